@@ -1,0 +1,149 @@
+# make help tells the targets.  Every path can be overridden:
+#   make CC=mpicc B=build HDF5_CFLAGS=... HDF5_LIBS=... BLAS_LIBS=... LAPACKE_LIBS=...
+# An out-of-tree build is `make B=/elsewhere`, or `make -f SRC/Makefile` in another folder.
+SRC    := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
+B      ?= build
+PREFIX ?= /usr/local
+CC     := $(if $(filter default,$(origin CC)),mpicc,$(CC))
+PKG_CONFIG ?= pkg-config
+OPT    ?= -O2 -g
+ARCH   ?=
+VERSION := 0.1.0
+
+# First pkg-config module of a list that is known here, or nothing.
+first_pkg = $(firstword $(foreach p,$(1),$(shell $(PKG_CONFIG) --exists $(p) 2>/dev/null && echo $(p))))
+pkg_cflags = $(if $(1),$(shell $(PKG_CONFIG) --cflags $(1)))
+pkg_libs   = $(if $(1),$(shell $(PKG_CONFIG) --libs $(1)))
+
+HDF5_PKG    := $(call first_pkg,hdf5-serial hdf5)
+BLAS_PKG    := $(call first_pkg,openblas scipy-openblas flexiblas mkl-dynamic-lp64-gomp blis cblas)
+LAPACKE_PKG := $(call first_pkg,lapacke)
+HDF5_CFLAGS    ?= $(call pkg_cflags,$(HDF5_PKG))
+HDF5_LIBS      ?= $(or $(call pkg_libs,$(HDF5_PKG)),-lhdf5) -lhdf5_hl
+BLAS_CFLAGS    ?= $(call pkg_cflags,$(BLAS_PKG))
+BLAS_LIBS      ?= $(or $(call pkg_libs,$(BLAS_PKG)),-lopenblas)
+LAPACKE_CFLAGS ?= $(call pkg_cflags,$(LAPACKE_PKG))
+LAPACKE_LIBS   ?= $(or $(call pkg_libs,$(LAPACKE_PKG)),-llapacke)
+JANSSON_CFLAGS ?= $(call pkg_cflags,$(call first_pkg,jansson))
+JANSSON_LIBS   ?= $(or $(call pkg_libs,$(call first_pkg,jansson)),-ljansson)
+XXHASH_CFLAGS  ?= $(call pkg_cflags,$(call first_pkg,libxxhash))
+XXHASH_LIBS    ?= $(or $(call pkg_libs,$(call first_pkg,libxxhash)),-lxxhash)
+CMOCKA_CFLAGS  ?= $(call pkg_cflags,$(call first_pkg,cmocka))
+CMOCKA_LIBS    ?= $(or $(call pkg_libs,$(call first_pkg,cmocka)),-lcmocka)
+
+WARN := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
+        -Wmissing-prototypes -Wold-style-definition -Wvla -Wundef -Wcast-qual -Wwrite-strings \
+        -Wformat=2 -Wimplicit-fallthrough -Wdouble-promotion -Werror
+GIT_REVISION := $(shell git -C $(SRC) describe --always --dirty --abbrev=12 2>/dev/null)
+CPPFLAGS += -D_GNU_SOURCE -I$(SRC)/include $(HDF5_CFLAGS) $(BLAS_CFLAGS) $(LAPACKE_CFLAGS) \
+            $(JANSSON_CFLAGS) $(XXHASH_CFLAGS)
+CFLAGS   += $(WARN) $(OPT) $(ARCH) -fopenmp -MMD -MP $(EXTRA)
+LDFLAGS  += $(OPT) -fopenmp $(EXTRA)
+LIBS     := $(HDF5_LIBS) $(LAPACKE_LIBS) $(BLAS_LIBS) $(JANSSON_LIBS) $(XXHASH_LIBS) -lm
+
+# vectorised arithmetic without errno and traps; no other liberty is taken
+KERNEL_FLAGS := -O3 -fno-math-errno -fno-trapping-math
+
+rel       = $(patsubst $(SRC)/%,%,$(1))
+LIB_OBJ  := $(patsubst %.c,$(B)/obj/%.o,$(call rel,$(wildcard $(SRC)/common/*/*.c)))
+STAGES   := $(notdir $(patsubst %/,%,$(wildcard $(SRC)/stages/*/)))
+stage_obj = $(patsubst %.c,$(B)/obj/%.o,$(call rel,$(wildcard $(SRC)/stages/$(1)/*.c)))
+PROGRAMS := $(addprefix $(B)/bin/,$(STAGES))
+# the stages without their main(), for tests that link them
+STAGE_LIB_OBJ := $(filter-out %/main.o,$(foreach s,$(STAGES),$(call stage_obj,$(s))))
+TESTS    := $(patsubst %.c,$(B)/%,$(call rel,$(wildcard $(SRC)/tests/*/*_test.c $(SRC)/tests/*/*_mpitest.c)))
+HEADERS  := $(wildcard $(SRC)/include/bregman/*.h)
+
+all: $(PROGRAMS) $(B)/lib/libbregman.a
+tests: $(TESTS)
+
+$(B)/lib/libbregman.a: $(LIB_OBJ)
+	@mkdir -p $(@D)
+	@rm -f $@
+	@ar rcs $@ $^
+
+define stage_rule
+$(B)/bin/$(1): $(call stage_obj,$(1)) $(B)/lib/libbregman.a
+	@mkdir -p $$(@D)
+	@echo "  link  $(1)"
+	@$(CC) $(LDFLAGS) -o $$@ $$^ $(LIBS)
+endef
+$(foreach s,$(STAGES),$(eval $(call stage_rule,$(s))))
+
+$(B)/tests/%: $(B)/obj/tests/%.o $(STAGE_LIB_OBJ) $(B)/lib/libbregman.a
+	@mkdir -p $(@D)
+	@$(CC) $(LDFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(LIBS)
+
+$(B)/obj/tests/%.o: EXTRA_FLAGS = -I$(SRC)/stages -I$(SRC)/tests $(CMOCKA_CFLAGS)
+$(B)/obj/common/model/kernels%.o: EXTRA_FLAGS = $(KERNEL_FLAGS)
+$(B)/obj/common/base/provenance.o: EXTRA_FLAGS = -DBG_GIT_REVISION='"$(GIT_REVISION)"' -DBG_VERSION='"$(VERSION)"'
+$(B)/obj/%.o: $(SRC)/%.c | $(B)/found.txt
+	@mkdir -p $(@D)
+	@echo "  cc    $*.c"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(EXTRA_FLAGS) -c -o $@ $<
+
+# What this build uses, printed once and whenever it changes.
+define FOUND
+compiler  $(CC): $(shell $(CC) --version 2>/dev/null | head -n 1)
+hdf5      $(or $(HDF5_PKG),by default) $(if $(HDF5_PKG),$(shell $(PKG_CONFIG) --modversion $(HDF5_PKG))): $(HDF5_LIBS)
+blas      $(or $(BLAS_PKG),by default) $(if $(BLAS_PKG),$(shell $(PKG_CONFIG) --modversion $(BLAS_PKG))): $(BLAS_LIBS)
+lapacke   $(or $(LAPACKE_PKG),by default): $(LAPACKE_LIBS)
+flags     $(OPT) $(ARCH) $(EXTRA)
+endef
+export FOUND
+$(B)/found.txt: always
+	@mkdir -p $(@D)
+	@printf '%s\n' "$$FOUND" > $@.new; \
+	 if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; cat $@; fi
+
+check: setup
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests
+	@$(SRC)/tests/run.sh $(B)
+
+# The suite under the sanitizers: same tests, own build folder.
+asan: setup
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests B=$(B)/asan OPT='-O1 -g' EXTRA='-fsanitize=address -fno-omit-frame-pointer'
+	@BREGMAN_VENV=$(abspath $(B))/venv ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 $(SRC)/tests/run.sh $(B)/asan
+ubsan: setup
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests B=$(B)/ubsan OPT='-O1 -g' EXTRA='-fsanitize=undefined -fno-sanitize-recover=all'
+	@BREGMAN_VENV=$(abspath $(B))/venv $(SRC)/tests/run.sh $(B)/ubsan
+
+demo: setup
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
+	@$(SRC)/scripts/demo $(B)
+bench: setup
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
+	@$(SRC)/scripts/bench.py --build $(B)
+setup:
+	@BREGMAN_VENV=$(abspath $(B))/venv $(SRC)/scripts/setup.sh
+
+dashed = $(subst _,-,$(1))
+SCRIPTS := tokenize_corpus tokenize_queries gguf_to_hf report
+install: all
+	@mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/bregman $(DESTDIR)$(PREFIX)/libexec/bregman
+	@for p in $(STAGES); do install $(B)/bin/$$p $(DESTDIR)$(PREFIX)/bin/bregman-$$(echo $$p | tr _ -); done
+	@for s in $(SCRIPTS); do \
+	   install $(SRC)/scripts/$$s $(DESTDIR)$(PREFIX)/libexec/bregman/$$s; \
+	   printf '#!/bin/sh\nexec %s "$$@"\n' $(PREFIX)/libexec/bregman/$$s > $(DESTDIR)$(PREFIX)/bin/bregman-$$(echo $$s | tr _ -); \
+	   chmod 755 $(DESTDIR)$(PREFIX)/bin/bregman-$$(echo $$s | tr _ -); done
+	@install -m 644 $(wildcard $(SRC)/scripts/bregman_*.py $(SRC)/scripts/*.j2) $(SRC)/scripts/requirements.txt $(DESTDIR)$(PREFIX)/libexec/bregman/
+	@install -m 644 $(B)/lib/libbregman.a $(DESTDIR)$(PREFIX)/lib/
+	@install -m 644 $(HEADERS) $(DESTDIR)$(PREFIX)/include/bregman/
+	@printf 'prefix=%s\nName: bregman\nDescription: EK-FAC influence functions over MPI\nVersion: %s\nCflags: -I$${prefix}/include %s\nLibs: -L$${prefix}/lib -lbregman %s -fopenmp\n' \
+	   '$(PREFIX)' '$(VERSION)' '$(HDF5_CFLAGS)' '$(LIBS)' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/bregman.pc
+	@echo "installed in $(DESTDIR)$(PREFIX)"
+
+clean:
+	rm -rf $(B)/obj $(B)/bin $(B)/lib $(B)/tests $(B)/asan $(B)/ubsan $(B)/found.txt
+help:
+	@echo 'all (default)  the stages in B/bin and B/lib/libbregman.a      B=$(B)'
+	@echo 'check          set up, build, run the test suite (minutes)'
+	@echo 'asan, ubsan    the suite under the address / undefined-behaviour sanitizer'
+	@echo 'demo           the main job on SmolLM2-135M and real text; DEMO=full takes more of it'
+	@echo 'bench          speed and memory, beside the SGEMM rate of this machine (and Kronfluence if importable)'
+	@echo 'install        PREFIX=$(PREFIX)'
+	@echo 'setup, tests, clean, help'
+
+.PHONY: all tests check asan ubsan demo bench setup install clean help always
+.SECONDARY:
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,167 @@
+#include "bregman/factors.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "bregman/memory.h"
+
+struct bg_factors {
+    bg_store *index;
+    char path[BG_PATH_BYTES];
+    char *fingerprint;
+    uint64_t k, n_tokens, n_sequences;
+};
+
+static bg_status dataset(char path[BG_PATH_BYTES], const bg_module *mod, const char *name, bg_err *err)
+{
+    return bg_path(path, err, "%s/%s", mod->name, name);
+}
+
+static bg_status check_shape(const bg_factors *f, const bg_module *mod, const char *name, uint64_t rows,
+                             uint64_t columns, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    uint64_t dims[2];
+    bg_status st = dataset(path, mod, name, err);
+    if (st == BG_OK)
+        st = bg_store_dims(f->index, path, 2, dims, err);
+    if (st == BG_OK && (dims[0] != rows || dims[1] != columns))
+        st = BG_FAIL(err, BG_ESHAPE, "%s: %s is [%llu, %llu], but the model makes it [%llu, %llu]", f->path, path,
+                     (unsigned long long)dims[0], (unsigned long long)dims[1], (unsigned long long)rows,
+                     (unsigned long long)columns);
+    return st;
+}
+
+static bg_status check_module(const bg_factors *f, const bg_module *mod, bg_err *err)
+{
+    bg_status st = BG_OK;
+    if (!bg_store_has(f->index, mod->name))
+        return BG_FAIL(err, BG_ESTALE, "%s holds no factors of %s: it was fitted with other --modules", f->path, mod->name);
+    st = check_shape(f, mod, "lambda", mod->n_out, mod->n_in1, err);
+    if (st == BG_OK)
+        st = check_shape(f, mod, "activation_eigenvectors", mod->n_in1, bg_block_width(mod->n_in1, f->k), err);
+    if (st == BG_OK)
+        st = check_shape(f, mod, "gradient_eigenvectors", mod->n_out, bg_block_width(mod->n_out, f->k), err);
+    return st;
+}
+
+static bg_status check_model(const bg_factors *f, const bg_model *model, const bg_hash *hash, bg_err *err)
+{
+    char *text = NULL;
+    bg_status st = bg_store_get_text(f->index, "/", "model_hash", &text, NULL, err);
+    if (st == BG_OK && strcmp(text, hash->hex) != 0)
+        st = BG_FAIL(err, BG_ESTALE, "%s was fitted on another model (%.8s) than %s (%.8s)", f->path, text,
+                     model->dir, hash->hex);
+    free(text);
+    for (size_t i = 0; i < model->n_tracked && st == BG_OK; i++)
+        st = check_module(f, model->tracked[i], err);
+    return st;
+}
+
+bg_status bg_factors_open(bg_factors **out, const char *dir, const bg_model *model, const bg_hash *model_hash,
+                          bg_err *err)
+{
+    bg_factors *f = NULL;
+    *out = NULL;
+    bg_status st = BG_NEW(f, 1, "factors", err);
+    if (st != BG_OK)
+        return st;
+    st = bg_path(f->path, err, "%s/index.h5", dir);
+    if (st == BG_OK)
+        st = bg_store_open(&f->index, f->path, "bregman/factors", err);
+    if (st == BG_OK)
+        st = bg_store_get_text(f->index, "/run", "fingerprint", &f->fingerprint, NULL, err);
+    if (st == BG_OK)
+        st = bg_store_get_u64(f->index, "/", "blocks", &f->k, NULL, err);
+    if (st == BG_OK)
+        st = bg_store_get_u64(f->index, "/", "covariance_n_tokens", &f->n_tokens, NULL, err);
+    if (st == BG_OK)
+        st = bg_store_get_u64(f->index, "/", "covariance_n_sequences", &f->n_sequences, NULL, err);
+    if (st == BG_OK)
+        st = check_model(f, model, model_hash, err);
+    if (st != BG_OK) {
+        bg_factors_close(f);
+        return st;
+    }
+    *out = f;
+    return BG_OK;
+}
+
+void bg_factors_close(bg_factors *f)
+{
+    if (f == NULL)
+        return;
+    bg_store_close(f->index);
+    free(f->fingerprint);
+    bg_free(f);
+}
+
+const char *bg_factors_path(const bg_factors *f) { return f->path; }
+const char *bg_factors_fingerprint(const bg_factors *f) { return f->fingerprint; }
+size_t bg_factors_blocks(const bg_factors *f) { return f->k; }
+
+double bg_factors_tokens_per_sequence(const bg_factors *f)
+{
+    return (double)f->n_tokens / (double)f->n_sequences;
+}
+
+static bg_status read_f32(const bg_factors *f, const bg_module *mod, const char *name, size_t rows, size_t columns,
+                          float **out, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bg_status st = dataset(path, mod, name, err);
+    if (st == BG_OK)
+        st = BG_NEW(*out, rows * columns, name, err);
+    return st == BG_OK ? bg_store_read_rows(f->index, path, BG_F32, 0, rows, *out, err) : st;
+}
+
+static bg_status read_f64(const bg_factors *f, const bg_module *mod, const char *name, size_t n, double **out,
+                          bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bg_status st = dataset(path, mod, name, err);
+    if (st == BG_OK)
+        st = BG_NEW(*out, n, name, err);
+    return st == BG_OK ? bg_store_read_rows(f->index, path, BG_F64, 0, n, *out, err) : st;
+}
+
+bg_status bg_factors_read(const bg_factors *f, const bg_module *mod, unsigned what, bg_module_factors *out, bg_err *err)
+{
+    size_t p = mod->n_out, m = mod->n_in1;
+    bg_status st = BG_OK;
+    memset(out, 0, sizeof *out);
+    out->basis.q_a = (bg_blockdiag){ m, f->k, bg_block_width(m, f->k), NULL };
+    out->basis.q_s = (bg_blockdiag){ p, f->k, bg_block_width(p, f->k), NULL };
+    if (what & BG_READ_BASES)
+        st = read_f32(f, mod, "activation_eigenvectors", m, out->basis.q_a.width, &out->basis.q_a.a, err);
+    if (st == BG_OK && (what & BG_READ_BASES))
+        st = read_f32(f, mod, "gradient_eigenvectors", p, out->basis.q_s.width, &out->basis.q_s.a, err);
+    if (st == BG_OK && (what & BG_READ_LAMBDA))
+        st = read_f32(f, mod, "lambda", p, m, &out->lambda, err);
+    if (st == BG_OK && (what & BG_READ_EIGENVALUES))
+        st = read_f64(f, mod, "activation_eigenvalues", m, &out->alpha, err);
+    if (st == BG_OK && (what & BG_READ_EIGENVALUES))
+        st = read_f64(f, mod, "gradient_eigenvalues", p, &out->sigma, err);
+    if (st == BG_OK && (what & BG_READ_DIAGONAL)) {
+        char path[BG_PATH_BYTES];
+        st = dataset(path, mod, "diagonal", err);
+        if (st == BG_OK && !bg_store_has(f->index, path))
+            st = BG_FAIL(err, BG_EARG, "%s holds no diagonal Fisher: fit_factors ran with --no-diagonal", f->path);
+        if (st == BG_OK)
+            st = read_f32(f, mod, "diagonal", p, m, &out->diagonal, err);
+    }
+    if (st != BG_OK)
+        bg_module_factors_clear(out);
+    return st;
+}
+
+void bg_module_factors_clear(bg_module_factors *m)
+{
+    bg_free(m->basis.q_a.a);
+    bg_free(m->basis.q_s.a);
+    bg_free(m->lambda);
+    bg_free(m->diagonal);
+    bg_free(m->alpha);
+    bg_free(m->sigma);
+    memset(m, 0, sizeof *m);
+}

@@ -1,0 +1,189 @@
+#include "bregman/precondition.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "bregman/eigen.h"
+#include "bregman/memory.h"
+
+bg_status bg_preconditioner_parse(const char *text, bg_preconditioner *out, bg_err *err)
+{
+    static const char *const name[] = { "ekfac", "kfac", "diagonal", "identity" };
+    for (int i = 0; i < 4; i++)
+        if (strcmp(text, name[i]) == 0) {
+            *out = (bg_preconditioner)i;
+            return BG_OK;
+        }
+    return BG_FAIL(err, BG_EARG, "--preconditioner takes ekfac, kfac, diagonal or identity, not '%s'", text);
+}
+
+static double positive(double x) { return x > 0 ? x : 0; }
+
+/* C of each kind into c->c, from what was read. */
+static void form(bg_preconditioner kind, double tokens_per_sequence, bg_curvature *c)
+{
+    bg_module_factors *f = &c->factors;
+    float **from = kind == BG_EKFAC ? &f->lambda : &f->diagonal;
+    if (kind == BG_EKFAC || kind == BG_DIAGONAL) {
+        c->c = *from;                     /* taken over */
+        *from = NULL;
+        for (size_t i = 0; i < c->p * c->m; i++)
+            c->c[i] = c->c[i] > 0 ? c->c[i] : 0;
+        return;
+    }
+    for (size_t i = 0; i < c->p && kind == BG_KFAC; i++)
+        for (size_t j = 0; j < c->m; j++)
+            c->c[i * c->m + j] = (float)(positive(f->sigma[i]) * positive(f->alpha[j]) * tokens_per_sequence);
+}
+
+static bg_status set_lambda(bg_damping d, const bg_factors *f, const bg_module *mod, bg_curvature *c, bg_err *err)
+{
+    double sum = 0, least = INFINITY;
+    for (size_t i = 0; i < c->p * c->m; i++) {
+        sum += (double)c->c[i];
+        least = fmin(least, (double)c->c[i]);
+    }
+    c->lambda = d.kind == BG_IDENTITY ? 1.0 : d.absolute ? d.damping : d.damping * sum / (double)(c->p * c->m);
+    if (!isfinite(sum) || !(least + c->lambda > 0))
+        return BG_FAIL(err, BG_ENUMERIC, "%s: the damped curvature of %s is not positive everywhere (damping %g); use more damping",
+                       bg_factors_path(f), mod->name, c->lambda);
+    return BG_OK;
+}
+
+bg_status bg_curvature_read(const bg_factors *f, const bg_module *mod, bg_damping damping, bg_curvature *out, bg_err *err)
+{
+    static const unsigned what[] = {
+        [BG_EKFAC] = BG_READ_BASES | BG_READ_LAMBDA, [BG_KFAC] = BG_READ_BASES | BG_READ_EIGENVALUES,
+        [BG_DIAGONAL] = BG_READ_DIAGONAL, [BG_IDENTITY] = 0,
+    };
+    memset(out, 0, sizeof *out);
+    out->p = mod->n_out;
+    out->m = mod->n_in1;
+    out->rotated = damping.kind == BG_EKFAC || damping.kind == BG_KFAC;
+    bg_status st = bg_factors_read(f, mod, what[damping.kind], &out->factors, err);
+    if (st == BG_OK && (damping.kind == BG_KFAC || damping.kind == BG_IDENTITY))
+        st = BG_NEW(out->c, out->p * out->m, "curvature", err);
+    if (st == BG_OK) {
+        form(damping.kind, bg_factors_tokens_per_sequence(f), out);
+        st = set_lambda(damping, f, mod, out, err);
+    }
+    if (st != BG_OK)
+        bg_curvature_clear(out);
+    return st;
+}
+
+void bg_curvature_clear(bg_curvature *c)
+{
+    bg_module_factors_clear(&c->factors);
+    bg_free(c->c);
+    memset(c, 0, sizeof *c);
+}
+
+void bg_curvature_divide(const bg_curvature *c, float *v)
+{
+    float lambda = (float)c->lambda;
+    for (size_t i = 0; i < c->p * c->m; i++)
+        v[i] /= c->c[i] + lambda;
+}
+
+double bg_curvature_variance(const bg_curvature *c, const float *v)
+{
+    double sum = 0;
+    bool flat = c->lambda == 1.0 && !c->rotated && c->c[0] == 0;      /* identity: no curvature to weigh by */
+    for (size_t i = 0; i < c->p; i++) {
+        double row = 0;
+        for (size_t j = 0; j < c->m; j++) {
+            double x = (double)v[i * c->m + j];
+            row += (flat ? 1.0 : (double)c->c[i * c->m + j]) * x * x;
+        }
+        sum += row;
+    }
+    return sum;
+}
+
+size_t bg_compress_scratch(size_t p, size_t m, size_t r) { return p * m + (p + m) * r; }
+
+/* Expected variance of the score's error if only the first k of the columns in u, v (ld) are kept. */
+static double truncation_error(const bg_curvature *c, const float *x, const float *u, const float *v, size_t ld,
+                               size_t k, float *residual)
+{
+    memcpy(residual, x, c->p * c->m * sizeof *x);
+    bg_gemm(BG_N, BG_T, c->p, c->m, k, -1.0f, u, ld, v, ld, 1.0f, residual, c->m);
+    return bg_curvature_variance(c, residual);
+}
+
+/* Smallest k in [1, r] with error <= limit, by bisection (the error falls as k grows); r if there is none. */
+static size_t enough_columns(const bg_curvature *c, const float *x, const float *u, const float *v, size_t r,
+                             double limit, float *residual)
+{
+    size_t lo = 0, hi = r;             /* lo is not enough; hi is, or is all there is */
+    while (hi - lo > 1) {
+        size_t k = (lo + hi) / 2;
+        if (truncation_error(c, x, u, v, r, k, residual) <= limit)
+            hi = k;
+        else
+            lo = k;
+    }
+    return hi;
+}
+
+/* left = Q_S u, right = Q_A v (or copies, where there is no basis). */
+static void rotate_back(const bg_curvature *c, size_t r, const float *u, const float *v, float *left, float *right)
+{
+    if (!c->rotated) {
+        memcpy(left, u, c->p * r * sizeof *u);
+        memcpy(right, v, c->m * r * sizeof *v);
+        return;
+    }
+    bg_blockdiag_apply_left(&c->factors.basis.q_s, BG_N, r, u, r, left, r);
+    bg_blockdiag_apply_left(&c->factors.basis.q_a, BG_N, r, v, r, right, r);
+}
+
+static void set_identity(size_t n, float *x)
+{
+    memset(x, 0, n * n * sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i * n + i] = 1.0f;
+}
+
+/* v = v I = I v: exact factors with r = min(P, M) columns. */
+static void whole(const bg_curvature *c, const float *x, size_t r, float *u, float *v)
+{
+    if (r == c->m) {
+        memcpy(u, x, c->p * c->m * sizeof *x);
+        set_identity(c->m, v);
+        return;
+    }
+    set_identity(c->p, u);
+    for (size_t i = 0; i < c->p; i++)
+        for (size_t j = 0; j < c->m; j++)
+            v[j * r + i] = x[i * c->m + j];
+}
+
+bg_status bg_compress(const bg_curvature *c, const float *x, double tolerance, uint64_t seed, uint64_t stream,
+                      float *scratch, size_t *r, float *left, float *right, double *variance, double *error, bg_err *err)
+{
+    size_t least = c->p < c->m ? c->p : c->m, n = *r;
+    float *residual = scratch, *u = residual + c->p * c->m, *v = u + c->p * n;
+    *variance = bg_curvature_variance(c, x);
+    *error = 0;
+    if (n == least && tolerance <= 0) {
+        whole(c, x, n, u, v);
+        rotate_back(c, n, u, v, left, right);
+        return BG_OK;
+    }
+    bg_status st = bg_low_rank(c->p, c->m, x, n, seed, stream, u, v, err);
+    if (st != BG_OK)
+        return st;
+    if (tolerance > 0)
+        *r = enough_columns(c, x, u, v, n, tolerance * *variance, residual);
+    *error = truncation_error(c, x, u, v, n, *r, residual);
+    for (size_t j = *r; j < n; j++) {
+        for (size_t i = 0; i < c->p; i++)
+            u[i * n + j] = 0;
+        for (size_t i = 0; i < c->m; i++)
+            v[i * n + j] = 0;
+    }
+    rotate_back(c, n, u, v, left, right);
+    return BG_OK;
+}

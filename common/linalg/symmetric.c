@@ -1,0 +1,65 @@
+/* symmetric.c - lower triangles of diagonal blocks, in panels of PANEL columns.
+ *
+ * Panel p of a block of side s covers columns [c0, c0 + w), c0 = p * PANEL, and rows [c0, s): a row-major
+ * (s - c0) x w rectangle.  Panels of a block follow one another, blocks too.
+ */
+#include <assert.h>
+
+#include "bregman/gemm.h"
+
+/* Wide enough for full GEMM speed; the w² / 2 entries above the diagonal that a panel wastes stay a few percent. */
+enum { PANEL = 256 };
+
+static size_t block_start(bg_symmetric s, size_t j)
+{
+    assert(s.k >= 1 && j <= s.k);
+    return j * s.n / s.k;
+}
+
+size_t bg_symmetric_side(bg_symmetric s, size_t j) { return block_start(s, j + 1) - block_start(s, j); }
+
+static size_t panel_width(size_t side, size_t c0) { return side - c0 < PANEL ? side - c0 : PANEL; }
+
+static size_t block_floats(size_t side)
+{
+    size_t floats = 0;
+    for (size_t c0 = 0; c0 < side; c0 += PANEL)
+        floats += (side - c0) * panel_width(side, c0);
+    return floats;
+}
+
+size_t bg_symmetric_floats(bg_symmetric s)
+{
+    size_t floats = 0;
+    for (size_t j = 0; j < s.k; j++)
+        floats += block_floats(bg_symmetric_side(s, j));
+    return floats;
+}
+
+void bg_symmetric_add(bg_symmetric s, float *sum, size_t rows, const float *x, size_t ldx)
+{
+    for (size_t j = 0; j < s.k; j++) {
+        const float *block = x + block_start(s, j);
+        size_t side = bg_symmetric_side(s, j);
+        for (size_t c0 = 0; c0 < side; c0 += PANEL) {
+            size_t w = panel_width(side, c0);
+            bg_gemm(BG_T, BG_N, side - c0, w, rows, 1, block + c0, ldx, block + c0, ldx, 1, sum, w);
+            sum += (side - c0) * w;
+        }
+    }
+}
+
+void bg_symmetric_expand(bg_symmetric s, const double *sum, size_t j, double scale, double *out)
+{
+    for (size_t i = 0; i < j; i++)
+        sum += block_floats(bg_symmetric_side(s, i));
+    size_t side = bg_symmetric_side(s, j);
+    for (size_t c0 = 0; c0 < side; c0 += PANEL) {
+        size_t w = panel_width(side, c0);
+        for (size_t r = c0; r < side; r++, sum += w) {
+            size_t last = r - c0 < w ? r - c0 + 1 : w;    /* columns up to the diagonal */
+            for (size_t c = 0; c < last; c++)
+                out[r * side + c0 + c] = out[(c0 + c) * side + r] = scale * sum[c];
+        }
+    }
+}

@@ -1,0 +1,113 @@
+/* Causal attention in row blocks of BG_ATTENTION_ROWS queries: a block multiplies only the keys up to its
+ * last row, and backward recomputes the probabilities instead of keeping T x T of them.  A task is
+ * one key/value head of one sequence, so that no two tasks write the same gradient. */
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "bregman/gemm.h"
+#include "bregman/kernels.h"
+#include "pass_state.h"
+
+typedef struct {
+    size_t q, k, v;                 /* offsets in a row of qkv */
+    size_t out;                     /* offset in a row of att */
+} head_place;
+
+static head_place place(const bg_model_config *c, size_t h)
+{
+    size_t hd = c->d_head, kv = h / (c->n_heads / c->n_kv_heads);
+    head_place at = { .out = h * hd };
+    if (c->qkv == BG_QKV_INTERLEAVED) {
+        at.q = 3 * h * hd;
+        at.k = at.q + hd;
+        at.v = at.k + hd;
+    } else {
+        at.q = h * hd;
+        at.k = (c->n_heads + kv) * hd;
+        at.v = (c->n_heads + c->n_kv_heads + kv) * hd;
+    }
+    return at;
+}
+
+/* Probabilities of query rows [i0, i0 + n) over keys [0, i0 + n): s [n, i0 + n]. */
+static void probabilities(const bg_pass *p, const float *q, const float *k, size_t i0, size_t n, float *s)
+{
+    size_t hd = p->model->config.d_head, keys = i0 + n;
+    bg_gemm(BG_N, BG_T, n, keys, hd, 1.0f, q + i0 * p->w_qkv, p->w_qkv, k, p->w_qkv, 0.0f, s, keys);
+    bg_softmax_causal(n, keys, i0, 1.0f / sqrtf((float)hd), s, keys);
+}
+
+static void head_forward(const bg_pass *p, head_place at, size_t rows, const float *qkv, float *att, float *s)
+{
+    size_t hd = p->model->config.d_head;
+    for (size_t i0 = 0; i0 < rows; i0 += BG_ATTENTION_ROWS) {
+        size_t n = rows - i0 < BG_ATTENTION_ROWS ? rows - i0 : BG_ATTENTION_ROWS, keys = i0 + n;
+        probabilities(p, qkv + at.q, qkv + at.k, i0, n, s);
+        bg_gemm(BG_N, BG_N, n, hd, keys, 1.0f, s, keys, qkv + at.v, p->w_qkv, 0.0f,
+                att + i0 * p->ld_att + at.out, p->ld_att);
+    }
+}
+
+/* dS = P * (dP - rowsum(dO * O)) * scale, in place of dP. */
+static void score_gradient(size_t n, size_t keys, float scale, const float *prob, const float *dot, float *ds)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < keys; j++)
+            ds[i * keys + j] = scale * prob[i * keys + j] * (ds[i * keys + j] - dot[i]);
+}
+
+static void head_backward(const bg_pass *p, head_place at, size_t rows, const float *qkv, const float *att,
+                          const float *datt, float *dqkv, float *s, float *dot)
+{
+    const bg_model_config *c = &p->model->config;
+    size_t hd = c->d_head, w = p->w_qkv, ldo = c->n_heads * hd;
+    float scale = 1.0f / sqrtf((float)hd);
+    for (size_t i0 = 0; i0 < rows; i0 += BG_ATTENTION_ROWS) {
+        size_t n = rows - i0 < BG_ATTENTION_ROWS ? rows - i0 : BG_ATTENTION_ROWS, keys = i0 + n;
+        const float *d_o = datt + i0 * ldo + at.out;
+        float *ds = s + (size_t)BG_ATTENTION_ROWS * p->max_rows;
+        probabilities(p, qkv + at.q, qkv + at.k, i0, n, s);
+        bg_group_dot(n, 1, hd, d_o, ldo, att + i0 * p->ld_att + at.out, p->ld_att, dot, 1);
+        bg_gemm(BG_N, BG_T, n, keys, hd, 1.0f, d_o, ldo, qkv + at.v, w, 0.0f, ds, keys);
+        bg_gemm(BG_T, BG_N, keys, hd, n, 1.0f, s, keys, d_o, ldo, 1.0f, dqkv + at.v, w);
+        score_gradient(n, keys, scale, s, dot, ds);
+        bg_gemm(BG_N, BG_N, n, hd, keys, 1.0f, ds, keys, qkv + at.k, w, 0.0f, dqkv + i0 * w + at.q, w);
+        bg_gemm(BG_T, BG_N, keys, hd, n, 1.0f, ds, keys, qkv + i0 * w + at.q, w, 1.0f, dqkv + at.k, w);
+    }
+}
+
+/* Run task(sequence, key/value head) for all, shared out over threads. */
+void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float *att)
+{
+    const bg_model_config *c = &p->model->config;
+    size_t tasks = b->n_sequences * c->n_heads;
+    bg_gemm_serial_begin();
+#pragma omp parallel for schedule(dynamic) num_threads(p->threads)
+    for (size_t t = 0; t < tasks; t++) {
+        size_t z = t / c->n_heads, r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
+        float *s = p->score + (size_t)omp_get_thread_num() * 2 * BG_ATTENTION_ROWS * p->max_rows;
+        head_forward(p, place(c, t % c->n_heads), rows, qkv + r0 * p->w_qkv, att + r0 * p->ld_att, s);
+    }
+    bg_gemm_serial_end();
+}
+
+void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, const float *att,
+                           const float *datt, float *dqkv)
+{
+    const bg_model_config *c = &p->model->config;
+    size_t tasks = b->n_sequences * c->n_kv_heads, group = c->n_heads / c->n_kv_heads, ldo = c->n_heads * c->d_head;
+    memset(dqkv, 0, b->n_rows * p->w_qkv * sizeof *dqkv);
+    bg_gemm_serial_begin();
+#pragma omp parallel for schedule(dynamic) num_threads(p->threads)
+    for (size_t t = 0; t < tasks; t++) {
+        size_t z = t / c->n_kv_heads, r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
+        int thread = omp_get_thread_num();
+        float *s = p->score + (size_t)thread * 2 * BG_ATTENTION_ROWS * p->max_rows;
+        float *dot = p->attention_dot + (size_t)thread * BG_ATTENTION_ROWS;
+        for (size_t g = 0; g < group; g++)
+            head_backward(p, place(c, t % c->n_kv_heads * group + g), rows, qkv + r0 * p->w_qkv,
+                          att + r0 * p->ld_att, datt + r0 * ldo, dqkv + r0 * p->w_qkv, s, dot);
+    }
+    bg_gemm_serial_end();
+}

@@ -1,0 +1,62 @@
+#include <string.h>
+
+#include "bregman/memory.h"
+#include "bregman/pass.h"
+
+bg_status bg_batch_new(bg_batch **out, size_t max_sequences, size_t max_rows, bg_err *err)
+{
+    bg_batch *b = NULL;
+    *out = NULL;
+    bg_status st = BG_NEW(b, 1, "batch", err);
+    if (st != BG_OK)
+        return st;
+    b->max_sequences = max_sequences;
+    b->max_rows = max_rows;
+    st = BG_NEW(b->row_start, max_sequences + 1, "batch", err);
+    if (st == BG_OK)
+        st = BG_NEW(b->sequence, max_sequences, "batch", err);
+    if (st == BG_OK)
+        st = BG_NEW(b->loss_start, max_sequences, "batch", err);
+    if (st == BG_OK)
+        st = BG_NEW(b->input, max_rows, "batch", err);
+    if (st == BG_OK)
+        st = BG_NEW(b->target, max_rows, "batch", err);
+    if (st != BG_OK) {
+        bg_batch_free(b);
+        return st;
+    }
+    *out = b;
+    return BG_OK;
+}
+
+void bg_batch_free(bg_batch *b)
+{
+    if (b == NULL)
+        return;
+    bg_free(b->row_start);
+    bg_free(b->sequence);
+    bg_free(b->loss_start);
+    bg_free(b->input);
+    bg_free(b->target);
+    bg_free(b);
+}
+
+void bg_batch_clear(bg_batch *b)
+{
+    b->n_sequences = b->n_rows = 0;
+}
+
+bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t n_tokens, uint32_t loss_start)
+{
+    size_t rows = n_tokens - 1;
+    if (b->n_sequences == b->max_sequences || rows > b->max_rows - b->n_rows)
+        return false;
+    memcpy(b->input + b->n_rows, token, rows * sizeof *token);
+    memcpy(b->target + b->n_rows, token + 1, rows * sizeof *token);
+    b->sequence[b->n_sequences] = sequence;
+    b->loss_start[b->n_sequences] = loss_start;
+    b->row_start[b->n_sequences] = b->n_rows;
+    b->n_rows += rows;
+    b->row_start[++b->n_sequences] = b->n_rows;
+    return true;
+}

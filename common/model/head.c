@@ -1,0 +1,145 @@
+/* Final norm, head, loss and their gradient, a chunk of rows at a time so that logits never take
+ * more than their budget. */
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "bregman/gemm.h"
+#include "bregman/kernels.h"
+#include "bregman/rng.h"
+#include "pass_state.h"
+
+/* Vocabulary rows of the head that can be had as float32 at once. */
+static size_t slice_rows(const bg_pass *p)
+{
+    const bg_model_config *c = &p->model->config;
+    bool in_place = p->model->head->dtype == BG_ST_F32;
+    size_t fit = p->weight_floats / c->d_model;
+    return in_place || fit > c->vocab_size ? c->vocab_size : fit;
+}
+
+static const float *head_slice(bg_pass *p, size_t first, size_t n)
+{
+    size_t d = p->model->config.d_model;
+    const bg_tensor *t = p->model->head;
+    if (n == p->model->config.vocab_size)
+        return bg_pass_weight(p, t);
+    bg_tensor_widen(t, first * d, n * d, p->weight);
+    return p->weight;
+}
+
+static void chunk_logits(bg_pass *p, size_t n)
+{
+    const bg_model_config *c = &p->model->config;
+    size_t step = slice_rows(p);
+    for (size_t v = 0; v < c->vocab_size; v += step) {
+        size_t w = c->vocab_size - v < step ? c->vocab_size - v : step;
+        bg_gemm(BG_N, BG_T, n, w, c->d_model, 1.0f, p->head_n, c->d_model, head_slice(p, v, w), c->d_model,
+                0.0f, p->logits + v, c->vocab_size);
+    }
+    if (p->model->head_bias != NULL)
+        bg_add_bias(n, c->vocab_size, p->model->head_bias, p->logits, c->vocab_size);
+}
+
+/* head_n = dlogits W */
+static void chunk_gradient(bg_pass *p, size_t n)
+{
+    const bg_model_config *c = &p->model->config;
+    size_t step = slice_rows(p);
+    for (size_t v = 0; v < c->vocab_size; v += step) {
+        size_t w = c->vocab_size - v < step ? c->vocab_size - v : step;
+        bg_gemm(BG_N, BG_N, n, c->d_model, w, 1.0f, p->logits + v, c->vocab_size, head_slice(p, v, w), c->d_model,
+                v == 0 ? 0.0f : 1.0f, p->head_n, c->d_model);
+    }
+}
+
+/* head_n = norm(head_x) of n gathered rows */
+static void chunk_norm(bg_pass *p, size_t n)
+{
+    const bg_model_config *c = &p->model->config;
+    bg_norm_forward(c->norm, n, c->d_model, p->head_x, c->d_model, p->model->final_norm.gain,
+                    p->model->final_norm.bias, c->norm_epsilon, p->head_n, c->d_model);
+}
+
+void bg_head_logits(bg_pass *p, size_t n_rows, const float *x, float *logits)
+{
+    size_t d = p->model->config.d_model, v = p->model->config.vocab_size;
+    for (size_t i = 0; i < n_rows; i += p->chunk_rows) {
+        size_t n = n_rows - i < p->chunk_rows ? n_rows - i : p->chunk_rows;
+        memcpy(p->head_x, x + i * d, n * d * sizeof *x);
+        chunk_norm(p, n);
+        chunk_logits(p, n);
+        memcpy(logits + i * v, p->logits, n * v * sizeof *logits);
+    }
+}
+
+/* Index of the sequence that a row belongs to. */
+static size_t sequence_of(const bg_batch *b, size_t row)
+{
+    size_t lo = 0, hi = b->n_sequences;
+    while (hi - lo > 1) {
+        size_t m = (lo + hi) / 2;
+        if (b->row_start[m] <= row)
+            lo = m;
+        else
+            hi = m;
+    }
+    return lo;
+}
+
+/* Logits of one row -> gradient of its loss, in place; returns the loss. */
+static double row_loss(const bg_pass *p, const bg_batch *b, bg_labels labels, size_t row, float *logit)
+{
+    size_t v = p->model->config.vocab_size, label = b->target[row];
+    double raw = (double)logit[label], lse = bg_softmax_row(v, logit);
+    if (labels.sampled) {
+        double u = bg_uniform(labels.seed, b->sequence[sequence_of(b, row)], p->position[row]);
+        label = bg_sample_row(v, logit, u);
+        double drawn = (double)logit[label];
+        logit[label] -= 1.0f;
+        return -log(drawn);
+    }
+    logit[label] -= 1.0f;
+    return lse - raw;
+}
+
+bg_status bg_head_run(bg_pass *p, const bg_batch *b, bg_labels labels, const float *x, float *dx,
+                      float *loss, bg_err *err)
+{
+    const bg_model *m = p->model;
+    const bg_model_config *c = &m->config;
+    size_t d = c->d_model, bad = SIZE_MAX;
+    if (dx != NULL)
+        memset(dx, 0, b->n_rows * d * sizeof *dx);
+    if (loss != NULL)
+        memset(loss, 0, b->n_rows * sizeof *loss);
+    for (size_t i0 = 0; i0 < p->n_loss_rows && bad == SIZE_MAX; i0 += p->chunk_rows) {
+        size_t n = p->n_loss_rows - i0 < p->chunk_rows ? p->n_loss_rows - i0 : p->chunk_rows;
+        const uint32_t *row = p->loss_row + i0;
+        for (size_t i = 0; i < n; i++)
+            memcpy(p->head_x + i * d, x + row[i] * d, d * sizeof *x);
+        chunk_norm(p, n);
+        chunk_logits(p, n);
+#pragma omp parallel for schedule(static) num_threads(p->threads)
+        for (size_t i = 0; i < n; i++) {
+            double l = row_loss(p, b, labels, row[i], p->logits + i * c->vocab_size);
+            if (loss != NULL)
+                loss[row[i]] = (float)l;
+            if (!isfinite(l)) {
+#pragma omp critical
+                bad = row[i] < bad ? row[i] : bad;
+            }
+        }
+        if (dx == NULL || bad != SIZE_MAX)
+            continue;
+        chunk_gradient(p, n);
+        bg_norm_backward(c->norm, n, d, p->head_x, d, m->final_norm.gain, c->norm_epsilon, p->head_n, d,
+                         p->head_n, d, 0);
+        for (size_t i = 0; i < n; i++)
+            memcpy(dx + row[i] * d, p->head_n + i * d, d * sizeof *x);
+    }
+    if (bad == SIZE_MAX)
+        return BG_OK;
+    return BG_FAIL(err, BG_ENUMERIC, "%s: the loss of sequence %llu at position %u is not finite", m->dir,
+                   (unsigned long long)b->sequence[sequence_of(b, bad)], p->position[bad]);
+}

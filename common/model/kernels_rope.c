@@ -1,0 +1,48 @@
+/* kernels_rope.c - rotary position embedding. */
+#include <assert.h>
+#include <math.h>
+
+#include "bregman/kernels.h"
+#include "kernels_math.h"
+
+enum { MAX_PAIRS = 1024 };    /* rotary_dims / 2; no published model has heads half as wide */
+
+void bg_rope_table(const bg_model_config *c, size_t n_positions, float *table)
+{
+    if (c->rope == BG_ROPE_NONE)
+        return;
+    size_t half = c->rotary_dims / 2;
+    double freq[MAX_PAIRS];
+    assert(half <= MAX_PAIRS);
+    bg_rope_frequencies(c, freq);
+    for (size_t p = 0; p < n_positions; p++, table += 2 * half)
+        for (size_t i = 0; i < half; i++) {
+            table[i] = (float)cos((double)p * freq[i]);
+            table[half + i] = (float)sin((double)p * freq[i]);
+        }
+}
+
+/* Every head of a row: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), with sin negated going back. */
+BG_CLONES static void rotate_row(size_t n_heads, size_t half, float *x, size_t head_stride,
+                                 const float *cosine, float sign)
+{
+    const float *sine = cosine + half;
+    for (size_t h = 0; h < n_heads; h++, x += head_stride) {
+        float *x1 = x, *x2 = x + half;
+        #pragma omp simd
+        for (size_t i = 0; i < half; i++) {
+            float a = x1[i], b = x2[i], s = sign * sine[i];
+            x1[i] = a * cosine[i] - b * s;
+            x2[i] = b * cosine[i] + a * s;
+        }
+    }
+}
+
+void bg_rope_apply(size_t n, size_t n_heads, size_t rotary_dims, float *x, size_t ldx, size_t head_stride,
+                   const uint32_t *position, const float *table, int direction)
+{
+    #pragma omp parallel for if (n * n_heads * rotary_dims > BG_PARALLEL_FLOATS)
+    for (size_t i = 0; i < n; i++)
+        rotate_row(n_heads, rotary_dims / 2, x + i * ldx, head_stride,
+                   table + (size_t)position[i] * rotary_dims, direction < 0 ? -1.0f : 1.0f);
+}

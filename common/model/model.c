@@ -1,0 +1,337 @@
+#include "bregman/model.h"
+
+#include <assert.h>
+#include <math.h>
+#include <regex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bregman/memory.h"
+
+/* Where the next one-dimensional tensor is widened to.  In the first walk over the
+ * model `at` is NULL: sizes are counted and shapes checked, nothing is written. */
+typedef struct {
+    bg_model *model;
+    float *at;
+    size_t n_floats;
+} loader;
+
+/* A tensor "ROOT + NAME", or NAME alone in checkpoints that leave the root out. */
+static const bg_tensor *find_tensor(const bg_model *m, const char *path)
+{
+    const bg_tensor *t = bg_tensors_find(m->tensors, path);
+    size_t root = strlen(m->config.names.root);
+    if (t == NULL && strncmp(path, m->config.names.root, root) == 0)
+        t = bg_tensors_find(m->tensors, path + root);
+    return t;
+}
+
+static bg_status load_matrix(const bg_model *m, const char *path, size_t rows, size_t columns,
+                             const bg_tensor **out, bg_err *err)
+{
+    const bg_tensor *t = find_tensor(m, path);
+    if (t == NULL)
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is missing (config.json says %s)", m->dir, path,
+                       m->config.family);
+    if (t->dtype != BG_ST_F32 && t->dtype != BG_ST_BF16 && t->dtype != BG_ST_F16)
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is neither F32, BF16 nor F16", t->file, path);
+    if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != columns)
+        return BG_FAIL(err, BG_ESHAPE, "%s: tensor '%s' is [%zu, %zu], but config.json makes it [%zu, %zu]",
+                       t->file, path, t->n_dims > 0 ? t->shape[0] : 0, t->n_dims > 1 ? t->shape[1] : 0,
+                       rows, columns);
+    *out = t;
+    return BG_OK;
+}
+
+static bg_status load_vector(loader *l, const char *path, size_t n, const float **out, bg_err *err)
+{
+    const bg_tensor *t = find_tensor(l->model, path);
+    if (t == NULL)
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is missing (config.json says %s)", l->model->dir, path,
+                       l->model->config.family);
+    if (t->dtype != BG_ST_F32 && t->dtype != BG_ST_BF16 && t->dtype != BG_ST_F16)
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is neither F32, BF16 nor F16", t->file, path);
+    if (t->n_dims != 1 || t->shape[0] != n)
+        return BG_FAIL(err, BG_ESHAPE, "%s: tensor '%s' has %zu entries, but config.json makes it %zu",
+                       t->file, path, t->n_dims > 0 ? t->shape[0] : 0, n);
+    l->n_floats += n;
+    if (l->at == NULL)
+        return BG_OK;
+    bg_tensor_widen(t, 0, n, l->at);
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(l->at[i]))
+            return BG_FAIL(err, BG_ENUMERIC, "%s: tensor '%s' holds %g at %zu", t->file, path, (double)l->at[i], i);
+    *out = l->at;
+    l->at += n;
+    return BG_OK;
+}
+
+static bg_status load_norm(loader *l, const char *prefix, const char *name, size_t n, bg_norm_kind kind,
+                           bg_norm_weights *out, bg_err *err)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s%s.weight", prefix, name);
+    bg_status st = load_vector(l, path, n, &out->gain, err);
+    snprintf(path, sizeof path, "%s%s.bias", prefix, name);
+    if (st == BG_OK && kind == BG_NORM_LAYER)
+        st = load_vector(l, path, n, &out->bias, err);
+    return st;
+}
+
+/* Name and shape of a role in this model; name NULL if the family has none. */
+static const char *role_of(const bg_model_config *c, bg_role role, size_t *n_out, size_t *n_in, bool *bias)
+{
+    const bg_family_names *n = &c->names;
+    size_t q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head;
+    bool separate = c->qkv == BG_QKV_SEPARATE, attention = role < BG_ROLE_GATE;
+    *n_in = role == BG_ROLE_ATTENTION_OUT ? q : role == BG_ROLE_DOWN ? c->d_ff : c->d_model;
+    *bias = role == BG_ROLE_ATTENTION_OUT ? c->attention_out_bias : attention ? c->qkv_bias : c->mlp_bias;
+    switch (role) {
+    case BG_ROLE_Q:             *n_out = q; return separate ? n->q : NULL;
+    case BG_ROLE_K:             *n_out = kv; return separate ? n->k : NULL;
+    case BG_ROLE_V:             *n_out = kv; return separate ? n->v : NULL;
+    case BG_ROLE_QKV:           *n_out = q + 2 * kv; return separate ? NULL : n->qkv;
+    case BG_ROLE_ATTENTION_OUT: *n_out = c->d_model; return n->attention_out;
+    case BG_ROLE_GATE:          *n_out = c->d_ff; return c->gated ? n->gate : NULL;
+    case BG_ROLE_UP:            *n_out = c->d_ff; return n->up;
+    case BG_ROLE_DOWN:          *n_out = c->d_model; return n->down;
+    default:                    return NULL;
+    }
+}
+
+static bg_status load_module(loader *l, const char *prefix, bg_role role, bg_module *mod, bg_err *err)
+{
+    const bg_model_config *c = &l->model->config;
+    bool bias;
+    char path[400];
+    const char *name = role_of(c, role, &mod->n_out, &mod->n_in, &bias);
+    if ((size_t)snprintf(mod->name, sizeof mod->name, "%s%s", prefix, name) >= sizeof mod->name)
+        return BG_FAIL(err, BG_EFORMAT, "%s: module name too long: %s%s", l->model->dir, prefix, name);
+    mod->role = role;
+    mod->n_in1 = mod->n_in + bias;
+    snprintf(path, sizeof path, "%s.weight", mod->name);
+    bg_status st = load_matrix(l->model, path, c->transposed ? mod->n_in : mod->n_out,
+                               c->transposed ? mod->n_out : mod->n_in, &mod->weight, err);
+    snprintf(path, sizeof path, "%s.bias", mod->name);
+    if (st == BG_OK && bias)
+        st = load_vector(l, path, mod->n_out, &mod->bias, err);
+    return st;
+}
+
+static bg_status load_block(loader *l, size_t b, bg_module **next, bg_err *err)
+{
+    const bg_model_config *c = &l->model->config;
+    bg_block *blk = &l->model->block[b];
+    char inner[64], prefix[200];
+    /* names.block is "h.%zu." in a table of ours; the number is put in by hand so that no
+     * format string comes from data */
+    const char *mark = strstr(c->names.block, "%zu");
+    assert(mark != NULL);
+    snprintf(inner, sizeof inner, "%.*s%zu%s", (int)(mark - c->names.block), c->names.block, b, mark + 3);
+    snprintf(prefix, sizeof prefix, "%s%s", c->names.root, inner);
+
+    bg_status st = BG_OK;
+    for (bg_role r = 0; r < BG_ROLES && st == BG_OK; r++) {
+        size_t n_out, n_in;
+        bool bias;
+        if (role_of(c, r, &n_out, &n_in, &bias) == NULL)
+            continue;
+        bg_module *mod = (*next)++;
+        mod->block = b;
+        blk->module[r] = mod;
+        st = load_module(l, prefix, r, mod, err);
+    }
+    if (st == BG_OK)
+        st = load_norm(l, prefix, c->names.attention_norm, c->d_model, c->norm, &blk->attention_norm, err);
+    if (st == BG_OK)
+        st = load_norm(l, prefix, c->names.mlp_norm, c->d_model, c->norm, &blk->mlp_norm, err);
+    if (st == BG_OK && c->qk_norm != BG_QK_NORM_NONE) {
+        bool full = c->qk_norm == BG_QK_NORM_FULL;
+        st = load_norm(l, prefix, c->names.q_norm, full ? c->n_heads * c->d_head : c->d_head, BG_NORM_RMS,
+                       &blk->q_norm, err);
+        if (st == BG_OK)
+            st = load_norm(l, prefix, c->names.k_norm, full ? c->n_kv_heads * c->d_head : c->d_head, BG_NORM_RMS,
+                           &blk->k_norm, err);
+    }
+    return st;
+}
+
+static bg_status load_ends(loader *l, bg_err *err)
+{
+    bg_model *m = l->model;
+    const bg_model_config *c = &m->config;
+    char path[400];
+    snprintf(path, sizeof path, "%s%s.weight", c->names.root, c->names.embedding);
+    bg_status st = load_matrix(m, path, c->vocab_size, c->d_model, &m->embedding, err);
+    if (st == BG_OK && c->rope == BG_ROPE_NONE) {
+        snprintf(path, sizeof path, "%s%s.weight", c->names.root, c->names.position_embedding);
+        st = load_matrix(m, path, c->max_positions, c->d_model, &m->position_embedding, err);
+    }
+    if (st == BG_OK)
+        st = load_norm(l, c->names.root, c->names.final_norm, c->d_model, c->norm, &m->final_norm, err);
+    m->head = m->embedding;
+    if (st == BG_OK && !c->tied_head) {
+        snprintf(path, sizeof path, "%s.weight", c->names.head);
+        st = load_matrix(m, path, c->vocab_size, c->d_model, &m->head, err);
+    }
+    if (st == BG_OK && c->head_bias) {
+        snprintf(path, sizeof path, "%s.bias", c->names.head);
+        st = load_vector(l, path, c->vocab_size, &m->head_bias, err);
+    }
+    return st;
+}
+
+static bg_status load_all(loader *l, bg_err *err)
+{
+    bg_module *next = l->model->module;
+    l->n_floats = 0;
+    bg_status st = load_ends(l, err);
+    for (size_t b = 0; b < l->model->config.n_blocks && st == BG_OK; b++)
+        st = load_block(l, b, &next, err);
+    return st;
+}
+
+static size_t modules_per_block(const bg_model_config *c)
+{
+    size_t n = 0, n_out, n_in;
+    bool bias;
+    for (bg_role r = 0; r < BG_ROLES; r++)
+        n += role_of(c, r, &n_out, &n_in, &bias) != NULL;
+    return n;
+}
+
+static bool is_attention(const bg_module *mod) { return mod->role < BG_ROLE_GATE; }
+
+/* q, k and v read one input; gate and up another.  Others read one of their own. */
+static bool same_input(const bg_module *a, const bg_module *b)
+{
+    bool qkv = a->role <= BG_ROLE_V && b->role <= BG_ROLE_V;
+    bool mlp = (a->role == BG_ROLE_GATE || a->role == BG_ROLE_UP) && (b->role == BG_ROLE_GATE || b->role == BG_ROLE_UP);
+    return a->block == b->block && (qkv || mlp);
+}
+
+static bg_status track(bg_model *m, const char *modules, bg_err *err)
+{
+    bool mlp = strcmp(modules, "mlp") == 0, attention = strcmp(modules, "attention") == 0;
+    bool all = strcmp(modules, "all") == 0;
+    regex_t re;
+    if (!mlp && !attention && !all && regcomp(&re, modules, REG_EXTENDED | REG_NOSUB) != 0)
+        return BG_FAIL(err, BG_EARG, "--modules: '%s' is neither mlp, attention, all nor a regular expression", modules);
+    for (size_t i = 0; i < m->n_modules; i++) {
+        bg_module *mod = &m->module[i];
+        mod->tracked = all || (mlp && !is_attention(mod)) || (attention && is_attention(mod))
+            || (!all && !mlp && !attention && regexec(&re, mod->name, 0, NULL, 0) == 0);
+        if (!mod->tracked)
+            continue;
+        mod->index = mod->input = m->n_tracked;
+        if (m->n_tracked > 0 && same_input(m->tracked[m->n_tracked - 1], mod))
+            mod->input = m->tracked[m->n_tracked - 1]->input;
+        m->tracked[m->n_tracked++] = mod;
+    }
+    if (!mlp && !attention && !all)
+        regfree(&re);
+    if (m->n_tracked == 0)
+        return BG_FAIL(err, BG_EARG, "--modules '%s' matches no module of %s (try bregman-inspect)", modules, m->dir);
+    m->lowest_block = m->tracked[0]->block;
+    m->lowest_is_mlp = !is_attention(m->tracked[0]);
+    return BG_OK;
+}
+
+bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg_err *err)
+{
+    bg_model *m = NULL;
+    loader l = { 0 };
+    *out = NULL;
+    bg_status st = BG_NEW(m, 1, "model", err);
+    if (st != BG_OK)
+        return st;
+    l.model = m;
+    if ((m->dir = strdup(dir)) == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
+    if (st == BG_OK)
+        st = bg_model_config_read(&m->config, dir, err);
+    if (st == BG_OK)
+        st = bg_tensors_open_model(&m->tensors, dir, err);
+    if (st != BG_OK)
+        goto out;
+
+    m->n_modules = m->config.n_blocks * modules_per_block(&m->config);
+    st = BG_NEW(m->module, m->n_modules, "module table", err);
+    if (st == BG_OK)
+        st = BG_NEW(m->tracked, m->n_modules, "module table", err);
+    if (st == BG_OK)
+        st = BG_NEW(m->block, m->config.n_blocks, "block table", err);
+    if (st == BG_OK)
+        st = load_all(&l, err);                  /* counts */
+    if (st == BG_OK)
+        st = BG_NEW(m->small, l.n_floats, "norms and biases", err);
+    l.at = m->small;
+    if (st == BG_OK)
+        st = load_all(&l, err);                  /* reads */
+    if (st == BG_OK)
+        st = track(m, modules, err);
+out:
+    if (st != BG_OK) {
+        bg_model_close(m);
+        m = NULL;
+    }
+    *out = m;
+    return st;
+}
+
+void bg_model_close(bg_model *m)
+{
+    if (m == NULL)
+        return;
+    bg_tensors_close(m->tensors);
+    bg_free(m->module);
+    bg_free(m->tracked);
+    bg_free(m->block);
+    bg_free(m->small);
+    free(m->dir);
+    bg_free(m);
+}
+
+bg_status bg_model_hash(const bg_model *m, bg_hash *out, bg_err *err)
+{
+    char path[4096];
+    bg_hash config, weights = bg_tensors_hash(m->tensors);
+    snprintf(path, sizeof path, "%s/config.json", m->dir);
+    bg_status st = bg_hash_file(path, &config, err);
+    if (st == BG_OK)
+        *out = bg_hash_texts((const char *const[]){ config.hex, weights.hex }, 2);
+    return st;
+}
+
+bg_status bg_model_tokenizer_hash(const bg_model *m, bg_hash *out, bg_err *err)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/tokenizer.json", m->dir);
+    out->hex[0] = '\0';
+    return access(path, F_OK) == 0 ? bg_hash_file(path, out, err) : BG_OK;
+}
+
+bg_status bg_model_check_tokenizer(const bg_model *m, const char *tokens_hash, const char *file, bg_err *err)
+{
+    bg_hash mine;
+    bg_status st = bg_model_tokenizer_hash(m, &mine, err);
+    if (st == BG_OK && mine.hex[0] != '\0' && tokens_hash[0] != '\0' && strcmp(mine.hex, tokens_hash) != 0)
+        st = BG_FAIL(err, BG_ESTALE, "%s was made with another tokenizer (%.8s) than %s/tokenizer.json (%.8s)",
+                     file, tokens_hash, m->dir, mine.hex);
+    return st;
+}
+
+size_t bg_model_parameters(const bg_model *m)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < bg_tensors_count(m->tensors); i++) {
+        const bg_tensor *t = bg_tensors_at(m->tensors, i);
+        size_t k = 1;
+        for (int j = 0; j < t->n_dims; j++)
+            k *= t->shape[j];
+        n += k;
+    }
+    return n;
+}

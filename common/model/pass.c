@@ -1,0 +1,414 @@
+/* The pass itself: what a block computes, forward and backward, for every family by its options. */
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "bregman/gemm.h"
+#include "bregman/kernels.h"
+#include "pass_state.h"
+
+const float *bg_pass_weight(bg_pass *p, const bg_tensor *t)
+{
+    if (t->dtype == BG_ST_F32 && (uintptr_t)t->data % sizeof(float) == 0)
+        return t->data;
+    assert(t->shape[0] * t->shape[1] <= p->weight_floats);
+    bg_tensor_widen(t, 0, t->shape[0] * t->shape[1], p->weight);
+    return p->weight;
+}
+
+void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *a, size_t lda,
+                    float *y, size_t ldy, bool accumulate)
+{
+    const float *w = bg_pass_weight(p, mod->weight);
+    bool io = p->model->config.transposed;
+    bg_gemm(BG_N, io ? BG_N : BG_T, rows, mod->n_out, mod->n_in, 1.0f, a, lda, w, io ? mod->n_out : mod->n_in,
+            accumulate ? 1.0f : 0.0f, y, ldy);
+    if (mod->bias != NULL)
+        bg_add_bias(rows, mod->n_out, mod->bias, y, ldy);
+}
+
+void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, const float *dy, size_t lddy,
+                         float *dx, size_t lddx, bool accumulate)
+{
+    const float *w = bg_pass_weight(p, mod->weight);
+    bool io = p->model->config.transposed;
+    bg_gemm(BG_N, io ? BG_T : BG_N, rows, mod->n_in, mod->n_out, 1.0f, dy, lddy, w, io ? mod->n_out : mod->n_in,
+            accumulate ? 1.0f : 0.0f, dx, lddx);
+}
+
+static void copy_rows(size_t n, size_t d, const float *x, size_t ldx, float *y, size_t ldy)
+{
+    for (size_t i = 0; i < n; i++)
+        memcpy(y + i * ldy, x + i * ldx, d * sizeof *x);
+}
+
+static bg_saved *saved_of(const bg_pass *p, size_t block)
+{
+    size_t low = p->model->lowest_block;
+    return &p->saved[block < low ? 0 : block - low + (low > 0)];
+}
+
+/* Offset of a role's outputs within a row of qkv (separate q, k and v; a fused matrix has them all). */
+static size_t qkv_offset(const bg_model_config *c, bg_role role)
+{
+    return role == BG_ROLE_K ? c->n_heads * c->d_head
+         : role == BG_ROLE_V ? (c->n_heads + c->n_kv_heads) * c->d_head : 0;
+}
+
+/* Heads of q (which 0) or k (1) in a row of qkv: offset of the first, their number and distance. */
+static void head_run(const bg_model_config *c, int which, size_t *offset, size_t *n_heads, size_t *stride)
+{
+    bool inter = c->qkv == BG_QKV_INTERLEAVED;
+    *n_heads = which == 0 ? c->n_heads : c->n_kv_heads;
+    *offset = which == 0 ? 0 : inter ? c->d_head : c->n_heads * c->d_head;
+    *stride = inter ? 3 * c->d_head : c->d_head;
+}
+
+static void rotate(const bg_pass *p, size_t rows, float *qkv, int direction)
+{
+    const bg_model_config *c = &p->model->config;
+    for (int which = 0; which < 2 && c->rope != BG_ROPE_NONE; which++) {
+        size_t offset, n, stride;
+        head_run(c, which, &offset, &n, &stride);
+        bg_rope_apply(rows, n, c->rotary_dims, qkv + offset, p->w_qkv, stride, p->position, p->rope, direction);
+    }
+}
+
+/* Norm of q and k, over each head or over all at once; raw keeps what it was. */
+static void qk_norm(const bg_pass *p, const bg_block *blk, size_t rows, float *qkv, float *raw, const float *dqkv)
+{
+    const bg_model_config *c = &p->model->config;
+    if (c->qk_norm == BG_QK_NORM_NONE)
+        return;
+    if (dqkv == NULL)
+        copy_rows(rows, p->w_qk, qkv, p->w_qkv, raw, p->w_qk);
+    for (int which = 0; which < 2; which++) {
+        size_t offset, n, stride, d = c->d_head;
+        const float *gain = which == 0 ? blk->q_norm.gain : blk->k_norm.gain;
+        head_run(c, which, &offset, &n, &stride);
+        if (c->qk_norm == BG_QK_NORM_FULL) {
+            d = n * c->d_head;
+            n = 1;
+        }
+        for (size_t h = 0; h < n; h++) {
+            float *at = qkv + offset + h * stride;
+            const float *from = raw + offset + h * stride;
+            if (dqkv == NULL)
+                bg_norm_forward(BG_NORM_RMS, rows, d, from, p->w_qk, gain, NULL, c->norm_epsilon, at, p->w_qkv);
+            else
+                bg_norm_backward(BG_NORM_RMS, rows, d, from, p->w_qk, gain, c->norm_epsilon, at, p->w_qkv,
+                                 at, p->w_qkv, 0);
+        }
+    }
+}
+
+/* The input of the attention (or MLP) modules, with its homogeneous 1, into p->a_d. */
+static void module_input(const bg_pass *p, const bg_norm_weights *norm, size_t rows, const float *x)
+{
+    const bg_model_config *c = &p->model->config;
+    if (c->post_norm)
+        copy_rows(rows, c->d_model, x, c->d_model, p->a_d, p->ld_d);
+    else
+        bg_norm_forward(c->norm, rows, c->d_model, x, c->d_model, norm->gain, norm->bias, c->norm_epsilon,
+                        p->a_d, p->ld_d);
+}
+
+/* residual += norm?(module(a)); out_raw keeps the module's output where a norm follows it. */
+static void add_output(bg_pass *p, const bg_module *mod, const bg_norm_weights *norm, size_t rows,
+                       const float *a, size_t lda, float *out_raw, float *residual)
+{
+    const bg_model_config *c = &p->model->config;
+    size_t d = c->d_model;
+    if (!c->post_norm) {
+        bg_pass_linear(p, mod, rows, a, lda, residual, d, true);
+        return;
+    }
+    bg_pass_linear(p, mod, rows, a, lda, out_raw, d, false);
+    bg_norm_forward(c->norm, rows, d, out_raw, d, norm->gain, norm->bias, c->norm_epsilon, p->da, d);
+    bg_add(rows, d, p->da, d, residual, d);
+}
+
+static void attention_inputs(bg_pass *p, const bg_block *blk, const bg_batch *b, bg_saved *s)
+{
+    const bg_model_config *c = &p->model->config;
+    module_input(p, &blk->attention_norm, b->n_rows, s->x);
+    for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
+        if (blk->module[r] != NULL)
+            bg_pass_linear(p, blk->module[r], b->n_rows, p->a_d, p->ld_d, s->qkv + qkv_offset(c, r), p->w_qkv, false);
+    qk_norm(p, blk, b->n_rows, s->qkv, s->qk_raw, NULL);
+    rotate(p, b->n_rows, s->qkv, +1);
+    bg_attention_forward(p, b, s->qkv, s->att);
+}
+
+/* h = act(up), or act(gate) * up, into p->a_ff. */
+static void mlp_hidden(const bg_pass *p, size_t rows, const bg_saved *s)
+{
+    const bg_model_config *c = &p->model->config;
+    if (c->gated)
+        bg_gated_forward(c->activation, rows, c->d_ff, s->gate, c->d_ff, s->up, c->d_ff, p->a_ff, p->ld_ff);
+    else
+        bg_act_forward(c->activation, rows, c->d_ff, s->up, c->d_ff, p->a_ff, p->ld_ff);
+}
+
+static void mlp_inputs(bg_pass *p, const bg_block *blk, size_t rows, const float *x, bg_saved *s)
+{
+    size_t ff = p->model->config.d_ff;
+    module_input(p, &blk->mlp_norm, rows, x);
+    if (blk->module[BG_ROLE_GATE] != NULL)
+        bg_pass_linear(p, blk->module[BG_ROLE_GATE], rows, p->a_d, p->ld_d, s->gate, ff, false);
+    bg_pass_linear(p, blk->module[BG_ROLE_UP], rows, p->a_d, p->ld_d, s->up, ff, false);
+    mlp_hidden(p, rows, s);
+}
+
+/* Block l from its input s->x to the next block's; next may be s->x itself (nothing is kept then). */
+static void block_forward(bg_pass *p, size_t l, const bg_batch *b, float *next)
+{
+    const bg_block *blk = &p->model->block[l];
+    bg_saved *s = saved_of(p, l);
+    size_t rows = b->n_rows, d = p->model->config.d_model;
+    const bg_module *att = blk->module[BG_ROLE_ATTENTION_OUT], *down = blk->module[BG_ROLE_DOWN];
+    attention_inputs(p, blk, b, s);
+    if (p->model->config.parallel_residual) {
+        mlp_inputs(p, blk, rows, s->x, s);
+        if (next != s->x)
+            memcpy(next, s->x, rows * d * sizeof *next);
+        bg_pass_linear(p, att, rows, s->att, p->ld_att, next, d, true);
+        bg_pass_linear(p, down, rows, p->a_ff, p->ld_ff, next, d, true);
+        return;
+    }
+    memcpy(s->mid, s->x, rows * d * sizeof *next);
+    add_output(p, att, &blk->attention_norm, rows, s->att, p->ld_att, s->att_out, s->mid);
+    mlp_inputs(p, blk, rows, s->mid, s);
+    memcpy(next, s->mid, rows * d * sizeof *next);
+    add_output(p, down, &blk->mlp_norm, rows, p->a_ff, p->ld_ff, s->mlp_out, next);
+}
+
+/* ---- backward ---- */
+
+typedef struct {
+    bg_pass *p;
+    const bg_batch *batch;
+    const bg_tap *tap;
+    bg_err *err;
+} backward;
+
+static bg_status tap(const backward *w, const bg_module *mod, const float *a, size_t lda, const float *dy, size_t lddy)
+{
+    if (mod == NULL || !mod->tracked)
+        return BG_OK;
+    bg_pair pair = { mod, w->batch, a, lda, dy, lddy };
+    return w->tap->pair(w->tap->self, &pair, w->err);
+}
+
+/* Gradient at a module's output from that at the residual: through the norm after it, if any. */
+static const float *output_gradient(bg_pass *p, const bg_norm_weights *norm, size_t rows, const float *raw,
+                                    const float *dx, float *buffer)
+{
+    const bg_model_config *c = &p->model->config;
+    size_t d = c->d_model;
+    if (!c->post_norm)
+        return dx;
+    bg_norm_backward(c->norm, rows, d, raw, d, norm->gain, c->norm_epsilon, dx, d, buffer, d, 0);
+    return buffer;
+}
+
+/* dx += gradient through the norm before a module (or straight, if there is none) of da. */
+static void input_gradient(bg_pass *p, const bg_norm_weights *norm, size_t rows, const float *x, const float *da,
+                           float *dx)
+{
+    const bg_model_config *c = &p->model->config;
+    size_t d = c->d_model;
+    if (c->post_norm)
+        bg_add(rows, d, da, d, dx, d);
+    else
+        bg_norm_backward(c->norm, rows, d, x, d, norm->gain, c->norm_epsilon, da, d, dx, d, 1);
+}
+
+/* Taps of the MLP, and da = gradient at its input.  dout: gradient at down's output. */
+static bg_status mlp_backward(const backward *w, size_t l, const float *x, const float *dout, bool go_on)
+{
+    bg_pass *p = w->p;
+    const bg_model_config *c = &p->model->config;
+    const bg_block *blk = &p->model->block[l];
+    const bg_module *gate = blk->module[BG_ROLE_GATE], *up = blk->module[BG_ROLE_UP];
+    const bg_saved *s = saved_of(p, l);
+    size_t rows = w->batch->n_rows, ff = c->d_ff, d = c->d_model;
+
+    mlp_hidden(p, rows, s);
+    bg_status st = tap(w, blk->module[BG_ROLE_DOWN], p->a_ff, p->ld_ff, dout, d);
+    if (st != BG_OK)
+        return st;
+    bg_pass_linear_back(p, blk->module[BG_ROLE_DOWN], rows, dout, d, p->dff, ff, false);
+    if (c->gated)
+        bg_gated_backward(c->activation, rows, ff, s->gate, ff, s->up, ff, p->dff, ff, p->dgate, ff, p->dup, ff);
+    else
+        bg_act_backward(c->activation, rows, ff, s->up, ff, p->dff, ff, p->dup, ff);
+    if (up->tracked || (gate != NULL && gate->tracked))
+        module_input(p, &blk->mlp_norm, rows, x);
+    if (gate != NULL)
+        st = tap(w, gate, p->a_d, p->ld_d, p->dgate, ff);
+    if (st == BG_OK)
+        st = tap(w, up, p->a_d, p->ld_d, p->dup, ff);
+    if (st != BG_OK || !go_on)
+        return st;
+    bg_pass_linear_back(p, up, rows, p->dup, ff, p->da, d, false);
+    if (gate != NULL)
+        bg_pass_linear_back(p, gate, rows, p->dgate, ff, p->da, d, true);
+    return BG_OK;
+}
+
+/* Taps of the attention modules, and da = gradient at their input.  dout: gradient at attention_out's output. */
+static bg_status attention_backward(const backward *w, size_t l, const float *dout, bool go_on)
+{
+    bg_pass *p = w->p;
+    const bg_model_config *c = &p->model->config;
+    const bg_block *blk = &p->model->block[l];
+    const bg_saved *s = saved_of(p, l);
+    size_t rows = w->batch->n_rows, d = c->d_model, w_att = c->n_heads * c->d_head;
+    bool tracked = false, first = true;
+
+    bg_status st = tap(w, blk->module[BG_ROLE_ATTENTION_OUT], s->att, p->ld_att, dout, d);
+    if (st != BG_OK)
+        return st;
+    bg_pass_linear_back(p, blk->module[BG_ROLE_ATTENTION_OUT], rows, dout, d, p->datt, w_att, false);
+    bg_attention_backward(p, w->batch, s->qkv, s->att, p->datt, p->dqkv);
+    rotate(p, rows, p->dqkv, -1);
+    qk_norm(p, blk, rows, p->dqkv, s->qk_raw, p->dqkv);
+    for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
+        tracked = tracked || (blk->module[r] != NULL && blk->module[r]->tracked);
+    if (tracked)
+        module_input(p, &blk->attention_norm, rows, s->x);
+    for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV && st == BG_OK; r++)
+        st = tap(w, blk->module[r], p->a_d, p->ld_d, p->dqkv + qkv_offset(c, r), p->w_qkv);
+    for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV && st == BG_OK && go_on; r++) {
+        if (blk->module[r] == NULL)
+            continue;
+        bg_pass_linear_back(p, blk->module[r], rows, p->dqkv + qkv_offset(c, r), p->w_qkv, p->da, d, !first);
+        first = false;
+    }
+    return st;
+}
+
+/* dx: on entry the gradient at the block's output, on return at its input. */
+static bg_status block_backward(const backward *w, size_t l, float *dx)
+{
+    bg_pass *p = w->p;
+    const bg_model *m = p->model;
+    const bg_block *blk = &m->block[l];
+    const bg_saved *s = saved_of(p, l);
+    size_t rows = w->batch->n_rows, d = m->config.d_model;
+    bool lowest = l == m->lowest_block, parallel = m->config.parallel_residual;
+    const float *mlp_x = parallel ? s->x : s->mid;
+
+    const float *dout = output_gradient(p, &blk->mlp_norm, rows, s->mlp_out, dx, p->dmid);
+    bg_status st = mlp_backward(w, l, mlp_x, dout, !(lowest && m->lowest_is_mlp));
+    if (st != BG_OK || (lowest && m->lowest_is_mlp))
+        return st;
+    if (parallel) {
+        /* both branches start from the same residual gradient: the MLP's part waits in dmid */
+        memset(p->dmid, 0, rows * d * sizeof *dx);
+        input_gradient(p, &blk->mlp_norm, rows, mlp_x, p->da, p->dmid);
+        st = attention_backward(w, l, dx, !lowest);
+    } else {
+        input_gradient(p, &blk->mlp_norm, rows, mlp_x, p->da, dx);
+        dout = output_gradient(p, &blk->attention_norm, rows, s->att_out, dx, p->dmid);
+        st = attention_backward(w, l, dout, !lowest);
+    }
+    if (st != BG_OK || lowest)
+        return st;
+    input_gradient(p, &blk->attention_norm, rows, s->x, p->da, dx);
+    if (parallel)
+        bg_add(rows, d, p->dmid, d, dx, d);
+    return BG_OK;
+}
+
+/* ---- the whole ---- */
+
+static bg_status set_rows(bg_pass *p, const bg_batch *b, bg_err *err)
+{
+    const bg_model_config *c = &p->model->config;
+    assert(b->n_rows <= p->max_rows);
+    p->n_loss_rows = 0;
+    for (size_t z = 0; z < b->n_sequences; z++) {
+        size_t rows = b->row_start[z + 1] - b->row_start[z];
+        if (rows > c->max_positions)
+            return BG_FAIL(err, BG_EARG, "sequence %llu has %zu tokens, but %s takes %zu positions",
+                           (unsigned long long)b->sequence[z], rows + 1, p->model->dir, c->max_positions);
+        for (size_t i = 0; i < rows; i++) {
+            size_t row = b->row_start[z] + i;
+            p->position[row] = (uint32_t)i;
+            if (i >= b->loss_start[z])
+                p->loss_row[p->n_loss_rows++] = (uint32_t)row;
+        }
+    }
+    return BG_OK;
+}
+
+static void embed(bg_pass *p, const bg_batch *b, float *x)
+{
+    const bg_model *m = p->model;
+    size_t d = m->config.d_model;
+    for (size_t i = 0; i < b->n_rows; i++) {
+        bg_tensor_widen(m->embedding, (size_t)b->input[i] * d, d, x + i * d);
+        if (m->position_embedding != NULL) {
+            bg_tensor_widen(m->position_embedding, (size_t)p->position[i] * d, d, p->da);
+            bg_add(1, d, p->da, d, x + i * d, d);
+        }
+    }
+}
+
+static float *forward(bg_pass *p, const bg_batch *b)
+{
+    size_t n = p->model->config.n_blocks;
+    embed(p, b, saved_of(p, 0)->x);
+    for (size_t l = 0; l < n; l++)
+        block_forward(p, l, b, saved_of(p, l + 1)->x);
+    return saved_of(p, n)->x;
+}
+
+/* The first weight matrix that holds a NaN or infinity, if that is why a loss is not finite. */
+static const bg_tensor *broken_tensor(const bg_model *m)
+{
+    float x[4096];
+    for (size_t i = 0; i < bg_tensors_count(m->tensors); i++) {
+        const bg_tensor *t = bg_tensors_at(m->tensors, i);
+        if (t->dtype != BG_ST_F32 && t->dtype != BG_ST_BF16 && t->dtype != BG_ST_F16)
+            continue;
+        size_t n = t->n_bytes / (t->dtype == BG_ST_F32 ? 4 : 2), step = sizeof x / sizeof x[0];
+        for (size_t at = 0; at < n; at += step) {
+            size_t w = n - at < step ? n - at : step;
+            bg_tensor_widen(t, at, w, x);
+            for (size_t j = 0; j < w; j++)
+                if (!isfinite(x[j]))
+                    return t;
+        }
+    }
+    return NULL;
+}
+
+bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const bg_tap *tap_, float *loss,
+                      bg_err *err)
+{
+    backward w = { p, batch, tap_, err };
+    bg_status st = set_rows(p, batch, err);
+    if (st != BG_OK || batch->n_rows == 0)
+        return st;
+    const float *x = forward(p, batch);
+    st = bg_head_run(p, batch, labels, x, tap_ == NULL ? NULL : p->dx, loss, err);
+    if (st == BG_ENUMERIC) {
+        const bg_tensor *t = broken_tensor(p->model);
+        if (t != NULL)
+            return BG_FAIL(err, BG_ENUMERIC, "%s: tensor '%s' holds a NaN or infinity", t->file, t->name);
+    }
+    for (size_t l = p->model->config.n_blocks; l-- > p->model->lowest_block && tap_ != NULL && st == BG_OK;)
+        st = block_backward(&w, l, p->dx);
+    return st;
+}
+
+bg_status bg_pass_logits(bg_pass *p, const bg_batch *batch, float *logits, bg_err *err)
+{
+    bg_status st = set_rows(p, batch, err);
+    if (st == BG_OK)
+        bg_head_logits(p, batch->n_rows, forward(p, batch), logits);
+    return st;
+}

@@ -1,0 +1,64 @@
+/* file.h - what the store's own files share: the open file, HDF5's errors, types. */
+#ifndef BG_STORE_FILE_H
+#define BG_STORE_FILE_H
+
+#include "bregman/store.h"
+
+enum { BG_FORMAT_VERSION = 1 };
+
+/* A dataset stays open between calls, so that rows written or read one after the other meet their
+ * chunk in the cache.  A handful is enough and bounds the memory of the caches. */
+enum { BG_OPEN_DATASETS = 8 };
+typedef struct { char *path; hid_t id; uint64_t last_use; } bg_open_dataset;
+typedef struct {
+    bg_open_dataset slot[BG_OPEN_DATASETS];
+    uint64_t clock;
+    bg_err close_err;        /* if one could not be closed: its chunks were not written */
+} bg_dataset_cache;
+
+/* A dataset made by this process. */
+typedef struct { char *path; const bg_schema_row *row; uint64_t dims[3]; } bg_made_dataset;
+
+struct bg_store {
+    hid_t file;
+    char *path;              /* the final name, for messages too */
+    char *temporary;         /* NULL when reading */
+    char format[64];
+    bool failed;             /* a write failed: HDF5's own state may be beyond flushing */
+    bg_dataset_cache *cache;
+    bg_made_dataset *made;   /* writing only */
+    size_t n_made, made_capacity;
+};
+
+/* Prepare the library: no error printing, no clean-up at exit (a file that could not be closed on
+ * a full disk makes it crash or spin there; this module closes what it opens). */
+void bg_hdf5_prepare(void);
+
+/* Fail with "cannot WHAT: CAUSE", the cause from errno as HDF5's error stack reports it, else in
+ * HDF5's own words.  To be called at once: any other HDF5 call, even a close, clears the stack. */
+bg_status bg_hdf5_fail(bg_err *err, bg_status code, const char *fmt, ...) BG_PRINTF(3, 4);
+
+/* Access properties of every file here; close with H5Pclose. */
+hid_t bg_hdf5_access(void);
+
+hid_t bg_string_type(void);                /* UTF-8, variable length; close with H5Tclose */
+hid_t bg_memory_type(bg_dtype dtype);      /* native; not for BG_STRING; not to be closed */
+size_t bg_dtype_bytes(bg_dtype dtype);     /* of one element in the file */
+
+/* Open dataset from the cache; < 0 if there is none.  Lent. */
+hid_t bg_dataset_open(const bg_store *s, const char *path);
+void bg_dataset_close_all(bg_store *s);
+/* The first error that closing datasets met, if any. */
+bg_status bg_dataset_close_status(const bg_store *s, bg_err *err) BG_MUST_CHECK;
+
+/* Give every axis of the datasets made its dimension scale. */
+bg_status bg_axes_attach(bg_store *s, bg_err *err) BG_MUST_CHECK;
+
+/* "2024-05-01T12:00:00Z" */
+void bg_utc_text(double seconds_since_epoch, char out[32]);
+
+/* Open without a look at the format. */
+bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err) BG_MUST_CHECK;
+void bg_store_free(bg_store *s);           /* the memory only */
+
+#endif /* BG_STORE_FILE_H */

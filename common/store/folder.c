@@ -1,0 +1,64 @@
+/* Folders and paths. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "bregman/store.h"
+
+bg_status bg_path(char out[BG_PATH_BYTES], bg_err *err, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(out, BG_PATH_BYTES, fmt, ap);
+    va_end(ap);
+    if (n < 0 || n >= BG_PATH_BYTES)
+        return BG_FAIL(err, BG_EARG, "path longer than %d bytes: \"%.60s...\"", BG_PATH_BYTES - 1, out);
+    return BG_OK;
+}
+
+bg_status bg_make_folder(const char *path, bg_err *err)
+{
+    char part[BG_PATH_BYTES];
+    bg_status st = bg_path(part, err, "%s", path);
+    if (st != BG_OK)
+        return st;
+    for (char *c = part + 1; *c != '\0'; c++)
+        if (*c == '/') {
+            *c = '\0';
+            (void)mkdir(part, 0777);    /* the last mkdir tells what went wrong */
+            *c = '/';
+        }
+    struct stat about;
+    if (mkdir(part, 0777) != 0 && errno != EEXIST)
+        return BG_FAIL(err, BG_EIO, "cannot make folder \"%s\": %s", path, strerror(errno));
+    if (stat(part, &about) != 0)
+        return BG_FAIL(err, BG_EIO, "cannot use folder \"%s\": %s", path, strerror(errno));
+    if (!S_ISDIR(about.st_mode))
+        return BG_FAIL(err, BG_EIO, "cannot make folder \"%s\": a file has this name", path);
+    if (access(part, W_OK | X_OK) != 0)
+        return BG_FAIL(err, BG_EIO, "cannot write into folder \"%s\": %s", path, strerror(errno));
+    return BG_OK;
+}
+
+bg_status bg_remove_folder(const char *path, bg_err *err)
+{
+    DIR *folder = opendir(path);
+    if (folder == NULL && errno == ENOENT)
+        return BG_OK;
+    if (folder == NULL)
+        return BG_FAIL(err, BG_EIO, "cannot remove folder \"%s\": %s", path, strerror(errno));
+    bg_status st = BG_OK;
+    for (const struct dirent *e; st == BG_OK && (e = readdir(folder)) != NULL;)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+            unlinkat(dirfd(folder), e->d_name, 0) != 0 && errno != ENOENT)
+            st = BG_FAIL(err, BG_EIO, "cannot remove \"%s/%s\": %s", path, e->d_name, strerror(errno));
+    closedir(folder);
+    if (st == BG_OK && rmdir(path) != 0 && errno != ENOENT)
+        st = BG_FAIL(err, BG_EIO, "cannot remove folder \"%s\": %s", path, strerror(errno));
+    return st;
+}

@@ -1,0 +1,297 @@
+/* Files opened for reading. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "file.h"
+
+/* ---- opening ---- */
+
+/* What the system says about a file, before HDF5 puts it less clearly. */
+static bg_status check_readable(const char *path, bg_err *err)
+{
+    struct stat about;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
+    bool regular = fstat(fd, &about) == 0 && S_ISREG(about.st_mode);
+    close(fd);
+    if (!regular)
+        return BG_FAIL(err, BG_EIO, "cannot read \"%s\": not a regular file", path);
+    if (H5Fis_hdf5(path) <= 0) {
+        H5Eclear2(H5E_DEFAULT);
+        return BG_FAIL(err, BG_EFORMAT, "\"%s\" is not an HDF5 file", path);
+    }
+    return BG_OK;
+}
+
+bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err)
+{
+    *out = NULL;
+    bg_hdf5_prepare();
+    bg_status st = check_readable(path, err);
+    if (st != BG_OK)
+        return st;
+    bg_store *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", path);
+    s->file = H5I_INVALID_HID;
+    s->path = strdup(path);
+    s->cache = calloc(1, sizeof *s->cache);
+    if (s->path == NULL || s->cache == NULL) {
+        bg_store_free(s);
+        return BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", path);
+    }
+    hid_t access = bg_hdf5_access();
+    s->file = H5Fopen(path, H5F_ACC_RDONLY, access);
+    if (s->file < 0)
+        st = bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\"", path);
+    H5Pclose(access);
+    if (st != BG_OK) {
+        bg_store_free(s);
+        return st;
+    }
+    *out = s;
+    return BG_OK;
+}
+
+static bool may_lack_format(const char *format)
+{
+    return strcmp(format, "bregman/tokens") == 0 || strcmp(format, "bregman/queries") == 0;
+}
+
+static bg_status check_format(const bg_store *s, const char *format, bg_err *err)
+{
+    char *text = NULL;
+    bool found;
+    uint64_t version = BG_FORMAT_VERSION;
+    bg_status st = bg_store_get_text(s, "/", "format", &text, &found, err);
+    if (st == BG_OK && !found && !may_lack_format(format))
+        st = BG_FAIL(err, BG_EFORMAT, "\"%s\" has no format attribute; expected \"%s\"", s->path, format);
+    if (st == BG_OK && found && strcmp(text, format) != 0)
+        st = BG_FAIL(err, BG_EFORMAT, "\"%s\" holds \"%s\", not \"%s\"", s->path, text, format);
+    if (st == BG_OK && found)
+        st = bg_store_get_u64(s, "/", "format_version", &version, NULL, err);
+    if (st == BG_OK && version != BG_FORMAT_VERSION)
+        st = BG_FAIL(err, BG_EFORMAT, "\"%s\" has format version %" PRIu64 "; this program reads %d",
+                     s->path, version, BG_FORMAT_VERSION);
+    free(text);
+    return st;
+}
+
+bg_status bg_store_open(bg_store **out, const char *path, const char *format, bg_err *err)
+{
+    bg_store *s;
+    *out = NULL;
+    bg_status st = bg_store_open_any(&s, path, err);
+    if (st != BG_OK)
+        return st;
+    snprintf(s->format, sizeof s->format, "%s", format);
+    if ((st = check_format(s, format, err)) != BG_OK) {
+        bg_store_close(s);
+        return st;
+    }
+    *out = s;
+    return BG_OK;
+}
+
+void bg_store_close(bg_store *s)
+{
+    if (s == NULL)
+        return;
+    bg_dataset_close_all(s);
+    H5Fclose(s->file);
+    H5Eclear2(H5E_DEFAULT);
+    bg_store_free(s);
+}
+
+const char *bg_store_path(const bg_store *s) { return s->path; }
+
+/* ---- shapes ---- */
+
+bool bg_store_has(const bg_store *s, const char *path)
+{
+    bool there = H5Oexists_by_name(s->file, path, H5P_DEFAULT) > 0;
+    H5Eclear2(H5E_DEFAULT);    /* asking is no failure */
+    return there;
+}
+
+static bg_status open_dataset(const bg_store *s, const char *path, hid_t *id, bg_err *err)
+{
+    *id = bg_dataset_open(s, path);
+    if (*id >= 0)
+        return BG_OK;
+    bg_status st = bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\" of \"%s\"", path, s->path);
+    if (!bg_store_has(s, path))
+        st = BG_FAIL(err, BG_EFORMAT, "\"%s\" has no dataset \"%s\"", s->path, path);
+    return st;
+}
+
+bg_status bg_store_dims(const bg_store *s, const char *path, int n_dims, uint64_t *dims, bg_err *err)
+{
+    hid_t id;
+    hsize_t shape[H5S_MAX_RANK];
+    bg_status st = open_dataset(s, path, &id, err);
+    if (st != BG_OK)
+        return st;
+    hid_t space = H5Dget_space(id);
+    int found = H5Sget_simple_extent_ndims(space);
+    if (found == n_dims)
+        H5Sget_simple_extent_dims(space, shape, NULL);
+    H5Sclose(space);
+    if (found != n_dims)
+        return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %d axes instead of %d", path, s->path, found, n_dims);
+    for (int d = 0; d < n_dims; d++)
+        dims[d] = shape[d];
+    return BG_OK;
+}
+
+/* ---- numbers ---- */
+
+/* A value that the caller's type cannot hold ends the read; HDF5 alone would put in the nearest. */
+static H5T_conv_ret_t refuse_out_of_range(H5T_conv_except_t what, hid_t from, hid_t to, void *source,
+                                          void *target, void *out_of_range)
+{
+    (void)from, (void)to, (void)source, (void)target;
+    if (what != H5T_CONV_EXCEPT_RANGE_HI && what != H5T_CONV_EXCEPT_RANGE_LOW)
+        return H5T_CONV_UNHANDLED;
+    *(bool *)out_of_range = true;
+    return H5T_CONV_ABORT;
+}
+
+/* Whole numbers are read as whole numbers, fractions as fractions. */
+static bool same_class(hid_t dataset, bg_dtype dtype)
+{
+    hid_t type = H5Dget_type(dataset);
+    bool same = dtype != BG_STRING && H5Tget_class(type) == H5Tget_class(bg_memory_type(dtype));
+    H5Tclose(type);
+    return same;
+}
+
+static bg_status read_selection(const bg_store *s, const char *path, hid_t id, bg_dtype dtype,
+                                uint64_t first, uint64_t n, void *data, bg_err *err)
+{
+    hsize_t start[H5S_MAX_RANK] = { 0 }, count[H5S_MAX_RANK];
+    bool out_of_range = false;
+    bg_status st = BG_OK;
+    hid_t memory = H5I_INVALID_HID, transfer = H5P_DEFAULT;
+    hid_t space = H5Dget_space(id);
+    int n_dims = H5Sget_simple_extent_dims(space, count, NULL);
+    if (n_dims < 1 || first > count[0] || n > count[0] - first) {
+        st = BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %" PRIu64 " rows; rows %" PRIu64 " to %" PRIu64
+                     " are asked for", path, s->path, n_dims < 1 ? 0 : (uint64_t)count[0], first, first + n);
+        goto out;
+    }
+    start[0] = first;
+    count[0] = n;
+    memory = H5Screate_simple(n_dims, count, NULL);
+    if (n == 0 || H5Sget_simple_extent_npoints(space) == 0)
+        goto out;
+    transfer = H5Pcreate(H5P_DATASET_XFER);
+    H5Pset_type_conv_cb(transfer, refuse_out_of_range, &out_of_range);
+    H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL);
+    if (H5Dread(id, bg_memory_type(dtype), memory, space, transfer, data) < 0) {
+        st = bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\" of \"%s\"", path, s->path);
+        if (out_of_range)
+            st = BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has a value out of range", path, s->path);
+    }
+out:
+    if (transfer != H5P_DEFAULT)
+        H5Pclose(transfer);
+    if (memory >= 0)
+        H5Sclose(memory);
+    H5Sclose(space);
+    return st;
+}
+
+bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype,
+                             uint64_t first, uint64_t n, void *data, bg_err *err)
+{
+    static const char *const kind[] = { "float32", "float64", "int64", "uint32", "uint8", "text" };
+    hid_t id;
+    bg_status st = open_dataset(s, path, &id, err);
+    if (st != BG_OK)
+        return st;
+    if (!same_class(id, dtype))
+        return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" cannot be read as %s", path, s->path, kind[dtype]);
+    return read_selection(s, path, id, dtype, first, n, data, err);
+}
+
+/* ---- strings ---- */
+
+void bg_strings_free(char **strings, size_t n)
+{
+    for (size_t i = 0; strings != NULL && i < n; i++)
+        free(strings[i]);
+    free(strings);
+}
+
+/* HDF5's own strings are copied, so that the caller frees with free(). */
+static bg_status read_variable(const bg_store *s, const char *path, hid_t id, hid_t type,
+                               char **out, size_t n, bg_err *err)
+{
+    char **lent = calloc(n + 1, sizeof *lent);
+    if (lent == NULL)
+        return BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
+    bg_status st = BG_OK;
+    if (H5Dread(id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, lent) < 0)
+        st = bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\" of \"%s\"", path, s->path);
+    for (size_t i = 0; i < n; i++) {
+        if (st == BG_OK && (out[i] = strdup(lent[i] != NULL ? lent[i] : "")) == NULL)
+            st = BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
+        H5free_memory(lent[i]);
+    }
+    free(lent);
+    return st;
+}
+
+static bg_status read_fixed(const bg_store *s, const char *path, hid_t id, hid_t type,
+                            char **out, size_t n, bg_err *err)
+{
+    size_t width = H5Tget_size(type);
+    char *all = calloc(n + 1, width);
+    if (all == NULL)
+        return BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
+    bg_status st = BG_OK;
+    if (H5Dread(id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, all) < 0)
+        st = bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\" of \"%s\"", path, s->path);
+    for (size_t i = 0; i < n && st == BG_OK; i++)
+        if ((out[i] = strndup(all + i * width, width)) == NULL)
+            st = BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
+    free(all);
+    return st;
+}
+
+bg_status bg_store_read_strings(const bg_store *s, const char *path, char ***out, size_t *n, bg_err *err)
+{
+    uint64_t dims[1];
+    hid_t id;
+    *out = NULL;
+    *n = 0;
+    bg_status st = bg_store_dims(s, path, 1, dims, err);
+    if (st != BG_OK || (st = open_dataset(s, path, &id, err)) != BG_OK)
+        return st;
+    char **strings = calloc(dims[0] + 1, sizeof *strings);
+    if (strings == NULL)
+        return BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
+    hid_t type = H5Dget_type(id);
+    if (H5Tget_class(type) != H5T_STRING)
+        st = BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" cannot be read as text", path, s->path);
+    else if (dims[0] > 0 && H5Tis_variable_str(type) > 0)
+        st = read_variable(s, path, id, type, strings, dims[0], err);
+    else if (dims[0] > 0)
+        st = read_fixed(s, path, id, type, strings, dims[0], err);
+    H5Tclose(type);
+    if (st != BG_OK) {
+        bg_strings_free(strings, dims[0]);
+        return st;
+    }
+    *out = strings;
+    *n = dims[0];
+    return BG_OK;
+}

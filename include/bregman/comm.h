@@ -1,0 +1,47 @@
+/* comm.h - agreement between ranks; see also the rule of phases below.
+ *
+ * Rule of phases.  Code between two agreements is either local (no MPI call)
+ * or collective (no early return).  A local phase ends in bg_agree(); only
+ * when it says BG_OK may any rank enter the next collective phase.
+ */
+#ifndef BG_COMM_H
+#define BG_COMM_H
+
+#include <mpi.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bregman/status.h"
+
+/* The process grid.  World = data x pipeline; a data rank owns sequences, a
+ * pipeline rank a contiguous run of blocks.  The pipeline axis has one rank
+ * for now: everything below takes its communicator from here. */
+typedef struct {
+    MPI_Comm world, data;
+    int world_rank, world_size;
+    int data_rank, data_size;
+} bg_grid;
+
+/* Make all ranks of comm agree on one status.
+ *
+ * Collective on comm.
+ *   comm  [in]      valid communicator, errors fatal (the MPI default).
+ *   local [in]      this rank's status; may differ between ranks.
+ *   err   [in,out]  if local != BG_OK, the filled record.  On return with an
+ *                   error, every rank holds the record of the lowest rank
+ *                   that failed, with err->rank set.  Untouched on BG_OK.
+ *                   A real failure wins over BG_ESTOPPED.
+ * Returns the same code on every rank: BG_OK iff all ranks passed BG_OK.
+ * Cost: one 8-byte allreduce; on error also one broadcast of ~500 bytes. */
+bg_status bg_agree(MPI_Comm comm, bg_status local, bg_err *err) BG_MUST_CHECK;
+
+/* Check that a value which must be the same on all ranks is.
+ *
+ * Collective on comm.  BG_EARG on all ranks if not; `what` names the value. */
+bg_status bg_same_u64(MPI_Comm comm, uint64_t value, const char *what,
+                      bg_err *err) BG_MUST_CHECK;
+
+/* Broadcast any number of bytes from rank `root` (MPI counts are ints). */
+void bg_broadcast(MPI_Comm comm, void *data, size_t n_bytes, int root);
+
+#endif /* BG_COMM_H */

@@ -1,0 +1,80 @@
+/* factors.h - the EK-FAC factors of a model: their files, and the two taps that make them.
+ *
+ * factors/index.h5 links to factors/block-NNN.h5, one a block of the model; each has a group a module:
+ * see the schema.  While fitting, factors/work holds the partial sums of finished units.
+ */
+#ifndef BG_FACTORS_H
+#define BG_FACTORS_H
+
+#include <stdbool.h>
+
+#include "bregman/blockdiag.h"
+#include "bregman/model.h"
+#include "bregman/pass.h"
+#include "bregman/store.h"
+
+/* ---- covariance tap (math.md M6) ---- */
+
+typedef struct bg_covariance bg_covariance;
+/* Sums for all tracked modules of model, blocks k: A once for modules that share their input. */
+bg_status bg_covariance_new(bg_covariance **out, const bg_model *model, size_t k, bg_err *err) BG_MUST_CHECK;
+void bg_covariance_free(bg_covariance *c);
+void bg_covariance_clear(bg_covariance *c);
+/* Σ a aᵀ and Σ δ δᵀ of a pair, each about half of a product's FLOPs. */
+bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err);
+/* Write the sums: MODULE/activation_sum (owners of their input only), MODULE/gradient_sum. */
+bg_status bg_covariance_write(const bg_covariance *c, bg_store *s, bg_err *err) BG_MUST_CHECK;
+size_t bg_covariance_bytes(const bg_model *model, size_t k);
+
+/* ---- eigenvalue tap (math.md M8) ---- */
+
+/* A module's bases, as lent to the taps that work in them. */
+typedef struct {
+    bg_blockdiag q_a;          /* [M] activation eigenvectors in columns */
+    bg_blockdiag q_s;          /* [P] gradient eigenvectors in columns */
+} bg_eigenbasis;
+
+typedef struct bg_eigenvalues bg_eigenvalues;
+/* Sums of (Q_Sᵀ G_z Q_A)∘² for all tracked modules; with `diagonal` also of G_z∘² (the diagonal Fisher,
+ * a baseline).  basis [n_tracked] lent; modules that share their input share q_a. */
+bg_status bg_eigenvalues_new(bg_eigenvalues **out, const bg_model *model, const bg_eigenbasis *basis,
+                             bool diagonal, size_t max_rows, bg_err *err) BG_MUST_CHECK;
+void bg_eigenvalues_free(bg_eigenvalues *e);
+void bg_eigenvalues_clear(bg_eigenvalues *e);
+/* Call before each batch: forgets the rotated input of the batch before. */
+void bg_eigenvalues_begin_batch(bg_eigenvalues *e);
+bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *err);
+/* Write MODULE/lambda_sum and, if kept, MODULE/diagonal_sum. */
+bg_status bg_eigenvalues_write(const bg_eigenvalues *e, bg_store *s, bg_err *err) BG_MUST_CHECK;
+size_t bg_eigenvalues_bytes(const bg_model *model, size_t k, bool diagonal, size_t max_rows);
+
+/* ---- files ---- */
+
+typedef struct bg_factors bg_factors;
+
+/* What to read of a module. */
+enum { BG_READ_BASES = 1, BG_READ_LAMBDA = 2, BG_READ_EIGENVALUES = 4, BG_READ_DIAGONAL = 8 };
+typedef struct {
+    bg_eigenbasis basis;
+    float *lambda;             /* [P, M] */
+    float *diagonal;           /* [P, M] */
+    double *alpha, *sigma;     /* [M], [P] activation and gradient eigenvalues */
+} bg_module_factors;
+
+/* Open DIR/index.h5 and check that it was fitted on this model (hash) and holds all its tracked modules in
+ * their shapes.  Errors: BG_ESTALE (another model: names both), BG_ESHAPE, BG_EIO, BG_EFORMAT. */
+bg_status bg_factors_open(bg_factors **out, const char *dir, const bg_model *model, const bg_hash *model_hash,
+                          bg_err *err) BG_MUST_CHECK;
+void bg_factors_close(bg_factors *f);
+const char *bg_factors_path(const bg_factors *f);              /* of index.h5 */
+const char *bg_factors_fingerprint(const bg_factors *f);       /* identity of the fit */
+size_t bg_factors_blocks(const bg_factors *f);                 /* k */
+/* mean predicted positions a sequence had in the covariance fit: N_tok / N_seq (math.md M9, K-FAC) */
+double bg_factors_tokens_per_sequence(const bg_factors *f);
+
+/* Read a module's factors; free with bg_module_factors_clear. */
+bg_status bg_factors_read(const bg_factors *f, const bg_module *mod, unsigned what,
+                          bg_module_factors *out, bg_err *err) BG_MUST_CHECK;
+void bg_module_factors_clear(bg_module_factors *m);
+
+#endif /* BG_FACTORS_H */

@@ -1,0 +1,52 @@
+/* gemm.h - the one door to matrix products.  Every product of the project passes here, so
+ * that another library or precision is one change, and executed FLOPs are counted.
+ * Row-major throughout: X[i][j] is x[i * ldx + j].
+ */
+#ifndef BG_GEMM_H
+#define BG_GEMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bregman/status.h"
+
+typedef enum { BG_N, BG_T } bg_op;
+
+/* C [m, n] = alpha op(A) op(B) + beta C, with op(A) [m, k], op(B) [k, n]; float32.
+ * Dimensions fit in int (asserted).  Zero dimensions are fine (k = 0 scales C). */
+void bg_gemm(bg_op op_a, bg_op op_b, size_t m, size_t n, size_t k, float alpha,
+             const float *a, size_t lda, const float *b, size_t ldb,
+             float beta, float *c, size_t ldc);
+
+/* FLOPs executed by bg_gemm in this process so far (2 m n k each).
+ * Counted on the calling thread's atomics; cheap. */
+uint64_t bg_gemm_flops(void);
+
+/* Threads used by the BLAS from now on in calls outside parallel regions; inside
+ * OpenMP regions every call is serial (bg_gemm_serial_begin/end bracket such a
+ * region for BLAS libraries that do not know OpenMP). */
+void bg_gemm_set_threads(int n);
+void bg_gemm_serial_begin(void);
+void bg_gemm_serial_end(void);
+
+/* "OpenBLAS 0.3.21 SkylakeX, openmp" or what can be found out; static storage. */
+const char *bg_gemm_library(void);
+
+/* GFLOP/s of a 512 x 512 x 512 product here over that of a bare FMA loop on one core: a library
+ * too old for the CPU shows as < 0.7.  About 50 ms. */
+double bg_gemm_efficiency(void);
+
+/* Symmetric accumulators.  A symmetric n x n matrix cut into k equal diagonal blocks (math.md M7;
+ * block j covers [j*n/k, (j+1)*n/k)), of which only the lower triangle is kept, in column
+ * panels: no second triangle in memory, at the speed of GEMM. */
+typedef struct { size_t n, k; } bg_symmetric;
+size_t bg_symmetric_floats(bg_symmetric s);                    /* to allocate */
+/* S += Xᵀ X, X [rows, n]; only within diagonal blocks.  Cost about rows * n² / k FLOPs. */
+void bg_symmetric_add(bg_symmetric s, float *sum, size_t rows, const float *x, size_t ldx);
+/* Side of diagonal block j, and its full matrix out [side, side] = scale * block j as float64
+ * of `sum`, which holds the panels added up in float64. */
+size_t bg_symmetric_side(bg_symmetric s, size_t j);
+void bg_symmetric_expand(bg_symmetric s, const double *sum, size_t j, double scale, double *out);
+
+#endif /* BG_GEMM_H */

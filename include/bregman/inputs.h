@@ -1,0 +1,34 @@
+/* inputs.h - the inputs of a stage, their content hashes, and the fingerprint made of them.
+ *
+ * A stage is a pure function of its options and inputs: the fingerprint, over the stage's name, its identity options and
+ * its inputs' hashes, tells whether a file was made by the same call.
+ */
+#ifndef BG_INPUTS_H
+#define BG_INPUTS_H
+
+#include "bregman/model.h"
+#include "bregman/stage.h"
+#include "bregman/store.h"
+#include "bregman/tokens.h"
+
+typedef struct {
+    size_t n, capacity;
+    char **name;
+    bg_hash *hash;
+    bg_hash fingerprint;
+    bg_provenance run;         /* points into this struct and the context */
+} bg_inputs;
+
+/* Local: add one input.  BG_ENOMEM. */
+bg_status bg_inputs_add(bg_inputs *in, const char *name, const bg_hash *hash, bg_err *err) BG_MUST_CHECK;
+bg_status bg_inputs_add_file(bg_inputs *in, const char *path, bg_err *err) BG_MUST_CHECK;
+/* NULL arguments are left out. */
+bg_status bg_inputs_add_model(bg_inputs *in, const bg_model *m, bg_err *err) BG_MUST_CHECK;
+bg_status bg_inputs_add_tokens(bg_inputs *in, bg_tokens *t, const bg_list *files, bg_err *err) BG_MUST_CHECK;
+void bg_inputs_clear(bg_inputs *in);
+
+/* Collective on ctx->grid.world.  Rank 0 has added everything with status st; afterwards all ranks have the same inputs, fingerprint and
+ * provenance.  The other ranks' lists are empty before. */
+bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, uint64_t seed, bg_status st, bg_err *err) BG_MUST_CHECK;
+
+#endif /* BG_INPUTS_H */

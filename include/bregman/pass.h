@@ -1,0 +1,84 @@
+/* pass.h - one forward and activation-backward pass over a ragged batch of token sequences.
+ *
+ * Backward hands each tracked module's pair (a, δ) of math.md M4 to a tap, layer by layer from the
+ * top, then forgets it.  Weight gradients are never formed.  Backward stops at the lowest tracked
+ * module.  No stage knows an architecture; nothing here knows a stage.
+ */
+#ifndef BG_PASS_H
+#define BG_PASS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bregman/model.h"
+#include "bregman/status.h"
+
+/* A micro-batch.  A sequence of n tokens has n - 1 rows, one for each position that predicts a
+ * token: its last token is only a target (causality makes its position irrelevant), so no
+ * FLOP goes into padding or into rows without a loss.  Rows of all sequences lie back to back. */
+typedef struct {
+    size_t n_sequences, n_rows;
+    size_t *row_start;         /* [n_sequences + 1] */
+    uint64_t *sequence;        /* [n_sequences] global index: keys the sampled labels */
+    uint32_t *loss_start;      /* [n_sequences] first position whose prediction is in the loss; 0 for all */
+    uint32_t *input, *target;  /* [n_rows] */
+    size_t max_sequences, max_rows;
+} bg_batch;
+
+bg_status bg_batch_new(bg_batch **out, size_t max_sequences, size_t max_rows, bg_err *err) BG_MUST_CHECK;
+void bg_batch_free(bg_batch *b);
+void bg_batch_clear(bg_batch *b);
+/* Append a sequence if it fits (n_tokens - 1 rows; n_tokens >= 2).  Returns whether it did. */
+bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t n_tokens, uint32_t loss_start);
+
+/* What backward hands over for one tracked module and the whole batch; lent until the tap returns. */
+typedef struct {
+    const bg_module *module;
+    const bg_batch *batch;
+    const float *activation;   /* a: [n_rows, M], the homogeneous 1 included where M has it */
+    size_t ld_activation;
+    const float *gradient;     /* δ: [n_rows, P], of the loss summed over the batch */
+    size_t ld_gradient;
+} bg_pair;
+
+/* Called once a tracked module and batch: in a block down, gate, up, attention out, q, k, v; top block first.
+ * Modules that share an input come one after the other. */
+typedef struct {
+    bg_status (*pair)(void *self, const bg_pair *pair, bg_err *err);
+    void *self;
+} bg_tap;
+
+typedef struct {
+    bool sampled;              /* labels from the model's own distribution (math.md M5) instead of `target` */
+    uint64_t seed;
+} bg_labels;
+
+typedef struct bg_pass bg_pass;
+
+/* Room for batches of up to max_rows rows and sequences of up to max_rows + 1 tokens.
+ *   logits_bytes [in]  budget for one chunk of logits (at least one row is taken).
+ * All memory is taken here, in one piece.  Errors: BG_ENOMEM. */
+bg_status bg_pass_new(bg_pass **out, const bg_model *model, size_t max_rows, size_t logits_bytes,
+                      bg_err *err) BG_MUST_CHECK;
+void bg_pass_free(bg_pass *p);
+size_t bg_pass_max_rows(const bg_pass *p);
+
+/* Bytes that bg_pass_new would take. */
+size_t bg_pass_bytes(const bg_model *model, size_t max_rows, size_t logits_bytes);
+/* Rows for which activations take about `budget_bytes`, at least `longest` - 1 rows, at most 8192;
+ * depends on the model and the arguments only. */
+size_t bg_pass_rows_for(const bg_model *model, size_t longest, size_t budget_bytes);
+
+/* Run a batch.  tap NULL: forward and loss only.
+ *   loss [out, n_rows, may be NULL]: -log p(target) (or of the sampled label) in nats; 0 where not in the loss.
+ * Errors: what the tap returns; BG_ENUMERIC if the loss is NaN or infinite, naming the model and sequence;
+ * BG_EARG for more positions than the model takes.
+ * Cost: about 4 FLOPs a row and body weight, 4 a loss row and head weight, attention besides. */
+bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const bg_tap *tap,
+                      float *loss, bg_err *err) BG_MUST_CHECK;
+
+/* Forward only: logits of every row, [n_rows, vocab]. For tests and small uses. */
+bg_status bg_pass_logits(bg_pass *p, const bg_batch *batch, float *logits, bg_err *err) BG_MUST_CHECK;
+
+#endif /* BG_PASS_H */

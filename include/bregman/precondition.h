@@ -1,0 +1,60 @@
+/* precondition.h - the damped inverse curvature applied to a query's gradient (math.md M9), and its
+ * truncation to low rank with the score's own error bar (M10).
+ *
+ * All four preconditioners are one code path: a basis, eigenvalues C in it, and P(V) = V' ⊘ (C + λ) there.
+ *   ekfac     eigenbases, C = Λ
+ *   kfac      eigenbases, C = α σᵀ · N_tok / N_seq
+ *   diagonal  the parameters' own basis, C = mean of G_z∘²
+ *   identity  the parameters' own basis, C = 0, λ = 1: the gradient dot product
+ */
+#ifndef BG_PRECONDITION_H
+#define BG_PRECONDITION_H
+
+#include <stdbool.h>
+
+#include "bregman/factors.h"
+
+typedef enum { BG_EKFAC, BG_KFAC, BG_DIAGONAL, BG_IDENTITY } bg_preconditioner;
+
+/* BG_EARG for another word, listing the four. */
+bg_status bg_preconditioner_parse(const char *text, bg_preconditioner *out, bg_err *err) BG_MUST_CHECK;
+
+typedef struct {
+    bg_preconditioner kind;
+    bool absolute;             /* damping is λ itself; else λ = damping * mean(C) */
+    double damping;
+} bg_damping;
+
+/* A module's curvature in the basis its kind works in. */
+typedef struct {
+    size_t p, m;
+    bool rotated;              /* in the eigenbases rather than the parameters' own */
+    double lambda;
+    float *c;                  /* [P, M], not negative */
+    bg_module_factors factors; /* bases if rotated */
+} bg_curvature;
+
+/* Read and form.  tokens_per_sequence: N_tok / N_seq of K-FAC, from the factors. Free with bg_curvature_clear.
+ * Errors: those of bg_factors_read; BG_ENUMERIC if C + λ is 0 or NaN somewhere. */
+bg_status bg_curvature_read(const bg_factors *f, const bg_module *mod, bg_damping damping,
+                            bg_curvature *out, bg_err *err) BG_MUST_CHECK;
+void bg_curvature_clear(bg_curvature *c);
+
+/* v [P, M] in the curvature's basis -> v ⊘ (C + λ), in place. */
+void bg_curvature_divide(const bg_curvature *c, float *v);
+
+/* Expected variance of the score that v gives to a training gradient: Σ C_ij v_ij² (identity: C = 1). */
+double bg_curvature_variance(const bg_curvature *c, const float *v);
+
+/* Low-rank factors of v [P, M] (in the curvature's basis), rotated to the parameters' basis: left [P, r], right [M, r].
+ *   r [in,out]  columns wanted, at most min(P, M); with tolerance > 0 the most to take, on return the
+ *               smallest number whose error / variance <= tolerance (all of them if none is). Further columns are 0.
+ *   scratch     [P, M] + (P + M) r floats.
+ *   variance, error [out]  of v's score, and of its truncation's error.
+ * r = min(P, M) without tolerance is exact and makes no SVD: one factor is the basis itself. */
+bg_status bg_compress(const bg_curvature *c, const float *v, double tolerance, uint64_t seed, uint64_t stream,
+                      float *scratch, size_t *r, float *left, float *right, double *variance, double *error,
+                      bg_err *err) BG_MUST_CHECK;
+size_t bg_compress_scratch(size_t p, size_t m, size_t r);      /* floats */
+
+#endif /* BG_PRECONDITION_H */

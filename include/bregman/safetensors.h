@@ -1,0 +1,53 @@
+/* safetensors.h - map the tensors of a safetensors file, or of a Hugging Face
+ * directory with one file or a sharded set with its index.  Nothing is copied:
+ * tensors point into read-only maps that ranks of a node share.
+ */
+#ifndef BG_SAFETENSORS_H
+#define BG_SAFETENSORS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bregman/hash.h"
+#include "bregman/status.h"
+
+typedef enum { BG_ST_F64, BG_ST_F32, BG_ST_F16, BG_ST_BF16, BG_ST_I64, BG_ST_I32, BG_ST_I16,
+               BG_ST_I8, BG_ST_U8, BG_ST_BOOL, BG_ST_OTHER } bg_st_dtype;
+
+typedef struct {
+    const char *name;      /* lent by the set */
+    bg_st_dtype dtype;
+    int n_dims;            /* 0..8 */
+    size_t shape[8];
+    size_t n_bytes;
+    const void *data;      /* into the map; aligned as the file has it (safetensors: 8 bytes usual, not sure) */
+    const char *file;      /* path of the file it lies in, for messages */
+} bg_tensor;
+
+typedef struct bg_tensors bg_tensors;
+
+/* Open one .safetensors file. */
+bg_status bg_tensors_open_file(bg_tensors **out, const char *path, bg_err *err) BG_MUST_CHECK;
+
+/* Open DIR/model.safetensors, or the files DIR/model.safetensors.index.json names (every
+ * tensor of the index must be in the file it names).
+ *
+ * Checks before any tensor is believed: header length within the file (and <= 100 MB), valid
+ * JSON, offsets ascending without overlap or gaps past the end, begin <= end, shape x
+ * dtype size = byte length (overflow-checked), names unique over files.
+ * Errors: BG_EIO, BG_EFORMAT, naming the file and the tensor. */
+bg_status bg_tensors_open_model(bg_tensors **out, const char *dir, bg_err *err) BG_MUST_CHECK;
+void bg_tensors_close(bg_tensors *t);      /* NULL is fine; unmaps */
+
+size_t bg_tensors_count(const bg_tensors *t);
+const bg_tensor *bg_tensors_at(const bg_tensors *t, size_t i);              /* i < count; sorted by name */
+const bg_tensor *bg_tensors_find(const bg_tensors *t, const char *name);    /* NULL if absent; O(log n) */
+
+/* Content hash over the files' names (without folder) and contents, in name order.
+ * Reads all bytes once. */
+bg_hash bg_tensors_hash(const bg_tensors *t);
+
+/* Widen n elements of F32/BF16/F16 (from element `first`) to float.  dtype must be one of the three. */
+void bg_tensor_widen(const bg_tensor *t, size_t first, size_t n, float *out);
+
+#endif /* BG_SAFETENSORS_H */

@@ -1,0 +1,140 @@
+/* store.h - the HDF5 files between stages (shared layout: see the table in
+ * common/store/schema.c, which drives writing, reading, verification and the
+ * format page) and their publication.
+ *
+ * Local: no call here uses MPI; no file is written by two ranks.
+ *
+ * Publication.  A file is written under a name of this attempt's own
+ * (PATH.tmp-HOST-PID-RANDOM), closed with its status checked, fsynced, renamed to its
+ * final name, its folder fsynced; then one line "HASH SIZE NAME" is appended and
+ * fsynced to MANIFEST in its folder.  Readers of a folder believe only the
+ * manifest.  A file that was not published is deleted by bg_store_discard; what
+ * a kill -9 leaves behind has a .tmp- name that no reader looks at.
+ */
+#ifndef BG_STORE_H
+#define BG_STORE_H
+
+#include <hdf5.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bregman/hash.h"
+#include "bregman/status.h"
+
+typedef enum { BG_F32, BG_F64, BG_I64, BG_U32, BG_U8, BG_STRING } bg_dtype;
+
+/* One row of the schema: a dataset of one format. */
+typedef struct {
+    const char *format;       /* "bregman/scores" */
+    const char *path;         /* "score"; "*" + suffix matches any group: a module's datasets */
+    bg_dtype dtype;
+    int n_dims;
+    const char *dim[3];       /* axis names; an axis named like another dataset of the file is its dimension scale */
+    const char *units;        /* "nats", "tokens", "1" */
+    const char *description;
+    const char *sample_dimension;   /* of a ragged array's row lengths: the axis they cut up (CF conventions); else NULL */
+} bg_schema_row;
+/* NULL if there is no such row.  path may be "MODULE/left": matches "* /left". */
+const bg_schema_row *bg_schema_find(const char *format, const char *path);
+/* All rows, for the format page and tests. */
+const bg_schema_row *bg_schema_rows(size_t *n);
+
+/* Where a file came from: becomes group /run of everything written with it. */
+typedef struct {
+    const char *stage, *options;      /* options as JSON */
+    const char *fingerprint;          /* hex: stage, identity options and input hashes */
+    uint64_t seed;
+    int ranks, threads;
+    double started;                   /* seconds since the epoch */
+    size_t n_inputs;
+    const char *const *input_name;
+    const bg_hash *input_hash;
+} bg_provenance;
+
+typedef struct bg_store bg_store;
+
+/* Create a file for `path` (its folder must exist), with root attributes
+ * format and format_version and the group /run.  Free with publish or discard. */
+bg_status bg_store_create(bg_store **out, const char *path, const char *format,
+                          const bg_provenance *run, bg_err *err) BG_MUST_CHECK;
+
+/* Create dataset `path` (groups on the way too) as its schema row says, with
+ * dims[n_dims] elements, chunked with Fletcher-32.  Nothing is written yet. */
+bg_status bg_store_dataset(bg_store *s, const char *path, const uint64_t *dims,
+                           bg_err *err) BG_MUST_CHECK;
+
+/* Write rows [first, first + n) of the leading axis of a dataset made by bg_store_dataset;
+ * data in the row's own dtype, row-major (BG_STRING: const char *const *). */
+bg_status bg_store_write_rows(bg_store *s, const char *path, uint64_t first, uint64_t n,
+                              const void *data, bg_err *err) BG_MUST_CHECK;
+
+/* bg_store_dataset + all rows at once. */
+bg_status bg_store_write(bg_store *s, const char *path, const uint64_t *dims,
+                         const void *data, bg_err *err) BG_MUST_CHECK;
+
+/* Attributes on the file (object "/") or on an object in it. */
+bg_status bg_store_attr_text(bg_store *s, const char *object, const char *name,
+                             const char *text, bg_err *err) BG_MUST_CHECK;
+bg_status bg_store_attr_u64(bg_store *s, const char *object, const char *name,
+                            uint64_t value, bg_err *err) BG_MUST_CHECK;
+bg_status bg_store_attr_f64(bg_store *s, const char *object, const char *name,
+                            double value, bg_err *err) BG_MUST_CHECK;
+
+/* A second name for an existing object (hard link), or a link into another file of the folder. */
+bg_status bg_store_link(bg_store *s, const char *target, const char *path, bg_err *err) BG_MUST_CHECK;
+bg_status bg_store_link_external(bg_store *s, const char *file, const char *target,
+                                 const char *path, bg_err *err) BG_MUST_CHECK;
+
+/* Attach dimension scales, write run/finished, close, fsync, rename, manifest.
+ * Frees s whatever happens; on failure the temporary file is gone and the
+ * final name untouched.  hash [out, may be NULL]: of the published file. */
+bg_status bg_store_publish(bg_store *s, bg_hash *hash, bg_err *err) BG_MUST_CHECK;
+void bg_store_discard(bg_store *s);    /* NULL is fine */
+
+/* Open for reading; checks that the root says `format` (a file that others made may lack
+ * "format" if format is bregman/tokens or bregman/queries) and a known
+ * major version.  Errors name the file.  Close with bg_store_close. */
+bg_status bg_store_open(bg_store **out, const char *path, const char *format,
+                        bg_err *err) BG_MUST_CHECK;
+void bg_store_close(bg_store *s);      /* NULL is fine */
+const char *bg_store_path(const bg_store *s);
+
+bool bg_store_has(const bg_store *s, const char *path);
+/* Shape of a dataset; BG_ESHAPE unless it has n_dims axes. */
+bg_status bg_store_dims(const bg_store *s, const char *path, int n_dims, uint64_t *dims,
+                        bg_err *err) BG_MUST_CHECK;
+/* Read rows [first, first + n) of the leading axis, converted to dtype (integers are
+ * range-checked by HDF5's conversion being refused between classes: BG_ESHAPE). */
+bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype,
+                             uint64_t first, uint64_t n, void *data, bg_err *err) BG_MUST_CHECK;
+/* All of a 1-D string dataset; free with bg_strings_free. */
+bg_status bg_store_read_strings(const bg_store *s, const char *path, char ***out, size_t *n,
+                                bg_err *err) BG_MUST_CHECK;
+void bg_strings_free(char **strings, size_t n);
+
+/* Attributes; found [out, may be NULL] tells whether it is there, else a missing one is BG_EFORMAT.
+ * text: caller frees with free(). */
+bg_status bg_store_get_text(const bg_store *s, const char *object, const char *name,
+                            char **text, bool *found, bg_err *err) BG_MUST_CHECK;
+bg_status bg_store_get_u64(const bg_store *s, const char *object, const char *name,
+                           uint64_t *value, bool *found, bg_err *err) BG_MUST_CHECK;
+bg_status bg_store_get_f64(const bg_store *s, const char *object, const char *name,
+                           double *value, bool *found, bg_err *err) BG_MUST_CHECK;
+
+/* Does `path` exist as a published file made with this fingerprint?
+ * *done false if the file is not there (or not in its folder's MANIFEST).
+ * Errors: BG_ESTALE, naming the file and what to do, if it is there and was made with other inputs
+ * or options; BG_EFORMAT if it is listed and its size differs from the manifest's. */
+bg_status bg_store_is_done(const char *path, const char *fingerprint, bool *done,
+                           bg_err *err) BG_MUST_CHECK;
+
+/* Make a folder and its parents; no error if it exists.  BG_EIO naming it, also if not writable. */
+bg_status bg_make_folder(const char *path, bg_err *err) BG_MUST_CHECK;
+/* Delete a folder of work files (one level: files, then the folder).  Missing is fine. */
+bg_status bg_remove_folder(const char *path, bg_err *err) BG_MUST_CHECK;
+/* printf into a fixed path buffer; BG_EARG if it does not fit. */
+#define BG_PATH_BYTES 4096
+bg_status bg_path(char out[BG_PATH_BYTES], bg_err *err, const char *fmt, ...) BG_PRINTF(3, 4) BG_MUST_CHECK;
+
+#endif /* BG_STORE_H */

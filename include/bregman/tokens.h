@@ -1,0 +1,41 @@
+/* tokens.h - read token sequences from tokens/NAME.h5 files, given in an order that
+ * defines global sequence numbers (file after file). */
+#ifndef BG_TOKENS_H
+#define BG_TOKENS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bregman/hash.h"
+#include "bregman/status.h"
+
+typedef struct bg_tokens bg_tokens;
+
+/* Open the files.  Local.  Reads `count` of all sequences (8 bytes each are kept).
+ * Checks: token and count agree, every count >= 2, tokenizer_hash equal over files where not "".
+ * A file of queries ("bregman/queries": completion_start, id) opens the same way.
+ * Errors: BG_EIO, BG_EFORMAT, naming the file and the sequence. */
+bg_status bg_tokens_open(bg_tokens **out, const char *const *path, size_t n_paths, bg_err *err) BG_MUST_CHECK;
+void bg_tokens_close(bg_tokens *t);                 /* NULL is fine */
+
+uint64_t bg_tokens_sequences(const bg_tokens *t);
+uint32_t bg_tokens_count(const bg_tokens *t, uint64_t sequence);      /* tokens in it */
+uint32_t bg_tokens_longest(const bg_tokens *t, uint64_t begin, uint64_t end);
+const char *bg_tokens_tokenizer_hash(const bg_tokens *t);             /* "" if unknown */
+
+/* Ids of sequences [begin, end), back to back: out has room for the sum of their counts.
+ * Errors: BG_EIO; BG_EFORMAT for an id >= vocab_size (names file, sequence, position, id). */
+bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_t vocab_size,
+                         uint32_t *out, bg_err *err) BG_MUST_CHECK;
+
+/* Queries only: first token of the completion (1 <= it < count, checked at opening: a query without
+ * a completion is BG_EFORMAT naming its id); and the query's id. Lent. */
+bool bg_tokens_are_queries(const bg_tokens *t);
+uint32_t bg_tokens_completion_start(const bg_tokens *t, uint64_t query);
+const char *bg_tokens_query_id(const bg_tokens *t, uint64_t query);
+
+/* Content hashes of the files, in order; n_paths of them, lent. Computed at first call (reads the files). */
+bg_status bg_tokens_hashes(bg_tokens *t, const bg_hash **hash, bg_err *err) BG_MUST_CHECK;
+
+#endif /* BG_TOKENS_H */

@@ -1,0 +1,306 @@
+"""What the Python scripts share: HDF5 files with provenance, content hashes, one-line errors.
+
+A file is written under a name of this attempt's own, flushed, closed, fsynced, renamed, its folder fsynced,
+and then listed in the folder's MANIFEST ("HASH SIZE NAME" a line; the last line for a name counts), as the
+C stages do.  `is_done` believes only files that are listed there.
+"""
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import secrets
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import xxhash
+
+FORMAT_VERSION = 1
+BLOCK_BYTES = 1 << 20
+SCALE_NAME = "This is a netCDF dimension but not a netCDF variable. %10d"
+TEXT = h5py.string_dtype("utf-8")
+
+
+class UserError(Exception):
+    """Something the user can put right: reported as one line, exit 1."""
+
+
+class UsageError(Exception):
+    """A wrong command line: reported as one line, exit 2."""
+
+
+def run_main(main):
+    """Run main(); report what went wrong as one line; exit 0, 1, 2 (usage) or 130 (interrupted)."""
+    name = os.path.basename(sys.argv[0])
+    try:
+        main()
+        sys.stdout.flush()
+    except (UserError, UsageError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except OSError as error:
+        print(f"{name}: {os_error_text(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def os_error_text(error):
+    """The cause of an OSError in a few words; HDF5's texts are long, with the system's message inside."""
+    system = re.search(r"error message = '([^']*)'", str(error))
+    if system:
+        return system.group(1)
+    if error.strerror:
+        cause = error.strerror.split("\n")[0]
+        return f'{cause}: "{error.filename}"' if error.filename else cause
+    return str(error).split("\n")[0]
+
+
+def _cause(error):
+    return os_error_text(error) if isinstance(error, OSError) else str(error).split("\n")[0]
+
+
+# ---------------------------------------------------------------- hashes
+
+def hash_bytes(data):
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def hash_file(path):
+    digest = xxhash.xxh3_128()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f'cannot read "{path}": {error.strerror}') from None
+    return digest.hexdigest()
+
+
+def hash_texts(texts):
+    """Hash of several texts in order; their lengths count, so that parts cannot run together."""
+    digest = xxhash.xxh3_128()
+    for text in texts:
+        data = text.encode()
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- provenance
+
+def _now():
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _git_revision():
+    """Revision of the repository these scripts are in; "" where they are installed without one."""
+    here = os.path.dirname(os.path.realpath(__file__))
+    if not os.path.exists(os.path.join(here, "..", ".git")):
+        return ""
+    try:
+        done = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _library_versions(packages):
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    versions.update(python=platform.python_version(), hdf5=h5py.version.hdf5_version)
+    return json.dumps(versions, sort_keys=True)
+
+
+class Run:
+    """Where an output comes from.  options: all of them; those in no_effect never change a result."""
+
+    def __init__(self, stage, options, inputs, no_effect=(), packages=("h5py", "numpy"), processes=1):
+        self.stage, self.options, self.processes = stage, options, processes
+        self.inputs = list(inputs)                       # (name, content hash) pairs
+        self.packages = packages
+        self.started = _now()
+        identity = {k: v for k, v in options.items() if k not in no_effect}
+        self.fingerprint = hash_texts([stage, str(FORMAT_VERSION), json.dumps(identity, sort_keys=True),
+                                       *(digest for _, digest in self.inputs)])
+
+    def write(self, file):
+        group = file.create_group("run")
+        group.attrs["stage"] = self.stage
+        group.attrs["options"] = json.dumps(self.options, sort_keys=True)
+        group.attrs["fingerprint"] = self.fingerprint
+        group.attrs["git_revision"] = _git_revision()
+        group.attrs["library_versions"] = _library_versions(self.packages)
+        group.attrs["ranks"] = np.uint64(self.processes)
+        group.attrs["threads"] = np.uint64(1)
+        group.attrs["seed"] = np.uint64(0)
+        group.attrs["started"] = self.started
+        group.create_dataset("input_name", data=[n for n, _ in self.inputs], dtype=TEXT)
+        group.create_dataset("input_hash", data=[h for _, h in self.inputs], dtype=TEXT)
+        group["input_name"].attrs.update(description="files this one was made from", units="1")
+        group["input_hash"].attrs.update(description="XXH3-128 of each input's content, hexadecimal", units="1")
+
+
+# ---------------------------------------------------------------- publication
+
+def _manifest_entry(path):
+    """(hash, size) of a file as its folder's MANIFEST has it, or None."""
+    folder, name = os.path.split(os.path.abspath(path))
+    entry = None
+    try:
+        with open(os.path.join(folder, "MANIFEST"), encoding="utf-8") as manifest:
+            for line in manifest:
+                fields = line.rstrip("\n").split(" ", 2)
+                if len(fields) == 3 and fields[2] == name and fields[1].isdigit():
+                    entry = (fields[0], int(fields[1]))
+    except FileNotFoundError:
+        pass
+    return entry
+
+
+def is_done(path, fingerprint, force=False):
+    """Is `path` published with this fingerprint?  Refuses to replace anything else, unless forced."""
+    if not os.path.exists(path) or force:
+        return False
+    found = "none"
+    try:
+        with h5py.File(path, "r") as file:
+            found = file["run"].attrs.get("fingerprint", "none") if "run" in file else "none"
+    except OSError:
+        pass
+    if found != fingerprint:
+        raise UserError(f'"{path}" was made from other inputs or options (its fingerprint is {found}, '
+                        f"these give {fingerprint}); remove it, or add --force to replace it")
+    entry = _manifest_entry(path)
+    return entry is not None and entry[1] == os.path.getsize(path)
+
+
+def _fsync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def attempt_name(path):
+    """A name beside `path` that no other attempt uses."""
+    return f"{path}.tmp-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def publish(temporary, path):
+    """Give a finished file (closed) its final name, durably, and list it."""
+    folder, name = os.path.split(os.path.abspath(path))
+    _fsync(temporary)
+    line = f"{hash_file(temporary)} {os.path.getsize(temporary)} {name}\n"
+    os.replace(temporary, path)
+    _fsync(folder)
+    descriptor = os.open(os.path.join(folder, "MANIFEST"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        os.write(descriptor, line.encode())       # one write: lines of parallel writers do not mix
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class OutputFile:
+    """An HDF5 file in the making; a context manager that publishes it, or removes it after an error.
+
+    Datasets are 1-D and grow by append().  Axes are dimension scales without data, as netCDF writes them.
+    """
+
+    def __init__(self, path, file_format, run):
+        self.path, self.run = path, run
+        self.temporary = attempt_name(path)
+        try:
+            self.file = h5py.File(self.temporary, "w-", libver=("earliest", "v110"))
+        except OSError as error:
+            raise UserError(f'cannot create "{path}": {os_error_text(error)}') from None
+        self._axes = {}                            # axis name -> its datasets
+        self.file.attrs["format"] = file_format
+        self.file.attrs["format_version"] = np.uint64(FORMAT_VERSION)
+        run.write(self.file)
+
+    def dataset(self, name, dtype, axis, units, description, chunk=16384):
+        """Make an empty dataset on an axis; an axis in a group is named like "documents/document"."""
+        # HDF5 has no checksum filter for variable-length strings
+        data = self.file.create_dataset(name, (0,), dtype=dtype, maxshape=(None,), chunks=(chunk,),
+                                        fletcher32=dtype is not TEXT)
+        data.attrs.update(units=units, description=description)
+        self._axes.setdefault(axis, []).append(data)
+        return data
+
+    def _finish(self):
+        for axis, members in self._axes.items():
+            length = len(members[0])
+            scale = self.file.create_dataset(axis, (length,), dtype=">f4")   # never written: no storage
+            scale.make_scale(SCALE_NAME % length)
+            scale.attrs.update(units="1", description="axis without coordinates (its values are not stored)")
+            for data in members:
+                data.dims[0].label = axis.split("/")[-1]
+                data.dims[0].attach_scale(scale)
+        self.file["run"].attrs["finished"] = _now()
+        self.file.flush()
+        self.file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, _trace):
+        try:
+            if kind is None:
+                self._finish()
+                publish(self.temporary, self.path)
+        except (OSError, RuntimeError) as failure:
+            raise UserError(f'cannot write "{self.path}": {_cause(failure)}') from None
+        finally:
+            self._discard()
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise UserError(f'cannot write "{self.path}": {_cause(error)}') from None
+
+    def _discard(self):
+        """After publication there is nothing under the temporary name."""
+        try:
+            self.file.close()
+        except (OSError, RuntimeError):
+            pass                                   # the disk is full: the first error is the one to report
+        if os.path.exists(self.temporary):
+            os.unlink(self.temporary)
+
+
+def append(data, values):
+    """Put values behind the last row of a 1-D dataset."""
+    if len(values):
+        first = data.shape[0]
+        data.resize(first + len(values), axis=0)
+        data[first:] = values
+
+
+# ---------------------------------------------------------------- reading
+
+def open_file(path, file_format):
+    """Open for reading; refuses another format or an unknown major version.
+
+    Token and query files that others made may lack the format attribute."""
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(f'cannot read "{path}": {os_error_text(error)}') from None
+    found = file.attrs.get("format", file_format if file_format in ("bregman/tokens", "bregman/queries") else "none")
+    version = int(file.attrs.get("format_version", FORMAT_VERSION))
+    if found != file_format:
+        raise UserError(f'"{path}" holds "{found}", not "{file_format}"')
+    if version != FORMAT_VERSION:
+        raise UserError(f'"{path}" has format version {version}; this program reads {FORMAT_VERSION}')
+    return file
+
+
+def strings(data):
+    """All of a string dataset, as a list of str."""
+    return list(data.asstr()[()])

@@ -1,0 +1,229 @@
+"""The files a report is made from: ranking.h5, token files and queries.h5."""
+
+import json
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+import h5py
+import numpy as np
+
+from bregman_files import UserError, open_file, os_error_text
+
+
+def as_text(value):
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return str(value)
+
+
+def plain(value):
+    """An HDF5 attribute or element as what JSON knows."""
+    if isinstance(value, np.ndarray):
+        return [plain(v) for v in value.tolist()]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return as_text(value) if isinstance(value, (bytes, str)) else value
+
+
+class InputFile:
+    """One HDF5 file; every failure to read it says which file it is."""
+
+    def __init__(self, path, kind):
+        self.path = path
+        self._file = open_file(path, kind)
+
+    def attribute(self, name, default):
+        return plain(self._file.attrs[name]) if name in self._file.attrs else default
+
+    def has(self, name):
+        return name in self._file
+
+    def dataset(self, name, n_axes):
+        found = self._file.get(name)
+        if not isinstance(found, h5py.Dataset):
+            raise UserError(f'dataset "{name}" is missing: "{self.path}"')
+        if found.ndim != n_axes:
+            raise UserError(f'dataset "{name}" has {found.ndim} axes, not {n_axes}: "{self.path}"')
+        return found
+
+    def read(self, name, n_axes=1, rows=()):
+        try:
+            return self.dataset(name, n_axes)[rows]
+        except OSError as error:
+            raise UserError(f'dataset "{name}" cannot be read ({os_error_text(error)}): "{self.path}"') from None
+
+    def strings(self, name):
+        return [as_text(v) for v in self.read(name)]
+
+    def runs(self):
+        """Fields of /run, and of the groups in it that are runs of earlier stages."""
+        found = []
+        group = self._file.get("run")
+        if isinstance(group, h5py.Group):
+            _collect_runs(group, found)
+        return found
+
+
+def _collect_runs(group, found):
+    fields = {name: plain(value) for name, value in group.attrs.items()}
+    for name, item in group.items():
+        if isinstance(item, h5py.Dataset):
+            fields[name] = plain(item[()])
+        else:
+            _collect_runs(item, found)
+    if fields:
+        found.insert(0, fields)
+
+
+def require(condition, message):
+    if not condition:
+        raise UserError(message)
+
+
+class Sequences:
+    """The training sequences of all token files, numbered through in the order given."""
+
+    def __init__(self, paths):
+        self.files = [InputFile(path, "bregman/tokens") for path in paths]
+        self._offset = [_offsets(f.read("count")) for f in self.files]
+        self._first = np.concatenate(([0], np.cumsum([len(o) - 1 for o in self._offset])))
+        for f, offset in zip(self.files, self._offset):
+            n = f.dataset("token", 1).shape[0]
+            require(offset[-1] == n, f'"token" has {n} entries where "count" adds up to {offset[-1]}: "{f.path}"')
+
+    def __len__(self):
+        return int(self._first[-1])
+
+    def locate(self, sequence):
+        file = bisect_right(self._first, sequence) - 1
+        return file, int(sequence - self._first[file])
+
+    def tokens(self, sequence):
+        file, row = self.locate(sequence)
+        begin, end = self._offset[file][row:row + 2]
+        return self.files[file].read("token", rows=slice(begin, end))
+
+    def document(self, sequence):
+        """(id, source, language) of the document a sequence was cut from."""
+        index, row = self.locate(sequence)
+        file = self.files[index]
+        document = int(file.read("document", rows=row)) if file.has("document") else -1
+        id, source, language = (_document_field(file, name, document) for name in ("id", "source", "lang"))
+        return id or f"sequence {sequence}", source, language
+
+
+def _document_field(file, name, document):
+    """One field of one document, "" where the file has none; read alone, as a corpus has many documents."""
+    path = f"documents/{name}"
+    if document < 0 or not file.has(path):
+        return ""
+    n = file.dataset(path, 1).shape[0]
+    require(document < n, f'a sequence names document {document} of {n}: "{file.path}"')
+    return as_text(file.read(path, rows=document))
+
+
+class Queries:
+    def __init__(self, path):
+        self.file = InputFile(path, "bregman/queries")
+        self._row = {id: row for row, id in enumerate(self.file.strings("id"))}
+        self._offset = _offsets(self.file.read("count"))
+        self._completion_start = self.file.read("completion_start")
+
+    def tokens(self, id):
+        """(prompt tokens, completion tokens)"""
+        require(id in self._row, f'query "{id}" of the ranking is missing: "{self.file.path}"')
+        row = self._row[id]
+        tokens = self.file.read("token", rows=slice(*self._offset[row:row + 2]))
+        start = int(self._completion_start[row])
+        return tokens[:start], tokens[start:]
+
+
+@dataclass
+class Entry:
+    """One place in a query's ranking."""
+    rank: int
+    sequence: int
+    score: float
+    token_score: np.ndarray | None = None        # [position]
+    layer_score: np.ndarray | None = None        # [position, layer]
+
+
+@dataclass
+class Statistics:
+    """Of all scores of one query."""
+    moments: dict
+    edge: np.ndarray
+    count: np.ndarray
+    tail: np.ndarray = field(repr=False)
+
+
+class Ranking:
+    MOMENTS = ("count", "sum", "sum_positive", "mean", "sd", "minimum", "maximum")
+
+    def __init__(self, path):
+        self.file = InputFile(path, "bregman/ranking")
+        self.ids = self.file.strings("query")
+        self._moments = {m: self.file.read(f"moments/{m}") for m in self.MOMENTS}
+        self._edge = self.file.read("histogram/edge")
+        self._tail_offset = _offsets(self.file.read("tail/count"))
+        self._ends = {end: self._open_end(end) for end in ("top", "bottom")}
+
+    def _open_end(self, end):
+        sequence = self.file.read(f"{end}/sequence", 2)
+        score = self.file.read(f"{end}/score", 2)
+        require(sequence.shape == score.shape and sequence.shape[0] == len(self.ids),
+                f'"{end}/sequence" and "{end}/score" do not fit the {len(self.ids)} queries: "{self.file.path}"')
+        offset = None
+        if self.file.has(f"{end}/token_score"):
+            offset = _offsets(self.file.read(f"{end}/count", 2).ravel())
+            n = self.file.dataset(f"{end}/token_score", 1).shape[0]
+            require(offset[-1] == n,
+                    f'"{end}/token_score" has {n} values where "{end}/count" adds up to {offset[-1]}: "{self.file.path}"')
+        return sequence, score, offset
+
+    @property
+    def is_explained(self):
+        return any(offset is not None for _, _, offset in self._ends.values())
+
+    def largest_sequence(self):
+        return max((int(s.max()) for s, _, _ in self._ends.values() if s.size), default=-1)
+
+    def size(self, end):
+        return self._ends[end][0].shape[1]
+
+    def entry(self, end, query, place):
+        """None where the query has fewer entries."""
+        sequence, score, offset = self._ends[end]
+        if place >= sequence.shape[1] or sequence[query, place] < 0:
+            return None
+        entry = Entry(place + 1, int(sequence[query, place]), float(score[query, place]))
+        if offset is not None:
+            row = query * sequence.shape[1] + place
+            rows = slice(offset[row], offset[row + 1])
+            if rows.stop > rows.start:
+                entry.token_score = self.file.read(f"{end}/token_score", rows=rows).astype(np.float64)
+                if self.file.has(f"{end}/layer_token_score"):
+                    entry.layer_score = self.file.read(f"{end}/layer_token_score", 2, rows).astype(np.float64)
+        return entry
+
+    def statistics(self, query):
+        moments = {m: values[query].item() for m, values in self._moments.items()}
+        count = self.file.read("histogram/count", 2, query)
+        require(len(count) + 1 == len(self._edge),
+                f'"histogram/count" has {len(count)} bins where '
+                f'"histogram/edge" has {len(self._edge)} edges: "{self.file.path}"')
+        rows = slice(*self._tail_offset[query:query + 2])
+        return Statistics(moments, self._edge, count, self.file.read("tail/score", rows=rows).astype(np.float64))
+
+
+def _offsets(counts):
+    return np.concatenate(([0], np.cumsum(counts.astype(np.int64))))
+
+
+def options_of(fields):
+    """The options of a run as a dictionary, whatever wrote them."""
+    try:
+        options = json.loads(fields.get("options") or "{}")
+    except (TypeError, ValueError):
+        return {"options": fields["options"]}
+    return options if isinstance(options, dict) else {"options": options}

@@ -1,0 +1,43 @@
+#include "compress_queries.h"
+
+#define FIELD(name) offsetof(compress_queries_config, name)
+
+static const bg_opt opts[] = {
+    { .name = "--model", .type = BG_OPT_STR, .offset = FIELD(model), .no_effect = true,
+      .help = "Hugging Face directory" },
+    { .name = "--factors", .type = BG_OPT_STR, .offset = FIELD(factors), .no_effect = true,
+      .help = "folder that fit_factors wrote" },
+    { .name = "--queries", .type = BG_OPT_STR, .offset = FIELD(queries), .no_effect = true,
+      .help = "queries.h5 of tokenize_queries" },
+    { .name = "--output", .type = BG_OPT_STR, .offset = FIELD(output), .no_effect = true,
+      .help = "compressed.h5 to write" },
+    { .name = "--modules", .type = BG_OPT_STR, .offset = FIELD(modules), .deflt = "mlp",
+      .help = "modules to score with: all of them must be in the factors" },
+    { .name = "--rank", .type = BG_OPT_STR, .offset = FIELD(rank), .deflt = "32",
+      .help = "columns kept of each query gradient: a number, full (exact) or auto (by --tolerance)" },
+    { .name = "--tolerance", .type = BG_OPT_F64, .offset = FIELD(tolerance), .deflt = "0.01", .lo = 1e-12, .hi = 1,
+      .help = "with --rank auto: error variance of the score over its variance" },
+    { .name = "--max-rank", .type = BG_OPT_U64, .offset = FIELD(max_rank), .deflt = "128", .lo = 1, .hi = 1e5,
+      .help = "with --rank auto: most columns to keep" },
+    { .name = "--preconditioner", .type = BG_OPT_STR, .offset = FIELD(preconditioner), .deflt = "ekfac",
+      .help = "ekfac, kfac, diagonal or identity" },
+    { .name = "--damping-factor", .type = BG_OPT_F64, .offset = FIELD(damping_factor), .deflt = "0.1", .lo = 0, .hi = 1e6,
+      .help = "damping as a multiple of each module's mean eigenvalue" },
+    { .name = "--damping", .type = BG_OPT_F64, .offset = FIELD(damping), .deflt = "-1", .lo = -1, .hi = 1e30,
+      .help = "absolute damping instead; below 0: not used" },
+    { .name = "--seed", .type = BG_OPT_U64, .offset = FIELD(seed), .deflt = "0", .lo = 0, .hi = 9e15,
+      .help = "of the randomised SVD" },
+    { .name = "--unit-queries", .type = BG_OPT_U64, .offset = FIELD(unit_queries), .deflt = "8", .lo = 1, .hi = 1e6,
+      .help = "queries of a work unit, the checkpoint" },
+    { 0 },
+};
+
+static const bg_stage stage = {
+    .name = "compress_queries",
+    .purpose = "Precondition each query's gradient with the factors and keep it as low-rank factors.",
+    .opts = opts, .config_size = sizeof(compress_queries_config),
+    .example = "mpirun -n 4 compress_queries --model pythia-160m --factors factors --queries queries.h5 --output compressed.h5",
+    .run = compress_queries_run,
+};
+
+int main(int argc, char **argv) { return bg_stage_main(&stage, argc, argv); }

@@ -1,0 +1,53 @@
+/* fit_factors.h - the stage without its main(), so that tests can link it, and what its phases share. */
+#ifndef BG_STAGES_FIT_FACTORS_H
+#define BG_STAGES_FIT_FACTORS_H
+
+#include "bregman/factors.h"
+#include "bregman/inputs.h"
+#include "bregman/stage.h"
+#include "bregman/sweep.h"
+
+typedef struct {
+    const char *model, *output, *modules, *labels;
+    bg_list tokens;
+    bg_range covariance_sequences, lambda_sequences;
+    uint64_t blocks, seed, unit_sequences, batch_tokens;
+    bool empirical_fisher, no_diagonal;
+} fit_factors_config;
+
+bg_status fit_factors_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
+
+/* One fit in progress. */
+typedef struct {
+    const fit_factors_config *c;
+    const bg_context *ctx;
+    bg_model *model;
+    bg_tokens *tokens;
+    bg_pass *pass;
+    bg_inputs in;
+    bg_hash model_hash;                /* known on rank 0 */
+    bg_range covariance, lambda;       /* the ranges, with their ends filled in */
+    uint64_t covariance_unit, lambda_unit;      /* sequences a unit */
+    uint64_t covariance_units, lambda_units;
+    uint64_t covariance_rows, lambda_rows;      /* predicted positions; known when all units are there */
+    char work[BG_PATH_BYTES];          /* OUTPUT/work */
+    char index[BG_PATH_BYTES];         /* OUTPUT/index.h5 */
+} fit;
+
+/* Path of unit u's partial sums of a phase ("covariance", "lambda"). */
+bg_status fit_unit_path(const fit *f, const char *phase, uint64_t u, char out[BG_PATH_BYTES], bg_err *err) BG_MUST_CHECK;
+/* Path of a tracked module's decomposed matrix: side "activation" or "gradient". */
+bg_status fit_matrix_path(const fit *f, const bg_module *mod, const char *side, char out[BG_PATH_BYTES],
+                          bg_err *err) BG_MUST_CHECK;
+
+/* decompose.c: add the units' covariance sums in order in float64, write and decompose each matrix (M6, M7),
+ * largest first over ranks.  Collective. */
+bg_status fit_decompose(fit *f, bg_err *err) BG_MUST_CHECK;
+/* Read all bases back, [n_tracked]; modules that share their input share q_a.  Local; free with fit_free_bases. */
+bg_status fit_read_bases(const fit *f, bg_eigenbasis **out, bg_err *err) BG_MUST_CHECK;
+void fit_free_bases(const fit *f, bg_eigenbasis *basis);
+
+/* publish.c: add the units' squares (M8), write factors/block-NNN.h5 and index.h5, remove the work files.  Collective. */
+bg_status fit_publish(fit *f, bg_err *err) BG_MUST_CHECK;
+
+#endif /* BG_STAGES_FIT_FACTORS_H */

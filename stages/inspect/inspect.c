@@ -1,0 +1,37 @@
+#include "inspect.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "bregman/store.h"
+
+/* A directory is a model, unless it has no config.json but an index of factors. */
+static bg_status inspect_path(FILE *to, const char *path, const char *modules, bg_err *err)
+{
+    struct stat about;
+    char config[BG_PATH_BYTES], index[BG_PATH_BYTES];
+    if (stat(path, &about) != 0 || !S_ISDIR(about.st_mode))
+        return inspect_file(to, path, err);
+    bg_status st = bg_path(config, err, "%s/config.json", path);
+    if (st == BG_OK)
+        st = bg_path(index, err, "%s/index.h5", path);
+    if (st != BG_OK)
+        return st;
+    if (access(config, F_OK) != 0 && access(index, F_OK) == 0)
+        return inspect_file(to, index, err);
+    return inspect_model(to, path, modules, err);
+}
+
+bg_status inspect_run(const void *config, const bg_context *ctx, bg_err *err)
+{
+    const inspect_config *c = config;
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < c->paths.n && st == BG_OK && ctx->grid.world_rank == 0; i++) {
+        if (i > 0)
+            putchar('\n');
+        st = inspect_path(stdout, c->paths.item[i], c->modules, err);
+    }
+    if (st == BG_OK && (fflush(stdout) != 0 || ferror(stdout)))
+        st = BG_FAIL(err, BG_EIO, "cannot write to standard output");
+    return bg_agree(ctx->grid.world, st, err);
+}

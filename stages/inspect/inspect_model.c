@@ -1,0 +1,119 @@
+/* inspect_model.c - a model's sizes, weights, and tracked modules with the sizes of their factors. */
+#include <string.h>
+
+#include "bregman/model.h"
+#include "inspect.h"
+
+static const char *const dtype_name[] = {
+    [BG_ST_F64] = "F64", [BG_ST_F32] = "F32", [BG_ST_F16] = "F16", [BG_ST_BF16] = "BF16", [BG_ST_I64] = "I64",
+    [BG_ST_I32] = "I32", [BG_ST_I16] = "I16", [BG_ST_I8] = "I8", [BG_ST_U8] = "U8", [BG_ST_BOOL] = "BOOL",
+    [BG_ST_OTHER] = "other",
+};
+
+static double megabytes(size_t n, size_t element_bytes) { return (double)n * (double)element_bytes / 1e6; }
+
+static void print_architecture(FILE *to, const bg_model_config *c)
+{
+    static const char *const activation[] = {
+        [BG_ACT_GELU_TANH] = "GELU (tanh)", [BG_ACT_GELU_ERF] = "GELU (erf)",
+        [BG_ACT_SILU] = "SiLU", [BG_ACT_RELU] = "ReLU",
+    };
+    static const char *const scaling[] = {
+        [BG_ROPE_NONE] = "", [BG_ROPE_DEFAULT] = "", [BG_ROPE_LINEAR] = ", linear scaling",
+        [BG_ROPE_LLAMA3] = ", llama3 scaling",
+    };
+    fprintf(to, "  family        %s: %s norm%s%s, %s MLP%s, %s head\n", c->family,
+            c->norm == BG_NORM_RMS ? "RMS" : "layer", c->post_norm ? " after each layer" : "",
+            c->parallel_residual ? ", parallel residual" : "", activation[c->activation], c->gated ? " (gated)" : "",
+            c->tied_head ? "tied" : "untied");
+    fprintf(to, "  sizes         %zu blocks, d_model %zu, d_ff %zu, vocabulary %zu\n",
+            c->n_blocks, c->d_model, c->d_ff, c->vocab_size);
+    fprintf(to, "  attention     %zu heads of %zu, %zu of keys and values%s\n", c->n_heads, c->d_head, c->n_kv_heads,
+            c->qk_norm != BG_QK_NORM_NONE ? ", q and k normalised" : "");
+    fprintf(to, "  positions     at most %zu, ", c->max_positions);
+    if (c->rope == BG_ROPE_NONE)
+        fprintf(to, "learned\n");
+    else
+        fprintf(to, "rotary on %zu of %zu dimensions, theta %g%s\n", c->rotary_dims, c->d_head, c->rope_theta,
+                scaling[c->rope]);
+}
+
+/* Parameters, bytes by dtype, files. */
+static void print_weights(FILE *to, const bg_model *m)
+{
+    enum { N_DTYPES = sizeof dtype_name / sizeof dtype_name[0] };
+    size_t bytes[N_DTYPES] = { 0 }, n_files = 0, n = bg_tensors_count(m->tensors);
+    for (size_t i = 0; i < n; i++) {
+        const bg_tensor *t = bg_tensors_at(m->tensors, i);
+        bytes[t->dtype] += t->n_bytes;
+        bool seen = false;
+        for (size_t j = 0; j < i && !seen; j++)
+            seen = bg_tensors_at(m->tensors, j)->file == t->file;
+        n_files += !seen;
+    }
+    fprintf(to, "  parameters    %zu\n  weights       %zu tensors in %zu file%s:", bg_model_parameters(m), n,
+            n_files, n_files == 1 ? "" : "s");
+    for (size_t d = 0; d < N_DTYPES; d++)
+        if (bytes[d] > 0)
+            fprintf(to, " %s %.1f MB", dtype_name[d], (double)bytes[d] / 1e6);
+    fputc('\n', to);
+}
+
+static bg_status print_identity(FILE *to, const bg_model *m, bg_err *err)
+{
+    bg_hash model, tokenizer;
+    bg_status st = bg_model_hash(m, &model, err);
+    if (st == BG_OK)
+        st = bg_model_tokenizer_hash(m, &tokenizer, err);
+    if (st != BG_OK)
+        return st;
+    fprintf(to, "  content       %s\n  tokenizer     %s\n", model.hex,
+            tokenizer.hex[0] != '\0' ? tokenizer.hex : "(no tokenizer.json)");
+    return BG_OK;
+}
+
+/* Sizes in the factors' files: covariance and eigenvectors float32, eigenvalues float64, lambda
+ * float32.  A module that reads another's input has that one's activation side. */
+static void print_modules(FILE *to, const bg_model *m, const char *modules)
+{
+    int width = (int)strlen("total");
+    for (size_t i = 0; i < m->n_tracked; i++)
+        if ((int)strlen(m->tracked[i]->name) > width)
+            width = (int)strlen(m->tracked[i]->name);
+    size_t weights = 0;
+    double total[3] = { 0 };
+    fprintf(to, "\n  %zu of %zu linear modules are tracked (%s); factors in MB\n", m->n_tracked, m->n_modules, modules);
+    fprintf(to, "  %-*s %15s %12s %12s %10s\n", width, "module", "P x M", "activation", "gradient", "lambda");
+    for (size_t i = 0; i < m->n_tracked; i++) {
+        const bg_module *mod = m->tracked[i];
+        size_t p = mod->n_out, mm = mod->n_in1;
+        double size[3] = { mod->input == i ? 2 * megabytes(mm * mm, 4) + megabytes(mm, 8) : 0,
+                           2 * megabytes(p * p, 4) + megabytes(p, 8), megabytes(p * mm, 4) };
+        fprintf(to, "  %-*s %7zu x %-5zu ", width, mod->name, p, mm);
+        if (mod->input == i)
+            fprintf(to, "%12.2f", size[0]);
+        else
+            fprintf(to, "%12s", "shared");
+        fprintf(to, " %12.2f %10.2f\n", size[1], size[2]);
+        weights += p * mm;
+        for (int k = 0; k < 3; k++)
+            total[k] += size[k];
+    }
+    fprintf(to, "  %-*s %15zu %12.2f %12.2f %10.2f\n", width, "total", weights, total[0], total[1], total[2]);
+}
+
+bg_status inspect_model(FILE *to, const char *dir, const char *modules, bg_err *err)
+{
+    bg_model *m;
+    bg_status st = bg_model_open(&m, dir, modules, err);
+    if (st != BG_OK)
+        return st;
+    fprintf(to, "%s\n", dir);
+    print_architecture(to, &m->config);
+    print_weights(to, m);
+    st = print_identity(to, m, err);
+    if (st == BG_OK)
+        print_modules(to, m, modules);
+    bg_model_close(m);
+    return st;
+}

@@ -1,0 +1,19 @@
+#include "inspect.h"
+
+static const bg_opt opts[] = {
+    { .name = "--path", .type = BG_OPT_LIST, .offset = offsetof(inspect_config, paths), .positional = true,
+      .help = "model directories, folders of factors, HDF5 files; the option's name may be left out" },
+    { .name = "--modules", .type = BG_OPT_STR, .offset = offsetof(inspect_config, modules), .deflt = "mlp",
+      .help = "tracked modules of a model: mlp, attention, all or a regular expression" },
+    { 0 },
+};
+
+static const bg_stage stage = {
+    .name = "inspect",
+    .purpose = "Print what a model or a file holds: sizes, tracked modules and their factors; datasets and their origin.",
+    .opts = opts, .config_size = sizeof(inspect_config),
+    .example = "inspect --quiet pythia-160m factors/index.h5",
+    .run = inspect_run,
+};
+
+int main(int argc, char **argv) { return bg_stage_main(&stage, argc, argv); }

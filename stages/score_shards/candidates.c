@@ -1,0 +1,110 @@
+/* candidates.c - the list of sequences that a prefilter chose. */
+#include <errno.h>
+#include <hdf5.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bregman/memory.h"
+#include "score_shards.h"
+
+typedef struct { uint64_t *item; uint64_t n, capacity; } list;
+
+static bg_status push(list *l, uint64_t x, bg_err *err)
+{
+    if (l->n == l->capacity) {
+        uint64_t *bigger = NULL;
+        uint64_t capacity = 2 * l->capacity + 1024;
+        bg_status st = BG_NEW(bigger, capacity, "candidates", err);
+        if (st != BG_OK)
+            return st;
+        if (l->n > 0)
+            memcpy(bigger, l->item, l->n * sizeof *bigger);
+        bg_free(l->item);
+        l->item = bigger;
+        l->capacity = capacity;
+    }
+    l->item[l->n++] = x;
+    return BG_OK;
+}
+
+static bg_status read_text(const char *path, list *l, bg_err *err)
+{
+    char line[64];
+    uint64_t number = 0;
+    FILE *f = fopen(path, "r");
+    if (f == NULL)
+        return BG_FAIL(err, BG_EIO, "%s: cannot open: %s", path, strerror(errno));
+    bg_status st = BG_OK;
+    while (st == BG_OK && fgets(line, sizeof line, f) != NULL) {
+        char *end, *at = line + strspn(line, " \t\r\n");
+        number++;
+        if (*at == '\0' || *at == '#')
+            continue;
+        errno = 0;
+        unsigned long long x = strtoull(at, &end, 10);
+        if (*at < '0' || *at > '9' || errno != 0 || end[strspn(end, " \t\r\n")] != '\0')
+            st = BG_FAIL(err, BG_EFORMAT, "%s:%" PRIu64 ": not a sequence number: %.40s", path, number, line);
+        else
+            st = push(l, x, err);
+    }
+    if (st == BG_OK && ferror(f))
+        st = BG_FAIL(err, BG_EIO, "%s: cannot read", path);
+    fclose(f);
+    return st;
+}
+
+/* Any HDF5 file with a one-dimensional dataset `sequence`. */
+static bg_status read_hdf5(const char *path, list *l, bg_err *err)
+{
+    hsize_t n = 0;
+    bg_status st = BG_OK;
+    hid_t f = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT), d = f < 0 ? -1 : H5Dopen2(f, "sequence", H5P_DEFAULT);
+    hid_t space = d < 0 ? -1 : H5Dget_space(d);
+    if (space < 0 || H5Sget_simple_extent_ndims(space) != 1 || H5Sget_simple_extent_dims(space, &n, NULL) != 1)
+        st = BG_FAIL(err, BG_EFORMAT, "%s: no one-dimensional dataset 'sequence'", path);
+    if (st == BG_OK)
+        st = BG_NEW(l->item, n, "candidates", err);
+    l->n = l->capacity = n;
+    if (st == BG_OK && H5Dread(d, H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, l->item) < 0)
+        st = BG_FAIL(err, BG_EIO, "%s: cannot read 'sequence'", path);
+    if (space >= 0)
+        H5Sclose(space);
+    if (d >= 0)
+        H5Dclose(d);
+    if (f >= 0)
+        H5Fclose(f);
+    return st;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **out, uint64_t *n, bg_err *err)
+{
+    list l = { 0 };
+    bg_status st = H5Fis_hdf5(path) > 0 ? read_hdf5(path, &l, err) : read_text(path, &l, err);
+    uint64_t kept = 0;
+    if (st == BG_OK && l.n > 0)
+        qsort(l.item, l.n, sizeof *l.item, ascending);
+    for (uint64_t i = 0; i < l.n && st == BG_OK; i++) {
+        if (l.item[i] >= n_corpus)
+            st = BG_FAIL(err, BG_EFORMAT, "%s: sequence %" PRIu64 ", but the token files hold %" PRIu64, path, l.item[i],
+                         n_corpus);
+        if (kept == 0 || l.item[i] != l.item[kept - 1])
+            l.item[kept++] = l.item[i];
+    }
+    if (st == BG_OK && kept == 0)
+        st = BG_FAIL(err, BG_EFORMAT, "%s: no candidates", path);
+    if (st != BG_OK) {
+        bg_free(l.item);
+        return st;
+    }
+    *out = l.item;
+    *n = kept;
+    return BG_OK;
+}

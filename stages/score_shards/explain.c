@@ -1,0 +1,314 @@
+/* explain.c - the second, light pass: token and layer x token scores of a ranking's sequences. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "bregman/log.h"
+#include "bregman/memory.h"
+#include "bregman/ranking.h"
+#include "score_shards.h"
+
+enum { UNIT_SEQUENCES = 8 };           /* token scores of all queries are held for a unit */
+
+/* A (sequence, query) whose parts are wanted; values of a unit's pairs lie back to back in its file. */
+typedef struct {
+    uint64_t sequence;
+    uint32_t query, rows;
+    uint64_t unit, at;                 /* file, first value in it */
+} wanted;
+
+typedef struct {
+    scoring *w;
+    bg_ranking ranking;
+    wanted *pair;                      /* by sequence, then query */
+    size_t n_pairs;
+} explaining;
+
+static int by_sequence(const void *a, const void *b)
+{
+    const wanted *x = a, *y = b;
+    if (x->sequence != y->sequence)
+        return x->sequence < y->sequence ? -1 : 1;
+    return (x->query > y->query) - (x->query < y->query);
+}
+
+/* All pairs of the ranking once, the list of their sequences, and where their values will be. */
+static bg_status list_pairs(explaining *e, bg_err *err)
+{
+    scoring *w = e->w;
+    const bg_ranking *r = &e->ranking;
+    uint64_t corpus = bg_tokens_sequences(w->tokens), at = 0;
+    size_t n = 0, kept = 0;
+    bg_status st = BG_NEW(e->pair, BG_SIDES * r->n_queries * r->k, "pairs to explain", err);
+    if (st == BG_OK)
+        st = BG_NEW(w->sequence, BG_SIDES * r->n_queries * r->k, "sequences to explain", err);
+    for (size_t i = 0; i < BG_SIDES * r->n_queries * r->k && st == BG_OK; i++) {
+        size_t side = i / (r->n_queries * r->k), cell = i % (r->n_queries * r->k);
+        int64_t z = r->side[side].sequence[cell];
+        if (z >= 0 && (uint64_t)z >= corpus)
+            st = BG_FAIL(err, BG_ESTALE, "%s ranks sequence %lld, but the token files hold %llu", w->c->explain,
+                         (long long)z, (unsigned long long)corpus);
+        else if (z >= 0)
+            e->pair[n++] = (wanted){ .sequence = (uint64_t)z, .query = (uint32_t)(cell / r->k) };
+    }
+    if (st != BG_OK)
+        return st;
+    qsort(e->pair, n, sizeof *e->pair, by_sequence);
+    for (size_t i = 0; i < n; i++) {
+        if (kept > 0 && by_sequence(&e->pair[i], &e->pair[kept - 1]) == 0)
+            continue;
+        wanted p = e->pair[i];
+        if (w->n_sequences == 0 || w->sequence[w->n_sequences - 1] != p.sequence) {
+            at = w->n_sequences % UNIT_SEQUENCES == 0 ? 0 : at;
+            w->sequence[w->n_sequences++] = p.sequence;
+        }
+        p.unit = (w->n_sequences - 1) / UNIT_SEQUENCES;
+        p.rows = bg_tokens_count(w->tokens, p.sequence) - 1;
+        p.at = at;
+        at += p.rows;
+        e->pair[kept++] = p;
+    }
+    e->n_pairs = kept;
+    return BG_OK;
+}
+
+static size_t first_pair(const explaining *e, uint64_t sequence)
+{
+    size_t lo = 0, hi = e->n_pairs;
+    while (lo < hi) {
+        size_t m = (lo + hi) / 2;
+        if (e->pair[m].sequence < sequence)
+            lo = m + 1;
+        else
+            hi = m;
+    }
+    return lo;
+}
+
+/* One pair's values [rows, L] out of the unit's [row, Q, L]. */
+static bg_status write_pair(const explaining *e, bg_store *s, const wanted *p, size_t row0, bg_err *err)
+{
+    size_t nq = e->ranking.n_queries, nl = e->w->model->config.n_blocks;
+    const float *from = bg_scorer_tokens(e->w->scorer);
+    float *x = NULL;
+    bg_status st = BG_NEW(x, p->rows * nl, "token scores", err);
+    for (size_t t = 0; t < p->rows && st == BG_OK; t++)
+        memcpy(x + t * nl, from + ((row0 + t) * nq + p->query) * nl, nl * sizeof *x);
+    if (st == BG_OK)
+        st = bg_store_write_rows(s, "token_score", p->at, p->rows, x, err);
+    bg_free(x);
+    return st;
+}
+
+static bg_status explain_unit(void *self, const bg_unit *unit, bg_err *err)
+{
+    const explaining *e = self;
+    const scoring *w = e->w;
+    char path[BG_PATH_BYTES];
+    const uint64_t *z = w->sequence + unit->first;
+    size_t i0 = first_pair(e, z[0]), i1 = i0, row0 = 0;
+    bg_store *s = NULL;
+    while (i1 < e->n_pairs && e->pair[i1].unit == unit->unit)
+        i1++;
+    const wanted *last = &e->pair[i1 - 1];
+    uint64_t dims[2] = { last->at + last->rows, w->model->config.n_blocks };
+    bg_status st = score_unit_path(w, unit->unit, path, err);
+    if (st == BG_OK)
+        st = bg_store_create(&s, path, "bregman/work", &w->in.run, err);
+    if (st == BG_OK)
+        st = bg_store_dataset(s, "token_score", dims, err);
+    for (uint64_t i = 0; i < unit->n_sequences && st == BG_OK; i++) {
+        for (size_t k = i0; k < i1 && st == BG_OK; k++)
+            if (e->pair[k].sequence == z[i])
+                st = write_pair(e, s, &e->pair[k], row0, err);
+        row0 += bg_tokens_count(w->tokens, z[i]) - 1;
+    }
+    if (st == BG_OK)
+        return bg_store_publish(s, NULL, err);
+    bg_store_discard(s);
+    return st;
+}
+
+/* The sweep's callbacks take the scoring; here `self` is the explaining around it. */
+static bg_status explain_done(void *self, uint64_t u, bool *done, bg_err *err)
+{
+    return score_unit_done(((explaining *)self)->w, u, done, err);
+}
+
+static bg_status explain_begin(void *self, const bg_unit *unit, bg_err *err)
+{
+    (void)unit;
+    (void)err;
+    bg_scorer_begin_unit(((explaining *)self)->w->scorer);
+    return BG_OK;
+}
+
+static void explain_batch(void *self, const bg_batch *batch, uint64_t first)
+{
+    bg_scorer_begin_batch(((explaining *)self)->w->scorer, batch, first);
+}
+
+/* ---- the new version of the ranking ---- */
+
+/* Values of one entry of a side, appended at `at`. */
+static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, const char *side, uint64_t at, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    size_t nl = e->w->model->config.n_blocks;
+    float *x = NULL, *sum = NULL;
+    bg_store *from = NULL;
+    bg_status st = score_unit_path(e->w, p->unit, path, err);
+    if (st == BG_OK)
+        st = bg_store_open(&from, path, "bregman/work", err);
+    if (st == BG_OK)
+        st = BG_NEW(x, p->rows * nl, "token scores", err);
+    if (st == BG_OK)
+        st = BG_NEW(sum, p->rows, "token scores", err);
+    if (st == BG_OK)
+        st = bg_store_read_rows(from, "token_score", BG_F32, p->at, p->rows, x, err);
+    for (size_t t = 0; t < p->rows && st == BG_OK; t++) {
+        double all = 0;
+        for (size_t l = 0; l < nl; l++)
+            all += (double)x[t * nl + l];
+        sum[t] = (float)all;
+    }
+    if (st == BG_OK)
+        st = bg_path(path, err, "%s/layer_token_score", side);
+    if (st == BG_OK)
+        st = bg_store_write_rows(to, path, at, p->rows, x, err);
+    if (st == BG_OK)
+        st = bg_path(path, err, "%s/token_score", side);
+    if (st == BG_OK)
+        st = bg_store_write_rows(to, path, at, p->rows, sum, err);
+    bg_store_close(from);
+    bg_free(x);
+    bg_free(sum);
+    return st;
+}
+
+static const wanted *find_pair(const explaining *e, int64_t sequence, size_t query)
+{
+    wanted key = { .sequence = (uint64_t)sequence, .query = (uint32_t)query };
+    return sequence < 0 ? NULL : bsearch(&key, e->pair, e->n_pairs, sizeof key, by_sequence);
+}
+
+static bg_status write_side(const explaining *e, bg_store *s, int side, bg_err *err)
+{
+    const bg_ranking *r = &e->ranking;
+    const char *name = bg_side_name[side];
+    char path[BG_PATH_BYTES];
+    uint64_t dims[2] = { r->n_queries, r->k }, values[2] = { 0, e->w->model->config.n_blocks }, at = 0;
+    size_t n = r->n_queries * r->k;
+    uint32_t *count = NULL;
+    bg_status st = BG_NEW(count, n, "token scores", err);
+    for (size_t i = 0; i < n && st == BG_OK; i++) {
+        const wanted *p = find_pair(e, r->side[side].sequence[i], i / r->k);
+        count[i] = p == NULL ? 0 : p->rows;
+        values[0] += count[i];
+    }
+    if (st == BG_OK)
+        st = bg_path(path, err, "%s/count", name);
+    if (st == BG_OK)
+        st = bg_store_write(s, path, dims, count, err);
+    if (st == BG_OK)
+        st = bg_path(path, err, "%s/token_score", name);
+    if (st == BG_OK)
+        st = bg_store_dataset(s, path, values, err);
+    if (st == BG_OK)
+        st = bg_path(path, err, "%s/layer_token_score", name);
+    if (st == BG_OK)
+        st = bg_store_dataset(s, path, values, err);
+    for (size_t i = 0; i < n && st == BG_OK; i++) {
+        const wanted *p = find_pair(e, r->side[side].sequence[i], i / r->k);
+        if (p != NULL)
+            st = copy_entry(e, p, s, name, at, err);
+        at += count[i];
+    }
+    bg_free(count);
+    return st;
+}
+
+/* The ranking keeps the provenance of the merge that made it: a merge run again still finds its own. */
+static bg_status publish_ranking(explaining *e, bg_err *err)
+{
+    bg_ranking *r = &e->ranking;
+    const scoring *w = e->w;
+    bg_store *s = NULL;
+    bg_hash *hash = NULL;
+    bg_status st = BG_NEW(hash, r->n_inputs, "list of inputs", err);
+    for (size_t i = 0; i < r->n_inputs && st == BG_OK; i++)
+        snprintf(hash[i].hex, sizeof hash[i].hex, "%s", r->input_hash[i]);
+    bg_provenance run = {
+        .stage = r->stage, .options = r->options, .fingerprint = r->fingerprint, .ranks = w->ctx->grid.world_size,
+        .threads = w->ctx->threads, .started = w->ctx->started, .n_inputs = r->n_inputs,
+        .input_name = (const char *const *)r->input_name, .input_hash = hash,
+    };
+    free(r->explained);
+    if (st == BG_OK && (r->explained = strdup(w->in.run.fingerprint)) == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", w->c->explain);
+    if (st == BG_OK)
+        st = bg_store_create(&s, w->c->explain, "bregman/ranking", &run, err);
+    if (st == BG_OK)
+        st = bg_ranking_write(r, s, err);
+    for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
+        st = write_side(e, s, side, err);
+    if (st == BG_OK)
+        st = bg_store_attr_text(s, "/", "explain_options", w->ctx->options, err);
+    if (st == BG_OK)
+        st = bg_store_publish(s, NULL, err);
+    else
+        bg_store_discard(s);
+    if (st == BG_OK)
+        st = bg_remove_folder(w->work, err);
+    if (st == BG_OK)
+        bg_log("wrote token and layer scores to %s", w->c->explain);
+    bg_free(hash);
+    return st;
+}
+
+/* The ranking's own queries must be those of the compressed file. */
+static bg_status check_queries(const explaining *e, bg_err *err)
+{
+    const bg_ranking *r = &e->ranking;
+    bool same = r->n_queries == bg_scorer_queries(e->w->scorer);
+    for (size_t q = 0; q < r->n_queries && same; q++)
+        same = strcmp(r->query[q], bg_scorer_query_ids(e->w->scorer)[q]) == 0;
+    return same ? BG_OK : BG_FAIL(err, BG_ESTALE, "%s ranks other queries than %s holds", e->w->c->explain, e->w->c->queries);
+}
+
+bg_status score_explain(scoring *w, bg_err *err)
+{
+    MPI_Comm world = w->ctx->grid.world;
+    explaining e = { .w = w };
+    bool done = false;
+    bg_status st = bg_ranking_read(&e.ranking, w->c->explain, err);
+    if (st == BG_OK)
+        done = e.ranking.explained != NULL && strcmp(e.ranking.explained, w->in.run.fingerprint) == 0;
+    if (st == BG_OK)
+        st = bg_path(w->work, err, "%s/explain.work", w->c->output);
+    st = bg_agree(world, st, err);
+    if (st == BG_OK && done)
+        bg_log("%s: already done", w->c->explain);
+    if (st != BG_OK || done)
+        goto out;
+    w->unit_sequences = UNIT_SEQUENCES;
+    st = list_pairs(&e, err);
+    if (st == BG_OK)
+        st = score_open_memory(w, BG_SCORE_TOKENS, err);
+    if (st == BG_OK)
+        st = check_queries(&e, err);
+    if ((st = bg_agree(world, st, err)) != BG_OK)
+        goto out;
+    bg_sweep s = score_sweep(w, "token scores");
+    s.self = &e;
+    s.is_done = explain_done;
+    s.begin_unit = explain_begin;
+    s.begin_batch = explain_batch;
+    s.end_unit = explain_unit;
+    st = bg_sweep_run(&s, w->pass, w->model, w->ctx->grid.data, err);
+    if (st == BG_OK)
+        st = bg_agree(world, w->ctx->grid.world_rank == 0 ? publish_ranking(&e, err) : BG_OK, err);
+out:
+    bg_ranking_clear(&e.ranking);
+    bg_free(e.pair);
+    return st;
+}

@@ -1,0 +1,40 @@
+#include "score_shards.h"
+
+#define FIELD(name) offsetof(score_shards_config, name)
+
+static const bg_opt opts[] = {
+    { .name = "--model", .type = BG_OPT_STR, .offset = FIELD(model), .no_effect = true,
+      .help = "Hugging Face directory" },
+    { .name = "--queries", .type = BG_OPT_STR, .offset = FIELD(queries), .no_effect = true,
+      .help = "compressed.h5 of compress_queries" },
+    { .name = "--tokens", .type = BG_OPT_LIST, .offset = FIELD(tokens), .no_effect = true,
+      .help = "token files; their order numbers the sequences" },
+    { .name = "--output", .type = BG_OPT_STR, .offset = FIELD(output), .no_effect = true,
+      .help = "folder of the score files" },
+    { .name = "--shard", .type = BG_OPT_STR, .offset = FIELD(shard), .deflt = "0/1",
+      .help = "I/N: score the I-th of N equal runs of the sequences, from 0" },
+    { .name = "--candidates", .type = BG_OPT_STR, .offset = FIELD(candidates), .deflt = "", .no_effect = true,
+      .help = "score only these sequences: text, a number a line, or HDF5 with `sequence`" },
+    { .name = "--layer-scores", .type = BG_OPT_FLAG, .offset = FIELD(layer_scores),
+      .help = "also write each block's part of the score" },
+    { .name = "--top", .type = BG_OPT_U64, .offset = FIELD(top), .deflt = "100", .lo = 1, .hi = 1e6,
+      .help = "highest and lowest scores listed in the shard file" },
+    { .name = "--explain", .type = BG_OPT_STR, .offset = FIELD(explain), .deflt = "", .no_effect = true,
+      .help = "a ranking.h5: add token and layer scores of its sequences to it instead of scoring" },
+    { .name = "--unit-sequences", .type = BG_OPT_U64, .offset = FIELD(unit_sequences), .deflt = "64", .lo = 1, .hi = 1e6,
+      .help = "sequences of a work unit, the checkpoint" },
+    { .name = "--batch-tokens", .type = BG_OPT_U64, .offset = FIELD(batch_tokens), .deflt = "0", .lo = 0, .hi = 1e6,
+      .help = "rows of a micro-batch; 0: as many as 192 MB of activations hold" },
+    { 0 },
+};
+
+static const bg_stage stage = {
+    .name = "score_shards",
+    .purpose = "Score corpus sequences against all compressed queries in one pass.",
+    .opts = opts, .config_size = sizeof(score_shards_config),
+    .example = "mpirun -n 4 score_shards --model pythia-160m --queries compressed.h5 --tokens tokens/pile-*.h5 "
+               "--output scores --shard 3/16",
+    .run = score_shards_run,
+};
+
+int main(int argc, char **argv) { return bg_stage_main(&stage, argc, argv); }

@@ -1,0 +1,402 @@
+/* score_shards.c - open, score the shard's sequences in units, assemble the shard's file. */
+#include "score_shards.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bregman/log.h"
+#include "bregman/memory.h"
+#include "bregman/topk.h"
+
+enum { LOGITS_BYTES = 64 << 20, ACTIVATION_BYTES = 192 << 20 };
+
+/* ---- opening ---- */
+
+static bg_status parse_shard(scoring *w, bg_err *err)
+{
+    unsigned long long i, n;
+    char rest;
+    if (sscanf(w->c->shard, "%llu/%llu%c", &i, &n, &rest) != 2 || n == 0 || i >= n || n > 99999)
+        return BG_FAIL(err, BG_EARG, "--shard takes I/N with 0 <= I < N <= 99999, not '%s'", w->c->shard);
+    w->shard = i;
+    w->n_shards = n;
+    return BG_OK;
+}
+
+/* This shard's run of the candidates, or of the whole corpus. */
+static bg_status choose_sequences(scoring *w, bg_err *err)
+{
+    uint64_t corpus = bg_tokens_sequences(w->tokens), n = corpus;
+    uint64_t *all = NULL;
+    bg_status st = BG_OK;
+    if (w->c->candidates != NULL)
+        st = score_read_candidates(w->c->candidates, corpus, &all, &n, err);
+    if (st != BG_OK)
+        return st;
+    w->begin = w->shard * n / w->n_shards;
+    w->n_sequences = (w->shard + 1) * n / w->n_shards - w->begin;
+    if (all != NULL) {
+        memmove(all, all + w->begin, w->n_sequences * sizeof *all);
+        w->sequence = all;
+    }
+    if (w->n_sequences == 0)
+        return BG_FAIL(err, BG_EARG, "--shard %s has no sequence: there are %llu", w->c->shard, (unsigned long long)n);
+    return BG_OK;
+}
+
+static bg_status open_inputs(scoring *w, bg_err *err)
+{
+    const score_shards_config *c = w->c;
+    char *modules = NULL;
+    bg_status st = parse_shard(w, err);
+    if (st == BG_OK)
+        st = bg_compressed_modules(c->queries, &modules, err);
+    if (st == BG_OK)
+        st = bg_model_open(&w->model, c->model, modules, err);
+    if (st == BG_OK)
+        st = bg_tokens_open(&w->tokens, c->tokens.item, c->tokens.n, err);
+    if (st == BG_OK)
+        st = bg_model_check_tokenizer(w->model, bg_tokens_tokenizer_hash(w->tokens), c->tokens.item[0], err);
+    if (st == BG_OK && c->explain == NULL)
+        st = choose_sequences(w, err);
+    w->unit_sequences = c->unit_sequences;
+    free(modules);
+    return st;
+}
+
+/* A ranking stands for itself by the fingerprint of its merge: explaining it changes its bytes. */
+static bg_status add_ranking(scoring *w, bg_err *err)
+{
+    bg_store *s = NULL;
+    char *text = NULL;
+    bg_status st = bg_store_open(&s, w->c->explain, "bregman/ranking", err);
+    if (st == BG_OK)
+        st = bg_store_get_text(s, "/run", "fingerprint", &text, NULL, err);
+    if (st == BG_OK) {
+        bg_hash hash = bg_hash_texts((const char *const[]){ text }, 1);
+        st = bg_inputs_add(&w->in, w->c->explain, &hash, err);
+    }
+    bg_store_close(s);
+    free(text);
+    return st;
+}
+
+static bg_status hash_inputs(scoring *w, bg_err *err)
+{
+    if (w->ctx->grid.world_rank != 0)
+        return BG_OK;
+    bg_status st = bg_model_hash(w->model, &w->model_hash, err);
+    if (st == BG_OK)
+        st = bg_inputs_add(&w->in, w->model->dir, &w->model_hash, err);
+    if (st == BG_OK)
+        st = bg_inputs_add_file(&w->in, w->c->queries, err);
+    if (st == BG_OK)
+        st = bg_inputs_add_tokens(&w->in, w->tokens, &w->c->tokens, err);
+    if (st == BG_OK && w->c->candidates != NULL)
+        st = bg_inputs_add_file(&w->in, w->c->candidates, err);
+    if (st == BG_OK && w->c->explain != NULL)
+        st = add_ranking(w, err);
+    return st;
+}
+
+bg_status score_open_memory(scoring *w, bg_score_detail detail, bg_err *err)
+{
+    size_t longest = 2, rows;
+    for (uint64_t i = 0; i < w->n_sequences; i++) {
+        uint32_t n = bg_tokens_count(w->tokens, w->sequence == NULL ? w->begin + i : w->sequence[i]);
+        longest = n > longest ? n : longest;
+    }
+    rows = w->c->batch_tokens == 0 ? bg_pass_rows_for(w->model, longest, ACTIVATION_BYTES) : w->c->batch_tokens;
+    rows = rows < longest - 1 ? longest - 1 : rows;
+    bg_log("%s: %llu sequences in units of %llu, micro-batches of %zu rows; memory a rank, MB: activations %.0f; "
+           "weights are mapped", w->model->dir, (unsigned long long)w->n_sequences, (unsigned long long)w->unit_sequences,
+           rows, (double)bg_pass_bytes(w->model, rows, LOGITS_BYTES) * 1e-6);
+    bg_status st = bg_make_folder(w->work, err);
+    if (st == BG_OK)
+        st = bg_scorer_new(&w->scorer, w->c->queries, w->model, &w->model_hash, detail, w->unit_sequences,
+                           w->unit_sequences * (longest - 1), err);
+    return st == BG_OK ? bg_pass_new(&w->pass, w->model, rows, LOGITS_BYTES, err) : st;
+}
+
+/* ---- units ---- */
+
+bg_status score_unit_path(const scoring *w, uint64_t u, char out[BG_PATH_BYTES], bg_err *err)
+{
+    return bg_path(out, err, "%s/unit-%06llu.h5", w->work, (unsigned long long)u);
+}
+
+bg_status score_unit_done(void *scoring_, uint64_t u, bool *done, bg_err *err)
+{
+    const scoring *w = scoring_;
+    char path[BG_PATH_BYTES];
+    bg_status st = score_unit_path(w, u, path, err);
+    return st == BG_OK ? bg_store_is_done(path, w->in.run.fingerprint, done, err) : st;
+}
+
+static bg_status unit_begin(void *self, const bg_unit *unit, bg_err *err)
+{
+    (void)unit;
+    (void)err;
+    bg_scorer_begin_unit(((scoring *)self)->scorer);
+    return BG_OK;
+}
+
+static void batch_begin(void *self, const bg_batch *batch, uint64_t first)
+{
+    bg_scorer_begin_batch(((scoring *)self)->scorer, batch, first);
+}
+
+bg_sweep score_sweep(scoring *w, const char *what)
+{
+    return (bg_sweep){
+        .what = what, .tokens = w->tokens, .sequence = w->sequence, .begin = w->begin, .n_sequences = w->n_sequences,
+        .unit_sequences = w->unit_sequences, .tap = { bg_scorer_pair, w->scorer }, .self = w,
+        .is_done = score_unit_done, .begin_unit = unit_begin, .begin_batch = batch_begin,
+    };
+}
+
+/* Write n float64 sums as float32. */
+static bg_status write_rounded(bg_store *s, const char *path, const uint64_t *dims, size_t n, const double *x, bg_err *err)
+{
+    float *rounded = NULL;
+    bg_status st = BG_NEW(rounded, n, "scores", err);
+    for (size_t i = 0; i < n && st == BG_OK; i++)
+        rounded[i] = (float)x[i];
+    if (st == BG_OK)
+        st = bg_store_write(s, path, dims, rounded, err);
+    bg_free(rounded);
+    return st;
+}
+
+static bg_status unit_end(void *self, const bg_unit *unit, bg_err *err)
+{
+    scoring *w = self;
+    char path[BG_PATH_BYTES];
+    bg_store *s = NULL;
+    size_t n = unit->n_sequences, nq = bg_scorer_queries(w->scorer), nl = w->model->config.n_blocks;
+    uint64_t dims[3] = { n, nq, nl };
+    bg_status st = score_unit_path(w, unit->unit, path, err);
+    if (st == BG_OK)
+        st = bg_store_create(&s, path, "bregman/work", &w->in.run, err);
+    if (st == BG_OK)
+        st = write_rounded(s, "score", dims, n * nq, bg_scorer_score(w->scorer), err);
+    if (st == BG_OK && w->c->layer_scores)
+        st = write_rounded(s, "layer_score", dims, n * nq * nl, bg_scorer_layers(w->scorer), err);
+    if (st == BG_OK)
+        return bg_store_publish(s, NULL, err);
+    bg_store_discard(s);
+    return st;
+}
+
+/* ---- assembling, on rank 0 ---- */
+
+/* The best and the worst k of every query so far. */
+typedef struct {
+    size_t n_queries, k;
+    bg_topk **best, **worst;           /* [n_queries]; worst with its scores' sign turned */
+} extremes;
+
+static bg_status extremes_new(extremes *e, size_t n_queries, size_t k, bg_err *err)
+{
+    *e = (extremes){ .n_queries = n_queries, .k = k };
+    bg_status st = BG_NEW(e->best, n_queries, "top scores", err);
+    if (st == BG_OK)
+        st = BG_NEW(e->worst, n_queries, "top scores", err);
+    for (size_t q = 0; q < n_queries && st == BG_OK; q++) {
+        st = bg_topk_new(&e->best[q], k, err);
+        if (st == BG_OK)
+            st = bg_topk_new(&e->worst[q], k, err);
+    }
+    return st;
+}
+
+static void extremes_clear(extremes *e)
+{
+    for (size_t q = 0; q < e->n_queries; q++) {
+        if (e->best != NULL)
+            bg_topk_free(e->best[q]);
+        if (e->worst != NULL)
+            bg_topk_free(e->worst[q]);
+    }
+    bg_free(e->best);
+    bg_free(e->worst);
+}
+
+static bg_status extremes_push(extremes *e, uint64_t sequence, const float *score, bg_err *err)
+{
+    bg_status st = BG_OK;
+    for (size_t q = 0; q < e->n_queries && st == BG_OK; q++) {
+        st = bg_topk_push(e->best[q], (bg_hit){ (double)score[q], sequence }, err);
+        if (st == BG_OK)
+            st = bg_topk_push(e->worst[q], (bg_hit){ -(double)score[q], sequence }, err);
+    }
+    return st;
+}
+
+static bg_status write_side(bg_store *s, const char *side, bg_topk *const *set, size_t nq, size_t k, double sign,
+                            bg_err *err)
+{
+    uint64_t dims[2] = { nq, k };
+    int64_t *sequence = NULL;
+    float *score = NULL;
+    char path[BG_PATH_BYTES];
+    bg_status st = BG_NEW(sequence, nq * k, "top scores", err);
+    if (st == BG_OK)
+        st = BG_NEW(score, nq * k, "top scores", err);
+    for (size_t q = 0; q < nq && st == BG_OK; q++) {
+        const bg_hit *hit;
+        size_t n = bg_topk_sorted(set[q], &hit);
+        for (size_t i = 0; i < k; i++) {
+            sequence[q * k + i] = i < n ? (int64_t)hit[i].id : -1;
+            score[q * k + i] = i < n ? (float)(sign * hit[i].score) : 0;
+        }
+    }
+    if (st == BG_OK)
+        st = bg_path(path, err, "%s/sequence", side);
+    if (st == BG_OK)
+        st = bg_store_write(s, path, dims, sequence, err);
+    if (st == BG_OK)
+        st = bg_path(path, err, "%s/score", side);
+    if (st == BG_OK)
+        st = bg_store_write(s, path, dims, score, err);
+    bg_free(sequence);
+    bg_free(score);
+    return st;
+}
+
+/* Copy rows of unit u to the shard's file, and rank them. */
+static bg_status copy_unit(scoring *w, uint64_t u, bg_store *to, extremes *e, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    uint64_t first = u * w->unit_sequences, n = w->n_sequences - first;
+    size_t nq = bg_scorer_queries(w->scorer), nl = w->model->config.n_blocks;
+    float *score = NULL, *layer = NULL;
+    bg_store *from = NULL;
+    n = n < w->unit_sequences ? n : w->unit_sequences;
+    bg_status st = score_unit_path(w, u, path, err);
+    if (st == BG_OK)
+        st = bg_store_open(&from, path, "bregman/work", err);
+    if (st == BG_OK)
+        st = BG_NEW(score, n * nq, "scores", err);
+    if (st == BG_OK)
+        st = bg_store_read_rows(from, "score", BG_F32, 0, n, score, err);
+    if (st == BG_OK)
+        st = bg_store_write_rows(to, "score", first, n, score, err);
+    for (uint64_t i = 0; i < n && st == BG_OK; i++) {
+        uint64_t z = w->sequence == NULL ? w->begin + first + i : w->sequence[first + i];
+        int64_t number = (int64_t)z;
+        st = bg_store_write_rows(to, "sequence", first + i, 1, &number, err);
+        if (st == BG_OK)
+            st = extremes_push(e, z, score + i * nq, err);
+    }
+    if (st == BG_OK && w->c->layer_scores) {
+        st = BG_NEW(layer, n * nq * nl, "layer scores", err);
+        if (st == BG_OK)
+            st = bg_store_read_rows(from, "layer_score", BG_F32, 0, n, layer, err);
+        if (st == BG_OK)
+            st = bg_store_write_rows(to, "layer_score", first, n, layer, err);
+    }
+    bg_store_close(from);
+    bg_free(score);
+    bg_free(layer);
+    return st;
+}
+
+static bg_status make_datasets(const scoring *w, bg_store *s, bg_err *err)
+{
+    uint64_t nq = bg_scorer_queries(w->scorer), dims[3] = { w->n_sequences, nq, w->model->config.n_blocks };
+    bg_status st = bg_store_write(s, "id", &nq, bg_scorer_query_ids(w->scorer), err);
+    if (st == BG_OK)
+        st = bg_store_dataset(s, "sequence", dims, err);
+    if (st == BG_OK)
+        st = bg_store_dataset(s, "score", dims, err);
+    if (st == BG_OK && w->c->layer_scores)
+        st = bg_store_dataset(s, "layer_score", dims, err);
+    if (st == BG_OK)
+        st = bg_store_attr_u64(s, "/", "shard", w->shard, err);
+    if (st == BG_OK)
+        st = bg_store_attr_u64(s, "/", "shards", w->n_shards, err);
+    if (st == BG_OK)
+        st = bg_store_attr_u64(s, "/", "corpus_sequences", bg_tokens_sequences(w->tokens), err);
+    return st == BG_OK ? bg_store_attr_text(s, "/", "model_hash", w->model_hash.hex, err) : st;
+}
+
+static bg_status assemble(scoring *w, const char *path, uint64_t n_units, bg_err *err)
+{
+    extremes e = { 0 };
+    bg_store *s = NULL;
+    bg_status st = extremes_new(&e, bg_scorer_queries(w->scorer), w->c->top, err);
+    if (st == BG_OK)
+        st = bg_store_create(&s, path, "bregman/scores", &w->in.run, err);
+    if (st == BG_OK)
+        st = make_datasets(w, s, err);
+    for (uint64_t u = 0; u < n_units && st == BG_OK; u++)
+        st = copy_unit(w, u, s, &e, err);
+    if (st == BG_OK)
+        st = write_side(s, "top", e.best, e.n_queries, e.k, +1.0, err);
+    if (st == BG_OK)
+        st = write_side(s, "bottom", e.worst, e.n_queries, e.k, -1.0, err);
+    if (st == BG_OK)
+        st = bg_store_publish(s, NULL, err);
+    else
+        bg_store_discard(s);
+    if (st == BG_OK)
+        st = bg_remove_folder(w->work, err);
+    if (st == BG_OK)
+        bg_log("wrote %s", path);
+    extremes_clear(&e);
+    return st;
+}
+
+/* ---- the whole ---- */
+
+static bg_status score(scoring *w, bg_err *err)
+{
+    MPI_Comm world = w->ctx->grid.world;
+    char path[BG_PATH_BYTES];
+    bool done = false;
+    bg_status st = bg_path(path, err, "%s/shard-%05llu-of-%05llu.h5", w->c->output, (unsigned long long)w->shard,
+                           (unsigned long long)w->n_shards);
+    if (st == BG_OK)
+        st = bg_path(w->work, err, "%s/shard-%05llu-of-%05llu.work", w->c->output, (unsigned long long)w->shard,
+                     (unsigned long long)w->n_shards);
+    if (st == BG_OK)
+        st = bg_make_folder(w->c->output, err);
+    if (st == BG_OK)
+        st = bg_store_is_done(path, w->in.run.fingerprint, &done, err);
+    st = bg_agree(world, st, err);
+    if (st == BG_OK && done)
+        bg_log("%s: already done", path);
+    if (st != BG_OK || done)
+        return st;
+    st = bg_agree(world, score_open_memory(w, w->c->layer_scores ? BG_SCORE_LAYERS : BG_SCORE_SEQUENCES, err), err);
+    if (st != BG_OK)
+        return st;
+    bg_sweep s = score_sweep(w, "scores");
+    s.end_unit = unit_end;
+    st = bg_sweep_run(&s, w->pass, w->model, w->ctx->grid.data, err);
+    if (st == BG_OK)
+        st = bg_agree(world, w->ctx->grid.world_rank == 0 ? assemble(w, path, bg_sweep_units(&s), err) : BG_OK, err);
+    return st;
+}
+
+bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *err)
+{
+    scoring w = { .c = config, .ctx = ctx };
+    bg_status st = open_inputs(&w, err);
+    if (st == BG_OK)
+        st = hash_inputs(&w, err);
+    st = bg_inputs_share(&w.in, ctx, 0, st, err);
+    if (st == BG_OK) {
+        bg_broadcast(ctx->grid.world, &w.model_hash, sizeof w.model_hash, 0);
+        st = w.c->explain == NULL ? score(&w, err) : score_explain(&w, err);
+    }
+    bg_scorer_free(w.scorer);
+    bg_pass_free(w.pass);
+    bg_free(w.sequence);
+    bg_tokens_close(w.tokens);
+    bg_model_close(w.model);
+    bg_inputs_clear(&w.in);
+    return st;
+}

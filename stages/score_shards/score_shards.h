@@ -1,0 +1,52 @@
+/* score_shards.h - the stage without its main(), so that tests can link it. */
+#ifndef BG_STAGES_SCORE_SHARDS_H
+#define BG_STAGES_SCORE_SHARDS_H
+
+#include "bregman/inputs.h"
+#include "bregman/score.h"
+#include "bregman/stage.h"
+#include "bregman/sweep.h"
+
+typedef struct {
+    const char *model, *queries, *output, *shard, *candidates, *explain;
+    bg_list tokens;
+    bool layer_scores;
+    uint64_t top, unit_sequences, batch_tokens;
+} score_shards_config;
+
+bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
+
+/* One call of the stage, scoring or explaining. */
+typedef struct {
+    const score_shards_config *c;
+    const bg_context *ctx;
+    bg_model *model;
+    bg_tokens *tokens;
+    bg_pass *pass;
+    bg_scorer *scorer;
+    bg_inputs in;
+    bg_hash model_hash;
+    uint64_t shard, n_shards;
+    uint64_t *sequence;                /* of this shard (or to explain); NULL: begin + i */
+    uint64_t begin, n_sequences;
+    uint64_t unit_sequences;
+    char work[BG_PATH_BYTES];          /* folder of the units */
+} scoring;
+
+/* Read a list of global sequence numbers: text, one a line, or HDF5 with a dataset `sequence`.
+ * Sorted and without repetition.  Free with bg_free. */
+bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **out, uint64_t *n, bg_err *err) BG_MUST_CHECK;
+
+/* Path of unit u of the work folder, and whether it is finished. */
+bg_status score_unit_path(const scoring *w, uint64_t u, char out[BG_PATH_BYTES], bg_err *err) BG_MUST_CHECK;
+bg_status score_unit_done(void *scoring_, uint64_t u, bool *done, bg_err *err) BG_MUST_CHECK;
+/* Pass and scorer for units of unit_sequences; prints the memory plan. */
+bg_status score_open_memory(scoring *w, bg_score_detail detail, bg_err *err) BG_MUST_CHECK;
+/* The sweep over w's sequences with the score tap; callbacks still to be set. */
+bg_sweep score_sweep(scoring *w, const char *what);
+
+/* explain.c: token and layer x token scores of the survivors in w->c->explain, published as a new version
+ * of that ranking.  Collective. */
+bg_status score_explain(scoring *w, bg_err *err) BG_MUST_CHECK;
+
+#endif /* BG_STAGES_SCORE_SHARDS_H */

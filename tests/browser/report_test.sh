@@ -1,0 +1,110 @@
+#!/bin/sh
+# Renders a report of invented data in headless Chromium: every query is there, heat is painted,
+# hovering works, nothing is fetched from outside.  The command line is checked in any case.
+#
+#   report_test.sh [KEEP_FOLDER]     with a folder: screenshots are left there
+set -u
+
+here=$(cd "$(dirname "$0")" && pwd)
+report=$here/../../scripts/report
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+keep=${1:-$work}
+failed=0
+fail() { echo "not ok: $*"; failed=1; }
+
+"$here/make_sample.py" "$work" || { echo "not ok: make_sample.py"; exit 1; }
+common="--ranking $work/ranking.h5 --queries $work/queries.h5 --tokens $work/a.h5 $work/b.h5"
+
+# expect CODE WORDS ARGUMENTS...: the report ends with this code and one line that has these words
+expect() {
+  code=$1; words=$2; shift 2
+  "$report" "$@" --output "$work/refused.html" >"$work/out" 2>"$work/err"
+  got=$?
+  [ $got = "$code" ] || fail "exit $got, not $code: $words"
+  [ "$(wc -l <"$work/err")" = 1 ] || fail "not one line of error: $(cat "$work/err")"
+  grep -q -- "$words" "$work/err" || fail "no \"$words\" in: $(cat "$work/err")"
+  [ ! -e "$work/refused.html" ] || fail "a page was written in spite of: $words"
+}
+
+# ---- command line (paths from mktemp have no spaces: $common is split on purpose)
+# shellcheck disable=SC2086
+{
+  "$report" $common --model "$work/model" --corpus-sequences 20000 --output "$work/report.html" >"$work/lines" || fail "report ended with $?"
+  "$report" $common --output "$work/ids.html" >/dev/null || fail "report without tokenizer ended with $?"
+  "$report" --help | grep -q -- --corpus-sequences || fail "--help"
+  cp "$work/model/tokenizer.json" "$work/other.json"; echo >>"$work/other.json"
+  cp "$work/ranking.h5" "$work/cut.h5"; truncate -s 2000 "$work/cut.h5"
+  expect 2 "required: --tokens" --ranking "$work/ranking.h5" --queries "$work/queries.h5"
+  expect 2 "at least 1" $common --show 0
+  expect 1 "tokenizer mismatch" $common --tokenizer "$work/other.json"
+  expect 1 "missing.h5" --ranking "$work/missing.h5" --queries "$work/queries.h5" --tokens "$work/a.h5"
+  expect 1 "cut.h5" --ranking "$work/cut.h5" --queries "$work/queries.h5" --tokens "$work/a.h5"
+  expect 1 "bregman/ranking" --ranking "$work/a.h5" --queries "$work/queries.h5" --tokens "$work/a.h5"
+  expect 1 "token files given hold 5" --ranking "$work/ranking.h5" --queries "$work/queries.h5" --tokens "$work/a.h5"
+  mkdir -p "$work/changed"; cp "$work/queries.h5" "$work/changed"; printf x >>"$work/changed/queries.h5"
+  expect 1 "not the file that the ranking was made from" --ranking "$work/ranking.h5" --queries "$work/changed/queries.h5" --tokens "$work/a.h5" "$work/b.h5"
+  expect 1 "another order" --ranking "$work/ranking.h5" --queries "$work/queries.h5" --tokens "$work/b.h5" "$work/a.h5"
+  "$report" $common --output "$work/none/r.html" >/dev/null 2>"$work/err" && fail "an unwritable output was accepted"
+  grep -q "cannot write" "$work/err" || fail "unwritable output: $(cat "$work/err")"
+}
+grep -q '^ls-ja: first man/ja/ls.1 (score [0-9.]*)$' "$work/lines" || fail "stdout: $(cat "$work/lines")"
+[ "$(wc -l <"$work/lines")" = 4 ] || fail "stdout has not a line per query"
+ls "$work" | grep -q '\.tmp-' && fail "a temporary file was left"
+grep -q '\[[0-9]*\] \[[0-9]*\]' "$work/ids.html" || fail "ids are not shown where there is no tokenizer"
+grep -Eiq '(src|href)="?(https?:)?//|url\((https?:)?//|@import|<link' "$work/report.html" && fail "the page refers to the network"
+grep -q '<b>bold</b>' "$work/report.html" && fail "corpus text is not escaped"
+
+if ! command -v chromium >/dev/null; then
+  echo "skipped: no chromium"
+  exit $failed
+fi
+
+# browse PAGE OPTIONS...
+browse() {
+  page=$1; shift
+  profile=$(mktemp -d "$work/profile-XXXXXX")
+  timeout 90 chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
+    --disable-component-update --disable-sync --user-data-dir="$profile" --enable-logging=stderr --hide-scrollbars "$@" "file://$page" 2>"$work/log"
+  grep 'CONSOLE' "$work/log" && fail "the page's script reports the above"
+}
+
+# The probe hovers the middle of the Japanese query's matrix and leaves what it finds in the document.
+cat >"$work/probe.html" <<'PROBE'
+<script>
+const cells = document.querySelector("section.on .entry[open] .cells"), box = cells.getBoundingClientRect();
+cells.dispatchEvent(new MouseEvent("mousemove", { bubbles: true, clientX: box.left + box.width / 2, clientY: box.top + 1 }));
+const text = document.querySelector("section.on .text");
+document.body.dataset.probeAimed = document.querySelectorAll("section.on .text .aimed").length + " " + document.querySelectorAll("section.on .names .aimed").length;
+document.body.dataset.probeShown = document.querySelectorAll("main > section.on").length;
+document.body.dataset.probeFirst = text.textContent.slice(0, 20);
+document.body.dataset.probePainted = text.children.length;
+document.body.dataset.probeTitled = [...text.children].filter(span => /nats$/.test(span.title)).length;
+</script>
+PROBE
+cat "$work/report.html" "$work/probe.html" >"$work/probed.html"
+browse "$work/probed.html#q2" --dump-dom >"$work/dom"
+for id in genesis pride ls-ja ls-de; do
+  grep -q "<h2>$id</h2>" "$work/dom" || fail "query $id is not on the page"
+done
+grep -q 'data-probe-aimed="1 1"' "$work/dom" || fail "hovering the matrix marks no token: $(grep -o 'data-probe-aimed="[^"]*"' "$work/dom")"
+grep -q 'data-probe-shown="1"' "$work/dom" || fail "not exactly one section is shown"
+grep -q 'data-probe-first="ls はディレクトリの内容を一覧表示しま"' "$work/dom" || fail "text: $(grep -o 'data-probe-first="[^"]*"' "$work/dom")"
+painted=$(sed -n 's/.*data-probe-painted="\([0-9]*\)".*/\1/p' "$work/dom"); titled=$(sed -n 's/.*data-probe-titled="\([0-9]*\)".*/\1/p' "$work/dom")
+[ "${painted:-0}" -gt 20 ] && [ "${titled:-0}" = $((painted - 1)) ] || fail "painted ${painted:-0} tokens, ${titled:-0} with values"
+grep -q 'class="heat positive" style="--h' "$work/dom" || fail "no heat"
+grep -q 'data:image/png;base64' "$work/dom" || fail "no layer x token matrix"
+grep -q 'may be spurious' "$work/dom" || fail "no concentrated sequence is marked"
+grep -q 'power law with exponent' "$work/dom" || fail "no power law"
+grep -q "$(printf '\357\277\275')" "$work/dom" && fail "a character was cut"
+
+for scheme in light dark; do
+  [ $scheme = dark ] && number=0 || number=1
+  for width in 1280 800; do
+    shot=$keep/report-$scheme-$width.png
+    browse "$work/report.html#q0" --window-size=$width,1500 --blink-settings=preferredColorScheme=$number --screenshot="$shot"
+    [ -s "$shot" ] || fail "no screenshot ($scheme, $width px)"
+  done
+done
+[ $failed = 0 ] && echo "ok: report page"
+exit $failed

@@ -1,0 +1,81 @@
+#!/bin/sh
+# inspect on a small GPT-2 directory, on an HDF5 file of other origin, and on what it must refuse.
+inspect=$BUILD/bin/inspect
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+export OMP_NUM_THREADS=1
+failed=0
+
+# expect CODE TEXT COMMAND...: exit code, and a text in the output
+expect() {
+    code=$1 text=$2
+    shift 2
+    output=$("$@" 2>&1)
+    got=$?
+    if [ $got -ne "$code" ] || ! printf '%s\n' "$output" | grep -qF -- "$text"; then
+        printf '%s: exit code %s (wanted %s), wanted "%s" in:\n%s\n' "$*" $got "$code" "$text" "$output"
+        failed=1
+    fi
+}
+
+mkdir "$folder/model"
+python3 - "$folder/model" <<'PYTHON' || exit 1
+import json, struct, sys
+d, ff, vocab = 8, 32, 16
+shapes = {"wte.weight": [vocab, d], "wpe.weight": [4, d], "ln_f.weight": [d], "ln_f.bias": [d]}
+for name, shape in {"ln_1.weight": [d], "ln_1.bias": [d], "ln_2.weight": [d], "ln_2.bias": [d],
+                    "attn.c_attn.weight": [d, 3 * d], "attn.c_attn.bias": [3 * d],
+                    "attn.c_proj.weight": [d, d], "attn.c_proj.bias": [d],
+                    "mlp.c_fc.weight": [d, ff], "mlp.c_fc.bias": [ff],
+                    "mlp.c_proj.weight": [ff, d], "mlp.c_proj.bias": [d]}.items():
+    shapes["h.0." + name] = shape
+header, at = {}, 0
+for name, shape in shapes.items():
+    n = 4 * shape[0] * (shape[1] if len(shape) > 1 else 1)
+    header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + n]}
+    at += n
+text = json.dumps(header).encode()
+with open(sys.argv[1] + "/model.safetensors", "wb") as f:
+    f.write(struct.pack("<Q", len(text)) + text + bytes(at))
+with open(sys.argv[1] + "/config.json", "w") as f:
+    json.dump({"model_type": "gpt2", "n_embd": d, "n_head": 2, "n_layer": 1, "n_positions": 4, "vocab_size": vocab,
+               "layer_norm_epsilon": 1e-5}, f)
+PYTHON
+
+expect 0 'gpt2: layer norm, GELU (tanh) MLP, tied head' "$inspect" --quiet "$folder/model"
+expect 0 'parameters    1048' "$inspect" --quiet "$folder/model"
+expect 0 '2 of 4 linear modules are tracked (mlp)' "$inspect" --quiet "$folder/model"
+expect 0 '32 x 9' "$inspect" --quiet "$folder/model"
+expect 0 '4 of 4 linear modules are tracked (all)' "$inspect" --quiet --modules all "$folder/model"
+expect 1 "'$folder/absent'" "$inspect" --quiet "$folder/absent"
+expect 1 "$folder/config.json" "$inspect" --quiet "$folder"
+expect 1 'neither a directory nor a readable HDF5 file' "$inspect" --quiet "$folder/model/config.json"
+expect 2 '--path is required' "$inspect" --quiet
+
+if "$BREGMAN_VENV/bin/python" -c 'import h5py' 2>/dev/null; then
+    "$BREGMAN_VENV/bin/python" - "$folder" <<'PYTHON' || exit 1
+import sys, h5py, numpy
+with h5py.File(sys.argv[1] + "/a.h5", "w") as f:
+    f.attrs["format"] = "bregman/scores"
+    f.attrs["format_version"] = 1
+    f.create_group("run").attrs["stage"] = "score_shards"
+    f["run/input_name"] = ["tokens.h5"]
+    f["run/input_hash"] = ["0123"]
+    score = f.create_dataset("g/score", data=numpy.zeros((3, 2), "f4"))
+    score.attrs["units"] = "nats"
+    score.attrs["description"] = "influence"
+    f["g/loop"] = f["g"]
+    f["lost"] = h5py.ExternalLink("gone.h5", "/x")
+with h5py.File(sys.argv[1] + "/index.h5", "w") as f:
+    f["linked"] = h5py.ExternalLink("a.h5", "/g/score")
+PYTHON
+    expect 0 'g/score  float32 [3, 2] nats: influence' "$inspect" --quiet "$folder/a.h5"
+    expect 0 'input            0123  tokens.h5' "$inspect" --quiet "$folder/a.h5"
+    expect 0 'stage            score_shards' "$inspect" --quiet "$folder/a.h5"
+    expect 0 'lost  -> /x of gone.h5' "$inspect" --quiet "$folder/a.h5"
+    expect 0 'lost  is missing or damaged' "$inspect" --quiet "$folder/a.h5"
+    expect 0 'linked  float32 [3, 2]' "$inspect" --quiet "$folder"    # a folder of factors: its index
+    head -c 1500 "$folder/a.h5" > "$folder/torn.h5"
+    expect 1 'neither a directory nor a readable HDF5 file' "$inspect" --quiet "$folder/torn.h5"
+fi
+exit $failed

@@ -1,0 +1,87 @@
+"""What the tests of the Python scripts share: running a script, counting checks, a tiny tokenizer."""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
+SCRIPTS = os.path.join(ROOT, "scripts")
+sys.path.insert(0, SCRIPTS)
+import bregman_env  # noqa: E402,F401  (starts the test again with the scripts' interpreter)
+
+import json  # noqa: E402
+
+import h5py  # noqa: E402
+import tokenizers  # noqa: E402
+
+FOLDER = tempfile.mkdtemp(prefix="bregman-text-")
+counts = {"passed": 0, "failed": 0}
+
+
+def check(condition, name, detail=""):
+    """Count a check; a failed one is printed."""
+    counts["passed" if condition else "failed"] += 1
+    if not condition:
+        print(f"not ok: {name}" + (f": {detail}" if detail != "" else ""))
+
+
+def finish():
+    shutil.rmtree(FOLDER)
+    print(f"{os.path.basename(sys.argv[0])[:-3]}: {counts['passed']} passed, {counts['failed']} failed")
+    sys.exit(counts["failed"] > 0)
+
+
+def path(name):
+    """A path in the test's own folder, whose parent exists."""
+    full = os.path.join(FOLDER, name)
+    os.makedirs(os.path.dirname(full), exist_ok=True)
+    return full
+
+
+def write(name, data):
+    with open(path(name), "wb") as file:
+        file.write(data if isinstance(data, bytes) else data.encode())
+    return path(name)
+
+
+def run(script, *arguments, **keywords):
+    return subprocess.run([sys.executable, os.path.join(SCRIPTS, script), *map(str, arguments)], cwd=FOLDER,
+                          capture_output=True, text=True, timeout=60, check=False, **keywords)
+
+
+def refused(name, done, *parts, code=1):
+    """Check that a script ended with one clear line: exit code, what the line names, no traceback."""
+    lines = done.stderr.strip().split("\n")
+    check(done.returncode == code and len(lines) == 1 and all(part in done.stderr for part in parts), name,
+          f"exit {done.returncode}: {done.stderr.strip()[-400:]}")
+
+
+def datasets(name):
+    """All datasets outside /run, and the root's attributes."""
+    found = {}
+    with h5py.File(path(name), "r") as file:
+        def visit(key, item):
+            if isinstance(item, h5py.Dataset) and not key.startswith("run/") and item.id.get_storage_size():
+                found[key] = (item.asstr()[()] if h5py.check_string_dtype(item.dtype) else item[()]).tolist()
+        file.visititems(visit)
+        found["attributes"] = {key: value if isinstance(value, str) else int(value) for key, value in file.attrs.items()}
+    return found
+
+
+def tiny_model(name, bos=False, config=None):
+    """A folder with a byte-level tokenizer of 256 bytes, some merges and <eos>; token ids are bytes' order."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    merges = [("t", "h"), ("th", "e"), ("a", "n"), ("an", "d")]
+    vocabulary = {token: i for i, token in enumerate(alphabet + ["".join(pair) for pair in merges])}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    made.add_special_tokens(["<eos>"])
+    eos = made.token_to_id("<eos>")
+    if bos:
+        made.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<eos> $A <eos>", special_tokens=[("<eos>", eos)])
+    made.save(path(f"{name}/tokenizer.json"))
+    write(f"{name}/config.json", json.dumps(config or {"vocab_size": made.get_vocab_size(), "eos_token_id": eos}))
+    return path(name), made, eos

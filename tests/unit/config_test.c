@@ -1,0 +1,299 @@
+/* config.json of every family, in the spelling of transformers 4 and 5, and what is refused. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "bregman/config.h"
+
+static char folder[] = "/tmp/bg-config-XXXXXX";
+static char file[64];
+
+static bg_status read_config(const char *text, bg_model_config *c, bg_err *err)
+{
+    FILE *f = fopen(file, "wb");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    return bg_model_config_read(c, folder, err);
+}
+
+static bg_model_config good(const char *text)
+{
+    bg_model_config c;
+    bg_err err = { .msg = "" };
+    if (read_config(text, &c, &err) != BG_OK)
+        fail_msg("%s", err.msg);
+    return c;
+}
+
+static void bad(const char *text, const char *message)
+{
+    bg_model_config c;
+    bg_err err = { .msg = "" };
+    bg_status st = read_config(text, &c, &err);
+    if (st != BG_EFORMAT || strstr(err.msg, message) == NULL || strstr(err.msg, file) == NULL)
+        fail_msg("status %d, message '%s'; wanted '%s' about '%s'", (int)st, err.msg, message, file);
+}
+
+#define GPT2(more) "{\"model_type\":\"gpt2\",\"n_embd\":64,\"n_head\":4,\"n_layer\":3,\"n_positions\":32," \
+    "\"vocab_size\":256,\"layer_norm_epsilon\":1e-05" more "}"
+#define SIZES "\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"intermediate_size\":176," \
+    "\"max_position_embeddings\":128,\"vocab_size\":300"
+#define NEOX(more) "{\"model_type\":\"gpt_neox\"," SIZES ",\"layer_norm_eps\":1e-05" more "}"
+#define RMS(type, more) "{\"model_type\":\"" type "\"," SIZES ",\"rms_norm_eps\":1e-06" more "}"
+#define LLAMA(more) RMS("llama", more)
+#define KV ",\"num_key_value_heads\":2"
+
+static void reads_gpt2(void **state)
+{
+    (void)state;
+    bg_model_config c = good(GPT2(",\"n_inner\":null,\"activation_function\":\"gelu_new\""));
+    assert_string_equal(c.family, "gpt2");
+    assert_int_equal(c.d_model, 64);
+    assert_int_equal(c.n_blocks, 3);
+    assert_int_equal(c.d_head, 16);
+    assert_int_equal(c.n_kv_heads, 4);
+    assert_int_equal(c.d_ff, 256);
+    assert_int_equal(c.max_positions, 32);
+    assert_int_equal(c.vocab_size, 256);
+    assert_true(c.norm_epsilon == 1e-5 && c.norm == BG_NORM_LAYER);
+    assert_true(c.transposed && c.tied_head && c.qkv_bias && c.attention_out_bias && c.mlp_bias);
+    assert_true(!c.gated && !c.parallel_residual && !c.post_norm && !c.head_bias);
+    assert_int_equal(c.qkv, BG_QKV_FUSED);
+    assert_int_equal(c.activation, BG_ACT_GELU_TANH);
+    assert_int_equal(c.rope, BG_ROPE_NONE);
+    assert_string_equal(c.names.position_embedding, "wpe");
+    bg_rope_frequencies(&c, NULL);    /* touches nothing */
+    assert_int_equal(good(GPT2(",\"n_inner\":100")).d_ff, 100);
+    assert_false(good(GPT2(",\"tie_word_embeddings\":false")).tied_head);
+}
+
+static void reads_gpt_neox(void **state)
+{
+    (void)state;
+    bg_model_config c = good(NEOX(",\"rotary_pct\":0.5,\"rotary_emb_base\":5000,\"use_parallel_residual\":true"));
+    assert_true(c.parallel_residual && !c.tied_head && c.qkv_bias && c.attention_out_bias && c.mlp_bias);
+    assert_int_equal(c.qkv, BG_QKV_INTERLEAVED);
+    assert_int_equal(c.rotary_dims, 8);
+    assert_true(c.rope_theta == 5000);
+    assert_int_equal(c.activation, BG_ACT_GELU_ERF);
+    assert_string_equal(c.names.head, "embed_out");
+
+    c = good(NEOX(",\"rope_parameters\":{\"partial_rotary_factor\":0.25,\"rope_theta\":20000.0,"
+                  "\"rope_type\":\"default\"},\"attention_bias\":false,\"use_parallel_residual\":false"));
+    assert_true(!c.parallel_residual && !c.qkv_bias && !c.attention_out_bias && c.mlp_bias);
+    assert_int_equal(c.rotary_dims, 4);
+    assert_true(c.rope_theta == 20000);
+
+    c = good(NEOX(""));    /* transformers' defaults */
+    assert_int_equal(c.rotary_dims, 4);
+    assert_true(c.rope_theta == 10000 && c.parallel_residual);
+}
+
+static void reads_llama(void **state)
+{
+    (void)state;
+    bg_model_config c = good(LLAMA(""));
+    assert_true(c.norm == BG_NORM_RMS && c.gated && !c.tied_head && !c.post_norm && !c.parallel_residual);
+    assert_true(!c.qkv_bias && !c.attention_out_bias && !c.mlp_bias);
+    assert_int_equal(c.qkv, BG_QKV_SEPARATE);
+    assert_int_equal(c.n_kv_heads, 4);
+    assert_int_equal(c.d_head, 16);
+    assert_int_equal(c.rotary_dims, 16);
+    assert_true(c.rope == BG_ROPE_DEFAULT && c.rope_theta == 10000);
+
+    c = good(LLAMA(KV ",\"head_dim\":24,\"rope_theta\":100000,\"attention_bias\":true,\"mlp_bias\":true,"
+                   "\"tie_word_embeddings\":true,\"rope_scaling\":null,\"hidden_act\":\"relu\""));
+    assert_int_equal(c.n_kv_heads, 2);
+    assert_int_equal(c.d_head, 24);
+    assert_true(c.qkv_bias && c.attention_out_bias && c.mlp_bias && c.tied_head);
+    assert_true(c.rope_theta == 100000);
+    assert_int_equal(c.activation, BG_ACT_RELU);
+}
+
+static void reads_other_llama_kin(void **state)
+{
+    (void)state;
+    bg_model_config c = good(RMS("mistral", KV ",\"sliding_window\":null,\"head_dim\":null"));
+    assert_int_equal(c.max_positions, 128);
+    assert_int_equal(c.d_head, 16);
+    assert_int_equal(good(RMS("mistral", KV ",\"sliding_window\":48")).max_positions, 48);
+
+    c = good(RMS("qwen2", KV ",\"use_sliding_window\":false,\"sliding_window\":48"));
+    assert_int_equal(c.max_positions, 128);
+    assert_true(c.qkv_bias && !c.attention_out_bias && !c.mlp_bias && c.qk_norm == BG_QK_NORM_NONE);
+    c = good(RMS("qwen2", KV ",\"use_sliding_window\":true,\"sliding_window\":48"));
+    assert_int_equal(c.max_positions, 48);
+
+    c = good(RMS("qwen3", KV ",\"head_dim\":128"));
+    assert_int_equal(c.d_head, 128);
+    assert_true(c.qk_norm == BG_QK_NORM_HEAD && !c.qkv_bias && !c.post_norm);
+    assert_string_equal(c.names.q_norm, "self_attn.q_norm");
+
+    c = good(RMS("olmo2", ""));
+    assert_true(c.post_norm && c.qk_norm == BG_QK_NORM_FULL && !c.qkv_bias);
+    assert_string_equal(c.names.attention_norm, "post_attention_layernorm");
+    assert_string_equal(c.names.mlp_norm, "post_feedforward_layernorm");
+}
+
+static void reads_activations(void **state)
+{
+    (void)state;
+    assert_int_equal(good(GPT2(",\"activation_function\":\"gelu\"")).activation, BG_ACT_GELU_ERF);
+    assert_int_equal(good(GPT2(",\"activation_function\":\"gelu_pytorch_tanh\"")).activation, BG_ACT_GELU_TANH);
+    assert_int_equal(good(GPT2(",\"activation_function\":\"gelu_fast\"")).activation, BG_ACT_GELU_TANH);
+    assert_int_equal(good(GPT2("")).activation, BG_ACT_GELU_TANH);
+    assert_int_equal(good(LLAMA(",\"hidden_act\":\"silu\"")).activation, BG_ACT_SILU);
+    bad(LLAMA(",\"hidden_act\":\"quick_gelu\""), "hidden_act 'quick_gelu' is not supported");
+    bad(LLAMA(",\"hidden_act\":7"), "not a string");
+}
+
+static void expect_frequencies(const bg_model_config *c, const double *want)
+{
+    double got[64];
+    bg_rope_frequencies(c, got);
+    for (size_t i = 0; i < c->rotary_dims / 2; i++)
+        if (!(fabs(got[i] - want[i]) <= 2e-7 * want[i]))
+            fail_msg("frequency %zu is %.9g, want %.9g", i, got[i], want[i]);
+}
+
+#define LLAMA3_VALUES "\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0," \
+    "\"original_max_position_embeddings\":100"
+
+static void scales_rope(void **state)
+{
+    (void)state;
+    /* theta^(-i/8); at 100 original positions wavelengths above 100 are stretched by 8, below 25 kept */
+    const double plain[8] = { 1, 0.316227766016838, 0.1, 0.0316227766016838, 0.01, 0.00316227766016838,
+                              0.001, 0.000316227766016838 };
+    double want[8];
+    bg_model_config c = good(LLAMA(""));
+    expect_frequencies(&c, plain);
+
+    c = good(LLAMA(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}"));
+    assert_int_equal(c.rope, BG_ROPE_LINEAR);
+    for (int i = 0; i < 8; i++)
+        want[i] = plain[i] / 2;
+    expect_frequencies(&c, want);
+
+    const char *const spellings[] = {
+        LLAMA(",\"rope_theta\":10000.0,\"rope_scaling\":{\"rope_type\":\"llama3\"," LLAMA3_VALUES "}"),
+        LLAMA(",\"rope_parameters\":{\"rope_type\":\"llama3\",\"rope_theta\":10000.0," LLAMA3_VALUES "}"),
+    };
+    for (int s = 0; s < 2; s++) {
+        c = good(spellings[s]);
+        assert_int_equal(c.rope, BG_ROPE_LLAMA3);
+        assert_true(c.llama3_original_positions == 100);
+        for (int i = 0; i < 8; i++) {
+            double wavelength = 2 * 3.14159265358979 / plain[i], smooth = (100 / wavelength - 1) / 3;
+            want[i] = wavelength > 100 ? plain[i] / 8 : wavelength < 25 ? plain[i]
+                      : (1 - smooth) * plain[i] / 8 + smooth * plain[i];
+        }
+        assert_true(want[0] == 1 && want[7] == plain[7] / 8 && want[2] != plain[2] && want[2] != plain[2] / 8);
+        expect_frequencies(&c, want);
+    }
+}
+
+static void refuses_rope(void **state)
+{
+    (void)state;
+    bad(LLAMA(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}"), "rope type 'yarn' is not supported");
+    bad(LLAMA(",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":4}"), "rope type 'dynamic'");
+    bad(LLAMA(",\"rope_parameters\":{\"rope_type\":\"longrope\"}"), "rope type 'longrope'");
+    bad(LLAMA(",\"rope_scaling\":{\"type\":\"linear\"}"), "key 'factor' is missing");
+    bad(LLAMA(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}"), "key 'factor' is 0");
+    bad(LLAMA(",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8}"), "key 'low_freq_factor' is missing");
+    bad(LLAMA(",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4}"),
+        "not above low_freq_factor");
+    bad(LLAMA(",\"rope_scaling\":\"linear\""), "key 'rope_scaling' is not an object");
+    bad(LLAMA(",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}"), "differ by layer");
+    bad(LLAMA(",\"partial_rotary_factor\":0.5"), "partial_rotary_factor 0.5 is not supported for llama");
+    bad(LLAMA(",\"rope_theta\":-1"), "key 'rope_theta' is -1");
+    bad(LLAMA(",\"head_dim\":15"), "15 of each head's 15 dimensions");
+    bad(NEOX(",\"rotary_pct\":0.01"), "0 of each head's 16 dimensions");
+    bad(NEOX(",\"rotary_pct\":0.2"), "3 of each head's 16 dimensions");
+    bad(NEOX(",\"rotary_pct\":1.5"), "partial_rotary_factor 1.5 is not supported");
+}
+
+static void refuses_what_it_cannot_run(void **state)
+{
+    (void)state;
+    bad("{\"model_type\":\"mamba\"}", "model_type 'mamba' is not supported");
+    bad("{\"model_type\":\"mamba\"}", "gpt2, gpt_neox, llama, mistral, qwen2, qwen3, olmo2");
+    bad("{}", "key 'model_type' is missing");
+    bad("{\"model_type\":3}", "key 'model_type' is not a string");
+    bad("{\"model_type\":", "not valid JSON");
+    bad("[]", "JSON object");
+    bad(LLAMA(",\"vocab_size\":300"), "duplicate");
+    bad(LLAMA(",\"quantization_config\":{\"bits\":4}"), "quantization_config is not supported");
+    bad(GPT2(",\"scale_attn_by_inverse_layer_idx\":true"), "scale_attn_by_inverse_layer_idx = true is not supported");
+    bad(GPT2(",\"scale_attn_weights\":false"), "scale_attn_weights = false is not supported");
+    bad(GPT2(",\"reorder_and_upcast_attn\":true"), "reorder_and_upcast_attn = true");
+    bad(GPT2(",\"add_cross_attention\":true"), "add_cross_attention = true");
+}
+
+static void refuses_contradictions(void **state)
+{
+    (void)state;
+    bad("{\"model_type\":\"llama\"}", "key 'hidden_size' is missing");
+    bad("{\"model_type\":\"gpt2\",\"n_embd\":64,\"n_head\":4}", "key 'n_layer' is missing");
+    bad("{\"model_type\":\"llama\"," SIZES "}", "key 'rms_norm_eps' is missing");
+    bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":null}", "key 'rms_norm_eps' is null");
+    bad(RMS("mistral", ""), "key 'num_key_value_heads' is missing");
+    bad(RMS("qwen3", KV), "key 'head_dim' is missing");
+    bad(LLAMA(",\"num_key_value_heads\":3"), "num_attention_heads 4 is not a multiple of num_key_value_heads 3");
+    bad(LLAMA(",\"num_key_value_heads\":0"), "key 'num_key_value_heads' is 0");
+    bad(LLAMA(",\"head_dim\":-16"), "key 'head_dim' is -16");
+    bad(LLAMA(",\"head_dim\":2000000000"), "more than 2^31 - 1 rows");
+    bad(LLAMA(",\"head_dim\":99999999999"), "not within 1 .. 2^31 - 1");
+    bad(LLAMA(",\"head_dim\":16.0"), "not a whole number");
+    bad(LLAMA(",\"mlp_bias\":1"), "neither true nor false");
+    bad(RMS("mistral", KV ",\"sliding_window\":0"), "key 'sliding_window' is 0");
+    bad("{\"model_type\":\"gpt2\",\"n_embd\":66,\"n_head\":4,\"n_layer\":3,\"n_positions\":32,"
+        "\"vocab_size\":256,\"layer_norm_epsilon\":1e-05}", "n_embd 66 is not a multiple of n_head 4");
+
+    bg_model_config c;
+    bg_err err = { .msg = "" };
+    unlink(file);
+    assert_int_equal(bg_model_config_read(&c, folder, &err), BG_EIO);
+    assert_non_null(strstr(err.msg, file));
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    if (mkdtemp(folder) == NULL)
+        return 1;
+    snprintf(file, sizeof file, "%s/config.json", folder);
+    return 0;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    unlink(file);
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_gpt2),
+        cmocka_unit_test(reads_gpt_neox),
+        cmocka_unit_test(reads_llama),
+        cmocka_unit_test(reads_other_llama_kin),
+        cmocka_unit_test(reads_activations),
+        cmocka_unit_test(scales_rope),
+        cmocka_unit_test(refuses_rope),
+        cmocka_unit_test(refuses_what_it_cannot_run),
+        cmocka_unit_test(refuses_contradictions),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}

@@ -1,0 +1,189 @@
+/* Products and symmetric accumulators against loops in float64. */
+#include <math.h>
+#include <omp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "bregman/gemm.h"
+#include "bregman/rng.h"
+
+static float *normals(uint64_t stream, size_t n)
+{
+    float *x = malloc((n + 1) * sizeof *x);
+    assert_non_null(x);
+    bg_normal_fill(1, stream, n, x);
+    return x;
+}
+
+static void check_close(double got, double want, double tolerance)
+{
+    if (!(fabs(got - want) <= tolerance))    /* a NaN fails */
+        fail_msg("got %.9g, want %.9g within %g", got, want, tolerance);
+}
+
+static double entry(bg_op op, const float *x, size_t ld, size_t i, size_t j)
+{
+    return (double)(op == BG_N ? x[i * ld + j] : x[j * ld + i]);
+}
+
+static void check_gemm(bg_op op_a, bg_op op_b, size_t m, size_t n, size_t k, float alpha, float beta)
+{
+    size_t lda = (op_a == BG_N ? k : m) + 3, ldb = (op_b == BG_N ? n : k) + 2, ldc = n + 1;
+    float *a = normals(1, (op_a == BG_N ? m : k) * lda), *b = normals(2, (op_b == BG_N ? k : n) * ldb);
+    float *c = normals(3, m * ldc), *before = normals(3, m * ldc);
+    bg_gemm(op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    for (size_t i = 0; i < m; i++) {
+        for (size_t j = 0; j < n; j++) {
+            double want = (double)beta * (double)before[i * ldc + j];
+            for (size_t l = 0; l < k; l++)
+                want += (double)alpha * entry(op_a, a, lda, i, l) * entry(op_b, b, ldb, l, j);
+            check_close((double)c[i * ldc + j], want, 1e-6 * (double)(k + 10));
+        }
+        assert_true(c[i * ldc + n] == before[i * ldc + n]);    /* beyond the row: untouched */
+    }
+    free(before);
+    free(c);
+    free(b);
+    free(a);
+}
+
+static void gemm_matches_loops(void **state)
+{
+    (void)state;
+    const size_t size[] = { 0, 1, 2, 17, 64 };
+    for (size_t i = 0; i < 5 * 5 * 5 * 4; i++) {
+        bg_op op_a = i % 2 ? BG_T : BG_N, op_b = i / 2 % 2 ? BG_T : BG_N;
+        size_t m = size[i / 4 % 5], n = size[i / 20 % 5], k = size[i / 100];
+        check_gemm(op_a, op_b, m, n, k, 1, 0);
+        check_gemm(op_a, op_b, m, n, k, -0.5f, 2);
+    }
+}
+
+static void beta_zero_overwrites_nan(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < 3; k++) {
+        float a[4] = { 1, 2, 3, 4 }, c[4] = { NAN, NAN, NAN, NAN };
+        bg_gemm(BG_N, BG_N, 2, 2, k, 1, a, 2, a, 2, 0, c, 2);
+        for (size_t i = 0; i < 4; i++)
+            assert_true(isfinite(c[i]));
+    }
+}
+
+static void flops_are_counted(void **state)
+{
+    (void)state;
+    float a[6] = { 0 }, c[4];
+    uint64_t before = bg_gemm_flops();
+    #pragma omp parallel for
+    for (int i = 0; i < 10; i++) {
+        float private_c[4];
+        bg_gemm(BG_N, BG_T, 2, 2, 3, 1, a, 3, a, 3, 0, private_c, 2);
+    }
+    bg_gemm(BG_N, BG_N, 0, 2, 3, 1, a, 3, a, 2, 0, c, 2);
+    assert_int_equal(bg_gemm_flops() - before, 10 * 24);
+}
+
+static void library_is_named_and_fast(void **state)
+{
+    (void)state;
+    assert_true(strlen(bg_gemm_library()) > 4);
+    int threads = omp_get_max_threads();
+    double efficiency = bg_gemm_efficiency();
+    print_message("%s, efficiency %.2f\n", bg_gemm_library(), efficiency);
+    assert_true(efficiency > 0.01 && isfinite(efficiency));
+    assert_int_equal(omp_get_max_threads(), threads);
+}
+
+static void serial_region_gives_the_same(void **state)
+{
+    (void)state;
+    enum { SIDE = 150 };
+    float *a = normals(1, SIDE * SIDE), *want = normals(2, SIDE * SIDE), *got = normals(3, 4 * SIDE * SIDE);
+    bg_gemm_set_threads(1);
+    bg_gemm(BG_N, BG_T, SIDE, SIDE, SIDE, 1, a, SIDE, a, SIDE, 0, want, SIDE);
+    bg_gemm_set_threads(2);
+    bg_gemm_serial_begin();
+    #pragma omp parallel for num_threads(2)
+    for (size_t i = 0; i < 4; i++)
+        bg_gemm(BG_N, BG_T, SIDE, SIDE, SIDE, 1, a, SIDE, a, SIDE, 0, got + i * SIDE * SIDE, SIDE);
+    bg_gemm_serial_end();
+    for (size_t i = 0; i < 4; i++)
+        assert_memory_equal(got + i * SIDE * SIDE, want, SIDE * SIDE * sizeof *want);
+    free(got);
+    free(want);
+    free(a);
+}
+
+/* Two batches into one accumulator, then every block against a float64 XᵀX. */
+static void check_symmetric(size_t n, size_t k, size_t rows)
+{
+    bg_symmetric s = { n, k };
+    size_t floats = bg_symmetric_floats(s), ldx = n + 5, first = rows / 3;
+    float *x = normals(n, rows * ldx), *sum = calloc(floats + 1, sizeof *sum);
+    double *wide = malloc((floats + 1) * sizeof *wide), *block = malloc((n * n + 1) * sizeof *block);
+    assert_true(sum != NULL && wide != NULL && block != NULL);
+    sum[floats] = 7;
+    bg_symmetric_add(s, sum, first, x, ldx);
+    bg_symmetric_add(s, sum, rows - first, x + first * ldx, ldx);
+    assert_true(sum[floats] == 7);
+    for (size_t i = 0; i < floats; i++)
+        wide[i] = (double)sum[i];
+    size_t start = 0;
+    for (size_t j = 0; j < k; j++) {
+        size_t side = bg_symmetric_side(s, j);
+        bg_symmetric_expand(s, wide, j, 0.5, block);
+        for (size_t r = 0; r < side; r++)
+            for (size_t c = 0; c < side; c++) {
+                double want = 0;
+                for (size_t t = 0; t < rows; t++)
+                    want += 0.5 * (double)x[t * ldx + start + r] * (double)x[t * ldx + start + c];
+                check_close(block[r * side + c], want, 1e-6 * (double)(rows + 10));
+                assert_true(block[r * side + c] == block[c * side + r]);
+            }
+        start += side;
+    }
+    assert_int_equal(start, n);
+    free(block);
+    free(wide);
+    free(sum);
+    free(x);
+}
+
+static void symmetric_matches_loops(void **state)
+{
+    (void)state;
+    for (size_t k = 1; k <= 3; k++) {
+        check_symmetric(0, k, 3);
+        check_symmetric(1, k, 2);
+        check_symmetric(5, k, 0);
+        check_symmetric(257, k, 7);
+        check_symmetric(256, k, 9);
+        check_symmetric(601, k, 31);
+    }
+}
+
+static void symmetric_keeps_about_half(void **state)
+{
+    (void)state;
+    assert_int_equal(bg_symmetric_floats((bg_symmetric){ 512, 1 }), 512 * 256 + 256 * 256);
+    assert_int_equal(bg_symmetric_floats((bg_symmetric){ 512, 2 }), 2 * 256 * 256);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gemm_matches_loops),
+        cmocka_unit_test(beta_zero_overwrites_nan),
+        cmocka_unit_test(flops_are_counted),
+        cmocka_unit_test(library_is_named_and_fast),
+        cmocka_unit_test(serial_region_gives_the_same),
+        cmocka_unit_test(symmetric_matches_loops),
+        cmocka_unit_test(symmetric_keeps_about_half),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,410 @@
+/* Every kernel against an obvious float64 reference; backwards against central differences of the reference. */
+#include <math.h>
+#include <omp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../../common/model/kernels_math.h"
+#include "bregman/kernels.h"
+#include "bregman/rng.h"
+
+static const size_t width[] = { 0, 1, 2, 15, 16, 61, 64, 67, 257, 1000 };
+enum { WIDTHS = sizeof width / sizeof width[0], ROWS = 3 };
+
+static float *normals(uint64_t stream, size_t n)
+{
+    float *x = malloc((n + 1) * sizeof *x);
+    assert_non_null(x);
+    bg_normal_fill(2, stream, n, x);
+    return x;
+}
+
+static void check_close(double got, double want, double rtol, double atol)
+{
+    if (!(fabs(got - want) <= rtol * fabs(want) + atol))    /* a NaN fails */
+        fail_msg("got %.9g, want %.9g", got, want);
+}
+
+/* exp, exhaustively enough: every 97th float of either sign from 2^-30 to beyond overflow. */
+static void exp_is_accurate(void **state)
+{
+    (void)state;
+    const float tiny = 1.401298464e-45f;
+    double worst_ulp = 0;
+    for (uint32_t bits = 0x30800000u; bits < 0x42E00000u; bits += 97)
+        for (int sign = -1; sign <= 1; sign += 2) {
+            float x;
+            memcpy(&x, &bits, sizeof x);
+            x = (float)sign * x;
+            double want = exp((double)x);
+            float got = bg_exp(x), rounded = (float)want;
+            if (isinf(rounded)) {
+                assert_true(got > 3.4e38f);
+                continue;
+            }
+            double ulp = fmax((double)nextafterf(rounded, INFINITY) - (double)rounded, (double)tiny);
+            worst_ulp = fmax(worst_ulp, isfinite(got) ? fabs((double)got - want) / ulp : 1e9);
+        }
+    print_message("exp: at most %.2f ulp off\n", worst_ulp);
+    assert_true(worst_ulp < 2);
+    assert_true(bg_exp(-INFINITY) == 0 && bg_exp(-200) == 0 && bg_exp(0) == 1);
+    assert_true(isinf(bg_exp(INFINITY)) && isinf(bg_exp(100)) && isnan(bg_exp(NAN)));
+}
+
+static double act_reference(bg_activation act, double x)
+{
+    switch (act) {
+    case BG_ACT_GELU_TANH: return 0.5 * x * (1 + tanh(sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    case BG_ACT_GELU_ERF:  return 0.5 * x * erfc(-x / sqrt(2.0));
+    case BG_ACT_SILU:      return x / (1 + exp(-x));
+    case BG_ACT_RELU:      return x > 0 ? x : 0;
+    }
+    return NAN;
+}
+
+static double act_slope(bg_activation act, double x)
+{
+    const double h = 1e-5;
+    return (act_reference(act, x + h) - act_reference(act, x - h)) / (2 * h);
+}
+
+static void check_activation(bg_activation act, size_t d)
+{
+    size_t ld = d + 3;
+    float *x = normals(1, ROWS * ld), *up = normals(2, ROWS * ld), *dy = normals(3, ROWS * ld);
+    float *y = normals(4, ROWS * ld), *g = normals(5, ROWS * ld), *dup = normals(6, ROWS * ld);
+    for (size_t i = 0; i < ROWS * ld; i++)
+        x[i] *= 4;
+    bg_act_forward(act, ROWS, d, x, ld, y, ld);
+    bg_gated_forward(act, ROWS, d, x, ld, up, ld, g, ld);
+    for (size_t i = 0; i < ROWS; i++)
+        for (size_t j = i * ld; j < i * ld + d; j++) {
+            double want = act_reference(act, (double)x[j]);
+            check_close((double)y[j], want, 1e-6, 1e-6);
+            check_close((double)g[j], want * (double)up[j], 1e-6, 2e-6);
+        }
+    bg_gated_backward(act, ROWS, d, x, ld, up, ld, dy, ld, g, ld, dup, ld);
+    float *dx = dy;    /* in place, as allowed */
+    memcpy(y, dy, ROWS * ld * sizeof *y);
+    bg_act_backward(act, ROWS, d, x, ld, dy, ld, dx, ld);
+    for (size_t i = 0; i < ROWS; i++) {
+        for (size_t j = i * ld; j < i * ld + d; j++) {
+            double slope = act_slope(act, (double)x[j]), dh = (double)y[j];
+            check_close((double)dx[j], dh * slope, 1e-6, 2e-6);
+            check_close((double)g[j], dh * (double)up[j] * slope, 1e-6, 5e-6);
+            check_close((double)dup[j], dh * act_reference(act, (double)x[j]), 1e-6, 5e-6);
+        }
+        for (size_t j = i * ld + d; j < (i + 1) * ld; j++)    /* beyond the row: untouched */
+            assert_true(dx[j] == y[j]);
+    }
+    float *all[] = { x, up, dy, y, g, dup };
+    for (size_t i = 0; i < 6; i++)
+        free(all[i]);
+}
+
+static void activations_match(void **state)
+{
+    (void)state;
+    for (int act = BG_ACT_GELU_TANH; act <= BG_ACT_RELU; act++)
+        for (size_t i = 0; i < WIDTHS; i++)
+            check_activation((bg_activation)act, width[i]);
+}
+
+static void activations_at_extremes(void **state)
+{
+    (void)state;
+    for (int act = BG_ACT_GELU_TANH; act <= BG_ACT_RELU; act++) {
+        float x[] = { -1e30f, -200, -14, 14, 200, 1e30f, 0, NAN }, y[8], dx[8], one[8] = { 1, 1, 1, 1, 1, 1, 1, 1 };
+        bg_act_forward((bg_activation)act, 1, 8, x, 8, y, 8);
+        bg_act_backward((bg_activation)act, 1, 8, x, 8, one, 8, dx, 8);
+        for (size_t i = 0; i < 7; i++) {
+            assert_true(fabsf(y[i] - (x[i] > 0 ? x[i] : 0)) < 2e-5f);
+            assert_true(x[i] == 0 || fabsf(dx[i] - (x[i] > 0 ? 1 : 0)) < 2e-5f);
+        }
+        assert_true(isnan(y[7]) && isnan(dx[7]));
+    }
+}
+
+typedef struct { bg_norm_kind kind; size_t d; const double *x, *gain, *bias; } norm_case;
+
+static double norm_reference(norm_case c, double epsilon, size_t j)
+{
+    double mean = 0, square = 0;
+    for (size_t i = 0; i < c.d && c.kind == BG_NORM_LAYER; i++)
+        mean += c.x[i] / (double)c.d;
+    for (size_t i = 0; i < c.d; i++)
+        square += (c.x[i] - mean) * (c.x[i] - mean) / (double)c.d;
+    return (c.x[j] - mean) / sqrt(square + epsilon) * c.gain[j] + (c.bias != NULL ? c.bias[j] : 0);
+}
+
+static double norm_slope(norm_case c, double epsilon, double *x, size_t j, const double *dy)
+{
+    const double h = 1e-5, at = x[j];
+    double slope = 0;
+    for (int sign = -1; sign <= 1; sign += 2) {
+        x[j] = at + sign * h;
+        for (size_t i = 0; i < c.d; i++)
+            slope += sign * dy[i] * norm_reference(c, epsilon, i);
+    }
+    x[j] = at;
+    return slope / (2 * h);
+}
+
+static double *widened(size_t n, const float *x)
+{
+    double *wide = malloc((n + 1) * sizeof *wide);
+    assert_non_null(wide);
+    for (size_t i = 0; i < n; i++)
+        wide[i] = (double)x[i];
+    return wide;
+}
+
+static void check_norm(bg_norm_kind kind, size_t d, int with_bias, double epsilon)
+{
+    size_t ld = d + 2;
+    float *x = normals(1, ROWS * ld), *gain = normals(2, d), *bias = normals(3, d), *y = normals(4, ROWS * ld);
+    float *dy = normals(5, ROWS * ld), *dx = normals(6, ROWS * ld), *before = normals(6, ROWS * ld);
+    for (size_t i = 0; i < ROWS * ld; i++)
+        x[i] = 2 * x[i] + 3;
+    bg_norm_forward(kind, ROWS, d, x, ld, gain, with_bias ? bias : NULL, epsilon, y, ld);
+    bg_norm_backward(kind, ROWS, d, x, ld, gain, epsilon, dy, ld, dx, ld, 1);
+    double *wgain = widened(d, gain), *wbias = widened(d, bias);
+    for (size_t i = 0; i < ROWS; i++) {
+        double *wx = widened(d, x + i * ld), *wdy = widened(d, dy + i * ld);
+        norm_case c = { kind, d, wx, wgain, with_bias ? wbias : NULL };
+        for (size_t j = 0; j < d; j++)
+            check_close((double)y[i * ld + j], norm_reference(c, epsilon, j), 2e-6, 2e-6);
+        for (size_t j = 0; j < d; j += 1 + d / 8)
+            check_close((double)dx[i * ld + j], (double)before[i * ld + j] + norm_slope(c, epsilon, wx, j, wdy), 1e-5, 1e-5);
+        free(wdy);
+        free(wx);
+    }
+    memcpy(dx, dy, ROWS * ld * sizeof *dx);
+    bg_norm_backward(kind, ROWS, d, x, ld, gain, epsilon, dy, ld, y, ld, 0);
+    bg_norm_backward(kind, ROWS, d, x, ld, gain, epsilon, dx, ld, dx, ld, 0);    /* in place */
+    for (size_t i = 0; i < ROWS; i++)
+        assert_memory_equal(dx + i * ld, y + i * ld, d * sizeof *y);
+    free(wbias);
+    free(wgain);
+    float *all[] = { x, gain, bias, y, dy, dx, before };
+    for (size_t i = 0; i < 7; i++)
+        free(all[i]);
+}
+
+static void norms_match(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WIDTHS; i++) {
+        check_norm(BG_NORM_LAYER, width[i], 1, 0.1);
+        check_norm(BG_NORM_LAYER, width[i], 0, 0.1);
+        check_norm(BG_NORM_RMS, width[i], 0, 1e-5);
+    }
+    float x[] = { 1, NAN, 2, 3 }, gain[] = { 1, 1, 1, 1 }, y[4];
+    bg_norm_forward(BG_NORM_RMS, 1, 4, x, 4, gain, NULL, 1e-5, y, 4);
+    for (size_t i = 0; i < 4; i++)
+        assert_true(isnan(y[i]));
+}
+
+static void check_softmax(size_t v, float scale)
+{
+    float *x = normals(1, v), *p = normals(1, v);
+    double max = -(double)INFINITY, sum = 0, total = 0;
+    for (size_t i = 0; i < v; i++)
+        max = fmax(max, (double)(scale * x[i]));
+    for (size_t i = 0; i < v; i++) {
+        p[i] = scale * x[i];
+        sum += exp((double)p[i] - max);
+    }
+    double log_sum = bg_softmax_row(v, p);
+    if (v == 0)
+        assert_true(isinf(log_sum) && log_sum < 0);
+    else
+        check_close(log_sum, max + log(sum), 1e-6, 1e-6);
+    for (size_t i = 0; i < v; i++) {
+        check_close((double)p[i], exp((double)(scale * x[i]) - max) / sum, 1e-6 + 4e-7 * (double)scale, 1e-30);
+        total += (double)p[i];
+    }
+    if (v > 0)
+        check_close(total, 1, 1e-6, 0);
+    free(p);
+    free(x);
+}
+
+static void softmax_matches(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WIDTHS; i++) {
+        check_softmax(width[i], 1);
+        check_softmax(width[i], 30);
+    }
+    check_softmax(50257, 5);
+    float x[40] = { [17] = NAN };
+    (void)bg_softmax_row(40, x);
+    for (size_t i = 0; i < 40; i++)
+        assert_true(isnan(x[i]));
+}
+
+static void softmax_causal_matches(void **state)
+{
+    (void)state;
+    enum { N = 7, COLUMNS = 30, LD = 33 };
+    for (size_t limit0 = 0; limit0 < 34; limit0 += 11) {
+        float *s = normals(1, N * LD), *raw = normals(1, N * LD);
+        bg_softmax_causal(N, COLUMNS, limit0, 0.25f, s, LD);
+        for (size_t i = 0; i < N; i++) {
+            double sum = 0;
+            for (size_t j = 0; j < COLUMNS && j <= limit0 + i; j++)
+                sum += exp(0.25 * (double)raw[i * LD + j]);
+            for (size_t j = 0; j < LD; j++) {
+                double want = j <= limit0 + i ? exp(0.25 * (double)raw[i * LD + j]) / sum : 0;
+                check_close((double)s[i * LD + j], j < COLUMNS ? want : (double)raw[i * LD + j], 1e-6, 0);
+            }
+        }
+        free(raw);
+        free(s);
+    }
+}
+
+static void samples_follow_the_running_sum(void **state)
+{
+    (void)state;
+    const float p[4] = { 0, 0.25f, 0.5f, 0.25f };
+    assert_int_equal(bg_sample_row(4, p, 0), 1);
+    assert_int_equal(bg_sample_row(4, p, 0.2499999), 1);
+    assert_int_equal(bg_sample_row(4, p, 0.25), 2);
+    assert_int_equal(bg_sample_row(4, p, 0.75), 3);
+    assert_int_equal(bg_sample_row(4, p, 0.9999999), 3);
+    enum { V = 1037 };
+    float *x = normals(1, V);
+    (void)bg_softmax_row(V, x);
+    x[V - 1] = x[V - 2] = 0;
+    for (size_t i = 0; i < 2000; i++) {
+        double u = i == 1999 ? nextafter(1, 0) : bg_uniform(1, i, 0), total = 0, sum = 0;
+        for (size_t j = 0; j < V; j++)
+            total += (double)x[j];
+        size_t got = bg_sample_row(V, x, u), want = 0;
+        for (; want < V; want++)
+            if ((sum += (double)x[want]) > u * total)
+                break;
+        assert_true(x[got] > 0);
+        assert_true(got == want || i == 1999);
+    }
+    const float zero[3] = { 0 };
+    assert_int_equal(bg_sample_row(3, zero, 0.5), 0);
+    free(x);
+}
+
+static void rope_rotates(void **state)
+{
+    (void)state;
+    enum { N = 5, HEADS = 3, ROTARY = 6, STRIDE = 10, LD = 40 };
+    bg_model_config c = { .rope = BG_ROPE_DEFAULT, .rope_theta = 10000, .rope_factor = 1, .rotary_dims = ROTARY };
+    const uint32_t position[N] = { 0, 3, 1, 900, 3 };
+    float *table = normals(1, 901 * ROTARY), *x = normals(2, N * LD), *before = normals(2, N * LD);
+    double freq[ROTARY / 2];
+    bg_rope_table(&c, 901, table);
+    bg_rope_frequencies(&c, freq);
+    bg_rope_apply(N, HEADS, ROTARY, x, LD, STRIDE, position, table, 1);
+    for (size_t i = 0; i < N * LD; i++) {
+        size_t row = i / LD, head = i % LD / STRIDE, at = i % LD % STRIDE, pair = at % (ROTARY / 2);
+        double want = (double)before[i];
+        if (head < HEADS && at < ROTARY) {
+            double angle = position[row] * freq[pair];
+            const float *b = before + row * LD + head * STRIDE;
+            double b1 = (double)b[pair], b2 = (double)b[pair + ROTARY / 2];
+            want = at < ROTARY / 2 ? b1 * cos(angle) - b2 * sin(angle) : b2 * cos(angle) + b1 * sin(angle);
+        }
+        check_close((double)x[i], want, 1e-6, 1e-6);
+    }
+    bg_rope_apply(N, HEADS, ROTARY, x, LD, STRIDE, position, table, -1);
+    for (size_t i = 0; i < N * LD; i++)
+        check_close((double)x[i], (double)before[i], 1e-6, 1e-6);
+    free(before);
+    free(x);
+    free(table);
+}
+
+static void rowwise_match(void **state)
+{
+    (void)state;
+    for (size_t w = 0; w < WIDTHS; w++) {
+        enum { GROUPS = 2 };
+        size_t d = width[w] * GROUPS, ldx = d + 1, ldy = d + 4;
+        float *x = normals(1, ROWS * ldx), *y = normals(2, ROWS * ldy), *sum = normals(2, ROWS * ldy);
+        float *dot = normals(3, ROWS * 3), *biased = normals(2, ROWS * ldy), *acc = normals(2, ROWS * ldx);
+        float *acc_before = normals(2, ROWS * ldx);
+        bg_add(ROWS, d, x, ldx, sum, ldy);
+        bg_add_bias(ROWS, d, x, biased, ldy);
+        bg_group_dot(ROWS, GROUPS, width[w], x, ldx, y, ldy, dot, 3);
+        bg_add_square(ROWS * ldx, x, acc);
+        for (size_t i = 0; i < ROWS; i++)
+            for (size_t g = 0; g < GROUPS; g++) {
+                double want = 0, size = 0;
+                for (size_t j = g * width[w]; j < (g + 1) * width[w]; j++) {
+                    double product = (double)x[i * ldx + j] * (double)y[i * ldy + j];
+                    want += product;
+                    size += fabs(product);
+                    assert_true(sum[i * ldy + j] == y[i * ldy + j] + x[i * ldx + j]);
+                    assert_true(biased[i * ldy + j] == y[i * ldy + j] + x[j]);
+                }
+                check_close((double)dot[i * 3 + g], want, 1e-7, 1e-6 * size);
+            }
+        for (size_t i = 0; i < ROWS * ldx; i++)
+            check_close((double)acc[i], (double)acc_before[i] + (double)x[i] * (double)x[i], 1e-6, 1e-6);
+        float *all[] = { x, y, sum, dot, biased, acc, acc_before };
+        for (size_t i = 0; i < 7; i++)
+            free(all[i]);
+    }
+}
+
+/* Large enough to be threaded: the same bytes for one thread and three. */
+static void threads_change_nothing(void **state)
+{
+    (void)state;
+    enum { N = 173, D = 401 };
+    const uint32_t position[N] = { 0 };
+    float *x = normals(1, N * D), *gain = normals(2, D), *up = normals(3, N * D), *out[2];
+    for (int t = 0; t < 2; t++) {
+        float *o = out[t] = normals(4, 7 * N * D);
+        omp_set_num_threads(t == 0 ? 1 : 3);
+        bg_norm_forward(BG_NORM_LAYER, N, D, x, D, gain, gain, 1e-5, o, D);
+        bg_norm_backward(BG_NORM_LAYER, N, D, x, D, gain, 1e-5, up, D, o + N * D, D, 1);
+        bg_act_forward(BG_ACT_GELU_ERF, N, D, x, D, o + 2 * N * D, D);
+        bg_gated_backward(BG_ACT_SILU, N, D, x, D, up, D, x, D, o + 3 * N * D, D, o + 4 * N * D, D);
+        bg_rope_apply(N, 1, 400, o + 5 * N * D, D, D, position, gain, 1);
+        bg_group_dot(N, 1, D, x, D, up, D, o + 6 * N * D, 1);    /* the first N of the last part */
+        bg_add_square(N * D, x, o + 6 * N * D);
+    }
+    omp_set_num_threads(1);
+    float *fresh = normals(4, 7 * N * D);
+    for (size_t i = N; i < N * D; i++) {    /* beyond the row dots */
+        size_t at = 6 * N * D + i;
+        check_close((double)out[0][at], (double)fresh[at] + (double)x[i] * (double)x[i], 1e-6, 1e-6);
+    }
+    free(fresh);
+    assert_memory_equal(out[0], out[1], 7 * N * D * sizeof(float));
+    float *all[] = { x, gain, up, out[0], out[1] };
+    for (size_t i = 0; i < 5; i++)
+        free(all[i]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exp_is_accurate),
+        cmocka_unit_test(activations_match),
+        cmocka_unit_test(activations_at_extremes),
+        cmocka_unit_test(norms_match),
+        cmocka_unit_test(softmax_matches),
+        cmocka_unit_test(softmax_causal_matches),
+        cmocka_unit_test(samples_follow_the_running_sum),
+        cmocka_unit_test(rope_rotates),
+        cmocka_unit_test(rowwise_match),
+        cmocka_unit_test(threads_change_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
