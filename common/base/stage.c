@@ -12,13 +12,14 @@
 #include "bregman/gemm.h"
 #include "bregman/hash.h"
 #include "bregman/log.h"
-#include "bregman/memory.h"
+#include "bregman/timing.h"
 #include "options.h"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_STOPPED = 75 /* EX_TEMPFAIL */ };
 
 typedef struct {
     uint64_t threads;
+    const char *timings;
     bool quiet, help, version;
 } common_options;
 
@@ -26,6 +27,8 @@ static const bg_opt common_opts[] = {
     { "--threads", BG_OPT_U64, offsetof(common_options, threads), "0", 0, 4096,
       "threads per rank; 0: OMP_NUM_THREADS, else SLURM_CPUS_PER_TASK, else this rank's share of the cores",
       .no_effect = true },
+    { "--timings", BG_OPT_STR, offsetof(common_options, timings), "", 0, 0,
+      "write seconds, FLOPs and peak memory of every phase to this file, as JSON", .no_effect = true },
     { "--quiet", BG_OPT_FLAG, offsetof(common_options, quiet), .help = "print errors only", .no_effect = true },
     { "--help", BG_OPT_FLAG, offsetof(common_options, help), .help = "print this and exit", .no_effect = true },
     { "--version", BG_OPT_FLAG, offsetof(common_options, version), .help = "print the version and exit",
@@ -138,12 +141,17 @@ static void say_start(const bg_context *ctx)
                100.0 * efficiency);
 }
 
+/* The clock and the products executed when the stage proper began. */
+typedef struct { double s; uint64_t flops; } work;
+
 /* Collective on world. */
-static void say_end(const bg_context *ctx, double start_s)
+static void say_end(const bg_context *ctx, work before)
 {
-    uint64_t peak = bg_peak_rss_bytes();
+    uint64_t peak = bg_timing_peak_bytes(), flops = bg_gemm_flops() - before.flops;
     MPI_Allreduce(MPI_IN_PLACE, &peak, 1, MPI_UINT64_T, MPI_MAX, ctx->grid.world);
-    bg_log("done in %.1f s, peak memory %.0f MiB per rank", bg_now_s() - start_s, (double)peak / 1048576.0);
+    MPI_Allreduce(MPI_IN_PLACE, &flops, 1, MPI_UINT64_T, MPI_SUM, ctx->grid.world);
+    bg_log("done in %.1f s, %.1f GFLOP of matrix products, peak memory %.0f MiB per rank", bg_now_s() - before.s,
+           (double)flops * 1e-9, (double)peak / 1048576.0);
 }
 
 static void say_error(const bg_stage *s, const bg_grid *g, bg_err *err)
@@ -182,7 +190,6 @@ static bg_status check_same_options(MPI_Comm world, const char *options, bg_err 
 static bg_status run_stage(const bg_stage *s, const common_options *common, const void *config,
                            bg_context *ctx, bg_err *err)
 {
-    double start_s = bg_now_s();
     bool speaks = ctx->grid.world_rank == 0 && !common->quiet;
     bg_log_setup(s->name, speaks);
     ctx->threads = choose_threads(common->threads, ctx->grid.world);
@@ -190,9 +197,14 @@ static bg_status run_stage(const bg_stage *s, const common_options *common, cons
     bg_gemm_set_threads(ctx->threads);
     if (speaks)
         say_start(ctx);
+    const work before = { bg_now_s(), bg_gemm_flops() };    /* the FLOPs of say_start's probe are not the stage's */
+    if (common->timings != NULL)
+        bg_timing_enable();
     bg_status st = s->run(config, ctx, err);
+    if (st == BG_OK && common->timings != NULL)
+        st = bg_timing_write(common->timings, ctx, err);
     if (st == BG_OK)
-        say_end(ctx, start_s);
+        say_end(ctx, before);
     return st;
 }
 

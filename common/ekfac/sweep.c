@@ -5,6 +5,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/stage.h"
+#include "bregman/timing.h"
 
 /* A rank's own state of a sweep. */
 typedef struct {
@@ -14,6 +15,7 @@ typedef struct {
     bg_batch *batch;
     uint32_t *token;               /* one sequence */
     float *loss;                   /* [max_rows] */
+    uint64_t n_rows;               /* done so far */
 } worker;
 
 uint64_t bg_sweep_units(const bg_sweep *s)
@@ -53,6 +55,7 @@ static bg_status run_batch(worker *w, bg_unit *unit, uint64_t first, bg_err *err
     for (size_t i = 0; i < w->batch->n_rows && st == BG_OK; i++)
         unit->loss += (double)w->loss[i];
     unit->n_rows += w->batch->n_rows;
+    w->n_rows += w->batch->n_rows;
     return st;
 }
 
@@ -169,6 +172,7 @@ bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, 
     worker w = { .s = s, .pass = pass, .model = model };
     uint8_t *done = NULL;
     uint64_t n_done = 0;
+    bg_timing_begin(s->what);
     bg_status st = open_worker(&w, bg_pass_max_rows(pass), err);
     if (st == BG_OK)
         st = BG_NEW(done, bg_sweep_units(s), "list of units", err);
@@ -180,6 +184,7 @@ bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, 
         bg_log("%s: %llu of %llu units were finished before; going on", s->what, (unsigned long long)n_done,
                (unsigned long long)bg_sweep_units(s));
     st = run_rounds(&w, comm, done, n_done, err);
+    bg_timing_end(w.n_rows);
 out:
     bg_batch_free(w.batch);
     bg_free(w.token);

@@ -266,6 +266,17 @@ static size_t file_of(const bg_tokens *t, uint64_t sequence)
     return low;
 }
 
+bg_status bg_tokens_check_longest(const bg_tokens *t, uint64_t begin, uint64_t end, size_t max_tokens, bg_err *err)
+{
+    for (uint64_t i = begin; i < end; i++)
+        if (bg_tokens_count(t, i) > max_tokens) {
+            const token_file *f = &t->file[file_of(t, i)];
+            return BG_FAIL(err, BG_EFORMAT, "sequence %" PRIu64 " of \"%s\" has %" PRIu32 " tokens, and the model takes at most %zu",
+                           i - f->first, f->path, bg_tokens_count(t, i), max_tokens);
+        }
+    return BG_OK;
+}
+
 /* Sequences [begin, end) of file f are in `ids`: all below vocab_size? */
 static bg_status check_ids(const bg_tokens *t, const token_file *f, uint64_t begin, uint64_t end,
                            size_t vocab_size, const uint32_t *ids, bg_err *err)

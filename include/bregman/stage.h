@@ -51,7 +51,7 @@ typedef struct {
 } bg_stage;
 
 /* Start MPI, read the options, run the stage, report once, stop MPI.  Adds
- * --threads, --quiet, --help and --version to the stage's own options.
+ * --threads, --timings, --quiet, --help and --version to the stage's own options.
  * Returns the process exit status: 0 done, 1 failed, 2 usage, 75 stopped by a
  * signal with its finished work kept (run the same command to go on). */
 int bg_stage_main(const bg_stage *stage, int argc, char **argv);

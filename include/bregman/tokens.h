@@ -22,6 +22,9 @@ void bg_tokens_close(bg_tokens *t);                 /* NULL is fine */
 uint64_t bg_tokens_sequences(const bg_tokens *t);
 uint32_t bg_tokens_count(const bg_tokens *t, uint64_t sequence);      /* tokens in it */
 uint32_t bg_tokens_longest(const bg_tokens *t, uint64_t begin, uint64_t end);
+/* BG_EFORMAT, naming the file and the sequence, if one of [begin, end) has more than max_tokens. */
+bg_status bg_tokens_check_longest(const bg_tokens *t, uint64_t begin, uint64_t end, size_t max_tokens,
+                                  bg_err *err) BG_MUST_CHECK;
 const char *bg_tokens_tokenizer_hash(const bg_tokens *t);             /* "" if unknown */
 
 /* Ids of sequences [begin, end), back to back: out has room for the sum of their counts.

@@ -77,17 +77,27 @@ static bg_status open_inputs(compress *w, bg_err *err)
         st = BG_FAIL(err, BG_EFORMAT, "%s holds no query", c->queries);
     if (st == BG_OK)
         st = bg_model_check_tokenizer(w->model, bg_tokens_tokenizer_hash(w->queries), c->queries, err);
+    if (st == BG_OK)    /* the last token is only a target and takes no position */
+        st = bg_tokens_check_longest(w->queries, 0, bg_tokens_sequences(w->queries),
+                                     w->model->config.max_positions + 1, err);
     return st == BG_OK ? bg_path(w->work, err, "%s.work", c->output) : st;
+}
+
+static bg_status open_factors(compress *w, bg_err *err)
+{
+    return bg_factors_open(&w->factors, w->c->factors, w->model, &w->model_hash, err);
 }
 
 /* Rank 0 hashes; the factors stand for themselves by their own fingerprint. */
 static bg_status hash_inputs(compress *w, bg_err *err)
 {
     const bg_list files = { 1, (const char **)(uintptr_t)&w->c->queries };
+    if (w->ctx->grid.world_rank != 0)
+        return BG_OK;
     bg_status st = bg_model_hash(w->model, &w->model_hash, err);
     if (st == BG_OK)
-        st = bg_factors_open(&w->factors, w->c->factors, w->model, &w->model_hash, err);
-    if (st != BG_OK || w->ctx->grid.world_rank != 0)
+        st = open_factors(w, err);
+    if (st != BG_OK)
         return st;
     bg_hash factors = bg_hash_texts((const char *const[]){ bg_factors_fingerprint(w->factors) }, 1);
     st = bg_inputs_add(&w->in, w->model->dir, &w->model_hash, err);
@@ -406,7 +416,12 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
     st = bg_inputs_share(&w.in, ctx, w.c->seed, st, err);
     if (st != BG_OK)
         goto out;
-    st = bg_agree(world, bg_store_is_done(w.c->output, w.in.run.fingerprint, &done, err), err);
+    bg_broadcast(world, &w.model_hash, sizeof w.model_hash, 0);
+    if (w.factors == NULL)
+        st = open_factors(&w, err);
+    if (st == BG_OK)
+        st = bg_store_is_done(w.c->output, w.in.run.fingerprint, &done, err);
+    st = bg_agree(world, st, err);
     if (st == BG_OK && done)
         bg_log("%s: already done", w.c->output);
     if (st != BG_OK || done)

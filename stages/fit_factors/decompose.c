@@ -6,6 +6,7 @@
 #include "bregman/eigen.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
+#include "bregman/timing.h"
 #include "fit_factors.h"
 
 typedef struct {
@@ -192,6 +193,7 @@ bg_status fit_decompose(fit *f, bg_err *err)
     double *load = NULL;
     size_t n = 0;
     bg_progress progress;
+    bg_timing_begin("eigendecomposition");
     bg_status st = BG_NEW(task, 2 * f->model->n_tracked, "list of matrices", err);
     if (st == BG_OK)
         st = BG_NEW(load, (size_t)g->world_size, "list of matrices", err);
@@ -211,6 +213,7 @@ bg_status fit_decompose(fit *f, bg_err *err)
         bg_progress_update(&progress, i + 1);
     }
     st = bg_agree(g->world, st, err);
+    bg_timing_end(0);
     if (st == BG_OK)
         bg_progress_finish(&progress);
     bg_free(task);

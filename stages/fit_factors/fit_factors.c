@@ -39,6 +39,14 @@ static uint64_t unit_of(bg_range r, uint64_t asked)
     return asked > 0 ? asked : unit;
 }
 
+/* Before hours of work, not after: the last token of a sequence is only a target and takes no position. */
+static bg_status check_lengths(const fit *f, bg_err *err)
+{
+    size_t most = f->model->config.max_positions + 1;
+    bg_status st = bg_tokens_check_longest(f->tokens, f->covariance.begin, f->covariance.end, most, err);
+    return st == BG_OK ? bg_tokens_check_longest(f->tokens, f->lambda.begin, f->lambda.end, most, err) : st;
+}
+
 static bg_status open_inputs(fit *f, bg_err *err)
 {
     const fit_factors_config *c = f->c;
@@ -50,9 +58,13 @@ static bg_status open_inputs(fit *f, bg_err *err)
     if (st != BG_OK)
         return st;
     uint64_t n = bg_tokens_sequences(f->tokens);
+    if (n == 0)
+        return BG_FAIL(err, BG_EFORMAT, "%s: no sequence in the token files", c->tokens.item[0]);
     st = set_range(&f->covariance, c->covariance_sequences, n, "--covariance-sequences", err);
     if (st == BG_OK)
         st = set_range(&f->lambda, c->lambda_sequences, n, "--lambda-sequences", err);
+    if (st == BG_OK)
+        st = check_lengths(f, err);
     for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++)
         if (f->model->tracked[i]->n_out < c->blocks || f->model->tracked[i]->n_in1 < c->blocks)
             st = BG_FAIL(err, BG_EARG, "--blocks %llu is more than %s has rows", (unsigned long long)c->blocks,

@@ -31,13 +31,14 @@ static bg_status push(list *l, uint64_t x, bg_err *err)
 
 static bg_status read_text(const char *path, list *l, bg_err *err)
 {
-    char line[64];
+    char *line = NULL;
+    size_t capacity = 0;
     uint64_t number = 0;
     FILE *f = fopen(path, "r");
     if (f == NULL)
         return BG_FAIL(err, BG_EIO, "%s: cannot open: %s", path, strerror(errno));
     bg_status st = BG_OK;
-    while (st == BG_OK && fgets(line, sizeof line, f) != NULL) {
+    while (st == BG_OK && getline(&line, &capacity, f) >= 0) {
         char *end, *at = line + strspn(line, " \t\r\n");
         number++;
         if (*at == '\0' || *at == '#')
@@ -50,12 +51,22 @@ static bg_status read_text(const char *path, list *l, bg_err *err)
             st = push(l, x, err);
     }
     if (st == BG_OK && ferror(f))
-        st = BG_FAIL(err, BG_EIO, "%s: cannot read", path);
+        st = BG_FAIL(err, BG_EIO, "%s: cannot read: %s", path, strerror(errno));
+    free(line);
     fclose(f);
     return st;
 }
 
-/* Any HDF5 file with a one-dimensional dataset `sequence`. */
+static bool holds_whole_numbers(hid_t dataset)
+{
+    hid_t type = H5Dget_type(dataset);
+    bool whole = H5Tget_class(type) == H5T_INTEGER;
+    H5Tclose(type);
+    return whole;
+}
+
+/* Any HDF5 file with a one-dimensional dataset `sequence`.  Read as signed: a negative number, which HDF5 would
+ * turn into 0, then becomes one that is beyond every corpus. */
 static bg_status read_hdf5(const char *path, list *l, bg_err *err)
 {
     hsize_t n = 0;
@@ -64,10 +75,12 @@ static bg_status read_hdf5(const char *path, list *l, bg_err *err)
     hid_t space = d < 0 ? -1 : H5Dget_space(d);
     if (space < 0 || H5Sget_simple_extent_ndims(space) != 1 || H5Sget_simple_extent_dims(space, &n, NULL) != 1)
         st = BG_FAIL(err, BG_EFORMAT, "%s: no one-dimensional dataset 'sequence'", path);
+    else if (!holds_whole_numbers(d))
+        st = BG_FAIL(err, BG_EFORMAT, "%s: 'sequence' does not hold whole numbers", path);
     if (st == BG_OK)
         st = BG_NEW(l->item, n, "candidates", err);
     l->n = l->capacity = n;
-    if (st == BG_OK && H5Dread(d, H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, l->item) < 0)
+    if (st == BG_OK && H5Dread(d, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, l->item) < 0)
         st = BG_FAIL(err, BG_EIO, "%s: cannot read 'sequence'", path);
     if (space >= 0)
         H5Sclose(space);
@@ -93,8 +106,8 @@ bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **
         qsort(l.item, l.n, sizeof *l.item, ascending);
     for (uint64_t i = 0; i < l.n && st == BG_OK; i++) {
         if (l.item[i] >= n_corpus)
-            st = BG_FAIL(err, BG_EFORMAT, "%s: sequence %" PRIu64 ", but the token files hold %" PRIu64, path, l.item[i],
-                         n_corpus);
+            st = BG_FAIL(err, BG_EFORMAT, "%s: sequence %" PRId64 ", but the token files hold %" PRIu64, path,
+                         (int64_t)l.item[i], n_corpus);
         if (kept == 0 || l.item[i] != l.item[kept - 1])
             l.item[kept++] = l.item[i];
     }

@@ -24,12 +24,26 @@ static bg_status parse_shard(scoring *w, bg_err *err)
     return BG_OK;
 }
 
+/* A shard's own sequences must fit the model: it takes a position for every token but the last, a target only. */
+static bg_status check_lengths(const scoring *w, bg_err *err)
+{
+    size_t most = w->model->config.max_positions + 1;
+    if (w->sequence == NULL)
+        return bg_tokens_check_longest(w->tokens, w->begin, w->begin + w->n_sequences, most, err);
+    bg_status st = BG_OK;
+    for (uint64_t i = 0; i < w->n_sequences && st == BG_OK; i++)
+        st = bg_tokens_check_longest(w->tokens, w->sequence[i], w->sequence[i] + 1, most, err);
+    return st;
+}
+
 /* This shard's run of the candidates, or of the whole corpus. */
 static bg_status choose_sequences(scoring *w, bg_err *err)
 {
     uint64_t corpus = bg_tokens_sequences(w->tokens), n = corpus;
     uint64_t *all = NULL;
     bg_status st = BG_OK;
+    if (corpus == 0)
+        return BG_FAIL(err, BG_EFORMAT, "%s: no sequence in the token files", w->c->tokens.item[0]);
     if (w->c->candidates != NULL)
         st = score_read_candidates(w->c->candidates, corpus, &all, &n, err);
     if (st != BG_OK)
@@ -42,7 +56,7 @@ static bg_status choose_sequences(scoring *w, bg_err *err)
     }
     if (w->n_sequences == 0)
         return BG_FAIL(err, BG_EARG, "--shard %s has no sequence: there are %llu", w->c->shard, (unsigned long long)n);
-    return BG_OK;
+    return check_lengths(w, err);
 }
 
 static bg_status open_inputs(scoring *w, bg_err *err)
