@@ -8,6 +8,9 @@
 #include "bregman/memory.h"
 #include "pass_state.h"
 
+/* Rows beyond which products gain no speed, and only memory is spent. */
+enum { MOST_ROWS = 1536 };
+
 static size_t round16(size_t n) { return (n + 15) / 16 * 16; }
 
 /* Blocks below the lowest tracked one keep nothing for a backward pass: they share one slot. */
@@ -126,7 +129,7 @@ size_t bg_pass_rows_for(const bg_model *model, size_t longest, size_t budget_byt
     /* the difference of two sizes is what a row takes, whatever the fixed part */
     size_t per_row = (bg_pass_bytes(model, 1024, 1) - bg_pass_bytes(model, 512, 1)) / 512;
     size_t rows = budget_bytes / per_row;
-    rows = rows > 8192 ? 8192 : rows;
+    rows = rows > MOST_ROWS ? MOST_ROWS : rows;
     return rows < longest - 1 ? longest - 1 : rows;
 }
 

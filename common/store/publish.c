@@ -209,17 +209,29 @@ bg_status bg_store_publish(bg_store *s, bg_hash *hash, bg_err *err)
 
 /* ---- done? ---- */
 
+/* What to do about a file of another command line.  Of work files there may be thousands: all go at once. */
+static bg_status stale(const char *path, bool work, bg_err *err)
+{
+    if (work)
+        return BG_FAIL(err, BG_ESTALE, "\"%s\" was made from other inputs or options: give those again to go on, "
+                       "or remove its folder \"%.*s\"", path, (int)(base_name(path) - path), path);
+    return BG_FAIL(err, BG_ESTALE, "\"%s\" was made from other inputs or options: remove it or choose another output",
+                   path);
+}
+
 static bg_status check_fingerprint(const char *path, const char *fingerprint, bg_err *err)
 {
     bg_store *s = NULL;
-    char *found = NULL;
+    char *found = NULL, *format = NULL;
     bg_status st = bg_store_open_any(&s, path, err);
     if (st == BG_OK)
         st = bg_store_get_text(s, "run", "fingerprint", &found, NULL, err);
+    if (st == BG_OK)
+        st = bg_store_get_text(s, "/", "format", &format, NULL, err);
     if (st == BG_OK && strcmp(found, fingerprint) != 0)
-        st = BG_FAIL(err, BG_ESTALE, "\"%s\" was made from other inputs or options (fingerprint %s, these give %s): "
-                     "remove it or choose another output", path, found, fingerprint);
+        st = stale(path, strcmp(format, "bregman/work") == 0, err);
     free(found);
+    free(format);
     bg_store_close(s);
     return st;
 }
@@ -243,5 +255,13 @@ bg_status bg_store_is_done(const char *path, const char *fingerprint, bool *done
     if (fingerprint != NULL)
         st = check_fingerprint(path, fingerprint, err);
     *done = st == BG_OK;
+    return st;
+}
+
+bg_status bg_store_end(bg_store *s, bg_status st, bg_err *err)
+{
+    if (st == BG_OK)
+        return bg_store_publish(s, NULL, err);
+    bg_store_discard(s);
     return st;
 }

@@ -66,7 +66,7 @@ size_t bg_pass_max_rows(const bg_pass *p);
 
 /* Bytes that bg_pass_new would take. */
 size_t bg_pass_bytes(const bg_model *model, size_t max_rows, size_t logits_bytes);
-/* Rows for which activations take about `budget_bytes`, at least `longest` - 1 rows, at most 8192;
+/* Rows for which activations take about `budget_bytes`, at least `longest` - 1 rows, else at most 1536;
  * depends on the model and the arguments only. */
 size_t bg_pass_rows_for(const bg_model *model, size_t longest, size_t budget_bytes);
 

@@ -92,6 +92,9 @@ bg_status bg_store_link_external(bg_store *s, const char *file, const char *targ
 bg_status bg_store_publish(bg_store *s, bg_hash *hash, bg_err *err) BG_MUST_CHECK;
 void bg_store_discard(bg_store *s);    /* NULL is fine */
 
+/* The end of writing a file: publish if all went well so far (st is BG_OK), else discard and pass st on. */
+bg_status bg_store_end(bg_store *s, bg_status st, bg_err *err) BG_MUST_CHECK;
+
 /* Open for reading; checks that the root says `format` (a file that others made may lack
  * "format" if format is bregman/tokens or bregman/queries) and a known
  * major version.  Errors name the file.  Close with bg_store_close. */

@@ -390,10 +390,7 @@ static bg_status assemble(compress *w, uint64_t n_units, bg_err *err)
         st = assemble_module(w, w->model->tracked[i], unit, n_units, s, sum, err);
     for (uint64_t u = 0; u < n_units && unit != NULL; u++)
         bg_store_close(unit[u]);
-    if (st == BG_OK)
-        st = bg_store_publish(s, NULL, err);
-    else
-        bg_store_discard(s);
+    st = bg_store_end(s, st, err);
     if (st == BG_OK)
         st = bg_remove_folder(w->work, err);
     if (st == BG_OK) {

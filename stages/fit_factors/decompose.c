@@ -109,10 +109,7 @@ static bg_status write_matrix(const fit *f, const matrix_task *t, const char *pa
         st = bg_path(name, err, "%s/%s_eigenvalues", t->mod->name, t->side);
     if (st == BG_OK)
         st = bg_store_write(s, name, dims, m->values, err);
-    if (st == BG_OK)
-        return bg_store_publish(s, NULL, err);
-    bg_store_discard(s);
-    return st;
+    return bg_store_end(s, st, err);
 }
 
 static bg_status decompose_matrix(const fit *f, const matrix_task *t, bg_err *err)

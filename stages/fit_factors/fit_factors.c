@@ -7,7 +7,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
-enum { LOGITS_BYTES = 64 << 20, ACTIVATION_BYTES = 192 << 20 };
+enum { LOGITS_BYTES = 64 << 20, ACTIVATION_BYTES = 512 << 20 };
 
 bg_status fit_unit_path(const fit *f, const char *phase, uint64_t u, char out[BG_PATH_BYTES], bg_err *err)
 {
@@ -55,6 +55,8 @@ static bg_status open_inputs(fit *f, bg_err *err)
         st = bg_tokens_open(&f->tokens, c->tokens.item, c->tokens.n, err);
     if (st == BG_OK)
         st = bg_model_check_tokenizer(f->model, bg_tokens_tokenizer_hash(f->tokens), c->tokens.item[0], err);
+    if (st == BG_OK && bg_tokens_are_queries(f->tokens))
+        st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus", c->tokens.item[0]);
     if (st != BG_OK)
         return st;
     uint64_t n = bg_tokens_sequences(f->tokens);
@@ -146,10 +148,7 @@ static bg_status publish_unit(const fit *f, const char *phase, const bg_unit *un
         st = bg_store_attr_f64(s, "/", "loss", unit->loss, err);
     if (st == BG_OK)
         st = write(sums, s, err);
-    if (st == BG_OK)
-        return bg_store_publish(s, NULL, err);
-    bg_store_discard(s);
-    return st;
+    return bg_store_end(s, st, err);
 }
 
 typedef struct { fit *f; bg_covariance *sums; } covariance_work;

@@ -147,10 +147,7 @@ static bg_status write_block(const fit *f, size_t block, copy_memory *m, bg_err 
     for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++)
         if (f->model->tracked[i]->block == block)
             st = write_module(f, s, f->model->tracked[i], m, err);
-    if (st == BG_OK)
-        return bg_store_publish(s, NULL, err);
-    bg_store_discard(s);
-    return st;
+    return bg_store_end(s, st, err);
 }
 
 /* One file to open: links to every module's group, and what holds for all. */
@@ -179,10 +176,7 @@ static bg_status write_index(const fit *f, bg_err *err)
         st = bg_store_attr_text(s, "/", "modules", f->c->modules, err);
     if (st == BG_OK)
         st = bg_store_attr_text(s, "/", "model_hash", f->model_hash.hex, err);
-    if (st == BG_OK)
-        return bg_store_publish(s, NULL, err);
-    bg_store_discard(s);
-    return st;
+    return bg_store_end(s, st, err);
 }
 
 static uint64_t rows_of(const fit *f, bg_range r)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bregman/extremes.h"
 #include "bregman/inputs.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
@@ -27,7 +28,8 @@ typedef struct {
     uint64_t n_sequences;              /* over all shards */
     bg_inputs in;
     bg_ranking r;
-    bg_topk **best, **worst, **tail;   /* [Q]; worst with the sign turned */
+    bg_extremes extremes;
+    bg_topk **tail;                    /* [Q] */
     double *square;                    /* [Q] sum of squared distances from the running mean */
     char *first_origin;                /* what the shards must share */
 } merge;
@@ -171,20 +173,13 @@ static bg_status open_memory(merge *m, bg_err *err)
     r->n_tail = r->n_queries * tail;
     bg_status st = bg_ranking_alloc(r, err);
     if (st == BG_OK)
-        st = BG_NEW(m->best, r->n_queries, "top scores", err);
-    if (st == BG_OK)
-        st = BG_NEW(m->worst, r->n_queries, "top scores", err);
+        st = bg_extremes_init(&m->extremes, r->n_queries, r->k, err);
     if (st == BG_OK)
         st = BG_NEW(m->tail, r->n_queries, "tail", err);
     if (st == BG_OK)
         st = BG_NEW(m->square, r->n_queries, "moments", err);
-    for (size_t q = 0; q < r->n_queries && st == BG_OK; q++) {
-        st = bg_topk_new(&m->best[q], r->k, err);
-        if (st == BG_OK)
-            st = bg_topk_new(&m->worst[q], r->k, err);
-        if (st == BG_OK)
-            st = bg_topk_new(&m->tail[q], tail, err);
-    }
+    for (size_t q = 0; q < r->n_queries && st == BG_OK; q++)
+        st = bg_topk_new(&m->tail[q], tail, err);
     for (int i = 0; i <= BINS && st == BG_OK; i++) {
         int step = i <= BINS_PER_SIDE ? BINS_PER_SIDE - i : i - BINS_PER_SIDE - 1;
         double edge = pow(10.0, LOW_DECADE + (double)step / BINS_PER_DECADE);
@@ -231,13 +226,9 @@ static bg_status add_row(merge *m, uint64_t sequence, const float *score, const 
         if (!isfinite(x))
             return BG_FAIL(err, BG_ENUMERIC, "%s: the score of sequence %" PRIu64 " is %g", path, sequence, x);
         add_moments(m, q, x);
-        st = bg_topk_push(m->best[q], (bg_hit){ x, sequence }, err);
-        if (st == BG_OK)
-            st = bg_topk_push(m->worst[q], (bg_hit){ -x, sequence }, err);
-        if (st == BG_OK)
-            st = bg_topk_push(m->tail[q], (bg_hit){ x, sequence }, err);
+        st = bg_topk_push(m->tail[q], (bg_hit){ x, sequence }, err);
     }
-    return st;
+    return st == BG_OK ? bg_extremes_push(&m->extremes, sequence, score, err) : st;
 }
 
 static bg_status stream_shard(merge *m, uint64_t i, int64_t *sequence, float *score, bg_err *err)
@@ -284,24 +275,14 @@ static bg_status stream(merge *m, bg_err *err)
 
 /* ---- writing ---- */
 
-static void take_side(bg_ranked *to, bg_topk *from, size_t q, size_t k, double sign)
-{
-    const bg_hit *hit;
-    size_t n = bg_topk_sorted(from, &hit);
-    for (size_t i = 0; i < k; i++) {
-        to->sequence[q * k + i] = i < n ? (int64_t)hit[i].id : -1;
-        to->score[q * k + i] = i < n ? (float)(sign * hit[i].score) : 0;
-    }
-}
-
 static void finish(merge *m)
 {
     bg_ranking *r = &m->r;
     size_t at = 0;
+    for (int side = 0; side < BG_SIDES; side++)
+        bg_extremes_take(&m->extremes, side, &r->side[side]);
     for (size_t q = 0; q < r->n_queries; q++) {
         const bg_hit *hit;
-        take_side(&r->side[BG_TOP], m->best[q], q, r->k, +1.0);
-        take_side(&r->side[BG_BOTTOM], m->worst[q], q, r->k, -1.0);
         r->sd[q] = sqrt(m->square[q] / (double)r->count[q]);
         r->tail_count[q] = (uint32_t)bg_topk_sorted(m->tail[q], &hit);
         for (size_t i = 0; i < r->tail_count[q]; i++)
@@ -315,10 +296,7 @@ static bg_status publish(merge *m, bg_err *err)
     bg_status st = bg_store_create(&s, m->c->output, "bregman/ranking", &m->in.run, err);
     if (st == BG_OK)
         st = bg_ranking_write(&m->r, s, err);
-    if (st == BG_OK)
-        st = bg_store_publish(s, NULL, err);
-    else
-        bg_store_discard(s);
+    st = bg_store_end(s, st, err);
     if (st == BG_OK)
         bg_log("wrote %s: %" PRIu64 " sequences, %zu queries", m->c->output, m->n_sequences, m->r.n_queries);
     return st;
@@ -326,17 +304,10 @@ static bg_status publish(merge *m, bg_err *err)
 
 static void clear(merge *m)
 {
-    for (size_t q = 0; q < m->r.n_queries; q++) {
-        if (m->best != NULL)
-            bg_topk_free(m->best[q]);
-        if (m->worst != NULL)
-            bg_topk_free(m->worst[q]);
-        if (m->tail != NULL)
-            bg_topk_free(m->tail[q]);
-    }
-    bg_free(m->best);
-    bg_free(m->worst);
+    for (size_t q = 0; q < m->r.n_queries && m->tail != NULL; q++)
+        bg_topk_free(m->tail[q]);
     bg_free(m->tail);
+    bg_extremes_clear(&m->extremes);
     bg_free(m->square);
     free(m->first_origin);
     bg_ranking_clear(&m->r);

@@ -122,10 +122,7 @@ static bg_status explain_unit(void *self, const bg_unit *unit, bg_err *err)
                 st = write_pair(e, s, &e->pair[k], row0, err);
         row0 += bg_tokens_count(w->tokens, z[i]) - 1;
     }
-    if (st == BG_OK)
-        return bg_store_publish(s, NULL, err);
-    bg_store_discard(s);
-    return st;
+    return bg_store_end(s, st, err);
 }
 
 /* The sweep's callbacks take the scoring; here `self` is the explaining around it. */
@@ -253,10 +250,7 @@ static bg_status publish_ranking(explaining *e, bg_err *err)
         st = write_side(e, s, side, err);
     if (st == BG_OK)
         st = bg_store_attr_text(s, "/", "explain_options", w->ctx->options, err);
-    if (st == BG_OK)
-        st = bg_store_publish(s, NULL, err);
-    else
-        bg_store_discard(s);
+    st = bg_store_end(s, st, err);
     if (st == BG_OK)
         st = bg_remove_folder(w->work, err);
     if (st == BG_OK)

@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bregman/extremes.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
-#include "bregman/topk.h"
 
-enum { LOGITS_BYTES = 64 << 20, ACTIVATION_BYTES = 192 << 20 };
+enum { LOGITS_BYTES = 64 << 20, ACTIVATION_BYTES = 512 << 20 };
 
 /* ---- opening ---- */
 
@@ -72,6 +72,8 @@ static bg_status open_inputs(scoring *w, bg_err *err)
         st = bg_tokens_open(&w->tokens, c->tokens.item, c->tokens.n, err);
     if (st == BG_OK)
         st = bg_model_check_tokenizer(w->model, bg_tokens_tokenizer_hash(w->tokens), c->tokens.item[0], err);
+    if (st == BG_OK && bg_tokens_are_queries(w->tokens))
+        st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus", c->tokens.item[0]);
     if (st == BG_OK && c->explain == NULL)
         st = choose_sequences(w, err);
     w->unit_sequences = c->unit_sequences;
@@ -197,90 +199,36 @@ static bg_status unit_end(void *self, const bg_unit *unit, bg_err *err)
         st = write_rounded(s, "score", dims, n * nq, bg_scorer_score(w->scorer), err);
     if (st == BG_OK && w->c->layer_scores)
         st = write_rounded(s, "layer_score", dims, n * nq * nl, bg_scorer_layers(w->scorer), err);
-    if (st == BG_OK)
-        return bg_store_publish(s, NULL, err);
-    bg_store_discard(s);
-    return st;
+    return bg_store_end(s, st, err);
 }
 
 /* ---- assembling, on rank 0 ---- */
 
-/* The best and the worst k of every query so far. */
-typedef struct {
-    size_t n_queries, k;
-    bg_topk **best, **worst;           /* [n_queries]; worst with its scores' sign turned */
-} extremes;
-
-static bg_status extremes_new(extremes *e, size_t n_queries, size_t k, bg_err *err)
+static bg_status write_side(bg_store *s, int side, const bg_extremes *e, bg_err *err)
 {
-    *e = (extremes){ .n_queries = n_queries, .k = k };
-    bg_status st = BG_NEW(e->best, n_queries, "top scores", err);
-    if (st == BG_OK)
-        st = BG_NEW(e->worst, n_queries, "top scores", err);
-    for (size_t q = 0; q < n_queries && st == BG_OK; q++) {
-        st = bg_topk_new(&e->best[q], k, err);
-        if (st == BG_OK)
-            st = bg_topk_new(&e->worst[q], k, err);
-    }
-    return st;
-}
-
-static void extremes_clear(extremes *e)
-{
-    for (size_t q = 0; q < e->n_queries; q++) {
-        if (e->best != NULL)
-            bg_topk_free(e->best[q]);
-        if (e->worst != NULL)
-            bg_topk_free(e->worst[q]);
-    }
-    bg_free(e->best);
-    bg_free(e->worst);
-}
-
-static bg_status extremes_push(extremes *e, uint64_t sequence, const float *score, bg_err *err)
-{
-    bg_status st = BG_OK;
-    for (size_t q = 0; q < e->n_queries && st == BG_OK; q++) {
-        st = bg_topk_push(e->best[q], (bg_hit){ (double)score[q], sequence }, err);
-        if (st == BG_OK)
-            st = bg_topk_push(e->worst[q], (bg_hit){ -(double)score[q], sequence }, err);
-    }
-    return st;
-}
-
-static bg_status write_side(bg_store *s, const char *side, bg_topk *const *set, size_t nq, size_t k, double sign,
-                            bg_err *err)
-{
-    uint64_t dims[2] = { nq, k };
-    int64_t *sequence = NULL;
-    float *score = NULL;
+    uint64_t dims[2] = { e->n_queries, e->k };
+    bg_ranked list = { 0 };
     char path[BG_PATH_BYTES];
-    bg_status st = BG_NEW(sequence, nq * k, "top scores", err);
+    bg_status st = BG_NEW(list.sequence, dims[0] * dims[1], "ranked scores", err);
     if (st == BG_OK)
-        st = BG_NEW(score, nq * k, "top scores", err);
-    for (size_t q = 0; q < nq && st == BG_OK; q++) {
-        const bg_hit *hit;
-        size_t n = bg_topk_sorted(set[q], &hit);
-        for (size_t i = 0; i < k; i++) {
-            sequence[q * k + i] = i < n ? (int64_t)hit[i].id : -1;
-            score[q * k + i] = i < n ? (float)(sign * hit[i].score) : 0;
-        }
+        st = BG_NEW(list.score, dims[0] * dims[1], "ranked scores", err);
+    if (st == BG_OK) {
+        bg_extremes_take(e, side, &list);
+        st = bg_path(path, err, "%s/sequence", bg_side_name[side]);
     }
     if (st == BG_OK)
-        st = bg_path(path, err, "%s/sequence", side);
+        st = bg_store_write(s, path, dims, list.sequence, err);
     if (st == BG_OK)
-        st = bg_store_write(s, path, dims, sequence, err);
+        st = bg_path(path, err, "%s/score", bg_side_name[side]);
     if (st == BG_OK)
-        st = bg_path(path, err, "%s/score", side);
-    if (st == BG_OK)
-        st = bg_store_write(s, path, dims, score, err);
-    bg_free(sequence);
-    bg_free(score);
+        st = bg_store_write(s, path, dims, list.score, err);
+    bg_free(list.sequence);
+    bg_free(list.score);
     return st;
 }
 
 /* Copy rows of unit u to the shard's file, and rank them. */
-static bg_status copy_unit(scoring *w, uint64_t u, bg_store *to, extremes *e, bg_err *err)
+static bg_status copy_unit(scoring *w, uint64_t u, bg_store *to, bg_extremes *e, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     uint64_t first = u * w->unit_sequences, n = w->n_sequences - first;
@@ -302,7 +250,7 @@ static bg_status copy_unit(scoring *w, uint64_t u, bg_store *to, extremes *e, bg
         int64_t number = (int64_t)z;
         st = bg_store_write_rows(to, "sequence", first + i, 1, &number, err);
         if (st == BG_OK)
-            st = extremes_push(e, z, score + i * nq, err);
+            st = bg_extremes_push(e, z, score + i * nq, err);
     }
     if (st == BG_OK && w->c->layer_scores) {
         st = BG_NEW(layer, n * nq * nl, "layer scores", err);
@@ -338,28 +286,23 @@ static bg_status make_datasets(const scoring *w, bg_store *s, bg_err *err)
 
 static bg_status assemble(scoring *w, const char *path, uint64_t n_units, bg_err *err)
 {
-    extremes e = { 0 };
+    bg_extremes e = { 0 };
     bg_store *s = NULL;
-    bg_status st = extremes_new(&e, bg_scorer_queries(w->scorer), w->c->top, err);
+    bg_status st = bg_extremes_init(&e, bg_scorer_queries(w->scorer), w->c->top, err);
     if (st == BG_OK)
         st = bg_store_create(&s, path, "bregman/scores", &w->in.run, err);
     if (st == BG_OK)
         st = make_datasets(w, s, err);
     for (uint64_t u = 0; u < n_units && st == BG_OK; u++)
         st = copy_unit(w, u, s, &e, err);
-    if (st == BG_OK)
-        st = write_side(s, "top", e.best, e.n_queries, e.k, +1.0, err);
-    if (st == BG_OK)
-        st = write_side(s, "bottom", e.worst, e.n_queries, e.k, -1.0, err);
-    if (st == BG_OK)
-        st = bg_store_publish(s, NULL, err);
-    else
-        bg_store_discard(s);
+    for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
+        st = write_side(s, side, &e, err);
+    st = bg_store_end(s, st, err);
     if (st == BG_OK)
         st = bg_remove_folder(w->work, err);
     if (st == BG_OK)
         bg_log("wrote %s", path);
-    extremes_clear(&e);
+    bg_extremes_clear(&e);
     return st;
 }
 

@@ -1,0 +1,74 @@
+# lib.sh - sourced by the tests of bad input: inputs in $in, an output path $out, and `refused`.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+python=$BREGMAN_VENV/bin/python
+"$python" -c 'import h5py, numpy, xxhash' 2>/dev/null || { echo "no Python with h5py in $BREGMAN_VENV"; exit 77; }
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+in=$work/in out=$work/out
+mkdir "$in"
+"$python" "$here/make_inputs.py" "$in" || exit 1
+export OMP_NUM_THREADS=1
+failed=0 cases=0
+fail() { echo "not ok: $*"; failed=1; }
+
+# run RANKS STAGE ARGS...: one rank without mpirun
+run() {
+    run_on=$1 executable=$BUILD/bin/$2
+    shift 2
+    if [ "$run_on" -eq 1 ]; then
+        timeout -k 5 60 "$executable" --quiet "$@"
+    else
+        timeout -k 5 60 "$SRC/scripts/mpi" "$run_on" "$executable" --quiet "$@"
+    fi
+}
+
+# works STAGE ARGS...: on one rank; what comes after needs it
+works() {
+    run 1 "$@" || { echo "not ok: exit code $?: $*"; exit 1; }
+}
+
+# no_remains FOLDER WHAT: nothing half done is left under it
+no_remains() {
+    remains=$(find "$1" -name '*.tmp-*' 2>/dev/null)
+    [ -z "$remains" ] || fail "$2: left behind: $remains"
+}
+
+# one_error CODE GOT STAGE FILE REASON WHAT: what was said on $work/err
+one_error() {
+    line=$(grep "^$3: error: " "$work/err")
+    if [ "$2" -ne "$1" ]; then
+        fail "$6: exit code $2, not $1: $(head -c 600 "$work/err")"
+    elif [ "$(grep -c "^$3: " "$work/err")" -ne 1 ] || [ -z "$line" ]; then
+        fail "$6: not one line of error: $(cat "$work/err")"
+    else
+        case $line in *"$4"*) ;; *) fail "$6: does not name $4: $line" ;; esac
+        case $line in *"$5"*) ;; *) fail "$6: does not say '$5': $line" ;; esac
+    fi
+}
+
+# refused FILE REASON STAGE ARGS...: on 1 and on 3 ranks exit code 1, one line that names FILE and says
+# REASON, and no output.  $out is removed before each.
+refused() { refused_with 1 "$@"; }
+# misused TEXT STAGE ARGS...: the same with exit code 2
+misused() { refused_with 2 "" "$@"; }
+refused_with() {
+    code=$1 file=$2 reason=$3 stage=$4
+    shift 4
+    cases=$((cases + 1))
+    for ranks in 1 3; do
+        rm -rf "$out"
+        run $ranks "$stage" "$@" > "$work/stdout" 2> "$work/err"
+        one_error "$code" $? "$stage" "$file" "$reason" "$stage $* ($ranks ranks)"
+        [ $ranks -ne 1 ] || [ "$(wc -l < "$work/err")" -le 1 ] || fail "$stage $*: more is said: $(cat "$work/err")"
+        no_remains "$work" "$stage $*"
+        final=$(find "$out" -name '*.h5' -not -path '*work/*' 2>/dev/null)
+        [ -z "$final" ] || fail "$stage $*: wrote $final"
+    done
+}
+
+# finish: the last line of a test
+finish() {
+    echo "$cases cases"
+    exit $failed
+}

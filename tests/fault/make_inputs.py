@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Inputs for the fault tests: a tiny GPT-2 with tokens and queries that work, and many that must be refused.
+
+    make_inputs.py FOLDER                 all of them; the good ones are model, tokens.h5 and queries.h5
+    make_inputs.py flip FILE DATASET      change one byte inside the dataset's first chunk
+    make_inputs.py nan FILE DATASET       make a value of it a NaN, checksum and size kept right
+    make_inputs.py remove FILE OBJECT
+    make_inputs.py attribute FILE NAME VALUE    set a text attribute of the root
+"""
+import json
+import os
+import shutil
+import struct
+import sys
+
+import h5py
+import numpy
+import xxhash
+
+D, FF, VOCABULARY, POSITIONS, BLOCKS = 8, 32, 32, 16, 2
+CONFIG = {"model_type": "gpt2", "n_embd": D, "n_head": 2, "n_layer": BLOCKS, "n_positions": POSITIONS,
+          "vocab_size": VOCABULARY, "layer_norm_epsilon": 1e-5}
+TOKENIZER = b'{"version": "1.0"}'
+TOKENIZER_HASH = xxhash.xxh3_128_hexdigest(TOKENIZER)
+
+
+# ---- models
+
+def weights(seed):
+    random = numpy.random.default_rng(seed)
+    shapes = {"wte.weight": (VOCABULARY, D), "wpe.weight": (POSITIONS, D), "ln_f.weight": (D,), "ln_f.bias": (D,)}
+    for b in range(BLOCKS):
+        for name, shape in {"ln_1.weight": (D,), "ln_1.bias": (D,), "ln_2.weight": (D,), "ln_2.bias": (D,),
+                            "attn.c_attn.weight": (D, 3 * D), "attn.c_attn.bias": (3 * D,),
+                            "attn.c_proj.weight": (D, D), "attn.c_proj.bias": (D,),
+                            "mlp.c_fc.weight": (D, FF), "mlp.c_fc.bias": (FF,),
+                            "mlp.c_proj.weight": (FF, D), "mlp.c_proj.bias": (D,)}.items():
+            shapes[f"h.{b}.{name}"] = shape
+    return {name: (random.normal(0, 0.3, shape) + ("ln_" in name and name.endswith("weight"))).astype("<f4")
+            for name, shape in shapes.items()}
+
+
+def write_safetensors(path, tensors, change_header=None):
+    header, at = {}, 0
+    for name, x in tensors.items():
+        header[name] = {"dtype": "F32", "shape": list(x.shape), "data_offsets": [at, at + x.nbytes]}
+        at += x.nbytes
+    if change_header:
+        change_header(header)
+    text = json.dumps(header).encode()
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + b"".join(x.tobytes() for x in tensors.values()))
+
+
+def write_model(folder, tensors, config=None, change_header=None, tokenizer=TOKENIZER):
+    os.makedirs(folder)
+    write_safetensors(f"{folder}/model.safetensors", tensors, change_header)
+    with open(f"{folder}/config.json", "w") as f:
+        json.dump({**CONFIG, **(config or {})}, f)
+    with open(f"{folder}/tokenizer.json", "wb") as f:
+        f.write(tokenizer)
+
+
+def make_models(at):
+    good = weights(1)
+    write_model(f"{at}/model", good)
+    write_model(f"{at}/other-weights", weights(2))
+    write_model(f"{at}/other-tokenizer", good, tokenizer=b"{}")
+    write_model(f"{at}/wider", good, {"n_embd": 2 * D})
+    write_model(f"{at}/deeper", good, {"n_layer": BLOCKS + 1})
+    write_model(f"{at}/larger-vocabulary", good, {"vocab_size": VOCABULARY + 1})
+    write_model(f"{at}/odd-heads", good, {"n_head": 3})
+    write_model(f"{at}/no-heads", good, {"n_head": 0})
+    write_model(f"{at}/activation", good, {"activation_function": "quick_gelu"})
+    write_model(f"{at}/family", good, {"model_type": "mamba"})
+    write_model(f"{at}/rope", good, {"model_type": "llama", "hidden_size": D, "num_attention_heads": 2,
+                                     "num_hidden_layers": BLOCKS, "intermediate_size": FF, "hidden_act": "silu",
+                                     "max_position_embeddings": POSITIONS, "rms_norm_eps": 1e-5,
+                                     "rope_scaling": {"rope_type": "yarn", "factor": 4.0}})
+    for name, tensor, value in (("nan-weight", "h.1.mlp.c_fc.weight", numpy.nan), ("nan-bias", "h.0.ln_1.bias", numpy.nan),
+                                ("infinite-weight", "h.0.attn.c_attn.weight", numpy.inf)):
+        bad = weights(1)
+        bad[tensor].flat[3] = value
+        write_model(f"{at}/{name}", bad)
+
+    def overlap(header):
+        begin, end = header["wpe.weight"]["data_offsets"]
+        header["wpe.weight"]["data_offsets"] = [begin - 4, end - 4]
+    write_model(f"{at}/overlap", good, change_header=overlap)
+    write_model(f"{at}/dtype", good, change_header=lambda h: h["wte.weight"].update(dtype="Q4"))
+    write_model(f"{at}/whole-numbers", good, change_header=lambda h: h["wte.weight"].update(dtype="I32"))
+
+    for name in ("truncated", "oversized-header", "no-config", "config-cut", "no-weights", "empty-weights"):
+        shutil.copytree(f"{at}/model", f"{at}/{name}")
+    os.truncate(f"{at}/truncated/model.safetensors", os.path.getsize(f"{at}/model/model.safetensors") - 100)
+    with open(f"{at}/oversized-header/model.safetensors", "r+b") as f:
+        f.write(struct.pack("<Q", 1 << 62))
+    os.remove(f"{at}/no-config/config.json")
+    os.truncate(f"{at}/config-cut/config.json", 40)
+    os.remove(f"{at}/no-weights/model.safetensors")
+    os.truncate(f"{at}/empty-weights/model.safetensors", 0)
+
+
+# ---- sequences
+
+def write_sequences(path, rows, count=None, start=None, tokenizer=TOKENIZER_HASH, dtype="u4"):
+    """Queries if start, the first tokens of the completions, is given."""
+    with h5py.File(path, "w") as f:
+        ids = numpy.array([t for row in rows for t in row], dtype)
+        f.create_dataset("token", data=ids, maxshape=(None,), chunks=(4096,), fletcher32=True)
+        f["count"] = numpy.array([len(row) for row in rows] if count is None else count, "u4")
+        f.attrs["tokenizer_hash"] = tokenizer
+        if start is not None:
+            f["completion_start"] = numpy.array(start, "u4")
+            f.create_dataset("id", data=[f"q{i}" for i in range(len(rows))], dtype=h5py.string_dtype())
+
+
+def make_sequences(at):
+    random = numpy.random.default_rng(3)
+    rows = [random.integers(0, VOCABULARY, random.integers(4, POSITIONS + 1)).tolist() for _ in range(40)]
+    too_long = random.integers(0, VOCABULARY, POSITIONS + 2).tolist()    # the last token takes no position
+    large_id = [1, 2, VOCABULARY, 3, 4]
+    write_sequences(f"{at}/tokens.h5", rows)
+    write_sequences(f"{at}/tokens-fewer.h5", rows[:30])
+    write_sequences(f"{at}/tokens-id.h5", rows[:30] + [large_id] + rows[30:])
+    write_sequences(f"{at}/tokens-one.h5", rows[:7] + [[5]] + rows[7:])
+    write_sequences(f"{at}/tokens-empty.h5", rows[:7] + [[]] + rows[7:])
+    write_sequences(f"{at}/tokens-none.h5", [])
+    write_sequences(f"{at}/tokens-long.h5", rows[:20] + [too_long])
+    write_sequences(f"{at}/tokens-tokenizer.h5", rows, tokenizer="0" * 32)
+    write_sequences(f"{at}/tokens-count.h5", rows, count=[len(r) + 1 for r in rows])
+    write_sequences(f"{at}/tokens-float.h5", rows, dtype="f4")
+    write_sequences(f"{at}/tokens-negative.h5", rows[:3] + [[1, -2, 3]], dtype="i8")
+    with h5py.File(f"{at}/tokens-missing.h5", "w") as f:
+        f["token"] = numpy.zeros(4, "u4")
+    queries = [row[:8] + row[:4] for row in rows[:3]]
+    start = [5, 5, 5]
+    write_sequences(f"{at}/queries.h5", queries, start=start)
+    write_sequences(f"{at}/queries-two.h5", queries[:2], start=start[:2])
+    write_sequences(f"{at}/queries-id.h5", queries + [large_id], start=start + [3])
+    write_sequences(f"{at}/queries-none.h5", [], start=[])
+    write_sequences(f"{at}/queries-one.h5", queries + [[5]], start=start + [0])
+    write_sequences(f"{at}/queries-long.h5", queries + [too_long], start=start + [3])
+    write_sequences(f"{at}/queries-completion.h5", queries, start=[5, len(queries[1]), 5])
+    write_sequences(f"{at}/queries-prompt.h5", queries, start=[5, 5, 0])
+    write_sequences(f"{at}/queries-tokenizer.h5", queries, start=start, tokenizer="0" * 32)
+
+
+def make_others(at):
+    """Labels, lists of candidates, and files that are no HDF5 at all."""
+    labels = numpy.zeros((40, POSITIONS), "<i8")
+    for name, tensors in (("labels", {"pseudo_cov": labels, "pseudo_lambda": labels}),
+                          ("labels-large", {"pseudo_cov": labels + VOCABULARY, "pseudo_lambda": labels}),
+                          ("labels-few", {"pseudo_cov": labels[:3], "pseudo_lambda": labels}),
+                          ("labels-missing", {"pseudo_lambda": labels})):
+        write_safetensors(f"{at}/{name}.safetensors", tensors,
+                          lambda header: [t.update(dtype="I64") for t in header.values()])
+    for name, text in (("good", "# chosen\n3\n1\n\n1\n 7 \n"), ("word", "1\nseven\n"), ("negative", "1\n-2\n"),
+                       ("large", "1\n40\n"), ("huge", "99999999999999999999999\n"), ("two", "1 2\n"), ("none", "# none\n"),
+                       ("long", "1" + " " * 100 + "\n2" + " " * 70 + "x\n")):
+        with open(f"{at}/candidates-{name}.txt", "w") as f:
+            f.write(text)
+    for name, values in (("good", [3, 1, 7]), ("negative", [1, -2]), ("fractions", [1.5]), ("none", []), ("table", [[1, 2]])):
+        with h5py.File(f"{at}/candidates-{name}.h5", "w") as f:
+            f["sequence"] = numpy.array(values, "f8" if name == "fractions" else "i8")
+    with open(f"{at}/text.h5", "w") as f:
+        f.write("not HDF5\n")
+
+
+# ---- damage to files that the stages wrote
+
+def flip(path, dataset):
+    with h5py.File(path) as f:
+        chunk = f[dataset].id.get_chunk_info(0)
+        at = chunk.byte_offset + min(chunk.size, f[dataset].nbytes) // 2
+    with open(path, "r+b") as f:
+        f.seek(at)
+        byte = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([byte ^ 0x40]))
+
+
+def set_nan(path, dataset):
+    with h5py.File(path, "r+") as f:
+        f[dataset][(0,) * f[dataset].ndim] = numpy.nan
+
+
+def remove(path, name):
+    with h5py.File(path, "r+") as f:
+        del f[name]
+
+
+def set_attribute(path, name, value):
+    with h5py.File(path, "r+") as f:
+        f.attrs[name] = value
+
+
+def make_all(folder):
+    make_models(folder)
+    make_sequences(folder)
+    make_others(folder)
+
+
+COMMANDS = {"flip": flip, "nan": set_nan, "remove": remove, "attribute": set_attribute}
+if sys.argv[1] in COMMANDS:
+    COMMANDS[sys.argv[1]](*sys.argv[2:])
+else:
+    make_all(sys.argv[1])

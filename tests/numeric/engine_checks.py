@@ -1,0 +1,104 @@
+"""What the tests that run whole stages share: counted checks, random corpora, byte comparison of HDF5 files."""
+import os
+import shutil
+import sys
+import tempfile
+
+ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
+sys.path.insert(0, os.path.join(ROOT, "scripts"))
+import bregman_env  # noqa: E402,F401  (starts the test again with the scripts' interpreter)
+
+import h5py  # noqa: E402
+import numpy as np  # noqa: E402
+
+from check_goldens import Engine, read_safetensors, relative, write_tokens  # noqa: E402
+
+BUILD = os.environ.get("BUILD", os.path.join(ROOT, "build"))
+FOLDER = tempfile.mkdtemp(prefix="bregman-engine-")
+counts = {"passed": 0, "failed": 0}
+
+
+def check(condition, name, detail=""):
+    """Count a check; a failed one is printed."""
+    counts["passed" if condition else "failed"] += 1
+    if not condition:
+        print(f"not ok: {name}" + (f": {detail}" if detail != "" else ""), flush=True)
+
+
+def close(name, found, wanted, limit):
+    difference = relative(found, wanted)
+    check(difference <= limit, name, f"{difference:.2e}, limit {limit:.0e}")
+
+
+def finish(least):
+    """End the test; fewer checks than `least` means that some did not run."""
+    shutil.rmtree(FOLDER)
+    print(f"{os.path.basename(sys.argv[0])[:-3]}: {counts['passed']} passed, {counts['failed']} failed")
+    sys.exit(counts["failed"] > 0 or counts["passed"] < least)
+
+
+def model(case):
+    return os.path.join(ROOT, "tests", "goldens", case)
+
+
+def golden(case):
+    return read_safetensors(f"{model(case)}/golden.safetensors")[0]
+
+
+def engine(case, folder, **options):
+    return Engine(BUILD, model(case), os.path.join(FOLDER, folder), **options)
+
+
+def corpus(n, vocab=64, longest=32, seed=1):
+    """Sequences of 2 to `longest` ids."""
+    random = np.random.default_rng(seed)
+    return [random.integers(0, vocab, length) for length in random.integers(2, longest + 1, n)]
+
+
+def query_corpus(n, seed=2):
+    """(sequences, first token of each completion)"""
+    random = np.random.default_rng(seed)
+    made = [random.integers(0, 64, length) for length in random.integers(4, 33, n)]
+    return made, np.array([random.integers(1, len(x)) for x in made])
+
+
+def shared_files(name="shared", n=37, n_queries=5):
+    """(token file, query file) of random ids."""
+    folder = os.path.join(FOLDER, name)
+    os.makedirs(folder)
+    made, start = query_corpus(n_queries)
+    return write_tokens(f"{folder}/tokens.h5", corpus(n)), write_tokens(f"{folder}/queries.h5", made, start)
+
+
+def contents(path):
+    """{name: (dtype, shape, bytes)} of all datasets but /run, external links followed; attributes by "NAME@ATTRIBUTE"."""
+    found = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset) and not (item.dtype == ">f4" and item.id.get_storage_size() == 0):
+            text = h5py.check_string_dtype(item.dtype) is not None
+            data = repr(item.asstr()[()].tolist()).encode() if text else item[()].tobytes()
+            found[name] = (str(item.dtype), item.shape, data)
+        for key, value in item.attrs.items():
+            if key not in ("DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Coordinates"):    # addresses in the file
+                found[f"{name}@{key}"] = repr(value)
+
+    def walk(group, prefix):
+        for key in sorted(group):
+            if prefix == "" and key == "run":
+                continue
+            item = group[key]
+            visit(prefix + key, item)
+            if isinstance(item, h5py.Group):
+                walk(item, f"{prefix}{key}/")
+    with h5py.File(path, "r") as file:
+        walk(file, "")
+        visit("", file)
+    return found
+
+
+def same_file(name, path, reference, ignore=()):
+    """All datasets and attributes of two files are the same bytes."""
+    a, b = contents(path), contents(reference)
+    differ = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k) and not k.endswith(tuple(ignore))]
+    check(len(b) > 3 and not differ, f"{name}: same bytes", ", ".join(differ[:8]))

@@ -1,0 +1,169 @@
+/* The pass against PyTorch in float64, for every family: logits, losses, and a and δ of every linear module. */
+#include <math.h>
+
+#include "golden.h"
+
+static const char *const cases[] = { "gpt2", "neox", "neox_serial", "llama", "llama_pad", "llama_llama3",
+                                     "llama_linear", "llama_half", "qwen2", "qwen3", "olmo2" };
+enum { N_CASES = sizeof cases / sizeof cases[0], COMPARED = 2 /* sequences with stored a, δ and logits */ };
+static const double LIMIT = 1e-5;
+
+/* Largest difference over the reference's largest entry, columns [0, width) of rows; infinite for a NaN. */
+static double difference(size_t rows, size_t width, const float *x, size_t ldx, const float *want, size_t ldw)
+{
+    double most = 0, scale = 0;
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < width; j++) {
+            double d = fabs((double)x[i * ldx + j] - (double)want[i * ldw + j]);
+            most = d <= most ? most : isnan(d) ? HUGE_VAL : d;
+            scale = fmax(scale, fabs((double)want[i * ldw + j]));
+        }
+    return most / scale;
+}
+
+static void check(const char *name, const char *what, double found)
+{
+    if (!(found <= LIMIT))
+        fail_msg("%s: %s differs by %.1e", name, what, found);
+}
+
+static void logits_and_losses(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_CASES; i++) {
+        golden g;
+        bg_err err;
+        golden_open(&g, cases[i]);
+        bg_model *m = golden_model(&g, "mlp");
+        bg_batch *b = golden_batch(&g, 0, SIZE_MAX), *two = golden_batch(&g, 0, COMPARED);
+        size_t v = m->config.vocab_size;
+        bg_pass *p = golden_pass(m, b);
+        float *logits = calloc(two->n_rows * v, sizeof *logits), *loss = calloc(b->n_rows, sizeof *loss);
+        assert_ok(bg_pass_logits(p, two, logits, &err), err);
+        check(cases[i], "logits", difference(two->n_rows, v, logits, v, golden_floats(&g, "", "logits", two->n_rows * v), v));
+        assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, NULL, loss, &err), err);
+        check(cases[i], "loss", difference(1, b->n_rows, loss, b->n_rows, golden_floats(&g, "", "loss", b->n_rows), b->n_rows));
+        free(logits);
+        free(loss);
+        bg_pass_free(p);
+        bg_batch_free(two);
+        bg_batch_free(b);
+        bg_model_close(m);
+        bg_tensors_close(g.tensors);
+    }
+}
+
+/* The golden's activation of a module: stored once for those that read the same input. */
+static const float *golden_activation(const golden *g, const bg_model *all, const bg_module *m, size_t n)
+{
+    const char *name = NULL;
+    for (size_t i = 0; i < all->n_tracked; i++)
+        if (strcmp(all->tracked[i]->name, m->name) == 0)
+            name = all->tracked[all->tracked[i]->input]->name;
+    if (name == NULL)
+        fail_msg("%s is no module of %s", m->name, g->dir);
+    return golden_floats(g, "a/", name, n);
+}
+
+static void check_pair(const golden *g, const bg_model *all, const caught *c, const caught_pair *pair)
+{
+    const bg_module *m = pair->module;
+    char what[200];
+    snprintf(what, sizeof what, "a of %s", m->name);
+    check(g->dir, what, difference(c->n_rows, m->n_in1, pair->a, m->n_in1,
+                                   golden_activation(g, all, m, c->n_rows * m->n_in1), m->n_in1));
+    snprintf(what, sizeof what, "delta of %s", m->name);
+    check(g->dir, what, difference(c->n_rows, m->n_out, pair->delta, m->n_out,
+                                   golden_floats(g, "delta/", m->name, c->n_rows * m->n_out), m->n_out));
+}
+
+/* Any choice of modules: those are handed over once each, top block first, and shared inputs one after the other. */
+static void check_choice(const golden *g, const bg_model *all, const char *modules, size_t *n_checked)
+{
+    bg_err err;
+    bg_model *m = golden_model(g, modules);
+    bg_batch *b = golden_batch(g, 0, COMPARED);
+    bg_pass *p = golden_pass(m, b);
+    caught c = { 0 };
+    for (int twice = 0; twice < 2; twice++) {            /* a pass leaves nothing behind for the next */
+        caught_clear(&c);
+        assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c }, NULL, &err), err);
+        assert_int_equal(c.n, m->n_tracked);
+        for (size_t i = 0; i < c.n; i++) {
+            const bg_module *mod = c.pair[i].module;
+            check_pair(g, all, &c, &c.pair[i]);
+            for (size_t j = 0; j < i; j++)
+                assert_ptr_not_equal(c.pair[j].module, mod);
+            if (i > 0)
+                assert_true(mod->block <= c.pair[i - 1].module->block);
+            if (mod->input != mod->index)
+                assert_int_equal(c.pair[i - 1].module->input, mod->input);
+        }
+    }
+    *n_checked += c.n;
+    caught_clear(&c);
+    bg_pass_free(p);
+    bg_batch_free(b);
+    bg_model_close(m);
+}
+
+static void activations_and_gradients(void **state)
+{
+    (void)state;
+    static const char *const choice[] = { "all", "mlp", "attention", "1\\..*(o_proj|c_proj|dense)$", "0\\.",
+                                          "1\\..*(q_proj|v_proj|up_proj|c_attn|query_key_value)$" };
+    size_t n_checked = 0;
+    for (size_t i = 0; i < N_CASES; i++) {
+        golden g;
+        golden_open(&g, cases[i]);
+        bg_model *all = golden_model(&g, "all");
+        for (size_t k = 0; k < sizeof choice / sizeof choice[0]; k++)
+            check_choice(&g, all, choice[k], &n_checked);
+        bg_model_close(all);
+        bg_tensors_close(g.tensors);
+    }
+    print_message("%zu modules\n", n_checked);
+}
+
+/* A sequence's losses and pairs do not depend on what else is in its batch. */
+static void batches_do_not_mix(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_CASES; i++) {
+        golden g;
+        bg_err err;
+        golden_open(&g, cases[i]);
+        bg_model *m = golden_model(&g, "all");
+        bg_batch *b = golden_batch(&g, 0, SIZE_MAX);
+        bg_pass *p = golden_pass(m, b);
+        caught together = { 0 }, alone = { 0 };
+        assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &together }, NULL, &err), err);
+        for (size_t z = 0; z < b->n_sequences; z += 5) {
+            bg_batch *one = golden_batch(&g, z, 1);
+            size_t r0 = b->row_start[z], rows = one->n_rows;
+            assert_ok(bg_pass_run(p, one, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &alone }, NULL, &err), err);
+            for (size_t k = 0; k < alone.n; k++) {
+                size_t n = together.pair[k].module->n_out;
+                check(cases[i], "delta alone", difference(rows, n, alone.pair[k].delta, n,
+                                                          together.pair[k].delta + r0 * n, n));
+            }
+            caught_clear(&alone);
+            bg_batch_free(one);
+        }
+        caught_clear(&together);
+        bg_pass_free(p);
+        bg_batch_free(b);
+        bg_model_close(m);
+        bg_tensors_close(g.tensors);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_and_losses),
+        cmocka_unit_test(activations_and_gradients),
+        cmocka_unit_test(batches_do_not_mix),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
