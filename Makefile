@@ -126,7 +126,7 @@ install: all
 	   install $(SRC)/scripts/$$s $(DESTDIR)$(PREFIX)/libexec/bregman/$$s; \
 	   printf '#!/bin/sh\nexec %s "$$@"\n' $(PREFIX)/libexec/bregman/$$s > $(DESTDIR)$(PREFIX)/bin/bregman-$$(echo $$s | tr _ -); \
 	   chmod 755 $(DESTDIR)$(PREFIX)/bin/bregman-$$(echo $$s | tr _ -); done
-	@install -m 644 $(wildcard $(SRC)/scripts/bregman_*.py $(SRC)/scripts/*.j2) $(SRC)/scripts/requirements.txt $(DESTDIR)$(PREFIX)/libexec/bregman/
+	@install -m 644 $(wildcard $(SRC)/scripts/bregman_*.py $(SRC)/scripts/report_*.py $(SRC)/scripts/*.j2) $(SRC)/scripts/requirements.txt $(DESTDIR)$(PREFIX)/libexec/bregman/
 	@install -m 644 $(B)/lib/libbregman.a $(DESTDIR)$(PREFIX)/lib/
 	@install -m 644 $(HEADERS) $(DESTDIR)$(PREFIX)/include/bregman/
 	@printf 'prefix=%s\nName: bregman\nDescription: EK-FAC influence functions over MPI\nVersion: %s\nCflags: -I$${prefix}/include %s\nLibs: -L$${prefix}/lib -lbregman %s -fopenmp\n' \

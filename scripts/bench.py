@@ -366,7 +366,7 @@ def main():
     with_peer = not args.no_peer and peer_is_there(args.peer_python)
     if not with_peer and not args.no_peer:
         print(f"{args.peer_python} cannot import torch, transformers and kronfluence: Bregman alone is measured")
-    subprocess.run(["make", "--no-print-directory", "-f", os.path.join(HERE, "..", "Makefile"), f"B={args.build}",
+    subprocess.run(["make", "--no-print-directory", "-f", os.path.join(HERE, "..", "Makefile"), f"B={args.build}", "all",
                     os.path.join(args.build, "tests", "bench", "gemm_bench")], check=True, stdout=sys.stderr)
     work = tempfile.mkdtemp(prefix="bench-", dir=args.work or args.build)
     report = {"machine": about, "options": vars(args), "models": []}

@@ -1,5 +1,6 @@
 #include "bregman/factors.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,7 +37,8 @@ static bg_status check_module(const bg_factors *f, const bg_module *mod, bg_err 
 {
     bg_status st = BG_OK;
     if (!bg_store_has(f->index, mod->name))
-        return BG_FAIL(err, BG_ESTALE, "%s holds no factors of %s: it was fitted with other --modules", f->path, mod->name);
+        return BG_FAIL(err, BG_ESTALE, "%s holds no factors of %s: it was fitted with other --modules, or block-%03zu.h5 "
+                       "beside it is missing or damaged", f->path, mod->name, mod->block);
     st = check_shape(f, mod, "lambda", mod->n_out, mod->n_in1, err);
     if (st == BG_OK)
         st = check_shape(f, mod, "activation_eigenvectors", mod->n_in1, bg_block_width(mod->n_in1, f->k), err);
@@ -105,6 +107,11 @@ double bg_factors_tokens_per_sequence(const bg_factors *f)
     return (double)f->n_tokens / (double)f->n_sequences;
 }
 
+static bg_status not_finite(const bg_factors *f, const char *dataset_path, bg_err *err)
+{
+    return BG_FAIL(err, BG_ENUMERIC, "%s: %s holds a NaN or infinity", f->path, dataset_path);
+}
+
 static bg_status read_f32(const bg_factors *f, const bg_module *mod, const char *name, size_t rows, size_t columns,
                           float **out, bg_err *err)
 {
@@ -112,7 +119,12 @@ static bg_status read_f32(const bg_factors *f, const bg_module *mod, const char 
     bg_status st = dataset(path, mod, name, err);
     if (st == BG_OK)
         st = BG_NEW(*out, rows * columns, name, err);
-    return st == BG_OK ? bg_store_read_rows(f->index, path, BG_F32, 0, rows, *out, err) : st;
+    if (st == BG_OK)
+        st = bg_store_read_rows(f->index, path, BG_F32, 0, rows, *out, err);
+    for (size_t i = 0; i < rows * columns && st == BG_OK; i++)
+        if (!isfinite((*out)[i]))
+            st = not_finite(f, path, err);
+    return st;
 }
 
 static bg_status read_f64(const bg_factors *f, const bg_module *mod, const char *name, size_t n, double **out,
@@ -122,7 +134,12 @@ static bg_status read_f64(const bg_factors *f, const bg_module *mod, const char 
     bg_status st = dataset(path, mod, name, err);
     if (st == BG_OK)
         st = BG_NEW(*out, n, name, err);
-    return st == BG_OK ? bg_store_read_rows(f->index, path, BG_F64, 0, n, *out, err) : st;
+    if (st == BG_OK)
+        st = bg_store_read_rows(f->index, path, BG_F64, 0, n, *out, err);
+    for (size_t i = 0; i < n && st == BG_OK; i++)
+        if (!isfinite((*out)[i]))
+            st = not_finite(f, path, err);
+    return st;
 }
 
 bg_status bg_factors_read(const bg_factors *f, const bg_module *mod, unsigned what, bg_module_factors *out, bg_err *err)

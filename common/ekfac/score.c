@@ -1,5 +1,6 @@
 #include "bregman/score.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,6 +58,9 @@ static bg_status load_side(const bg_store *f, const char *name, const bg_module 
         st = BG_NEW(one, n * *r, "compressed queries", err);
     for (size_t q = 0; q < n_queries && st == BG_OK; q++) {
         st = bg_store_read_rows(f, path, BG_F32, q, 1, one, err);
+        for (size_t i = 0; i < n * *r && st == BG_OK; i++)
+            if (!isfinite(one[i]))
+                st = BG_FAIL(err, BG_ENUMERIC, "%s: %s of query %zu holds a NaN or infinity", bg_store_path(f), path, q);
         for (size_t i = 0; i < n && st == BG_OK; i++)
             memcpy(*out + (i * n_queries + q) * *r, one + i * *r, *r * sizeof *one);
     }

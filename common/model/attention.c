@@ -3,7 +3,7 @@
  * one key/value head of one sequence, so that no two tasks write the same gradient. */
 #include <math.h>
 #include <omp.h>
-#include <string.h>
+#include <stdbool.h>
 
 #include "bregman/gemm.h"
 #include "bregman/kernels.h"
@@ -57,23 +57,27 @@ static void score_gradient(size_t n, size_t keys, float scale, const float *prob
             ds[i * keys + j] = scale * prob[i * keys + j] * (ds[i * keys + j] - dot[i]);
 }
 
+/* Rows from the last block to the first: the last sees all keys, so it sets dk and dv (if no other head of the group has)
+ * and the others add to them. */
 static void head_backward(const bg_pass *p, head_place at, size_t rows, const float *qkv, const float *att,
-                          const float *datt, float *dqkv, float *s, float *dot)
+                          const float *datt, float *dqkv, bool add, float *s, float *dot)
 {
     const bg_model_config *c = &p->model->config;
     size_t hd = c->d_head, w = p->w_qkv, ldo = c->n_heads * hd;
     float scale = 1.0f / sqrtf((float)hd);
-    for (size_t i0 = 0; i0 < rows; i0 += BG_ATTENTION_ROWS) {
-        size_t n = rows - i0 < BG_ATTENTION_ROWS ? rows - i0 : BG_ATTENTION_ROWS, keys = i0 + n;
+    size_t n_blocks = (rows + BG_ATTENTION_ROWS - 1) / BG_ATTENTION_ROWS;
+    for (size_t block = n_blocks; block-- > 0; add = true) {
+        size_t i0 = block * BG_ATTENTION_ROWS, keys = i0 + BG_ATTENTION_ROWS < rows ? i0 + BG_ATTENTION_ROWS : rows;
+        size_t n = keys - i0;
         const float *d_o = datt + i0 * ldo + at.out;
-        float *ds = s + (size_t)BG_ATTENTION_ROWS * p->max_rows;
+        float *ds = s + (size_t)BG_ATTENTION_ROWS * p->max_rows, keep = add ? 1.0f : 0.0f;
         probabilities(p, qkv + at.q, qkv + at.k, i0, n, s);
         bg_group_dot(n, 1, hd, d_o, ldo, att + i0 * p->ld_att + at.out, p->ld_att, dot, 1);
         bg_gemm(BG_N, BG_T, n, keys, hd, 1.0f, d_o, ldo, qkv + at.v, w, 0.0f, ds, keys);
-        bg_gemm(BG_T, BG_N, keys, hd, n, 1.0f, s, keys, d_o, ldo, 1.0f, dqkv + at.v, w);
+        bg_gemm(BG_T, BG_N, keys, hd, n, 1.0f, s, keys, d_o, ldo, keep, dqkv + at.v, w);
         score_gradient(n, keys, scale, s, dot, ds);
         bg_gemm(BG_N, BG_N, n, hd, keys, 1.0f, ds, keys, qkv + at.k, w, 0.0f, dqkv + i0 * w + at.q, w);
-        bg_gemm(BG_T, BG_N, keys, hd, n, 1.0f, ds, keys, qkv + i0 * w + at.q, w, 1.0f, dqkv + at.k, w);
+        bg_gemm(BG_T, BG_N, keys, hd, n, 1.0f, ds, keys, qkv + i0 * w + at.q, w, keep, dqkv + at.k, w);
     }
 }
 
@@ -97,7 +101,6 @@ void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, cons
 {
     const bg_model_config *c = &p->model->config;
     size_t tasks = b->n_sequences * c->n_kv_heads, group = c->n_heads / c->n_kv_heads, ldo = c->n_heads * c->d_head;
-    memset(dqkv, 0, b->n_rows * p->w_qkv * sizeof *dqkv);
     bg_gemm_serial_begin();
 #pragma omp parallel for schedule(dynamic) num_threads(p->threads)
     for (size_t t = 0; t < tasks; t++) {
@@ -107,7 +110,7 @@ void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, cons
         float *dot = p->attention_dot + (size_t)thread * BG_ATTENTION_ROWS;
         for (size_t g = 0; g < group; g++)
             head_backward(p, place(c, t % c->n_kv_heads * group + g), rows, qkv + r0 * p->w_qkv,
-                          att + r0 * p->ld_att, datt + r0 * ldo, dqkv + r0 * p->w_qkv, s, dot);
+                          att + r0 * p->ld_att, datt + r0 * ldo, dqkv + r0 * p->w_qkv, g > 0, s, dot);
     }
     bg_gemm_serial_end();
 }

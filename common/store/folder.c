@@ -27,15 +27,18 @@ bg_status bg_make_folder(const char *path, bg_err *err)
     bg_status st = bg_path(part, err, "%s", path);
     if (st != BG_OK)
         return st;
+    int parent_error = 0;    /* of the first parent that could not be made: why the last then has none */
     for (char *c = part + 1; *c != '\0'; c++)
         if (*c == '/') {
             *c = '\0';
-            (void)mkdir(part, 0777);    /* the last mkdir tells what went wrong */
+            if (mkdir(part, 0777) != 0 && errno != EEXIST && parent_error == 0)
+                parent_error = errno;
             *c = '/';
         }
     struct stat about;
     if (mkdir(part, 0777) != 0 && errno != EEXIST)
-        return BG_FAIL(err, BG_EIO, "cannot make folder \"%s\": %s", path, strerror(errno));
+        return BG_FAIL(err, BG_EIO, "cannot make folder \"%s\": %s", path,
+                       strerror(errno == ENOENT && parent_error != 0 ? parent_error : errno));
     if (stat(part, &about) != 0)
         return BG_FAIL(err, BG_EIO, "cannot use folder \"%s\": %s", path, strerror(errno));
     if (!S_ISDIR(about.st_mode))

@@ -92,8 +92,6 @@ static bg_status hash_inputs(fit *f, bg_err *err)
         st = bg_inputs_add_tokens(&f->in, f->tokens, &c->tokens, err);
     if (st == BG_OK && c->labels != NULL)
         st = bg_inputs_add_file(&f->in, c->labels, err);
-    if (st == BG_OK)
-        st = bg_make_folder(f->work, err);
     return st;
 }
 
@@ -118,7 +116,8 @@ static bg_status open_pass(fit *f, bg_err *err)
            "weights are mapped", (double)bg_pass_bytes(f->model, rows, LOGITS_BYTES) * mb,
            (double)bg_covariance_bytes(f->model, k) * mb,
            (double)bg_eigenvalues_bytes(f->model, k, !f->c->no_diagonal, rows) * mb);
-    return bg_pass_new(&f->pass, f->model, rows, LOGITS_BYTES, err);
+    bg_status st = bg_make_folder(f->work, err);
+    return st == BG_OK ? bg_pass_new(&f->pass, f->model, rows, LOGITS_BYTES, err) : st;
 }
 
 /* ---- units ---- */

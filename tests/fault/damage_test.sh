@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 
 damage() { "$python" "$here/make_inputs.py" "$@" || exit 1; }
-# pristine FILE, then change $file
+# pristine FILE: a copy to damage, $work/d
 pristine() { rm -rf "$work/d"; cp -r "$1" "$work/d"; }
 
 works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$in/f"
@@ -34,10 +34,10 @@ damage flip "$work/d/block-001.h5" transformer.h.1.mlp.c_fc/lambda
 compress "$work/d/index.h5" lambda
 pristine "$in/f"
 rm "$work/d/block-001.h5"
-compress "$work/d/index.h5" transformer.h.1.mlp.c_fc
+compress "$work/d/index.h5" block-001.h5
 pristine "$in/f"
 truncate -s 1000 "$work/d/block-000.h5"
-compress "$work/d/index.h5" transformer.h.0.mlp.c_fc
+compress "$work/d/index.h5" block-000.h5
 pristine "$in/f"
 truncate -s 1000 "$work/d/index.h5"
 compress "$work/d/index.h5" ""
@@ -47,6 +47,9 @@ compress "$work/d/index.h5" gradient_eigenvectors
 pristine "$in/f"
 damage nan "$work/d/block-000.h5" transformer.h.0.mlp.c_proj/lambda
 compress "$work/d/index.h5" transformer.h.0.mlp.c_proj
+pristine "$in/f"
+damage nan "$work/d/block-001.h5" transformer.h.1.mlp.c_fc/activation_eigenvectors
+compress "$work/d/index.h5" transformer.h.1.mlp.c_fc/activation_eigenvectors
 pristine "$in/f"
 damage attribute "$work/d/index.h5" format_version x
 compress "$work/d/index.h5" format_version
@@ -76,7 +79,7 @@ damage nan "$work/d/shard-00000-of-00001.h5" score
 merge nan
 pristine "$in/s"
 damage attribute "$work/d/shard-00000-of-00001.h5" format bregman/other
-merge bregman/other
+merge "by its folder's MANIFEST"
 pristine "$in/r.h5"
 damage flip "$work/d" top/sequence
 refused "$work/d" "top/sequence" score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$out" --explain "$work/d"

@@ -1,6 +1,6 @@
-# lib.sh - sourced by the tests of bad input: inputs in $in, an output path $out, and `refused`.
+# lib.sh - sourced by the tests of stages: inputs in $in, an output path $out, `works` and `refused`.
 set -u
-here=$(cd "$(dirname "$0")" && pwd)
+here=$SRC/tests/fault
 python=$BREGMAN_VENV/bin/python
 "$python" -c 'import h5py, numpy, xxhash' 2>/dev/null || { echo "no Python with h5py in $BREGMAN_VENV"; exit 77; }
 work=$(mktemp -d) || exit 1

@@ -6,7 +6,10 @@
     make_inputs.py nan FILE DATASET       make a value of it a NaN, checksum and size kept right
     make_inputs.py remove FILE OBJECT
     make_inputs.py attribute FILE NAME VALUE    set a text attribute of the root
+    make_inputs.py check FOLDER           every HDF5 file under it can be read to its end
+    make_inputs.py same FILE FILE         all numbers of the two are equal
 """
+import glob
 import json
 import os
 import shutil
@@ -195,13 +198,34 @@ def set_attribute(path, name, value):
         f.attrs[name] = value
 
 
+def check(folder):
+    def read(name, item):
+        if isinstance(item, h5py.Dataset):
+            item[...]
+    for path in glob.glob(f"{folder}/**/*.h5", recursive=True):
+        if os.path.isfile(path):
+            with h5py.File(path) as f:
+                f.visititems(read)
+
+
+def same(path_a, path_b):
+    with h5py.File(path_a) as a, h5py.File(path_b) as b:
+        def compare(name, item):
+            if isinstance(item, h5py.Dataset) and item.dtype.kind != "O" and item[...].tobytes() != b[name][...].tobytes():
+                sys.exit(f"{name} differs")
+        a.visititems(compare)
+        for name in a:    # visititems does not follow links to other files
+            compare(name, a[name]) if isinstance(a[name], h5py.Dataset) else a[name].visititems(
+                lambda inner, item, name=name: compare(f"{name}/{inner}", item))
+
+
 def make_all(folder):
     make_models(folder)
     make_sequences(folder)
     make_others(folder)
 
 
-COMMANDS = {"flip": flip, "nan": set_nan, "remove": remove, "attribute": set_attribute}
+COMMANDS = {"flip": flip, "nan": set_nan, "remove": remove, "attribute": set_attribute, "check": check, "same": same}
 if sys.argv[1] in COMMANDS:
     COMMANDS[sys.argv[1]](*sys.argv[2:])
 else:

@@ -3,6 +3,7 @@
  * E[Σ δδᵀ] = Σ_t Σ_y p_t(y) δ_t^y δ_t^yᵀ: covariances from sampled labels must come to it, at the rate 1/√draws. */
 #include <math.h>
 
+#include "bregman/rng.h"
 #include "golden.h"
 
 enum { VOCAB = 8, SEEDS = 600, MODULES = 3 };
@@ -112,6 +113,42 @@ static uint32_t drawn_label(const tiny *t, size_t row, double loss)
     return best;
 }
 
+/* The label that uniform u draws; VOCAB if u is too close to a boundary for float32 probabilities to tell. */
+static uint32_t label_of(const tiny *t, size_t row, double u)
+{
+    double sum = 0;
+    for (uint32_t y = 0; y < VOCAB; y++) {
+        sum += t->p[row * VOCAB + y];
+        if (fabs(u - sum) < 1e-5)
+            return VOCAB;
+        if (u < sum)
+            return y;
+    }
+    return VOCAB;
+}
+
+/* Each label comes from its own random number, keyed by seed, the sequence's global index and the position. */
+static void labels_are_keyed(void **state)
+{
+    tiny *t = *state;
+    bg_err err;
+    bg_batch *b = golden_batch(&t->g, 3, 2);               /* global index and place in the batch differ */
+    size_t n_told = 0, rows = b->row_start[1], shift = t->batch->row_start[3];
+    assert_int_equal(b->sequence[0], 3);
+    for (uint64_t seed = 40; seed < 60; seed++) {
+        assert_ok(bg_pass_run(t->pass, b, (bg_labels){ true, seed }, NULL, t->loss, &err), err);
+        for (size_t i = 0; i < rows; i++) {
+            uint32_t want = label_of(t, shift + i, bg_uniform(seed, 3, (uint32_t)i));
+            if (want == VOCAB)
+                continue;
+            assert_int_equal(drawn_label(t, shift + i, (double)t->loss[i]), want);
+            n_told++;
+        }
+    }
+    assert_true(n_told > 15 * rows);
+    bg_batch_free(b);
+}
+
 /* The pairs of a sampled run are those of the labels drawn; frequencies follow p within a chi-squared bound. */
 static void draws_follow_the_model(void **state)
 {
@@ -197,6 +234,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(probabilities_sum_to_one),
+        cmocka_unit_test(labels_are_keyed),
         cmocka_unit_test(draws_follow_the_model),
         cmocka_unit_test(covariances_converge),
     };

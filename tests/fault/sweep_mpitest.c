@@ -1,0 +1,181 @@
+/* A sweep in which one rank alone fails, in every callback and on every rank in turn, and one in which a single
+ * rank is asked to stop: all ranks return the same status at once, with the message of the rank that failed. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bregman/memory.h"
+#include "bregman/stage.h"
+#include "bregman/store.h"
+#include "bregman/sweep.h"
+
+enum { SEQUENCES = 9, LENGTH = 6 };    /* more units than ranks, so that there is something to stop before */
+
+typedef enum { FAIL_NOWHERE, FAIL_IS_DONE, FAIL_BEGIN, FAIL_TAP, FAIL_END, STOP } fault;
+
+/* What the callbacks of one rank do and did. */
+typedef struct {
+    fault fault;
+    uint64_t units_ended;
+} drill;
+
+static int fails;
+#define CHECK(c) \
+    do { if (!(c)) { fails++; fprintf(stderr, "%s:%d: CHECK(%s)\n", __FILE__, __LINE__, #c); } } while (0)
+
+static bg_status maybe(const drill *d, fault here, bg_err *err)
+{
+    int rank;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    return d->fault == here ? BG_FAIL(err, BG_EIO, "disk of rank %d", rank) : BG_OK;
+}
+
+static bg_status is_done(void *self, uint64_t unit, bool *done, bg_err *err)
+{
+    (void)unit;
+    *done = false;
+    return maybe(self, FAIL_IS_DONE, err);
+}
+
+static bg_status begin_unit(void *self, const bg_unit *unit, bg_err *err)
+{
+    const drill *d = self;
+    (void)unit;
+    if (d->fault == STOP)
+        raise(SIGTERM);
+    return maybe(d, FAIL_BEGIN, err);
+}
+
+static bg_status pair(void *self, const bg_pair *p, bg_err *err)
+{
+    (void)p;
+    return maybe(self, FAIL_TAP, err);
+}
+
+static bg_status end_unit(void *self, const bg_unit *unit, bg_err *err)
+{
+    drill *d = self;
+    (void)unit;
+    bg_status st = maybe(d, FAIL_END, err);
+    d->units_ended += st == BG_OK;
+    return st;
+}
+
+/* The corpus of all drills, made by rank 0. */
+static bg_status write_tokens(const char *path, bg_err *err)
+{
+    const bg_provenance run = { .stage = "test", .options = "{}", .fingerprint = "f" };
+    uint32_t token[SEQUENCES * LENGTH], count[SEQUENCES];
+    uint64_t n_tokens = SEQUENCES * LENGTH, n = SEQUENCES;
+    bg_store *s = NULL;
+    for (uint32_t i = 0; i < SEQUENCES * LENGTH; i++)
+        token[i] = i % 7;
+    for (size_t i = 0; i < SEQUENCES; i++)
+        count[i] = LENGTH;
+    bg_status st = bg_store_create(&s, path, "bregman/tokens", &run, err);
+    if (st == BG_OK)
+        st = bg_store_write(s, "token", &n_tokens, token, err);
+    if (st == BG_OK)
+        st = bg_store_write(s, "count", &n, count, err);
+    if (st == BG_OK)
+        return bg_store_publish(s, NULL, err);
+    bg_store_discard(s);
+    return st;
+}
+
+typedef struct { bg_model *model; bg_tokens *tokens; bg_pass *pass; } inputs;
+
+static bg_status open_inputs(inputs *in, const char *tokens, bg_err *err)
+{
+    char model[BG_PATH_BYTES];
+    bg_status st = bg_path(model, err, "%s/tests/goldens/gpt2", getenv("SRC") != NULL ? getenv("SRC") : ".");
+    if (st == BG_OK)
+        st = bg_model_open(&in->model, model, "mlp", err);
+    if (st == BG_OK)
+        st = bg_tokens_open(&in->tokens, &tokens, 1, err);
+    return st == BG_OK ? bg_pass_new(&in->pass, in->model, 2 * LENGTH, 1 << 20, err) : st;
+}
+
+/* Run the sweep with a fault on one rank (none: -1). */
+static bg_status run_drill(const inputs *in, const bg_context *ctx, int bad, fault what, drill *d, bg_err *err)
+{
+    *d = (drill){ .fault = ctx->grid.world_rank == bad ? what : FAIL_NOWHERE };
+    const bg_sweep s = {
+        .what = "drill", .tokens = in->tokens, .n_sequences = SEQUENCES, .unit_sequences = 1, .tap = { pair, d },
+        .self = d, .is_done = is_done, .begin_unit = begin_unit, .end_unit = end_unit,
+    };
+    return bg_sweep_run(&s, in->pass, in->model, ctx->grid.data, err);
+}
+
+static void each_rank_fails(const inputs *in, const bg_context *ctx, fault what)
+{
+    for (int bad = 0; bad < ctx->grid.world_size; bad++) {
+        bg_err err = { .file = "" };
+        drill d;
+        char want[32];
+        bg_status st = run_drill(in, ctx, bad, what, &d, &err);
+        if (what == FAIL_IS_DONE && bad != 0) {    /* only rank 0 looks for units done before */
+            CHECK(st == BG_OK);
+            continue;
+        }
+        snprintf(want, sizeof want, "disk of rank %d", bad);
+        CHECK(st == BG_EIO && err.code == BG_EIO && err.rank == bad && strcmp(err.msg, want) == 0);
+        CHECK(d.units_ended <= 1);    /* none begins after the round of the failure */
+    }
+}
+
+static void one_rank_stops(const inputs *in, const bg_context *ctx)
+{
+    bg_err err = { .file = "" };
+    drill d;
+    CHECK(run_drill(in, ctx, ctx->grid.world_size - 1, STOP, &d, &err) == BG_ESTOPPED);
+    CHECK(d.units_ended == 1);
+}
+
+static bg_status run(const void *config, const bg_context *ctx, bg_err *err)
+{
+    char path[64] = "/tmp/bg-sweep-XXXXXX/tokens.h5";
+    inputs in = { 0 };
+    drill d;
+    (void)config;
+    bg_status st = BG_OK;
+    if (ctx->grid.world_rank == 0) {
+        path[20] = '\0';
+        if (mkdtemp(path) == NULL)
+            st = BG_FAIL(err, BG_EIO, "no temporary folder");
+        path[20] = '/';
+        if (st == BG_OK)
+            st = write_tokens(path, err);
+    }
+    if ((st = bg_agree(ctx->grid.world, st, err)) != BG_OK)
+        return st;
+    bg_broadcast(ctx->grid.world, path, sizeof path, 0);
+    if ((st = bg_agree(ctx->grid.world, open_inputs(&in, path, err), err)) == BG_OK) {
+        CHECK(run_drill(&in, ctx, -1, FAIL_NOWHERE, &d, err) == BG_OK);
+        for (fault what = FAIL_IS_DONE; what <= FAIL_END; what++)
+            each_rank_fails(&in, ctx, what);
+        one_rank_stops(&in, ctx);    /* last: a stop stays asked for */
+    }
+    bg_pass_free(in.pass);
+    bg_tokens_close(in.tokens);
+    bg_model_close(in.model);
+    MPI_Barrier(ctx->grid.world);
+    if (ctx->grid.world_rank == 0) {
+        bg_err ignored;
+        path[20] = '\0';
+        if (bg_remove_folder(path, &ignored) != BG_OK)
+            fails++;
+    }
+    if (st == BG_OK && fails != 0)
+        st = BG_FAIL(err, BG_EIO, "%d checks failed", fails);
+    return bg_agree(ctx->grid.world, st, err);
+}
+
+int main(int argc, char **argv)
+{
+    static const bg_opt none[] = { { 0 } };
+    const bg_stage stage = { .name = "sweep_mpitest", .purpose = "Fault drills.", .opts = none, .run = run };
+    return bg_stage_main(&stage, argc, argv);
+}

@@ -1,0 +1,66 @@
+#!/bin/sh
+# make install: the programs run, and a program of a user's builds against it with pkg-config.  Builds
+# outside of the source tree, both ways.
+set -u
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+failed=0
+fail() { echo "not ok: $*"; failed=1; }
+unset MAKEFLAGS MAKELEVEL MFLAGS
+prefix="$work/usr"
+
+# what is built already serves: only install runs
+make -s -f "$SRC/Makefile" -C "$work" install B="$BUILD" PREFIX="$prefix" > "$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+for program in fit-factors compress-queries score-shards merge-scores inspect; do
+    "$prefix/bin/bregman-$program" --version > "$work/log" 2>&1 || fail "bregman-$program: $(cat "$work/log")"
+done
+for script in tokenize-corpus tokenize-queries gguf-to-hf report; do
+    BREGMAN_VENV=$BREGMAN_VENV "$prefix/bin/bregman-$script" --help > "$work/log" 2>&1 || fail "bregman-$script: $(cat "$work/log")"
+done
+
+cat > "$work/user.c" <<'C'
+#include <stdio.h>
+
+#include <bregman/config.h>
+#include <bregman/stage.h>
+#include <bregman/tokens.h>
+
+typedef struct { const char *tokens; } config;
+
+static bg_status count(const void *c, const bg_context *ctx, bg_err *err)
+{
+    bg_tokens *t;
+    bg_status st = bg_tokens_open(&t, &((const config *)c)->tokens, 1, err);
+    if (st == BG_OK && ctx->grid.world_rank == 0)
+        printf("%llu sequences\n", (unsigned long long)bg_tokens_sequences(t));
+    if (st == BG_OK)
+        bg_tokens_close(t);
+    return bg_agree(ctx->grid.world, st, err);
+}
+
+int main(int argc, char **argv)
+{
+    static const bg_opt opts[] = { { .name = "--tokens", .type = BG_OPT_STR, .help = "token file" }, { 0 } };
+    const bg_stage stage = { .name = "user", .purpose = "Count.", .opts = opts, .config_size = sizeof(config), .run = count };
+    return bg_stage_main(&stage, argc, argv);
+}
+C
+flags=$(PKG_CONFIG_PATH="$prefix/lib/pkgconfig" pkg-config --cflags --libs bregman) || fail "pkg-config"
+mpicc=$(sed -n 's/^compiler *\([^:]*\):.*/\1/p' "$BUILD/found.txt")
+sanitize=$(sed -n 's/^flags .*\(-fsanitize=[a-z]*\).*/\1/p' "$BUILD/found.txt")
+# shellcheck disable=SC2086
+${mpicc:-mpicc} -std=c11 -Wall -Werror $sanitize -o "$work/user" "$work/user.c" $flags || fail "a user's program does not build with: $flags"
+"$work/user" --tokens "$work/absent.h5" 2> "$work/err" && fail "a user's program: exit code 0"
+grep -q "^user: error: cannot read \"$work/absent.h5\"" "$work/err" || fail "a user's program says: $(cat "$work/err")"
+
+# ---- out of the source tree: only what would be done is looked at, a whole build takes minutes
+mkdir "$work/elsewhere"
+for way in "-C $SRC B=$work/elsewhere" "-C $work/elsewhere -f $SRC/Makefile"; do
+    # shellcheck disable=SC2086
+    make -n $way > "$work/log" 2>&1 || fail "make $way: $(tail -n 3 "$work/log")"
+    grep -q -- "-o .*obj/common/base/status.o" "$work/log" || fail "make $way builds nothing"
+done
+# shellcheck disable=SC2086
+make -s -C "$work/elsewhere" -f "$SRC/Makefile" build/obj/common/base/status.o > "$work/log" 2>&1 || fail "make elsewhere: $(cat "$work/log")"
+[ -f "$work/elsewhere/build/obj/common/base/status.o" ] || fail "make elsewhere wrote elsewhere else"
+exit $failed
