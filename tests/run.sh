@@ -1,6 +1,6 @@
 #!/bin/sh
 # run.sh BUILD [PATTERN]: run the tests built in BUILD, and the scripts among the tests; with a
-# PATTERN (of the shell's case) only those whose path under tests/ matches it.
+# PATTERN (of the shell's case) only those whose path under tests/ (scripts/ for those in Python) matches it.
 # A test that exits with 77 is skipped.  Exits 1 if any failed, or if none ran.
 build=${1:?usage: tests/run.sh BUILD [PATTERN]}
 pattern=${2:-*}
@@ -33,6 +33,7 @@ run() {
 wanted() {
     [ -f "$1" ] || return 1
     name=${1#"$2"/tests/}
+    name=${name#"$2"/scripts/}
     case ${name%.*} in $pattern) return 0 ;; esac
     return 1
 }
@@ -52,7 +53,7 @@ for test in "$SRC"/tests/*/*_test.sh; do
 done
 python=$BREGMAN_VENV/bin/python
 [ -x "$python" ] || python=python3
-for test in "$SRC"/tests/*/*_test.py; do
+for test in "$SRC"/scripts/checks/*_test.py; do
     wanted "$test" "$SRC" && run "$name" 600 "$python" "$test"
 done
 

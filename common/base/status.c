@@ -15,6 +15,10 @@ bg_status bg_fail_at(bg_err *err, bg_status code, const char *file, int line,
     va_start(ap, fmt);
     vsnprintf(msg, sizeof msg, fmt, ap);
     va_end(ap);
+    /* one line, whatever a damaged file or an odd file name brought into it */
+    for (char *c = msg; *c != '\0'; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = ' ';
     snprintf(err->msg, sizeof err->msg, "%s", msg);
     err->code = code;
     err->rank = -1;

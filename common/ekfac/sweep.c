@@ -1,6 +1,7 @@
 #include "bregman/sweep.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "bregman/log.h"
 #include "bregman/memory.h"
@@ -16,6 +17,8 @@ typedef struct {
     uint32_t *token;               /* one sequence */
     float *loss;                   /* [max_rows] */
     uint64_t n_rows;               /* done so far */
+    bg_progress progress;
+    uint64_t round_first, round_sequences;      /* sequences before this round, and in it */
 } worker;
 
 uint64_t bg_sweep_units(const bg_sweep *s)
@@ -37,7 +40,8 @@ static bg_status give_labels(const bg_sweep *s, uint64_t z, uint32_t *target, si
         return BG_FAIL(err, BG_ESHAPE, "--labels: [%zu, %zu] labels, but sequence %llu needs %zu in row %llu",
                        s->given_rows, s->given_width, (unsigned long long)z, rows, (unsigned long long)z);
     for (size_t i = 0; i < rows; i++) {
-        int64_t y = s->given_label[z * s->given_width + i];
+        int64_t y;
+        memcpy(&y, s->given_label + z * s->given_width + i, sizeof y);    /* a mapped file need not align it */
         if (y < 0 || (uint64_t)y >= vocab)
             return BG_FAIL(err, BG_EFORMAT, "--labels: label %lld of sequence %llu at position %zu is not below the vocabulary size %zu",
                            (long long)y, (unsigned long long)z, i, vocab);
@@ -56,6 +60,10 @@ static bg_status run_batch(worker *w, bg_unit *unit, uint64_t first, bg_err *err
         unit->loss += (double)w->loss[i];
     unit->n_rows += w->batch->n_rows;
     w->n_rows += w->batch->n_rows;
+    /* the other ranks are taken to be as far in their units as this one is */
+    uint64_t part = w->round_sequences * (first + w->batch->n_sequences) / unit->n_sequences;
+    if (st == BG_OK)
+        bg_progress_update(&w->progress, w->round_first + part);
     return st;
 }
 
@@ -130,28 +138,36 @@ static uint64_t unit_size(const bg_sweep *s, uint64_t u)
     return s->n_sequences - first < s->unit_sequences ? s->n_sequences - first : s->unit_sequences;
 }
 
+/* Deal the next pending units, one a rank; *mine is this rank's, or n if there is none for it. */
+static void deal_round(worker *w, const uint8_t *done, int rank, int size, uint64_t *next, uint64_t *mine)
+{
+    uint64_t n = bg_sweep_units(w->s);
+    *mine = n;
+    w->round_first += w->round_sequences;
+    w->round_sequences = 0;
+    for (int dealt = 0; *next < n && dealt < size; (*next)++) {
+        if (done[*next])
+            continue;
+        if (dealt++ == rank)
+            *mine = *next;
+        w->round_sequences += unit_size(w->s, *next);
+    }
+}
+
 /* Rounds of one pending unit a rank; ranks agree after each. */
-static bg_status run_rounds(worker *w, MPI_Comm comm, const uint8_t *done, uint64_t n_done, bg_err *err)
+static bg_status run_rounds(worker *w, MPI_Comm comm, const uint8_t *done, bg_err *err)
 {
     const bg_sweep *s = w->s;
     int rank, size;
-    uint64_t n = bg_sweep_units(s), finished = n_done * s->unit_sequences, next = 0;
-    bg_progress progress;
+    uint64_t n = bg_sweep_units(s), next = 0, mine;
     MPI_Comm_rank(comm, &rank);
     MPI_Comm_size(comm, &size);
-    finished = finished < s->n_sequences ? finished : s->n_sequences;
-    bg_progress_start(&progress, s->what, "sequences", finished, s->n_sequences);
+    for (uint64_t u = 0; u < n; u++)
+        w->round_first += done[u] ? unit_size(s, u) : 0;
+    bg_progress_start(&w->progress, s->what, "sequences", w->round_first, s->n_sequences);
     bg_status st = BG_OK;
     while (next < n && st == BG_OK) {
-        uint64_t mine = n;
-        int dealt = 0;
-        for (; next < n && dealt < size; next++) {
-            if (done[next])
-                continue;
-            if (dealt++ == rank)
-                mine = next;
-            finished += unit_size(s, next);
-        }
+        deal_round(w, done, rank, size, &next, &mine);
         if (mine < n) {
             bg_unit unit = { .unit = mine, .first = mine * s->unit_sequences, .n_sequences = unit_size(s, mine) };
             st = run_unit(w, &unit, err);
@@ -159,11 +175,11 @@ static bg_status run_rounds(worker *w, MPI_Comm comm, const uint8_t *done, uint6
         if (st == BG_OK && next < n && bg_stop_requested())
             st = BG_FAIL(err, BG_ESTOPPED, "%s: stopped on request; finished units are kept", s->what);
         st = bg_agree(comm, st, err);
-        if (st == BG_OK)
-            bg_progress_update(&progress, finished < s->n_sequences ? finished : s->n_sequences);
     }
-    if (st == BG_OK)
-        bg_progress_finish(&progress);
+    if (st == BG_OK) {
+        bg_progress_update(&w->progress, s->n_sequences);
+        bg_progress_finish(&w->progress);
+    }
     return st;
 }
 
@@ -183,7 +199,7 @@ bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, 
     if (n_done > 0)
         bg_log("%s: %llu of %llu units were finished before; going on", s->what, (unsigned long long)n_done,
                (unsigned long long)bg_sweep_units(s));
-    st = run_rounds(&w, comm, done, n_done, err);
+    st = run_rounds(&w, comm, done, err);
     bg_timing_end(w.n_rows);
 out:
     bg_batch_free(w.batch);

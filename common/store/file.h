@@ -54,6 +54,9 @@ bg_status bg_dataset_close_status(const bg_store *s, bg_err *err) BG_MUST_CHECK;
 /* Give every axis of the datasets made its dimension scale. */
 bg_status bg_axes_attach(bg_store *s, bg_err *err) BG_MUST_CHECK;
 
+/* BG_EFORMAT if heaps of strings in the file are damaged so that HDF5 would hang or crash. */
+bg_status bg_heaps_check(const char *path, bg_err *err) BG_MUST_CHECK;
+
 /* "2024-05-01T12:00:00Z" */
 void bg_utc_text(double seconds_since_epoch, char out[32]);
 

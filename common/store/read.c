@@ -52,6 +52,8 @@ bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err)
     if (s->file < 0)
         st = bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\"", path);
     H5Pclose(access);
+    if (st == BG_OK && (st = bg_heaps_check(path, err)) != BG_OK)
+        H5Fclose(s->file);
     if (st != BG_OK) {
         bg_store_free(s);
         return st;

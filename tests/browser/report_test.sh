@@ -13,7 +13,7 @@ keep=${1:-$work}
 failed=0
 fail() { echo "not ok: $*"; failed=1; }
 
-"$here/make_sample.py" "$work" || { echo "not ok: make_sample.py"; exit 1; }
+"$SRC/scripts/checks/make_sample.py" "$work" || { echo "not ok: make_sample.py"; exit 1; }
 common="--ranking $work/ranking.h5 --queries $work/queries.h5 --tokens $work/a.h5 $work/b.h5"
 
 # expect CODE WORDS ARGUMENTS...: the report ends with this code and one line that has these words

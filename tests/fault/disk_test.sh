@@ -64,7 +64,7 @@ full() {
             failures=$((failures + 1))
             one_error 1 $code "$stage" "$disk" "No space left on device" "$stage in $room KiB ($ranks ranks)"
             no_remains "$disk" "$stage in $room KiB ($ranks ranks)"
-            "$python" "$here/make_inputs.py" check "$disk" || fail "$stage in $room KiB ($ranks ranks): a partial file"
+            "$python" "$SRC/scripts/checks/make_inputs.py" check "$disk" || fail "$stage in $room KiB ($ranks ranks): a partial file"
         done
         [ $code -eq 0 ] || fail "$stage: fails with room enough: $(cat "$work/err")"
         [ $failures -gt 0 ] || fail "$stage: never met a full disk"

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/model.h"
 #include "bregman/score.h"
@@ -175,7 +176,7 @@ static bool write_damaged(const char *path, const image *sound)
         n = below(n);
     for (size_t k = 1 + below(4); n > 0 && k > 0; k--) {
         size_t front = n < 4096 ? n : 4096, at = below(2) == 0 ? below(front) : below(n);
-        copy[at] = below(2) == 0 ? (unsigned char)next_random() : copy[at] ^ (unsigned char)(1u << below(8));
+        copy[at] = (unsigned char)(below(2) == 0 ? next_random() : copy[at] ^ 1u << below(8));
     }
     bool good = save(path, copy, n);
     free(copy);
@@ -220,6 +221,7 @@ int main(void)
     bg_model *model = NULL;
     context c;
     int wrong = 0;
+    bg_log_setup("fuzz", false);
     alarm(SECONDS);    /* a hang is a failure too */
     if (mkdtemp(folder) == NULL)
         return 1;

@@ -9,8 +9,8 @@ fail() { echo "not ok: $*"; failed=1; }
 unset MAKEFLAGS MAKELEVEL MFLAGS
 prefix="$work/usr"
 
-# what is built already serves: only install runs
-make -s -f "$SRC/Makefile" -C "$work" install B="$BUILD" PREFIX="$prefix" > "$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+# what is built already serves, with whatever flags it was: only install runs
+make -s -o all -f "$SRC/Makefile" -C "$work" install B="$BUILD" PREFIX="$prefix" > "$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 for program in fit-factors compress-queries score-shards merge-scores inspect; do
     "$prefix/bin/bregman-$program" --version > "$work/log" 2>&1 || fail "bregman-$program: $(cat "$work/log")"
 done

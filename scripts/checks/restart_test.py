@@ -5,11 +5,9 @@ import glob
 import os
 import signal
 import subprocess
-import sys
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "numeric"))
-from engine_checks import check, engine, finish, same_file, shared_files  # noqa: E402
+from engine_checks import check, engine, finish, same_file, shared_files
 
 CASE, STOPPED = "llama", 75
 TOKENS, QUERIES = shared_files(n=60)

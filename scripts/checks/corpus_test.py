@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """tokenize_corpus: formats, packing, processes, bad lines, refusals, reruns."""
-from checks import SCRIPTS, check, counts, datasets, finish, path, refused, run, tiny_model, write  # noqa: I001
+from text_checks import SCRIPTS, check, counts, datasets, finish, path, refused, run, tiny_model, write  # noqa: I001
 
 import gzip
 import json

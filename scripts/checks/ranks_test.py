@@ -1,10 +1,6 @@
 #!/usr/bin/env python3
 """Every stage on 1, 2, 3 and 4 ranks: the same bytes in every dataset, whatever the share of the work."""
-import os
-import sys
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "numeric"))
-from engine_checks import check, contents, engine, finish, same_file, shared_files  # noqa: E402
+from engine_checks import check, contents, engine, finish, same_file, shared_files
 
 CASE = "llama"
 TOKENS, QUERIES = shared_files()

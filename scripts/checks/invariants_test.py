@@ -138,6 +138,14 @@ def test_batches():
             for name in ("model.layers.0.self_attn.k_proj", "model.layers.1.mlp.down_proj"):
                 for side in ("activation_covariance", "gradient_covariance"):
                     close(f"{side} of sampled labels with {options}", b[name][side][()], a[name][side][()], 1e-6)
+    eigenvalues = []
+    for rows in (31, 1000):        # one module: nothing between two batches tells that its input has changed
+        factors = BASE.fit(TOKENS, f"one-module{rows}", "--modules", "1[.]mlp[.]down_proj", "--no-diagonal",
+                           "--batch-tokens", rows)
+        with h5py.File(f"{factors}/index.h5", "r") as file:
+            eigenvalues.append(file["model.layers.1.mlp.down_proj/lambda"][()])
+    check(eigenvalues[0].max() > 0, "eigenvalues of one module are not all 0")
+    close("eigenvalues of one module in small batches", *eigenvalues, 3e-5)
 
 
 def test_order():
@@ -196,7 +204,8 @@ def test_candidates():
     with h5py.File(BASE.path("chosen.h5"), "w") as file:
         file["sequence"] = np.array(chosen, "i8")
     for kind in ("txt", "h5"):
-        folder = BASE.score(FULL, TOKENS, f"chosen-{kind}", "--candidates", BASE.path(f"chosen.{kind}"))
+        folder = BASE.score(FULL, TOKENS, f"chosen-{kind}", "--candidates", BASE.path(f"chosen.{kind}"),
+                            "--unit-sequences", 4)
         numbers = shard_scores(folder, "sequence")
         check(sorted(numbers) == sorted(chosen), f"candidates of {kind}", numbers)
         close(f"scores of candidates of {kind}", shard_scores(folder), shard_scores(SCORES)[numbers], 1e-6)
