@@ -236,12 +236,24 @@ static bg_status check_fingerprint(const char *path, const char *fingerprint, bg
     return st;
 }
 
+/* A file that no manifest lists may be what a crash left between renaming and listing: it is made again.  Anything
+ * else is somebody's, and not to be replaced. */
+static bg_status check_unlisted(const char *path, const char *fingerprint, bg_err *err)
+{
+    if (access(path, F_OK) != 0 || fingerprint == NULL || check_fingerprint(path, fingerprint, NULL) == BG_OK)
+        return BG_OK;
+    return BG_FAIL(err, BG_ESTALE, "\"%s\" is there, but not as a file of this command line: remove it or choose another output",
+                   path);
+}
+
 bg_status bg_store_is_done(const char *path, const char *fingerprint, bool *done, bg_err *err)
 {
     manifest_entry entry;
     struct stat about;
     *done = false;
     bg_status st = find_entry(path, &entry, err);
+    if (st == BG_OK && !entry.listed)
+        st = check_unlisted(path, fingerprint, err);
     if (st != BG_OK || !entry.listed)
         return st;
     if (stat(path, &about) != 0) {

@@ -126,9 +126,9 @@ bg_status bg_store_get_f64(const bg_store *s, const char *object, const char *na
                            double *value, bool *found, bg_err *err) BG_MUST_CHECK;
 
 /* Does `path` exist as a published file made with this fingerprint?
- * *done false if the file is not there (or not in its folder's MANIFEST).
+ * *done false if the file is not there (or there with this fingerprint, but not in its folder's MANIFEST).
  * Errors: BG_ESTALE, naming the file and what to do, if it is there and was made with other inputs
- * or options; BG_EFORMAT if it is listed and its size differs from the manifest's. */
+ * or options, or by somebody else; BG_EFORMAT if it is listed and its size differs from the manifest's. */
 bg_status bg_store_is_done(const char *path, const char *fingerprint, bool *done,
                            bg_err *err) BG_MUST_CHECK;
 

@@ -579,6 +579,9 @@ static void unlisted_is_not_done(void **state)
     assert_int_equal(truncate(in_folder("torn/MANIFEST"), (off_t)n - 1), 0);
     assert_ok(bg_store_is_done(in_folder("torn/a.h5"), "f1", &done, &err), err);
     assert_false(done);
+    assert_int_equal(bg_store_is_done(in_folder("torn/a.h5"), "f2", &done, &err), BG_ESTALE);
+    assert_int_equal(bg_store_is_done(in_folder("torn/MANIFEST"), "f1", &done, &err), BG_ESTALE);    /* somebody's */
+    assert_says(err, "torn/MANIFEST");
     publish(create("torn/b.h5", "bregman/scores"));
     assert_ok(bg_store_is_done(in_folder("torn/b.h5"), "f1", &done, &err), err);
     assert_true(done);
