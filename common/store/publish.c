@@ -240,7 +240,12 @@ static bg_status check_fingerprint(const char *path, const char *fingerprint, bg
  * else is somebody's, and not to be replaced. */
 static bg_status check_unlisted(const char *path, const char *fingerprint, bg_err *err)
 {
-    if (access(path, F_OK) != 0 || fingerprint == NULL || check_fingerprint(path, fingerprint, NULL) == BG_OK)
+    struct stat about;
+    if (fingerprint == NULL || stat(path, &about) != 0)
+        return BG_OK;
+    if (S_ISDIR(about.st_mode))
+        return BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", path, strerror(EISDIR));
+    if (check_fingerprint(path, fingerprint, NULL) == BG_OK)
         return BG_OK;
     return BG_FAIL(err, BG_ESTALE, "\"%s\" is there, but not as a file of this command line: remove it or choose another output",
                    path);
