@@ -9,23 +9,11 @@
 #include <unistd.h>
 
 #include "bregman/safetensors.h"
+#include "random.h"
 
 enum { ROUNDS = 20000, MAX_BYTES = 2048 };
 
 typedef struct { unsigned char byte[MAX_BYTES]; size_t n; } image;
-
-static uint64_t random_state = 20240229;
-
-/* splitmix64: the same damage in every run */
-static uint64_t next_random(void)
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static size_t below(size_t n) { return (size_t)(next_random() % n); }
 
 static void set_length(image *f, uint64_t length)
 {

@@ -14,33 +14,14 @@
 #include "bregman/score.h"
 #include "bregman/store.h"
 #include "bregman/tokens.h"
+#include "random.h"
 
 enum { ROUNDS = 300, SECONDS = 250, SEQUENCES = 40, LENGTH = 12, VOCABULARY = 64, QUERIES = 3, RANK = 2 };
 
 static char folder[] = "/tmp/bg-fuzz-XXXXXX";
 static const bg_provenance run = { .stage = "test", .options = "{}", .fingerprint = "f" };
-static uint64_t random_state = 20240229;
-
-/* splitmix64: the same damage in every run */
-static uint64_t next_random(void)
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static size_t below(size_t n) { return (size_t)(next_random() % n); }
 
 /* ---- files that are sound ---- */
-
-static bg_status finish(bg_store *s, bg_status st, bg_err *err)
-{
-    if (st == BG_OK)
-        return bg_store_publish(s, NULL, err);
-    bg_store_discard(s);
-    return st;
-}
 
 static bg_status write_sequences(const char *path, bool queries, bg_err *err)
 {
@@ -64,7 +45,7 @@ static bg_status write_sequences(const char *path, bool queries, bg_err *err)
         st = bg_store_write(s, "id", &n, id, err);
     if (st == BG_OK)
         st = bg_store_attr_text(s, "/", "tokenizer_hash", "0123", err);
-    return finish(s, st, err);
+    return bg_store_end(s, st, err);
 }
 
 static bg_status write_side(bg_store *s, const bg_module *mod, const char *name, size_t side, bg_err *err)
@@ -100,7 +81,7 @@ static bg_status write_compressed(const char *path, const bg_model *m, const bg_
         if (st == BG_OK)
             st = write_side(s, m->tracked[i], "right", m->tracked[i]->n_in1, err);
     }
-    return finish(s, st, err);
+    return bg_store_end(s, st, err);
 }
 
 /* ---- reading, as the stages do ---- */
