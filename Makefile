@@ -18,12 +18,16 @@ pkg_libs   = $(if $(1),$(shell $(PKG_CONFIG) --libs $(1)))
 HDF5_PKG    := $(call first_pkg,hdf5-serial hdf5)
 BLAS_PKG    := $(call first_pkg,openblas scipy-openblas flexiblas mkl-dynamic-lp64-gomp blis cblas)
 LAPACKE_PKG := $(call first_pkg,lapacke)
+# optional: without it every eigendecomposition runs on one rank (make SCALAPACK_LIBS= leaves it out)
+SCALAPACK_PKG := $(call first_pkg,$(if $(findstring Open MPI,$(shell $(CC) --showme:version 2>&1)),scalapack-openmpi,scalapack-mpich) scalapack)
 HDF5_CFLAGS    ?= $(call pkg_cflags,$(HDF5_PKG))
 HDF5_LIBS      ?= $(or $(call pkg_libs,$(HDF5_PKG)),-lhdf5) -lhdf5_hl
 BLAS_CFLAGS    ?= $(call pkg_cflags,$(BLAS_PKG))
 BLAS_LIBS      ?= $(or $(call pkg_libs,$(BLAS_PKG)),-lopenblas)
 LAPACKE_CFLAGS ?= $(call pkg_cflags,$(LAPACKE_PKG))
 LAPACKE_LIBS   ?= $(or $(call pkg_libs,$(LAPACKE_PKG)),-llapacke)
+SCALAPACK_LIBS ?= $(call pkg_libs,$(SCALAPACK_PKG))
+SCALAPACK_CFLAGS ?= $(if $(strip $(SCALAPACK_LIBS)),-DBG_SCALAPACK='"$(strip ScaLAPACK $(if $(SCALAPACK_PKG),$(shell $(PKG_CONFIG) --modversion $(SCALAPACK_PKG))))"')
 JANSSON_CFLAGS ?= $(call pkg_cflags,$(call first_pkg,jansson))
 JANSSON_LIBS   ?= $(or $(call pkg_libs,$(call first_pkg,jansson)),-ljansson)
 XXHASH_CFLAGS  ?= $(call pkg_cflags,$(call first_pkg,libxxhash))
@@ -39,7 +43,7 @@ CPPFLAGS += -D_GNU_SOURCE -I$(SRC)/include $(HDF5_CFLAGS) $(BLAS_CFLAGS) $(LAPAC
             $(JANSSON_CFLAGS) $(XXHASH_CFLAGS)
 CFLAGS   += $(WARN) $(OPT) $(ARCH) -fopenmp -MMD -MP $(EXTRA)
 LDFLAGS  += $(OPT) -fopenmp $(EXTRA)
-LIBS     := $(HDF5_LIBS) $(LAPACKE_LIBS) $(BLAS_LIBS) $(JANSSON_LIBS) $(XXHASH_LIBS) -lm
+LIBS     := $(HDF5_LIBS) $(LAPACKE_LIBS) $(BLAS_LIBS) $(SCALAPACK_LIBS) $(JANSSON_LIBS) $(XXHASH_LIBS) -lm
 
 # vectorised arithmetic without errno and traps; no other liberty is taken
 KERNEL_FLAGS := -O3 -fno-math-errno -fno-trapping-math
@@ -76,6 +80,7 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(STAGE_LIB_OBJ) $(B)/lib/libbregman.a
 
 $(B)/obj/tests/%.o: EXTRA_FLAGS = -I$(SRC)/stages -I$(SRC)/tests $(CMOCKA_CFLAGS)
 $(B)/obj/common/model/kernels%.o: EXTRA_FLAGS = $(KERNEL_FLAGS)
+$(B)/obj/common/linalg/eigen_grid.o: EXTRA_FLAGS = $(SCALAPACK_CFLAGS)
 $(B)/obj/common/base/provenance.o: EXTRA_FLAGS = -DBG_GIT_REVISION='"$(GIT_REVISION)"' -DBG_VERSION='"$(VERSION)"'
 $(B)/obj/%.o: $(SRC)/%.c | $(B)/found.txt
 	@mkdir -p $(@D)
@@ -88,6 +93,7 @@ compiler  $(CC): $(shell $(CC) --version 2>/dev/null | head -n 1)
 hdf5      $(or $(HDF5_PKG),by default) $(if $(HDF5_PKG),$(shell $(PKG_CONFIG) --modversion $(HDF5_PKG))): $(HDF5_LIBS)
 blas      $(or $(BLAS_PKG),by default) $(if $(BLAS_PKG),$(shell $(PKG_CONFIG) --modversion $(BLAS_PKG))): $(BLAS_LIBS)
 lapacke   $(or $(LAPACKE_PKG),by default): $(LAPACKE_LIBS)
+scalapack $(if $(strip $(SCALAPACK_LIBS)),$(or $(SCALAPACK_PKG),as given) $(if $(SCALAPACK_PKG),$(shell $(PKG_CONFIG) --modversion $(SCALAPACK_PKG))): $(SCALAPACK_LIBS),none: an eigendecomposition runs on one rank)
 flags     $(OPT) $(ARCH) $(EXTRA)
 endef
 export FOUND

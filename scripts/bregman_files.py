@@ -199,10 +199,14 @@ def publish(temporary, path):
     folder, name = os.path.split(os.path.abspath(path))
     _fsync(temporary)
     line = f"{hash_file(temporary)} {os.path.getsize(temporary)} {name}\n"
+    manifest = os.path.join(folder, "MANIFEST")
     os.replace(temporary, path)
     _fsync(folder)
-    descriptor = os.open(os.path.join(folder, "MANIFEST"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    descriptor = os.open(manifest, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     try:
+        size = os.fstat(descriptor).st_size
+        if size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = "/\n" + line                   # a crash cut the last line short: close it, so that it is no file's
         os.write(descriptor, line.encode())       # one write: lines of parallel writers do not mix
         os.fsync(descriptor)
     finally:

@@ -80,9 +80,10 @@ def relative(found, wanted):
 class Engine:
     """Stages of one build, on one model, writing into one folder."""
 
-    def __init__(self, build, model, folder, ranks=0, threads=1):
+    def __init__(self, build, model, folder, ranks=0, threads=1, common=()):
+        """common: options of the stages that run the model, --pipeline and the like."""
         self.build, self.model, self.folder = os.path.abspath(build), model, folder
-        self.ranks, self.threads = ranks, threads
+        self.ranks, self.threads, self.common = ranks, threads, list(map(str, common))
         self.launcher = os.path.join(os.path.dirname(os.path.realpath(__file__)), "mpi")
         os.makedirs(folder, exist_ok=True)
 
@@ -92,7 +93,8 @@ class Engine:
     def command(self, stage, *arguments):
         """ranks 0: without mpirun"""
         launch = [self.launcher, str(self.ranks)] if self.ranks else []
-        return [*launch, os.path.join(self.build, "bin", stage), *map(str, arguments), "--threads", str(self.threads)]
+        common = self.common if stage != "merge_scores" else []
+        return [*launch, os.path.join(self.build, "bin", stage), *map(str, arguments), "--threads", str(self.threads), *common]
 
     def run(self, stage, *arguments):
         """Run a stage that must succeed; returns what it said."""

@@ -22,7 +22,7 @@ python_only=no
 # libopenblas-openmp-dev, not -pthread-dev: called from inside an OpenMP region it stays serial,
 # where the pthread flavour would start a second set of threads.
 packages="openmpi-bin libopenmpi-dev libhdf5-dev hdf5-tools libopenblas-openmp-dev liblapacke-dev
-libjansson-dev libxxhash-dev libcmocka-dev pkg-config gcc make python3 python3-venv zstd"
+libscalapack-openmpi-dev libjansson-dev libxxhash-dev libcmocka-dev pkg-config gcc make python3 python3-venv zstd"
 
 say() { echo "setup: $*" >&2; }
 die() { say "$*"; exit 1; }

@@ -61,6 +61,29 @@ static bool in_limits(const bg_opt *o, double x)
     return (o->lo == 0.0 && o->hi == 0.0) || (x >= o->lo && x <= o->hi);
 }
 
+/* "2G", "500M", "1.5k", "4096"; powers of 1024. */
+static bool parse_bytes(const char *text, uint64_t *out)
+{
+    static const char unit[] = "kMGT";
+    char number[64];
+    size_t n = strlen(text);
+    double x, scale = 1;
+    const char *at = n > 0 ? strchr(unit, text[n - 1] == 'K' ? 'k' : text[n - 1]) : NULL;
+    if (at != NULL) {
+        n--;
+        for (const char *u = unit; u <= at; u++)
+            scale *= 1024;
+    }
+    if (n == 0 || n >= sizeof number)
+        return false;
+    memcpy(number, text, n);
+    number[n] = '\0';
+    if (!parse_f64(number, &x) || !(x >= 0) || x * scale >= 9e18)
+        return false;
+    *out = (uint64_t)(x * scale);
+    return true;
+}
+
 static bg_status bad_number(const bg_opt *o, const char *text, const char *kind, bg_err *err)
 {
     if (o->lo == 0.0 && o->hi == 0.0)
@@ -95,6 +118,10 @@ static bg_status set_value(const bg_option_table *table, const bg_opt *o, const 
         if (!parse_f64(text, &x) || !in_limits(o, x))
             return bad_number(o, text, "a number", err);
         *FIELD(double, table, o) = x;
+        return BG_OK;
+    case BG_OPT_BYTES:
+        if (!parse_bytes(text, FIELD(uint64_t, table, o)))
+            return BG_FAIL(err, BG_EARG, "%s takes a number of bytes such as 500M or 2.5G, not '%s'", o->name, text);
         return BG_OK;
     case BG_OPT_FLAG:
         *FIELD(bool, table, o) = true;
@@ -310,7 +337,8 @@ static json_t *value_json(const bg_option_table *table, const bg_opt *o)
     case BG_OPT_STR:
         text = *FIELD(const char *, table, o);
         return text != NULL ? json_string(text) : json_null();
-    case BG_OPT_U64:   return json_integer((json_int_t)*FIELD(uint64_t, table, o));
+    case BG_OPT_U64:
+    case BG_OPT_BYTES: return json_integer((json_int_t)*FIELD(uint64_t, table, o));
     case BG_OPT_F64:   return json_real(*FIELD(double, table, o));
     case BG_OPT_FLAG:  return json_boolean(*FIELD(bool, table, o));
     case BG_OPT_RANGE: return range_json(*FIELD(bg_range, table, o));
@@ -352,7 +380,7 @@ bg_status bg_options_json(const bg_option_table *tables, size_t n_tables, bool i
 static void print_option(FILE *to, const bg_opt *o)
 {
     static const char *const value[] = {
-        [BG_OPT_STR] = " TEXT", [BG_OPT_U64] = " N", [BG_OPT_F64] = " X",
+        [BG_OPT_STR] = " TEXT", [BG_OPT_U64] = " N", [BG_OPT_F64] = " X", [BG_OPT_BYTES] = " BYTES",
         [BG_OPT_FLAG] = "", [BG_OPT_RANGE] = " A:B", [BG_OPT_LIST] = " TEXT...",
     };
     char left[96];

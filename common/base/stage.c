@@ -23,6 +23,26 @@ typedef struct {
     bool quiet, help, version;
 } common_options;
 
+typedef struct {
+    uint64_t pipeline, memory_limit;
+    const char *scratch;
+    double checkpoint_minutes;
+} model_options;
+
+static const bg_opt model_opts[] = {
+    { "--pipeline", BG_OPT_U64, offsetof(model_options, pipeline), "1", 1, 100000,
+      "ranks that share a copy of the model, each holding a run of its blocks; the others multiply the data",
+      .no_effect = true },
+    { "--memory-limit", BG_OPT_BYTES, offsetof(model_options, memory_limit), "0", 0, 0,
+      "what a rank may take beside mapped weights (2G, 500M), 0: no limit; micro-batches, passes over the modules and --scratch are chosen to fit",
+      .no_effect = true },
+    { "--scratch", BG_OPT_STR, offsetof(model_options, scratch), "", 0, 0,
+      "node-local folder for sums that do not fit --memory-limit", .no_effect = true },
+    { "--checkpoint-minutes", BG_OPT_F64, offsetof(model_options, checkpoint_minutes), "10", 0, 1e6,
+      "minutes between checkpoints of units in progress; 0: none", .no_effect = true },
+    { 0 },
+};
+
 static const bg_opt common_opts[] = {
     { "--threads", BG_OPT_U64, offsetof(common_options, threads), "0", 0, 4096,
       "threads per rank; 0: OMP_NUM_THREADS, else SLURM_CPUS_PER_TASK, else this rank's share of the cores",
@@ -46,7 +66,37 @@ static void request_stop(int signal_number)
     stop_requested = 1;
 }
 
-bool bg_stop_requested(void) { return stop_requested != 0; }
+/* PATH/stop, or empty before the stage has said where. */
+static char stop_file[4096];
+static double stop_looked_s;
+
+bool bg_stop_requested(void)
+{
+    const double every_s = 1;
+    double now = bg_now_s();
+    if (stop_requested == 0 && stop_file[0] != '\0' && now - stop_looked_s > every_s) {
+        stop_looked_s = now;
+        stop_requested = access(stop_file, F_OK) == 0;
+    }
+    return stop_requested != 0;
+}
+
+bg_status bg_stop_folder(const char *folder, bg_err *err)
+{
+    if ((size_t)snprintf(stop_file, sizeof stop_file, "%s/stop", folder) >= sizeof stop_file)
+        return BG_FAIL(err, BG_EARG, "path too long: %.60s...", folder);
+    if (access(stop_file, F_OK) == 0)
+        return BG_FAIL(err, BG_ESTOPPED, "%s is there: remove it to go on", stop_file);
+    return BG_OK;
+}
+
+bg_status bg_stop_folder_of(const char *file, bg_err *err)
+{
+    char folder[4096];
+    const char *slash = strrchr(file, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash == NULL ? 1 : (int)(slash - file), slash == NULL ? "." : file);
+    return bg_stop_folder(folder[0] == '\0' ? "/" : folder, err);
+}
 
 static void catch_signals(void)
 {
@@ -99,18 +149,6 @@ static int choose_threads(uint64_t asked, MPI_Comm world)
     return n > 0 ? n : share;
 }
 
-/* ---- the grid ---- */
-
-static void grid_init(bg_grid *g)
-{
-    g->world = MPI_COMM_WORLD;
-    MPI_Comm_rank(g->world, &g->world_rank);
-    MPI_Comm_size(g->world, &g->world_size);
-    MPI_Comm_dup(g->world, &g->data);
-    MPI_Comm_rank(g->data, &g->data_rank);
-    MPI_Comm_size(g->data, &g->data_size);
-}
-
 /* ---- what is said ---- */
 
 static bool asks_for(const char *name, int argc, char **argv)
@@ -135,6 +173,8 @@ static void say_start(const bg_context *ctx)
     bg_log("%s%s%s%s, %d rank%s x %d thread%s, %s", bg_version(), git[0] != '\0' ? " (" : "", git,
            git[0] != '\0' ? ")" : "", ctx->grid.world_size, ctx->grid.world_size == 1 ? "" : "s",
            ctx->threads, ctx->threads == 1 ? "" : "s", bg_gemm_library());
+    if (ctx->grid.pipeline_size > 1)
+        bg_log("grid: %d columns of data x pipelines of %d ranks", ctx->grid.data_size, ctx->grid.pipeline_size);
     double efficiency = bg_gemm_efficiency();
     if (efficiency < 0.7)
         bg_log("warning: matrix products reach only %.0f %% of this core's speed: the BLAS may be too old for the CPU",
@@ -208,12 +248,32 @@ static bg_status run_stage(const bg_stage *s, const common_options *common, cons
     return st;
 }
 
+static void say_stopped(const bg_stage *s)
+{
+    if (stop_file[0] != '\0' && access(stop_file, F_OK) == 0)
+        fprintf(stderr, "%s: stopped by the file %s; finished work is kept: remove it and run the same command to go on\n",
+                s->name, stop_file);
+    else
+        bg_log("stopped by a signal; finished work is kept: run the same command to go on");
+}
+
+/* The grid with its pipelines, and the limits.  Collective; the same status on all ranks. */
+static bg_status set_model_options(bg_context *ctx, const model_options *run, bg_err *err)
+{
+    ctx->memory_limit = run->memory_limit > 0 ? run->memory_limit : UINT64_MAX;
+    ctx->scratch = run->scratch;
+    ctx->checkpoint_s = 60 * run->checkpoint_minutes;
+    bg_grid_free(&ctx->grid);
+    return bg_grid_init(&ctx->grid, MPI_COMM_WORLD, (int)run->pipeline, err);
+}
+
 static int report(const bg_stage *s, const bg_grid *g, bg_status st, bg_err *err)
 {
     if (st == BG_OK)
         return EXIT_DONE;
     if (st == BG_ESTOPPED) {
-        bg_log("stopped by a signal; finished work is kept: run the same command to go on");
+        if (g->world_rank == 0)
+            say_stopped(s);
         return EXIT_STOPPED;
     }
     if (g->world_rank == 0)
@@ -226,20 +286,22 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     bg_err err = { .rank = -1, .file = "" };
     bg_context ctx = { .name = s->name };
     common_options common = { 0 };
+    model_options run = { .pipeline = 1 };
     char *options = NULL, *identity = NULL;
     struct timespec now;
     int provided, code = EXIT_DONE;
     bg_status st;
 
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    grid_init(&ctx.grid);
+    if ((st = bg_grid_init(&ctx.grid, MPI_COMM_WORLD, 1, &err)) != BG_OK)
+        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILED);
     catch_signals();
     clock_gettime(CLOCK_REALTIME, &now);
     ctx.started = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 
     void *config = calloc(1, s->config_size > 0 ? s->config_size : 1);
-    const bg_option_table tables[] = { { s->opts, config }, { common_opts, &common } };
-    const size_t n_tables = sizeof tables / sizeof tables[0];
+    const bg_option_table tables[] = { { s->opts, config }, { common_opts, &common }, { model_opts, &run } };
+    const size_t n_tables = s->runs_model ? 3 : 2;
     if (asks_for("--help", argc, argv) || asks_for("--version", argc, argv)) {
         if (ctx.grid.world_rank == 0 && asks_for("--help", argc, argv))
             print_help(s, tables, n_tables);
@@ -253,6 +315,8 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     st = bg_agree(ctx.grid.world, st, &err);
     if (st == BG_OK)
         st = check_same_options(ctx.grid.world, options, &err);
+    if (st == BG_OK && s->runs_model)
+        st = set_model_options(&ctx, &run, &err);
     if (st == BG_OK) {
         ctx.options = options;
         ctx.identity = identity;
@@ -265,7 +329,7 @@ out:
     free(options);
     free(identity);
     free(config);
-    MPI_Comm_free(&ctx.grid.data);
+    bg_grid_free(&ctx.grid);
     MPI_Finalize();
     return code;
 }

@@ -6,17 +6,18 @@
 
 struct bg_covariance {
     const bg_model *model;
-    size_t k, n_floats;
-    float *sum;                        /* all sums back to back */
+    bg_run modules;
+    size_t k;
+    bg_room sum;                       /* all sums back to back */
     float **activation, **gradient;    /* [n_tracked]; activation NULL where another module owns the input */
 };
 
 static bool owns_input(const bg_module *mod) { return mod->input == mod->index; }
 
-size_t bg_covariance_bytes(const bg_model *model, size_t k)
+size_t bg_covariance_bytes(const bg_model *model, bg_run modules, size_t k)
 {
     size_t n = 0;
-    for (size_t i = 0; i < model->n_tracked; i++) {
+    for (size_t i = modules.first; i < modules.end; i++) {
         const bg_module *mod = model->tracked[i];
         n += bg_symmetric_floats((bg_symmetric){ mod->n_out, k });
         if (owns_input(mod))
@@ -25,7 +26,8 @@ size_t bg_covariance_bytes(const bg_model *model, size_t k)
     return n * sizeof(float);
 }
 
-bg_status bg_covariance_new(bg_covariance **out, const bg_model *model, size_t k, bg_err *err)
+bg_status bg_covariance_new(bg_covariance **out, const bg_model *model, bg_run modules, size_t k, const char *scratch,
+                            bg_err *err)
 {
     bg_covariance *c = NULL;
     *out = NULL;
@@ -33,19 +35,19 @@ bg_status bg_covariance_new(bg_covariance **out, const bg_model *model, size_t k
     if (st != BG_OK)
         return st;
     c->model = model;
+    c->modules = modules;
     c->k = k;
-    c->n_floats = bg_covariance_bytes(model, k) / sizeof(float);
     st = BG_NEW(c->activation, model->n_tracked, "covariance", err);
     if (st == BG_OK)
         st = BG_NEW(c->gradient, model->n_tracked, "covariance", err);
     if (st == BG_OK)
-        st = BG_NEW(c->sum, c->n_floats, "covariance sums", err);
+        st = bg_room_new(&c->sum, bg_covariance_bytes(model, modules, k), scratch, "covariance sums", err);
     if (st != BG_OK) {
         bg_covariance_free(c);
         return st;
     }
-    float *at = c->sum;
-    for (size_t i = 0; i < model->n_tracked; i++) {
+    float *at = c->sum.x;
+    for (size_t i = modules.first; i < modules.end; i++) {
         const bg_module *mod = model->tracked[i];
         c->gradient[i] = at;
         at += bg_symmetric_floats((bg_symmetric){ mod->n_out, k });
@@ -64,13 +66,20 @@ void bg_covariance_free(bg_covariance *c)
         return;
     bg_free(c->activation);
     bg_free(c->gradient);
-    bg_free(c->sum);
+    bg_room_free(&c->sum);
     bg_free(c);
 }
 
 void bg_covariance_clear(bg_covariance *c)
 {
-    memset(c->sum, 0, c->n_floats * sizeof *c->sum);
+    bg_room_clear(&c->sum);
+}
+
+static void add(bg_covariance *c, size_t n, float *sum, size_t rows, const float *x, size_t ldx)
+{
+    bg_symmetric s = { n, c->k };
+    bg_symmetric_add(s, sum, rows, x, ldx);
+    bg_room_let_go(&c->sum, sum, bg_symmetric_floats(s));
 }
 
 bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
@@ -78,30 +87,48 @@ bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
     bg_covariance *c = covariance;
     const bg_module *mod = pair->module;
     (void)err;
-    bg_symmetric_add((bg_symmetric){ mod->n_out, c->k }, c->gradient[mod->index], pair->batch->n_rows,
-                     pair->gradient, pair->ld_gradient);
+    if (mod->index < c->modules.first || mod->index >= c->modules.end)
+        return BG_OK;
+    add(c, mod->n_out, c->gradient[mod->index], pair->batch->n_rows, pair->gradient, pair->ld_gradient);
     if (owns_input(mod))
-        bg_symmetric_add((bg_symmetric){ mod->n_in1, c->k }, c->activation[mod->index], pair->batch->n_rows,
-                         pair->activation, pair->ld_activation);
+        add(c, mod->n_in1, c->activation[mod->index], pair->batch->n_rows, pair->activation, pair->ld_activation);
     return BG_OK;
 }
 
-bg_status bg_covariance_write(const bg_covariance *c, bg_store *s, bg_err *err)
+/* One sum of a module, to a file (`to`) or from one. */
+static bg_status move_sum(const bg_covariance *c, const bg_module *mod, const char *side, size_t n, float *sum,
+                          bg_store *to, const bg_store *from, bg_err *err)
 {
     char path[BG_PATH_BYTES];
+    uint64_t floats = bg_symmetric_floats((bg_symmetric){ n, c->k });
+    bg_status st = bg_path(path, err, "%s/%s_sum", mod->name, side);
+    if (st == BG_OK)
+        st = to != NULL ? bg_store_write(to, path, &floats, sum, err)
+                        : bg_store_read_rows(from, path, BG_F32, 0, floats, sum, err);
+    bg_room_let_go(&c->sum, sum, floats);
+    return st;
+}
+
+static bg_status move_block(const bg_covariance *c, size_t block, bg_store *to, const bg_store *from, bg_err *err)
+{
     bg_status st = BG_OK;
-    for (size_t i = 0; i < c->model->n_tracked && st == BG_OK; i++) {
+    for (size_t i = c->modules.first; i < c->modules.end && st == BG_OK; i++) {
         const bg_module *mod = c->model->tracked[i];
-        uint64_t n = bg_symmetric_floats((bg_symmetric){ mod->n_out, c->k });
-        st = bg_path(path, err, "%s/gradient_sum", mod->name);
-        if (st == BG_OK)
-            st = bg_store_write(s, path, &n, c->gradient[i], err);
-        if (st != BG_OK || !owns_input(mod))
+        if (mod->block != block)
             continue;
-        n = bg_symmetric_floats((bg_symmetric){ mod->n_in1, c->k });
-        st = bg_path(path, err, "%s/activation_sum", mod->name);
-        if (st == BG_OK)
-            st = bg_store_write(s, path, &n, c->activation[i], err);
+        st = move_sum(c, mod, "gradient", mod->n_out, c->gradient[i], to, from, err);
+        if (st == BG_OK && owns_input(mod))
+            st = move_sum(c, mod, "activation", mod->n_in1, c->activation[i], to, from, err);
     }
     return st;
+}
+
+bg_status bg_covariance_write(const bg_covariance *c, size_t block, bg_store *s, bg_err *err)
+{
+    return move_block(c, block, s, NULL, err);
+}
+
+bg_status bg_covariance_read(bg_covariance *c, size_t block, const bg_store *s, bg_err *err)
+{
+    return move_block(c, block, NULL, s, err);
 }

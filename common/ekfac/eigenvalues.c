@@ -6,46 +6,62 @@
 #include "bregman/kernels.h"
 #include "bregman/memory.h"
 
+/* Rows of a sequence's P x M gradient that are formed at a time where no more are needed. */
+enum { PANEL = 512 };
+
 struct bg_eigenvalues {
     const bg_model *model;
+    bg_run modules;
     const bg_eigenbasis *basis;
     bool diagonal;
-    size_t n_floats;
-    float *sum;                        /* all sums back to back */
+    bg_room sum;                       /* all sums back to back */
     float **lambda, **diag;            /* [n_tracked] [P, M] each */
     float *rotated_a, *rotated_d;      /* [max_rows, largest M], [max_rows, largest P] */
-    float *g, *half;                   /* [P, M] of one sequence, and half-way through its rotation */
+    float *g, *half;                   /* a sequence's gradient or a panel of it, and half-way through its rotation */
     size_t rotated_input;              /* whose input rotated_a holds; SIZE_MAX: nobody's */
 };
 
-typedef struct { size_t p, m, pm; } extent;
+/* Floats of the largest arrays over a run's modules. */
+typedef struct { size_t p, m, g, half; } extent;
 
-/* Largest P, M and P M over the tracked modules. */
-static extent largest(const bg_model *model)
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Rotating a sequence's gradient costs 2 P M (P + M) and serves the diagonal too; rotating its rows costs
+ * 2 T (P² + M²), the M² once for modules that share an input. */
+static bool rotate_gradient(const bg_module *mod, bool diagonal, double sequences, double rows)
 {
-    extent e = { 0, 0, 0 };
-    for (size_t i = 0; i < model->n_tracked; i++) {
+    double p = (double)mod->n_out, m = (double)mod->n_in1;
+    double by_rows = rows * (p * p + (mod->input == mod->index ? m * m : 0.0)) + (diagonal ? rows * p * m : 0.0);
+    return sequences * p * m * (p + m) < by_rows;
+}
+
+static extent largest(const bg_model *model, bg_run modules, bool diagonal, size_t max_rows)
+{
+    extent e = { 0, 0, 0, 0 };
+    for (size_t i = modules.first; i < modules.end; i++) {
         const bg_module *mod = model->tracked[i];
-        e.p = mod->n_out > e.p ? mod->n_out : e.p;
-        e.m = mod->n_in1 > e.m ? mod->n_in1 : e.m;
-        e.pm = mod->n_out * mod->n_in1 > e.pm ? mod->n_out * mod->n_in1 : e.pm;
+        bool whole = rotate_gradient(mod, diagonal, 1, (double)max_rows);    /* some batch may want it */
+        e.p = larger(e.p, mod->n_out);
+        e.m = larger(e.m, mod->n_in1);
+        e.g = larger(e.g, (whole || mod->n_out < PANEL ? mod->n_out : PANEL) * mod->n_in1);
+        e.half = larger(e.half, whole ? mod->n_out * mod->n_in1 : 0);
     }
     return e;
 }
 
-static size_t sum_floats(const bg_model *model, bool diagonal)
+size_t bg_eigenvalues_bytes(const bg_model *model, bg_run modules, bool diagonal)
 {
     size_t n = 0;
-    for (size_t i = 0; i < model->n_tracked; i++)
+    for (size_t i = modules.first; i < modules.end; i++)
         n += model->tracked[i]->n_out * model->tracked[i]->n_in1 * (1 + (size_t)diagonal);
-    return n;
+    return n * sizeof(float);
 }
 
-size_t bg_eigenvalues_bytes(const bg_model *model, size_t k, bool diagonal, size_t max_rows)
+size_t bg_eigenvalues_other_bytes(const bg_model *model, bg_run modules, size_t k, bool diagonal, size_t max_rows)
 {
-    extent e = largest(model);
-    size_t n = sum_floats(model, diagonal) + max_rows * (e.m + e.p) + 2 * e.pm;
-    for (size_t i = 0; i < model->n_tracked; i++) {
+    extent e = largest(model, modules, diagonal, max_rows);
+    size_t n = max_rows * (e.m + e.p) + e.g + e.half;
+    for (size_t i = modules.first; i < modules.end; i++) {
         const bg_module *mod = model->tracked[i];
         n += mod->n_out * bg_block_width(mod->n_out, k);
         n += mod->input == mod->index ? mod->n_in1 * bg_block_width(mod->n_in1, k) : 0;
@@ -53,38 +69,38 @@ size_t bg_eigenvalues_bytes(const bg_model *model, size_t k, bool diagonal, size
     return n * sizeof(float);
 }
 
-bg_status bg_eigenvalues_new(bg_eigenvalues **out, const bg_model *model, const bg_eigenbasis *basis,
-                             bool diagonal, size_t max_rows, bg_err *err)
+bg_status bg_eigenvalues_new(bg_eigenvalues **out, const bg_model *model, bg_run modules, const bg_eigenbasis *basis,
+                             bool diagonal, size_t max_rows, const char *scratch, bg_err *err)
 {
     bg_eigenvalues *e = NULL;
-    extent most = largest(model);
+    extent most = largest(model, modules, diagonal, max_rows);
     *out = NULL;
     bg_status st = BG_NEW(e, 1, "eigenvalue sums", err);
     if (st != BG_OK)
         return st;
     e->model = model;
+    e->modules = modules;
     e->basis = basis;
     e->diagonal = diagonal;
-    e->n_floats = sum_floats(model, diagonal);
     st = BG_NEW(e->lambda, model->n_tracked, "eigenvalue sums", err);
     if (st == BG_OK)
         st = BG_NEW(e->diag, model->n_tracked, "eigenvalue sums", err);
     if (st == BG_OK)
-        st = BG_NEW(e->sum, e->n_floats, "eigenvalue sums", err);
+        st = bg_room_new(&e->sum, bg_eigenvalues_bytes(model, modules, diagonal), scratch, "eigenvalue sums", err);
     if (st == BG_OK)
         st = BG_NEW(e->rotated_a, max_rows * most.m, "rotated activations", err);
     if (st == BG_OK)
         st = BG_NEW(e->rotated_d, max_rows * most.p, "rotated gradients", err);
     if (st == BG_OK)
-        st = BG_NEW(e->g, most.pm, "sequence gradient", err);
+        st = BG_NEW(e->g, most.g, "sequence gradient", err);
     if (st == BG_OK)
-        st = BG_NEW(e->half, most.pm, "sequence gradient", err);
+        st = BG_NEW(e->half, most.half, "sequence gradient", err);
     if (st != BG_OK) {
         bg_eigenvalues_free(e);
         return st;
     }
-    float *at = e->sum;
-    for (size_t i = 0; i < model->n_tracked; i++) {
+    float *at = e->sum.x;
+    for (size_t i = modules.first; i < modules.end; i++) {
         size_t pm = model->tracked[i]->n_out * model->tracked[i]->n_in1;
         e->lambda[i] = at;
         e->diag[i] = diagonal ? at + pm : NULL;
@@ -101,7 +117,7 @@ void bg_eigenvalues_free(bg_eigenvalues *e)
         return;
     bg_free(e->lambda);
     bg_free(e->diag);
-    bg_free(e->sum);
+    bg_room_free(&e->sum);
     bg_free(e->rotated_a);
     bg_free(e->rotated_d);
     bg_free(e->g);
@@ -111,23 +127,12 @@ void bg_eigenvalues_free(bg_eigenvalues *e)
 
 void bg_eigenvalues_clear(bg_eigenvalues *e)
 {
-    memset(e->sum, 0, e->n_floats * sizeof *e->sum);
+    bg_room_clear(&e->sum);
 }
 
 void bg_eigenvalues_begin_batch(bg_eigenvalues *e)
 {
     e->rotated_input = SIZE_MAX;
-}
-
-/* Rotating a sequence's gradient costs 2 P M (P + M) and serves the diagonal too; rotating its rows costs
- * 2 T (P² + M²), the M² once for modules that share an input. */
-static bool rotate_gradient(const bg_eigenvalues *e, const bg_pair *pair)
-{
-    double p = (double)pair->module->n_out, m = (double)pair->module->n_in1;
-    double rows = (double)pair->batch->n_rows, z = (double)pair->batch->n_sequences;
-    double by_rows = rows * (p * p + (pair->module->input == pair->module->index ? m * m : 0.0))
-        + (e->diagonal ? rows * p * m : 0.0);
-    return z * p * m * (p + m) < by_rows;
 }
 
 static void rotate_rows(bg_eigenvalues *e, const bg_pair *pair)
@@ -143,11 +148,27 @@ static void rotate_rows(bg_eigenvalues *e, const bg_pair *pair)
                        e->rotated_d, mod->n_out);
 }
 
-/* g [P, M] = δᵀ a over rows [r0, r0 + rows) */
-static void sequence_gradient(size_t p, size_t m, size_t rows, const float *d, size_t ldd, const float *a, size_t lda,
-                              float *g)
+/* sum [P, M] += (δᵀ a)∘² over a sequence's rows, PANEL rows of the product at a time. */
+static void add_square_by_rows(bg_eigenvalues *e, size_t p, size_t m, size_t rows, const float *d, size_t ldd,
+                               const float *a, size_t lda, float *sum)
 {
-    bg_gemm(BG_T, BG_N, p, m, rows, 1.0f, d, ldd, a, lda, 0.0f, g, m);
+    for (size_t p0 = 0; p0 < p; p0 += PANEL) {
+        size_t n = p - p0 < PANEL ? p - p0 : PANEL;
+        bg_gemm(BG_T, BG_N, n, m, rows, 1.0f, d + p0, ldd, a, lda, 0.0f, e->g, m);
+        bg_add_square(n * m, e->g, sum + p0 * m);
+    }
+}
+
+/* The same, G whole and then rotated: lambda += (Q_Sᵀ G Q_A)∘², diag += G∘². */
+static void add_square_rotated(bg_eigenvalues *e, const bg_eigenbasis *q, size_t p, size_t m, size_t rows, const float *d,
+                               size_t ldd, const float *a, size_t lda, float *lambda, float *diag)
+{
+    bg_gemm(BG_T, BG_N, p, m, rows, 1.0f, d, ldd, a, lda, 0.0f, e->g, m);
+    if (diag != NULL)
+        bg_add_square(p * m, e->g, diag);
+    bg_blockdiag_apply_left(&q->q_s, BG_T, m, e->g, m, e->half, m);
+    bg_blockdiag_apply(&q->q_a, BG_N, p, e->half, m, e->g, m);
+    bg_add_square(p * m, e->g, lambda);
 }
 
 bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *err)
@@ -155,45 +176,61 @@ bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *er
     bg_eigenvalues *e = eigenvalues;
     const bg_module *mod = pair->module;
     const bg_batch *b = pair->batch;
-    const bg_eigenbasis *q = &e->basis[mod->index];
     size_t p = mod->n_out, m = mod->n_in1;
-    bool after = rotate_gradient(e, pair);
     (void)err;
+    if (mod->index < e->modules.first || mod->index >= e->modules.end)
+        return BG_OK;
+    float *lambda = e->lambda[mod->index], *diag = e->diag[mod->index];
+    bool after = rotate_gradient(mod, e->diagonal, (double)b->n_sequences, (double)b->n_rows);
     if (!after)
         rotate_rows(e, pair);
     for (size_t z = 0; z < b->n_sequences; z++) {
         size_t r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
-        if (after || e->diagonal)
-            sequence_gradient(p, m, rows, pair->gradient + r0 * pair->ld_gradient, pair->ld_gradient,
-                              pair->activation + r0 * pair->ld_activation, pair->ld_activation, e->g);
-        if (e->diagonal)
-            bg_add_square(p * m, e->g, e->diag[mod->index]);
+        const float *d = pair->gradient + r0 * pair->ld_gradient, *a = pair->activation + r0 * pair->ld_activation;
         if (after) {
-            bg_blockdiag_apply_left(&q->q_s, BG_T, m, e->g, m, e->half, m);
-            bg_blockdiag_apply(&q->q_a, BG_N, p, e->half, m, e->g, m);
-        } else {
-            sequence_gradient(p, m, rows, e->rotated_d + r0 * p, p, e->rotated_a + r0 * m, m, e->g);
+            add_square_rotated(e, &e->basis[mod->index], p, m, rows, d, pair->ld_gradient, a, pair->ld_activation,
+                               lambda, diag);
+            continue;
         }
-        bg_add_square(p * m, e->g, e->lambda[mod->index]);
+        if (diag != NULL)
+            add_square_by_rows(e, p, m, rows, d, pair->ld_gradient, a, pair->ld_activation, diag);
+        add_square_by_rows(e, p, m, rows, e->rotated_d + r0 * p, p, e->rotated_a + r0 * m, m, lambda);
     }
+    bg_room_let_go(&e->sum, lambda, p * m * (diag != NULL ? 2 : 1));
     return BG_OK;
 }
 
-bg_status bg_eigenvalues_write(const bg_eigenvalues *e, bg_store *s, bg_err *err)
+static bg_status move_sum(const bg_module *mod, const char *name, float *sum, bg_store *to, const bg_store *from, bg_err *err)
 {
     char path[BG_PATH_BYTES];
+    uint64_t dims[2] = { mod->n_out, mod->n_in1 };
+    bg_status st = bg_path(path, err, "%s/%s", mod->name, name);
+    if (st != BG_OK)
+        return st;
+    return to != NULL ? bg_store_write(to, path, dims, sum, err) : bg_store_read_rows(from, path, BG_F32, 0, dims[0], sum, err);
+}
+
+static bg_status move_block(const bg_eigenvalues *e, size_t block, bg_store *to, const bg_store *from, bg_err *err)
+{
     bg_status st = BG_OK;
-    for (size_t i = 0; i < e->model->n_tracked && st == BG_OK; i++) {
+    for (size_t i = e->modules.first; i < e->modules.end && st == BG_OK; i++) {
         const bg_module *mod = e->model->tracked[i];
-        uint64_t dims[2] = { mod->n_out, mod->n_in1 };
-        st = bg_path(path, err, "%s/lambda_sum", mod->name);
-        if (st == BG_OK)
-            st = bg_store_write(s, path, dims, e->lambda[i], err);
-        if (st != BG_OK || !e->diagonal)
+        if (mod->block != block)
             continue;
-        st = bg_path(path, err, "%s/diagonal_sum", mod->name);
-        if (st == BG_OK)
-            st = bg_store_write(s, path, dims, e->diag[i], err);
+        st = move_sum(mod, "lambda_sum", e->lambda[i], to, from, err);
+        if (st == BG_OK && e->diagonal)
+            st = move_sum(mod, "diagonal_sum", e->diag[i], to, from, err);
+        bg_room_let_go(&e->sum, e->lambda[i], mod->n_out * mod->n_in1 * (1 + (size_t)e->diagonal));
     }
     return st;
+}
+
+bg_status bg_eigenvalues_write(const bg_eigenvalues *e, size_t block, bg_store *s, bg_err *err)
+{
+    return move_block(e, block, s, NULL, err);
+}
+
+bg_status bg_eigenvalues_read(bg_eigenvalues *e, size_t block, const bg_store *s, bg_err *err)
+{
+    return move_block(e, block, NULL, s, err);
 }

@@ -20,13 +20,17 @@ typedef struct {
 
 struct bg_scorer {
     const bg_model *model;
+    const bg_share *share;             /* [n_shares] */
+    int n_shares, rank;
+    size_t *n_of;                      /* [n_shares] bytes of a unit's results from each */
     bg_score_detail detail;
-    size_t n_queries, n_layers;
+    size_t n_queries, n_layers;        /* layers of the model; of the share if this is not the first rank */
     char **id;
-    module_queries *module;            /* [n_tracked] */
-    size_t unit_sequences, unit_rows;
-    double *score, *layer;             /* [unit_sequences, Q], [unit_sequences, Q, L] */
-    float *token;                      /* [unit_rows, Q, L] */
+    module_queries *module;            /* [n_tracked], of the share */
+    size_t unit_sequences, unit_rows;  /* most of a unit */
+    size_t sequences, rows;            /* of the unit in hand */
+    double *layer;                     /* [n_layers, sequences, Q] */
+    float *token;                      /* [n_layers, rows, Q], in place of it */
     size_t chunk;                      /* rows at a time */
     float *left, *right;               /* [chunk, Q r] */
     float *dot;                        /* [chunk, Q] */
@@ -81,10 +85,11 @@ static bg_status check_model(const bg_store *f, const bg_model *model, const bg_
 
 static bg_status load(bg_scorer *s, const bg_store *f, bg_err *err)
 {
+    const bg_share *own = &s->share[s->rank];
     bg_status st = bg_store_read_strings(f, "id", &s->id, &s->n_queries, err);
     if (st == BG_OK)
         st = BG_NEW(s->module, s->model->n_tracked, "compressed queries", err);
-    for (size_t i = 0; i < s->model->n_tracked && st == BG_OK; i++) {
+    for (size_t i = own->first_tracked; i < own->end_tracked && st == BG_OK; i++) {
         const bg_module *mod = s->model->tracked[i];
         module_queries *m = &s->module[i];
         st = load_side(f, "left", mod, s->n_queries, mod->n_out, &m->r, &m->u, err);
@@ -94,32 +99,38 @@ static bg_status load(bg_scorer *s, const bg_store *f, bg_err *err)
     return st;
 }
 
-/* Columns of all queries in the module that has most, and floats of all modules' factors. */
-static size_t most_columns(const bg_scorer *s, size_t *floats)
+static size_t chunk_rows(size_t columns)
 {
-    size_t most = 1;
-    *floats = 0;
-    for (size_t i = 0; i < s->model->n_tracked; i++) {
-        const bg_module *mod = s->model->tracked[i];
-        size_t n = s->n_queries * s->module[i].r;
-        most = n > most ? n : most;
-        *floats += n * (mod->n_out + mod->n_in1);
-    }
-    return most;
+    size_t rows = PRODUCT_BYTES / (2 * sizeof(float) * columns);
+    return rows < 64 ? 64 : rows > 8192 ? 8192 : rows;
 }
+
+/* Bytes of a unit's results with this many layers. */
+static size_t result_bytes(bg_score_detail detail, size_t layers, size_t n_queries, size_t sequences, size_t rows)
+{
+    size_t n = layers * n_queries;
+    return detail == BG_SCORE_TOKENS ? n * rows * sizeof(float) : n * sequences * sizeof(double);
+}
+
+static size_t own_layers(const bg_share *s) { return s->end - s->first; }
 
 static bg_status open_memory(bg_scorer *s, bg_err *err)
 {
-    size_t floats, most = most_columns(s, &floats), n = s->unit_sequences * s->n_queries;
-    s->chunk = PRODUCT_BYTES / (2 * sizeof(float) * most);
-    s->chunk = s->chunk < 64 ? 64 : s->chunk > 8192 ? 8192 : s->chunk;
-    bg_log("memory a rank, MB: compressed queries %.0f (%zu queries, up to %zu columns a module)",
+    const bg_share *own = &s->share[s->rank];
+    size_t most = 1, floats = 0;
+    for (size_t i = own->first_tracked; i < own->end_tracked; i++) {
+        size_t n = s->n_queries * s->module[i].r;
+        most = n > most ? n : most;
+        floats += n * (s->model->tracked[i]->n_out + s->model->tracked[i]->n_in1);
+    }
+    s->chunk = chunk_rows(most);
+    bg_log("compressed queries of a rank: %.0f MB (%zu queries, up to %zu columns a module)",
            (double)floats * sizeof(float) * 1e-6, s->n_queries, most);
-    bg_status st = BG_NEW(s->score, n, "scores", err);
-    if (st == BG_OK && s->detail == BG_SCORE_LAYERS)
-        st = BG_NEW(s->layer, n * s->n_layers, "layer scores", err);
-    if (st == BG_OK && s->detail == BG_SCORE_TOKENS)
-        st = BG_NEW(s->token, s->unit_rows * s->n_queries * s->n_layers, "token scores", err);
+    size_t bytes = result_bytes(s->detail, s->n_layers, s->n_queries, s->unit_sequences, s->unit_rows);
+    bg_status st = bg_alloc(s->detail == BG_SCORE_TOKENS ? (void **)&s->token : (void **)&s->layer, bytes, 1, "scores of a unit",
+                            err);
+    if (st == BG_OK)
+        st = BG_NEW(s->n_of, (size_t)s->n_shares, "scores of a unit", err);
     if (st == BG_OK)
         st = BG_NEW(s->left, s->chunk * most, "score products", err);
     if (st == BG_OK)
@@ -128,7 +139,8 @@ static bg_status open_memory(bg_scorer *s, bg_err *err)
 }
 
 bg_status bg_scorer_new(bg_scorer **out, const char *file, const bg_model *model, const bg_hash *model_hash,
-                        bg_score_detail detail, size_t unit_sequences, size_t unit_rows, bg_err *err)
+                        const bg_share *share, int n_shares, int rank, bg_score_detail detail, size_t unit_sequences,
+                        size_t unit_rows, bg_err *err)
 {
     bg_scorer *s = NULL;
     bg_store *f = NULL;
@@ -137,8 +149,11 @@ bg_status bg_scorer_new(bg_scorer **out, const char *file, const bg_model *model
     if (st != BG_OK)
         return st;
     s->model = model;
+    s->share = share;
+    s->n_shares = n_shares;
+    s->rank = rank;
     s->detail = detail;
-    s->n_layers = model->config.n_blocks;
+    s->n_layers = rank == 0 ? model->config.n_blocks : own_layers(&share[rank]);
     s->unit_sequences = unit_sequences;
     s->unit_rows = unit_rows;
     st = bg_store_open(&f, file, "bregman/compressed", err);
@@ -157,6 +172,36 @@ bg_status bg_scorer_new(bg_scorer **out, const char *file, const bg_model *model
     return BG_OK;
 }
 
+bg_status bg_scorer_bytes(const char *file, const bg_model *model, const bg_share *share, bg_score_detail detail,
+                          size_t unit_sequences, size_t unit_rows, size_t *bytes, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    uint64_t dims[3] = { 0 };
+    size_t floats = 0, most = 1;
+    bg_store *f = NULL;
+    bg_status st = bg_store_open(&f, file, "bregman/compressed", err);
+    for (size_t i = share->first_tracked; i < share->end_tracked && st == BG_OK; i++) {
+        const bg_module *mod = model->tracked[i];
+        st = bg_path(path, err, "%s/left", mod->name);
+        if (st == BG_OK && !bg_store_has(f, path))
+            continue;                      /* bg_scorer_new says so */
+        if (st == BG_OK)
+            st = bg_store_dims(f, path, 3, dims, err);
+        floats += dims[0] * dims[2] * (mod->n_out + mod->n_in1);
+        most = dims[0] * dims[2] > most ? dims[0] * dims[2] : most;
+    }
+    bg_store_close(f);
+    size_t layers = share->embeds ? model->config.n_blocks : own_layers(share);
+    *bytes = (floats + 2 * chunk_rows(most) * most) * sizeof(float)
+        + result_bytes(detail, layers, dims[0], unit_sequences, unit_rows);
+    return st;
+}
+
+size_t bg_scorer_gather_bytes(const bg_scorer *s)
+{
+    return result_bytes(s->detail, own_layers(&s->share[s->rank]), s->n_queries, s->unit_sequences, s->unit_rows);
+}
+
 void bg_scorer_free(bg_scorer *s)
 {
     if (s == NULL)
@@ -167,7 +212,7 @@ void bg_scorer_free(bg_scorer *s)
     }
     bg_free(s->module);
     bg_strings_free(s->id, s->n_queries);
-    bg_free(s->score);
+    bg_free(s->n_of);
     bg_free(s->layer);
     bg_free(s->token);
     bg_free(s->left);
@@ -178,9 +223,6 @@ void bg_scorer_free(bg_scorer *s)
 
 size_t bg_scorer_queries(const bg_scorer *s) { return s->n_queries; }
 const char *const *bg_scorer_query_ids(const bg_scorer *s) { return (const char *const *)s->id; }
-const double *bg_scorer_score(const bg_scorer *s) { return s->score; }
-const double *bg_scorer_layers(const bg_scorer *s) { return s->layer; }
-const float *bg_scorer_tokens(const bg_scorer *s) { return s->token; }
 
 bg_status bg_compressed_modules(const char *file, char **modules, bg_err *err)
 {
@@ -192,14 +234,12 @@ bg_status bg_compressed_modules(const char *file, char **modules, bg_err *err)
     return st;
 }
 
-void bg_scorer_begin_unit(bg_scorer *s)
+void bg_scorer_begin_unit(bg_scorer *s, size_t n_sequences, size_t n_rows)
 {
-    size_t n = s->unit_sequences * s->n_queries;
-    memset(s->score, 0, n * sizeof *s->score);
-    if (s->layer != NULL)
-        memset(s->layer, 0, n * s->n_layers * sizeof *s->layer);
-    if (s->token != NULL)
-        memset(s->token, 0, s->unit_rows * s->n_queries * s->n_layers * sizeof *s->token);
+    size_t bytes = result_bytes(s->detail, s->n_layers, s->n_queries, n_sequences, n_rows);
+    s->sequences = n_sequences;
+    s->rows = n_rows;
+    memset(s->detail == BG_SCORE_TOKENS ? (void *)s->token : (void *)s->layer, 0, bytes);
     s->row0 = s->batch_rows = 0;
 }
 
@@ -214,19 +254,18 @@ void bg_scorer_begin_batch(bg_scorer *s, const bg_batch *batch, uint64_t first)
 static void keep(bg_scorer *s, const bg_pair *pair, size_t r0, size_t n)
 {
     const bg_batch *b = pair->batch;
-    size_t nq = s->n_queries, nl = s->n_layers, layer = pair->module->block, z = 0;
-    for (size_t i = 0; i < n; i++) {
+    size_t nq = s->n_queries, layer = pair->module->block - s->share[s->rank].first, z = 0;
+    for (size_t i = 0; i < n && s->detail == BG_SCORE_TOKENS; i++) {
+        float *to = s->token + (layer * s->rows + s->row0 + r0 + i) * nq;
+        for (size_t q = 0; q < nq; q++)
+            to[q] += s->dot[i * nq + q];
+    }
+    for (size_t i = 0; i < n && s->detail != BG_SCORE_TOKENS; i++) {
         while (b->row_start[z + 1] <= r0 + i)
             z++;
-        size_t at = (s->first + z) * nq;
-        for (size_t q = 0; q < nq; q++) {
-            float x = s->dot[i * nq + q];
-            s->score[at + q] += (double)x;
-            if (s->layer != NULL)
-                s->layer[(at + q) * nl + layer] += (double)x;
-            if (s->token != NULL)
-                s->token[((s->row0 + r0 + i) * nq + q) * nl + layer] += x;
-        }
+        double *to = s->layer + (layer * s->sequences + s->first + z) * nq;
+        for (size_t q = 0; q < nq; q++)
+            to[q] += (double)s->dot[i * nq + q];
     }
 }
 
@@ -247,4 +286,39 @@ bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err)
         keep(s, pair, r0, n);
     }
     return BG_OK;
+}
+
+bool bg_scorer_gather(bg_scorer *s, bg_pipeline *l)
+{
+    size_t layer_bytes = result_bytes(s->detail, 1, s->n_queries, s->sequences, s->rows);
+    char *own = s->detail == BG_SCORE_TOKENS ? (char *)s->token : (char *)s->layer;
+    for (int r = 0; r < s->n_shares; r++)
+        s->n_of[r] = own_layers(&s->share[r]) * layer_bytes;
+    bg_pipeline_gather(l, own, s->n_of[s->rank], own + s->n_of[0], s->n_of);
+    return s->rank == 0;
+}
+
+void bg_scorer_scores(const bg_scorer *s, float *out)
+{
+    size_t n = s->sequences * s->n_queries;
+    for (size_t i = 0; i < n; i++) {
+        double sum = 0;
+        for (size_t l = 0; l < s->n_layers; l++)
+            sum += s->layer[l * n + i];
+        out[i] = (float)sum;
+    }
+}
+
+void bg_scorer_layers(const bg_scorer *s, float *out)
+{
+    size_t n = s->sequences * s->n_queries;
+    for (size_t i = 0; i < n; i++)
+        for (size_t l = 0; l < s->n_layers; l++)
+            out[i * s->n_layers + l] = (float)s->layer[l * n + i];
+}
+
+void bg_scorer_tokens(const bg_scorer *s, size_t row, size_t query, float *out)
+{
+    for (size_t l = 0; l < s->n_layers; l++)
+        out[l] = s->token[(l * s->rows + row) * s->n_queries + query];
 }

@@ -1,135 +1,57 @@
 #include "bregman/sweep.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "bregman/log.h"
 #include "bregman/memory.h"
-#include "bregman/stage.h"
 #include "bregman/timing.h"
+
+enum { TAG_END_STREAMS = 1 };
+
+/* What is known of a unit on all ranks when a stream begins. */
+enum { PENDING, HELD, DONE };
+
+/* A batch on its way through this rank. */
+typedef struct {
+    bg_batch *batch;
+    bg_unit unit;
+    uint64_t first;                /* its first sequence, counted from the unit's first */
+    uint64_t part;                 /* if it begins the unit here: sequences of the kept part to start from */
+    bool begins, ends;
+} item;
 
 /* A rank's own state of a sweep. */
 typedef struct {
     const bg_sweep *s;
+    const bg_context *ctx;
     bg_pass *pass;
     const bg_model *model;
-    bg_batch *batch;
+    bg_pipeline *line;
+    uint64_t n_units;
+    uint8_t *state;                /* [n_units] */
+    uint64_t *part;                /* [n_units] sequences of the parts found at the start */
+    item *ring;                    /* [depth] */
+    size_t next_item, depth;
     uint32_t *token;               /* one sequence */
-    float *loss;                   /* [max_rows] */
-    uint64_t n_rows;               /* done so far */
+    /* where this column's next batch comes from */
+    uint64_t unit, at;             /* unit in hand (n_units: none), and its next sequence */
+    uint64_t search, dealt;        /* next unit to look at in this stream, and pending ones seen before it */
+    bool held;                     /* the unit in hand was begun in an earlier stream */
+    bg_unit last;                  /* unit of the last batch that was done, */
+    uint64_t last_part;            /* and its sequences done; all of them if it has ended */
+    uint64_t n_rows;               /* done on this rank */
+    /* the end of streams */
+    bool end_streams, told;        /* asked for; this rank has told the columns' first ranks */
+    int heard;                     /* such messages received */
+    double stream_start_s;
+    uint64_t pushed;               /* batches of this stream */
     bg_progress progress;
-    uint64_t round_first, round_sequences;      /* sequences before this round, and in it */
+    uint64_t done_before, done_here;   /* sequences, by all before this stream, and by this column in it */
 } worker;
 
 uint64_t bg_sweep_units(const bg_sweep *s)
 {
     return (s->n_sequences + s->unit_sequences - 1) / s->unit_sequences;
-}
-
-static uint64_t global_number(const bg_sweep *s, uint64_t i)
-{
-    return s->sequence == NULL ? s->begin + i : s->sequence[i];
-}
-
-/* Replace a sequence's targets by the given labels. */
-static bg_status give_labels(const bg_sweep *s, uint64_t z, uint32_t *target, size_t rows, size_t vocab, bg_err *err)
-{
-    if (s->given_label == NULL)
-        return BG_OK;
-    if (z >= s->given_rows || rows > s->given_width)
-        return BG_FAIL(err, BG_ESHAPE, "--labels: [%zu, %zu] labels, but sequence %llu needs %zu in row %llu",
-                       s->given_rows, s->given_width, (unsigned long long)z, rows, (unsigned long long)z);
-    for (size_t i = 0; i < rows; i++) {
-        int64_t y;
-        memcpy(&y, s->given_label + z * s->given_width + i, sizeof y);    /* a mapped file need not align it */
-        if (y < 0 || (uint64_t)y >= vocab)
-            return BG_FAIL(err, BG_EFORMAT, "--labels: label %lld of sequence %llu at position %zu is not below the vocabulary size %zu",
-                           (long long)y, (unsigned long long)z, i, vocab);
-        target[i] = (uint32_t)y;
-    }
-    return BG_OK;
-}
-
-static bg_status run_batch(worker *w, bg_unit *unit, uint64_t first, bg_err *err)
-{
-    const bg_sweep *s = w->s;
-    if (s->begin_batch != NULL)
-        s->begin_batch(s->self, w->batch, first);
-    bg_status st = bg_pass_run(w->pass, w->batch, s->labels, &s->tap, w->loss, err);
-    for (size_t i = 0; i < w->batch->n_rows && st == BG_OK; i++)
-        unit->loss += (double)w->loss[i];
-    unit->n_rows += w->batch->n_rows;
-    w->n_rows += w->batch->n_rows;
-    /* the other ranks are taken to be as far in their units as this one is */
-    uint64_t part = w->round_sequences * (first + w->batch->n_sequences) / unit->n_sequences;
-    if (st == BG_OK)
-        bg_progress_update(&w->progress, w->round_first + part);
-    return st;
-}
-
-/* Position c predicts token c + 1: a query's loss starts at the position before its completion. */
-static uint32_t loss_start(const bg_sweep *s, uint64_t z)
-{
-    return bg_tokens_are_queries(s->tokens) ? bg_tokens_completion_start(s->tokens, z) - 1 : 0;
-}
-
-/* Micro-batches are filled with whole sequences in order until the next does not fit. */
-static bg_status run_unit(worker *w, bg_unit *unit, bg_err *err)
-{
-    const bg_sweep *s = w->s;
-    size_t vocab = w->model->config.vocab_size;
-    uint64_t batch_first = 0;
-    bg_status st = s->begin_unit(s->self, unit, err);
-    bg_batch_clear(w->batch);
-    for (uint64_t i = 0; i < unit->n_sequences && st == BG_OK; i++) {
-        uint64_t z = global_number(s, unit->first + i);
-        size_t n = bg_tokens_count(s->tokens, z);
-        st = bg_tokens_read(s->tokens, z, z + 1, vocab, w->token, err);
-        if (st == BG_OK && n - 1 > w->batch->max_rows - w->batch->n_rows) {
-            st = run_batch(w, unit, batch_first, err);
-            bg_batch_clear(w->batch);
-            batch_first = i;
-        }
-        if (st == BG_OK && !bg_batch_add(w->batch, z, w->token, n, loss_start(s, z)))
-            st = BG_FAIL(err, BG_EARG, "sequence %llu has %zu tokens: more than a micro-batch of %zu rows",
-                         (unsigned long long)z, n, w->batch->max_rows);
-        if (st == BG_OK)
-            st = give_labels(s, z, w->batch->target + w->batch->n_rows - (n - 1), n - 1, vocab, err);
-    }
-    if (st == BG_OK)
-        st = run_batch(w, unit, batch_first, err);
-    return st == BG_OK ? s->end_unit(s->self, unit, err) : st;
-}
-
-static bg_status open_worker(worker *w, size_t max_rows, bg_err *err)
-{
-    bg_status st = bg_batch_new(&w->batch, max_rows, max_rows, err);
-    if (st == BG_OK)
-        st = BG_NEW(w->token, max_rows + 1, "tokens", err);
-    if (st == BG_OK)
-        st = BG_NEW(w->loss, max_rows, "losses", err);
-    return st;
-}
-
-/* The units still to do, the same list on every rank: rank 0 looks. */
-static bg_status pending_units(const bg_sweep *s, MPI_Comm comm, uint8_t *done, uint64_t *n_done, bg_err *err)
-{
-    int rank;
-    uint64_t n = bg_sweep_units(s);
-    bg_status st = BG_OK;
-    MPI_Comm_rank(comm, &rank);
-    for (uint64_t u = 0; u < n && st == BG_OK && rank == 0; u++) {
-        bool is;
-        st = s->is_done(s->self, u, &is, err);
-        done[u] = st == BG_OK && is;
-    }
-    if ((st = bg_agree(comm, st, err)) != BG_OK)
-        return st;
-    bg_broadcast(comm, done, n, 0);
-    *n_done = 0;
-    for (uint64_t u = 0; u < n; u++)
-        *n_done += done[u];
-    return BG_OK;
 }
 
 static uint64_t unit_size(const bg_sweep *s, uint64_t u)
@@ -138,73 +60,331 @@ static uint64_t unit_size(const bg_sweep *s, uint64_t u)
     return s->n_sequences - first < s->unit_sequences ? s->n_sequences - first : s->unit_sequences;
 }
 
-/* Deal the next pending units, one a rank; *mine is this rank's, or n if there is none for it. */
-static void deal_round(worker *w, const uint8_t *done, int rank, int size, uint64_t *next, uint64_t *mine)
+static uint64_t global_number(const bg_sweep *s, uint64_t i)
 {
-    uint64_t n = bg_sweep_units(w->s);
-    *mine = n;
-    w->round_first += w->round_sequences;
-    w->round_sequences = 0;
-    for (int dealt = 0; *next < n && dealt < size; (*next)++) {
-        if (done[*next])
-            continue;
-        if (dealt++ == rank)
-            *mine = *next;
-        w->round_sequences += unit_size(w->s, *next);
-    }
+    return s->sequence == NULL ? s->begin + i : s->sequence[i];
 }
 
-/* Rounds of one pending unit a rank; ranks agree after each. */
-static bg_status run_rounds(worker *w, MPI_Comm comm, const uint8_t *done, bg_err *err)
+/* ---- batches ---- */
+
+/* Replace a sequence's targets by the given labels. */
+static bg_status give_labels(const bg_sweep *s, uint64_t z, uint32_t *target, size_t rows, size_t vocab, bg_err *err)
+{
+    if (s->given_label == NULL)
+        return BG_OK;
+    if (z >= s->given_rows || rows > s->given_width)
+        return BG_FAIL(err, BG_ESHAPE, "%s: [%zu, %zu] labels, but sequence %llu needs %zu in row %llu", s->given_file,
+                       s->given_rows, s->given_width, (unsigned long long)z, rows, (unsigned long long)z);
+    for (size_t i = 0; i < rows; i++) {
+        int64_t y;
+        memcpy(&y, s->given_label + z * s->given_width + i, sizeof y);    /* a mapped file need not align it */
+        if (y < 0 || (uint64_t)y >= vocab)
+            return BG_FAIL(err, BG_EFORMAT, "%s: label %lld of sequence %llu at position %zu is not below the vocabulary size %zu",
+                           s->given_file, (long long)y, (unsigned long long)z, i, vocab);
+        target[i] = (uint32_t)y;
+    }
+    return BG_OK;
+}
+
+/* Position c predicts token c + 1: a query's loss starts at the position before its completion. */
+static uint32_t loss_start(const bg_sweep *s, uint64_t z)
+{
+    return bg_tokens_are_queries(s->tokens) ? bg_tokens_completion_start(s->tokens, z) - 1 : 0;
+}
+
+/* Is there a batch to come for this column?  Finds its next unit: of those pending when the stream began, every
+ * data_size-th. */
+static bool find_work(worker *w)
+{
+    const bg_grid *g = &w->ctx->grid;
+    while (w->unit == w->n_units && w->search < w->n_units) {
+        uint64_t u = w->search++;
+        if (w->state[u] != PENDING || (int)(w->dealt++ % (uint64_t)g->data_size) != g->data_rank)
+            continue;
+        w->unit = u;
+        w->at = w->part[u];
+        w->held = false;
+    }
+    return w->unit < w->n_units;
+}
+
+static uint64_t rows_of(const bg_sweep *s, const bg_unit *unit, uint64_t sequences)
+{
+    uint64_t rows = 0;
+    for (uint64_t i = 0; i < sequences; i++)
+        rows += bg_tokens_count(s->tokens, global_number(s, unit->first + i)) - 1;
+    return rows;
+}
+
+/* The next batch: whole sequences in order until the next does not fit, and never across units. */
+static bg_status fill(worker *w, item *it, bg_err *err)
 {
     const bg_sweep *s = w->s;
-    int rank, size;
-    uint64_t n = bg_sweep_units(s), next = 0, mine;
-    MPI_Comm_rank(comm, &rank);
-    MPI_Comm_size(comm, &size);
-    for (uint64_t u = 0; u < n; u++)
-        w->round_first += done[u] ? unit_size(s, u) : 0;
-    bg_progress_start(&w->progress, s->what, "sequences", w->round_first, s->n_sequences);
-    bg_status st = BG_OK;
-    while (next < n && st == BG_OK) {
-        deal_round(w, done, rank, size, &next, &mine);
-        if (mine < n) {
-            bg_unit unit = { .unit = mine, .first = mine * s->unit_sequences, .n_sequences = unit_size(s, mine) };
-            st = run_unit(w, &unit, err);
-        }
-        if (st == BG_OK && next < n && bg_stop_requested())
-            st = BG_FAIL(err, BG_ESTOPPED, "%s: stopped on request; finished units are kept", s->what);
-        st = bg_agree(comm, st, err);
+    bg_batch *b = it->batch;
+    size_t vocab = w->model->config.vocab_size;
+    uint64_t n = unit_size(s, w->unit);
+    it->unit = (bg_unit){ .unit = w->unit, .first = w->unit * s->unit_sequences, .n_sequences = n };
+    it->unit.n_rows = rows_of(s, &it->unit, n);
+    it->begins = !w->held && w->at == w->part[w->unit];
+    it->part = w->part[w->unit];
+    it->first = w->at;
+    bg_batch_clear(b);
+    for (; w->at < n; w->at++) {
+        uint64_t z = global_number(s, it->unit.first + w->at);
+        size_t count = bg_tokens_count(s->tokens, z);
+        if (b->n_rows > 0 && count - 1 > b->max_rows - b->n_rows)
+            break;
+        bg_status st = bg_tokens_read(s->tokens, z, z + 1, vocab, w->token, err);
+        if (st == BG_OK && !bg_batch_add(b, z, w->token, count, loss_start(s, z)))
+            st = BG_FAIL(err, BG_EARG, "sequence %llu has %zu tokens: more than a micro-batch of %zu rows",
+                         (unsigned long long)z, count, b->max_rows);
+        if (st == BG_OK)
+            st = give_labels(s, z, b->target + b->n_rows - (count - 1), count - 1, vocab, err);
+        if (st != BG_OK)
+            return st;
     }
-    if (st == BG_OK) {
-        bg_progress_update(&w->progress, s->n_sequences);
-        bg_progress_finish(&w->progress);
+    it->ends = w->at == n;
+    if (it->ends)
+        w->unit = w->n_units;
+    return BG_OK;
+}
+
+static bg_status batch_begins(void *worker_, void *item_, bg_err *err)
+{
+    worker *w = worker_;
+    const item *it = item_;
+    bg_status st = it->begins ? w->s->begin_unit(w->s->self, &it->unit, it->part, err) : BG_OK;
+    if (st == BG_OK && w->s->begin_batch != NULL)
+        w->s->begin_batch(w->s->self, it->batch, it->first);
+    return st;
+}
+
+static bg_status batch_ends(void *worker_, void *item_, bg_err *err)
+{
+    worker *w = worker_;
+    const item *it = item_;
+    w->n_rows += it->batch->n_rows;
+    w->done_here += it->batch->n_sequences;
+    w->last = it->unit;
+    w->last_part = it->first + it->batch->n_sequences;
+    /* the other columns are taken to be as far as this one */
+    uint64_t sum = w->done_before + w->done_here * (uint64_t)w->ctx->grid.data_size;
+    bg_progress_update(&w->progress, sum < w->s->n_sequences ? sum : w->s->n_sequences);
+    if (!it->ends)
+        return BG_OK;
+    w->state[it->unit.unit] = DONE;
+    return w->s->end_unit(w->s->self, &w->last, w->line, err);
+}
+
+/* ---- the end of streams ---- */
+
+/* Tell the first ranks of all columns to end their streams: once a stream. */
+static void tell(worker *w)
+{
+    const bg_grid *g = &w->ctx->grid;
+    w->end_streams = true;
+    for (int column = 0; column < g->data_size && !w->told; column++)
+        if (column != g->world_rank)       /* world ranks 0 .. data_size - 1 are the columns' first */
+            MPI_Send(NULL, 0, MPI_BYTE, column, TAG_END_STREAMS, g->world);
+    w->told = true;
+}
+
+static void hear(worker *w, bool wait)
+{
+    MPI_Status status;
+    int there = wait;
+    if (!wait)
+        MPI_Iprobe(MPI_ANY_SOURCE, TAG_END_STREAMS, w->ctx->grid.world, &there, &status);
+    if (!there)
+        return;
+    MPI_Recv(NULL, 0, MPI_BYTE, MPI_ANY_SOURCE, TAG_END_STREAMS, w->ctx->grid.world, MPI_STATUS_IGNORE);
+    w->heard++;
+    w->end_streams = true;
+}
+
+/* On a column's first rank: is another batch to be sent on its way? */
+static bool goes_on(worker *w)
+{
+    hear(w, false);
+    if (w->ctx->checkpoint_s > 0 && bg_now_s() - w->stream_start_s > w->ctx->checkpoint_s)
+        w->end_streams = true;
+    /* every stream gets something done; work without parts ends between units */
+    bool may_end = w->pushed > 0 && (w->s->keep_part != NULL || w->unit == w->n_units || w->at == w->part[w->unit]);
+    return !(w->end_streams && may_end) && find_work(w);
+}
+
+/* Collective over the world: take the messages that tell() sent, and forget them. */
+static void settle(worker *w)
+{
+    int told = w->told, told_by_me = w->told;
+    MPI_Allreduce(MPI_IN_PLACE, &told, 1, MPI_INT, MPI_SUM, w->ctx->grid.world);
+    if (w->ctx->grid.pipeline_rank == 0)
+        while (w->heard < told - told_by_me)
+            hear(w, true);
+    w->heard = 0;
+    w->told = w->end_streams = false;
+}
+
+/* One stream of batches, and the part of the unit it leaves unfinished. */
+static bg_status run_stream(worker *w, bg_err *err)
+{
+    bool more = false;
+    bg_status st = BG_OK;
+    w->search = w->dealt = w->pushed = 0;
+    w->stream_start_s = bg_now_s();
+    for (;;) {
+        if (bg_stop_requested())
+            tell(w);
+        if (w->ctx->grid.pipeline_rank == 0)
+            more = goes_on(w);
+        if ((st = bg_pipeline_next(w->line, &more, err)) != BG_OK || !more)
+            break;
+        item *it = &w->ring[w->next_item++ % w->depth];
+        bool found = find_work(w);         /* on the other ranks it brings the same unit */
+        st = found ? fill(w, it, err) : BG_FAIL(err, BG_EARG, "%s: ranks differ in what is left to do", w->s->what);
+        if (st == BG_OK)
+            st = bg_pipeline_push(w->line, it->batch, it, err);
+        w->pushed++;
+        if (st != BG_OK)
+            break;
+    }
+    if (st == BG_OK)
+        st = bg_pipeline_flush(w->line, err);
+    if (st == BG_OK && w->unit < w->n_units && w->at > w->part[w->unit] && w->s->keep_part != NULL) {
+        w->last.n_rows = rows_of(w->s, &w->last, w->last_part);
+        st = w->s->keep_part(w->s->self, &w->last, w->last_part, err);
+    }
+    if (st != BG_OK) {
+        bg_pipeline_abort(w->line);
+        tell(w);
     }
     return st;
 }
 
-bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, MPI_Comm comm, bg_err *err)
+/* ---- the whole ---- */
+
+static bg_status open_worker(worker *w, bg_err *err)
 {
-    worker w = { .s = s, .pass = pass, .model = model };
-    uint8_t *done = NULL;
-    uint64_t n_done = 0;
-    bg_timing_begin(s->what);
-    bg_status st = open_worker(&w, bg_pass_max_rows(pass), err);
+    size_t rows = bg_pass_max_rows(w->pass);
+    const bg_pipeline_work work = { w->s->labels, w->s->tap, w, batch_begins, batch_ends };
+    bg_status st = bg_pipeline_new(&w->line, w->pass, w->model, &w->ctx->grid, &work, w->s->gather_bytes, err);
     if (st == BG_OK)
-        st = BG_NEW(done, bg_sweep_units(s), "list of units", err);
-    if ((st = bg_agree(comm, st, err)) != BG_OK)
-        goto out;
-    if ((st = pending_units(s, comm, done, &n_done, err)) != BG_OK)
-        goto out;
-    if (n_done > 0)
-        bg_log("%s: %llu of %llu units were finished before; going on", s->what, (unsigned long long)n_done,
-               (unsigned long long)bg_sweep_units(s));
-    st = run_rounds(&w, comm, done, err);
-    bg_timing_end(w.n_rows);
-out:
-    bg_batch_free(w.batch);
-    bg_free(w.token);
-    bg_free(w.loss);
-    bg_free(done);
+        st = BG_NEW(w->token, rows + 1, "tokens", err);
+    if (st == BG_OK)
+        st = BG_NEW(w->state, w->n_units, "list of units", err);
+    if (st == BG_OK)
+        st = BG_NEW(w->part, w->n_units, "list of units", err);
+    if (st == BG_OK)
+        st = BG_NEW(w->ring, w->depth, "micro-batches", err);
+    for (size_t i = 0; i < w->depth && st == BG_OK; i++)
+        st = bg_batch_new(&w->ring[i].batch, rows, rows, err);
+    return st;
+}
+
+static void close_worker(worker *w)
+{
+    bg_pipeline_free(w->line);
+    for (size_t i = 0; w->ring != NULL && i < w->depth; i++)
+        bg_batch_free(w->ring[i].batch);
+    bg_free(w->ring);
+    bg_free(w->token);
+    bg_free(w->state);
+    bg_free(w->part);
+}
+
+/* What is there already: world rank 0 looks, all know. */
+static bg_status find_finished(worker *w, bg_err *err)
+{
+    const bg_grid *g = &w->ctx->grid;
+    bg_status st = BG_OK;
+    uint64_t n_done = 0, n_parts = 0;
+    for (uint64_t u = 0; u < w->n_units && st == BG_OK && g->world_rank == 0; u++) {
+        bool done = false;
+        st = w->s->find(w->s->self, u, &done, &w->part[u], err);
+        w->state[u] = done ? DONE : PENDING;
+        w->part[u] = done ? 0 : w->part[u];
+    }
+    if ((st = bg_agree(g->world, st, err)) != BG_OK)
+        return st;
+    bg_broadcast(g->world, w->state, w->n_units * sizeof *w->state, 0);
+    bg_broadcast(g->world, w->part, w->n_units * sizeof *w->part, 0);
+    for (uint64_t u = 0; u < w->n_units; u++) {
+        n_done += w->state[u] == DONE;
+        n_parts += w->part[u] > 0;
+    }
+    if (n_done + n_parts > 0)
+        bg_log("%s: %llu of %llu units were finished before%s; going on", w->s->what, (unsigned long long)n_done,
+               (unsigned long long)w->n_units, n_parts > 0 ? ", parts of others too" : "");
+    return BG_OK;
+}
+
+/* Sequences that need no further work, parts not counted unless held. */
+static uint64_t sequences_done(const worker *w)
+{
+    uint64_t n = 0;
+    for (uint64_t u = 0; u < w->n_units; u++)
+        n += w->state[u] == DONE ? unit_size(w->s, u) : w->part[u];
+    return n;
+}
+
+/* Streams until all units are done; ranks agree after each. */
+static bg_status run_streams(worker *w, bg_err *err)
+{
+    const bg_grid *g = &w->ctx->grid;
+    bg_progress_start(&w->progress, w->s->what, "sequences", sequences_done(w), w->s->n_sequences);
+    while (sequences_done(w) < w->s->n_sequences) {
+        w->done_before = sequences_done(w);
+        w->done_here = 0;
+        bg_status st = run_stream(w, err);
+        int stopped = bg_stop_requested();
+        MPI_Allreduce(MPI_IN_PLACE, &stopped, 1, MPI_INT, MPI_MAX, g->world);
+        settle(w);
+        if ((st = bg_agree(g->world, st, err)) != BG_OK) {
+            bg_pipeline_drain(w->line);
+            return st;
+        }
+        w->held = w->unit < w->n_units && (w->held || w->at > w->part[w->unit]);
+        if (w->held) {
+            w->state[w->unit] = HELD;
+            w->part[w->unit] = w->at;
+        }
+        /* each unit is known best to its own column: the furthest state and part */
+        MPI_Allreduce(MPI_IN_PLACE, w->state, (int)w->n_units, MPI_UINT8_T, MPI_MAX, g->world);
+        MPI_Allreduce(MPI_IN_PLACE, w->part, (int)w->n_units, MPI_UINT64_T, MPI_MAX, g->world);
+        if (stopped && sequences_done(w) < w->s->n_sequences)
+            return BG_FAIL(err, BG_ESTOPPED, "%s: stopped on request; finished work is kept", w->s->what);
+    }
+    bg_progress_update(&w->progress, w->s->n_sequences);
+    bg_progress_finish(&w->progress);
+    return BG_OK;
+}
+
+/* The bubble: what share of the ranks' time went into waiting for each other's messages. */
+static void report_waiting(const worker *w, double seconds)
+{
+    const bg_grid *g = &w->ctx->grid;
+    double waited = bg_pipeline_waited_s(w->line);
+    MPI_Allreduce(MPI_IN_PLACE, &waited, 1, MPI_DOUBLE, MPI_SUM, g->world);
+    if (g->pipeline_size > 1 && seconds > 0)
+        bg_log("%s: pipeline of %d ranks: %.1f %% of their time was spent waiting for messages", w->s->what,
+               g->pipeline_size, 100.0 * waited / (seconds * g->world_size));
+}
+
+bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, const bg_context *ctx, bg_err *err)
+{
+    uint64_t n = bg_sweep_units(s);
+    worker w = { .s = s, .ctx = ctx, .pass = pass, .model = model, .n_units = n, .unit = n, .depth = bg_pass_depth(pass) };
+    double start = bg_now_s();
+    bg_timing_begin(s->what);
+    bg_status st = bg_agree(ctx->grid.world, open_worker(&w, err), err);
+    if (st == BG_OK)
+        st = find_finished(&w, err);
+    if (st == BG_OK)
+        st = run_streams(&w, err);
+    if (st == BG_OK) {
+        report_waiting(&w, bg_now_s() - start);
+        bg_timing_end(w.n_rows);
+    }
+    close_worker(&w);
     return st;
 }

@@ -256,13 +256,17 @@ const bg_tensor *bg_tensors_find(const bg_tensors *t, const char *name)
     return bsearch(&key, t->tensor, t->n, sizeof *t->tensor, by_tensor_name);
 }
 
-bg_hash bg_tensors_hash(const bg_tensors *t)
+/* Read, not looked at through the maps: these would stay in this process's memory. */
+bg_status bg_tensors_hash(const bg_tensors *t, bg_hash *out, bg_err *err)
 {
-    bg_hash all = { "" };
-    for (size_t i = 0; i < t->n_files; i++) {
-        bg_hash content = bg_hash_bytes(t->file[i].map, t->file[i].map_bytes);
+    bg_hash all = { "" }, content;
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < t->n_files && st == BG_OK; i++) {
+        st = bg_hash_file(t->file[i].path, &content, err);
         const char *const part[3] = { all.hex, t->file[i].name, content.hex };
-        all = bg_hash_texts(part, 3);
+        if (st == BG_OK)
+            all = bg_hash_texts(part, 3);
     }
-    return all;
+    *out = all;
+    return st;
 }

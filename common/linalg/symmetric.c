@@ -49,17 +49,14 @@ void bg_symmetric_add(bg_symmetric s, float *sum, size_t rows, const float *x, s
     }
 }
 
-void bg_symmetric_expand(bg_symmetric s, const double *sum, size_t j, double scale, double *out)
+size_t bg_symmetric_panel(bg_symmetric s, size_t j, size_t c, size_t *c0, size_t *w)
 {
+    size_t side = bg_symmetric_side(s, j), at = 0;
+    assert(c < side);
     for (size_t i = 0; i < j; i++)
-        sum += block_floats(bg_symmetric_side(s, i));
-    size_t side = bg_symmetric_side(s, j);
-    for (size_t c0 = 0; c0 < side; c0 += PANEL) {
-        size_t w = panel_width(side, c0);
-        for (size_t r = c0; r < side; r++, sum += w) {
-            size_t last = r - c0 < w ? r - c0 + 1 : w;    /* columns up to the diagonal */
-            for (size_t c = 0; c < last; c++)
-                out[r * side + c0 + c] = out[(c0 + c) * side + r] = scale * sum[c];
-        }
-    }
+        at += block_floats(bg_symmetric_side(s, i));
+    for (*c0 = 0; *c0 + PANEL <= c; *c0 += PANEL)
+        at += (side - *c0) * PANEL;
+    *w = panel_width(side, *c0);
+    return at;
 }

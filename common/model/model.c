@@ -16,6 +16,9 @@ typedef struct {
     bg_model *model;
     float *at;
     size_t n_floats;
+    bool sketch;                           /* shapes only: there are no tensors */
+    bg_st_dtype dtype;                     /* of a sketch's matrices */
+    size_t n_matrices;
 } loader;
 
 /* A tensor "ROOT + NAME", or NAME alone in checkpoints that leave the root out. */
@@ -28,9 +31,24 @@ static const bg_tensor *find_tensor(const bg_model *m, const char *path)
     return t;
 }
 
-static bg_status load_matrix(const bg_model *m, const char *path, size_t rows, size_t columns,
-                             const bg_tensor **out, bg_err *err)
+static void sketch_matrix(loader *l, size_t rows, size_t columns, const bg_tensor **out)
 {
+    bg_tensor *t = l->model->sketched == NULL ? NULL : &l->model->sketched[l->n_matrices];
+    l->n_matrices++;
+    if (t == NULL)
+        return;
+    *t = (bg_tensor){ .name = "", .file = "", .dtype = l->dtype, .n_dims = 2, .shape = { rows, columns },
+                      .n_bytes = rows * columns * (l->dtype == BG_ST_F32 ? 4 : 2) };
+    *out = t;
+}
+
+static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t columns, const bg_tensor **out, bg_err *err)
+{
+    const bg_model *m = l->model;
+    if (l->sketch) {
+        sketch_matrix(l, rows, columns, out);
+        return BG_OK;
+    }
     const bg_tensor *t = find_tensor(m, path);
     if (t == NULL)
         return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is missing (config.json says %s)", m->dir, path,
@@ -45,8 +63,23 @@ static bg_status load_matrix(const bg_model *m, const char *path, size_t rows, s
     return BG_OK;
 }
 
+static void sketch_vector(loader *l, size_t n, const float **out)
+{
+    l->n_floats += n;
+    if (l->at == NULL)
+        return;
+    for (size_t i = 0; i < n; i++)
+        l->at[i] = 1.0f;
+    *out = l->at;
+    l->at += n;
+}
+
 static bg_status load_vector(loader *l, const char *path, size_t n, const float **out, bg_err *err)
 {
+    if (l->sketch) {
+        sketch_vector(l, n, out);
+        return BG_OK;
+    }
     const bg_tensor *t = find_tensor(l->model, path);
     if (t == NULL)
         return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is missing (config.json says %s)", l->model->dir, path,
@@ -112,7 +145,7 @@ static bg_status load_module(loader *l, const char *prefix, bg_role role, bg_mod
     mod->role = role;
     mod->n_in1 = mod->n_in + bias;
     snprintf(path, sizeof path, "%s.weight", mod->name);
-    bg_status st = load_matrix(l->model, path, c->transposed ? mod->n_in : mod->n_out,
+    bg_status st = load_matrix(l, path, c->transposed ? mod->n_in : mod->n_out,
                                c->transposed ? mod->n_out : mod->n_in, &mod->weight, err);
     snprintf(path, sizeof path, "%s.bias", mod->name);
     if (st == BG_OK && bias)
@@ -164,17 +197,17 @@ static bg_status load_ends(loader *l, bg_err *err)
     const bg_model_config *c = &m->config;
     char path[400];
     snprintf(path, sizeof path, "%s%s.weight", c->names.root, c->names.embedding);
-    bg_status st = load_matrix(m, path, c->vocab_size, c->d_model, &m->embedding, err);
+    bg_status st = load_matrix(l, path, c->vocab_size, c->d_model, &m->embedding, err);
     if (st == BG_OK && c->rope == BG_ROPE_NONE) {
         snprintf(path, sizeof path, "%s%s.weight", c->names.root, c->names.position_embedding);
-        st = load_matrix(m, path, c->max_positions, c->d_model, &m->position_embedding, err);
+        st = load_matrix(l, path, c->max_positions, c->d_model, &m->position_embedding, err);
     }
     if (st == BG_OK)
         st = load_norm(l, c->names.root, c->names.final_norm, c->d_model, c->norm, &m->final_norm, err);
     m->head = m->embedding;
     if (st == BG_OK && !c->tied_head) {
         snprintf(path, sizeof path, "%s.weight", c->names.head);
-        st = load_matrix(m, path, c->vocab_size, c->d_model, &m->head, err);
+        st = load_matrix(l, path, c->vocab_size, c->d_model, &m->head, err);
     }
     if (st == BG_OK && c->head_bias) {
         snprintf(path, sizeof path, "%s.bias", c->names.head);
@@ -186,7 +219,7 @@ static bg_status load_ends(loader *l, bg_err *err)
 static bg_status load_all(loader *l, bg_err *err)
 {
     bg_module *next = l->model->module;
-    l->n_floats = 0;
+    l->n_floats = l->n_matrices = 0;
     bg_status st = load_ends(l, err);
     for (size_t b = 0; b < l->model->config.n_blocks && st == BG_OK; b++)
         st = load_block(l, b, &next, err);
@@ -239,6 +272,30 @@ static bg_status track(bg_model *m, const char *modules, bg_err *err)
     return BG_OK;
 }
 
+/* The tables of blocks and modules, from tensors or, of a sketch, without: two walks. */
+static bg_status build(loader *l, const char *modules, bg_err *err)
+{
+    bg_model *m = l->model;
+    m->n_modules = m->config.n_blocks * modules_per_block(&m->config);
+    bg_status st = BG_NEW(m->module, m->n_modules, "module table", err);
+    if (st == BG_OK)
+        st = BG_NEW(m->tracked, m->n_modules, "module table", err);
+    if (st == BG_OK)
+        st = BG_NEW(m->block, m->config.n_blocks, "block table", err);
+    if (st == BG_OK)
+        st = load_all(l, err);                   /* counts */
+    if (st == BG_OK)
+        st = BG_NEW(m->small, l->n_floats, "norms and biases", err);
+    if (st == BG_OK && l->sketch)
+        st = BG_NEW(m->sketched, l->n_matrices, "module table", err);
+    l->at = m->small;
+    m->n_small = l->n_floats;
+    m->n_sketched = l->sketch ? l->n_matrices : 0;
+    if (st == BG_OK)
+        st = load_all(l, err);                   /* reads */
+    return st == BG_OK ? track(m, modules, err) : st;
+}
+
 bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg_err *err)
 {
     bg_model *m = NULL;
@@ -257,27 +314,33 @@ bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg
     if (st != BG_OK)
         goto out;
 
-    m->n_modules = m->config.n_blocks * modules_per_block(&m->config);
-    st = BG_NEW(m->module, m->n_modules, "module table", err);
-    if (st == BG_OK)
-        st = BG_NEW(m->tracked, m->n_modules, "module table", err);
-    if (st == BG_OK)
-        st = BG_NEW(m->block, m->config.n_blocks, "block table", err);
-    if (st == BG_OK)
-        st = load_all(&l, err);                  /* counts */
-    if (st == BG_OK)
-        st = BG_NEW(m->small, l.n_floats, "norms and biases", err);
-    l.at = m->small;
-    if (st == BG_OK)
-        st = load_all(&l, err);                  /* reads */
-    if (st == BG_OK)
-        st = track(m, modules, err);
+    st = build(&l, modules, err);
 out:
     if (st != BG_OK) {
         bg_model_close(m);
         m = NULL;
     }
     *out = m;
+    return st;
+}
+
+bg_status bg_model_sketch(bg_model **out, const bg_model_config *c, const char *modules, bg_st_dtype dtype, bg_err *err)
+{
+    bg_model *m = NULL;
+    bg_status st = BG_NEW(m, 1, "model", err);
+    *out = m;
+    if (st != BG_OK)
+        return st;
+    loader l = { .model = m, .sketch = true, .dtype = dtype };
+    m->config = *c;
+    if ((m->dir = strdup(c->family)) == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", c->family);
+    if (st == BG_OK)
+        st = build(&l, modules, err);
+    if (st != BG_OK) {
+        bg_model_close(m);
+        *out = NULL;
+    }
     return st;
 }
 
@@ -290,6 +353,7 @@ void bg_model_close(bg_model *m)
     bg_free(m->tracked);
     bg_free(m->block);
     bg_free(m->small);
+    bg_free(m->sketched);
     free(m->dir);
     bg_free(m);
 }
@@ -297,9 +361,11 @@ void bg_model_close(bg_model *m)
 bg_status bg_model_hash(const bg_model *m, bg_hash *out, bg_err *err)
 {
     char path[4096];
-    bg_hash config, weights = bg_tensors_hash(m->tensors);
+    bg_hash config, weights;
     snprintf(path, sizeof path, "%s/config.json", m->dir);
     bg_status st = bg_hash_file(path, &config, err);
+    if (st == BG_OK)
+        st = bg_tensors_hash(m->tensors, &weights, err);
     if (st == BG_OK)
         *out = bg_hash_texts((const char *const[]){ config.hex, weights.hex }, 2);
     return st;
@@ -325,8 +391,10 @@ bg_status bg_model_check_tokenizer(const bg_model *m, const char *tokens_hash, c
 
 size_t bg_model_parameters(const bg_model *m)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < bg_tensors_count(m->tensors); i++) {
+    size_t n = m->sketched != NULL ? m->n_small : 0;
+    for (size_t i = 0; i < m->n_sketched; i++)
+        n += m->sketched[i].shape[0] * m->sketched[i].shape[1];
+    for (size_t i = 0; m->tensors != NULL && i < bg_tensors_count(m->tensors); i++) {
         const bg_tensor *t = bg_tensors_at(m->tensors, i);
         size_t k = 1;
         for (int j = 0; j < t->n_dims; j++)

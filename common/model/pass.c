@@ -12,10 +12,15 @@ static void copy_rows(size_t n, size_t d, const float *x, size_t ldx, float *y, 
         memcpy(y + i * ldy, x + i * ldx, d * sizeof *x);
 }
 
+/* State of a block of the share for the batch in hand; block share.end stands for the share's output.  Blocks without a
+ * backward pass share the first. */
 static bg_saved *saved_of(const bg_pass *p, size_t block)
 {
-    size_t low = p->model->lowest_block;
-    return &p->saved[block < low ? 0 : block - low + (low > 0)];
+    size_t first = p->share.first, low = p->model->lowest_block > first ? p->model->lowest_block : first;
+    bg_saved *of_slot = p->saved + p->slot * p->n_saved;
+    if (block == p->share.end)
+        return of_slot + p->n_saved - 1;
+    return of_slot + (block < low ? 0 : block - low + (low > first));
 }
 
 /* Offset of a role's outputs within a row of qkv (separate q, k and v; a fused matrix has them all). */
@@ -327,13 +332,23 @@ static void embed(bg_pass *p, const bg_batch *b, float *x)
     }
 }
 
-static float *forward(bg_pass *p, const bg_batch *b)
+bg_status bg_pass_forward(bg_pass *p, size_t slot, const bg_batch *b, float *x, float **out, bg_err *err)
 {
-    size_t n = p->model->config.n_blocks;
-    embed(p, b, saved_of(p, 0)->x);
-    for (size_t l = 0; l < n; l++)
+    p->slot = slot;
+    bg_status st = set_rows(p, b, err);
+    if (st != BG_OK)
+        return st;
+    if (p->share.embeds)
+        embed(p, b, saved_of(p, p->share.first)->x);
+    else
+        saved_of(p, p->share.first)->x = x;
+    for (size_t l = p->share.first; l < p->share.end; l++) {
         block_forward(p, l, b, saved_of(p, l + 1)->x);
-    return saved_of(p, n)->x;
+        if (p->poke != NULL)
+            p->poke(p->poked);
+    }
+    *out = saved_of(p, p->share.end)->x;
+    return BG_OK;
 }
 
 /* The first weight matrix that holds a NaN or infinity, if that is why a loss is not finite. */
@@ -356,29 +371,49 @@ static const bg_tensor *broken_tensor(const bg_model *m)
     return NULL;
 }
 
-bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const bg_tap *tap_, float *loss,
-                      bg_err *err)
+static bg_status head(bg_pass *p, const bg_batch *batch, bg_labels labels, float *dx, float *loss, bg_err *err)
 {
-    backward w = { p, batch, tap_, err };
-    bg_status st = set_rows(p, batch, err);
-    if (st != BG_OK || batch->n_rows == 0)
-        return st;
-    const float *x = forward(p, batch);
-    st = bg_head_run(p, batch, labels, x, tap_ == NULL ? NULL : p->dx, loss, err);
+    bg_status st = bg_head_run(p, batch, labels, saved_of(p, p->share.end)->x, dx, loss, err);
     if (st == BG_ENUMERIC) {
         const bg_tensor *t = broken_tensor(p->model);
         if (t != NULL)
             return BG_FAIL(err, BG_ENUMERIC, "%s: tensor '%s' holds a NaN or infinity", t->file, t->name);
     }
-    for (size_t l = p->model->config.n_blocks; l-- > p->model->lowest_block && tap_ != NULL && st == BG_OK;)
-        st = block_backward(&w, l, p->dx);
     return st;
+}
+
+bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_labels labels, const bg_tap *tap_,
+                           float *dx, float *loss, bg_err *err)
+{
+    backward w = { p, batch, tap_, err };
+    p->slot = slot;
+    bg_status st = set_rows(p, batch, err);
+    if (st == BG_OK && p->share.has_head)
+        st = head(p, batch, labels, tap_ == NULL ? NULL : dx, loss, err);
+    for (size_t l = p->share.end; l-- > p->share.first && l >= p->model->lowest_block && tap_ != NULL && st == BG_OK;) {
+        st = block_backward(&w, l, dx);
+        if (p->poke != NULL)
+            p->poke(p->poked);
+    }
+    return st;
+}
+
+bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const bg_tap *tap_, float *loss,
+                      bg_err *err)
+{
+    float *out;
+    assert(p->share.embeds && p->share.has_head);
+    if (batch->n_rows == 0)
+        return BG_OK;
+    bg_status st = bg_pass_forward(p, 0, batch, NULL, &out, err);
+    return st == BG_OK ? bg_pass_backward(p, 0, batch, labels, tap_, p->dx, loss, err) : st;
 }
 
 bg_status bg_pass_logits(bg_pass *p, const bg_batch *batch, float *logits, bg_err *err)
 {
-    bg_status st = set_rows(p, batch, err);
+    float *out;
+    bg_status st = bg_pass_forward(p, 0, batch, NULL, &out, err);
     if (st == BG_OK)
-        bg_head_logits(p, batch->n_rows, forward(p, batch), logits);
+        bg_head_logits(p, batch->n_rows, out, logits);
     return st;
 }

@@ -13,16 +13,20 @@ enum { MOST_ROWS = 1536 };
 
 static size_t round16(size_t n) { return (n + 15) / 16 * 16; }
 
-/* Blocks below the lowest tracked one keep nothing for a backward pass: they share one slot. */
-static size_t slots(const bg_model *m)
+/* Blocks below the lowest tracked one keep nothing for a backward pass: they have one state together. */
+static size_t states(const bg_model *m, const bg_share *s)
 {
-    return m->config.n_blocks - m->lowest_block + (m->lowest_block > 0) + 1;    /* + the last block's output */
+    size_t kept = m->lowest_block <= s->first ? s->end - s->first : m->lowest_block < s->end ? s->end - m->lowest_block : 0;
+    return kept + (kept < s->end - s->first) + 1;    /* + the share's output */
 }
 
-static void set_widths(bg_pass *p, const bg_model *m, size_t max_rows, size_t logits_bytes)
+static void set_widths(bg_pass *p, const bg_model *m, const bg_share *share, size_t depth, size_t max_rows,
+                       size_t logits_bytes)
 {
     const bg_model_config *c = &m->config;
     p->model = m;
+    p->share = share != NULL ? *share : bg_model_whole(m);
+    p->depth = depth;
     p->max_rows = max_rows;
     p->w_qk = (c->n_heads + c->n_kv_heads) * c->d_head;
     p->w_qkv = p->w_qk + c->n_kv_heads * c->d_head;
@@ -35,22 +39,24 @@ static void set_widths(bg_pass *p, const bg_model *m, size_t max_rows, size_t lo
     if (p->chunk_rows > max_rows)
         p->chunk_rows = max_rows;
     p->threads = omp_get_max_threads();
-    p->n_saved = slots(m);
+    p->n_saved = states(m, &p->share);
 }
 
-/* Largest block matrix that is not float32 in the file; the head is widened in slices of this. */
-static size_t widening_floats(const bg_model *m)
+/* Largest block matrix of the share that is not float32 in the file; the head is widened in slices of this. */
+static size_t widening_floats(const bg_model *m, const bg_share *share)
 {
     size_t most = 0;
     for (size_t i = 0; i < m->n_modules; i++) {
         const bg_module *mod = &m->module[i];
+        if (mod->block < share->first || mod->block >= share->end)
+            continue;
         bool aligned = (uintptr_t)mod->weight->data % sizeof(float) == 0;
         size_t n = mod->n_in * mod->n_out;
         if ((mod->weight->dtype != BG_ST_F32 || !aligned) && n > most)
             most = n;
     }
     bool head_aligned = m->head->dtype == BG_ST_F32 && (uintptr_t)m->head->data % sizeof(float) == 0;
-    if (!head_aligned) {
+    if (!head_aligned && share->has_head) {
         size_t head = m->config.vocab_size * m->config.d_model, slice = 4096 * m->config.d_model;
         size_t want = m->head->dtype == BG_ST_F32 || head < slice ? head : slice;
         most = most > want ? most : want;
@@ -66,12 +72,13 @@ static float *take(bg_pass *p, size_t *used, size_t n)
     return at;
 }
 
-static void lay_out_slot(bg_pass *p, bg_saved *s, size_t *used)
+/* One block's state.  x_of_message: its input lies in the buffer that the rank before sent it to. */
+static void lay_out_state(bg_pass *p, bg_saved *s, bool x_of_message, size_t *used)
 {
     const bg_model_config *c = &p->model->config;
     size_t t = p->max_rows, d = c->d_model;
     bg_saved at = { 0 };
-    at.x = take(p, used, t * d);
+    at.x = x_of_message ? NULL : take(p, used, t * d);
     at.qkv = take(p, used, t * p->w_qkv);
     at.qk_raw = c->qk_norm == BG_QK_NORM_NONE ? NULL : take(p, used, t * p->w_qk);
     at.att = take(p, used, t * p->ld_att);
@@ -89,14 +96,17 @@ static size_t lay_out(bg_pass *p)
 {
     const bg_model_config *c = &p->model->config;
     size_t t = p->max_rows, d = c->d_model, used = 0, threads = (size_t)p->threads;
-    for (size_t i = 0; i + 1 < p->n_saved; i++)
-        lay_out_slot(p, p->saved == NULL ? NULL : &p->saved[i], &used);
-    float *last = take(p, &used, t * d);
-    if (p->saved != NULL)
-        p->saved[p->n_saved - 1] = (bg_saved){ .x = last };
+    for (size_t slot = 0; slot < p->depth; slot++) {
+        bg_saved *s = p->saved == NULL ? NULL : p->saved + slot * p->n_saved;
+        for (size_t i = 0; i + 1 < p->n_saved; i++)
+            lay_out_state(p, s == NULL ? NULL : &s[i], i == 0 && !p->share.embeds, &used);
+        float *last = take(p, &used, t * d + BG_PASS_TRAILER);
+        if (s != NULL)
+            s[p->n_saved - 1] = (bg_saved){ .x = last };
+    }
     p->a_d = take(p, &used, t * p->ld_d);
     p->a_ff = take(p, &used, t * p->ld_ff);
-    p->dx = take(p, &used, t * d);
+    p->dx = p->share.embeds && p->share.has_head ? take(p, &used, t * d) : NULL;
     p->dmid = take(p, &used, t * d);
     p->da = take(p, &used, t * d);
     p->dqkv = take(p, &used, t * p->w_qkv);
@@ -104,10 +114,12 @@ static size_t lay_out(bg_pass *p)
     p->dff = take(p, &used, t * c->d_ff);
     p->dgate = c->gated ? take(p, &used, t * c->d_ff) : NULL;
     p->dup = take(p, &used, t * c->d_ff);
-    p->head_x = take(p, &used, p->chunk_rows * d);
-    p->head_n = take(p, &used, p->chunk_rows * d);
-    p->logits = take(p, &used, p->chunk_rows * c->vocab_size);
-    p->weight_floats = widening_floats(p->model);
+    if (p->share.has_head) {
+        p->head_x = take(p, &used, p->chunk_rows * d);
+        p->head_n = take(p, &used, p->chunk_rows * d);
+        p->logits = take(p, &used, p->chunk_rows * c->vocab_size);
+    }
+    p->weight_floats = widening_floats(p->model, &p->share);
     p->weight = take(p, &used, p->weight_floats);
     p->score = take(p, &used, threads * 2 * BG_ATTENTION_ROWS * t);
     p->attention_dot = take(p, &used, threads * BG_ATTENTION_ROWS);
@@ -117,17 +129,17 @@ static size_t lay_out(bg_pass *p)
     return used;
 }
 
-size_t bg_pass_bytes(const bg_model *model, size_t max_rows, size_t logits_bytes)
+size_t bg_pass_bytes(const bg_model *model, const bg_share *share, size_t depth, size_t max_rows, size_t logits_bytes)
 {
     bg_pass p = { 0 };
-    set_widths(&p, model, max_rows, logits_bytes);
+    set_widths(&p, model, share, depth, max_rows, logits_bytes);
     return lay_out(&p) * sizeof(float);
 }
 
 size_t bg_pass_rows_for(const bg_model *model, size_t longest, size_t budget_bytes)
 {
     /* the difference of two sizes is what a row takes, whatever the fixed part */
-    size_t per_row = (bg_pass_bytes(model, 1024, 1) - bg_pass_bytes(model, 512, 1)) / 512;
+    size_t per_row = (bg_pass_bytes(model, NULL, 1, 1024, 1) - bg_pass_bytes(model, NULL, 1, 512, 1)) / 512;
     size_t rows = budget_bytes / per_row;
     rows = rows > MOST_ROWS ? MOST_ROWS : rows;
     return rows < longest - 1 ? longest - 1 : rows;
@@ -140,7 +152,8 @@ static void set_ones(float *a, size_t rows, size_t ld, size_t column)
         a[i * ld + column] = 1.0f;
 }
 
-bg_status bg_pass_new(bg_pass **out, const bg_model *model, size_t max_rows, size_t logits_bytes, bg_err *err)
+bg_status bg_pass_new(bg_pass **out, const bg_model *model, const bg_share *share, size_t depth, size_t max_rows,
+                      size_t logits_bytes, bg_err *err)
 {
     const bg_model_config *c = &model->config;
     bg_pass *p = NULL;
@@ -148,8 +161,8 @@ bg_status bg_pass_new(bg_pass **out, const bg_model *model, size_t max_rows, siz
     bg_status st = BG_NEW(p, 1, "pass", err);
     if (st != BG_OK)
         return st;
-    set_widths(p, model, max_rows, logits_bytes);
-    st = BG_NEW(p->saved, p->n_saved, "pass", err);
+    set_widths(p, model, share, depth, max_rows, logits_bytes);
+    st = BG_NEW(p->saved, p->depth * p->n_saved, "pass", err);
     size_t floats = lay_out(p);
     if (st == BG_OK)
         st = BG_NEW(p->arena, floats, "activations", err);
@@ -160,8 +173,9 @@ bg_status bg_pass_new(bg_pass **out, const bg_model *model, size_t max_rows, siz
     (void)lay_out(p);
     set_ones(p->a_d, max_rows, p->ld_d, c->d_model);
     set_ones(p->a_ff, max_rows, p->ld_ff, c->d_ff);
-    for (size_t i = 0; i + 1 < p->n_saved; i++)
-        set_ones(p->saved[i].att, max_rows, p->ld_att, c->n_heads * c->d_head);
+    for (size_t i = 0; i < p->depth * p->n_saved; i++)
+        if (p->saved[i].att != NULL)
+            set_ones(p->saved[i].att, max_rows, p->ld_att, c->n_heads * c->d_head);
     if (c->rope != BG_ROPE_NONE)
         bg_rope_table(c, max_rows, p->rope);
     *out = p;
@@ -178,3 +192,21 @@ void bg_pass_free(bg_pass *p)
 }
 
 size_t bg_pass_max_rows(const bg_pass *p) { return p->max_rows; }
+size_t bg_pass_depth(const bg_pass *p) { return p->depth; }
+const bg_share *bg_pass_share(const bg_pass *p) { return &p->share; }
+
+void bg_pass_set_poke(bg_pass *p, void (*poke)(void *self), void *self)
+{
+    p->poke = poke;
+    p->poked = self;
+}
+
+bool bg_share_has_backward(const bg_model *model, const bg_share *share)
+{
+    return share->has_head || share->end > model->lowest_block;
+}
+
+bool bg_share_passes_gradient(const bg_model *model, const bg_share *share)
+{
+    return !share->embeds && share->first > model->lowest_block;
+}

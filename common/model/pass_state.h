@@ -19,15 +19,19 @@ typedef struct {
 
 struct bg_pass {
     const bg_model *model;
+    bg_share share;
+    size_t depth, slot;             /* batches on their way, and the one in hand */
     size_t max_rows;
+    void (*poke)(void *self);
+    void *poked;
     size_t w_qk, w_qkv;             /* floats of a row of q and k, of q, k and v */
     size_t ld_d, ld_att, ld_ff;     /* leading dimensions of the inputs a, room for the 1 */
     size_t chunk_rows;              /* rows of logits at a time */
     size_t weight_floats;           /* capacity of `weight` */
     int threads;
     float *arena;
-    size_t n_saved;
-    bg_saved *saved;                /* [n_saved]; see saved_of */
+    size_t n_saved;                 /* blocks' states kept of a batch, and the last block's output */
+    bg_saved *saved;                /* [depth][n_saved]; see saved_of */
     float *a_d, *a_ff;              /* [rows, ld_d], [rows, ld_ff]  inputs handed to taps */
     float *dx, *dmid, *da;          /* [rows, d]  gradients of the residual stream and of a norm's output */
     float *dqkv;                    /* [rows, w_qkv] */
@@ -44,6 +48,7 @@ struct bg_pass {
     size_t n_loss_rows;
 };
 
+enum { BG_PASS_TRAILER = 16 };      /* floats that pipeline.c sends behind an output */
 enum { BG_ATTENTION_ROWS = 128 };   /* rows of queries at a time: causality saves the rest */
 
 /* The weight as float32 [shape]: in place, or widened into p->weight (valid until the next call). */

@@ -3,6 +3,29 @@
 #include <inttypes.h>
 #include <string.h>
 
+bg_status bg_grid_init(bg_grid *g, MPI_Comm world, int pipeline, bg_err *err)
+{
+    g->world = world;
+    g->pipeline = MPI_COMM_NULL;
+    MPI_Comm_rank(world, &g->world_rank);
+    MPI_Comm_size(world, &g->world_size);
+    if (g->world_size % pipeline != 0)
+        return BG_FAIL(err, BG_EARG, "--pipeline %d: %d rank%s cannot be laid out in columns of %d", pipeline,
+                       g->world_size, g->world_size == 1 ? "" : "s", pipeline);
+    g->data_size = g->world_size / pipeline;
+    g->data_rank = g->world_rank % g->data_size;
+    g->pipeline_size = pipeline;
+    g->pipeline_rank = g->world_rank / g->data_size;
+    MPI_Comm_split(world, g->data_rank, g->pipeline_rank, &g->pipeline);
+    return BG_OK;
+}
+
+void bg_grid_free(bg_grid *g)
+{
+    if (g->pipeline != MPI_COMM_NULL)
+        MPI_Comm_free(&g->pipeline);
+}
+
 bg_status bg_agree(MPI_Comm comm, bg_status local, bg_err *err)
 {
     int rank, size;

@@ -57,11 +57,15 @@ bg_status bg_axes_attach(bg_store *s, bg_err *err) BG_MUST_CHECK;
 /* BG_EFORMAT if heaps of strings in the file are damaged so that HDF5 would hang or crash. */
 bg_status bg_heaps_check(const char *path, bg_err *err) BG_MUST_CHECK;
 
+/* The part of a path behind its last slash; the part before it, with the slash ("./" if there is none). */
+const char *bg_base_name(const char *path);
+bg_status bg_folder_of(const char *path, char out[BG_PATH_BYTES], bg_err *err) BG_MUST_CHECK;
+/* fsync a file, or a folder with flags O_DIRECTORY; errors name `shown`. */
+bg_status bg_sync_path(const char *path, const char *shown, int flags, bg_err *err) BG_MUST_CHECK;
+
 /* "2024-05-01T12:00:00Z" */
 void bg_utc_text(double seconds_since_epoch, char out[32]);
 
-/* Open without a look at the format. */
-bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err) BG_MUST_CHECK;
 void bg_store_free(bg_store *s);           /* the memory only */
 
 #endif /* BG_STORE_FILE_H */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -48,7 +49,7 @@ bg_status bg_make_folder(const char *path, bg_err *err)
     return BG_OK;
 }
 
-bg_status bg_remove_folder(const char *path, bg_err *err)
+static bg_status remove_files(const char *path, bg_err *err)
 {
     DIR *folder = opendir(path);
     if (folder == NULL && errno == ENOENT)
@@ -56,12 +57,44 @@ bg_status bg_remove_folder(const char *path, bg_err *err)
     if (folder == NULL)
         return BG_FAIL(err, BG_EIO, "cannot remove folder \"%s\": %s", path, strerror(errno));
     bg_status st = BG_OK;
+    unlinkat(dirfd(folder), "MANIFEST", 0);    /* first: from then on nothing in it is published */
     for (const struct dirent *e; st == BG_OK && (e = readdir(folder)) != NULL;)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
             unlinkat(dirfd(folder), e->d_name, 0) != 0 && errno != ENOENT)
             st = BG_FAIL(err, BG_EIO, "cannot remove \"%s/%s\": %s", path, e->d_name, strerror(errno));
     closedir(folder);
-    if (st == BG_OK && rmdir(path) != 0 && errno != ENOENT)
-        st = BG_FAIL(err, BG_EIO, "cannot remove folder \"%s\": %s", path, strerror(errno));
+    return st;
+}
+
+bg_status bg_remove_folder(const char *path, bg_err *err)
+{
+    bg_status st = BG_OK;
+    for (int tries = 0; tries < 100 && st == BG_OK; tries++) {
+        st = remove_files(path, err);
+        if (st != BG_OK || rmdir(path) == 0 || errno == ENOENT)
+            return st;
+        if (errno != ENOTEMPTY && errno != EEXIST)
+            st = BG_FAIL(err, BG_EIO, "cannot remove folder \"%s\": %s", path, strerror(errno));
+    }
+    return st;
+}
+
+bg_status bg_write_units(const char *folder, const char *text, bg_err *err)
+{
+    char path[BG_PATH_BYTES], temporary[BG_PATH_BYTES], host[65] = "host";
+    bg_status st = bg_path(path, err, "%s/UNITS", folder);
+    gethostname(host, sizeof host - 1);
+    if (st == BG_OK)
+        st = bg_path(temporary, err, "%s.tmp-%s-%ld", path, host, (long)getpid());
+    if (st != BG_OK)
+        return st;
+    FILE *file = fopen(temporary, "we");
+    bool written = file != NULL && fputs(text, file) >= 0;
+    if (file != NULL && fclose(file) != 0)
+        written = false;
+    if (!written || rename(temporary, path) != 0)
+        st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", path, strerror(errno));
+    if (st != BG_OK)
+        unlink(temporary);
     return st;
 }

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bregman/log.h"
+
 bg_status bg_inputs_add(bg_inputs *in, const char *name, const bg_hash *hash, bg_err *err)
 {
     if (in->n == in->capacity) {
@@ -96,21 +98,23 @@ static bg_status unpack(bg_inputs *in, char *text, bg_err *err)
 }
 
 /* Over the stage, its identity options and the inputs' hashes; where the inputs lie does not matter. */
-static bg_status fingerprint(bg_inputs *in, const bg_context *ctx, bg_err *err)
+static bg_status fingerprint(bg_inputs *in, const bg_context *ctx, const char *chosen, bg_err *err)
 {
-    const char **text = malloc((in->n + 2) * sizeof *text);
+    const char **text = malloc((in->n + 3) * sizeof *text);
     if (text == NULL)
         return BG_FAIL(err, BG_ENOMEM, "fingerprint: out of memory");
     text[0] = ctx->name;
     text[1] = ctx->identity;
     for (size_t i = 0; i < in->n; i++)
         text[2 + i] = in->hash[i].hex;
-    in->fingerprint = bg_hash_texts(text, in->n + 2);
+    text[2 + in->n] = chosen;
+    in->fingerprint = bg_hash_texts(text, in->n + (chosen[0] != '\0' ? 3 : 2));
     free(text);
     return BG_OK;
 }
 
-bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, uint64_t seed, bg_status st, bg_err *err)
+bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *chosen, uint64_t seed, bg_status st,
+                          bg_err *err)
 {
     MPI_Comm comm = ctx->grid.world;
     char *text = NULL;
@@ -128,7 +132,7 @@ bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, uint64_t seed, b
     if (ctx->grid.world_rank != 0)
         st = unpack(in, text, err);
     if (st == BG_OK)
-        st = fingerprint(in, ctx, err);
+        st = fingerprint(in, ctx, chosen, err);
     st = bg_agree(comm, st, err);
     in->run = (bg_provenance){
         .stage = ctx->name, .options = ctx->options, .fingerprint = in->fingerprint.hex, .seed = seed,
@@ -138,4 +142,32 @@ bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, uint64_t seed, b
 out:
     free(text);
     return st;
+}
+
+bool bg_inputs_is_done(const bg_inputs *in, const char *path)
+{
+    bg_err ignored;
+    bool done = false;
+    return bg_store_is_done(path, in->run.fingerprint, &done, &ignored) == BG_OK && done;
+}
+
+bg_status bg_inputs_outcome(const bg_inputs *in, const bg_context *ctx, const char *path, const char *work,
+                            bool (*is_done)(const bg_inputs *in, const char *path), bg_status st, bg_err *err)
+{
+    bg_err ignored;
+    if (st == BG_OK || st == BG_ESTOPPED)
+        return st;
+    bool done = ctx->grid.world_rank == 0 && is_done(in, path) && bg_remove_folder(work, &ignored) == BG_OK;
+    bg_broadcast(ctx->grid.world, &done, sizeof done, 0);
+    if (!done)
+        return st;
+    *err = (bg_err){ .rank = -1, .file = "" };
+    bg_log("%s: finished by another run of the same command", path);
+    return BG_OK;
+}
+
+bg_status bg_inputs_already_done(const bg_context *ctx, const char *path, const char *work, bg_err *err)
+{
+    bg_log("%s: already done", path);
+    return bg_agree(ctx->grid.world, ctx->grid.world_rank == 0 ? bg_remove_folder(work, err) : BG_OK, err);
 }

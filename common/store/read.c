@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bregman/manifest.h"
 #include "file.h"
 
 /* ---- opening ---- */
@@ -16,9 +17,10 @@
 static bg_status check_readable(const char *path, bg_err *err)
 {
     struct stat about;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
+    int fd;
+    bg_status st = bg_manifest_open_file(path, &fd, err);
+    if (st != BG_OK)
+        return st;
     bool regular = fstat(fd, &about) == 0 && S_ISREG(about.st_mode);
     close(fd);
     if (!regular)
@@ -113,6 +115,7 @@ void bg_store_close(bg_store *s)
 }
 
 const char *bg_store_path(const bg_store *s) { return s->path; }
+hid_t bg_store_file(const bg_store *s) { return s->file; }
 
 /* ---- shapes ---- */
 

@@ -13,14 +13,23 @@
 
 #include "bregman/status.h"
 
-/* The process grid.  World = data x pipeline; a data rank owns sequences, a
- * pipeline rank a contiguous run of blocks.  The pipeline axis has one rank
- * for now: everything below takes its communicator from here. */
+/* The process grid.  World = data x pipeline: a column of the grid (one data rank) owns sequences, a
+ * pipeline rank within it a contiguous run of the model's blocks.  World ranks of one pipeline rank follow one
+ * another, so that the ranks of a node read the same weights and share their pages; what goes from
+ * node to node is one [rows, d] message a micro-batch.  Nothing is reduced over the data
+ * axis: units of work are files (sweep.h). */
 typedef struct {
-    MPI_Comm world, data;
+    MPI_Comm world;
+    MPI_Comm pipeline;                 /* the ranks of this column, in the order of the blocks */
     int world_rank, world_size;
-    int data_rank, data_size;
+    int data_rank, data_size;          /* world_rank = pipeline_rank * data_size + data_rank */
+    int pipeline_rank, pipeline_size;
 } bg_grid;
+
+/* Lay the ranks of world out as columns of `pipeline` ranks.  Collective; free with bg_grid_free.
+ * BG_EARG on all ranks if their number is no multiple of it. */
+bg_status bg_grid_init(bg_grid *g, MPI_Comm world, int pipeline, bg_err *err) BG_MUST_CHECK;
+void bg_grid_free(bg_grid *g);
 
 /* Make all ranks of comm agree on one status.
  *

@@ -28,7 +28,21 @@ bg_status bg_inputs_add_tokens(bg_inputs *in, bg_tokens *t, const bg_list *files
 void bg_inputs_clear(bg_inputs *in);
 
 /* Collective on ctx->grid.world.  Rank 0 has added everything with status st; afterwards all ranks have the same inputs, fingerprint and
- * provenance.  The other ranks' lists are empty before. */
-bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, uint64_t seed, bg_status st, bg_err *err) BG_MUST_CHECK;
+ * provenance.  The other ranks' lists are empty before.
+ *   chosen [in]  what else decides the bytes of the result but is no option; "" if there is nothing. */
+bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *chosen, uint64_t seed, bg_status st,
+                          bg_err *err) BG_MUST_CHECK;
+
+/* Say that path is already done, and remove what an end between its publication and now has left of the work folder. Collective. */
+bg_status bg_inputs_already_done(const bg_context *ctx, const char *path, const char *work, bg_err *err) BG_MUST_CHECK;
+
+/* How a call that ended with status st (the same on all ranks) has really ended: another attempt of the same command, a job that
+ * was requeued while its first run still lived, may have published `path` meanwhile and taken the work folder
+ * away.  Then this one is done too.  Collective.
+ *   is_done [in]  asked on rank 0: is the result there? */
+bg_status bg_inputs_outcome(const bg_inputs *in, const bg_context *ctx, const char *path, const char *work,
+                            bool (*is_done)(const bg_inputs *in, const char *path), bg_status st, bg_err *err) BG_MUST_CHECK;
+/* The usual is_done: path is published with this fingerprint. */
+bool bg_inputs_is_done(const bg_inputs *in, const char *path);
 
 #endif /* BG_INPUTS_H */

@@ -58,7 +58,29 @@ typedef struct bg_model {
     bg_norm_weights final_norm;
     char *dir;
     float *small;                          /* widened one-dimensional tensors */
+    bg_tensor *sketched;                   /* matrices of bg_model_sketch; NULL: they are in `tensors` */
+    size_t n_sketched, n_small;            /* how many of them, and floats of `small` */
 } bg_model;
+
+/* The part of the model that one rank of a pipeline runs: blocks [first, end). */
+typedef struct {
+    size_t first, end;
+    size_t first_tracked, end_tracked;     /* of bg_model.tracked: the modules of these blocks */
+    bool embeds;                           /* it starts from token ids rather than from the rank before */
+    bool has_head;                         /* it ends in the loss */
+} bg_share;
+
+/* The whole model as one share. */
+bg_share bg_model_whole(const bg_model *m);
+
+/* Cut the model into n contiguous shares so that the costliest one costs least: 2 FLOPs a row and weight forward, 2
+ * backward where there is one, the head's, and the taps'.  The embedding costs nothing; the last share
+ * may be the head alone.
+ *   tap_flops [in, n_tracked, may be NULL]: FLOPs a row of each tracked module's tap.
+ *   share [out, n].
+ * Errors: BG_EARG if there are fewer blocks and head than shares. */
+bg_status bg_model_divide(const bg_model *m, size_t n, const double *tap_flops, bg_share *share,
+                          bg_err *err) BG_MUST_CHECK;
 
 /* Open DIR/config.json and its weights.  `modules`: "mlp", "attention", "all", or an extended
  * regular expression matched against module names.
@@ -68,6 +90,13 @@ typedef struct bg_model {
  * Errors: BG_EIO, BG_EFORMAT, BG_ESHAPE naming file and tensor; BG_EARG if nothing matches. */
 bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg_err *err) BG_MUST_CHECK;
 void bg_model_close(bg_model *m);          /* NULL is fine */
+
+/* The model of a config that has no weights: what can be asked of sizes, costs and shares can be asked of it.
+ * Matrices have name, shape and dtype, but no data; gains and biases are ones.  It must not be run unless
+ * the caller points `sketched[i].data` at something, and has no hash.  Close with bg_model_close.
+ * Errors: BG_EFORMAT (names too long), BG_EARG if `modules` matches nothing. */
+bg_status bg_model_sketch(bg_model **out, const bg_model_config *c, const char *modules, bg_st_dtype dtype,
+                          bg_err *err) BG_MUST_CHECK;
 
 /* Content hash of config.json and weights: the model's identity in every file.  Reads all bytes. */
 bg_status bg_model_hash(const bg_model *m, bg_hash *out, bg_err *err) BG_MUST_CHECK;

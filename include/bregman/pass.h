@@ -56,18 +56,25 @@ typedef struct {
 
 typedef struct bg_pass bg_pass;
 
+enum { BG_LOGITS_BYTES = 64 << 20 };       /* what a stage gives to a chunk of logits */
+
 /* Room for batches of up to max_rows rows and sequences of up to max_rows + 1 tokens.
+ *   share [in]         the blocks to run; NULL: the whole model.
+ *   depth [in]         batches that may be between their forward and their backward pass: 1 if there is no pipeline.
  *   logits_bytes [in]  budget for one chunk of logits (at least one row is taken).
  * All memory is taken here, in one piece.  Errors: BG_ENOMEM. */
-bg_status bg_pass_new(bg_pass **out, const bg_model *model, size_t max_rows, size_t logits_bytes,
-                      bg_err *err) BG_MUST_CHECK;
+bg_status bg_pass_new(bg_pass **out, const bg_model *model, const bg_share *share, size_t depth, size_t max_rows,
+                      size_t logits_bytes, bg_err *err) BG_MUST_CHECK;
 void bg_pass_free(bg_pass *p);
 size_t bg_pass_max_rows(const bg_pass *p);
+size_t bg_pass_depth(const bg_pass *p);
+const bg_share *bg_pass_share(const bg_pass *p);
 
 /* Bytes that bg_pass_new would take. */
-size_t bg_pass_bytes(const bg_model *model, size_t max_rows, size_t logits_bytes);
-/* Rows for which activations take about `budget_bytes`, at least `longest` - 1 rows, else at most 1536;
- * depends on the model and the arguments only. */
+size_t bg_pass_bytes(const bg_model *model, const bg_share *share, size_t depth, size_t max_rows, size_t logits_bytes);
+/* Rows for which the whole model's activations take about `budget_bytes`, at least `longest` - 1 rows, else at most 1536;
+ * depends on the model and the arguments only.
+ * A pipeline holds no more: its first rank has 1 / P of the blocks, but P batches on their way. */
 size_t bg_pass_rows_for(const bg_model *model, size_t longest, size_t budget_bytes);
 
 /* Run a batch.  tap NULL: forward and loss only.
@@ -77,6 +84,22 @@ size_t bg_pass_rows_for(const bg_model *model, size_t longest, size_t budget_byt
  * Cost: about 4 FLOPs a row and body weight, 4 a loss row and head weight, attention besides. */
 bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const bg_tap *tap,
                       float *loss, bg_err *err) BG_MUST_CHECK;
+
+/* The two halves of bg_pass_run for a share, each batch in a slot of its own (0 .. depth - 1) from the first
+ * to the second.  pipeline.h strings them together over ranks.
+ *   x [in, rows x d]           output of the block before the share; NULL where the share embeds.  Lent until backward.
+ *   *out [rows x d]            the share's own output, in the slot; lent until the next forward there.
+ *   dx [in,out, rows x d]      the loss's gradient with respect to the share's output (where the share has the head it
+ *                              is made here), on return with respect to its input, unless backward ended on the way. */
+bg_status bg_pass_forward(bg_pass *p, size_t slot, const bg_batch *batch, float *x, float **out,
+                          bg_err *err) BG_MUST_CHECK;
+bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_labels labels, const bg_tap *tap,
+                           float *dx, float *loss, bg_err *err) BG_MUST_CHECK;
+/* Called between blocks, so that messages under way move on. */
+void bg_pass_set_poke(bg_pass *p, void (*poke)(void *self), void *self);
+/* Does backward reach the share's output at all, and go on below its first block? */
+bool bg_share_has_backward(const bg_model *model, const bg_share *share);
+bool bg_share_passes_gradient(const bg_model *model, const bg_share *share);
 
 /* Forward only: logits of every row, [n_rows, vocab]. For tests and small uses. */
 bg_status bg_pass_logits(bg_pass *p, const bg_batch *batch, float *logits, bg_err *err) BG_MUST_CHECK;

@@ -44,8 +44,8 @@ const bg_tensor *bg_tensors_at(const bg_tensors *t, size_t i);              /* i
 const bg_tensor *bg_tensors_find(const bg_tensors *t, const char *name);    /* NULL if absent; O(log n) */
 
 /* Content hash over the files' names (without folder) and contents, in name order.
- * Reads all bytes once. */
-bg_hash bg_tensors_hash(const bg_tensors *t);
+ * Reads all bytes once.  BG_EIO naming the file. */
+bg_status bg_tensors_hash(const bg_tensors *t, bg_hash *out, bg_err *err) BG_MUST_CHECK;
 
 /* Widen n elements of F32/BF16/F16 (from element `first`) to float.  dtype must be one of the three. */
 void bg_tensor_widen(const bg_tensor *t, size_t first, size_t n, float *out);

@@ -8,6 +8,7 @@
 
 #include "bregman/model.h"
 #include "bregman/pass.h"
+#include "bregman/pipeline.h"
 #include "bregman/store.h"
 
 typedef struct bg_scorer bg_scorer;
@@ -17,29 +18,40 @@ typedef enum { BG_SCORE_SEQUENCES,         /* the sequence's score              
                BG_SCORE_LAYERS,            /* ... and its parts by layer (block of the model)  */
                BG_SCORE_TOKENS             /* the parts by position and layer                  */ } bg_score_detail;
 
-/* Load the compressed queries of FILE for the tracked modules of model (all of them and no others must be there).
+/* Load the compressed queries of FILE for the tracked modules of this rank's share of the model (all of the model's and no
+ * others must be there).
+ *   share [in, n_shares]  of all ranks of the pipeline; share[rank] is this rank's.  Lent.
  *   unit_sequences, unit_rows [in]  most of a unit.
  * Errors: BG_ESTALE (made for another model: names both), BG_ESHAPE, BG_EIO, BG_EFORMAT. */
 bg_status bg_scorer_new(bg_scorer **out, const char *file, const bg_model *model, const bg_hash *model_hash,
-                        bg_score_detail detail, size_t unit_sequences, size_t unit_rows, bg_err *err) BG_MUST_CHECK;
+                        const bg_share *share, int n_shares, int rank, bg_score_detail detail, size_t unit_sequences,
+                        size_t unit_rows, bg_err *err) BG_MUST_CHECK;
 void bg_scorer_free(bg_scorer *s);
 size_t bg_scorer_queries(const bg_scorer *s);
 const char *const *bg_scorer_query_ids(const bg_scorer *s);
+/* Bytes that bg_scorer_new would take for a share, and what bg_scorer_gather sends of it (bg_sweep.gather_bytes). */
+bg_status bg_scorer_bytes(const char *file, const bg_model *model, const bg_share *share, bg_score_detail detail,
+                          size_t unit_sequences, size_t unit_rows, size_t *bytes, bg_err *err) BG_MUST_CHECK;
+size_t bg_scorer_gather_bytes(const bg_scorer *s);
 /* Modules that FILE was made for ("mlp", ...): what the model is to be opened with.  Caller frees with free(). */
 bg_status bg_compressed_modules(const char *file, char **modules, bg_err *err) BG_MUST_CHECK;
 
 /* Unit and batch in hand; `first` is the batch's first sequence counted from the unit's first. */
-void bg_scorer_begin_unit(bg_scorer *s);
+void bg_scorer_begin_unit(bg_scorer *s, size_t n_sequences, size_t n_rows);
 void bg_scorer_begin_batch(bg_scorer *s, const bg_batch *batch, uint64_t first);
 bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err);
+/* At a unit's end, on all ranks of the pipeline: the first one gets the layers of the others.  Returns whether this is
+ * the first, which now has the unit's results. */
+bool bg_scorer_gather(bg_scorer *s, bg_pipeline *l);
 
-/* Results of the unit so far.  Sums are float64 over positions, modules and layers.
- *   sequence i, query q        bg_scorer_score(s)[i * Q + q]
- *   sequence i, query q, l     bg_scorer_layers(s)[(i * Q + q) * L + l]      with BG_SCORE_LAYERS
- *   row t of the unit, q, l    bg_scorer_tokens(s)[(t * Q + q) * L + l]      with BG_SCORE_TOKENS (float32)
+/* Results of the unit, sums over positions and modules in float64 layer by layer, then over layers from the first:
+ * the order, and so the bytes, do not depend on how the layers were shared out.
+ *   bg_scorer_scores   out [n_sequences, Q]
+ *   bg_scorer_layers   out [n_sequences, Q, L]     with BG_SCORE_LAYERS
+ *   bg_scorer_tokens   out [L] of one row and query, with BG_SCORE_TOKENS (summed in float32)
  * Rows are the unit's predicted positions, back to back. */
-const double *bg_scorer_score(const bg_scorer *s);
-const double *bg_scorer_layers(const bg_scorer *s);
-const float *bg_scorer_tokens(const bg_scorer *s);
+void bg_scorer_scores(const bg_scorer *s, float *out);
+void bg_scorer_layers(const bg_scorer *s, float *out);
+void bg_scorer_tokens(const bg_scorer *s, size_t row, size_t query, float *out);
 
 #endif /* BG_SCORE_H */

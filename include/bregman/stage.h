@@ -12,8 +12,8 @@
 /* Field types in a stage's config struct:
  *   STR const char * · U64 uint64_t · F64 double · FLAG bool
  *   RANGE bg_range ("A:B") · LIST bg_list (one or more values until the next
- *   option; repeating the option appends) */
-typedef enum { BG_OPT_STR, BG_OPT_U64, BG_OPT_F64, BG_OPT_FLAG, BG_OPT_RANGE, BG_OPT_LIST } bg_opt_type;
+ *   option; repeating the option appends) · BYTES uint64_t ("500M", "2G", "2.5G"; powers of 1024) */
+typedef enum { BG_OPT_STR, BG_OPT_U64, BG_OPT_F64, BG_OPT_FLAG, BG_OPT_RANGE, BG_OPT_LIST, BG_OPT_BYTES } bg_opt_type;
 
 /* Sequences A..B-1.  The whole input is {0, UINT64_MAX}; either side of the
  * text "A:B" may be left out. */
@@ -38,6 +38,9 @@ typedef struct {
     const char *identity;   /* the same without no_effect options and paths of outputs */
     bg_grid grid;
     int threads;            /* per rank */
+    uint64_t memory_limit;  /* bytes a rank may take; UINT64_MAX: no limit */
+    const char *scratch;    /* node-local folder for sums that memory does not hold; NULL: none */
+    double checkpoint_s;    /* seconds between checkpoints of unfinished units; 0: none */
     double started;         /* seconds since the epoch */
 } bg_context;
 
@@ -45,23 +48,28 @@ typedef struct {
     const char *name, *purpose;
     const bg_opt *opts;   /* ends with .name == NULL */
     size_t config_size;
+    bool runs_model;      /* it takes the options of stages that do: see bg_stage_main */
     const char *example;  /* one command line for --help */
     /* The stage proper.  Collective on ctx->grid.world; returns an agreed status. */
     bg_status (*run)(const void *config, const bg_context *ctx, bg_err *err);
 } bg_stage;
 
 /* Start MPI, read the options, run the stage, report once, stop MPI.  Adds
- * --threads, --timings, --quiet, --help and --version to the stage's own options.
+ * --threads, --timings, --quiet, --help and --version to the stage's own options, and to those that run the model --pipeline,
+ * --memory-limit, --scratch and --checkpoint-minutes.
  * Returns the process exit status: 0 done, 1 failed, 2 usage, 75 stopped by a
  * signal with its finished work kept (run the same command to go on). */
 int bg_stage_main(const bg_stage *stage, int argc, char **argv);
 
-/* True once SIGTERM, SIGINT or SIGUSR1 has come: finish the unit in hand, then
- * return BG_ESTOPPED. */
+/* True once SIGTERM, SIGINT or SIGUSR1 has come, or a file named `stop` lies in the folder given to bg_stop_folder (looked for once
+ * a second at most): finish the block in hand, checkpoint, then return BG_ESTOPPED. */
 bool bg_stop_requested(void);
+/* The folder that the stage writes into, or that of the file it writes.  BG_ESTOPPED if the stop file is there already. */
+bg_status bg_stop_folder(const char *folder, bg_err *err) BG_MUST_CHECK;
+bg_status bg_stop_folder_of(const char *file, bg_err *err) BG_MUST_CHECK;
 
 /* What this program was built from and runs on; static storage.  bg_library_versions is a JSON
- * object: hdf5, mpi, blas, jansson, xxhash.  Not for use inside parallel regions. */
+ * object: hdf5, mpi, blas, eigen (bg_eigen_library), jansson, xxhash.  Not for use inside parallel regions. */
 const char *bg_version(void);         /* "0.1.0" */
 const char *bg_git_revision(void);    /* "" outside a git checkout */
 const char *bg_library_versions(void);

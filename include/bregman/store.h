@@ -95,12 +95,21 @@ void bg_store_discard(bg_store *s);    /* NULL is fine */
 /* The end of writing a file: publish if all went well so far (st is BG_OK), else discard and pass st on. */
 bg_status bg_store_end(bg_store *s, bg_status st, bg_err *err) BG_MUST_CHECK;
 
+/* Two attempts of one call may run at once (a requeue while the first still lives).
+ * bg_store_end_once: as bg_store_end, but if another attempt has published the file with the same fingerprint meanwhile, that
+ * one stays and this one is dropped: others may know it by its content hash already.  For a stage's final files.
+ * BG_ESTALE if a file of another call has the name by now.  See also bg_inputs_outcome. */
+bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err) BG_MUST_CHECK;
+
 /* Open for reading; checks that the root says `format` (a file that others made may lack
  * "format" if format is bregman/tokens or bregman/queries) and a known
  * major version.  Errors name the file.  Close with bg_store_close. */
 bg_status bg_store_open(bg_store **out, const char *path, const char *format,
                         bg_err *err) BG_MUST_CHECK;
+/* The same without a look at format and version. */
+bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err) BG_MUST_CHECK;
 void bg_store_close(bg_store *s);      /* NULL is fine */
+hid_t bg_store_file(const bg_store *s);    /* lent, for what the schema does not name: links, types, attributes */
 const char *bg_store_path(const bg_store *s);
 
 bool bg_store_has(const bg_store *s, const char *path);
@@ -126,7 +135,8 @@ bg_status bg_store_get_f64(const bg_store *s, const char *object, const char *na
                            double *value, bool *found, bg_err *err) BG_MUST_CHECK;
 
 /* Does `path` exist as a published file made with this fingerprint?
- * *done false if the file is not there (or there with this fingerprint, but not in its folder's MANIFEST).
+ * *done false if the file is not there (or there with this fingerprint, but not, or with another size, in its folder's
+ * MANIFEST: a kill came between renaming and listing).
  * Errors: BG_ESTALE, naming the file and what to do, if it is there and was made with other inputs
  * or options, or by somebody else; BG_EFORMAT if it is listed and its size differs from the manifest's. */
 bg_status bg_store_is_done(const char *path, const char *fingerprint, bool *done,
@@ -134,7 +144,10 @@ bg_status bg_store_is_done(const char *path, const char *fingerprint, bool *done
 
 /* Make a folder and its parents; no error if it exists.  BG_EIO naming it, also if not writable. */
 bg_status bg_make_folder(const char *path, bg_err *err) BG_MUST_CHECK;
-/* Delete a folder of work files (one level: files, then the folder).  Missing is fine. */
+/* Write FOLDER/UNITS: how many files of each kind a finished folder of work files will hold, lines "PREFIX TOTAL". */
+bg_status bg_write_units(const char *folder, const char *text, bg_err *err) BG_MUST_CHECK;
+/* Delete a folder of work files (one level: files, then the folder).  Missing is fine; so is one that another attempt
+ * of the same job goes on writing into, which then stays to be removed by that. */
 bg_status bg_remove_folder(const char *path, bg_err *err) BG_MUST_CHECK;
 /* printf into a fixed path buffer; BG_EARG if it does not fit. */
 #define BG_PATH_BYTES 4096

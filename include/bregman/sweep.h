@@ -1,22 +1,27 @@
-/* sweep.h - run a tap over a corpus in work units, shared out over ranks, resumably.
+/* sweep.h - run a tap over a corpus in work units, shared out over the columns of the grid, resumably.
  *
  * Sequences 0 .. n-1 of the work are cut into units of unit_sequences; a unit is cut into micro-batches
  * by its own content only.  So what a unit yields depends neither on the number of
  * ranks nor on what ran before, and a published unit is the checkpoint.
  * Of a query only the completion is in the loss (M1); of a training sequence every token.
+ *
+ * A column runs its units one after another as one stream through its pipeline.  Every checkpoint_s seconds, or when
+ * any rank is asked to stop or fails, the streams end, unfinished units are kept as parts
+ * (where the work has parts), all ranks agree, and what is left is dealt anew.
  */
 #ifndef BG_SWEEP_H
 #define BG_SWEEP_H
 
 #include "bregman/comm.h"
 #include "bregman/pass.h"
+#include "bregman/pipeline.h"
+#include "bregman/stage.h"
 #include "bregman/tokens.h"
 
 typedef struct {
     uint64_t unit;                 /* number */
     uint64_t first, n_sequences;   /* in the work's own order */
-    uint64_t n_rows;               /* known at the end */
-    double loss;                   /* nats, summed; known at the end */
+    uint64_t n_rows;               /* predicted positions; in keep_part those of the part */
 } bg_unit;
 
 typedef struct {
@@ -29,21 +34,28 @@ typedef struct {
     const int64_t *given_label;    /* [.., given_width] by global number: replaces the targets; NULL: not */
     size_t given_width;
     size_t given_rows;
+    const char *given_file;        /* where they are from */
     bg_tap tap;
+    size_t gather_bytes;           /* see bg_pipeline_new */
     void *self;                    /* of the callbacks below, each local */
-    bg_status (*is_done)(void *self, uint64_t unit, bool *done, bg_err *err);
-    bg_status (*begin_unit)(void *self, const bg_unit *unit, bg_err *err);
+    /* World rank 0 looks for what is there.  part: sequences of a part kept of an unfinished unit, 0: none. */
+    bg_status (*find)(void *self, uint64_t unit, bool *done, uint64_t *part, bg_err *err);
+    /* On every rank of the unit's column, in the order of its batches.  begin_unit starts from nothing, or from the
+     * part of the first `part` sequences. */
+    bg_status (*begin_unit)(void *self, const bg_unit *unit, uint64_t part, bg_err *err);
     void (*begin_batch)(void *self, const bg_batch *batch, uint64_t first);     /* may be NULL; first: the batch's
                                                                   first sequence, counted from the unit's first */
-    bg_status (*end_unit)(void *self, const bg_unit *unit, bg_err *err);
+    bg_status (*end_unit)(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err);
+    /* Keep what has been summed up over the first `part` sequences.  NULL: a stop waits for the unit's end. */
+    bg_status (*keep_part)(void *self, const bg_unit *unit, uint64_t part, bg_err *err);
 } bg_sweep;
 
 uint64_t bg_sweep_units(const bg_sweep *s);
 
-/* Collective on comm; returns an agreed status.  Ranks agree after every round of one unit a rank, so a
- * failure or a stop request ends all of them within a unit's time (BG_ESTOPPED: units finished
- * so far stay).  Progress and an estimated end on the speaking rank. */
-bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, MPI_Comm comm,
+/* Collective on ctx->grid.world; returns an agreed status, BG_ESTOPPED if a rank was asked to stop.  `pass` is of this
+ * rank's share, with the depth of its place in the pipeline.  Progress and an estimated end on the speaking rank; with
+ * a pipeline, the time its ranks have waited. */
+bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, const bg_context *ctx,
                        bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_SWEEP_H */

@@ -1,6 +1,9 @@
 """What the tests that run whole stages share: counted checks, random corpora, byte comparison of HDF5 files."""
+import json
 import os
+import re
 import shutil
+import struct
 import sys
 import tempfile
 
@@ -46,7 +49,34 @@ def golden(case):
 
 
 def engine(case, folder, **options):
-    return Engine(BUILD, model(case), os.path.join(FOLDER, folder), **options)
+    """Stages on a model of tests/goldens, or on a folder."""
+    path = case if os.path.isabs(case) else model(case)
+    return Engine(BUILD, path, os.path.join(FOLDER, folder), **options)
+
+
+def deep_model(case="llama", n_blocks=5):
+    """A model of tests/goldens with more blocks, each a disturbed copy of one of its own."""
+    folder = os.path.join(FOLDER, f"deep-{case}-{n_blocks}")
+    os.makedirs(folder)
+    with open(f"{model(case)}/config.json", encoding="utf-8") as file:
+        config = json.load(file)
+    key = "num_hidden_layers" if "num_hidden_layers" in config else "n_layer"
+    weights, n, random = read_safetensors(f"{model(case)}/model.safetensors")[0], config[key], np.random.default_rng(3)
+    for name, x in list(weights.items()):
+        match = re.match(r"(.*?(?:layers|h)\.)(\d+)(\..*)", name)
+        for block in range(n, n_blocks) if match and int(match[2]) == 0 else []:
+            weights[f"{match[1]}{block}{match[3]}"] = (x * random.normal(1, 0.1, x.shape)).astype(np.float32)
+    config[key] = n_blocks
+    with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    header, at = {}, 0
+    for name, x in weights.items():
+        header[name] = {"dtype": "F32", "shape": x.shape, "data_offsets": [at, at + x.nbytes]}
+        at += x.nbytes
+    text = json.dumps(header).encode()
+    with open(f"{folder}/model.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + b"".join(x.tobytes() for x in weights.values()))
+    return folder
 
 
 def corpus(n, vocab=64, longest=32, seed=1):

@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
-"""Every stage on 1, 2, 3 and 4 ranks: the same bytes in every dataset, whatever the share of the work."""
-from engine_checks import check, contents, engine, finish, same_file, shared_files
+"""Every stage on grids of data x pipeline ranks: the same bytes in every dataset, whatever the share of the work."""
+from engine_checks import check, contents, deep_model, engine, finish, same_file, shared_files
 
-CASE = "llama"
 TOKENS, QUERIES = shared_files()
 
 
-def run_all(folder, ranks, unit_sequences, unit_queries):
-    """All stages; returns the files they made."""
-    work = engine(CASE, folder, ranks=ranks)
-    factors = work.fit(TOKENS, "factors", "--unit-sequences", unit_sequences)
-    compressed = work.compress(factors, QUERIES, "compressed.h5", "--rank", 8, "--unit-queries", unit_queries)
-    scores = work.score(compressed, TOKENS, "scores", "--unit-sequences", unit_sequences, "--layer-scores")
+def run_all(model, folder, data, pipeline, unit_sequences=4, unit_queries=2, modules="mlp", common=()):
+    """All stages; returns the files they made.  data 0: without mpirun."""
+    work = engine(model, folder, ranks=data * pipeline, common=["--pipeline", pipeline, *common])
+    units = ("--unit-sequences", unit_sequences)
+    factors = work.fit(TOKENS, "factors", *units, "--modules", modules, "--batch-tokens", 40)
+    compressed = work.compress(factors, QUERIES, "compressed.h5", "--rank", 8, "--unit-queries", unit_queries,
+                               "--modules", modules)
+    scores = work.score(compressed, TOKENS, "scores", *units, "--layer-scores", "--batch-tokens", 40)
     ranking = work.merge(scores, "ranking.h5", "--top", 6)
-    work.score(compressed, TOKENS, "scores", "--explain", ranking)
+    work.score(compressed, TOKENS, "scores", "--explain", ranking, "--batch-tokens", 40)
     return {"factors": f"{factors}/index.h5", "compressed queries": compressed,
             "scores": f"{scores}/shard-00000-of-00001.h5", "ranking": ranking}
 
@@ -24,11 +25,20 @@ def compare(name, made, reference):
                   ignore=("@factors_fingerprint", "@explained", "@explain_options"))    # they hash or name paths' contents
 
 
-REFERENCE = run_all("reference", 0, 4, 2)                  # 10 units of 4 sequences, 3 of 2 queries
+REFERENCE = run_all("llama", "reference", 0, 1)            # 10 units of 4 sequences, 3 of 2 queries
 check(any(k.endswith("gradient_eigenvectors") for k in contents(REFERENCE["factors"])), "factors are compared")
 check(any(k.endswith("token_score") for k in contents(REFERENCE["ranking"])), "token scores are compared")
-for n in (1, 2, 3, 4):
-    compare(f"{n} ranks", run_all(f"ranks{n}", n, 4, 2), REFERENCE)
+# two blocks: a pipeline of three gives the head a rank of its own
+for d, p in ((1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (2, 2), (1, 3)):
+    compare(f"{d} x {p}", run_all("llama", f"grid{d}x{p}", d, p), REFERENCE)
 # more ranks than work: one unit
-compare("4 ranks, 1 unit", run_all("idle4", 4, 64, 8), run_all("idle1", 1, 64, 8))
-finish(22)
+compare("4 x 1, 1 unit", run_all("llama", "idle4", 4, 1, 64, 8), run_all("llama", "idle1", 0, 1, 64, 8))
+# pipelines that do not divide the blocks; every third batch a checkpoint; tracked modules in the upper blocks only
+DEEP = deep_model()
+for modules in ("all", r"layers\.[34]\.mlp"):
+    reference = run_all(DEEP, f"deep-{modules[:3]}", 0, 1, modules=modules)
+    for d, p in ((1, 2), (1, 3), (1, 4), (2, 2)):
+        compare(f"5 blocks, {modules}, {d} x {p}", run_all(DEEP, f"deep{d}x{p}{modules[:3]}", d, p, modules=modules), reference)
+compare("parts", run_all(DEEP, "parts", 2, 2, modules="all", common=["--checkpoint-minutes", 1e-6]),
+        {kind: path.replace("parts/", "deep-all/") for kind, path in run_all(DEEP, "parts1", 1, 1, modules="all").items()})
+finish(60)

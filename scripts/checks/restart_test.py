@@ -8,6 +8,7 @@ import subprocess
 import time
 
 from engine_checks import check, engine, finish, same_file, shared_files
+from restart_checks import kill, members, send
 
 CASE, STOPPED = "llama", 75
 TOKENS, QUERIES = shared_files(n=60)
@@ -15,31 +16,6 @@ REFERENCE = engine(CASE, "reference")
 FACTORS = REFERENCE.fit(TOKENS, "factors", "--unit-sequences", 1)
 COMPRESSED = REFERENCE.compress(FACTORS, QUERIES, "compressed.h5", "--unit-queries", 1)
 SCORES = REFERENCE.score(COMPRESSED, TOKENS, "scores", "--unit-sequences", 1)
-
-
-def members(session):
-    """Processes of a session: mpirun and its ranks."""
-    found = []
-    for entry in glob.glob("/proc/[0-9]*/stat"):
-        try:
-            with open(entry, encoding="utf-8", errors="replace") as file:
-                text = file.read()
-        except OSError:
-            continue
-        name, fields = text[text.index("(") + 1:text.rindex(")")], text[text.rindex(")") + 2:].split()
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append((int(entry.split("/")[2]), name))
-    return found
-
-
-def send(session, number, only=None):
-    """Signal a session's processes, or those of one name."""
-    for pid, name in members(session):
-        if only is None or name == only:
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                pass
 
 
 def start(command):
@@ -60,12 +36,6 @@ def interrupt(command, pattern, files, action):
         time.sleep(0.01)
     check(not members(job.pid), "no process is left")
     return None if ended else (job.returncode, said)
-
-
-def kill(session):
-    """All at once: stopped first, so that none can react to another's end."""
-    send(session, signal.SIGSTOP)
-    send(session, signal.SIGKILL)
 
 
 def again(name, command, final):

@@ -37,7 +37,7 @@ static const bg_stage stage = {
     .purpose = "Precondition each query's gradient with the factors and keep it as low-rank factors.",
     .opts = opts, .config_size = sizeof(compress_queries_config),
     .example = "mpirun -n 4 compress_queries --model pythia-160m --factors factors --queries queries.h5 --output compressed.h5",
-    .run = compress_queries_run,
+    .runs_model = true, .run = compress_queries_run,
 };
 
 int main(int argc, char **argv) { return bg_stage_main(&stage, argc, argv); }

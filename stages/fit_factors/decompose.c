@@ -39,182 +39,313 @@ static size_t list_tasks(const fit *f, matrix_task *task)
     return n;
 }
 
-/* sum (float64) = the units' partial sums, added in their order. */
-static bg_status add_units(const fit *f, const matrix_task *t, size_t n_floats, float *part, double *sum, bg_err *err)
+/* ---- one matrix, streamed: its sums come in and its rows go out a slab at a time ---- */
+
+/* Sums held at a time, unless one panel is larger. */
+enum { SUM_FLOATS = 1 << 20 };
+
+/* The diagonal block in hand of a matrix, on the rank that reads and writes it. */
+typedef struct {
+    const fit *f;
+    const matrix_task *t;
+    bg_symmetric sym;
+    size_t block, at, side;            /* its rows and columns are [at, at + side) */
+    size_t begin, end, first;          /* columns whose panels `sum` holds, and where these begin in the file */
+    size_t capacity;                   /* of part and sum */
+    float *part;                       /* a unit's panels */
+    double *sum;                       /* the units' panels, added in their order */
+    float *rows;                       /* [BG_EIGEN_SLAB, width]: rows on their way to the file */
+    bg_store *file;
+    char covariance[BG_PATH_BYTES], vectors[BG_PATH_BYTES], values[BG_PATH_BYTES];
+} matrix_stream;
+
+/* Read the sums of the panel that begins at column `begin`, and of as many after it as there is room for. */
+static bg_status read_panels(matrix_stream *m, size_t begin, bg_err *err)
 {
     char path[BG_PATH_BYTES], name[BG_PATH_BYTES];
-    bg_status st = bg_path(name, err, "%s/%s_sum", t->mod->name, t->side);
-    memset(sum, 0, n_floats * sizeof *sum);
-    for (uint64_t u = 0; u < f->covariance_units && st == BG_OK; u++) {
+    size_t c0, w, n = 0;
+    m->begin = m->end = begin;
+    m->first = bg_symmetric_panel(m->sym, m->block, begin, &c0, &w);
+    while (m->end < m->side) {
+        size_t past = bg_symmetric_panel(m->sym, m->block, m->end, &c0, &w) + (m->side - c0) * w - m->first;
+        if (past > m->capacity)
+            break;
+        n = past;
+        m->end = c0 + w;
+    }
+    memset(m->sum, 0, n * sizeof *m->sum);
+    bg_status st = bg_path(name, err, "%s/%s_sum", m->t->mod->name, m->t->side);
+    for (uint64_t u = 0; u < m->f->covariance_units && st == BG_OK; u++) {
         bg_store *s = NULL;
-        st = fit_unit_path(f, "covariance", u, path, err);
+        st = fit_unit_path(m->f, "covariance", u, m->t->mod->block, path, err);
         if (st == BG_OK)
             st = bg_store_open(&s, path, "bregman/work", err);
         if (st == BG_OK)
-            st = bg_store_read_rows(s, name, BG_F32, 0, n_floats, part, err);
-        for (size_t i = 0; i < n_floats && st == BG_OK; i++)
-            sum[i] += (double)part[i];
+            st = bg_store_read_rows(s, name, BG_F32, m->first, n, m->part, err);
+        for (size_t i = 0; i < n && st == BG_OK; i++)
+            m->sum[i] += (double)m->part[i];
         bg_store_close(s);
     }
     return st;
 }
 
-/* One matrix while it is worked on. */
-typedef struct {
-    float *covariance, *vectors;   /* [n, width] */
-    double *values;                /* [n] */
-    double *block;                 /* [width, width] */
-} matrix_memory;
-
-static void store_block(const double *from, size_t side, size_t width, float *to)
+/* Columns of the covariance: the sums over the number of positions (M6). */
+static bg_status read_lower(void *self, size_t first, size_t count, double *out, bg_err *err)
 {
-    for (size_t i = 0; i < side; i++)
-        for (size_t j = 0; j < side; j++)
-            to[i * width + j] = (float)from[i * side + j];
+    matrix_stream *m = self;
+    double scale = 1.0 / (double)m->f->covariance_rows;
+    bg_status st = BG_OK;
+    size_t past = first + count, next;
+    for (size_t c = first; c < past && st == BG_OK; c = next) {
+        size_t c0, w, panel = bg_symmetric_panel(m->sym, m->block, c, &c0, &w);
+        next = c0 + w < past ? c0 + w : past;
+        if (c < m->begin || c >= m->end)
+            st = read_panels(m, c0, err);
+        for (size_t r = c; r < m->side && st == BG_OK; r++)
+            for (size_t j = c; j < next; j++)
+                out[(r - first) * count + j - first] = scale * m->sum[panel - m->first + (r - c0) * w + j - c0];
+    }
+    return st;
 }
 
-static bg_status decompose_blocks(const fit *f, const matrix_task *t, const double *sum, matrix_memory *m, bg_err *err)
+/* Rows of the block, in float32, padded to the width of the largest. */
+static bg_status write_rows(matrix_stream *m, const char *name, size_t first, size_t count, const double *x, bg_err *err)
 {
-    bg_symmetric sym = { t->n, f->c->blocks };
-    size_t width = bg_block_width(t->n, sym.k);
-    char what[256];
-    bg_status st = BG_OK;
-    for (size_t j = 0; j < sym.k && st == BG_OK; j++) {
-        size_t at = bg_block_start(t->n, sym.k, j), side = bg_symmetric_side(sym, j);
-        bg_symmetric_expand(sym, sum, j, 1.0 / (double)f->covariance_rows, m->block);
-        store_block(m->block, side, width, m->covariance + at * width);
+    size_t width = bg_block_width(m->sym.n, m->sym.k);
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < width; j++)
+            m->rows[i * width + j] = j < m->side ? (float)x[i * m->side + j] : 0;
+    return bg_store_write_rows(m->file, name, m->at + first, count, m->rows, err);
+}
+
+static bg_status write_covariance(void *self, size_t first, size_t count, const double *rows, bg_err *err)
+{
+    matrix_stream *m = self;
+    return write_rows(m, m->covariance, first, count, rows, err);
+}
+
+static bg_status write_vectors(void *self, size_t first, size_t count, const double *rows, bg_err *err)
+{
+    matrix_stream *m = self;
+    return write_rows(m, m->vectors, first, count, rows, err);
+}
+
+static void take_block(matrix_stream *m, size_t block)
+{
+    m->block = block;
+    m->at = bg_block_start(m->sym.n, m->sym.k, block);
+    m->side = bg_symmetric_side(m->sym, block);
+    m->begin = m->end = 0;
+}
+
+static size_t sum_capacity(bg_symmetric sym)
+{
+    size_t c0, w, all = bg_symmetric_floats(sym);
+    bg_symmetric_panel(sym, 0, 0, &c0, &w);
+    size_t panel = bg_block_width(sym.n, sym.k) * (w + 1);    /* another block's may be wider by one column */
+    size_t most = panel > SUM_FLOATS ? panel : SUM_FLOATS;
+    return all < most ? all : most;
+}
+
+/* The file with its datasets, and memory; `ranks` decompose it. */
+static bg_status open_stream(matrix_stream *m, const char *path, size_t ranks, bg_err *err)
+{
+    size_t width = bg_block_width(m->sym.n, m->sym.k);
+    uint64_t dims[2] = { m->sym.n, width };
+    m->capacity = sum_capacity(m->sym);
+    bg_status st = BG_NEW(m->part, m->capacity, "covariance", err);
+    if (st == BG_OK)
+        st = BG_NEW(m->sum, m->capacity, "covariance", err);
+    if (st == BG_OK)
+        st = BG_NEW(m->rows, BG_EIGEN_SLAB * width, "eigenvectors", err);
+    if (st == BG_OK)
+        st = bg_path(m->covariance, err, "%s/%s_covariance", m->t->mod->name, m->t->side);
+    if (st == BG_OK)
+        st = bg_path(m->vectors, err, "%s/%s_eigenvectors", m->t->mod->name, m->t->side);
+    if (st == BG_OK)
+        st = bg_path(m->values, err, "%s/%s_eigenvalues", m->t->mod->name, m->t->side);
+    if (st == BG_OK)
+        st = bg_store_create(&m->file, path, "bregman/work", &m->f->in.run, err);
+    if (st == BG_OK)
+        st = bg_store_dataset(m->file, m->covariance, dims, err);
+    if (st == BG_OK)
+        st = bg_store_dataset(m->file, m->vectors, dims, err);
+    return st == BG_OK ? bg_store_attr_u64(m->file, m->vectors, "ranks", ranks, err) : st;
+}
+
+static bg_status close_stream(matrix_stream *m, const double *values, bg_status st, bg_err *err)
+{
+    uint64_t n = m->sym.n;
+    if (st == BG_OK)
+        st = bg_store_write(m->file, m->values, &n, values, err);
+    if (m->file != NULL)
+        st = bg_store_end(m->file, st, err);
+    bg_free(m->part);
+    bg_free(m->sum);
+    bg_free(m->rows);
+    return st;
+}
+
+/* Decompose a matrix by the ranks of comm; rank 0 reads and writes.  Collective on comm. */
+static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char *path, MPI_Comm comm, bg_err *err)
+{
+    int rank, size;
+    MPI_Comm_rank(comm, &rank);
+    MPI_Comm_size(comm, &size);
+    matrix_stream m = { .f = f, .t = t, .sym = { t->n, f->c->blocks } };
+    const bg_eigen_stream stream = { &m, read_lower, write_covariance, write_vectors };
+    double *values = NULL;
+    bg_status st = BG_NEW(values, t->n, "eigenvalues", err);
+    if (st == BG_OK && rank == 0)
+        st = open_stream(&m, path, bg_eigen_ranks(bg_block_width(t->n, m.sym.k), (size_t)size), err);
+    st = bg_agree(comm, st, err);
+    for (size_t j = 0; j < m.sym.k && st == BG_OK; j++) {
+        char what[256];
         snprintf(what, sizeof what, "%s: %s covariance", t->mod->name, t->side);
-        st = bg_eigen(side, m->block, m->values + at, what, err);
-        if (st == BG_OK)
-            store_block(m->block, side, width, m->vectors + at * width);
+        take_block(&m, j);
+        st = bg_eigen_shared(m.side, &stream, values + m.at, what, comm, err);
     }
-    return st;
+    if (rank == 0)
+        st = close_stream(&m, values, st, err);
+    bg_free(values);
+    return bg_agree(comm, st, err);
 }
 
-static bg_status write_matrix(const fit *f, const matrix_task *t, const char *path, const matrix_memory *m, bg_err *err)
-{
-    char name[BG_PATH_BYTES];
-    uint64_t dims[2] = { t->n, bg_block_width(t->n, f->c->blocks) };
-    bg_store *s = NULL;
-    bg_status st = bg_store_create(&s, path, "bregman/work", &f->in.run, err);
-    if (st == BG_OK)
-        st = bg_path(name, err, "%s/%s_covariance", t->mod->name, t->side);
-    if (st == BG_OK)
-        st = bg_store_write(s, name, dims, m->covariance, err);
-    if (st == BG_OK)
-        st = bg_path(name, err, "%s/%s_eigenvectors", t->mod->name, t->side);
-    if (st == BG_OK)
-        st = bg_store_write(s, name, dims, m->vectors, err);
-    if (st == BG_OK)
-        st = bg_path(name, err, "%s/%s_eigenvalues", t->mod->name, t->side);
-    if (st == BG_OK)
-        st = bg_store_write(s, name, dims, m->values, err);
-    return bg_store_end(s, st, err);
-}
-
-static bg_status decompose_matrix(const fit *f, const matrix_task *t, bg_err *err)
+/* The same, unless its file is there or a stop is asked for.  Collective on comm. */
+static bg_status decompose_once(const fit *f, const matrix_task *t, MPI_Comm comm, bg_err *err)
 {
     char path[BG_PATH_BYTES];
+    int rank;
     bool done = false;
-    size_t n_floats = bg_symmetric_floats((bg_symmetric){ t->n, f->c->blocks });
-    size_t width = bg_block_width(t->n, f->c->blocks);
-    float *part = NULL;
-    double *sum = NULL;
-    matrix_memory m = { 0 };
-    bg_status st = fit_matrix_path(f, t->mod, t->side, path, err);
+    MPI_Comm_rank(comm, &rank);
+    bg_status st = bg_stop_requested()
+        ? BG_FAIL(err, BG_ESTOPPED, "eigendecomposition: stopped on request; finished matrices are kept") : BG_OK;
     if (st == BG_OK)
+        st = fit_matrix_path(f, t->mod, t->side, path, err);
+    if (st == BG_OK && rank == 0)
         st = bg_store_is_done(path, f->in.run.fingerprint, &done, err);
-    if (st != BG_OK || done)
-        return st;
-    st = BG_NEW(part, n_floats, "covariance", err);
-    if (st == BG_OK)
-        st = BG_NEW(sum, n_floats, "covariance", err);
-    if (st == BG_OK)
-        st = BG_NEW(m.covariance, t->n * width, "covariance", err);
-    if (st == BG_OK)
-        st = BG_NEW(m.vectors, t->n * width, "eigenvectors", err);
-    if (st == BG_OK)
-        st = BG_NEW(m.values, t->n, "eigenvalues", err);
-    if (st == BG_OK)
-        st = BG_NEW(m.block, width * width, "covariance", err);
-    if (st == BG_OK)
-        st = add_units(f, t, n_floats, part, sum, err);
-    if (st == BG_OK)
-        st = decompose_blocks(f, t, sum, &m, err);
-    if (st == BG_OK)
-        st = write_matrix(f, t, path, &m, err);
-    bg_free(part);
-    bg_free(sum);
-    bg_free(m.covariance);
-    bg_free(m.vectors);
-    bg_free(m.values);
-    bg_free(m.block);
-    return st;
+    st = bg_agree(comm, st, err);
+    bg_broadcast(comm, &done, sizeof done, 0);
+    return st == BG_OK && !done ? decompose_matrix(f, t, path, comm, err) : st;
 }
 
-/* Predicted positions of all units of the covariance phase. */
-static bg_status count_rows(fit *f, bg_err *err)
+/* ---- matrices to ranks ---- */
+
+/* Who decomposes what.  Matrices whose blocks have a side above --subgrid-side go to groups of consecutive ranks,
+ * the others to single ranks; both largest first.  All ranks make the same plan. */
+typedef struct {
+    size_t n_ranks;
+    size_t n_large, largest;           /* matrices for groups, and the side of the largest one's blocks */
+    size_t largest_alone;              /* of those for single ranks */
+    size_t n_groups, group_size;
+    double *load;                      /* [n_ranks] */
+} work_plan;
+
+static size_t block_side(const fit *f, size_t n) { return bg_block_width(n, f->c->blocks); }
+
+static void count_matrix(const fit *f, work_plan *p, size_t n)
 {
-    char path[BG_PATH_BYTES];
-    bg_status st = BG_OK;
-    f->covariance_rows = 0;
-    for (uint64_t u = 0; u < f->covariance_units && st == BG_OK; u++) {
-        uint64_t rows = 0;
-        bg_store *s = NULL;
-        st = fit_unit_path(f, "covariance", u, path, err);
-        if (st == BG_OK)
-            st = bg_store_open(&s, path, "bregman/work", err);
-        if (st == BG_OK)
-            st = bg_store_get_u64(s, "/", "n_rows", &rows, NULL, err);
-        f->covariance_rows += rows;
-        bg_store_close(s);
+    size_t side = block_side(f, n);
+    bool large = side > f->c->subgrid_side && bg_eigen_ranks(side, p->n_ranks) > 1;
+    size_t *largest = large ? &p->largest : &p->largest_alone;
+    p->n_large += large;
+    *largest = side > *largest ? side : *largest;
+}
+
+/* Enough ranks a group that none needs more memory than a single rank may for a matrix of --subgrid-side; where
+ * there are fewer large matrices than such groups, larger groups. */
+static work_plan plan_work(const fit *f)
+{
+    work_plan p = { .n_ranks = (size_t)f->ctx->grid.world_size };
+    size_t room = bg_eigen_bytes(f->c->subgrid_side, 1), need = 2;
+    for (size_t i = 0; i < f->model->n_tracked; i++) {
+        count_matrix(f, &p, f->model->tracked[i]->n_out);
+        if (f->model->tracked[i]->input == i)
+            count_matrix(f, &p, f->model->tracked[i]->n_in1);
     }
-    return st;
+    if (p.n_large == 0)
+        return p;
+    while (need < p.n_ranks && bg_eigen_bytes(p.largest, need) > room)
+        need++;
+    p.n_groups = p.n_ranks / need < p.n_large ? p.n_ranks / need : p.n_large;
+    p.group_size = p.n_ranks / p.n_groups;
+    return p;
 }
 
-/* The rank that has least to do so far gets the next task, the lowest of equals. */
-static int deal(double *load, int size, double cost)
+size_t fit_decompose_bytes(const fit *f)
 {
-    int least = 0;
-    for (int r = 1; r < size; r++)
-        if (load[r] < load[least])
-            least = r;
-    load[least] += cost;
+    work_plan p = plan_work(f);
+    size_t alone = bg_eigen_bytes(p.largest_alone, 1), shared = p.n_large > 0 ? bg_eigen_bytes(p.largest, p.group_size) : 0;
+    size_t side = p.n_large > 0 ? p.largest : p.largest_alone;
+    bg_symmetric sym = { side, 1 };
+    return (alone > shared ? alone : shared) + sum_capacity(sym) * (sizeof(float) + sizeof(double))
+        + BG_EIGEN_SLAB * side * sizeof(float);
+}
+
+/* Of `places` of `width` ranks the one that has least to do so far gets the task, the lowest of equals. */
+static size_t deal(work_plan *p, size_t places, size_t width, double cost)
+{
+    size_t least = 0;
+    for (size_t i = 1; i < places; i++)
+        if (p->load[i * width] < p->load[least * width])
+            least = i;
+    for (size_t r = 0; r < width; r++)
+        p->load[least * width + r] += cost / (double)width;
     return least;
+}
+
+static double cost_of(const fit *f, const matrix_task *t)
+{
+    double side = (double)block_side(f, t->n);
+    return side * side * side * (double)f->c->blocks;
+}
+
+/* A rank's groups work before its own matrices: no rank of a group can have failed elsewhere when the group meets. */
+static bg_status work_off(const fit *f, const matrix_task *task, size_t n, work_plan *p, bg_err *err)
+{
+    const bg_grid *g = &f->ctx->grid;
+    size_t me = (size_t)g->world_rank;
+    bg_status st = BG_OK;
+    bg_progress progress;
+    MPI_Comm group = MPI_COMM_NULL;
+    if (p->n_large > 0)
+        MPI_Comm_split(g->world, me / p->group_size < p->n_groups ? (int)(me / p->group_size) : MPI_UNDEFINED,
+                       g->world_rank, &group);
+    bg_progress_start(&progress, "eigendecomposition", "matrices", 0, n);
+    for (size_t i = 0; i < n && st == BG_OK; i++) {
+        bool large = i < p->n_large;
+        size_t width = large ? p->group_size : 1, places = large ? p->n_groups : p->n_ranks;
+        if (deal(p, places, width, cost_of(f, &task[i])) == me / width)
+            st = decompose_once(f, &task[i], large ? group : MPI_COMM_SELF, err);
+        bg_progress_update(&progress, i + 1);
+    }
+    if (group != MPI_COMM_NULL)
+        MPI_Comm_free(&group);
+    st = bg_agree(g->world, st, err);
+    if (st == BG_OK)
+        bg_progress_finish(&progress);
+    return st;
 }
 
 bg_status fit_decompose(fit *f, bg_err *err)
 {
-    const bg_grid *g = &f->ctx->grid;
     matrix_task *task = NULL;
-    double *load = NULL;
-    size_t n = 0;
-    bg_progress progress;
+    work_plan plan = plan_work(f);
     bg_timing_begin("eigendecomposition");
     bg_status st = BG_NEW(task, 2 * f->model->n_tracked, "list of matrices", err);
     if (st == BG_OK)
-        st = BG_NEW(load, (size_t)g->world_size, "list of matrices", err);
-    if (st == BG_OK)
-        st = count_rows(f, err);
-    if (st == BG_OK)
-        n = list_tasks(f, task);
-    bg_progress_start(&progress, "eigendecomposition", "matrices", 0, n);
-    for (size_t i = 0; i < n && st == BG_OK; i++) {
-        double side = (double)bg_block_width(task[i].n, f->c->blocks);
-        if (deal(load, g->world_size, side * side * side) == g->world_rank) {
-            if (bg_stop_requested())
-                st = BG_FAIL(err, BG_ESTOPPED, "eigendecomposition: stopped on request; finished matrices are kept");
-            else
-                st = decompose_matrix(f, &task[i], err);
-        }
-        bg_progress_update(&progress, i + 1);
+        st = BG_NEW(plan.load, plan.n_ranks, "list of matrices", err);
+    st = bg_agree(f->ctx->grid.world, st, err);
+    if (st == BG_OK) {
+        size_t n = list_tasks(f, task);
+        if (plan.n_large > 0)
+            bg_log("eigendecomposition: %zu of %zu matrices by groups of %zu ranks, %zu at a time", plan.n_large, n,
+                   plan.group_size, plan.n_groups);
+        st = work_off(f, task, n, &plan, err);
     }
-    st = bg_agree(g->world, st, err);
     bg_timing_end(0);
-    if (st == BG_OK)
-        bg_progress_finish(&progress);
     bg_free(task);
-    bg_free(load);
+    bg_free(plan.load);
     return st;
 }
 
@@ -238,10 +369,10 @@ static bg_status read_vectors(const fit *f, const bg_module *mod, const char *si
     return st;
 }
 
-bg_status fit_read_bases(const fit *f, bg_eigenbasis **out, bg_err *err)
+bg_status fit_read_bases(const fit *f, bg_run modules, bg_eigenbasis **out, bg_err *err)
 {
     bg_status st = BG_NEW(*out, f->model->n_tracked, "eigenbases", err);
-    for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++) {
+    for (size_t i = modules.first; i < modules.end && st == BG_OK; i++) {
         const bg_module *mod = f->model->tracked[i];
         bg_eigenbasis *b = &(*out)[i];
         st = read_vectors(f, mod, "gradient", mod->n_out, &b->q_s, err);

@@ -7,16 +7,24 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
-enum { LOGITS_BYTES = 64 << 20, ACTIVATION_BYTES = 512 << 20 };
+enum { ACTIVATION_BYTES = 512 << 20 };
 
-bg_status fit_unit_path(const fit *f, const char *phase, uint64_t u, char out[BG_PATH_BYTES], bg_err *err)
+bg_status fit_unit_path(const fit *f, const char *phase, uint64_t u, size_t block, char out[BG_PATH_BYTES], bg_err *err)
 {
-    return bg_path(out, err, "%s/%s-%05llu.h5", f->work, phase, (unsigned long long)u);
+    return bg_path(out, err, "%s/%s-%05llu-block-%03zu.h5", f->work, phase, (unsigned long long)u, block);
 }
 
 bg_status fit_matrix_path(const fit *f, const bg_module *mod, const char *side, char out[BG_PATH_BYTES], bg_err *err)
 {
     return bg_path(out, err, "%s/%s-%s.h5", f->work, side, mod->name);
+}
+
+bool fit_block_is_tracked(const fit *f, size_t block)
+{
+    for (size_t i = 0; i < f->model->n_tracked; i++)
+        if (f->model->tracked[i]->block == block)
+            return true;
+    return false;
 }
 
 /* ---- opening ---- */
@@ -30,6 +38,14 @@ static bg_status set_range(bg_range *out, bg_range asked, uint64_t n, const char
         return BG_FAIL(err, BG_EARG, "%s %llu:%llu: the token files hold %llu sequences", option,
                        (unsigned long long)asked.begin, (unsigned long long)out->end, (unsigned long long)n);
     return BG_OK;
+}
+
+static uint64_t rows_of(const fit *f, bg_range r)
+{
+    uint64_t n = 0;
+    for (uint64_t z = r.begin; z < r.end; z++)
+        n += bg_tokens_count(f->tokens, z) - 1;
+    return n;
 }
 
 static uint64_t unit_of(bg_range r, uint64_t asked)
@@ -75,6 +91,10 @@ static bg_status open_inputs(fit *f, bg_err *err)
     f->lambda_unit = unit_of(f->lambda, c->unit_sequences);
     f->covariance_units = (f->covariance.end - f->covariance.begin + f->covariance_unit - 1) / f->covariance_unit;
     f->lambda_units = (f->lambda.end - f->lambda.begin + f->lambda_unit - 1) / f->lambda_unit;
+    if (st == BG_OK) {
+        f->covariance_rows = rows_of(f, f->covariance);
+        f->lambda_rows = rows_of(f, f->lambda);
+    }
     if (st == BG_OK)
         st = bg_path(f->work, err, "%s/work", c->output);
     return st == BG_OK ? bg_path(f->index, err, "%s/index.h5", c->output) : st;
@@ -95,224 +115,118 @@ static bg_status hash_inputs(fit *f, bg_err *err)
     return st;
 }
 
-static size_t batch_rows(const fit *f)
+/* ---- shares and memory ---- */
+
+static size_t longest(const fit *f)
 {
     uint64_t a = bg_tokens_longest(f->tokens, f->covariance.begin, f->covariance.end);
     uint64_t b = bg_tokens_longest(f->tokens, f->lambda.begin, f->lambda.end);
-    size_t longest = a > b ? a : b;
-    if (f->c->batch_tokens > 0)
-        return f->c->batch_tokens < longest - 1 ? longest - 1 : f->c->batch_tokens;
-    return bg_pass_rows_for(f->model, longest, ACTIVATION_BYTES);
+    return a > b ? a : b;
 }
 
-static bg_status open_pass(fit *f, bg_err *err)
+/* FLOPs a row of a module's two taps: half a product a covariance; for Λ the rotations and the product. */
+static double tap_flops(const fit *f, const bg_module *mod)
 {
-    const double mb = 1e-6;
-    size_t rows = batch_rows(f), k = f->c->blocks;
-    bg_log("%s: %zu tracked modules, %llu + %llu sequences, micro-batches of %zu rows", f->model->dir,
-           f->model->n_tracked, (unsigned long long)(f->covariance.end - f->covariance.begin),
-           (unsigned long long)(f->lambda.end - f->lambda.begin), rows);
-    bg_log("memory a rank, MB: activations %.0f, covariance sums %.0f, then bases and eigenvalue sums %.0f; "
-           "weights are mapped", (double)bg_pass_bytes(f->model, rows, LOGITS_BYTES) * mb,
-           (double)bg_covariance_bytes(f->model, k) * mb,
-           (double)bg_eigenvalues_bytes(f->model, k, !f->c->no_diagonal, rows) * mb);
+    double p = (double)mod->n_out, m = (double)mod->n_in1, k = (double)f->c->blocks;
+    double squares = p * p / k + (mod->input == mod->index ? m * m / k : 0);
+    return squares + 2 * squares + 2 * p * m * (f->c->no_diagonal ? 1 : 2);
+}
+
+static bg_status divide_model(fit *f, bg_err *err)
+{
+    size_t n = (size_t)f->ctx->grid.pipeline_size;
+    double *flops = NULL;
+    bg_status st = BG_NEW(f->share, n, "shares of the model", err);
+    if (st == BG_OK)
+        st = BG_NEW(flops, f->model->n_tracked, "shares of the model", err);
+    for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++)
+        flops[i] = tap_flops(f, f->model->tracked[i]);
+    if (st == BG_OK)
+        st = bg_model_divide(f->model, n, flops, f->share, err);
+    if (st == BG_OK)
+        f->own = f->share[f->ctx->grid.pipeline_rank];
+    bg_free(flops);
+    return st;
+}
+
+/* Micro-batches, passes and scratch; collective. */
+static bg_status choose_plan(fit *f, char identity[64], bg_err *err)
+{
+    size_t least = longest(f) - 1, rows = f->c->batch_tokens;
+    bg_demand d = { .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .can_spill = true, .self = f, .bytes = fit_bytes };
+    d.best.rows = rows == 0 ? bg_pass_rows_for(f->model, longest(f), ACTIVATION_BYTES) : rows < least ? least : rows;
+    for (int r = 0; r < f->ctx->grid.pipeline_size; r++)
+        if (f->share[r].end - f->share[r].first > d.most_passes)
+            d.most_passes = f->share[r].end - f->share[r].first;
+    bg_log("%s: %zu tracked modules, %llu + %llu sequences", f->model->dir, f->model->n_tracked,
+           (unsigned long long)(f->covariance.end - f->covariance.begin), (unsigned long long)(f->lambda.end - f->lambda.begin));
+    bg_status st = bg_budget_choose(&d, f->ctx, &f->plan, err);
+    if (st == BG_OK)
+        bg_budget_identity(&d, &f->plan, identity);
+    return st;
+}
+
+/* How many files of each kind there will be. */
+static bg_status write_units(const fit *f, bg_err *err)
+{
+    char text[256];
+    uint64_t blocks = 0, activations = 0;
+    for (size_t b = 0; b < f->model->config.n_blocks; b++)
+        blocks += fit_block_is_tracked(f, b);
+    for (size_t i = 0; i < f->model->n_tracked; i++)
+        activations += f->model->tracked[i]->input == i;
+    snprintf(text, sizeof text, "covariance- %llu\nactivation- %llu\ngradient- %zu\nlambda- %llu\n",
+             (unsigned long long)(f->covariance_units * blocks), (unsigned long long)activations, f->model->n_tracked,
+             (unsigned long long)(f->lambda_units * blocks));
+    return bg_write_units(f->work, text, err);
+}
+
+static bg_status open_work(fit *f, bg_err *err)
+{
+    const bg_grid *g = &f->ctx->grid;
     bg_status st = bg_make_folder(f->work, err);
-    return st == BG_OK ? bg_pass_new(&f->pass, f->model, rows, LOGITS_BYTES, err) : st;
-}
-
-/* ---- units ---- */
-
-static bg_status unit_done(const fit *f, const char *phase, uint64_t u, bool *done, bg_err *err)
-{
-    char path[BG_PATH_BYTES];
-    bg_status st = fit_unit_path(f, phase, u, path, err);
-    return st == BG_OK ? bg_store_is_done(path, f->in.run.fingerprint, done, err) : st;
-}
-
-typedef bg_status write_sums(const void *sums, bg_store *s, bg_err *err);
-
-static bg_status publish_unit(const fit *f, const char *phase, const bg_unit *unit, write_sums *write,
-                              const void *sums, bg_err *err)
-{
-    char path[BG_PATH_BYTES];
-    bg_store *s = NULL;
-    bg_status st = fit_unit_path(f, phase, unit->unit, path, err);
     if (st == BG_OK)
-        st = bg_store_create(&s, path, "bregman/work", &f->in.run, err);
+        st = bg_stop_folder(f->c->output, err);
+    if (st == BG_OK && g->world_rank == 0)
+        st = write_units(f, err);
+    return st == BG_OK ? bg_pass_new(&f->pass, f->model, &f->own, bg_pipeline_depth(g->pipeline_rank, g->pipeline_size),
+                                     f->plan.rows, BG_LOGITS_BYTES, err) : st;
+}
+
+/* ---- the whole ---- */
+
+static bg_status fit_all(fit *f, bg_err *err)
+{
+    bg_status st = bg_agree(f->ctx->grid.world, open_work(f, err), err);
     if (st == BG_OK)
-        st = bg_store_attr_u64(s, "/", "n_rows", unit->n_rows, err);
+        st = fit_sum_covariance(f, err);
     if (st == BG_OK)
-        st = bg_store_attr_u64(s, "/", "n_sequences", unit->n_sequences, err);
+        st = fit_decompose(f, err);
     if (st == BG_OK)
-        st = bg_store_attr_f64(s, "/", "loss", unit->loss, err);
-    if (st == BG_OK)
-        st = write(sums, s, err);
-    return bg_store_end(s, st, err);
-}
-
-typedef struct { fit *f; bg_covariance *sums; } covariance_work;
-
-static bg_status covariance_done(void *self, uint64_t u, bool *done, bg_err *err)
-{
-    return unit_done(((covariance_work *)self)->f, "covariance", u, done, err);
-}
-
-static bg_status covariance_begin(void *self, const bg_unit *unit, bg_err *err)
-{
-    (void)unit;
-    (void)err;
-    bg_covariance_clear(((covariance_work *)self)->sums);
-    return BG_OK;
-}
-
-static bg_status write_covariance(const void *sums, bg_store *s, bg_err *err)
-{
-    return bg_covariance_write(sums, s, err);
-}
-
-static bg_status covariance_end(void *self, const bg_unit *unit, bg_err *err)
-{
-    covariance_work *w = self;
-    return publish_unit(w->f, "covariance", unit, write_covariance, w->sums, err);
-}
-
-typedef struct { fit *f; bg_eigenvalues *sums; } lambda_work;
-
-static bg_status lambda_done(void *self, uint64_t u, bool *done, bg_err *err)
-{
-    return unit_done(((lambda_work *)self)->f, "lambda", u, done, err);
-}
-
-static bg_status lambda_begin(void *self, const bg_unit *unit, bg_err *err)
-{
-    (void)unit;
-    (void)err;
-    bg_eigenvalues_clear(((lambda_work *)self)->sums);
-    return BG_OK;
-}
-
-static void lambda_batch(void *self, const bg_batch *batch, uint64_t first)
-{
-    (void)batch;
-    (void)first;
-    bg_eigenvalues_begin_batch(((lambda_work *)self)->sums);
-}
-
-static bg_status write_lambda(const void *sums, bg_store *s, bg_err *err)
-{
-    return bg_eigenvalues_write(sums, s, err);
-}
-
-static bg_status lambda_end(void *self, const bg_unit *unit, bg_err *err)
-{
-    lambda_work *w = self;
-    return publish_unit(w->f, "lambda", unit, write_lambda, w->sums, err);
-}
-
-/* ---- phases ---- */
-
-/* Labels given in a file, mapped; tensor name pseudo_cov or pseudo_lambda. */
-static bg_status given_labels(const fit *f, bg_tensors **file, const char *name, bg_sweep *s, bg_err *err)
-{
-    if (f->c->labels == NULL)
-        return BG_OK;
-    bg_status st = bg_tensors_open_file(file, f->c->labels, err);
-    if (st != BG_OK)
-        return st;
-    const bg_tensor *t = bg_tensors_find(*file, name);
-    if (t == NULL || t->dtype != BG_ST_I64 || t->n_dims != 2)
-        return BG_FAIL(err, BG_EFORMAT, "%s: no tensor '%s' of I64 [sequence, position]", f->c->labels, name);
-    s->given_label = t->data;
-    s->given_rows = t->shape[0];
-    s->given_width = t->shape[1];
-    return BG_OK;
-}
-
-static bg_sweep sweep_of(const fit *f, const char *what, bg_range r, uint64_t unit)
-{
-    return (bg_sweep){
-        .what = what, .tokens = f->tokens, .begin = r.begin, .n_sequences = r.end - r.begin, .unit_sequences = unit,
-        .labels = { .sampled = !f->c->empirical_fisher && f->c->labels == NULL, .seed = f->c->seed },
-    };
-}
-
-static bg_status covariance_phase(fit *f, bg_err *err)
-{
-    covariance_work w = { f, NULL };
-    bg_tensors *labels = NULL;
-    bg_sweep s = sweep_of(f, "covariance", f->covariance, f->covariance_unit);
-    bg_status st = bg_covariance_new(&w.sums, f->model, f->c->blocks, err);
-    if (st == BG_OK)
-        st = given_labels(f, &labels, "pseudo_cov", &s, err);
-    st = bg_agree(f->ctx->grid.world, st, err);
-    if (st == BG_OK) {
-        s.tap = (bg_tap){ bg_covariance_pair, w.sums };
-        s.self = &w;
-        s.is_done = covariance_done;
-        s.begin_unit = covariance_begin;
-        s.end_unit = covariance_end;
-        st = bg_sweep_run(&s, f->pass, f->model, f->ctx->grid.data, err);
-    }
-    bg_covariance_free(w.sums);
-    bg_tensors_close(labels);
-    return st;
-}
-
-static bg_status lambda_phase(fit *f, bg_err *err)
-{
-    lambda_work w = { f, NULL };
-    bg_tensors *labels = NULL;
-    bg_eigenbasis *basis = NULL;
-    bg_sweep s = sweep_of(f, "eigenvalues", f->lambda, f->lambda_unit);
-    bg_status st = fit_read_bases(f, &basis, err);
-    if (st == BG_OK)
-        st = bg_eigenvalues_new(&w.sums, f->model, basis, !f->c->no_diagonal, bg_pass_max_rows(f->pass), err);
-    if (st == BG_OK)
-        st = given_labels(f, &labels, "pseudo_lambda", &s, err);
-    st = bg_agree(f->ctx->grid.world, st, err);
-    if (st == BG_OK) {
-        s.tap = (bg_tap){ bg_eigenvalues_pair, w.sums };
-        s.self = &w;
-        s.is_done = lambda_done;
-        s.begin_unit = lambda_begin;
-        s.begin_batch = lambda_batch;
-        s.end_unit = lambda_end;
-        st = bg_sweep_run(&s, f->pass, f->model, f->ctx->grid.data, err);
-    }
-    bg_eigenvalues_free(w.sums);
-    bg_tensors_close(labels);
-    fit_free_bases(f, basis);
-    return st;
+        st = fit_sum_lambda(f, err);
+    return st == BG_OK ? fit_publish(f, err) : st;
 }
 
 bg_status fit_factors_run(const void *config, const bg_context *ctx, bg_err *err)
 {
     fit f = { .c = config, .ctx = ctx };
-    MPI_Comm world = ctx->grid.world;
+    char identity[64] = "";
     bool done = false;
     bg_status st = open_inputs(&f, err);
     if (st == BG_OK)
-        st = hash_inputs(&f, err);
-    st = bg_inputs_share(&f.in, ctx, f.c->seed, st, err);
-    if (st != BG_OK)
-        goto out;
-    st = bg_agree(world, bg_store_is_done(f.index, f.in.run.fingerprint, &done, err), err);
+        st = divide_model(&f, err);
+    if ((st = bg_agree(ctx->grid.world, st, err)) == BG_OK)
+        st = choose_plan(&f, identity, err);
+    if (st == BG_OK)
+        st = bg_inputs_share(&f.in, ctx, identity, f.c->seed, hash_inputs(&f, err), err);
+    if (st == BG_OK)
+        st = bg_agree(ctx->grid.world, bg_store_is_done(f.index, f.in.run.fingerprint, &done, err), err);
     if (st == BG_OK && done)
-        bg_log("%s: already done", f.index);
-    if (st != BG_OK || done)
-        goto out;
-
-    st = bg_agree(world, open_pass(&f, err), err);
-    if (st == BG_OK)
-        st = covariance_phase(&f, err);
-    if (st == BG_OK)
-        st = fit_decompose(&f, err);
-    if (st == BG_OK)
-        st = lambda_phase(&f, err);
-    if (st == BG_OK)
-        st = fit_publish(&f, err);
-out:
+        st = bg_inputs_already_done(ctx, f.index, f.work, err);
+    if (st == BG_OK && !done)
+        st = bg_inputs_outcome(&f.in, ctx, f.index, f.work, bg_inputs_is_done, fit_all(&f, err), err);
     bg_pass_free(f.pass);
+    bg_free(f.share);
     bg_tokens_close(f.tokens);
     bg_model_close(f.model);
     bg_inputs_clear(&f.in);

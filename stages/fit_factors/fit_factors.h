@@ -2,6 +2,7 @@
 #ifndef BG_STAGES_FIT_FACTORS_H
 #define BG_STAGES_FIT_FACTORS_H
 
+#include "bregman/budget.h"
 #include "bregman/factors.h"
 #include "bregman/inputs.h"
 #include "bregman/stage.h"
@@ -11,7 +12,7 @@ typedef struct {
     const char *model, *output, *modules, *labels;
     bg_list tokens;
     bg_range covariance_sequences, lambda_sequences;
-    uint64_t blocks, seed, unit_sequences, batch_tokens;
+    uint64_t blocks, seed, unit_sequences, batch_tokens, subgrid_side;
     bool empirical_fisher, no_diagonal;
 } fit_factors_config;
 
@@ -24,27 +25,40 @@ typedef struct {
     bg_model *model;
     bg_tokens *tokens;
     bg_pass *pass;
+    bg_share *share;                   /* [pipeline_size] */
+    bg_share own;                      /* this rank's */
+    bg_plan plan;                      /* micro-batches, passes, scratch */
     bg_inputs in;
     bg_hash model_hash;                /* known on rank 0 */
     bg_range covariance, lambda;       /* the ranges, with their ends filled in */
     uint64_t covariance_unit, lambda_unit;      /* sequences a unit */
     uint64_t covariance_units, lambda_units;
-    uint64_t covariance_rows, lambda_rows;      /* predicted positions; known when all units are there */
+    uint64_t covariance_rows, lambda_rows;      /* predicted positions of the two ranges */
     char work[BG_PATH_BYTES];          /* OUTPUT/work */
     char index[BG_PATH_BYTES];         /* OUTPUT/index.h5 */
 } fit;
 
-/* Path of unit u's partial sums of a phase ("covariance", "lambda"). */
-bg_status fit_unit_path(const fit *f, const char *phase, uint64_t u, char out[BG_PATH_BYTES], bg_err *err) BG_MUST_CHECK;
+/* Path of the partial sums of unit u and a block of the model, of a phase ("covariance", "lambda"). */
+bg_status fit_unit_path(const fit *f, const char *phase, uint64_t u, size_t block, char out[BG_PATH_BYTES],
+                        bg_err *err) BG_MUST_CHECK;
 /* Path of a tracked module's decomposed matrix: side "activation" or "gradient". */
 bg_status fit_matrix_path(const fit *f, const bg_module *mod, const char *side, char out[BG_PATH_BYTES],
                           bg_err *err) BG_MUST_CHECK;
+bool fit_block_is_tracked(const fit *f, size_t block);
+
+/* sums.c: the two sums over the corpus, each a file a unit and block of the model.  Collective. */
+bg_status fit_sum_covariance(fit *f, bg_err *err) BG_MUST_CHECK;
+bg_status fit_sum_lambda(fit *f, bg_err *err) BG_MUST_CHECK;
+/* This rank's bytes for the larger of the two under a plan: what bg_budget_choose asks. */
+size_t fit_bytes(const void *fit_, const bg_plan *plan);
 
 /* decompose.c: add the units' covariance sums in order in float64, write and decompose each matrix (M6, M7),
  * largest first over ranks.  Collective. */
 bg_status fit_decompose(fit *f, bg_err *err) BG_MUST_CHECK;
-/* Read all bases back, [n_tracked]; modules that share their input share q_a.  Local; free with fit_free_bases. */
-bg_status fit_read_bases(const fit *f, bg_eigenbasis **out, bg_err *err) BG_MUST_CHECK;
+/* What a rank holds at most while it decomposes, beside the pass. */
+size_t fit_decompose_bytes(const fit *f);
+/* Read the bases of a run of tracked modules back into [n_tracked]; modules that share their input share q_a.  Local; free with fit_free_bases. */
+bg_status fit_read_bases(const fit *f, bg_run modules, bg_eigenbasis **out, bg_err *err) BG_MUST_CHECK;
 void fit_free_bases(const fit *f, bg_eigenbasis *basis);
 
 /* publish.c: add the units' squares (M8), write factors/block-NNN.h5 and index.h5, remove the work files.  Collective. */

@@ -1,3 +1,4 @@
+#include "bregman/eigen.h"
 #include "fit_factors.h"
 
 #define FIELD(name) offsetof(fit_factors_config, name)
@@ -21,6 +22,8 @@ static const bg_opt opts[] = {
       .help = "safetensors file of given labels, pseudo_cov and pseudo_lambda [sequence, position]: for tests" },
     { .name = "--blocks", .type = BG_OPT_U64, .offset = FIELD(blocks), .deflt = "1", .lo = 1, .hi = 64,
       .help = "cut every covariance into this many diagonal blocks" },
+    { .name = "--subgrid-side", .type = BG_OPT_U64, .offset = FIELD(subgrid_side), .deflt = "8192", .lo = 1,
+      .hi = BG_EIGEN_MAX_SIDE, .help = "a covariance's diagonal block with more rows is decomposed by several ranks" },
     { .name = "--seed", .type = BG_OPT_U64, .offset = FIELD(seed), .deflt = "0", .lo = 0, .hi = 9e15,
       .help = "of the sampled labels" },
     { .name = "--no-diagonal", .type = BG_OPT_FLAG, .offset = FIELD(no_diagonal),
@@ -38,7 +41,7 @@ static const bg_stage stage = {
     .opts = opts, .config_size = sizeof(fit_factors_config),
     .example = "mpirun -n 4 fit_factors --model pythia-160m --tokens tokens/pile-*.h5 --output factors "
                "--covariance-sequences 0:10000 --lambda-sequences 0:10000",
-    .run = fit_factors_run,
+    .runs_model = true, .run = fit_factors_run,
 };
 
 int main(int argc, char **argv) { return bg_stage_main(&stage, argc, argv); }

@@ -7,54 +7,76 @@
 #include "bregman/memory.h"
 #include "fit_factors.h"
 
-/* Room for one matrix on its way from file to file. */
+/* Room for a panel of rows on its way from file to file. */
+enum { PANEL_FLOATS = 4 << 20 };
 typedef struct {
     float *x;
     double *sum;
-    size_t n;                          /* elements of each */
-} copy_memory;
+    size_t n;                          /* elements of each: at least a row of everything */
+} panel;
 
-static bg_status copy_memory_new(const fit *f, copy_memory *m, bg_err *err)
+static bg_status panel_new(const fit *f, panel *m, bg_err *err)
 {
-    memset(m, 0, sizeof *m);
+    *m = (panel){ .n = PANEL_FLOATS };
     for (size_t i = 0; i < f->model->n_tracked; i++) {
         const bg_module *mod = f->model->tracked[i];
-        size_t a = mod->n_in1 * mod->n_in1, s = mod->n_out * mod->n_out, pm = mod->n_out * mod->n_in1;
-        m->n = a > m->n ? a : m->n;
-        m->n = s > m->n ? s : m->n;
-        m->n = pm > m->n ? pm : m->n;
+        m->n = mod->n_in1 > m->n ? mod->n_in1 : m->n;
+        m->n = mod->n_out > m->n ? mod->n_out : m->n;
     }
     bg_status st = BG_NEW(m->x, m->n, "factors", err);
     return st == BG_OK ? BG_NEW(m->sum, m->n, "factors", err) : st;
 }
 
-static void copy_memory_clear(copy_memory *m)
+static void panel_free(panel *m)
 {
     bg_free(m->x);
     bg_free(m->sum);
 }
 
+/* One dataset [n, width] (eigenvalues: [n]) of a matrix's work file. */
+static bg_status copy_dataset(const fit *f, const bg_store *from, bg_store *to, const char *path, bg_dtype type, size_t n,
+                              size_t width, panel *m, bg_err *err)
+{
+    uint64_t dims[2] = { n, width };
+    size_t rows = m->n / width;
+    void *data = type == BG_F64 ? (void *)m->sum : (void *)m->x;
+    bg_status st = bg_store_dataset(to, path, dims, err);
+    for (size_t first = 0; first < n && st == BG_OK; first += rows) {
+        size_t w = n - first < rows ? n - first : rows;
+        st = bg_store_read_rows(from, path, type, first, w, data, err);
+        if (st == BG_OK)
+            st = bg_store_write_rows(to, path, first, w, data, err);
+    }
+    return st == BG_OK ? bg_store_attr_u64(to, path, "blocks", f->c->blocks, err) : st;
+}
+
+/* How many ranks decomposed the matrix together: its rounding depends on it. */
+static bg_status copy_ranks(const bg_store *from, bg_store *to, const char *eigenvectors, bg_err *err)
+{
+    uint64_t ranks = 0;
+    bg_status st = bg_store_get_u64(from, eigenvectors, "ranks", &ranks, NULL, err);
+    return st == BG_OK ? bg_store_attr_u64(to, eigenvectors, "ranks", ranks, err) : st;
+}
+
 /* Covariance, eigenvectors and eigenvalues of one side, from its work file. */
 static bg_status copy_matrix(const fit *f, bg_store *to, const bg_module *mod, const char *side, size_t n,
-                             copy_memory *m, bg_err *err)
+                             panel *m, bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    uint64_t dims[2] = { n, bg_block_width(n, f->c->blocks) };
+    size_t width = bg_block_width(n, f->c->blocks);
+    const struct { const char *name; bg_dtype type; size_t width; } what[] = {
+        { "covariance", BG_F32, width }, { "eigenvectors", BG_F32, width }, { "eigenvalues", BG_F64, 1 },
+    };
     bg_store *from = NULL;
     bg_status st = fit_matrix_path(f, mod, side, path, err);
     if (st == BG_OK)
         st = bg_store_open(&from, path, "bregman/work", err);
-    for (int i = 0; i < 3 && st == BG_OK; i++) {
-        static const char *const what[] = { "covariance", "eigenvectors", "eigenvalues" };
-        bg_dtype type = i == 2 ? BG_F64 : BG_F32;
-        void *data = i == 2 ? (void *)m->sum : (void *)m->x;
-        st = bg_path(path, err, "%s/%s_%s", mod->name, side, what[i]);
+    for (size_t i = 0; i < sizeof what / sizeof what[0] && st == BG_OK; i++) {
+        st = bg_path(path, err, "%s/%s_%s", mod->name, side, what[i].name);
         if (st == BG_OK)
-            st = bg_store_read_rows(from, path, type, 0, n, data, err);
-        if (st == BG_OK)
-            st = bg_store_write(to, path, dims, data, err);
-        if (st == BG_OK)
-            st = bg_store_attr_u64(to, path, "blocks", f->c->blocks, err);
+            st = copy_dataset(f, from, to, path, what[i].type, n, what[i].width, m, err);
+        if (st == BG_OK && i == 1)
+            st = copy_ranks(from, to, path, err);
     }
     bg_store_close(from);
     return st;
@@ -76,47 +98,76 @@ static bg_status link_activation(bg_store *to, const bg_module *owner, const bg_
     return st;
 }
 
-/* Λ, or the diagonal Fisher: the units' sums in order in float64, over the number of sequences (M8). */
-static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, const char *sum_name, const char *name,
-                            copy_memory *m, bg_err *err)
+/* Rows [first, first + rows) of Λ or the diagonal Fisher: the units' sums in order in float64, over the number of
+ * sequences (M8). */
+static bg_status mean_panel(const fit *f, const bg_module *mod, bg_store *const *unit, const char *sum_name, size_t first,
+                            size_t rows, panel *m, bg_err *err)
 {
-    char path[BG_PATH_BYTES], dataset[BG_PATH_BYTES];
-    uint64_t dims[2] = { mod->n_out, mod->n_in1 }, n = dims[0] * dims[1];
+    char dataset[BG_PATH_BYTES];
+    size_t n = rows * mod->n_in1;
     double n_sequences = (double)(f->lambda.end - f->lambda.begin);
     bg_status st = bg_path(dataset, err, "%s/%s", mod->name, sum_name);
     memset(m->sum, 0, n * sizeof *m->sum);
     for (uint64_t u = 0; u < f->lambda_units && st == BG_OK; u++) {
-        bg_store *s = NULL;
-        st = fit_unit_path(f, "lambda", u, path, err);
-        if (st == BG_OK)
-            st = bg_store_open(&s, path, "bregman/work", err);
-        if (st == BG_OK)
-            st = bg_store_read_rows(s, dataset, BG_F32, 0, dims[0], m->x, err);
+        st = bg_store_read_rows(unit[u], dataset, BG_F32, first, rows, m->x, err);
         for (size_t i = 0; i < n && st == BG_OK; i++)
             m->sum[i] += (double)m->x[i];
-        bg_store_close(s);
     }
     for (size_t i = 0; i < n; i++)
         m->x[i] = (float)(m->sum[i] / n_sequences);
+    return st;
+}
+
+static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg_store *const *unit, const char *sum_name,
+                            const char *name, panel *m, bg_err *err)
+{
+    char dataset[BG_PATH_BYTES];
+    uint64_t dims[2] = { mod->n_out, mod->n_in1 };
+    size_t rows = m->n / mod->n_in1;
+    bg_status st = bg_path(dataset, err, "%s/%s", mod->name, name);
     if (st == BG_OK)
-        st = bg_path(dataset, err, "%s/%s", mod->name, name);
-    if (st == BG_OK)
-        st = bg_store_write(to, dataset, dims, m->x, err);
+        st = bg_store_dataset(to, dataset, dims, err);
+    for (size_t first = 0; first < mod->n_out && st == BG_OK; first += rows) {
+        size_t w = mod->n_out - first < rows ? mod->n_out - first : rows;
+        st = mean_panel(f, mod, unit, sum_name, first, w, m, err);
+        if (st == BG_OK)
+            st = bg_store_write_rows(to, dataset, first, w, m->x, err);
+    }
     if (st == BG_OK)
         st = bg_store_attr_u64(to, dataset, "n_sequences", f->lambda.end - f->lambda.begin, err);
     return st == BG_OK ? bg_store_attr_u64(to, dataset, "n_tokens", f->lambda_rows, err) : st;
 }
 
-static bg_status write_module(const fit *f, bg_store *to, const bg_module *mod, copy_memory *m, bg_err *err)
+/* All units' sums of a block; close with close_units. */
+static bg_status open_units(const fit *f, size_t block, bg_store ***out, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bg_status st = BG_NEW(*out, f->lambda_units, "list of units", err);
+    for (uint64_t u = 0; u < f->lambda_units && st == BG_OK; u++) {
+        st = fit_unit_path(f, "lambda", u, block, path, err);
+        if (st == BG_OK)
+            st = bg_store_open(&(*out)[u], path, "bregman/work", err);
+    }
+    return st;
+}
+
+static void close_units(const fit *f, bg_store **unit)
+{
+    for (uint64_t u = 0; unit != NULL && u < f->lambda_units; u++)
+        bg_store_close(unit[u]);
+    bg_free(unit);
+}
+
+static bg_status write_module(const fit *f, bg_store *to, const bg_module *mod, bg_store *const *unit, panel *m, bg_err *err)
 {
     bg_status st = copy_matrix(f, to, mod, "gradient", mod->n_out, m, err);
     if (st == BG_OK)
         st = mod->input == mod->index ? copy_matrix(f, to, mod, "activation", mod->n_in1, m, err)
                                       : link_activation(to, f->model->tracked[mod->input], mod, err);
     if (st == BG_OK)
-        st = write_mean(f, to, mod, "lambda_sum", "lambda", m, err);
+        st = write_mean(f, to, mod, unit, "lambda_sum", "lambda", m, err);
     if (st == BG_OK && !f->c->no_diagonal)
-        st = write_mean(f, to, mod, "diagonal_sum", "diagonal", m, err);
+        st = write_mean(f, to, mod, unit, "diagonal_sum", "diagonal", m, err);
     return st;
 }
 
@@ -125,29 +176,24 @@ static bg_status block_path(const fit *f, size_t block, char out[BG_PATH_BYTES],
     return bg_path(out, err, "%s/block-%03zu.h5", f->c->output, block);
 }
 
-static bool block_is_tracked(const bg_model *m, size_t block)
-{
-    for (size_t i = 0; i < m->n_tracked; i++)
-        if (m->tracked[i]->block == block)
-            return true;
-    return false;
-}
-
-static bg_status write_block(const fit *f, size_t block, copy_memory *m, bg_err *err)
+static bg_status write_block(const fit *f, size_t block, panel *m, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     bool done = false;
-    bg_store *s = NULL;
+    bg_store *s = NULL, **unit = NULL;
     bg_status st = block_path(f, block, path, err);
     if (st == BG_OK)
         st = bg_store_is_done(path, f->in.run.fingerprint, &done, err);
     if (st != BG_OK || done)
         return st;
-    st = bg_store_create(&s, path, "bregman/factors", &f->in.run, err);
+    st = open_units(f, block, &unit, err);
+    if (st == BG_OK)
+        st = bg_store_create(&s, path, "bregman/factors", &f->in.run, err);
     for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++)
         if (f->model->tracked[i]->block == block)
-            st = write_module(f, s, f->model->tracked[i], m, err);
-    return bg_store_end(s, st, err);
+            st = write_module(f, s, f->model->tracked[i], unit, m, err);
+    close_units(f, unit);
+    return bg_store_end_once(s, st, err);
 }
 
 /* One file to open: links to every module's group, and what holds for all. */
@@ -176,27 +222,18 @@ static bg_status write_index(const fit *f, bg_err *err)
         st = bg_store_attr_text(s, "/", "modules", f->c->modules, err);
     if (st == BG_OK)
         st = bg_store_attr_text(s, "/", "model_hash", f->model_hash.hex, err);
-    return bg_store_end(s, st, err);
-}
-
-static uint64_t rows_of(const fit *f, bg_range r)
-{
-    uint64_t n = 0;
-    for (uint64_t z = r.begin; z < r.end; z++)
-        n += bg_tokens_count(f->tokens, z) - 1;
-    return n;
+    return bg_store_end_once(s, st, err);
 }
 
 bg_status fit_publish(fit *f, bg_err *err)
 {
     const bg_grid *g = &f->ctx->grid;
-    copy_memory m;
-    f->lambda_rows = rows_of(f, f->lambda);
-    bg_status st = copy_memory_new(f, &m, err);
+    panel m;
+    bg_status st = panel_new(f, &m, err);
     for (size_t b = 0; b < f->model->config.n_blocks && st == BG_OK; b++)
-        if ((int)(b % (size_t)g->world_size) == g->world_rank && block_is_tracked(f->model, b))
+        if ((int)(b % (size_t)g->world_size) == g->world_rank && fit_block_is_tracked(f, b))
             st = write_block(f, b, &m, err);
-    copy_memory_clear(&m);
+    panel_free(&m);
     if ((st = bg_agree(g->world, st, err)) != BG_OK)
         return st;
     if (g->world_rank == 0) {

@@ -319,7 +319,7 @@ bg_status merge_scores_run(const void *config, const bg_context *ctx, bg_err *er
 {
     merge m = { .c = config, .ctx = ctx };
     bool done = false, first = ctx->grid.world_rank == 0;
-    bg_status st = bg_inputs_share(&m.in, ctx, 0, first ? open_inputs(&m, err) : BG_OK, err);
+    bg_status st = bg_inputs_share(&m.in, ctx, "", 0, first ? open_inputs(&m, err) : BG_OK, err);
     if (st == BG_OK) {
         st = bg_store_is_done(m.c->output, m.in.run.fingerprint, &done, err);
         if (st == BG_OK && done)

@@ -16,12 +16,12 @@ typedef struct {
     uint64_t unit, at;                 /* file, first value in it */
 } wanted;
 
-typedef struct {
+struct explaining {
     scoring *w;
     bg_ranking ranking;
     wanted *pair;                      /* by sequence, then query */
     size_t n_pairs;
-} explaining;
+};
 
 static int by_sequence(const void *a, const void *b)
 {
@@ -87,23 +87,24 @@ static size_t first_pair(const explaining *e, uint64_t sequence)
 /* One pair's values [rows, L] out of the unit's [row, Q, L]. */
 static bg_status write_pair(const explaining *e, bg_store *s, const wanted *p, size_t row0, bg_err *err)
 {
-    size_t nq = e->ranking.n_queries, nl = e->w->model->config.n_blocks;
-    const float *from = bg_scorer_tokens(e->w->scorer);
+    size_t nl = e->w->model->config.n_blocks;
     float *x = NULL;
     bg_status st = BG_NEW(x, p->rows * nl, "token scores", err);
     for (size_t t = 0; t < p->rows && st == BG_OK; t++)
-        memcpy(x + t * nl, from + ((row0 + t) * nq + p->query) * nl, nl * sizeof *x);
+        bg_scorer_tokens(e->w->scorer, row0 + t, p->query, x + t * nl);
     if (st == BG_OK)
         st = bg_store_write_rows(s, "token_score", p->at, p->rows, x, err);
     bg_free(x);
     return st;
 }
 
-static bg_status explain_unit(void *self, const bg_unit *unit, bg_err *err)
+static bg_status explain_unit(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
 {
     const explaining *e = self;
     const scoring *w = e->w;
     char path[BG_PATH_BYTES];
+    if (!bg_scorer_gather(w->scorer, l))
+        return BG_OK;
     const uint64_t *z = w->sequence + unit->first;
     size_t i0 = first_pair(e, z[0]), i1 = i0, row0 = 0;
     bg_store *s = NULL;
@@ -126,16 +127,16 @@ static bg_status explain_unit(void *self, const bg_unit *unit, bg_err *err)
 }
 
 /* The sweep's callbacks take the scoring; here `self` is the explaining around it. */
-static bg_status explain_done(void *self, uint64_t u, bool *done, bg_err *err)
+static bg_status explain_find(void *self, uint64_t u, bool *done, uint64_t *part, bg_err *err)
 {
-    return score_unit_done(((explaining *)self)->w, u, done, err);
+    return score_unit_find(((explaining *)self)->w, u, done, part, err);
 }
 
-static bg_status explain_begin(void *self, const bg_unit *unit, bg_err *err)
+static bg_status explain_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
 {
-    (void)unit;
+    (void)part;
     (void)err;
-    bg_scorer_begin_unit(((explaining *)self)->w->scorer);
+    bg_scorer_begin_unit(((explaining *)self)->w->scorer, unit->n_sequences, unit->n_rows);
     return BG_OK;
 }
 
@@ -269,40 +270,63 @@ static bg_status check_queries(const explaining *e, bg_err *err)
     return same ? BG_OK : BG_FAIL(err, BG_ESTALE, "%s ranks other queries than %s holds", e->w->c->explain, e->w->c->queries);
 }
 
-bg_status score_explain(scoring *w, bg_err *err)
+bg_status score_explain_open(scoring *w, bg_err *err)
 {
-    MPI_Comm world = w->ctx->grid.world;
-    explaining e = { .w = w };
-    bool done = false;
-    bg_status st = bg_ranking_read(&e.ranking, w->c->explain, err);
-    if (st == BG_OK)
-        done = e.ranking.explained != NULL && strcmp(e.ranking.explained, w->in.run.fingerprint) == 0;
-    if (st == BG_OK)
-        st = bg_path(w->work, err, "%s/explain.work", w->c->output);
-    st = bg_agree(world, st, err);
-    if (st == BG_OK && done)
-        bg_log("%s: already done", w->c->explain);
-    if (st != BG_OK || done)
-        goto out;
+    bg_status st = BG_NEW(w->explaining, 1, "ranking", err);
+    if (st != BG_OK)
+        return st;
+    explaining *e = w->explaining;
+    e->w = w;
     w->unit_sequences = UNIT_SEQUENCES;
-    st = list_pairs(&e, err);
+    st = bg_ranking_read(&e->ranking, w->c->explain, err);
     if (st == BG_OK)
-        st = score_open_memory(w, BG_SCORE_TOKENS, err);
+        st = list_pairs(e, err);
+    return st == BG_OK ? bg_path(w->work, err, "%s/explain.work", w->c->output) : st;
+}
+
+void score_explain_close(scoring *w)
+{
+    if (w->explaining == NULL)
+        return;
+    bg_ranking_clear(&w->explaining->ranking);
+    bg_free(w->explaining->pair);
+    bg_free(w->explaining);
+}
+
+static bool is_explained(const bg_inputs *in, const char *path)
+{
+    bg_err ignored;
+    bg_ranking r = { 0 };
+    bool is = bg_ranking_read(&r, path, &ignored) == BG_OK && r.explained != NULL
+        && strcmp(r.explained, in->run.fingerprint) == 0;
+    bg_ranking_clear(&r);
+    return is;
+}
+
+static bg_status explain_all(explaining *e, bg_err *err)
+{
+    scoring *w = e->w;
+    MPI_Comm world = w->ctx->grid.world;
+    bg_status st = score_open_memory(w, err);
     if (st == BG_OK)
-        st = check_queries(&e, err);
+        st = check_queries(e, err);
     if ((st = bg_agree(world, st, err)) != BG_OK)
-        goto out;
+        return st;
     bg_sweep s = score_sweep(w, "token scores");
-    s.self = &e;
-    s.is_done = explain_done;
+    s.self = e;
+    s.find = explain_find;
     s.begin_unit = explain_begin;
     s.begin_batch = explain_batch;
     s.end_unit = explain_unit;
-    st = bg_sweep_run(&s, w->pass, w->model, w->ctx->grid.data, err);
-    if (st == BG_OK)
-        st = bg_agree(world, w->ctx->grid.world_rank == 0 ? publish_ranking(&e, err) : BG_OK, err);
-out:
-    bg_ranking_clear(&e.ranking);
-    bg_free(e.pair);
-    return st;
+    st = bg_sweep_run(&s, w->pass, w->model, w->ctx, err);
+    return st == BG_OK ? bg_agree(world, w->ctx->grid.world_rank == 0 ? publish_ranking(e, err) : BG_OK, err) : st;
+}
+
+bg_status score_explain(scoring *w, bg_err *err)
+{
+    const bg_ranking *r = &w->explaining->ranking;
+    if (r->explained != NULL && strcmp(r->explained, w->in.run.fingerprint) == 0) {
+        return bg_inputs_already_done(w->ctx, w->c->explain, w->work, err);
+    }
+    return bg_inputs_outcome(&w->in, w->ctx, w->c->explain, w->work, is_explained, explain_all(w->explaining, err), err);
 }

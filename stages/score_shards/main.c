@@ -34,7 +34,7 @@ static const bg_stage stage = {
     .opts = opts, .config_size = sizeof(score_shards_config),
     .example = "mpirun -n 4 score_shards --model pythia-160m --queries compressed.h5 --tokens tokens/pile-*.h5 "
                "--output scores --shard 3/16",
-    .run = score_shards_run,
+    .runs_model = true, .run = score_shards_run,
 };
 
 int main(int argc, char **argv) { return bg_stage_main(&stage, argc, argv); }

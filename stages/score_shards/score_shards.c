@@ -9,7 +9,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
-enum { LOGITS_BYTES = 64 << 20, ACTIVATION_BYTES = 512 << 20 };
+enum { ACTIVATION_BYTES = 512 << 20 };
 
 /* ---- opening ---- */
 
@@ -116,23 +116,71 @@ static bg_status hash_inputs(scoring *w, bg_err *err)
     return st;
 }
 
-bg_status score_open_memory(scoring *w, bg_score_detail detail, bg_err *err)
+/* ---- shares and memory ---- */
+
+static size_t longest(const scoring *w)
 {
-    size_t longest = 2, rows;
+    size_t most = 2;
     for (uint64_t i = 0; i < w->n_sequences; i++) {
         uint32_t n = bg_tokens_count(w->tokens, w->sequence == NULL ? w->begin + i : w->sequence[i]);
-        longest = n > longest ? n : longest;
+        most = n > most ? n : most;
     }
-    rows = w->c->batch_tokens == 0 ? bg_pass_rows_for(w->model, longest, ACTIVATION_BYTES) : w->c->batch_tokens;
-    rows = rows < longest - 1 ? longest - 1 : rows;
-    bg_log("%s: %llu sequences in units of %llu, micro-batches of %zu rows; memory a rank, MB: activations %.0f; "
-           "weights are mapped", w->model->dir, (unsigned long long)w->n_sequences, (unsigned long long)w->unit_sequences,
-           rows, (double)bg_pass_bytes(w->model, rows, LOGITS_BYTES) * 1e-6);
+    return most;
+}
+
+static size_t plan_bytes(const void *scoring_, const bg_plan *plan)
+{
+    const scoring *w = scoring_;
+    const bg_grid *g = &w->ctx->grid;
+    return w->scorer_bytes + bg_pass_bytes(w->model, &w->share[g->pipeline_rank], bg_pipeline_depth(g->pipeline_rank, g->pipeline_size),
+                                           plan->rows, BG_LOGITS_BYTES)
+        + bg_pipeline_bytes(w->model, g->pipeline_rank, g->pipeline_size, plan->rows);
+}
+
+/* Local: this rank's share of the model, and what its queries take. */
+static bg_status divide_model(scoring *w, bg_err *err)
+{
+    size_t n = (size_t)w->ctx->grid.pipeline_size;
+    bg_status st = BG_NEW(w->share, n, "shares of the model", err);
+    if (st == BG_OK)
+        st = bg_model_divide(w->model, n, NULL, w->share, err);
+    if (st == BG_OK)
+        st = bg_scorer_bytes(w->c->queries, w->model, &w->share[w->ctx->grid.pipeline_rank], w->detail, w->unit_sequences,
+                             w->unit_sequences * (longest(w) - 1), &w->scorer_bytes, err);
+    return st;
+}
+
+/* Micro-batches that fit.  Collective. */
+static bg_status choose_plan(scoring *w, char identity[64], bg_err *err)
+{
+    size_t least = longest(w) - 1, rows = w->c->batch_tokens;
+    bg_demand d = { .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .self = w, .bytes = plan_bytes };
+    d.best.rows = rows == 0 ? bg_pass_rows_for(w->model, least + 1, ACTIVATION_BYTES) : rows < least ? least : rows;
+    bg_log("%s: %llu sequences in units of %llu", w->model->dir, (unsigned long long)w->n_sequences,
+           (unsigned long long)w->unit_sequences);
+    bg_status st = bg_budget_choose(&d, w->ctx, &w->plan, err);
+    if (st == BG_OK)
+        bg_budget_identity(&d, &w->plan, identity);
+    return st;
+}
+
+bg_status score_open_memory(scoring *w, bg_err *err)
+{
+    const bg_grid *g = &w->ctx->grid;
+    char units[64];
     bg_status st = bg_make_folder(w->work, err);
     if (st == BG_OK)
-        st = bg_scorer_new(&w->scorer, w->c->queries, w->model, &w->model_hash, detail, w->unit_sequences,
-                           w->unit_sequences * (longest - 1), err);
-    return st == BG_OK ? bg_pass_new(&w->pass, w->model, rows, LOGITS_BYTES, err) : st;
+        st = bg_stop_folder(w->c->output, err);
+    snprintf(units, sizeof units, "unit- %llu\n",
+             (unsigned long long)((w->n_sequences + w->unit_sequences - 1) / w->unit_sequences));
+    if (st == BG_OK && g->world_rank == 0)
+        st = bg_write_units(w->work, units, err);
+    if (st == BG_OK)
+        st = bg_scorer_new(&w->scorer, w->c->queries, w->model, &w->model_hash, w->share, g->pipeline_size,
+                           g->pipeline_rank, w->detail, w->unit_sequences, w->unit_sequences * (longest(w) - 1), err);
+    return st == BG_OK ? bg_pass_new(&w->pass, w->model, &w->share[g->pipeline_rank],
+                                     bg_pipeline_depth(g->pipeline_rank, g->pipeline_size), w->plan.rows, BG_LOGITS_BYTES, err)
+                       : st;
 }
 
 /* ---- units ---- */
@@ -142,19 +190,20 @@ bg_status score_unit_path(const scoring *w, uint64_t u, char out[BG_PATH_BYTES],
     return bg_path(out, err, "%s/unit-%06llu.h5", w->work, (unsigned long long)u);
 }
 
-bg_status score_unit_done(void *scoring_, uint64_t u, bool *done, bg_err *err)
+bg_status score_unit_find(void *scoring_, uint64_t u, bool *done, uint64_t *part, bg_err *err)
 {
     const scoring *w = scoring_;
     char path[BG_PATH_BYTES];
+    *part = 0;
     bg_status st = score_unit_path(w, u, path, err);
     return st == BG_OK ? bg_store_is_done(path, w->in.run.fingerprint, done, err) : st;
 }
 
-static bg_status unit_begin(void *self, const bg_unit *unit, bg_err *err)
+static bg_status unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
 {
-    (void)unit;
+    (void)part;
     (void)err;
-    bg_scorer_begin_unit(((scoring *)self)->scorer);
+    bg_scorer_begin_unit(((scoring *)self)->scorer, unit->n_sequences, unit->n_rows);
     return BG_OK;
 }
 
@@ -168,37 +217,35 @@ bg_sweep score_sweep(scoring *w, const char *what)
     return (bg_sweep){
         .what = what, .tokens = w->tokens, .sequence = w->sequence, .begin = w->begin, .n_sequences = w->n_sequences,
         .unit_sequences = w->unit_sequences, .tap = { bg_scorer_pair, w->scorer }, .self = w,
-        .is_done = score_unit_done, .begin_unit = unit_begin, .begin_batch = batch_begin,
+        .gather_bytes = bg_scorer_gather_bytes(w->scorer),
+        .find = score_unit_find, .begin_unit = unit_begin, .begin_batch = batch_begin,
     };
 }
 
-/* Write n float64 sums as float32. */
-static bg_status write_rounded(bg_store *s, const char *path, const uint64_t *dims, size_t n, const double *x, bg_err *err)
-{
-    float *rounded = NULL;
-    bg_status st = BG_NEW(rounded, n, "scores", err);
-    for (size_t i = 0; i < n && st == BG_OK; i++)
-        rounded[i] = (float)x[i];
-    if (st == BG_OK)
-        st = bg_store_write(s, path, dims, rounded, err);
-    bg_free(rounded);
-    return st;
-}
-
-static bg_status unit_end(void *self, const bg_unit *unit, bg_err *err)
+static bg_status unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
 {
     scoring *w = self;
     char path[BG_PATH_BYTES];
     bg_store *s = NULL;
     size_t n = unit->n_sequences, nq = bg_scorer_queries(w->scorer), nl = w->model->config.n_blocks;
     uint64_t dims[3] = { n, nq, nl };
-    bg_status st = score_unit_path(w, unit->unit, path, err);
+    float *x = NULL;
+    if (!bg_scorer_gather(w->scorer, l))
+        return BG_OK;
+    bg_status st = BG_NEW(x, n * nq * (w->c->layer_scores ? nl : 1), "scores", err);
+    if (st == BG_OK)
+        st = score_unit_path(w, unit->unit, path, err);
     if (st == BG_OK)
         st = bg_store_create(&s, path, "bregman/work", &w->in.run, err);
-    if (st == BG_OK)
-        st = write_rounded(s, "score", dims, n * nq, bg_scorer_score(w->scorer), err);
-    if (st == BG_OK && w->c->layer_scores)
-        st = write_rounded(s, "layer_score", dims, n * nq * nl, bg_scorer_layers(w->scorer), err);
+    if (st == BG_OK) {
+        bg_scorer_scores(w->scorer, x);
+        st = bg_store_write(s, "score", dims, x, err);
+    }
+    if (st == BG_OK && w->c->layer_scores) {
+        bg_scorer_layers(w->scorer, x);
+        st = bg_store_write(s, "layer_score", dims, x, err);
+    }
+    bg_free(x);
     return bg_store_end(s, st, err);
 }
 
@@ -297,7 +344,7 @@ static bg_status assemble(scoring *w, const char *path, uint64_t n_units, bg_err
         st = copy_unit(w, u, s, &e, err);
     for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
         st = write_side(s, side, &e, err);
-    st = bg_store_end(s, st, err);
+    st = bg_store_end_once(s, st, err);
     if (st == BG_OK)
         st = bg_remove_folder(w->work, err);
     if (st == BG_OK)
@@ -307,6 +354,19 @@ static bg_status assemble(scoring *w, const char *path, uint64_t n_units, bg_err
 }
 
 /* ---- the whole ---- */
+
+static bg_status score_all(scoring *w, const char *path, bg_err *err)
+{
+    MPI_Comm world = w->ctx->grid.world;
+    bg_status st = bg_agree(world, score_open_memory(w, err), err);
+    if (st != BG_OK)
+        return st;
+    bg_sweep s = score_sweep(w, "scores");
+    s.end_unit = unit_end;
+    st = bg_sweep_run(&s, w->pass, w->model, w->ctx, err);
+    return st == BG_OK ? bg_agree(world, w->ctx->grid.world_rank == 0 ? assemble(w, path, bg_sweep_units(&s), err) : BG_OK, err)
+                       : st;
+}
 
 static bg_status score(scoring *w, bg_err *err)
 {
@@ -324,33 +384,34 @@ static bg_status score(scoring *w, bg_err *err)
         st = bg_store_is_done(path, w->in.run.fingerprint, &done, err);
     st = bg_agree(world, st, err);
     if (st == BG_OK && done)
-        bg_log("%s: already done", path);
+        st = bg_inputs_already_done(w->ctx, path, w->work, err);
     if (st != BG_OK || done)
         return st;
-    st = bg_agree(world, score_open_memory(w, w->c->layer_scores ? BG_SCORE_LAYERS : BG_SCORE_SEQUENCES, err), err);
-    if (st != BG_OK)
-        return st;
-    bg_sweep s = score_sweep(w, "scores");
-    s.end_unit = unit_end;
-    st = bg_sweep_run(&s, w->pass, w->model, w->ctx->grid.data, err);
-    if (st == BG_OK)
-        st = bg_agree(world, w->ctx->grid.world_rank == 0 ? assemble(w, path, bg_sweep_units(&s), err) : BG_OK, err);
-    return st;
+    return bg_inputs_outcome(&w->in, w->ctx, path, w->work, bg_inputs_is_done, score_all(w, path, err), err);
 }
 
 bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *err)
 {
     scoring w = { .c = config, .ctx = ctx };
+    char identity[64] = "";
+    w.detail = w.c->explain != NULL ? BG_SCORE_TOKENS : w.c->layer_scores ? BG_SCORE_LAYERS : BG_SCORE_SEQUENCES;
     bg_status st = open_inputs(&w, err);
+    if (st == BG_OK && w.c->explain != NULL)
+        st = score_explain_open(&w, err);
     if (st == BG_OK)
-        st = hash_inputs(&w, err);
-    st = bg_inputs_share(&w.in, ctx, 0, st, err);
+        st = divide_model(&w, err);
+    if ((st = bg_agree(ctx->grid.world, st, err)) == BG_OK)
+        st = choose_plan(&w, identity, err);
+    if (st == BG_OK)
+        st = bg_inputs_share(&w.in, ctx, identity, 0, hash_inputs(&w, err), err);
     if (st == BG_OK) {
         bg_broadcast(ctx->grid.world, &w.model_hash, sizeof w.model_hash, 0);
         st = w.c->explain == NULL ? score(&w, err) : score_explain(&w, err);
     }
+    score_explain_close(&w);
     bg_scorer_free(w.scorer);
     bg_pass_free(w.pass);
+    bg_free(w.share);
     bg_free(w.sequence);
     bg_tokens_close(w.tokens);
     bg_model_close(w.model);

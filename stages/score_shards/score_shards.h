@@ -2,6 +2,7 @@
 #ifndef BG_STAGES_SCORE_SHARDS_H
 #define BG_STAGES_SCORE_SHARDS_H
 
+#include "bregman/budget.h"
 #include "bregman/inputs.h"
 #include "bregman/score.h"
 #include "bregman/stage.h"
@@ -16,6 +17,8 @@ typedef struct {
 
 bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
 
+typedef struct explaining explaining;
+
 /* One call of the stage, scoring or explaining. */
 typedef struct {
     const score_shards_config *c;
@@ -23,7 +26,12 @@ typedef struct {
     bg_model *model;
     bg_tokens *tokens;
     bg_pass *pass;
+    bg_share *share;                   /* [pipeline_size] */
+    bg_plan plan;
     bg_scorer *scorer;
+    bg_score_detail detail;
+    size_t scorer_bytes;               /* of this rank */
+    explaining *explaining;            /* NULL: scoring */
     bg_inputs in;
     bg_hash model_hash;
     uint64_t shard, n_shards;
@@ -39,14 +47,16 @@ bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **
 
 /* Path of unit u of the work folder, and whether it is finished. */
 bg_status score_unit_path(const scoring *w, uint64_t u, char out[BG_PATH_BYTES], bg_err *err) BG_MUST_CHECK;
-bg_status score_unit_done(void *scoring_, uint64_t u, bool *done, bg_err *err) BG_MUST_CHECK;
-/* Pass and scorer for units of unit_sequences; prints the memory plan. */
-bg_status score_open_memory(scoring *w, bg_score_detail detail, bg_err *err) BG_MUST_CHECK;
+bg_status score_unit_find(void *scoring_, uint64_t u, bool *done, uint64_t *part, bg_err *err) BG_MUST_CHECK;
+/* Work folder, pass and scorer for units of unit_sequences. */
+bg_status score_open_memory(scoring *w, bg_err *err) BG_MUST_CHECK;
 /* The sweep over w's sequences with the score tap; callbacks still to be set. */
 bg_sweep score_sweep(scoring *w, const char *what);
 
 /* explain.c: token and layer x token scores of the survivors in w->c->explain, published as a new version
- * of that ranking.  Collective. */
+ * of that ranking.  Open (local) sets the sequences and units of w; explain is collective. */
+bg_status score_explain_open(scoring *w, bg_err *err) BG_MUST_CHECK;
 bg_status score_explain(scoring *w, bg_err *err) BG_MUST_CHECK;
+void score_explain_close(scoring *w);
 
 #endif /* BG_STAGES_SCORE_SHARDS_H */

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Outputs that cannot be written: a path through a file, a folder in the way, a read-only and a full file system.
+# Checkpoints that were cut short, and manifests.
 . "$(dirname "$0")/lib.sh"
 
 works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$in/f"
@@ -30,6 +31,53 @@ for stage in compress_queries merge_scores; do
     refused "$work/folder" "irectory" $stage "$@" --output "$work/folder"
 done
 refused "$work/no/r.h5" "No such file" merge_scores --scores "$in/s" --output "$work/no/r.h5"
+
+# ---- checkpoints cut short
+# stopped COMMAND...: ask it to stop from its start on, so that it does after its first units.  Until it
+# catches the signal it ignores it, as this shell does.
+stopped() {
+    trap '' TERM
+    "$@" 2> /dev/null &
+    pid=$!
+    while kill -TERM $pid 2> /dev/null; do sleep 0.02; done
+    wait $pid
+    code=$?
+    trap - TERM
+    [ $code -eq 75 ] || fail "not stopped but exit code $code: $*"
+}
+# cut_short WANTED STAGE ARGS...: stop it, cut each of its work files, then do as the error says: the result must be WANTED's
+cut_short() {
+    wanted=$1 program=$2
+    shift 2
+    rm -rf "$work/stopped"
+    mkdir "$work/stopped"
+    stopped "$BUILD/bin/$program" --quiet "$@"
+    unit=
+    for unit in $(find "$work/stopped" -path '*work/*.h5' | sort); do
+        cp "$unit" "$work/whole"
+        truncate -s -100 "$unit"
+        refused "$unit" "cut short; remove it" "$program" "$@"
+        cp "$work/whole" "$unit"
+    done
+    if [ -z "$unit" ]; then
+        fail "$program: no unit was finished before it stopped"
+        return
+    fi
+    rm "$unit"
+    truncate -s -5 "$(dirname "$unit")/MANIFEST"
+    works "$program" "$@"
+    for file in "$wanted"/*.h5; do
+        "$python" "$SRC/scripts/checks/make_inputs.py" same "$file" "$work/stopped/${file##*/}" || fail "$program: ${file##*/} differs after a damaged checkpoint"
+    done
+    run 1 verify "$work/stopped" > "$work/stdout" 2>&1 || fail "$program: $(cat "$work/stdout")"
+}
+mkdir "$work/c"
+works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$work/f" --unit-sequences 8
+works compress_queries --model "$in/model" --factors "$in/f" --queries "$in/queries.h5" --output "$work/c/x.h5" --unit-queries 1
+works score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$work/s" --unit-sequences 4
+cut_short "$work/f" fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$work/stopped" --unit-sequences 8
+cut_short "$work/c" compress_queries --model "$in/model" --factors "$in/f" --queries "$in/queries.h5" --output "$work/stopped/x.h5" --unit-queries 1
+cut_short "$work/s" score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$work/stopped" --unit-sequences 4
 
 # ---- a file system of our own
 disk=$work/disk
@@ -71,4 +119,32 @@ full() {
     done
 }
 each_stage full
+
+# ---- a new version of a ranking: the old one stays until it is there
+explain() { run "$1" score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$disk/x" --explain "$disk/r.h5"; }
+for ranks in 1 3; do
+    find "$disk" -mindepth 1 -delete
+    cp "$in/r.h5" "$disk/"
+    grep ' r.h5$' "$in/MANIFEST" > "$disk/MANIFEST"
+    used=$(df -k --output=used "$disk" | tail -n 1) failures=0
+    before=$(cksum < "$disk/r.h5")
+    mount -o remount,ro "$disk"
+    cases=$((cases + 1))
+    explain $ranks > "$work/stdout" 2> "$work/err"
+    one_error 1 $? score_shards "$disk" "Read-only file system" "explain on a read-only disk ($ranks ranks)"
+    for room in 4 12 24 40 64 96 160 320 1024 4096; do
+        mount -o "remount,rw,size=$((used + room))k" "$disk"
+        cases=$((cases + 1))
+        explain $ranks > "$work/stdout" 2> "$work/err"
+        code=$?
+        [ $code -ne 0 ] || break
+        failures=$((failures + 1))
+        one_error 1 $code score_shards "$disk" "No space left on device" "explain in $room KiB ($ranks ranks)"
+        no_remains "$disk" "explain in $room KiB ($ranks ranks)"
+        [ "$(cksum < "$disk/r.h5")" = "$before" ] || fail "explain in $room KiB ($ranks ranks): the ranking has changed"
+    done
+    [ $code -eq 0 ] || fail "explain: fails with room enough: $(cat "$work/err")"
+    [ $failures -gt 0 ] || fail "explain: never met a full disk"
+    run 1 verify "$disk" > "$work/stdout" 2>&1 || fail "explain: $(cat "$work/stdout")"
+done
 finish

@@ -51,8 +51,8 @@ bad_labels() {
     # shellcheck disable=SC2086
     refused "$2" "$3" fit_factors $model --tokens "$in/tokens.h5" --output "$out" --labels "$in/$1.safetensors"
 }
-bad_labels labels-large --labels "label 32 of sequence 0"
-bad_labels labels-few --labels "[3, 16] labels"
+bad_labels labels-large labels-large.safetensors "label 32 of sequence 0"
+bad_labels labels-few labels-few.safetensors "[3, 16] labels"
 bad_labels labels-missing labels-missing.safetensors "pseudo_cov"
 bad_labels absent absent.safetensors "No such file"
 

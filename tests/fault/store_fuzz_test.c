@@ -114,10 +114,11 @@ static bg_status read_compressed(const context *c, const char *path, bg_err *err
 {
     bg_scorer *s = NULL;
     char *modules = NULL;
+    const bg_share whole = bg_model_whole(c->model);
     bg_status st = bg_compressed_modules(path, &modules, err);
     free(modules);
     if (st == BG_OK)
-        st = bg_scorer_new(&s, path, c->model, &c->hash, BG_SCORE_SEQUENCES, 4, 4 * LENGTH, err);
+        st = bg_scorer_new(&s, path, c->model, &c->hash, &whole, 1, 0, BG_SCORE_SEQUENCES, 4, 4 * LENGTH, err);
     bg_scorer_free(s);
     return st;
 }

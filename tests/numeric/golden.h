@@ -85,7 +85,7 @@ static inline bg_pass *golden_pass(const bg_model *m, const bg_batch *b)
 {
     bg_pass *p;
     bg_err err;
-    assert_ok(bg_pass_new(&p, m, b->n_rows, 10 * m->config.vocab_size * sizeof(float), &err), err);
+    assert_ok(bg_pass_new(&p, m, NULL, 1, b->n_rows, 10 * m->config.vocab_size * sizeof(float), &err), err);
     return p;
 }
 

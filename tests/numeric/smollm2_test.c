@@ -68,7 +68,7 @@ static int open_model(void **state)
         s->id[s->n_ids++] = (uint32_t)json_integer_value(id);
     }
     assert_ok(bg_model_open(&s->model, s->dir, "mlp", &err), err);
-    assert_ok(bg_pass_new(&s->pass, s->model, MOST_TOKENS, 64 << 20, &err), err);
+    assert_ok(bg_pass_new(&s->pass, s->model, NULL, 1, MOST_TOKENS, 64 << 20, &err), err);
     assert_ok(bg_batch_new(&s->batch, 1, MOST_TOKENS, &err), err);
     s->logits = calloc(MOST_TOKENS * s->model->config.vocab_size, sizeof *s->logits);
     return s->logits == NULL;

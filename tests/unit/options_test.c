@@ -168,7 +168,7 @@ static bg_status toy_run(const void *config_, const bg_context *ctx, bg_err *err
     return bg_agree(ctx->grid.world, st, err);
 }
 
-static const bg_stage toy = { "toy", "A stage for tests.", opts, sizeof(config), "toy --model m a.h5", toy_run };
+static const bg_stage toy = { "toy", "A stage for tests.", opts, sizeof(config), false, "toy --model m a.h5", toy_run };
 
 /* Run the toy stage in a child; its exit code, stdout and stderr. */
 static int run_toy(const char *arguments, char *out, char *errors, size_t n_bytes)

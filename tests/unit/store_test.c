@@ -596,6 +596,101 @@ static void unlisted_is_not_done(void **state)
     assert_int_equal(access(in_folder("torn"), F_OK), -1);
 }
 
+static void the_first_of_two_attempts_stays(void **state)
+{
+    (void)state;
+    bg_err err;
+    bg_hash first, second, now;
+    bg_provenance other = run;
+    bg_store *a = create("twice.h5", "bregman/scores"), *b = create("twice.h5", "bregman/scores"), *c;
+    other.fingerprint = "f2";
+    assert_ok(bg_store_create(&c, in_folder("twice.h5"), "bregman/scores", &other, &err), err);
+    assert_ok(bg_store_attr_text(b, "/", "note", "made later", &err), err);
+    assert_ok(bg_store_publish(a, &first, &err), err);
+    assert_ok(bg_store_end_once(b, BG_OK, &err), err);
+    assert_ok(bg_hash_file(in_folder("twice.h5"), &now, &err), err);
+    assert_string_equal(first.hex, now.hex);
+    assert_int_equal(bg_store_end_once(c, BG_OK, &err), BG_ESTALE);
+    assert_int_equal(bg_store_end_once(create("twice.h5", "bregman/scores"), BG_ENOMEM, &err), BG_ENOMEM);
+    assert_int_equal(count_names("twice.h5.tmp-"), 0);
+
+    /* a failed attempt whose work another has done; a stopped one stays stopped */
+
+    /* the plain end replaces */
+    c = create("twice.h5", "bregman/scores");
+    assert_ok(bg_store_attr_text(c, "/", "note", "a new version", &err), err);
+    assert_ok(bg_store_publish(c, &second, &err), err);
+    assert_string_not_equal(first.hex, second.hex);
+    assert_ok(bg_hash_file(in_folder("twice.h5"), &now, &err), err);
+    assert_string_equal(second.hex, now.hex);
+}
+
+/* A kill after the rename of a file whose older version is listed with another size. */
+static void renamed_over_a_listed_one_is_not_done(void **state)
+{
+    (void)state;
+    bg_err err;
+    bool done = true;
+    assert_int_equal(mkdir(in_folder("over"), 0777), 0);
+    publish(create("over/a.h5", "bregman/scores"));
+    write_file("over/MANIFEST", "99aa06d3014798d86001c324468d497f 5 a.h5\n");
+    assert_ok(bg_store_is_done(in_folder("over/a.h5"), "f1", &done, &err), err);
+    assert_false(done);
+    assert_int_equal(bg_store_is_done(in_folder("over/a.h5"), "f2", &done, &err), BG_EFORMAT);
+    assert_says(err, "remove it");
+    publish(create("over/a.h5", "bregman/scores"));
+    assert_ok(bg_store_is_done(in_folder("over/a.h5"), "f1", &done, &err), err);
+    assert_true(done);
+}
+
+/* As on a file system of several hosts: the line is to be seen before the name is. */
+static void listed_but_late_files_are_waited_for(void **state)
+{
+    (void)state;
+    bg_err err;
+    bool done;
+    bg_store *s;
+    publish(create("late.h5", "bregman/scores"));
+    assert_int_equal(rename(in_folder("late.h5"), in_folder("hidden")), 0);
+    assert_ok(bg_store_is_done(in_folder("late.h5"), "f1", &done, &err), err);
+    assert_false(done);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        usleep(300000);
+        _exit(rename(in_folder("hidden"), in_folder("late.h5")) != 0);
+    }
+    assert_ok(bg_store_open(&s, in_folder("late.h5"), "bregman/scores", &err), err);
+    bg_store_close(s);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_int_equal(unlink(in_folder("late.h5")), 0);
+    assert_int_equal(bg_store_open(&s, in_folder("late.h5"), "bregman/scores", &err), BG_EIO);
+    assert_says(err, "late.h5\": No such file or directory, though its folder's MANIFEST lists it");
+}
+
+/* Hosts disagree on the time: a file may be younger than now, or older than what it was made from. */
+static void dates_mean_nothing(void **state)
+{
+    (void)state;
+    static const time_t date[] = { 0, 4000000000 };
+    bg_err err;
+    bool done;
+    publish(create("dated.h5", "bregman/scores"));
+    for (int file = 0; file < 2; file++)
+        for (int manifest = 0; manifest < 2; manifest++) {
+            const struct timespec of_file[2] = { { .tv_sec = date[file] }, { .tv_sec = date[file] } };
+            const struct timespec of_manifest[2] = { { .tv_sec = date[manifest] }, { .tv_sec = date[manifest] } };
+            assert_int_equal(utimensat(AT_FDCWD, in_folder("dated.h5"), of_file, 0), 0);
+            assert_int_equal(utimensat(AT_FDCWD, in_folder("MANIFEST"), of_manifest, 0), 0);
+            assert_ok(bg_store_is_done(in_folder("dated.h5"), "f1", &done, &err), err);
+            assert_true(done);
+            publish(create("dated too.h5", "bregman/scores"));
+            assert_ok(bg_store_is_done(in_folder("dated too.h5"), "f1", &done, &err), err);
+            assert_true(done);
+            assert_int_equal(unlink(in_folder("dated too.h5")), 0);
+        }
+}
+
 static void impossible_places(void **state)
 {
     (void)state;
@@ -737,6 +832,8 @@ int main(void)
         cmocka_unit_test(attributes), cmocka_unit_test(links), cmocka_unit_test(provenance),
         cmocka_unit_test(wrong_files), cmocka_unit_test(files_of_others), cmocka_unit_test(damaged_chunk_is_found),
         cmocka_unit_test(done_means_listed_and_made_the_same_way), cmocka_unit_test(unlisted_is_not_done),
+        cmocka_unit_test(the_first_of_two_attempts_stays), cmocka_unit_test(renamed_over_a_listed_one_is_not_done),
+        cmocka_unit_test(listed_but_late_files_are_waited_for), cmocka_unit_test(dates_mean_nothing),
         cmocka_unit_test(impossible_places), cmocka_unit_test(killed_attempt_leaves_no_final_name),
         cmocka_unit_test(full_disk_is_one_clear_error),
     };

@@ -1,0 +1,63 @@
+#include "bregman/budget.h"
+
+#include <stdio.h>
+
+#include "bregman/log.h"
+
+static uint64_t most_bytes(const bg_demand *d, const bg_context *ctx, const bg_plan *plan)
+{
+    uint64_t bytes = d->bytes(d->self, plan);
+    MPI_Allreduce(MPI_IN_PLACE, &bytes, 1, MPI_UINT64_T, MPI_MAX, ctx->grid.world);
+    return bytes;
+}
+
+/* The largest micro-batches with which the rest of the plan fits; *least: bytes with the smallest ones. */
+static bool fit_rows(const bg_demand *d, const bg_context *ctx, bg_plan *plan, uint64_t *bytes)
+{
+    for (plan->rows = d->best.rows;; plan->rows /= 2) {
+        if (plan->rows < d->least_rows)
+            plan->rows = d->least_rows;
+        *bytes = most_bytes(d, ctx, plan);
+        if (*bytes <= ctx->memory_limit || plan->rows <= d->least_rows)
+            return *bytes <= ctx->memory_limit;
+    }
+}
+
+static bg_status refuse(const bg_demand *d, const bg_context *ctx, const bg_plan *plan, uint64_t bytes, bg_err *err)
+{
+    char passes[64] = "";
+    if (plan->passes > 1)
+        snprintf(passes, sizeof passes, ", %zu passes over the modules", plan->passes);
+    return BG_FAIL(err, BG_ENOMEM, "a rank needs %.0f MB even with micro-batches of %zu rows%s%s, but --memory-limit is %.0f MB: "
+                   "use a deeper --pipeline%s", (double)bytes * 1e-6, plan->rows, passes,
+                   plan->on_scratch ? " and sums on --scratch" : "", (double)ctx->memory_limit * 1e-6,
+                   d->can_spill && !plan->on_scratch ? ", or --scratch" : "");
+}
+
+bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *out, bg_err *err)
+{
+    bg_plan plan = d->best;
+    uint64_t bytes = 0;
+    bool fits = fit_rows(d, ctx, &plan, &bytes);
+    if (!fits && d->can_spill && ctx->scratch != NULL) {
+        plan.on_scratch = true;
+        fits = fit_rows(d, ctx, &plan, &bytes);
+    }
+    while (!fits && plan.passes < d->most_passes) {
+        plan.passes++;
+        fits = fit_rows(d, ctx, &plan, &bytes);
+    }
+    *out = plan;
+    if (!fits)
+        return refuse(d, ctx, &plan, bytes, err);
+    bg_log("memory a rank: %.0f MB at most, with micro-batches of %zu rows%s%s; weights are mapped", (double)bytes * 1e-6,
+           plan.rows, plan.passes > 1 ? " and several passes" : "", plan.on_scratch ? ", sums on scratch" : "");
+    return BG_OK;
+}
+
+void bg_budget_identity(const bg_demand *d, const bg_plan *plan, char out[64])
+{
+    out[0] = '\0';
+    if (plan->rows != d->best.rows)
+        snprintf(out, 64, "micro-batches of %zu rows", plan->rows);
+}

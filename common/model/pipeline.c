@@ -1,0 +1,374 @@
+#include "bregman/pipeline.h"
+
+#include <assert.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bregman/log.h"
+#include "bregman/memory.h"
+#include "pass_state.h"
+
+enum { TAG_FORWARD = 1, TAG_BACKWARD, TAG_GATHER };
+/* What a message is, in its last BG_PASS_TRAILER floats. */
+enum { MESSAGE_DATA = 1, MESSAGE_END, MESSAGE_FAILED };
+
+typedef struct { const bg_batch *batch; void *item; } flight;
+
+struct bg_pipeline {
+    bg_pass *pass;
+    MPI_Comm comm;
+    int rank, size;
+    bg_pipeline_work work;
+    size_t d, depth, max_floats;       /* floats of a message at most */
+    bool receives_gradient, sends_gradient;     /* else the messages say only that a batch is done */
+    uint64_t n_forward, n_backward;    /* batches begun, and done */
+    flight *on_way;                    /* [depth], batch b at b % depth */
+    float **input;                     /* [depth + 1], batch b at b % (depth + 1) */
+    float *gradient[2];                /* batch b at b % 2 */
+    float *memory;                     /* what the buffers are cut from */
+    MPI_Request *sent_output;          /* [depth] */
+    MPI_Request sent_gradient[2], sent_control[2], sent_gather;
+    MPI_Request input_request, gradient_request;    /* receives posted ahead, or null */
+    size_t arrived;                    /* floats of the batch that bg_pipeline_next announced */
+    void *gather;
+    float control[2][BG_PASS_TRAILER];
+    bool aborted;
+    double waited_s;
+};
+
+static bool is_first(const bg_pipeline *l) { return l->rank == 0; }
+static bool is_last(const bg_pipeline *l) { return l->rank == l->size - 1; }
+
+size_t bg_pipeline_depth(int rank, int size) { return (size_t)(size - rank); }
+
+static size_t message_floats(const bg_model *model, size_t max_rows)
+{
+    return (max_rows * model->config.d_model + BG_PASS_TRAILER + 15) / 16 * 16;
+}
+
+size_t bg_pipeline_bytes(const bg_model *model, int rank, int size, size_t max_rows)
+{
+    return size == 1 ? 0 : (bg_pipeline_depth(rank, size) + 3) * message_floats(model, max_rows) * sizeof(float);
+}
+
+/* ---- memory ---- */
+
+/* Messages move only while the MPI library is called. */
+static void poke(void *pipeline)
+{
+    const bg_pipeline *l = pipeline;
+    int flag;
+    MPI_Iprobe(MPI_ANY_SOURCE, TAG_FORWARD, l->comm, &flag, MPI_STATUS_IGNORE);
+}
+
+static bg_status take_buffers(bg_pipeline *l, bg_err *err)
+{
+    bg_status st = BG_NEW(l->on_way, l->depth, "pipeline", err);
+    if (st == BG_OK)
+        st = BG_NEW(l->input, l->depth + 1, "pipeline", err);
+    if (st == BG_OK)
+        st = BG_NEW(l->sent_output, l->depth, "pipeline", err);
+    if (st == BG_OK)
+        st = BG_NEW(l->memory, l->size == 1 ? l->max_floats : (l->depth + 3) * l->max_floats, "messages of the pipeline", err);
+    if (st != BG_OK)
+        return st;
+    float *at = l->memory;
+    l->gradient[0] = l->gradient[1] = at;
+    for (size_t i = 0; i < l->depth; i++)
+        l->sent_output[i] = MPI_REQUEST_NULL;
+    if (l->size == 1)
+        return BG_OK;
+    l->gradient[1] = at += l->max_floats;
+    for (size_t i = 0; i <= l->depth; i++)
+        l->input[i] = at += l->max_floats;
+    return BG_OK;
+}
+
+bg_status bg_pipeline_new(bg_pipeline **out, bg_pass *pass, const bg_model *model, const bg_grid *grid,
+                          const bg_pipeline_work *work, size_t gather_bytes, bg_err *err)
+{
+    bg_pipeline *l = NULL;
+    const bg_share *share = bg_pass_share(pass);
+    *out = NULL;
+    bg_status st = BG_NEW(l, 1, "pipeline", err);
+    if (st != BG_OK)
+        return st;
+    *l = (bg_pipeline){
+        .pass = pass, .comm = grid->pipeline, .rank = grid->pipeline_rank, .size = grid->pipeline_size, .work = *work,
+        .d = model->config.d_model, .depth = bg_pass_depth(pass),
+        .max_floats = message_floats(model, bg_pass_max_rows(pass)),
+        .receives_gradient = !share->has_head && bg_share_has_backward(model, share),
+        .sends_gradient = bg_share_passes_gradient(model, share),
+        .sent_gradient = { MPI_REQUEST_NULL, MPI_REQUEST_NULL }, .sent_control = { MPI_REQUEST_NULL, MPI_REQUEST_NULL },
+        .sent_gather = MPI_REQUEST_NULL, .input_request = MPI_REQUEST_NULL, .gradient_request = MPI_REQUEST_NULL,
+    };
+    assert(l->max_floats <= INT_MAX);
+    st = take_buffers(l, err);
+    if (st == BG_OK && gather_bytes > 0 && !is_first(l))
+        st = bg_alloc(&l->gather, gather_bytes, 1, "results of a unit", err);
+    if (st != BG_OK) {
+        bg_pipeline_free(l);
+        return st;
+    }
+    if (l->size > 1)
+        bg_pass_set_poke(pass, poke, l);
+    *out = l;
+    return BG_OK;
+}
+
+/* Sends that nobody will wait for any more; they have been received, or drained. */
+void bg_pipeline_free(bg_pipeline *l)
+{
+    if (l == NULL)
+        return;
+    if (l->sent_output != NULL)
+        MPI_Waitall((int)l->depth, l->sent_output, MPI_STATUSES_IGNORE);
+    MPI_Waitall(2, l->sent_gradient, MPI_STATUSES_IGNORE);
+    MPI_Waitall(2, l->sent_control, MPI_STATUSES_IGNORE);
+    MPI_Wait(&l->sent_gather, MPI_STATUS_IGNORE);
+    bg_pass_set_poke(l->pass, NULL, NULL);
+    bg_free(l->on_way);
+    bg_free(l->input);
+    bg_free(l->sent_output);
+    bg_free(l->memory);
+    bg_free(l->gather);
+    bg_free(l);
+}
+
+double bg_pipeline_waited_s(const bg_pipeline *l) { return l->waited_s; }
+
+/* ---- messages ---- */
+
+static void wait_for(bg_pipeline *l, MPI_Request *request, MPI_Status *status)
+{
+    double start = bg_now_s();
+    MPI_Wait(request, status);
+    l->waited_s += bg_now_s() - start;
+}
+
+static void post_input(bg_pipeline *l)
+{
+    MPI_Irecv(l->input[l->n_forward % (l->depth + 1)], (int)l->max_floats, MPI_FLOAT, l->rank - 1, TAG_FORWARD, l->comm,
+              &l->input_request);
+}
+
+/* The buffer's last gradient must have left it. */
+static void post_gradient(bg_pipeline *l, uint64_t batch)
+{
+    wait_for(l, &l->sent_gradient[batch % 2], MPI_STATUS_IGNORE);
+    MPI_Irecv(l->gradient[batch % 2], (int)l->max_floats, MPI_FLOAT, l->rank + 1, TAG_BACKWARD, l->comm,
+              &l->gradient_request);
+}
+
+static void set_kind(float *trailer, int kind) { memcpy(trailer, &kind, sizeof kind); }
+
+/* Kind of a message that has come, and its floats without the trailer. */
+static int kind_of(const float *message, const MPI_Status *status, size_t *floats)
+{
+    int count, kind;
+    MPI_Get_count(status, MPI_FLOAT, &count);
+    assert(count >= BG_PASS_TRAILER);
+    *floats = (size_t)count - BG_PASS_TRAILER;
+    memcpy(&kind, message + *floats, sizeof kind);
+    return kind;
+}
+
+static void send_data(bg_pipeline *l, float *data, size_t floats, int to, int tag, MPI_Request *request)
+{
+    set_kind(data + floats, MESSAGE_DATA);
+    MPI_Isend(data, (int)(floats + BG_PASS_TRAILER), MPI_FLOAT, to, tag, l->comm, request);
+}
+
+/* To the rank after (0) or before (1) this one. */
+static void send_control(bg_pipeline *l, int which, int kind)
+{
+    int to = which == 0 ? l->rank + 1 : l->rank - 1;
+    if (to < 0 || to >= l->size)
+        return;
+    MPI_Wait(&l->sent_control[which], MPI_STATUS_IGNORE);
+    set_kind(l->control[which], kind);
+    MPI_Isend(l->control[which], BG_PASS_TRAILER, MPI_FLOAT, to, which == 0 ? TAG_FORWARD : TAG_BACKWARD, l->comm,
+              &l->sent_control[which]);
+}
+
+static bg_status neighbour_failed(bg_err *err)
+{
+    return BG_FAIL(err, BG_ESTOPPED, "another rank of the pipeline failed");
+}
+
+/* ---- the stream ---- */
+
+bg_status bg_pipeline_next(bg_pipeline *l, bool *more, bg_err *err)
+{
+    MPI_Status status;
+    if (is_first(l)) {
+        if (!*more)
+            send_control(l, 0, MESSAGE_END);
+        return BG_OK;
+    }
+    const float *input = l->input[l->n_forward % (l->depth + 1)];
+    if (l->input_request == MPI_REQUEST_NULL)
+        post_input(l);
+    wait_for(l, &l->input_request, &status);
+    int kind = kind_of(input, &status, &l->arrived);
+    if (kind == MESSAGE_FAILED)
+        return neighbour_failed(err);
+    *more = kind == MESSAGE_DATA;
+    if (!*more)
+        send_control(l, 0, MESSAGE_END);
+    return BG_OK;
+}
+
+static bg_status receive_gradient(bg_pipeline *l, size_t rows, bg_err *err)
+{
+    uint64_t b = l->n_backward;
+    MPI_Status status;
+    size_t floats;
+    if (l->gradient_request == MPI_REQUEST_NULL)
+        post_gradient(l, b);
+    wait_for(l, &l->gradient_request, &status);
+    int kind = kind_of(l->gradient[b % 2], &status, &floats);
+    if (kind == MESSAGE_FAILED)
+        return neighbour_failed(err);
+    assert(floats == (l->receives_gradient ? rows * l->d : 0));
+    (void)rows;
+    if (l->n_forward > b + 1)
+        post_gradient(l, b + 1);
+    return BG_OK;
+}
+
+static bg_status backward(bg_pipeline *l, bg_err *err)
+{
+    uint64_t b = l->n_backward;
+    const flight *f = &l->on_way[b % l->depth];
+    float *dx = l->gradient[b % 2];
+    bg_status st = BG_OK;
+    if (is_last(l))
+        wait_for(l, &l->sent_gradient[b % 2], MPI_STATUS_IGNORE);
+    else
+        st = receive_gradient(l, f->batch->n_rows, err);
+    if (st == BG_OK)
+        st = l->work.begin(l->work.self, f->item, err);
+    if (st == BG_OK)
+        st = bg_pass_backward(l->pass, b % l->depth, f->batch, l->work.labels, &l->work.tap, dx, NULL, err);
+    if (st != BG_OK)
+        return st;
+    if (!is_first(l))
+        send_data(l, dx, l->sends_gradient ? f->batch->n_rows * l->d : 0, l->rank - 1, TAG_BACKWARD,
+                  &l->sent_gradient[b % 2]);
+    l->n_backward++;
+    return l->work.end(l->work.self, f->item, err);
+}
+
+bg_status bg_pipeline_push(bg_pipeline *l, const bg_batch *batch, void *item, bg_err *err)
+{
+    size_t slot = l->n_forward % l->depth, floats = batch->n_rows * l->d;
+    float *x = l->input[l->n_forward % (l->depth + 1)], *out;
+    assert(is_first(l) || l->arrived == floats);
+    l->on_way[slot] = (flight){ batch, item };
+    l->n_forward++;
+    if (!is_first(l))
+        post_input(l);
+    MPI_Wait(&l->sent_output[slot], MPI_STATUS_IGNORE);
+    bg_status st = bg_pass_forward(l->pass, slot, batch, x, &out, err);
+    if (st == BG_OK && !is_last(l))
+        send_data(l, out, floats, l->rank + 1, TAG_FORWARD, &l->sent_output[slot]);
+    return st == BG_OK && l->n_forward - l->n_backward == l->depth ? backward(l, err) : st;
+}
+
+bg_status bg_pipeline_flush(bg_pipeline *l, bg_err *err)
+{
+    bg_status st = BG_OK;
+    while (st == BG_OK && l->n_backward < l->n_forward)
+        st = backward(l, err);
+    return st;
+}
+
+/* Counts are in floats: up to 8 GB a message. */
+void bg_pipeline_gather(bg_pipeline *l, const void *from, size_t n_bytes, void *to, const size_t *n_of)
+{
+    char *at = to;
+    assert(n_bytes % sizeof(float) == 0);
+    if (!is_first(l)) {
+        wait_for(l, &l->sent_gather, MPI_STATUS_IGNORE);
+        memcpy(l->gather, from, n_bytes);
+        MPI_Isend(l->gather, (int)(n_bytes / sizeof(float)), MPI_FLOAT, 0, TAG_GATHER, l->comm, &l->sent_gather);
+        return;
+    }
+    for (int r = 1; r < l->size; r++) {
+        MPI_Request request;
+        MPI_Irecv(at, (int)(n_of[r] / sizeof(float)), MPI_FLOAT, r, TAG_GATHER, l->comm, &request);
+        wait_for(l, &request, MPI_STATUS_IGNORE);
+        at += n_of[r];
+    }
+}
+
+/* ---- failure ---- */
+
+static void cancel(MPI_Request *request)
+{
+    if (*request == MPI_REQUEST_NULL)
+        return;
+    MPI_Cancel(request);
+    MPI_Wait(request, MPI_STATUS_IGNORE);
+}
+
+void bg_pipeline_abort(bg_pipeline *l)
+{
+    if (l->aborted)
+        return;
+    l->aborted = true;
+    cancel(&l->input_request);
+    cancel(&l->gradient_request);
+    send_control(l, 0, MESSAGE_FAILED);
+    send_control(l, 1, MESSAGE_FAILED);
+}
+
+static bool all_sent(bg_pipeline *l)
+{
+    int outputs, gradients, controls, gather;
+    MPI_Testall((int)l->depth, l->sent_output, &outputs, MPI_STATUSES_IGNORE);
+    MPI_Testall(2, l->sent_gradient, &gradients, MPI_STATUSES_IGNORE);
+    MPI_Testall(2, l->sent_control, &controls, MPI_STATUSES_IGNORE);
+    MPI_Test(&l->sent_gather, &gather, MPI_STATUS_IGNORE);
+    return outputs && gradients && controls && gather;
+}
+
+/* Take and forget a message, if there is one. */
+static void discard_message(bg_pipeline *l)
+{
+    MPI_Status status;
+    int there, floats;
+    MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, l->comm, &there, &status);
+    if (!there)
+        return;
+    MPI_Get_count(&status, MPI_FLOAT, &floats);
+    float *scrap = malloc((size_t)floats * sizeof *scrap);
+    if (scrap == NULL)
+        MPI_Abort(l->comm, 1);
+    MPI_Recv(scrap, floats, MPI_FLOAT, status.MPI_SOURCE, status.MPI_TAG, l->comm, MPI_STATUS_IGNORE);
+    free(scrap);
+}
+
+/* Non-blocking consensus (Hoefler, Siebert & Lumsdaine 2010): a rank whose messages have all been taken enters a
+ * barrier, and goes on taking others' until all have. */
+void bg_pipeline_drain(bg_pipeline *l)
+{
+    MPI_Request barrier = MPI_REQUEST_NULL;
+    bool entered = false;
+    int done = 0;
+    if (l->size == 1)
+        return;
+    cancel(&l->input_request);
+    cancel(&l->gradient_request);
+    while (!done) {
+        discard_message(l);
+        if (entered)
+            MPI_Test(&barrier, &done, MPI_STATUS_IGNORE);
+        else if (all_sent(l)) {
+            MPI_Ibarrier(l->comm, &barrier);
+            entered = true;
+        }
+    }
+}

@@ -1,0 +1,90 @@
+/* The model cut into contiguous shares for the ranks of a pipeline. */
+#include "bregman/memory.h"
+#include "bregman/model.h"
+
+static void set_tracked(const bg_model *m, bg_share *s)
+{
+    s->first_tracked = s->end_tracked = 0;
+    for (size_t i = 0; i < m->n_tracked; i++) {
+        s->first_tracked += m->tracked[i]->block < s->first;
+        s->end_tracked += m->tracked[i]->block < s->end;
+    }
+}
+
+bg_share bg_model_whole(const bg_model *m)
+{
+    return (bg_share){ .end = m->config.n_blocks, .end_tracked = m->n_tracked, .embeds = true, .has_head = true };
+}
+
+/* cost [n_blocks + 1]: FLOPs a row of each block, and of the head. */
+static void count_flops(const bg_model *m, const double *tap_flops, double *cost)
+{
+    size_t n = m->config.n_blocks;
+    for (size_t i = 0; i < m->n_modules; i++) {
+        const bg_module *mod = &m->module[i];
+        double weights = (double)mod->n_out * (double)mod->n_in;
+        cost[mod->block] += (mod->block >= m->lowest_block ? 4 : 2) * weights;
+        if (mod->tracked && tap_flops != NULL)
+            cost[mod->block] += tap_flops[mod->index];
+    }
+    cost[n] = 4.0 * (double)m->config.d_model * (double)m->config.vocab_size;
+}
+
+/* Fill shares from the front, none costlier than `most`, and leave each later share something to do.
+ * Returns whether everything found a place; end [n]: one after the last item of each. */
+static bool fits(const double *cost, size_t n_items, size_t n, double most, size_t *end)
+{
+    size_t at = 0;
+    for (size_t r = 0; r < n; r++) {
+        double sum = 0;
+        size_t left = n - 1 - r;           /* shares still to come: an item each at least */
+        for (size_t taken = 0; at < n_items - left && (taken == 0 || sum + cost[at] <= most); taken++)
+            sum += cost[at++];
+        if (sum > most)
+            return false;
+        end[r] = at;
+    }
+    return at == n_items;
+}
+
+/* The least `most` is the sum of some run of items: bisection comes as close as float64 can tell apart. */
+static void cut(const double *cost, size_t n_items, size_t n, size_t *end)
+{
+    double lo = 0, hi = 0;
+    for (size_t i = 0; i < n_items; i++)
+        hi += cost[i];
+    for (int step = 0; step < 60; step++) {
+        double mid = (lo + hi) / 2;
+        if (fits(cost, n_items, n, mid, end))
+            hi = mid;
+        else
+            lo = mid;
+    }
+    (void)fits(cost, n_items, n, hi, end);
+}
+
+bg_status bg_model_divide(const bg_model *m, size_t n, const double *tap_flops, bg_share *share, bg_err *err)
+{
+    size_t n_blocks = m->config.n_blocks;
+    double *cost = NULL;
+    size_t *end = NULL;
+    if (n > n_blocks + 1)
+        return BG_FAIL(err, BG_EARG, "--pipeline %zu: %s has %zu blocks and a head, so at most %zu ranks can share it", n,
+                       m->dir, n_blocks, n_blocks + 1);
+    bg_status st = BG_NEW(cost, n_blocks + 1, "shares of the model", err);
+    if (st == BG_OK)
+        st = BG_NEW(end, n, "shares of the model", err);
+    if (st == BG_OK) {
+        count_flops(m, tap_flops, cost);
+        cut(cost, n_blocks + 1, n, end);
+        for (size_t r = 0; r < n; r++) {
+            share[r] = (bg_share){ .first = r == 0 ? 0 : end[r - 1], .end = end[r], .embeds = r == 0, .has_head = r == n - 1 };
+            if (share[r].has_head)         /* the head is the item after the blocks */
+                share[r].end = n_blocks;
+            set_tracked(m, &share[r]);
+        }
+    }
+    bg_free(cost);
+    bg_free(end);
+    return st;
+}

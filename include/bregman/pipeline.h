@@ -1,0 +1,63 @@
+/* pipeline.h - micro-batches through the ranks of a pipeline, each running its share of the model's blocks.
+ *
+ * One forward, one backward (1F1B): rank p of P runs P - p batches forward, then a backward pass for every further
+ * forward pass.  As taps change no weights, nothing is flushed between batches; only the ends of a stream leave ranks
+ * idle, (P - 1) of n + P - 1 steps.  Messages are non-blocking: [rows, d] float32 forward, the same backward, received
+ * ahead into buffers of their own.  Every rank sees the batches in the same order, so what its taps sum up does not
+ * depend on P.
+ *
+ * A stream on every rank of the pipeline, where the first rank decides how long it goes on:
+ *     while ((st = bg_pipeline_next(l, &more, err)) == BG_OK && more)
+ *         make the batch, st = bg_pipeline_push(l, batch, item, err)
+ *     st = bg_pipeline_flush(l, err)
+ * After an error: bg_pipeline_abort at once (the neighbours fail too, with BG_ESTOPPED), and once all ranks
+ * know (bg_agree), bg_pipeline_drain.
+ */
+#ifndef BG_PIPELINE_H
+#define BG_PIPELINE_H
+
+#include "bregman/comm.h"
+#include "bregman/pass.h"
+
+typedef struct bg_pipeline bg_pipeline;
+
+/* What is done with a batch on this rank; `item` is what was pushed with it. */
+typedef struct {
+    bg_labels labels;
+    bg_tap tap;
+    void *self;
+    bg_status (*begin)(void *self, void *item, bg_err *err);      /* before its backward pass */
+    bg_status (*end)(void *self, void *item, bg_err *err);        /* after it */
+} bg_pipeline_work;
+
+/* `pass` is of this rank's share, with depth bg_pipeline_depth(); lent.
+ *   gather_bytes [in]  most that bg_pipeline_gather takes from this rank, 0: it is not used.
+ * Local.  Memory: depth + 3 buffers of [max_rows, d] float32 where there is more than one rank. */
+bg_status bg_pipeline_new(bg_pipeline **out, bg_pass *pass, const bg_model *model, const bg_grid *grid,
+                          const bg_pipeline_work *work, size_t gather_bytes, bg_err *err) BG_MUST_CHECK;
+void bg_pipeline_free(bg_pipeline *l);
+/* Batches that a rank of a pipeline has on their way at most, and bytes that bg_pipeline_new takes. */
+size_t bg_pipeline_depth(int rank, int size);
+size_t bg_pipeline_bytes(const bg_model *model, int rank, int size, size_t max_rows);
+
+/* Is there another batch?  *more is given on the first rank and told to the others.
+ * Errors: BG_ESTOPPED if another rank failed. */
+bg_status bg_pipeline_next(bg_pipeline *l, bool *more, bg_err *err) BG_MUST_CHECK;
+/* Forward pass of a batch, and backward pass of the oldest one if as many are on their way as may be.
+ * batch and item stay lent until the batch's `end`. */
+bg_status bg_pipeline_push(bg_pipeline *l, const bg_batch *batch, void *item, bg_err *err) BG_MUST_CHECK;
+/* Backward passes of all batches still on their way. */
+bg_status bg_pipeline_flush(bg_pipeline *l, bg_err *err) BG_MUST_CHECK;
+
+/* From within `end`, on all ranks of the pipeline in the same order: bring each rank's bytes to the first one.
+ *   to [out, first rank only]  the others' bytes, rank after rank; n_of[r] bytes of rank r (n_of[0] is not read).
+ * The other ranks' data are copied: the call returns at once.  Multiples of 4 bytes. */
+void bg_pipeline_gather(bg_pipeline *l, const void *from, size_t n_bytes, void *to, const size_t *n_of);
+
+void bg_pipeline_abort(bg_pipeline *l);
+void bg_pipeline_drain(bg_pipeline *l);      /* collective over the pipeline */
+
+/* Seconds that this rank has waited for messages: its part of the pipeline's bubble. */
+double bg_pipeline_waited_s(const bg_pipeline *l);
+
+#endif /* BG_PIPELINE_H */

@@ -1,0 +1,132 @@
+/* outlook.c - what a rerun would do with a folder, in one line. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "verify.h"
+
+enum { LINE_BYTES = 1024 };
+
+bool verify_is_part(const char *name) { return strstr(name, ".part-") != NULL; }
+
+bool verify_counts(const bg_manifest *m, size_t i)
+{
+    return i + 1 == m->n || strcmp(m->entry[i].name, m->entry[i + 1].name) != 0;
+}
+
+static void add(char line[LINE_BYTES], const char *fmt, ...) BG_PRINTF(2, 3);
+static void add(char line[LINE_BYTES], const char *fmt, ...)
+{
+    size_t n = strlen(line);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line + n, LINE_BYTES - n, fmt, ap);
+    va_end(ap);
+}
+
+static uint64_t count_good(const verify_folder *f, const char *prefix)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < f->manifest.n; i++) {
+        const char *name = f->manifest.entry[i].name;
+        n += verify_counts(&f->manifest, i) && f->good[i] && !verify_is_part(name) &&
+             strncmp(name, prefix, strlen(prefix)) == 0;
+    }
+    return n;
+}
+
+static bool has_name(const verify_folder *f, const char *name)
+{
+    for (size_t i = 0; i < f->n_names; i++)
+        if (strcmp(f->name[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* "covariance- 40" of UNITS becomes "12 of 40 of covariance". */
+static bool describe_units(const verify_folder *f, char line[LINE_BYTES])
+{
+    char path[BG_PATH_BYTES], prefix[256];
+    uint64_t total;
+    FILE *file = bg_path(path, NULL, "%sUNITS", f->path) == BG_OK ? fopen(path, "re") : NULL;
+    if (file == NULL)
+        return false;
+    while (fscanf(file, "%255s %" SCNu64, prefix, &total) == 2) {
+        uint64_t n = count_good(f, prefix);
+        size_t end = strlen(prefix);
+        if (end > 0 && prefix[end - 1] == '-')
+            prefix[end - 1] = '\0';
+        add(line, "%s%" PRIu64 " of %" PRIu64 " units of %s", line[0] != '\0' ? ", " : "", n, total, prefix);
+    }
+    fclose(file);
+    return line[0] != '\0';
+}
+
+/* "3 of 4 shards"; complete [out]: all of every division into shards that has one, finished or begun. */
+static bool describe_shards(const verify_folder *f, char line[LINE_BYTES], bool *complete)
+{
+    unsigned i, n, before = 0;
+    int end;
+    *complete = true;
+    for (size_t k = 0; k < f->n_names; k++) {
+        char suffix[16];
+        end = 0;
+        if (sscanf(f->name[k], "shard-%5u-of-%5u%n", &i, &n, &end) != 2 || end == 0 || n == before)
+            continue;
+        uint64_t done = 0;
+        snprintf(suffix, sizeof suffix, "-of-%05u.h5", n);
+        for (size_t e = 0; e < f->manifest.n; e++)
+            done += verify_counts(&f->manifest, e) && f->good[e] && strstr(f->manifest.entry[e].name, suffix) != NULL;
+        add(line, "%s%" PRIu64 " of %u shards", line[0] != '\0' ? ", " : "", done, n);
+        *complete = *complete && done == n;
+        before = n;
+    }
+    return before != 0;
+}
+
+/* The index of factors is written last: with it a rerun looks no further. */
+static bool is_factors(const verify_folder *f)
+{
+    bool has_index = has_name(f, "index.h5");
+    for (size_t i = 0; i < f->manifest.n && !has_index; i++)
+        if (strncmp(f->manifest.entry[i].name, "block-", 6) == 0 || strcmp(f->manifest.entry[i].name, "index.h5") == 0)
+            return true;
+    return has_index || has_name(f, "work");
+}
+
+static void describe_repair(const verify_folder *f, char line[LINE_BYTES])
+{
+    const bg_manifest_entry *index = is_factors(f) ? bg_manifest_find(&f->manifest, "index.h5") : NULL;
+    bool index_too = index != NULL && has_name(f, "index.h5") && strcmp(f->first_bad, "index.h5") != 0;
+    bool remove = f->first_is_there || f->n_bad > 1 || index_too;
+    add(line, "; %zu damaged or missing: ", f->n_bad);
+    if (!remove)
+        add(line, "a rerun makes %s again", f->first_bad);
+    else if (f->n_bad > 1)
+        add(line, "remove the %zu named above%s, then a rerun makes them again", f->n_bad, index_too ? " and index.h5" : "");
+    else if (!f->first_is_there)
+        add(line, "remove index.h5, then a rerun makes %s again", f->first_bad);
+    else
+        add(line, "remove %s%s, then a rerun makes it again", f->first_bad, index_too ? " and index.h5" : "");
+}
+
+void verify_outlook(const verify_folder *f)
+{
+    char line[LINE_BYTES] = "";
+    bool complete = true, in_progress = describe_units(f, line);
+    if (!in_progress && !describe_shards(f, line, &complete)) {
+        complete = !is_factors(f) || bg_manifest_find(&f->manifest, "index.h5") != NULL;
+        add(line, "%zu file%s", f->n_listed, f->n_listed == 1 ? "" : "s");
+    }
+    if (f->n_bad > 0)
+        describe_repair(f, line);
+    else if (!f->manifest.exists && !in_progress)
+        add(line, " published here: a rerun starts from the beginning");
+    else if (in_progress)
+        add(line, " are finished: a rerun goes on");
+    else
+        add(line, complete ? ", complete: a rerun says already done" : ", not complete: a rerun goes on");
+    verify_say(f->path, "%s", line);
+}

@@ -1,0 +1,78 @@
+/* verify.h - the stage without its main(), so that tests can link it, and what its parts share. */
+#ifndef BG_STAGES_VERIFY_H
+#define BG_STAGES_VERIFY_H
+
+#include "bregman/log.h"
+#include "bregman/manifest.h"
+#include "bregman/stage.h"
+#include "bregman/store.h"
+
+typedef struct {
+    bg_list paths;
+    bool quick, inputs;
+} verify_config;
+
+/* Errors: BG_EFORMAT if anything is damaged or missing, after it has all been printed. */
+bg_status verify_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
+
+/* A file that was looked at, or an input that was hashed. */
+typedef struct {
+    char *path;
+    bool good;
+    bg_hash hash;                /* of an input */
+} verify_seen;
+
+typedef void *verify_set;        /* of verify_seen by path: a tree of search.h */
+
+/* One call of the stage. */
+typedef struct {
+    const verify_config *c;
+    verify_set files, inputs;
+    size_t n_files, n_bad;       /* looked at; damaged or missing */
+    uint64_t done_bytes;
+    bg_progress progress;
+} verifying;
+
+/* file.c: hash [in, may be NULL]. */
+const verify_seen *verify_find(const verify_set *set, const char *path);
+bg_status verify_remember(verify_set *set, const char *path, bool good, const bg_hash *hash, bg_err *err) BG_MUST_CHECK;
+void verify_forget(verify_set *set);
+
+/* One line on standard output: PATH: TEXT. */
+void verify_say(const char *path, const char *fmt, ...) BG_PRINTF(2, 3);
+
+/* file.c: compare a file with the lines of its folder's manifest: there, size, content.  What is wrong is printed; the
+ * answer is remembered.  A file that is not listed is good, with *listed false: nobody has said how it should be. */
+bg_status verify_published(verifying *v, const bg_manifest *m, const char *path, bool *good, bool *listed,
+                           bg_err *err) BG_MUST_CHECK;
+
+/* content.c: open a sound HDF5 file, compare all it holds with the schema, read every value, follow its links; what is
+ * wrong is printed. */
+bg_status verify_content(verifying *v, const char *path, bool *good, bg_err *err) BG_MUST_CHECK;
+
+/* dataset.c: one dataset.  prefix [in]: the path of its group with its last slash, "" at the root. */
+bool verify_dataset(const char *path, const char *format, hid_t file, hid_t dataset, const char *prefix, const char *name);
+
+/* inputs.c: are the inputs named in /run as they were?  What has changed or gone is printed; only a change is wrong. */
+bg_status verify_inputs(verifying *v, const bg_store *s, bool *good, bg_err *err) BG_MUST_CHECK;
+
+/* A folder while it is looked at. */
+typedef struct {
+    const char *path;            /* with its last slash */
+    bg_manifest manifest;
+    char **name;                 /* what is in it, sorted */
+    size_t n_names;
+    bool *good;                  /* of each manifest entry: as published */
+    size_t n_listed, n_bad;      /* names in the manifest; those damaged or missing */
+    const char *first_bad;
+    bool first_is_there;         /* damaged, not missing */
+} verify_folder;
+
+/* outlook.c: the summary line of a folder: what a rerun would do. */
+void verify_outlook(const verify_folder *f);
+/* Files that come and go while work is in progress: partial sums inside a unit. */
+bool verify_is_part(const char *name);
+/* Does this entry count: the last of its name? */
+bool verify_counts(const bg_manifest *m, size_t i);
+
+#endif /* BG_STAGES_VERIFY_H */

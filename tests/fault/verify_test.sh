@@ -1,0 +1,194 @@
+#!/bin/sh
+# verify: sound folders, every kind of damage, what is left over, what it says a rerun would do, and that this is so.
+. "$(dirname "$0")/lib.sh"
+
+works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$in/f" --unit-sequences 10
+works compress_queries --model "$in/model" --factors "$in/f" --queries "$in/queries.h5" --output "$in/c.h5"
+for shard in 0 1; do
+    works score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$in/s" --layer-scores --shard $shard/2
+done
+works merge_scores --scores "$in/s" --output "$in/r.h5" --top 5
+damage() { "$python" "$SRC/scripts/checks/make_inputs.py" "$@" || exit 1; }
+
+# change FILE STATEMENT: run Python on the open file `f` and list it again, as somebody does who keeps the manifest right
+cat > "$work/change.py" <<'END'
+import os, sys
+import h5py, numpy, xxhash
+path, statement = sys.argv[1:]
+with h5py.File(path, "r+") as f:
+    exec(statement)
+folder, name = os.path.split(path)
+content = open(path, "rb").read()
+with open(os.path.join(folder, "MANIFEST"), "a") as manifest:
+    manifest.write(f"{xxhash.xxh3_128_hexdigest(content)} {len(content)} {name}\n")
+END
+change() { "$python" "$work/change.py" "$@" || exit 1; }
+
+# verified CODE TEXT ARGS...: exit code and something it says
+verified() {
+    code=$1 text=$2
+    shift 2
+    cases=$((cases + 1))
+    run 1 verify "$@" > "$work/stdout" 2> "$work/err"
+    got=$?
+    [ $got -eq "$code" ] || fail "verify $*: exit code $got, not $code: $(cat "$work/stdout" "$work/err")"
+    grep -qF -- "$text" "$work/stdout" || fail "verify $*: does not say '$text': $(cat "$work/stdout")"
+    if [ "$code" -eq 0 ]; then
+        [ ! -s "$work/err" ] || fail "verify $*: $(cat "$work/err")"
+    else
+        [ "$(wc -l < "$work/err")" -eq 1 ] || fail "verify $*: not one line of error: $(cat "$work/err")"
+    fi
+}
+says() { grep -qF -- "$1" "$work/stdout" || fail "does not say '$1': $(cat "$work/stdout")"; }
+pristine() { rm -rf "$work/d"; cp -r "$1" "$work/d"; }
+
+# ---- sound
+verified 0 "$in/f/: 3 files, complete: a rerun says already done" "$in/f"
+verified 0 "$in/s/: 2 of 2 shards, complete" "$in/s/"
+verified 0 "$in/c.h5: complete: a rerun says already done" "$in/c.h5" "$in/r.h5"
+verified 0 "$in/tokens.h5: sound, but not listed" "$in/tokens.h5" "$in/queries.h5"
+verified 0 "complete" --quick "$in/f" "$in/s" "$in/r.h5"
+verified 0 "complete" --inputs "$in/f" "$in/c.h5" "$in/s" "$in/r.h5"
+touch -d '1 January 1980' "$in/f/index.h5" "$in/s/MANIFEST"
+touch -d '1 January 2090' "$in/f/MANIFEST" "$in/f/block-000.h5"
+verified 0 "complete" "$in/f" "$in/s"
+run 3 verify "$in/f" > "$work/stdout" 2> "$work/err" || fail "verify on 3 ranks: $(cat "$work/err")"
+[ "$(grep -c complete "$work/stdout")" -eq 1 ] || fail "verify on 3 ranks says it $(grep -c complete "$work/stdout") times"
+
+# ---- damaged and missing; the advice works
+pristine "$in/f"
+damage flip "$work/d/block-001.h5" transformer.h.1.mlp.c_fc/lambda
+verified 1 "$work/d/block-001.h5: damaged: its content has hash" "$work/d"
+says '"transformer.h.1.mlp.c_fc" is a link to a file that is damaged'
+says "remove"
+verified 0 "complete" --quick "$work/d"
+verified 1 "is a link to a file that is damaged" "$work/d/index.h5"
+pristine "$in/f"
+rm "$work/d/block-001.h5"
+verified 1 "$work/d/block-001.h5: missing" "$work/d"
+pristine "$in/f"
+rm "$work/d/block-001.h5"
+verified 1 "1 damaged or missing: remove index.h5, then a rerun makes block-001.h5 again" --quick "$work/d"
+rm "$work/d/index.h5"
+works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$work/d" --unit-sequences 10
+verified 0 "3 files, complete" "$work/d"
+pristine "$in/s"
+truncate -s -100 "$work/d/shard-00001-of-00002.h5"
+for quick in "" --quick; do
+    # shellcheck disable=SC2086
+    verified 1 "bytes" $quick "$work/d"
+    says "1 of 2 shards; 1 damaged or missing: remove shard-00001-of-00002.h5, then a rerun makes it again"
+done
+rm "$work/d/shard-00001-of-00002.h5"
+verified 1 "1 of 2 shards; 1 damaged or missing: a rerun makes shard-00001-of-00002.h5 again" "$work/d"
+works score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$work/d" --layer-scores --shard 1/2
+verified 0 "2 of 2 shards, complete" "$work/d"
+grep -v shard-00001 "$in/s/MANIFEST" > "$work/d/MANIFEST"
+verified 0 "1 of 2 shards, not complete: a rerun goes on" "$work/d"
+says "shard-00001-of-00002.h5: not listed"
+mkdir "$work/d/shard-00001-of-00002.h5.folder"
+mkfifo "$work/d/pipe"
+verified 0 "not complete" "$work/d"
+verified 1 "$work/none: missing" "$work/none"
+mkdir "$work/empty"
+verified 0 "0 files published here: a rerun starts from the beginning" "$work/empty"
+misused "--path" verify
+misused "--nothing" verify --nothing "$in/f"
+
+# ---- right by the manifest, but not by the schema
+wrong() {
+    pristine "$2"
+    change "$work/d/$3" "$4"
+    verified 1 "$1" "$work/d"
+}
+mkdir "$work/c" "$work/r"
+cp "$in/c.h5" "$work/c/"
+cp "$in/r.h5" "$work/r/"
+s=shard-00000-of-00002.h5
+wrong '"score" has other units' "$in/s" $s 'f["score"].attrs["units"] = "bits"'
+wrong '"score" has no units' "$in/s" $s 'del f["score"].attrs["units"]'
+wrong '"score" has no description' "$in/s" $s 'f["score"].attrs["description"] = ""'
+wrong '"more" is no dataset of its format' "$in/s" $s 'f["more"] = [1.0]'
+wrong '"score" has another type' "$in/s" $s 'x = f["score"][()]; del f["score"]; f["score"] = x.astype("f8")'
+wrong '"sequence" has another type' "$in/s" $s 'x = f["sequence"][()]; a = dict(f["sequence"].attrs); del f["sequence"]; f["sequence"] = x.astype("u8")'
+wrong '"top/score" has another number of axes' "$in/s" $s 'd = f["top/score"]; a = {k: d.attrs[k] for k in ("units", "description")}; del f["top/score"]; f["top/score"] = numpy.zeros(4, "f4"); f["top/score"].attrs.update(a)'
+wrong 'axis "query"' "$in/s" $s 'd = f["score"]; a = {k: d.attrs[k] for k in ("units", "description")}; x = d[:, :1]; del f["score"]; f["score"] = x; f["score"].attrs.update(a)'
+wrong "format version 2" "$in/s" $s 'f.attrs["format_version"] = 2'
+wrong 'format "bregman/other"' "$in/s" $s 'f.attrs["format"] = "bregman/other"'
+wrong "fingerprint" "$in/s" $s 'del f["run"].attrs["fingerprint"]'
+wrong "fingerprint" "$in/s" $s 'del f["run"]'
+wrong "leads nowhere" "$in/f" index.h5 'del f["transformer.h.0.mlp.c_fc"]; f["transformer.h.0.mlp.c_fc"] = h5py.ExternalLink("block-000.h5", "/none")'
+wrong "damaged, missing or not listed" "$in/f" index.h5 'f["x"] = h5py.ExternalLink("block-007.h5", "/none")'
+wrong "leads nowhere" "$in/f" index.h5 'f["x"] = h5py.SoftLink("/none")'
+wrong "adds up to" "$work/r" r.h5 'd = f["tail/count"]; d[0] = d[0] + 1'
+cp "$in/tokens.h5" "$work/r/"
+"$python" "$work/change.py" "$work/r/tokens.h5" 'f["count"][0] = f["count"][0] + 1'
+verified 1 "adds up to" "$work/r"
+rm "$work/r/tokens.h5"
+
+# ---- a file no manifest speaks for, damaged anywhere: said or not noticed, but no crash
+for seed in $(seq 25); do
+    "$python" - "$in/c.h5" "$work/fuzzed.h5" "$seed" <<'END'
+import random, sys
+content, r = bytearray(open(sys.argv[1], "rb").read()), random.Random(int(sys.argv[3]))
+for _ in range(r.choice([1, 4, 40])):
+    content[r.randrange(len(content))] = r.choice([0, 1, 255, r.randrange(256)])
+open(sys.argv[2], "wb").write(content[:r.choice([len(content), len(content), r.randrange(len(content))])])
+END
+    cases=$((cases + 1))
+    run 1 verify "$work/fuzzed.h5" > "$work/stdout" 2> "$work/err"
+    code=$?
+    [ $code -le 1 ] || fail "seed $seed: exit code $code: $(cat "$work/stdout" "$work/err")"
+done
+rm "$work/fuzzed.h5"
+
+# ---- manifests and what is left over
+pristine "$in/s"
+printf '0123456789abcdef 12' >> "$work/d/MANIFEST"
+verified 0 "last line is cut short" "$work/d"
+printf '\nnonsense\n' >> "$work/d/MANIFEST"
+verified 0 "2 lines of the MANIFEST cannot be read" "$work/d"
+host=$(uname -n)
+sh -c 'exit 0' & gone=$!
+wait $gone
+touch "$work/d/$s.tmp-$host-$gone-0a1b2c3d" "$work/d/$s.tmp-$host-$$-0a1b2c3d" "$work/d/$s.tmp-other-host-12-0a1b2c3d" "$work/d/notes"
+verified 0 "left over by process $gone, which is gone: it can be removed" "$work/d"
+says "being written by process $$"
+says "being written by, process 12 on other-host"
+says "$work/d/notes: not listed"
+# published by two attempts at once: the line of the other one came last
+pristine "$in/s"
+printf '%s %s %s\n' ffffffffffffffffffffffffffffffff "$(wc -c < "$work/d/$s")" $s >> "$work/d/MANIFEST"
+verified 0 "2 of 2 shards, complete" "$work/d"
+
+# ---- work in progress
+pristine "$in/f"
+mkdir "$work/d/work"
+rm "$work/d/index.h5"
+cp "$work/d/block-000.h5" "$work/d/work/covariance-00000-block-000.h5"
+cp "$work/d/block-001.h5" "$work/d/work/covariance-00001-block-001.h5"
+sed 's/ block-000/ covariance-00000-block-000/; s/ block-001/ covariance-00001-block-001/; /index/d' "$in/f/MANIFEST" > "$work/d/work/MANIFEST"
+printf '%s 100 %s\n' ffffffffffffffffffffffffffffffff covariance-00002-block-000.part-000004.h5 >> "$work/d/work/MANIFEST"
+printf 'covariance- 40\nactivation- 4\n' > "$work/d/work/UNITS"
+grep -v index "$in/f/MANIFEST" > "$work/d/MANIFEST"
+verified 0 "$work/d/work/: 2 of 40 units of covariance, 0 of 4 units of activation are finished: a rerun goes on" "$work/d"
+says "$work/d/: 2 files, not complete: a rerun goes on"
+damage flip "$work/d/work/covariance-00001-block-001.h5" transformer.h.1.mlp.c_fc/lambda
+verified 1 "1 of 40 units of covariance" "$work/d"
+says "remove covariance-00001-block-001.h5, then a rerun makes it again"
+mkdir -p "$work/q.h5.work"
+verified 0 "$work/q.h5.work/: 0 files published here" "$work/q.h5"
+
+# ---- inputs
+cp -r "$in/model" "$work/model"
+cp "$in/tokens.h5" "$work/tokens.h5"
+works fit_factors --model "$work/model" --tokens "$work/tokens.h5" --output "$work/g"
+verified 0 "complete" --inputs "$work/g"
+cp "$in/tokens-fewer.h5" "$work/tokens.h5"
+verified 1 "stale: its input \"$work/tokens.h5\" has changed since" --inputs "$work/g"
+verified 0 "complete" "$work/g"
+rm "$work/tokens.h5"
+cp "$in/other-weights/model.safetensors" "$work/model/"
+verified 1 "stale: its input \"$work/model\" has changed since" --inputs "$work/g"
+says "$work/tokens.h5: input is not there"
+finish

@@ -1,0 +1,343 @@
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bregman/manifest.h"
+#include "bregman/store.h"
+#include "check.h"
+
+#define HASH_A "0123456789abcdef0123456789abcdef"
+#define HASH_B "ffffffffffffffffffffffffffffffff"
+static const bg_hash hash_a = { HASH_A }, hash_b = { HASH_B };
+
+static char folder[] = "/tmp/bregman-manifest-XXXXXX/";
+static char manifest[64];
+
+static const char *in_folder(const char *name)
+{
+    static char path[4][128];
+    static size_t next;
+    char *out = path[next++ % 4];
+    snprintf(out, 128, "%s%s", folder, name);
+    return out;
+}
+
+static void write_bytes(const char *path, const char *text, size_t n)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(text, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void write_text(const char *text) { write_bytes(manifest, text, strlen(text)); }
+
+static bg_manifest read_back(void)
+{
+    bg_manifest m;
+    bg_err err;
+    assert_ok(bg_manifest_read(&m, folder, &err), err);
+    return m;
+}
+
+/* SIZE if the name is listed, else -1. */
+static int64_t look_up(const char *name)
+{
+    bg_err err;
+    bool listed;
+    bg_manifest_entry entry = { 0 };
+    assert_ok(bg_manifest_lookup(in_folder(name), &listed, &entry, &err), err);
+    return listed ? (int64_t)entry.size_bytes : -1;
+}
+
+static void append(const char *name, const bg_hash *hash, uint64_t size)
+{
+    bg_err err;
+    assert_ok(bg_manifest_append(in_folder(name), hash, size, &err), err);
+}
+
+/* ---- reading ---- */
+
+static void none_is_empty(void **state)
+{
+    (void)state;
+    unlink(manifest);
+    bg_manifest m = read_back();
+    assert_false(m.exists || m.torn);
+    assert_int_equal(m.n + m.n_malformed, 0);
+    assert_null(bg_manifest_find(&m, "a.h5"));
+    bg_manifest_clear(&m);
+    assert_int_equal(look_up("a.h5"), -1);
+
+    write_text("");
+    m = read_back();
+    assert_true(m.exists);
+    assert_false(m.torn);
+    assert_int_equal(m.n, 0);
+    bg_manifest_clear(&m);
+}
+
+static void the_last_line_for_a_name_counts(void **state)
+{
+    (void)state;
+    write_text(HASH_A " 5 b.h5\n" HASH_A " 1 a.h5\n" HASH_B " 2 a name with spaces.h5\n" HASH_B " 6 b.h5\n" HASH_A " 0 c\n");
+    bg_manifest m = read_back();
+    assert_int_equal(m.n, 5);
+    assert_int_equal(m.n_malformed, 0);
+    assert_string_equal(m.entry[0].name, "a name with spaces.h5");
+    assert_string_equal(m.entry[2].name, "b.h5");
+    assert_int_equal(m.entry[2].line, 1);
+    assert_int_equal(m.entry[3].line, 4);
+    const bg_manifest_entry *b = bg_manifest_find(&m, "b.h5");
+    assert_non_null(b);
+    assert_int_equal(b->size_bytes, 6);
+    assert_string_equal(b->hash.hex, HASH_B);
+    assert_non_null(bg_manifest_find(&m, "a.h5"));
+    assert_non_null(bg_manifest_find(&m, "c"));
+    assert_null(bg_manifest_find(&m, "a"));
+    assert_null(bg_manifest_find(&m, "d"));
+    assert_null(bg_manifest_find(&m, ""));
+    bg_manifest_clear(&m);
+}
+
+static void other_lines_are_no_entries(void **state)
+{
+    (void)state;
+    static const char text[] =
+        HASH_A " 5 \n"                            /* no name */
+        HASH_A " x a\n" HASH_A " -1 a\n" HASH_A " +1 a\n" HASH_A "  1 a\n" HASH_A " 1a\n"
+        HASH_A " 99999999999999999999 a\n"        /* beyond 64 bits */
+        HASH_A "0 5 a\n" "0123 5 a\n" "0123456789ABCDEF0123456789abcdef 5 a\n"
+        HASH_A " 5 ../a\n" HASH_A "\n" "free text\n" HASH_A " 5 a\0b\n"
+        "\n/\n"                                   /* left of a torn line: nothing to report */
+        HASH_A " 7 good\n" HASH_A " 8 tor";
+    write_bytes(manifest, text, sizeof text - 1);
+    bg_manifest m = read_back();
+    assert_int_equal(m.n, 1);
+    assert_int_equal(m.n_malformed, 14);
+    assert_true(m.torn);
+    assert_string_equal(m.entry[0].name, "good");
+    assert_int_equal(m.entry[0].line, 17);
+    bg_manifest_clear(&m);
+}
+
+static void an_unreadable_one_is_an_error(void **state)
+{
+    (void)state;
+    bg_manifest m;
+    bg_err err;
+    bool listed;
+    bg_manifest_entry entry;
+    unlink(manifest);
+    assert_int_equal(mkdir(manifest, 0777), 0);
+    assert_int_equal(bg_manifest_read(&m, folder, &err), BG_EIO);
+    assert_says(err, manifest);
+    bg_manifest_clear(&m);
+    assert_int_equal(bg_manifest_lookup(in_folder("a"), &listed, &entry, &err), BG_EIO);
+    assert_int_equal(bg_manifest_append(in_folder("a"), &hash_a, 1, &err), BG_EIO);
+    assert_says(err, manifest);
+    assert_int_equal(rmdir(manifest), 0);
+    assert_int_equal(bg_manifest_append(in_folder("none/a"), &hash_a, 1, &err), BG_EIO);
+    assert_says(err, "none/MANIFEST");
+}
+
+/* ---- appending ---- */
+
+static void append_then_read(void **state)
+{
+    (void)state;
+    unlink(manifest);
+    append("a.h5", &hash_a, 10);
+    append("b c.h5", &hash_b, UINT64_MAX);
+    append("a.h5", &hash_b, 11);
+    bg_manifest m = read_back();
+    assert_int_equal(m.n, 3);
+    assert_int_equal(bg_manifest_find(&m, "a.h5")->size_bytes, 11);
+    assert_true(bg_manifest_find(&m, "b c.h5")->size_bytes == UINT64_MAX);
+    bg_manifest_clear(&m);
+}
+
+/* Cut at every byte of a line: the next one is whole, and nothing is made of the rest. */
+static void any_cut_leaves_the_other_lines(void **state)
+{
+    (void)state;
+    static const char whole[] = HASH_A " 1234 a.h5.b.h5\n";
+    for (size_t cut = 0; cut < sizeof whole - 1; cut++) {
+        char text[2 * sizeof whole];
+        snprintf(text, sizeof text, "%s%.*s", HASH_B " 1 first\n", (int)cut, whole);
+        write_text(text);
+        append("next", &hash_b, 2);
+        append("last", &hash_b, 3);
+        bg_manifest m = read_back();
+        assert_false(m.torn);
+        assert_int_equal(m.n, 3);
+        assert_int_equal(m.n_malformed, cut > 0);
+        assert_non_null(bg_manifest_find(&m, "first"));
+        assert_non_null(bg_manifest_find(&m, "next"));
+        assert_non_null(bg_manifest_find(&m, "last"));
+        bg_manifest_clear(&m);
+    }
+}
+
+static void writers_do_not_mix(void **state)
+{
+    (void)state;
+    enum { WRITERS = 4, LINES = 100 };
+    pid_t child[WRITERS];
+    unlink(manifest);
+    for (int w = 0; w < WRITERS; w++) {
+        assert_true((child[w] = fork()) >= 0);
+        if (child[w] == 0) {
+            char name[64];
+            bg_status st = BG_OK;
+            for (int i = 0; i < LINES && st == BG_OK; i++) {
+                snprintf(name, sizeof name, "unit-%d-%03d.h5", w, i);
+                st = bg_manifest_append(in_folder(name), &hash_a, (uint64_t)i, NULL);
+            }
+            _exit(st != BG_OK);
+        }
+    }
+    for (int w = 0; w < WRITERS; w++) {
+        int status = -1;
+        assert_int_equal(waitpid(child[w], &status, 0), child[w]);
+        assert_int_equal(status, 0);
+    }
+    bg_manifest m = read_back();
+    assert_int_equal(m.n, WRITERS * LINES);
+    assert_int_equal(m.n_malformed, 0);
+    bg_manifest_clear(&m);
+}
+
+/* ---- asking ---- */
+
+static void lookup_sees_every_change(void **state)
+{
+    (void)state;
+    unlink(manifest);
+    assert_int_equal(look_up("a"), -1);
+    append("a", &hash_a, 1);
+    assert_int_equal(look_up("a"), 1);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit(bg_manifest_append(in_folder("b"), &hash_a, 2, NULL) != BG_OK);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_int_equal(look_up("b"), 2);
+    assert_int_equal(look_up("a"), 1);
+
+    /* another file of the same size under its name */
+    write_bytes(in_folder("new"), HASH_A " 3 a\n", 37);
+    assert_int_equal(rename(in_folder("new"), manifest), 0);
+    assert_int_equal(look_up("a"), 3);
+    assert_int_equal(look_up("b"), -1);
+    assert_int_equal(unlink(manifest), 0);
+    assert_int_equal(look_up("a"), -1);
+
+    /* another folder between */
+    append("a", &hash_a, 4);
+    assert_int_equal(mkdir(in_folder("other"), 0777), 0);
+    append("other/a", &hash_a, 5);
+    assert_int_equal(look_up("a"), 4);
+    assert_int_equal(look_up("other/a"), 5);
+    assert_int_equal(look_up("a"), 4);
+}
+
+/* Times of the future and of the past mean nothing; only that one changed does. */
+static void clocks_do_not_count(void **state)
+{
+    (void)state;
+    static const time_t times[] = { 4000000000, 1, 1000000000, 0 };
+    unlink(manifest);
+    append("a", &hash_a, 1);
+    for (size_t i = 0; i < sizeof times / sizeof times[0]; i++) {
+        char text[64];
+        const struct timespec at[2] = { { .tv_sec = times[i] }, { .tv_sec = times[i] } };
+        assert_int_equal(look_up("a"), (int64_t)i + 1);
+        snprintf(text, sizeof text, HASH_A " %zu a\n", i + 2);    /* same file, same size */
+        write_text(text);
+        assert_int_equal(utimensat(AT_FDCWD, manifest, at, 0), 0);
+        assert_int_equal(look_up("a"), (int64_t)i + 2);
+        append("b", &hash_a, i);
+        assert_int_equal(look_up("b"), (int64_t)i);
+        write_text(text);
+    }
+}
+
+/* ---- waiting ---- */
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void listed_files_are_waited_for(void **state)
+{
+    (void)state;
+    bg_err err;
+    int fd;
+    unlink(manifest);
+    append("late.h5", &hash_a, 1);
+    write_bytes(in_folder("early"), "x", 1);
+    double start = now_s();
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        nanosleep(&(struct timespec){ .tv_nsec = 400000000 }, NULL);
+        _exit(rename(in_folder("early"), in_folder("late.h5")) != 0);
+    }
+    assert_ok(bg_manifest_open_file(in_folder("late.h5"), &fd, &err), err);
+    assert_true(now_s() - start > 0.3 && now_s() - start < 4);
+    close(fd);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+
+    /* never there */
+    assert_int_equal(unlink(in_folder("late.h5")), 0);
+    assert_int_equal(bg_manifest_open_file(in_folder("late.h5"), &fd, &err), BG_EIO);
+    assert_says(err, "late.h5\": No such file or directory, though its folder's MANIFEST lists it");
+
+    /* not listed: no wait */
+    start = now_s();
+    assert_int_equal(bg_manifest_open_file(in_folder("absent.h5"), &fd, &err), BG_EIO);
+    assert_says(err, "absent.h5\": No such file");
+    assert_null(strstr(err.msg, "MANIFEST"));
+    assert_int_equal(bg_manifest_open_file(in_folder("late.h5/x"), &fd, &err), BG_EIO);
+    assert_true(now_s() - start < 0.3);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    folder[strlen(folder) - 1] = '\0';
+    if (mkdtemp(folder) == NULL)
+        return 1;
+    strcat(folder, "/");
+    snprintf(manifest, sizeof manifest, "%sMANIFEST", folder);
+    return 0;
+}
+
+static int remove_all(void **state)
+{
+    (void)state;
+    char command[64];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    return system(command);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(none_is_empty), cmocka_unit_test(the_last_line_for_a_name_counts),
+        cmocka_unit_test(other_lines_are_no_entries), cmocka_unit_test(an_unreadable_one_is_an_error),
+        cmocka_unit_test(append_then_read), cmocka_unit_test(any_cut_leaves_the_other_lines),
+        cmocka_unit_test(writers_do_not_mix), cmocka_unit_test(lookup_sees_every_change),
+        cmocka_unit_test(clocks_do_not_count), cmocka_unit_test(listed_files_are_waited_for),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_all);
+}
