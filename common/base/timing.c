@@ -14,7 +14,7 @@ enum { MAX_PHASES = 32 };
 
 typedef struct {
     const char *name;
-    double start_s, seconds;
+    double start_s, seconds, waited_s;
     uint64_t flops, rows, peak_bytes;
 } phase;
 
@@ -74,11 +74,18 @@ void bg_timing_end(uint64_t rows)
     phase_is_open = false;
 }
 
+void bg_timing_wait(double seconds)
+{
+    if (phase_is_open)
+        phases[n_phases].waited_s += seconds;
+}
+
 /* Seconds of the slowest rank, sums of the rest, and every rank's peak.  Collective; the object is rank 0's, NULL
  * elsewhere or out of memory.  peak [size] is scratch. */
 static json_t *gather(const bg_grid *g, phase p, uint64_t *peak)
 {
     MPI_Allreduce(MPI_IN_PLACE, &p.seconds, 1, MPI_DOUBLE, MPI_MAX, g->world);
+    MPI_Allreduce(MPI_IN_PLACE, &p.waited_s, 1, MPI_DOUBLE, MPI_SUM, g->world);
     MPI_Allreduce(MPI_IN_PLACE, &p.flops, 1, MPI_UINT64_T, MPI_SUM, g->world);
     MPI_Allreduce(MPI_IN_PLACE, &p.rows, 1, MPI_UINT64_T, MPI_SUM, g->world);
     MPI_Gather(&p.peak_bytes, 1, MPI_UINT64_T, peak, 1, MPI_UINT64_T, 0, g->world);
@@ -87,8 +94,8 @@ static json_t *gather(const bg_grid *g, phase p, uint64_t *peak)
     json_t *ranks = json_array();
     for (int r = 0; r < g->world_size; r++)
         json_array_append_new(ranks, json_integer((json_int_t)peak[r]));
-    return json_pack("{s:s, s:f, s:I, s:I, s:o}", "name", p.name, "seconds", p.seconds, "flops", (json_int_t)p.flops,
-                     "rows", (json_int_t)p.rows, "peak_rss_bytes", ranks);
+    return json_pack("{s:s, s:f, s:I, s:I, s:f, s:o}", "name", p.name, "seconds", p.seconds, "flops", (json_int_t)p.flops,
+                     "rows", (json_int_t)p.rows, "waited_s", p.waited_s, "peak_rss_bytes", ranks);
 }
 
 static bg_status write_json(const char *path, const json_t *root, bg_err *err)
@@ -115,6 +122,7 @@ bg_status bg_timing_write(const char *path, const bg_context *ctx, bg_err *err)
     json_t *list = json_array();
     for (size_t i = 0; i < n_phases; i++) {
         whole.rows += phases[i].rows;
+        whole.waited_s += phases[i].waited_s;
         json_array_append_new(list, gather(g, phases[i], peak));
     }
     json_t *root = gather(g, whole, peak);

@@ -383,6 +383,7 @@ bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, 
         st = run_streams(&w, err);
     if (st == BG_OK) {
         report_waiting(&w, bg_now_s() - start);
+        bg_timing_wait(bg_pipeline_waited_s(w.line));
         bg_timing_end(w.n_rows);
     }
     close_worker(&w);

@@ -74,7 +74,7 @@ const bg_share *bg_pass_share(const bg_pass *p);
 size_t bg_pass_bytes(const bg_model *model, const bg_share *share, size_t depth, size_t max_rows, size_t logits_bytes);
 /* Rows for which the whole model's activations take about `budget_bytes`, at least `longest` - 1 rows, else at most 1536;
  * depends on the model and the arguments only.
- * A pipeline holds no more: its first rank has 1 / P of the blocks, but P batches on their way. */
+ * A rank of a pipeline holds about as much or less: the first has 1 / P of the blocks, but P batches on their way. */
 size_t bg_pass_rows_for(const bg_model *model, size_t longest, size_t budget_bytes);
 
 /* Run a batch.  tap NULL: forward and loss only.

@@ -66,6 +66,15 @@ def test_rows():
     check(code == 0 and re.search(r"micro-batches of (256|128|64) rows", said), "smaller micro-batches", said[-300:])
 
 
+def test_grids():
+    """Grids that cannot be: one line, exit code 2, on all ranks at once."""
+    for ranks, pipeline, reason in ((4, 3, "4 ranks cannot be laid out in columns of 3"),
+                                    (8, 8, "has 5 blocks and a head, so at most 6 ranks can share it"), (2, 0, "from 1")):
+        work = engine(MODEL, f"grid{ranks}-{pipeline}", ranks=ranks, common=["--pipeline", pipeline])
+        code, said = fit(work, "--quiet")
+        check(code == 2 and reason in said and said.count("error:") == 1, f"--pipeline {pipeline} on {ranks}", said[-300:])
+
+
 def test_stop_file():
     """A file named stop: before the run, and in the middle of it."""
     for stage, output, arguments in (
@@ -83,5 +92,6 @@ def test_stop_file():
 
 test_limits()
 test_rows()
+test_grids()
 test_stop_file()
 finish(30)

@@ -30,6 +30,8 @@ static void check_file(const char *path, int size)
     CHECK(number(root, "flops") == 2LL * 4 * 4 * 4 * (size + 1) && number(root, "rows") == 10LL * size);
     CHECK(strcmp(json_string_value(json_object_get(first, "name")), "products") == 0);
     CHECK(number(first, "flops") == 2LL * 4 * 4 * 4 * size && number(first, "rows") == 10LL * size);
+    CHECK(json_real_value(json_object_get(first, "waited_s")) == 0.5 * size);
+    CHECK(json_real_value(json_object_get(json_array_get(phases, 1), "waited_s")) == 0);
     /* the last rank sleeps longest */
     CHECK(json_real_value(json_object_get(first, "seconds")) >= 0.02 * size);
     CHECK(number(json_array_get(phases, 1), "flops") == 0);
@@ -53,6 +55,7 @@ static void record(int rank)
     bg_timing_enable();
     bg_timing_begin("products");
     multiply();
+    bg_timing_wait(0.5);
     usleep(20000 * (unsigned)(rank + 1));
     bg_timing_end(10);
     bg_timing_begin("given up");
