@@ -114,25 +114,39 @@ ubsan: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests B=$(B)/ubsan OPT='-O1 -g' EXTRA='-fsanitize=undefined -fno-sanitize-recover=all'
 	@BREGMAN_VENV=$(abspath $(B))/venv $(SRC)/tests/run.sh $(B)/ubsan
 
+# The jobs under a real Slurm of four nodes on this machine; skipped where its packages are missing.
+check-slurm: setup
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
+	@BREGMAN_VENV=$(abspath $(B))/venv $(SRC)/tests/slurm/run.sh $(B) || [ $$? = 77 ]
+
 demo: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/demo $(B)
 bench: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/bench.py --build $(B)
+large-case: setup
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
+	@$(SRC)/scripts/large_case.py --build $(B) --folder $(B)/large
 setup:
 	@BREGMAN_VENV=$(abspath $(B))/venv $(SRC)/scripts/setup.sh
 
-dashed = $(subst _,-,$(1))
 SCRIPTS := tokenize_corpus tokenize_queries gguf_to_hf report
+OWN = $(DESTDIR)$(PREFIX)/libexec/bregman
+wrapper = printf '\#!/bin/sh\nexec %s "$$@"\n' $(PREFIX)/libexec/bregman/$(1) > $(2) && chmod 755 $(2)
+# libexec/bregman is laid out as the source tree: jobs and scripts find each other, and the programs
 install: all
-	@mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/bregman $(DESTDIR)$(PREFIX)/libexec/bregman
-	@for p in $(STAGES); do install $(B)/bin/$$p $(DESTDIR)$(PREFIX)/bin/bregman-$$(echo $$p | tr _ -); done
+	@mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/bregman $(OWN)/scripts $(OWN)/jobs $(OWN)/build/bin
+	@for p in $(STAGES); do name=bregman-$$(echo $$p | tr _ -); \
+	   install $(B)/bin/$$p $(DESTDIR)$(PREFIX)/bin/$$name; ln -sf ../../../../bin/$$name $(OWN)/build/bin/$$p; done
 	@for s in $(SCRIPTS); do \
-	   install $(SRC)/scripts/$$s $(DESTDIR)$(PREFIX)/libexec/bregman/$$s; \
-	   printf '#!/bin/sh\nexec %s "$$@"\n' $(PREFIX)/libexec/bregman/$$s > $(DESTDIR)$(PREFIX)/bin/bregman-$$(echo $$s | tr _ -); \
-	   chmod 755 $(DESTDIR)$(PREFIX)/bin/bregman-$$(echo $$s | tr _ -); done
-	@install -m 644 $(wildcard $(SRC)/scripts/bregman_*.py $(SRC)/scripts/report_*.py $(SRC)/scripts/*.j2) $(SRC)/scripts/requirements.txt $(DESTDIR)$(PREFIX)/libexec/bregman/
+	   install $(SRC)/scripts/$$s $(OWN)/scripts/$$s; \
+	   $(call wrapper,scripts/$$s,$(DESTDIR)$(PREFIX)/bin/bregman-$$(echo $$s | tr _ -)); done
+	@install $(SRC)/scripts/mpi $(SRC)/scripts/sweep.py $(OWN)/scripts/
+	@install -m 644 $(wildcard $(SRC)/scripts/bregman_*.py $(SRC)/scripts/report_*.py $(SRC)/scripts/sweep_*.py $(SRC)/scripts/*.j2) $(SRC)/scripts/requirements.txt $(OWN)/scripts/
+	@install $(SRC)/jobs/sweep $(OWN)/jobs/
+	@install -m 644 $(wildcard $(SRC)/jobs/*.sbatch) $(SRC)/jobs/stage.sh $(SRC)/jobs/example.toml $(OWN)/jobs/
+	@$(call wrapper,jobs/sweep,$(DESTDIR)$(PREFIX)/bin/bregman-sweep)
 	@install -m 644 $(B)/lib/libbregman.a $(DESTDIR)$(PREFIX)/lib/
 	@install -m 644 $(HEADERS) $(DESTDIR)$(PREFIX)/include/bregman/
 	@printf 'prefix=%s\nName: bregman\nDescription: EK-FAC influence functions over MPI\nVersion: %s\nCflags: -I$${prefix}/include %s\nLibs: -L$${prefix}/lib -lbregman %s -fopenmp\n' \
@@ -144,12 +158,14 @@ clean:
 help:
 	@echo 'all (default)  the stages in B/bin and B/lib/libbregman.a      B=$(B)'
 	@echo 'check          set up, build, run the test suite (minutes)'
+	@echo 'check-slurm    the jobs and a sweep under a real Slurm on this machine (minutes)'
 	@echo 'asan, ubsan    the suite under the address / undefined-behaviour sanitizer'
 	@echo 'demo           the main job on SmolLM2-135M and real text; DEMO=full takes more of it'
 	@echo 'bench          speed and memory, beside the SGEMM rate of this machine (and Kronfluence if importable)'
+	@echo 'large-case     a model with layers 28672 wide on four ranks; 45 GB of disk'
 	@echo 'install        PREFIX=$(PREFIX)'
 	@echo 'setup, tests, clean, help'
 
-.PHONY: all tests check asan ubsan demo bench setup install clean help always
+.PHONY: all tests check check-slurm large-case asan ubsan demo bench setup install clean help always
 .SECONDARY:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -11,12 +11,23 @@ prefix="$work/usr"
 
 # what is built already serves, with whatever flags it was: only install runs
 make -s -o all -f "$SRC/Makefile" -C "$work" install B="$BUILD" PREFIX="$prefix" > "$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-for program in fit-factors compress-queries score-shards merge-scores inspect; do
+for program in fit-factors compress-queries score-shards merge-scores inspect verify plan; do
     "$prefix/bin/bregman-$program" --version > "$work/log" 2>&1 || fail "bregman-$program: $(cat "$work/log")"
 done
-for script in tokenize-corpus tokenize-queries gguf-to-hf report; do
+for script in tokenize-corpus tokenize-queries gguf-to-hf report sweep; do
     BREGMAN_VENV=$BREGMAN_VENV "$prefix/bin/bregman-$script" --help > "$work/log" 2>&1 || fail "bregman-$script: $(cat "$work/log")"
 done
+
+"$BREGMAN_VENV/bin/python" "$SRC/scripts/checks/make_inputs.py" "$work/in" || exit 1
+cat > "$work/sweep.toml" << EOF
+output = "$work/out"
+model = [{ name = "m", path = "$work/in/model" }]
+corpus = [{ name = "c", tokens = "$work/in/tokens.h5" }]
+queries = [{ name = "q", file = "$work/in/queries.h5" }]
+report = { enabled = false }
+EOF
+(unset SRC BUILD && "$prefix/bin/bregman-sweep" "$work/sweep.toml" --local > "$work/log" 2>&1) && [ -f "$work/out/m/q/c/ranking.h5" ] ||
+    fail "bregman-sweep --local: $(cat "$work/log")"
 
 cat > "$work/user.c" <<'C'
 #include <stdio.h>

@@ -1,0 +1,335 @@
+#!/usr/bin/env python3
+"""Sweeps without Slurm: the plan that is printed, a run here, the table, going on after failures, and every mistake in a
+sweep file, found before anything is done."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from engine_checks import BUILD, FOLDER, ROOT, check, corpus, finish, model, query_corpus, same_file, write_tokens
+import text_checks
+from text_checks import tiny_model, write as write_text
+
+SWEEP = os.path.join(ROOT, "jobs", "sweep")
+ENVIRONMENT = {**os.environ, "BREGMAN_BIN": os.path.join(os.path.abspath(BUILD), "bin"), "PYTHON": sys.executable,
+               "PATH": os.path.join(FOLDER, "bin") + ":" + os.environ["PATH"]}     # with a squeue that knows no cluster
+GOOD = """
+output = "out"
+[cluster]
+partition = "cpu"
+ranks_per_node = 2
+time = "1:00:00"
+[fit]
+unit_sequences = 8
+[score]
+shards = 3
+[merge]
+top = 5
+[report]
+enabled = false
+[[model]]
+name = "small"
+path = "model"
+[[model]]
+name = "large"
+path = "model"
+fit = { nodes = 4, pipeline = 4, seed = 3 }
+score = { shards = 2, layer_scores = true }
+[[corpus]]
+name = "words"
+tokens = ["tokens/*.h5"]
+[[queries]]
+name = "q"
+file = "queries.h5"
+"""
+
+
+def path(name):
+    return os.path.join(FOLDER, name)
+
+
+def prepare():
+    os.makedirs(path("tokens"))
+    os.makedirs(path("bin"))
+    with open(path("bin/squeue"), "w", encoding="utf-8") as file:
+        file.write("#!/bin/sh\necho 'squeue: error: no cluster here' >&2\nexit 1\n")
+    os.chmod(path("bin/squeue"), 0o755)
+    os.symlink(model("llama"), path("model"))
+    write_tokens(path("tokens/a.h5"), corpus(12))
+    write_tokens(path("tokens/b.h5"), corpus(25, seed=4))
+    made, start = query_corpus(4)
+    write_tokens(path("queries.h5"), made, start)
+
+
+def write_sweep(name, text):
+    with open(path(name), "w", encoding="utf-8") as file:
+        file.write(text)
+    return path(name)
+
+
+def sweep(name, *arguments, timeout=120, **changes):
+    return subprocess.run(["/bin/sh", SWEEP, path(name), *arguments], capture_output=True, text=True, timeout=timeout,
+                          check=False, env={**ENVIRONMENT, **changes}, cwd="/")
+
+
+def rows(done):
+    """{(stage, model): the rest of its line} of --status."""
+    found = {}
+    for line in done.stdout.splitlines()[1:]:
+        cells = line.split()
+        found.setdefault(tuple(cells[:2]), " ".join(cells[4:]))
+    return found
+
+
+# ---------------------------------------------------------------- the plan
+
+def test_dry_run():
+    write_sweep("good.toml", GOOD)
+    done = sweep("good.toml", "--dry-run")
+    lines = [line for line in done.stdout.splitlines() if "sbatch" in line]
+    check(done.returncode == 0 and len(lines) == 10, "dry run: a line a job", done.stderr + done.stdout)
+    fit = next(line for line in lines if "fit--large" in line)
+    for part in ("--nodes=4", "--ntasks-per-node=2", "--pipeline 4", "--seed 3", "--partition=cpu", "--time=1:00:00",
+                 "--signal=B:USR1@300", "--requeue", "--kill-on-invalid-dep=yes", f"{path('tokens/a.h5')} {path('tokens/b.h5')}"):
+        check(part in fit, f"dry run: fit has {part}", fit)
+    check("dependency" not in fit, "dry run: fit waits for nothing", fit)
+    score = next(line for line in lines if "score--small" in line)
+    compress = next(line for line in lines if "compress--small" in line).split("=")[0]
+    check("--array=0-2" in score and "SHARDS=3" in score, "dry run: an array of shards", score)
+    check(f'"--dependency=afterok:${{{compress}}}"' in score, "dry run: scores wait for queries", score)
+    check("--layer-scores" in next(line for line in lines if "score--large" in line), "dry run: options of one model")
+    merge = next(line for line in lines if "merge--large" in line)
+    check("--ntasks-per-node=1" in merge and "--top 5" in merge, "dry run: merge on one rank", merge)
+    check(not os.path.exists(path("out")), "dry run: nothing is written")
+    shell = subprocess.run(["/bin/sh", "-n"], input=done.stdout, text=True, capture_output=True, check=False)
+    check(shell.returncode == 0, "dry run: a shell script", shell.stderr)
+    example = os.path.join(ROOT, "jobs", "example.toml")
+    done = subprocess.run([SWEEP, example, "--dry-run"], capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT)
+    check(done.returncode == 2 and "unknown key" not in done.stderr and "it takes" not in done.stderr,
+          "example: its keys are right, its models are not here", done.stderr)
+
+
+# ---------------------------------------------------------------- a run here
+
+def test_local():
+    status = sweep("good.toml", "--status")
+    check(status.returncode == 0 and rows(status)[("fit", "small")] == "to do 0 % -", "status: nothing done", status.stdout)
+    done = sweep("good.toml", "--local", "--ranks", "2")
+    check(done.returncode == 0 and "all done" in done.stdout, "local run", done.stdout + done.stderr)
+    states = rows(sweep("good.toml", "--status"))
+    check(len(states) == 11 and all(v == "done 100 % -" for k, v in states.items() if k[0] != "the"), "status: all done", states)
+    before = os.stat(path("out/small/q/words/ranking.h5"))
+    done = sweep("good.toml", "--local")
+    after = os.stat(path("out/small/q/words/ranking.h5"))
+    check(done.stdout.startswith("all done") and before.st_mtime_ns == after.st_mtime_ns, "local run again: nothing to do",
+          done.stdout)
+    check("sbatch" not in sweep("good.toml", "--dry-run").stdout, "dry run: nothing to do")
+
+
+def test_missing_parts():
+    """Only what is missing is made again; what is finished does not need what it was made from."""
+    ranking = path("out/small/q/words/ranking.h5")
+    shutil.copy(ranking, path("ranking-before.h5"))
+    os.unlink(path("out/small/q/words/scores/shard-00001-of-00003.h5"))
+    check("sbatch" not in sweep("good.toml", "--dry-run").stdout, "a shard that nothing needs any more")
+    check(rows(sweep("good.toml", "--status"))[("score", "small")].startswith("removed"), "status: removed")
+    os.unlink(ranking)
+    plan = [line for line in sweep("good.toml", "--dry-run").stdout.splitlines() if "sbatch" in line]
+    check(len(plan) == 3 and "--array=1 " in plan[0] and "SHARDS=3" in plan[0], "the missing shard alone", "\n".join(plan))
+    done = sweep("good.toml", "--local")
+    check(done.returncode == 0, "the missing shard is made", done.stdout + done.stderr)
+    same_file("made again", ranking, path("ranking-before.h5"), ignore=("@explained", "@explain_options"))
+
+
+def refused(name, text, *parts, code=1, arguments=("--dry-run",)):
+    write_sweep("wrong.toml", text)
+    done = sweep("wrong.toml", *arguments)
+    lines = done.stderr.strip().split("\n")
+    check(done.returncode == code and len(lines) == 1 and all(part in done.stderr for part in parts) and
+          "Traceback" not in done.stderr and "sbatch" not in done.stdout, name, f"exit {done.returncode}: {done.stderr[-400:]}")
+
+
+def test_out_of_date():
+    refused("another seed", GOOD.replace("seed = 3", "seed = 4"), "out/large/factors/index.h5", "seed = 3", "says 4")
+    refused("an option left out", GOOD.replace(", seed = 3", ""), "out/large/factors/index.h5", "seed = 3", "says 0")
+    refused("other shards", GOOD.replace("shards = 2", "shards = 4").replace("top = 5", "top = 5\n"), "in 2 shards", "says 4")
+    kept = path("tokens/b.h5")
+    shutil.copytree(path("out"), path("copy"), symlinks=True)
+    os.unlink(path("copy/large/q/compressed.h5"))
+    os.unlink(path("copy/large/q/words/ranking.h5"))
+    os.unlink(path("copy/large/q/words/scores/shard-00000-of-00002.h5"))
+    refused("half the shards of lost queries", GOOD.replace('"out"', '"copy"'), "copy/large/q/words/scores", "remove the folder")
+    check(os.path.exists(kept), "inputs stay")
+
+
+def test_failure():
+    """A stage that fails keeps its dependents from running, and only those; the table says why."""
+    os.makedirs(path("spoiled"))
+    shutil.copy(os.path.join(model("llama"), "config.json"), path("spoiled"))
+    with open(path("spoiled/model.safetensors"), "wb") as file:
+        file.write(b"\0" * 8)
+    text = GOOD.replace('"out"', '"failing"').replace('name = "small"\npath = "model"', 'name = "small"\npath = "spoiled"')
+    write_sweep("failing.toml", text)
+    done = sweep("failing.toml", "--local", "--ranks", "1")
+    check(done.returncode == 1 and "fit--small: failed, exit code 1: fit_factors: error: " in done.stdout and
+          "merge--small--q--words: not run, because of fit--small" in done.stdout, "a failing stage", done.stdout + done.stderr)
+    check(os.path.exists(path("failing/large/q/words/ranking.h5")), "what does not need it runs")
+    check(not os.path.exists(path("failing/small/q/compressed.h5")), "what needs it does not run")
+    status = sweep("failing.toml", "--status")
+    found = rows(status)
+    check(status.returncode == 1 and "failed 0 % - exit 1: fit_factors: error: " in found[("fit", "small")], "status: failed",
+          status.stdout)
+    check(found[("explain", "small")] == "blocked 0 % - by fit--small", "status: blocked", status.stdout)
+    check("fit--small.log" in status.stdout, "status: names the log", status.stdout)
+    for name in os.listdir(model("llama")):
+        shutil.copy(os.path.join(model("llama"), name), path("spoiled"))
+    done = sweep("failing.toml", "--local", "--ranks", "1")
+    check(done.returncode == 0 and "large" not in done.stdout, "put right: only what is missing", done.stdout + done.stderr)
+    same_file("put right", path("failing/small/q/words/ranking.h5"), path("out/small/q/words/ranking.h5"),
+              ignore=("@explained", "@explain_options"))
+
+
+def test_progress():
+    """Fraction and time left come from the work units that are listed."""
+    work = path("busy/small/factors/work")
+    os.makedirs(work)
+    os.makedirs(path("busy/log"))
+    write_sweep("busy.toml", GOOD.replace('"out"', '"busy"'))
+    now = time.time()
+    with open(os.path.join(work, "UNITS"), "w", encoding="utf-8") as file:
+        file.write("covariance- 30\nlambda- 10\n")
+    with open(os.path.join(work, "MANIFEST"), "w", encoding="utf-8") as file:
+        for name, age in (("covariance-00000-block-000.h5", 500), ("covariance-00001-block-000.h5", 300),
+                          ("covariance-00001-block-001.part-000004.h5", 300), ("covariance-00002-block-000.h5", 20), ("other", 1)):
+            file.write(f"{'0' * 32} 4 {name}\n")
+            write = os.path.join(work, name)
+            with open(write, "w", encoding="utf-8") as unit:
+                unit.write("unit")
+            os.utime(write, (now - age, now - age))
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - 420))      # one unit before it, two since, in 400 s
+    with open(path("busy/log/fit--small.log"), "w", encoding="utf-8") as file:
+        file.write(f"== {started} job 7 run 1 started on n1: fit_factors\n")
+    state = rows(sweep("busy.toml", "--status"))[("fit", "small")]
+    check(state.startswith("failed 7 % - ended without a word"), "status: a job that is gone", state)
+    with open(path("busy/.sweep.lock"), "w", encoding="utf-8") as held:
+        import fcntl
+        fcntl.flock(held, fcntl.LOCK_EX)
+        state = rows(sweep("busy.toml", "--status"))[("fit", "small")]
+        check(state.startswith("running 7 % 2:0"), "status: 37 units of 200 s are left", state)
+        done = sweep("busy.toml", "--local")
+        check(done.returncode == 1 and "another sweep" in done.stderr, "two at once", done.stderr)
+    for code, state in ((75, "stopped"), (0, "failed")):
+        with open(path("busy/log/fit--small.log"), "a", encoding="utf-8") as file:
+            file.write(f"== {started} job 7 run 1 exit {code}\n")
+        check(rows(sweep("busy.toml", "--status"))[("fit", "small")].startswith(state), f"status: exit {code}")
+
+
+def test_stop():
+    """A signal lets the stage in hand finish its unit; the same command goes on to the same bytes."""
+    write_sweep("stopped.toml", GOOD.replace('"out"', '"stopped"').replace("unit_sequences = 8", "unit_sequences = 1"))
+    write_sweep("whole.toml", GOOD.replace('"out"', '"whole"').replace("unit_sequences = 8", "unit_sequences = 1"))
+    job = subprocess.Popen([SWEEP, path("stopped.toml"), "--local", "--ranks", "1"], env=ENVIRONMENT, text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    limit = time.monotonic() + 30
+    while not os.path.exists(path("stopped/small/factors/work/MANIFEST")) and time.monotonic() < limit:
+        time.sleep(0.002)
+    job.send_signal(signal.SIGTERM)
+    said = job.communicate(timeout=60)
+    check(job.returncode == 75 and "finished work is kept" in said[0], "stopped by SIGTERM", f"{job.returncode} {said}")
+    for name in ("stopped.toml", "whole.toml"):
+        done = sweep(name, "--local", "--ranks", "2")
+        check(done.returncode == 0, f"{name}: goes on", done.stdout + done.stderr)
+    same_file("stopped", path("stopped/large/q/words/ranking.h5"), path("whole/large/q/words/ranking.h5"),
+              ignore=("@explained", "@explain_options"))
+
+
+def test_text():
+    """Text is tokenized once for models of one tokenizer; a report at the end."""
+    folder = os.path.dirname(tiny_model("text-model")[0])
+    with open(os.path.join(model("llama"), "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    for name in ("one", "two", "other"):
+        tiny_model(name, bos=name == "other", config=config)
+    corpus_file = write_text("corpus.jsonl", '{"text": "the band and the hand"}\n' * 20)
+    query_file = write_text("queries.jsonl", '{"id": "q", "prompt": "the ", "completion": "band"}\n')
+    entries = "".join(f'[[model]]\nname = "{name}"\npath = "{folder}/{name}"\n' for name in ("one", "two", "other"))
+    for name in ("one", "two", "other"):
+        write_text(f"{name}/model.safetensors", "none")
+    write_sweep("text.toml", f'output = "text"\n[report]\nshow = 3\n{entries}[tokenize]\nmax_length = 16\n[[corpus]]\nname = "c"\n'
+                f'text = "{corpus_file}"\n[[queries]]\nname = "q"\nfile = "{query_file}"\n')
+    done = sweep("text.toml", "--dry-run")
+    lines = [line for line in done.stdout.splitlines() if "sbatch" in line]
+    count = {name: sum(f"/{name}.sbatch" in line for line in lines) for name in ("tokenize_corpus", "tokenize_queries", "report")}
+    check(count == {"tokenize_corpus": 2, "tokenize_queries": 2, "report": 3}, "text: once for one tokenizer",
+          f"{count} {done.stderr}")
+    check(any("--max-length 16" in line for line in lines) and any("--show 3" in line for line in lines), "text: options")
+
+
+# ---------------------------------------------------------------- mistakes
+
+def test_mistakes():
+    def wrong(name, old, new, *parts):
+        check(old in GOOD, f"{name}: the sweep file has {old}")
+        refused(name, GOOD.replace(old, new), "wrong.toml", *parts, code=2)
+    wrong("not TOML", "[fit]", "[fit", "not TOML", "line 7")
+    wrong("unknown key", "unit_sequences", "unit_sequence", ":8: [fit] unit_sequence: unknown key", '"unit_sequences"')
+    wrong("unknown table", "[merge]", "[merg]", "merg: unknown key", '"merge"')
+    wrong("unknown key of a model", "fit = { nodes", "fit = { node", '[model.fit] node: unknown key', '"nodes"', ":21:")
+    wrong("wrong type", "shards = 3", 'shards = "3"', ":10: [score] shards: it takes a whole number, not '3'")
+    wrong("no shards", "shards = 3", "shards = 0", "[score] shards: it takes 1 or more, not 0")
+    wrong("too many shards", "shards = 3", "shards = 100000", "[score] shards: at most 99999")
+    wrong("the same name twice", '"large"', '"small"', '"small" is there twice', ":19:")
+    wrong("a name that is no name", '"small"', '"a/b"', "[model] name", "a name of")
+    wrong("name of a folder", '"small"', '"log"', "another folder")
+    wrong("pipeline", "pipeline = 4", "pipeline = 3", "[model.fit] pipeline: 3 does not divide the 8 ranks (4 nodes of 2)")
+    wrong("no model", 'path = "model"\n[[model]]', 'path = "models"\n[[model]]', "no folder", "models", ":17:")
+    wrong("no token file", "tokens/*.h5", "tokens/c.h5", "no file", "tokens/c.h5", ":25:")
+    wrong("a pattern without match", "tokens/*.h5", "tokens/*.hdf5", "matches no file", "tokens/*.hdf5")
+    wrong("a file twice", '["tokens/*.h5"]', '["tokens/*.h5", "tokens/a.h5"]', "tokens/a.h5", "is there twice")
+    wrong("no HDF5 file", "tokens/*.h5", "good.toml", "is not an HDF5 file")
+    wrong("no query file", 'file = "queries.h5"', 'file = "query.h5"', "[queries] file: no file", "query.h5")
+    wrong("queries without a file", 'file = "queries.h5"', "", "an entry without file")
+    wrong("neither tokens nor text", 'tokens = ["tokens/*.h5"]', "", "needs either tokens")
+    wrong("no output", 'output = "out"', "", "no output")
+    wrong("a range", "unit_sequences = 8", 'covariance_sequences = "9:3"', "a range with A below B")
+    wrong("a time limit", '"1:00:00"', '"1 hour"', "[cluster] time: it takes a time limit")
+    wrong("a warning before the start", '"1:00:00"', '"5"', "no longer than warning_seconds = 300")
+    wrong("a corpus that is not there", "shards = 3", 'shards = 3\ncorpora = ["word"]', 'no [[corpus]] is named "word"', '"words"')
+    wrong("two dampings", "[merge]", "[compress]\ndamping = 1\ndamping_factor = 0.2\n[merge]", "exclude each other")
+    wrong("tolerance", "[merge]", "[compress]\ntolerance = 0.1\n[merge]", 'it needs rank = "auto"')
+    wrong("memory", "ranks_per_node = 2", 'memory_limit = "much"', "bytes")
+    wrong("candidates", "shards = 3", 'candidates = "list.txt"', "no file", "list.txt")
+    wrong("an entry that is no table", "[merge]\ntop = 5", "merge = 5", "merge")
+    write_sweep("wrong.toml", GOOD.replace("shards = 3", "shards = 0").replace('"tokens/*.h5"', '"none/*.h5"').replace("[fit]", "[fit]\nx = 1"))
+    done = sweep("wrong.toml", "--local")
+    check(done.returncode == 2 and len(done.stderr.strip().split("\n")) == 2, "all mistakes of a kind at once", done.stderr)
+    for arguments, part in ((("--ranks", "2"), "--local"), (("--local", "--status"), "not allowed"), (("--loc",), "")):
+        done = sweep("good.toml", *arguments)
+        check(done.returncode == 2 or arguments == ("--loc",), f"command line {arguments}", done.stderr)
+        check(part in done.stderr, f"command line {arguments} says why", done.stderr)
+    done = sweep("nowhere.toml")
+    check(done.returncode == 2 and "nowhere.toml" in done.stderr, "no sweep file", done.stderr)
+    fresh = write_sweep("fresh.toml", GOOD.replace('"out"', '"fresh"'))
+    done = sweep("fresh.toml")
+    check(done.returncode == 1 and len(done.stderr.strip().split("\n")) == 1 and
+          "sweep: squeue: no cluster here" in done.stderr, "no Slurm", done.stderr)
+    done = sweep("fresh.toml", "--local", BREGMAN_BIN="/nowhere")
+    check(done.returncode == 1 and "/nowhere/fit_factors" in done.stderr, "no programs", done.stderr)
+    check(os.path.exists(fresh) and not os.path.exists(path("fresh/small/factors/MANIFEST")), "nothing begun")
+
+
+prepare()
+test_dry_run()
+test_local()
+test_missing_parts()
+test_out_of_date()
+test_failure()
+test_progress()
+test_stop()
+test_text()
+test_mistakes()
+shutil.rmtree(text_checks.FOLDER)
+finish(120)

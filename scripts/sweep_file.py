@@ -1,0 +1,404 @@
+"""Reads a sweep file (TOML) and checks all of it, before anything is done.
+
+Every key has a row in the tables below: what it takes, and the default of the stage's own option of that name (what
+was made with another value is out of date; None: the value changes no result, or has no default).
+"""
+import collections
+import difflib
+import glob
+import os
+import re
+import tomllib
+
+import h5py
+
+import bregman_corpus
+from bregman_files import UsageError, UserError, hash_file
+from bregman_tokenizer import TextModel
+
+MOST_SHARDS = 99999
+PLAIN = re.compile(r"[A-Za-z0-9](-?[A-Za-z0-9._+])*")      # never "--", which joins names
+RANGE = re.compile(r"(\d*):(\d*)")
+BYTES = re.compile(r"\d+(\.\d+)?[KMGT]?")
+TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+
+Key = collections.namedtuple("Key", "takes default", defaults=(None,))
+Model = collections.namedtuple("Model", "name path tokenizer text overrides")       # tokenizer: its hash, "" without one
+Corpus = collections.namedtuple("Corpus", "name tokens text")        # paths of one of the two; text has names too
+Queries = collections.namedtuple("Queries", "name path")
+
+
+# ---------------------------------------------------------------- what a value may be: returns what is wrong, or None
+
+def _whole(least):
+    def check(value):
+        if isinstance(value, bool) or not isinstance(value, int):
+            return "a whole number"
+        return None if value >= least else f"{least} or more"
+    return check
+
+
+def _real(value):
+    return None if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else "a number, 0 or more"
+
+
+def _text(value):
+    return None if isinstance(value, str) and value and "\n" not in value else "a text"
+
+
+def _texts(value):
+    several = value if isinstance(value, list) else [value]
+    return None if several and not any(_text(v) for v in several) else "a text or a list of texts"
+
+
+def _flag(value):
+    return None if isinstance(value, bool) else "true or false"
+
+
+def _match(pattern, what):
+    return lambda value: None if isinstance(value, str) and pattern.fullmatch(value) else what
+
+
+def _range(value):
+    found = RANGE.fullmatch(value) if isinstance(value, str) else None
+    if not found:
+        return 'a range "A:B", B excluded'
+    return "a range with A below B" if all(found.groups()) and int(found[1]) >= int(found[2]) else None
+
+
+def _one_of(*words):
+    return lambda value: None if value in words else "one of " + ", ".join(words)
+
+
+def _rank(value):
+    return None if value in ("full", "auto") else _whole(1)(value) and 'a whole number, "full" or "auto"'
+
+
+COUNT, NATURAL = _whole(1), _whole(0)
+TABLE, TABLES = "a table", "an array of tables"
+
+CLUSTER = {name: Key(takes) for name, takes in {
+    "partition": _text, "account": _text, "qos": _text, "constraint": _text, "nodes": COUNT, "ranks_per_node": COUNT,
+    "threads": COUNT, "pipeline": COUNT, "memory_limit": _match(BYTES, 'bytes, as "500M" or "2G"'), "scratch": _text,
+    "checkpoint_minutes": _real, "time": _match(TIME, 'a time limit, as "30", "12:00:00" or "2-00:00:00"'),
+    "warning_seconds": COUNT, "array_limit": COUNT, "launch": _text, "setup": _texts, "sbatch": _texts}.items()}
+CLUSTER_DEFAULTS = {"nodes": 1, "ranks_per_node": 1, "threads": 1, "pipeline": 1, "warning_seconds": 300,
+                    "launch": "srun -K1", "setup": [], "sbatch": []}
+ONE_PROCESS = ("tokenize", "merge", "report")          # these take from [cluster] only what is not for many ranks:
+OF_MANY = ("nodes", "ranks_per_node", "pipeline", "memory_limit", "scratch", "checkpoint_minutes", "array_limit")
+
+STAGES = {
+    "tokenize": {"max_length": Key(_whole(2), 512), "packing": Key(_one_of("none", "concat"), "none"),
+                 "eos_between": Key(_one_of("yes", "no"), "yes"), "text_field": Key(_text, "text"),
+                 "bad_lines": Key(_one_of("stop", "skip"), "stop"), "processes": Key(COUNT)},
+    "fit": {"corpus": Key(_text), "covariance_sequences": Key(_range, ":"), "lambda_sequences": Key(_range, ":"),
+            "modules": Key(_text, "mlp"), "empirical_fisher": Key(_flag, False), "blocks": Key(COUNT, 1), "subgrid_side": Key(COUNT, 8192),
+            "seed": Key(NATURAL, 0), "no_diagonal": Key(_flag, False), "unit_sequences": Key(NATURAL, 0),
+            "batch_tokens": Key(NATURAL)},
+    "compress": {"modules": Key(_text, "mlp"), "rank": Key(_rank, 32), "tolerance": Key(_real, 0.01),
+                 "max_rank": Key(COUNT, 128), "preconditioner": Key(_one_of("ekfac", "kfac", "diagonal", "identity"), "ekfac"),
+                 "damping_factor": Key(_real, 0.1), "damping": Key(_real, -1), "seed": Key(NATURAL, 0),
+                 "unit_queries": Key(COUNT, 8)},
+    "score": {"shards": Key(COUNT), "corpora": Key(_texts), "candidates": Key(_text), "layer_scores": Key(_flag, False),
+              "top": Key(COUNT, 100), "unit_sequences": Key(COUNT, 64), "batch_tokens": Key(NATURAL)},
+    "merge": {"top": Key(COUNT, 100), "tail": Key(_real, 0.0001)},
+    "explain": {"enabled": Key(_flag), "batch_tokens": Key(NATURAL)},
+    "report": {"enabled": Key(_flag), "show": Key(COUNT), "title": Key(_text), "corpus_sequences": Key(COUNT)},
+}
+OWN = {"fit": ("corpus",), "score": ("shards", "corpora"), "explain": ("enabled",), "report": ("enabled",)}   # no options
+TOP = {"name": Key(_match(PLAIN, "a name of letters, digits, . _ + and single -")), "output": Key(_text), "bin": Key(_text),
+       "cluster": Key(TABLE), "model": Key(TABLES), "corpus": Key(TABLES), "queries": Key(TABLES),
+       **{stage: Key(TABLE) for stage in STAGES}}
+NAME = {"name": TOP["name"]}
+ENTRIES = {"model": {**NAME, "path": Key(_text), "cluster": Key(TABLE), **{stage: Key(TABLE) for stage in STAGES}},
+           "corpus": {**NAME, "tokens": Key(_texts), "text": Key(_texts)},
+           "queries": {**NAME, "file": Key(_text)}}
+
+
+def minutes(limit):
+    """A Slurm time limit in minutes."""
+    days, *parts = TIME.fullmatch(limit).groups()
+    numbers = [int(part) for part in parts if part is not None]
+    if days is not None or len(numbers) == 3:          # D-H[:M[:S]] or H:M:S
+        hours, mins, seconds = numbers + [0] * (3 - len(numbers))
+        return int(days or 0) * 1440 + hours * 60 + mins + seconds / 60
+    return numbers[0] + (numbers[1] / 60 if len(numbers) == 2 else 0)
+
+
+# ---------------------------------------------------------------- places in the file
+
+def key_lines(text):
+    """{place: line}: places are tuples such as ("fit", "seed") and ("model", 1, "fit", "blocks")."""
+    lines, place, seen = {}, (), collections.Counter()
+    for number, line in enumerate(text.split("\n"), 1):
+        header = re.match(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]", line)
+        if header:
+            names = tuple(part.strip(" \"'") for part in header[2].split("."))
+            if header[1] == "[[":
+                place = names + (seen[names],)
+                seen[names] += 1
+            else:
+                last = seen[names[:1]] - 1
+                place = names[:1] + ((last,) if last >= 0 else ()) + names[1:]
+            lines.setdefault(place, number)
+        else:
+            key = re.match(r"\s*([A-Za-z0-9_-]+)\s*=", line)
+            if key:
+                lines.setdefault(place + (key[1],), number)
+    return lines
+
+
+class SweepError(Exception):
+    """All that is wrong: a line each."""
+
+    def __init__(self, lines, exit_code=2):
+        super().__init__(lines)
+        self.exit_code = exit_code
+
+
+class Sweep:
+    """A checked sweep file.  models, corpora, queries: by name, in the file's order."""
+
+    def __init__(self, path):
+        self.path, self.problems = path, []
+        try:
+            with open(path, "rb") as file:
+                text = file.read().decode()
+            self.data = tomllib.loads(text)
+        except OSError as error:
+            raise SweepError(f'cannot read "{path}": {error.strerror}') from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SweepError(f"{path}: not TOML: {error}") from None
+        self.lines = key_lines(text)
+        self.folder = os.path.dirname(os.path.abspath(path))
+        self.check_keys()
+        self.raise_problems()
+        self.name = self.data.get("name", os.path.splitext(os.path.basename(path))[0])
+        self.output = self.absolute(self.data["output"])
+        self.models = self.named("model", self.read_model)
+        self.corpora = self.named("corpus", self.read_corpus)
+        self.queries = self.named("queries", self.read_queries)
+        self.check_stages()
+        self.raise_problems()
+
+    # ---- problems
+
+    def problem(self, place, what):
+        """Remember what is wrong at a place; its line, or that of the table it is in."""
+        at = place
+        while at and at not in self.lines:
+            at = at[:-1]
+        line = f":{self.lines[at]}" if at else ""
+        named = [p for p in place if isinstance(p, str)]
+        shown = f"[{'.'.join(named[:-1])}] {named[-1]}" if len(named) > 1 else "".join(named)
+        self.problems.append(f"{self.path}{line}: {shown}: {what}")
+
+    def raise_problems(self):
+        if self.problems:
+            raise SweepError("\n".join(self.problems))
+
+    # ---- keys and types
+
+    def check_keys(self):
+        self.check_table((), self.data, TOP)
+        for stage in ("cluster", *STAGES):
+            self.check_settings((stage,), self.data.get(stage))
+        for kind, keys in ENTRIES.items():
+            entries = self.data.get(kind)
+            if not isinstance(entries, list):
+                continue
+            for i, entry in enumerate(entries):
+                self.check_table((kind, i), entry, keys)
+                for stage in ("cluster", *STAGES):
+                    if kind == "model" and isinstance(entry, dict):
+                        self.check_settings((kind, i, stage), entry.get(stage))
+                for key in ("name", {"model": "path", "queries": "file"}.get(kind, "name")):
+                    if isinstance(entry, dict) and key not in entry:
+                        self.problem((kind, i), f"an entry without {key}")
+        for kind in ("output", *ENTRIES):
+            if kind not in self.data:
+                self.problem((), f"no {kind}" if kind == "output" else f"no [[{kind}]]")
+
+    def check_settings(self, place, table):
+        """The table of a stage takes its options and those of the cluster."""
+        if isinstance(table, dict):
+            self.check_table(place, table, {**CLUSTER, **STAGES.get(place[-1], {})})
+
+    def check_table(self, place, table, keys):
+        if not isinstance(table, dict):
+            return self.problem(place, "not a table")
+        for name, value in table.items():
+            if name not in keys:
+                near = difflib.get_close_matches(name, keys, 1)
+                self.problem(place + (name,), "unknown key" + (f'; did you mean "{near[0]}"?' if near else ""))
+                continue
+            takes = keys[name].takes
+            if takes is TABLE:
+                wrong = None if isinstance(value, dict) else TABLE
+            elif takes is TABLES:
+                right = isinstance(value, list) and value and all(isinstance(v, dict) for v in value)
+                wrong = None if right else f"{TABLES}, [[{name}]]"
+            else:
+                wrong = takes(value)
+            if wrong:
+                self.problem(place + (name,), f"it takes {wrong}" + ("" if takes in (TABLE, TABLES) else f", not {value!r}"))
+        return None
+
+    # ---- models, corpora, query sets
+
+    def absolute(self, path):
+        return os.path.normpath(os.path.join(self.folder, os.path.expanduser(path)))
+
+    def named(self, kind, read):
+        found = {}
+        for i, entry in enumerate(self.data[kind]):
+            if entry["name"] in found:
+                self.problem((kind, i, "name"), f'"{entry["name"]}" is there twice')
+            elif kind == "model" and entry["name"] in ("tokens", "queries", "log"):
+                self.problem((kind, i, "name"), f'"{entry["name"]}" is the name of another folder of the output')
+            else:
+                found[entry["name"]] = read((kind, i), entry)
+        return found
+
+    def read_model(self, place, entry):
+        path, tokenizer, text = self.absolute(entry["path"]), "", None
+        if not os.path.isdir(path):
+            self.problem(place + ("path",), f'no folder "{path}"')
+        elif not os.path.exists(os.path.join(path, "config.json")):
+            self.problem(place + ("path",), f'"{path}" has no config.json')
+        elif not glob.glob(os.path.join(glob.escape(path), "*.safetensors")):
+            self.problem(place + ("path",), f'"{path}" has no *.safetensors')
+        else:
+            try:
+                text = TextModel(path) if self.has_text() else None
+                file = os.path.join(path, "tokenizer.json")
+                tokenizer = hash_file(file) if os.path.exists(file) else ""
+            except UserError as error:
+                self.problem(place + ("path",), str(error))
+        overrides = {key: value for key, value in entry.items() if key not in ("name", "path")}
+        return Model(entry["name"], path, tokenizer, text, overrides)
+
+    def has_text(self):
+        """Is there anything to tokenize?  Then every model needs its tokenizer."""
+        return (any("text" in entry for entry in self.data["corpus"]) or
+                any(not entry["file"].endswith(".h5") for entry in self.data["queries"]))
+
+    def expand(self, place, patterns):
+        """The files of paths and glob patterns, in order."""
+        found = []
+        for pattern in patterns if isinstance(patterns, list) else [patterns]:
+            pattern = self.absolute(pattern)
+            matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
+            if not matches:
+                self.problem(place, f'"{pattern}" matches no file' if glob.has_magic(pattern) else f'no file "{pattern}"')
+            found += matches
+        for path, times in collections.Counter(found).items():
+            if times > 1:
+                self.problem(place, f'"{path}" is there twice')
+        return found
+
+    def read_corpus(self, place, entry):
+        if ("tokens" in entry) == ("text" in entry):
+            self.problem(place, f'"{entry["name"]}" needs either tokens (*.h5) or text')
+            return Corpus(entry["name"], [], [])
+        tokens = self.expand(place + ("tokens",), entry.get("tokens", []))
+        for path in tokens:
+            if not h5py.is_hdf5(path):
+                self.problem(place + ("tokens",), f'"{path}" is not an HDF5 file; give a corpus of text as text = ...')
+        text = self.expand(place + ("text",), entry.get("text", []))
+        sources, names = [], {}
+        for path in text:
+            try:
+                name = bregman_corpus.open_source(path, self.data.get("tokenize", {}).get("text_field", "text")).name
+            except (UserError, UsageError) as error:
+                self.problem(place + ("text",), str(error))
+                continue
+            if name in names:
+                self.problem(place + ("text",), f'"{names[name]}" and "{path}" would both become "{name}.h5"')
+            names[name] = path
+            sources.append((path, name))
+        return Corpus(entry["name"], tokens, sources)
+
+    def read_queries(self, place, entry):
+        path = self.absolute(entry["file"])
+        if not os.path.isfile(path):
+            self.problem(place + ("file",), f'no file "{path}"')
+        elif path.endswith(".h5") and not h5py.is_hdf5(path):
+            self.problem(place + ("file",), f'"{path}" is not an HDF5 file')
+        return Queries(entry["name"], path)
+
+    # ---- settings of a stage for a model
+
+    def settings(self, stage, model=None):
+        """The stage's keys; later ones win: defaults, [cluster], [STAGE], [model.cluster], [model.STAGE]."""
+        overrides = model.overrides if model else {}
+        found = dict(CLUSTER_DEFAULTS)
+        for table in (self.data, overrides):
+            shared = table.get("cluster", {})
+            if stage in ONE_PROCESS:
+                shared = {key: value for key, value in shared.items() if key not in OF_MANY}
+            found.update(shared)
+            found.update(table.get(stage, {}))
+        return found
+
+    def where(self, stage, i, key):
+        """The place that gives a stage its key: of model i, or of all."""
+        for place, table in [(("model", i), {} if i is None else self.data["model"][i]), ((), self.data)]:
+            for name in (stage, "cluster"):
+                if key in table.get(name, {}):
+                    return place + (name, key)
+        return (stage, key)
+
+    def check_stages(self):
+        for stage in STAGES:
+            for i, model in [(None, None), *enumerate(self.models.values())]:
+                for key, what in self.contradictions(stage, self.settings(stage, model)):
+                    self.problem(self.where(stage, i, key), what)
+        if len(self.corpora) > 1 and any("corpus" not in self.settings("fit", model) for model in self.models.values()):
+            self.problem(("fit",), f"which corpus are the factors fitted on? [fit] corpus takes one of {', '.join(self.corpora)}")
+        self.check_tokenizers()
+        self.problems = list(dict.fromkeys(self.problems))
+
+    def contradictions(self, stage, found):
+        """(key, what is wrong) of a stage's settings together."""
+        ranks, limit = found["nodes"] * found["ranks_per_node"], found.get("time")
+        if ranks % found["pipeline"]:
+            yield "pipeline", (f"{found['pipeline']} does not divide the {ranks} ranks "
+                               f"({found['nodes']} nodes of {found['ranks_per_node']})")
+        if stage not in ("tokenize", "report") and limit and minutes(limit) * 60 <= found["warning_seconds"]:
+            yield "time", f"{limit} is no longer than warning_seconds = {found['warning_seconds']}"
+        if stage == "score" and found.get("shards", 1) > MOST_SHARDS:
+            yield "shards", f"at most {MOST_SHARDS}"
+        corpora = found.get("corpora", [])
+        for key, name in [("corpora", name) for name in ([corpora] if isinstance(corpora, str) else corpora)] + [
+                ("corpus", name) for name in (found.get("corpus"),) if name]:
+            if name not in self.corpora:
+                yield key, f'no [[corpus]] is named "{name}"' + self.nearest(name)
+        if "damping" in found and "damping_factor" in found:
+            yield "damping", "it and damping_factor exclude each other"
+        if "tolerance" in found and found.get("rank") != "auto":
+            yield "tolerance", 'it needs rank = "auto"'
+        if "candidates" in found and not os.path.isfile(self.absolute(found["candidates"])):
+            yield "candidates", f'no file "{self.absolute(found["candidates"])}"'
+
+    def nearest(self, name):
+        near = difflib.get_close_matches(name, self.corpora, 1)
+        return f'; did you mean "{near[0]}"?' if near else ""
+
+    def check_tokenizers(self):
+        """Token and query files that were made before must be of every model's tokenizer."""
+        for kind, files in (("corpus", [c.tokens[:1] for c in self.corpora.values()]),
+                            ("queries", [[q.path] if q.path.endswith(".h5") else [] for q in self.queries.values()])):
+            for i, paths in enumerate(files):
+                for path in paths:
+                    self.check_tokenizer((kind, i, "tokens" if kind == "corpus" else "file"), path)
+
+    def check_tokenizer(self, place, path):
+        try:
+            with h5py.File(path, "r") as file:
+                made_by = file.attrs.get("tokenizer_hash", "")
+        except OSError:
+            return                                     # reported where it was read
+        for model in self.models.values():
+            if model.tokenizer and made_by and made_by != model.tokenizer:
+                self.problem(place, f'"{path}" was made with another tokenizer than that of "{model.name}"')

@@ -1,0 +1,411 @@
+"""The jobs of a sweep, what they depend on, and how far each is: read from the files they write, never from job ids."""
+import collections
+import datetime
+import glob
+import json
+import math
+import os
+import re
+import time
+
+import h5py
+
+from bregman_files import UserError, hash_texts
+from sweep_file import OWN, STAGES, SweepError
+
+PROGRAM = {"tokenize": "tokenize_corpus", "tokenize-queries": "tokenize_queries", "fit": "fit_factors",
+           "compress": "compress_queries", "score": "score_shards", "merge": "merge_scores", "explain": "score_shards",
+           "report": "report"}
+SCRIPTS = ("tokenize", "tokenize-queries", "report")      # programs of scripts/; the others are MPI programs
+NO_RESULT = ("processes", "batch_tokens", "candidates", "corpus_sequences", "show", "title")
+
+Element = collections.namedtuple("Element", "output work log")     # what one task of a job writes
+
+
+class Manifests:
+    """What folders' MANIFEST files list, each read once."""
+
+    def __init__(self):
+        self._folders = {}
+
+    def entry(self, path):
+        """(hash, size) of a published file, or None."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = self.read(folder)
+        return self._folders[folder].get(name)
+
+    @staticmethod
+    def read(folder):
+        found = {}
+        try:
+            with open(os.path.join(folder, "MANIFEST"), encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    fields = line.rstrip("\n").split(" ", 2)
+                    if len(fields) == 3 and fields[1].isdigit():
+                        found[fields[2]] = (fields[0], int(fields[1]))
+        except OSError:
+            pass
+        return found
+
+    def published(self, path):
+        entry = self.entry(path)
+        try:
+            return entry is not None and os.path.getsize(path) == entry[1]
+        except OSError:
+            return False
+
+
+class Job:
+    """One step of the sweep: a program, its arguments, what it needs and what it writes.
+
+    about: names of model, query set and corpus, as far as it is about them.  elements: one, or one a shard.  options: of
+    the stage, as recorded in its outputs.  inputs: files whose content hashes the output records, in that order (None:
+    not compared)."""
+
+    def __init__(self, sweep, stage, about, model=None, needs=(), settings_of=None):
+        self.stage, self.about, self.needs = stage, about, list(needs)
+        self.name = "--".join((stage, *about))
+        self.settings = sweep.settings(settings_of or stage, model)
+        self.table = STAGES[settings_of or stage]
+        self.arguments, self.elements, self.inputs, self.is_array = [], [], [], False
+        self.options = {key: self.settings.get(key, row.default) for key, row in self.table.items()
+                        if key not in OWN.get(stage, ())}
+        if self.options.get("candidates"):
+            self.options["candidates"] = sweep.absolute(self.options["candidates"])
+
+    def stage_options(self):
+        """The options that the sweep file sets, as arguments."""
+        found = []
+        for key, value in self.options.items():
+            if key in self.settings and value is not False:
+                found += ["--" + key.replace("_", "-")] + ([] if value is True else [str(value)])
+        return found
+
+    def grid_options(self, pipeline):
+        """What every stage of the engine takes."""
+        found = ["--threads", str(self.settings["threads"])]
+        if pipeline > 1:
+            found += ["--pipeline", str(pipeline)]
+        for key in ("memory_limit", "scratch", "checkpoint_minutes"):
+            if key in self.settings:
+                found += ["--" + key.replace("_", "-"), str(self.settings[key])]
+        return found
+
+    def command(self, ranks=None):
+        """Arguments of the program; with `ranks`, for a run here on so many."""
+        if self.stage in SCRIPTS:
+            return self.arguments
+        pipeline = self.settings["pipeline"]
+        if ranks is not None:
+            pipeline = math.gcd(pipeline, ranks)
+        return self.arguments + self.stage_options() + self.grid_options(pipeline)
+
+    @property
+    def key(self):
+        """Of what it makes: the same whatever the options, the job or the day."""
+        return hash_texts([self.stage, self.elements[0].output])[:16]
+
+    @property
+    def command_key(self):
+        return hash_texts(self.command() + [str(len(self.elements))])[:8]
+
+
+class Plan:
+    """All jobs of a sweep, in an order in which they can run."""
+
+    def __init__(self, sweep):
+        self.sweep, self.manifests, self.jobs = sweep, Manifests(), []
+        self.log = os.path.join(sweep.output, "log")
+        self._tokens, self._queries = {}, {}
+        for model in sweep.models.values():
+            self.add_model(model)
+
+    # ---- making the jobs
+
+    def add(self, job, output, work=None):
+        job.elements = [Element(output, work, os.path.join(self.log, job.name + ".log"))]
+        self.jobs.append(job)
+        return job
+
+    def tokens(self, corpus, model):
+        """(token files, jobs that make them); models of one tokenizer share them."""
+        if corpus.tokens:
+            return corpus.tokens, []
+        key = corpus.name + "-" + self.text_key(model)
+        if key not in self._tokens:
+            folder = os.path.join(self.sweep.output, "tokens", key)
+            job = Job(self.sweep, "tokenize", (key,))
+            if "processes" not in job.settings:
+                job.settings["processes"] = job.options["processes"] = job.settings["threads"]
+            job.arguments = [path for path, _ in corpus.text] + ["--model", model.path, "--output", folder] + job.stage_options()
+            files = [os.path.join(folder, name + ".h5") for _, name in corpus.text]
+            self.add(job, files[0])
+            job.files = files
+            self._tokens[key] = job
+        return self._tokens[key].files, [self._tokens[key]]
+
+    def query_file(self, queries, model):
+        if queries.path.endswith(".h5"):
+            return queries.path, []
+        key = queries.name + "-" + self.text_key(model)
+        if key not in self._queries:
+            path = os.path.join(self.sweep.output, "queries", key + ".h5")
+            job = Job(self.sweep, "tokenize-queries", (key,), settings_of="tokenize")
+            job.options = {}
+            job.arguments = [queries.path, "--model", model.path, "--output", path]
+            self._queries[key] = self.add(job, path)
+        return self._queries[key].elements[0].output, [self._queries[key]]
+
+    @staticmethod
+    def text_key(model):
+        """Of what turns text into tokens: tokenizer, vocabulary and end of text."""
+        return hash_texts([model.text.hash, str(model.text.vocab_size), str(model.text.eos_id)])[:8]
+
+    def add_model(self, model):
+        settings = self.sweep.settings("fit", model)
+        corpus = self.sweep.corpora[settings.get("corpus", next(iter(self.sweep.corpora)))]
+        tokens, needs = self.tokens(corpus, model)
+        folder = os.path.join(self.sweep.output, model.name)
+        factors = os.path.join(folder, "factors")
+        fit = Job(self.sweep, "fit", (model.name,), model, needs)
+        fit.arguments = ["--model", model.path, "--tokens", *tokens, "--output", factors]
+        fit.inputs = [None, *tokens]
+        self.add(fit, os.path.join(factors, "index.h5"), os.path.join(factors, "work"))
+        for queries in self.sweep.queries.values():
+            self.add_queries(model, fit, queries, os.path.join(folder, queries.name))
+
+    def add_queries(self, model, fit, queries, folder):
+        path, needs = self.query_file(queries, model)
+        compressed = os.path.join(folder, "compressed.h5")
+        compress = Job(self.sweep, "compress", (model.name, queries.name), model, [fit, *needs])
+        compress.arguments = ["--model", model.path, "--factors", os.path.dirname(fit.elements[0].output),
+                              "--queries", path, "--output", compressed]
+        compress.inputs = [None, fit.elements[0].output, path]
+        self.add(compress, compressed, compressed + ".work")
+        wanted = self.sweep.settings("score", model).get("corpora", list(self.sweep.corpora))
+        for name in wanted if isinstance(wanted, list) else [wanted]:
+            self.add_scores(model, compress, path, queries, self.sweep.corpora[name], folder)
+
+    def add_scores(self, model, compress, query_file, queries, corpus, folder):
+        tokens, needs = self.tokens(corpus, model)
+        about = (model.name, queries.name, corpus.name)
+        scores = os.path.join(folder, corpus.name, "scores")
+        ranking = os.path.join(folder, corpus.name, "ranking.h5")
+        compressed = compress.elements[0].output
+        arguments = ["--model", model.path, "--queries", compressed, "--tokens", *tokens, "--output", scores]
+        score = Job(self.sweep, "score", about, model, [compress, *needs])
+        score.arguments, score.inputs, score.is_array = arguments, [None, compressed, *tokens], True
+        shards = score.settings.get("shards", 1)
+        names = [f"shard-{i:05d}-of-{shards:05d}" for i in range(shards)]
+        score.elements = [Element(os.path.join(scores, name + ".h5"), os.path.join(scores, name + ".work"),
+                                  os.path.join(self.log, f"{score.name}-{i}.log")) for i, name in enumerate(names)]
+        self.jobs.append(score)
+        merge = Job(self.sweep, "merge", about, model, [score])
+        merge.arguments = ["--scores", scores, "--output", ranking]
+        merge.inputs = [element.output for element in score.elements]
+        final = self.add(merge, ranking)
+        if self.sweep.settings("explain", model).get("enabled", True):
+            final = Job(self.sweep, "explain", about, model, [merge])
+            final.arguments = arguments + ["--explain", ranking]
+            self.add(final, ranking, os.path.join(scores, "explain.work"))
+        if self.sweep.settings("report", model).get("enabled", True):
+            report = Job(self.sweep, "report", about, model, [final])
+            report.arguments = (["--ranking", ranking, "--tokens", *tokens, "--queries", query_file, "--model", model.path,
+                                 "--output", os.path.join(folder, corpus.name, "report.html")] + report.stage_options())
+            self.add(report, os.path.join(folder, corpus.name, "report.html"))
+
+    # ---- what is done
+
+    def done(self, job, i=0):
+        """Has element i of the job been made, whole?"""
+        path = job.elements[i].output
+        if job.stage == "report":
+            ranking = os.path.join(os.path.dirname(path), "ranking.h5")
+            return os.path.exists(path) and os.path.exists(ranking) and os.path.getmtime(path) >= os.path.getmtime(ranking)
+        if job.stage == "tokenize":
+            return all(self.manifests.published(file) for file in job.files)
+        if not self.manifests.published(path):
+            return False
+        if job.stage != "explain":
+            return True
+        with open_output(path) as file:
+            return "explained" in file.attrs
+
+    def undone(self, job):
+        return [i for i in range(len(job.elements)) if not self.done(job, i)]
+
+    def needed(self):
+        """{job: elements to make}.  What is finished does not need what it was made from."""
+        found, wanted = {}, set()
+        asked_for = {id(need) for job in self.jobs for need in job.needs}
+        for job in reversed(self.jobs):
+            if id(job) in wanted or id(job) not in asked_for:
+                missing = self.undone(job)
+                if missing:
+                    found[job] = missing
+                    wanted.update(id(need) for need in job.needs)
+        return {job: found[job] for job in self.jobs if job in found}
+
+    # ---- what is out of date
+
+    def check(self):
+        """Refuse what this sweep would leave out of date, or could not finish."""
+        problems = []
+        needed = self.needed()
+        for job in self.jobs:
+            done = [i for i in range(len(job.elements)) if job not in needed or i not in needed[job]]
+            for i in done:
+                if os.path.exists(job.elements[i].output):
+                    problems += self.out_of_date(job, job.elements[i].output)
+            if job.stage == "score":
+                problems += self.check_shards(job, needed)
+        if problems:
+            raise SweepError("\n".join(problems), 1)
+
+    def check_shards(self, job, needed):
+        folder, shards = os.path.dirname(job.elements[0].output), len(job.elements)
+        for path in glob.glob(os.path.join(glob.escape(folder), "shard-*-of-*.h5")):
+            found = re.fullmatch(r"shard-\d+-of-(\d+)\.h5", os.path.basename(path))
+            if found and int(found[1]) != shards:
+                return [f'"{folder}" holds scores in {int(found[1])} shards, this sweep file says {shards}: remove the folder']
+        compress = job.needs[0]
+        if job in needed and compress in needed and len(needed[job]) < shards:
+            return [f'"{folder}" holds shards made from "{compress.elements[0].output}", which is gone: remove the folder']
+        return []
+
+    def out_of_date(self, job, path):
+        """Was a finished file made with other options, or from files that have changed since?"""
+        if job.stage == "report":
+            return []
+        with open_output(path) as file:
+            if job.stage == "explain":
+                return compare_options(job, path, file.attrs.get("explain_options", "{}"))
+            if "run" not in file:
+                return [f'"{path}" was not made by {PROGRAM[job.stage]}: remove it']
+            run = file["run"]
+            problems = compare_options(job, path, run.attrs.get("options", "{}"))
+            hashes = run["input_hash"].asstr()[()].tolist() if "input_hash" in run else []
+        for name, recorded in zip(job.inputs, hashes):
+            current = self.content_hash(name) if name else None
+            if current and current != recorded:
+                problems.append(f'"{path}" was made from another "{name}" than the one there now: remove it, it is made again')
+        return problems
+
+    def content_hash(self, path):
+        """As the stages record it, where that takes no reading of the whole; else None."""
+        if not self.manifests.published(path):
+            return None
+        if os.path.basename(path) != "index.h5":
+            return self.manifests.entry(path)[0]
+        with open_output(path) as file:            # factors stand for themselves by their fingerprint
+            return hash_texts([str(file["run"].attrs["fingerprint"])])
+
+    # ---- how far it is
+
+    def fraction(self, job):
+        """Finished part of all the job's work, 0 to 1; None if that can't be told."""
+        if job.stage == "tokenize":
+            return sum(self.manifests.published(file) for file in job.files) / len(job.files)
+        parts = [1.0 if self.done(job, i) else units_done(element.work)[0] for i, element in enumerate(job.elements)]
+        known = [part for part in parts if part is not None]
+        return sum(known) / len(parts) if known else None
+
+    def seconds_left(self, job, running):
+        """Of the slowest running element that has finished units since its last start; None if that can't be told."""
+        left = []
+        for i in running:
+            element = job.elements[i]
+            fraction, times = units_done(element.work)
+            started = last_run(element.log).started
+            recent = [t for t in times if started and t >= started]
+            if fraction and recent:
+                per_unit = (max(recent) - started) / len(recent)
+                units = len(times) if times else 0
+                left.append(per_unit * units * (1 - fraction) / fraction - (time.time() - max(recent)))
+        return max(0.0, max(left)) if left else None
+
+
+def open_output(path):
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(f'cannot read "{path}", which its folder\'s MANIFEST lists: {str(error).splitlines()[0]}') from None
+
+
+def _shown(value):
+    """One spelling for equal values: 32, 32.0 and "32"; ":" and "0:"."""
+    if isinstance(value, bool):
+        return value
+    text = str(value)
+    if text.startswith(":"):
+        text = "0" + text
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def compare_options(job, path, recorded):
+    """Lines for options that the output was made with, and the sweep file now says otherwise."""
+    recorded, problems = json.loads(recorded), []
+    for key, wanted in job.options.items():
+        if key in NO_RESULT or wanted is None or key not in recorded:
+            continue
+        if _shown(recorded[key]) != _shown(wanted):
+            problems.append(f'"{path}" was made with {key} = {recorded[key]}, this sweep says {wanted}: remove it, or '
+                            "change the sweep's output folder")
+    return problems
+
+
+def units_done(work):
+    """(fraction done, times at which units were finished) of a folder of work units; (None, []) without one."""
+    totals = {}
+    try:
+        with open(os.path.join(work or "", "UNITS"), encoding="utf-8") as file:
+            for line in file:
+                prefix, total = line.split()
+                totals[prefix] = int(total)
+    except (OSError, ValueError):
+        return None, []
+    names = [name for name in Manifests.read(work) if ".part-" not in name and name.startswith(tuple(totals))]
+    times = []
+    for name in names:
+        try:
+            times.append(os.path.getmtime(os.path.join(work, name)))
+        except OSError:                                # merged into another file by now
+            pass
+    return min(1.0, len(names) / max(1, sum(totals.values()))), times
+
+
+# ---------------------------------------------------------------- logs
+
+Run = collections.namedtuple("Run", "started exit_code reason")
+STATUS = re.compile(r"== (\S+Z) (job \S+ run \d+) (started|exit (\d+))")
+TELLS = re.compile(r"(?:^\w[\w-]*: error: .*)|(?:^(?:tokenize_corpus|tokenize_queries|report|\w+Error): .*)|(?:DUE TO .*)|"
+                   r"(?:^(?:srun|slurmstepd): error: .*(?:Killed|oom|Out Of Memory|Segmentation|Exited|Node failure).*)|"
+                   r"(?:^mpirun .*(?:exited on signal|killed).*)|(?:^== .* exit \d+: .*)")
+TAIL_BYTES = 1 << 18
+
+
+def last_run(log):
+    """Of a log's last run: when it started (None: never), its exit code (None: no word of it), and why it failed."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, os.path.getsize(log) - TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return Run(None, None, "")
+    started, run, code, first = None, None, None, 0
+    for number, line in enumerate(lines):
+        status = STATUS.match(line)
+        if status and status[3] == "started":
+            started, run, code, first = status[1], status[2], None, number
+        elif status and status[2] == run:              # not of an earlier run that Slurm had lost sight of
+            code = int(status[4])
+    told = [line.strip() for line in lines[first:] if TELLS.search(line)]
+    own = [line for line in told if re.match(r"\w+: ", line) and not line.startswith(("srun", "slurmstepd"))]
+    errors = [line for line in own if ": error: " in line] or own[-1:]         # scripts tell what went wrong last
+    reason = (errors or told or [""])[0]
+    return Run(started and datetime.datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp(), code,
+               re.sub(r"^== \S+ job \S+ run \d+ ", "", reason))
