@@ -86,30 +86,45 @@ void bg_curvature_divide(const bg_curvature *c, float *v)
         v[i] /= c->c[i] + lambda;
 }
 
-double bg_curvature_variance(const bg_curvature *c, const float *v)
+/* The part of rows [first, first + n); v holds just these. */
+static double variance_of_rows(const bg_curvature *c, size_t first, size_t n, const float *v)
 {
     double sum = 0;
     bool flat = c->lambda == 1.0 && !c->rotated && c->c[0] == 0;      /* identity: no curvature to weigh by */
-    for (size_t i = 0; i < c->p; i++) {
+    for (size_t i = 0; i < n; i++) {
+        const float *weight = c->c + (first + i) * c->m;
         double row = 0;
         for (size_t j = 0; j < c->m; j++) {
             double x = (double)v[i * c->m + j];
-            row += (flat ? 1.0 : (double)c->c[i * c->m + j]) * x * x;
+            row += (flat ? 1.0 : (double)weight[j]) * x * x;
         }
         sum += row;
     }
     return sum;
 }
 
-size_t bg_compress_scratch(size_t p, size_t m, size_t r) { return p * m + (p + m) * r; }
+double bg_curvature_variance(const bg_curvature *c, const float *v)
+{
+    return variance_of_rows(c, 0, c->p, v);
+}
+
+/* Rows of a residual that are formed at a time. */
+enum { PANEL = 512 };
+
+size_t bg_compress_scratch(size_t p, size_t m, size_t r) { return (p < PANEL ? p : PANEL) * m + (p + m) * r; }
 
 /* Expected variance of the score's error if only the first k of the columns in u, v (ld) are kept. */
 static double truncation_error(const bg_curvature *c, const float *x, const float *u, const float *v, size_t ld,
                                size_t k, float *residual)
 {
-    memcpy(residual, x, c->p * c->m * sizeof *x);
-    bg_gemm(BG_N, BG_T, c->p, c->m, k, -1.0f, u, ld, v, ld, 1.0f, residual, c->m);
-    return bg_curvature_variance(c, residual);
+    double sum = 0;
+    for (size_t i = 0; i < c->p; i += PANEL) {
+        size_t n = c->p - i < PANEL ? c->p - i : PANEL;
+        memcpy(residual, x + i * c->m, n * c->m * sizeof *x);
+        bg_gemm(BG_N, BG_T, n, c->m, k, -1.0f, u + i * ld, ld, v, ld, 1.0f, residual, c->m);
+        sum += variance_of_rows(c, i, n, residual);
+    }
+    return sum;
 }
 
 /* Smallest k in [1, r] with error <= limit, by bisection (the error falls as k grows); r if there is none. */
@@ -164,7 +179,7 @@ bg_status bg_compress(const bg_curvature *c, const float *x, double tolerance, u
                       float *scratch, size_t *r, float *left, float *right, double *variance, double *error, bg_err *err)
 {
     size_t least = c->p < c->m ? c->p : c->m, n = *r;
-    float *residual = scratch, *u = residual + c->p * c->m, *v = u + c->p * n;
+    float *residual = scratch, *u = residual + (c->p < PANEL ? c->p : PANEL) * c->m, *v = u + c->p * n;
     *variance = bg_curvature_variance(c, x);
     *error = 0;
     if (n == least && tolerance <= 0) {

@@ -9,32 +9,13 @@
 #include "bregman/rng.h"
 #include "pass_state.h"
 
-/* Vocabulary rows of the head that can be had as float32 at once. */
-static size_t slice_rows(const bg_pass *p)
-{
-    const bg_model_config *c = &p->model->config;
-    bool in_place = p->model->head->dtype == BG_ST_F32;
-    size_t fit = p->weight_floats / c->d_model;
-    return in_place || fit > c->vocab_size ? c->vocab_size : fit;
-}
-
-static const float *head_slice(bg_pass *p, size_t first, size_t n)
-{
-    size_t d = p->model->config.d_model;
-    const bg_tensor *t = p->model->head;
-    if (n == p->model->config.vocab_size)
-        return bg_pass_weight(p, t);
-    bg_tensor_widen(t, first * d, n * d, p->weight);
-    return p->weight;
-}
-
 static void chunk_logits(bg_pass *p, size_t n)
 {
     const bg_model_config *c = &p->model->config;
-    size_t step = slice_rows(p);
+    size_t step = bg_pass_weight_rows(p, p->model->head);
     for (size_t v = 0; v < c->vocab_size; v += step) {
         size_t w = c->vocab_size - v < step ? c->vocab_size - v : step;
-        bg_gemm(BG_N, BG_T, n, w, c->d_model, 1.0f, p->head_n, c->d_model, head_slice(p, v, w), c->d_model,
+        bg_gemm(BG_N, BG_T, n, w, c->d_model, 1.0f, p->head_n, c->d_model, bg_pass_weight(p, p->model->head, v, w), c->d_model,
                 0.0f, p->logits + v, c->vocab_size);
     }
     if (p->model->head_bias != NULL)
@@ -45,10 +26,10 @@ static void chunk_logits(bg_pass *p, size_t n)
 static void chunk_gradient(bg_pass *p, size_t n)
 {
     const bg_model_config *c = &p->model->config;
-    size_t step = slice_rows(p);
+    size_t step = bg_pass_weight_rows(p, p->model->head);
     for (size_t v = 0; v < c->vocab_size; v += step) {
         size_t w = c->vocab_size - v < step ? c->vocab_size - v : step;
-        bg_gemm(BG_N, BG_N, n, c->d_model, w, 1.0f, p->logits + v, c->vocab_size, head_slice(p, v, w), c->d_model,
+        bg_gemm(BG_N, BG_N, n, c->d_model, w, 1.0f, p->logits + v, c->vocab_size, bg_pass_weight(p, p->model->head, v, w), c->d_model,
                 v == 0 ? 0.0f : 1.0f, p->head_n, c->d_model);
     }
 }

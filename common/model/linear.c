@@ -1,26 +1,46 @@
-/* A linear module, forward and to its input: s = W ā and da = Wᵀ δ, in whichever layout the weight is stored. */
+/* A linear module, forward and to its input: s = W ā and da = Wᵀ δ, in whichever layout the weight is stored.  A matrix that
+ * is not float32 in the file is widened some rows at a time. */
 #include <assert.h>
 
 #include "bregman/gemm.h"
 #include "bregman/kernels.h"
 #include "pass_state.h"
 
-const float *bg_pass_weight(bg_pass *p, const bg_tensor *t)
+static bool in_place(const bg_tensor *t)
 {
-    if (t->dtype == BG_ST_F32 && (uintptr_t)t->data % sizeof(float) == 0)
-        return t->data;
-    assert(t->shape[0] * t->shape[1] <= p->weight_floats);
-    bg_tensor_widen(t, 0, t->shape[0] * t->shape[1], p->weight);
+    return t->dtype == BG_ST_F32 && (uintptr_t)t->data % sizeof(float) == 0;
+}
+
+size_t bg_pass_weight_rows(const bg_pass *p, const bg_tensor *t)
+{
+    size_t fit = p->weight_floats / t->shape[1];
+    return in_place(t) || fit > t->shape[0] ? t->shape[0] : fit;
+}
+
+const float *bg_pass_weight(bg_pass *p, const bg_tensor *t, size_t first, size_t n)
+{
+    if (in_place(t))
+        return (const float *)t->data + first * t->shape[1];
+    assert(n * t->shape[1] <= p->weight_floats);
+    bg_tensor_widen(t, first * t->shape[1], n * t->shape[1], p->weight);
     return p->weight;
 }
 
+/* Rows of the stored matrix are outputs, or inputs where config.transposed: then the slices' products add up. */
 void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *a, size_t lda,
                     float *y, size_t ldy, bool accumulate)
 {
-    const float *w = bg_pass_weight(p, mod->weight);
-    bool io = p->model->config.transposed;
-    bg_gemm(BG_N, io ? BG_N : BG_T, rows, mod->n_out, mod->n_in, 1.0f, a, lda, w, io ? mod->n_out : mod->n_in,
-            accumulate ? 1.0f : 0.0f, y, ldy);
+    const bg_tensor *t = mod->weight;
+    size_t step = bg_pass_weight_rows(p, t);
+    for (size_t r = 0; r < t->shape[0]; r += step) {
+        size_t n = t->shape[0] - r < step ? t->shape[0] - r : step;
+        const float *w = bg_pass_weight(p, t, r, n);
+        if (p->model->config.transposed)
+            bg_gemm(BG_N, BG_N, rows, mod->n_out, n, 1.0f, a + r, lda, w, mod->n_out, accumulate || r > 0 ? 1.0f : 0.0f,
+                    y, ldy);
+        else
+            bg_gemm(BG_N, BG_T, rows, n, mod->n_in, 1.0f, a, lda, w, mod->n_in, accumulate ? 1.0f : 0.0f, y + r, ldy);
+    }
     if (mod->bias != NULL)
         bg_add_bias(rows, mod->n_out, mod->bias, y, ldy);
 }
@@ -28,8 +48,15 @@ void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *
 void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, const float *dy, size_t lddy,
                          float *dx, size_t lddx, bool accumulate)
 {
-    const float *w = bg_pass_weight(p, mod->weight);
-    bool io = p->model->config.transposed;
-    bg_gemm(BG_N, io ? BG_T : BG_N, rows, mod->n_in, mod->n_out, 1.0f, dy, lddy, w, io ? mod->n_out : mod->n_in,
-            accumulate ? 1.0f : 0.0f, dx, lddx);
+    const bg_tensor *t = mod->weight;
+    size_t step = bg_pass_weight_rows(p, t);
+    for (size_t r = 0; r < t->shape[0]; r += step) {
+        size_t n = t->shape[0] - r < step ? t->shape[0] - r : step;
+        const float *w = bg_pass_weight(p, t, r, n);
+        if (p->model->config.transposed)
+            bg_gemm(BG_N, BG_T, rows, n, mod->n_out, 1.0f, dy, lddy, w, mod->n_out, accumulate ? 1.0f : 0.0f, dx + r, lddx);
+        else
+            bg_gemm(BG_N, BG_N, rows, mod->n_in, n, 1.0f, dy + r, lddy, w, mod->n_in, accumulate || r > 0 ? 1.0f : 0.0f,
+                    dx, lddx);
+    }
 }

@@ -10,6 +10,8 @@
 
 /* Rows beyond which products gain no speed, and only memory is spent. */
 enum { MOST_ROWS = 1536 };
+/* Weights widened at a time: products of so many are at full speed, and one more such buffer would not be noticed. */
+enum { MOST_WIDENED = 16 << 20 };
 
 static size_t round16(size_t n) { return (n + 15) / 16 * 16; }
 
@@ -42,26 +44,21 @@ static void set_widths(bg_pass *p, const bg_model *m, const bg_share *share, siz
     p->n_saved = states(m, &p->share);
 }
 
-/* Largest block matrix of the share that is not float32 in the file; the head is widened in slices of this. */
+/* What is widened at a time of matrices that are not float32 in the file: the largest of the share if it is small enough. */
 static size_t widening_floats(const bg_model *m, const bg_share *share)
 {
-    size_t most = 0;
-    for (size_t i = 0; i < m->n_modules; i++) {
-        const bg_module *mod = &m->module[i];
-        if (mod->block < share->first || mod->block >= share->end)
+    size_t most = 0, row = 0;
+    for (size_t i = 0; i <= m->n_modules; i++) {
+        const bg_tensor *t = i < m->n_modules ? m->module[i].weight : m->head;
+        bool ours = i < m->n_modules ? m->module[i].block >= share->first && m->module[i].block < share->end : share->has_head;
+        bool aligned = (uintptr_t)t->data % sizeof(float) == 0;
+        if (!ours || (t->dtype == BG_ST_F32 && aligned))
             continue;
-        bool aligned = (uintptr_t)mod->weight->data % sizeof(float) == 0;
-        size_t n = mod->n_in * mod->n_out;
-        if ((mod->weight->dtype != BG_ST_F32 || !aligned) && n > most)
-            most = n;
+        most = t->shape[0] * t->shape[1] > most ? t->shape[0] * t->shape[1] : most;
+        row = t->shape[1] > row ? t->shape[1] : row;
     }
-    bool head_aligned = m->head->dtype == BG_ST_F32 && (uintptr_t)m->head->data % sizeof(float) == 0;
-    if (!head_aligned && share->has_head) {
-        size_t head = m->config.vocab_size * m->config.d_model, slice = 4096 * m->config.d_model;
-        size_t want = m->head->dtype == BG_ST_F32 || head < slice ? head : slice;
-        most = most > want ? most : want;
-    }
-    return most;
+    size_t enough = MOST_WIDENED > row ? MOST_WIDENED : row;
+    return most < enough ? most : enough;
 }
 
 /* Take n floats of the arena, or count them while there is none. */

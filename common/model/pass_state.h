@@ -51,8 +51,10 @@ struct bg_pass {
 enum { BG_PASS_TRAILER = 16 };      /* floats that pipeline.c sends behind an output */
 enum { BG_ATTENTION_ROWS = 128 };   /* rows of queries at a time: causality saves the rest */
 
-/* The weight as float32 [shape]: in place, or widened into p->weight (valid until the next call). */
-const float *bg_pass_weight(bg_pass *p, const bg_tensor *t);
+/* Rows [first, first + n) of a matrix as float32: in place, or widened into p->weight (valid until the next call), where
+ * bg_pass_weight_rows of them fit at a time. */
+const float *bg_pass_weight(bg_pass *p, const bg_tensor *t, size_t first, size_t n);
+size_t bg_pass_weight_rows(const bg_pass *p, const bg_tensor *t);
 
 /* y = (accumulate ? y : 0) + ā Wᵀ, and dx = (accumulate ? dx : 0) + dy W (inputs only, no bias). */
 void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *a, size_t lda,

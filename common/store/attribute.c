@@ -160,3 +160,26 @@ bg_status bg_store_get_f64(const bg_store *s, const char *object, const char *na
     attribute_close(&a);
     return st;
 }
+
+char *bg_hdf5_text(hid_t object, const char *name)
+{
+    char *text = NULL;
+    if (H5Aexists(object, name) <= 0)
+        return NULL;
+    hid_t attribute = H5Aopen(object, name, H5P_DEFAULT);
+    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
+    if (H5Tget_class(type) == H5T_STRING && H5Sget_simple_extent_npoints(space) == 1) {
+        if (H5Tis_variable_str(type) > 0) {
+            char *lent = NULL;
+            if (H5Aread(attribute, type, &lent) >= 0 && lent != NULL)
+                text = strdup(lent);
+            H5free_memory(lent);
+        } else if ((text = calloc(H5Tget_size(type) + 1, 1)) != NULL) {
+            H5Aread(attribute, type, text);
+        }
+    }
+    H5Sclose(space);
+    H5Tclose(type);
+    H5Aclose(attribute);
+    return text;
+}

@@ -49,7 +49,7 @@ double bg_curvature_variance(const bg_curvature *c, const float *v);
 /* Low-rank factors of v [P, M] (in the curvature's basis), rotated to the parameters' basis: left [P, r], right [M, r].
  *   r [in,out]  columns wanted, at most min(P, M); with tolerance > 0 the most to take, on return the
  *               smallest number whose error / variance <= tolerance (all of them if none is). Further columns are 0.
- *   scratch     [P, M] + (P + M) r floats.
+ *   scratch     bg_compress_scratch(P, M, r) floats: some rows of [P, M], and (P + M) r.
  *   variance, error [out]  of v's score, and of its truncation's error.
  * r = min(P, M) without tolerance is exact and makes no SVD: one factor is the basis itself. */
 bg_status bg_compress(const bg_curvature *c, const float *v, double tolerance, uint64_t seed, uint64_t stream,

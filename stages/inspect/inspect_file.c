@@ -12,35 +12,11 @@
 /* Groups within groups that are still listed; bounds the walk where links run in circles. */
 enum { MAX_DEPTH = 16 };
 
-/* A text attribute of variable or fixed length; NULL if absent.  Caller frees. */
-static char *text_attribute(hid_t object, const char *name)
-{
-    char *text = NULL;
-    if (H5Aexists(object, name) <= 0)
-        return NULL;
-    hid_t attribute = H5Aopen(object, name, H5P_DEFAULT);
-    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
-    if (H5Tget_class(type) == H5T_STRING && H5Sget_simple_extent_npoints(space) == 1) {
-        if (H5Tis_variable_str(type) > 0) {
-            char *lent = NULL;
-            if (H5Aread(attribute, type, &lent) >= 0 && lent != NULL)
-                text = strdup(lent);
-            H5free_memory(lent);
-        } else if ((text = calloc(H5Tget_size(type) + 1, 1)) != NULL) {
-            H5Aread(attribute, type, text);
-        }
-    }
-    H5Sclose(space);
-    H5Tclose(type);
-    H5Aclose(attribute);
-    return text;
-}
-
 /* One attribute a line: text and numbers of one element; others are left out. */
 static herr_t print_attribute(hid_t object, const char *name, const H5A_info_t *info, void *to)
 {
     (void)info;
-    char *text = text_attribute(object, name);
+    char *text = bg_hdf5_text(object, name);
     if (text != NULL) {
         fprintf(to, "  %-16s %s\n", name, text);
         free(text);
@@ -95,7 +71,7 @@ static void print_dataset(FILE *to, hid_t dataset, const char *path)
     for (int d = 0; d < n_dims; d++)
         fprintf(to, "%s%" PRIu64, d > 0 ? ", " : "", (uint64_t)dims[d]);
     fputc(']', to);
-    char *units = text_attribute(dataset, "units"), *description = text_attribute(dataset, "description");
+    char *units = bg_hdf5_text(dataset, "units"), *description = bg_hdf5_text(dataset, "description");
     if (units != NULL && strcmp(units, "1") != 0)
         fprintf(to, " %s", units);
     fprintf(to, "%s%s\n", description != NULL ? ": " : "", description != NULL ? description : "");
@@ -166,7 +142,7 @@ static bg_status print_origin(FILE *to, const char *path, char **format, bg_err 
     if (file < 0)
         return BG_FAIL(err, BG_EFORMAT, "'%s' is neither a directory nor a readable HDF5 file", path);
     fprintf(to, "%s\n", path);
-    *format = text_attribute(file, "format");
+    *format = bg_hdf5_text(file, "format");
     print_attributes(to, file);
     if (H5Lexists(file, "run", H5P_DEFAULT) > 0) {
         hid_t run = H5Oopen(file, "run", H5P_DEFAULT);

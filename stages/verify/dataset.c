@@ -37,33 +37,9 @@ static bool has_dtype(hid_t type, bg_dtype dtype)
            (class != H5T_INTEGER || H5Tget_sign(type) == want[dtype].sign);
 }
 
-/* A text attribute, variable or fixed in length; NULL if absent.  Caller frees. */
-static char *text_attribute(hid_t object, const char *name)
-{
-    char *text = NULL;
-    if (H5Aexists(object, name) <= 0)
-        return NULL;
-    hid_t attribute = H5Aopen(object, name, H5P_DEFAULT);
-    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
-    if (H5Tget_class(type) == H5T_STRING && H5Sget_simple_extent_npoints(space) == 1) {
-        if (H5Tis_variable_str(type) > 0) {
-            char *lent = NULL;
-            if (H5Aread(attribute, type, &lent) >= 0 && lent != NULL)
-                text = strdup(lent);
-            H5free_memory(lent);
-        } else if ((text = calloc(H5Tget_size(type) + 1, 1)) != NULL) {
-            H5Aread(attribute, type, text);
-        }
-    }
-    H5Sclose(space);
-    H5Tclose(type);
-    H5Aclose(attribute);
-    return text;
-}
-
 static bool check_attributes(const dataset *d)
 {
-    char *units = text_attribute(d->id, "units"), *description = text_attribute(d->id, "description");
+    char *units = bg_hdf5_text(d->id, "units"), *description = bg_hdf5_text(d->id, "description");
     bool good = true;
     if (units == NULL || strcmp(units, d->row->units) != 0)
         good = bad(d, units == NULL ? "has no units" : "has other units than its format says");

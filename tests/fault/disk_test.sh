@@ -33,18 +33,6 @@ done
 refused "$work/no/r.h5" "No such file" merge_scores --scores "$in/s" --output "$work/no/r.h5"
 
 # ---- checkpoints cut short
-# stopped COMMAND...: ask it to stop from its start on, so that it does after its first units.  Until it
-# catches the signal it ignores it, as this shell does.
-stopped() {
-    trap '' TERM
-    "$@" 2> /dev/null &
-    pid=$!
-    while kill -TERM $pid 2> /dev/null; do sleep 0.02; done
-    wait $pid
-    code=$?
-    trap - TERM
-    [ $code -eq 75 ] || fail "not stopped but exit code $code: $*"
-}
 # cut_short WANTED STAGE ARGS...: stop it, cut each of its work files, then do as the error says: the result must be WANTED's
 cut_short() {
     wanted=$1 program=$2

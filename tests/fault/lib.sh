@@ -67,6 +67,19 @@ refused_with() {
     done
 }
 
+# stopped COMMAND...: ask it to stop from its start on, so that it does after its first units.  Until it
+# catches the signal it ignores it, as this shell does.
+stopped() {
+    trap '' TERM
+    "$@" 2> /dev/null &
+    pid=$!
+    while kill -TERM $pid 2> /dev/null; do sleep 0.02; done
+    wait $pid
+    code=$?
+    trap - TERM
+    [ $code -eq 75 ] || fail "not stopped but exit code $code: $*"
+}
+
 # finish: the last line of a test
 finish() {
     echo "$cases cases"

@@ -69,18 +69,6 @@ kept "$in/c.h5" compress_queries --model "$in/model" --factors "$in/f" --queries
 kept "$in/s/shard-00001-of-00003.h5" score_shards --model "$in/model" --queries "$in/c-full.h5" --tokens "$in/tokens.h5" --output "$in/s" --shard 1/3
 kept "$in/r.h5" merge_scores --scores "$in/s" --output "$in/r.h5" --top 6
 
-# stopped COMMAND...: ask it to stop from its start on, so that it does after its first units.  Until it
-# catches the signal it ignores it, as this shell does.
-stopped() {
-    trap '' TERM
-    "$@" 2> /dev/null &
-    pid=$!
-    while kill -TERM $pid 2> /dev/null; do sleep 0.02; done
-    wait $pid
-    code=$?
-    trap - TERM
-    [ $code -eq 75 ] || fail "not stopped but exit code $code: $*"
-}
 for stage in fit compress score; do
     case $stage in
     fit) set -- fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$work/stopped" --unit-sequences 8

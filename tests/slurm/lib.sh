@@ -19,6 +19,16 @@ random = numpy.random.default_rng(5)
 check_goldens.write_tokens(sys.argv[1], [random.integers(0, 32, 8) for _ in range(int(sys.argv[2]))])' "$@" || exit 1
 }
 
+# long_scoring: something to interrupt. The arguments of score_shards in $scoring, its scores in reference, a shard's name in $final.
+long_scoring() {
+    long_tokens long.h5 500
+    engine fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output factors
+    engine compress_queries --model "$in/model" --factors factors --queries "$in/queries.h5" --output compressed.h5
+    scoring="--model $in/model --queries compressed.h5 --tokens long.h5 --unit-sequences 1 --threads 1"
+    engine score_shards $scoring --output reference
+    final=shard-00000-of-00001
+}
+
 # submit FILE.sbatch OPTIONS... -- ARGUMENTS...: prints the job's id; its log is ID.log, or ID_ELEMENT.log
 submit() {
     local file=$1 options=() log='%j.log'

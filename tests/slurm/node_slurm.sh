@@ -2,12 +2,7 @@
 # Lost nodes: a whole one in mid-run, with and without requeue; and slurmd alone, whose job lives on while Slurm starts
 # its second run: two attempts write at once, and the bytes are right.
 . "$SRC/tests/slurm/lib.sh"
-long_tokens long.h5 500
-engine fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output factors
-engine compress_queries --model "$in/model" --factors factors --queries "$in/queries.h5" --output compressed.h5
-scoring="--model $in/model --queries compressed.h5 --tokens long.h5 --unit-sequences 1 --threads 1"
-engine score_shards $scoring --output reference
-final=shard-00000-of-00001
+long_scoring
 
 # begin NAME OPTIONS...: a job in $job that has finished some work units
 begin() {

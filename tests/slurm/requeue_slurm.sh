@@ -2,12 +2,7 @@
 # In mid-run: the warning before the time limit, scontrol requeue, scancel and submit again, the stop file. Each time the
 # job goes on from its work units, and the scores have the bytes of a run that nothing disturbed.
 . "$SRC/tests/slurm/lib.sh"
-long_tokens long.h5 500
-engine fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output factors
-engine compress_queries --model "$in/model" --factors factors --queries "$in/queries.h5" --output compressed.h5
-scoring="--model $in/model --queries compressed.h5 --tokens long.h5 --unit-sequences 1 --threads 1"
-engine score_shards $scoring --output reference
-final=shard-00000-of-00001
+long_scoring
 
 # begin NAME: a job in $job that has finished some work units
 begin() {
