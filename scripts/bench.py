@@ -45,6 +45,7 @@ def parse_arguments():
     p.add_argument("--peer-python", default=os.environ.get("BREGMAN_PEER_PYTHON", sys.executable),
                    help="Python that has torch, transformers and kronfluence (BREGMAN_PEER_PYTHON, else this one)")
     p.add_argument("--no-peer", action="store_true", help="leave Kronfluence out")
+    p.add_argument("--no-plan", action="store_true", help="leave out the predictions of the plan stage (bench_plan.py)")
     p.add_argument("--quick", action="store_true", help="fewer sequences, one repetition: rough figures in 3 minutes")
     p.add_argument("--models", default="gpt2,smollm2", help="gpt2 (random, 14M parameters), smollm2 (135M), or both")
     p.add_argument("--runs", help="RANKSxTHREADS,... of Bregman, instead of each model's own; Kronfluence gets "
@@ -382,6 +383,11 @@ def main():
     with open(args.json, "w", encoding="utf-8") as file:
         json.dump(report, file, indent=1)
     print(f"\nall figures: {args.json}")
+    if not args.no_plan:
+        print("\nplan: predictions against measured runs")
+        done = subprocess.run([sys.executable, os.path.join(HERE, "bench_plan.py"), "--build", args.build])
+        if done.returncode != 0:
+            raise UserError("bench_plan.py failed")
 
 
 run_main(main)

@@ -1,0 +1,157 @@
+/* calibrate_files.c - publishing, reading and hashing files as the stages do, and messages between two ranks. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bregman/hash.h"
+#include "bregman/log.h"
+#include "bregman/memory.h"
+#include "bregman/store.h"
+#include "plan.h"
+
+/* A large file: what is written of one is longer than what a small one takes. */
+enum { SMALL = 5, LARGE_ROWS = 64, ROW_FLOATS = 1 << 18, SINGLE_ROWS = 2000 };
+
+typedef struct {
+    const bg_context *ctx;
+    char folder[BG_PATH_BYTES];
+    float *x;                          /* [LARGE_ROWS, ROW_FLOATS] */
+    double small_s, large_s, row_s, read_s, hash_s;
+} files;
+
+static bg_status write_file(const files *f, const char *path, uint64_t rows, uint64_t width, bool one_by_one, bg_err *err)
+{
+    const bg_provenance run = { .stage = f->ctx->name, .options = "{}", .fingerprint = "", .ranks = 1, .threads = 1 };
+    const uint64_t dims[2] = { rows, width };
+    bg_store *s = NULL;
+    bg_status st = bg_store_create(&s, path, "bregman/work", &run, err);
+    if (st == BG_OK)
+        st = bg_store_dataset(s, "score", dims, err);
+    for (uint64_t i = 0, n = one_by_one ? 1 : rows; i < rows && st == BG_OK; i += n)
+        st = bg_store_write_rows(s, "score", i, n, f->x, err);
+    return bg_store_end(s, st, err);
+}
+
+static bg_status read_file(const files *f, const char *path, uint64_t rows, bg_err *err)
+{
+    bg_store *s = NULL;
+    bg_status st = bg_store_open(&s, path, "bregman/work", err);
+    if (st == BG_OK)
+        st = bg_store_read_rows(s, "score", BG_F32, 0, rows, f->x, err);
+    bg_store_close(s);
+    return st;
+}
+
+static bg_status measure_folder(files *f, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bg_status st = BG_OK;
+    double start = bg_now_s();
+    for (int i = 0; i < SMALL && st == BG_OK; i++) {
+        st = bg_path(path, err, "%s/small-%d.h5", f->folder, i);
+        if (st == BG_OK)
+            st = write_file(f, path, 8, 8, false, err);
+    }
+    f->small_s = (bg_now_s() - start) / SMALL;
+    start = bg_now_s();
+    if (st == BG_OK)
+        st = bg_path(path, err, "%s/rows.h5", f->folder);
+    if (st == BG_OK)
+        st = write_file(f, path, SINGLE_ROWS, 1, true, err);
+    f->row_s = bg_now_s() - start;
+    start = bg_now_s();
+    if (st == BG_OK)
+        st = bg_path(path, err, "%s/large.h5", f->folder);
+    if (st == BG_OK)
+        st = write_file(f, path, LARGE_ROWS, ROW_FLOATS, false, err);
+    f->large_s = bg_now_s() - start;
+    start = bg_now_s();
+    if (st == BG_OK)
+        st = read_file(f, path, LARGE_ROWS, err);
+    f->read_s = bg_now_s() - start;
+    start = bg_now_s();
+    (void)bg_hash_bytes(f->x, sizeof *f->x * LARGE_ROWS * ROW_FLOATS);
+    f->hash_s = bg_now_s() - start;
+    return st;
+}
+
+static double mean_of(double x, MPI_Comm world)
+{
+    int size;
+    MPI_Comm_size(world, &size);
+    MPI_Allreduce(MPI_IN_PLACE, &x, 1, MPI_DOUBLE, MPI_SUM, world);
+    return x / size;
+}
+
+bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_context *ctx, bg_err *err)
+{
+    const double bytes = 4.0 * LARGE_ROWS * ROW_FLOATS;
+    files f = { .ctx = ctx };
+    MPI_Comm world = ctx->grid.world;
+    bg_status st = bg_path(f.folder, err, "%s/.bregman-calibrate-%ld-%d", folder, (long)getpid(), ctx->grid.world_rank);
+    if (st == BG_OK)
+        st = bg_make_folder(f.folder, err);
+    if (st == BG_OK)
+        st = BG_NEW(f.x, LARGE_ROWS * (size_t)ROW_FLOATS, "file", err);
+    for (size_t i = 0; st == BG_OK && i < LARGE_ROWS * (size_t)ROW_FLOATS; i++)
+        f.x[i] = (float)(i % 251);
+    st = bg_agree(world, st, err);
+    if (st == BG_OK)
+        st = bg_agree(world, measure_folder(&f, err), err);
+    bg_err ignored;
+    if (f.folder[0] != '\0' && bg_remove_folder(f.folder, &ignored) != BG_OK)
+        bg_log("warning: %s", ignored.msg);
+    bg_free(f.x);
+    if (st != BG_OK)
+        return st;
+    double small_s = mean_of(f.small_s, world), large_s = mean_of(f.large_s, world);
+    p->publish_s = small_s;
+    p->row_write_s = (mean_of(f.row_s, world) > small_s ? mean_of(f.row_s, world) - small_s : 0) / SINGLE_ROWS;
+    p->write_byte_s = (large_s > small_s ? large_s - small_s : 0) / bytes;
+    p->read_byte_s = mean_of(f.read_s, world) / bytes;
+    p->hash_byte_s = mean_of(f.hash_s, world) / bytes;
+    bg_log("files: %.3f s a small one, %.2f GB/s written, %.2f GB/s read", small_s, 1e-9 / p->write_byte_s, 1e-9 / p->read_byte_s);
+    return BG_OK;
+}
+
+/* ---- messages ---- */
+
+/* Ranks 0 and 1 play ping-pong; seconds of one way. */
+static double message_s(float *x, int n, int times, MPI_Comm world)
+{
+    int rank;
+    MPI_Comm_rank(world, &rank);
+    MPI_Barrier(world);
+    double start = bg_now_s();
+    for (int i = 0; i < times && rank < 2; i++) {
+        if (rank == 0)
+            MPI_Send(x, n, MPI_FLOAT, 1, 0, world);
+        MPI_Recv(x, n, MPI_FLOAT, 1 - rank, 0, world, MPI_STATUS_IGNORE);
+        if (rank == 1)
+            MPI_Send(x, n, MPI_FLOAT, 0, 0, world);
+    }
+    double seconds = (bg_now_s() - start) / (2 * times);
+    MPI_Bcast(&seconds, 1, MPI_DOUBLE, 0, world);
+    return seconds;
+}
+
+bg_status plan_measure_messages(plan_profile *p, MPI_Comm world, bg_err *err)
+{
+    enum { LARGE = 1 << 20 };
+    float *x = NULL;
+    int size;
+    MPI_Comm_size(world, &size);
+    if (size == 1) {                   /* as assumed: there is nobody to talk to */
+        p->message_s = 5e-6;
+        p->message_byte_s = 0.3e-9;
+        return BG_OK;
+    }
+    bg_status st = bg_agree(world, BG_NEW(x, LARGE, "message", err), err);
+    if (st == BG_OK) {
+        p->message_s = message_s(x, 1, 200, world);
+        double large_s = message_s(x, LARGE, 10, world);
+        p->message_byte_s = large_s > p->message_s ? (large_s - p->message_s) / (4.0 * LARGE) : 0;
+    }
+    bg_free(x);
+    return st;
+}

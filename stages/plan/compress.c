@@ -1,0 +1,208 @@
+/* compress.c - cost of compress_queries: few sequences, but every micro-batch reads all factors. */
+#include <stdio.h>
+
+#include "bregman/memory.h"
+#include "bregman/precondition.h"
+#include "plan.h"
+
+enum { ACTIVATION_BYTES = 96 << 20, UNIT_QUERIES = 8 };        /* of compress_queries */
+
+typedef struct {
+    const plan_work *w;
+    const plan_grid *g;
+    const plan_cluster *c;
+    plan_profile profile;
+    bg_share *share;
+    plan_rank_cost *rank;
+    plan_stage *out;
+} compressing;
+
+static double larger(double a, double b) { return a > b ? a : b; }
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+static size_t columns(const plan_work *w, const bg_module *mod)
+{
+    size_t least = mod->n_out < mod->n_in1 ? mod->n_out : mod->n_in1;
+    return (size_t)w->c->rank < least ? (size_t)w->c->rank : least;
+}
+
+/* Floats of a module's eigenbases and eigenvalues. */
+static size_t factor_floats(const plan_work *w, const bg_module *mod)
+{
+    size_t p = mod->n_out, m = mod->n_in1;
+    return p * bg_block_width(p, w->blocks) + m * bg_block_width(m, w->blocks) + p * m;
+}
+
+/* What compress_queries holds besides the pass, for the largest of a share's modules. */
+static size_t module_bytes(const plan_work *w, const bg_share *s, size_t rows)
+{
+    size_t p = 0, m = 0, pm = 0, scratch = 0, left = 0, right = 0, factors = 0;
+    for (size_t i = s->first_tracked; i < s->end_tracked; i++) {
+        const bg_module *mod = w->model->tracked[i];
+        size_t r = columns(w, mod);
+        p = most(p, mod->n_out);
+        m = most(m, mod->n_in1);
+        pm = most(pm, mod->n_out * mod->n_in1);
+        scratch = most(scratch, bg_compress_scratch(mod->n_out, mod->n_in1, r));
+        left = most(left, mod->n_out * r);
+        right = most(right, mod->n_in1 * r);
+        factors = most(factors, factor_floats(w, mod));
+    }
+    return (rows * (p + m) + pm + scratch + left + right + factors) * sizeof(float);
+}
+
+static size_t bytes_of(const compressing *f, size_t r, size_t rows, size_t batches)
+{
+    return module_bytes(f->w, &f->share[r], rows) + plan_pass_bytes(f->w->model, f->g, &f->share[r], r, rows, batches);
+}
+
+/* What HDF5 keeps of the factors that it reads: chunks of 4 MiB of the eight datasets last used, and as many blocks
+ * of memory for the next ones, up to 16 MiB. */
+static double cached_bytes(const plan_work *w, const bg_share *s)
+{
+    const double chunks = 4 << 20, spare = 16 << 20;
+    double open[8] = { 0 }, bytes = 0, most_bytes = 0;
+    size_t at = 0;
+    for (size_t i = s->first_tracked; i < s->end_tracked; i++) {
+        const bg_module *mod = w->model->tracked[i];
+        double p = (double)mod->n_out, m = (double)mod->n_in1;
+        const double size[3] = { 4 * p * (double)bg_block_width(mod->n_out, w->blocks),
+                                 4 * m * (double)bg_block_width(mod->n_in1, w->blocks), 4 * p * m };
+        for (int j = 0; j < 3; j++, at++) {
+            bytes -= open[at % 8];
+            bytes += open[at % 8] = size[j] < chunks ? size[j] : chunks;
+            most_bytes = larger(most_bytes, bytes);
+        }
+    }
+    return most_bytes + (most_bytes < spare ? most_bytes : spare);
+}
+
+static size_t compress_bytes(const void *self, const bg_plan *plan)
+{
+    const compressing *f = self;
+    size_t bytes = 0;
+    for (size_t r = 0; r < f->g->pipeline; r++)
+        bytes = most(bytes, bytes_of(f, r, plan->rows, SIZE_MAX));
+    return bytes;
+}
+
+/* Disk of n queries' factors. */
+static double queries_bytes(const plan_work *w, size_t first, size_t end, double n, bool unit)
+{
+    double bytes = plan_file_bytes();
+    for (size_t i = first; i < end; i++) {
+        const bg_module *mod = w->model->tracked[i];
+        double r = (double)columns(w, mod);
+        bytes += plan_dataset_bytes(n * r * (double)mod->n_out, 4) + plan_dataset_bytes(n * r * (double)mod->n_in1, 4)
+            + 3 * plan_dataset_bytes(n, 8) + (unit ? plan_dataset_bytes(n, 4) : 0);
+        if (unit && i > first && mod->block != w->model->tracked[i - 1]->block)
+            bytes += plan_file_bytes();
+    }
+    return bytes;
+}
+
+static double factors_read(const plan_work *w, const bg_share *s)
+{
+    double bytes = 0;
+    for (size_t i = s->first_tracked; i < s->end_tracked; i++)
+        bytes += 4 * (double)factor_floats(w, w->model->tracked[i]);
+    return bytes;
+}
+
+static size_t tracked_blocks(const plan_work *w, const bg_share *s)
+{
+    size_t n = 0;
+    for (size_t i = s->first_tracked; i < s->end_tracked; i++)
+        n += i == s->first_tracked || w->model->tracked[i]->block != w->model->tracked[i - 1]->block;
+    return n;
+}
+
+static void sweep(compressing *f)
+{
+    const plan_work *w = f->w;
+    plan_stage *o = f->out;
+    size_t rows = (size_t)w->c->query_tokens - 1, queries = (size_t)w->c->queries;
+    size_t loss = w->c->completion_tokens > 0 ? (size_t)w->c->completion_tokens : rows;
+    size_t unit = queries < UNIT_QUERIES ? queries : UNIT_QUERIES, units = (queries + unit - 1) / unit;
+    plan_batches b = plan_batches_of(unit, rows, loss < rows ? loss : rows, o->plan.rows);
+    for (size_t r = 0; r < f->g->pipeline; r++) {
+        const bg_share *s = &f->share[r];
+        const bg_run run = { s->first_tracked, s->end_tracked };
+        plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
+        double files = (double)tracked_blocks(w, s);
+        double bytes = queries_bytes(w, run.first, run.end, (double)unit, true);
+        f->rank[r] = (plan_rank_cost){ .unit_end_s = plan_write_s(f->c, &f->profile, plan_ranks(f->c, f->g), bytes, files) };
+        for (int i = 0; i < 2; i++) {
+            size_t sequences = i == 0 ? b.sequences : b.rest;
+            plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, false, true);
+            plan_query_cost(tally[i], &f->profile, w->model, run, w->blocks, (size_t)w->c->rank, sequences, rows);
+            tally[i]->seconds += sequences > 0 ? plan_read_s(f->c, &f->profile, plan_ranks(f->c, f->g), factors_read(w, s)) : 0;
+        }
+        o->phase[0].flops += f->rank[r].whole.flops * (double)queries / (double)b.sequences;
+    }
+    double message = 4.0 * (double)b.rows * (double)w->model->config.d_model;
+    plan_sweep_time t = plan_sweep(f->g, units, &b, f->rank, plan_message_s(f->c, &f->profile, f->g, message));
+    o->phase[0].seconds = t.seconds;
+    o->phase[0].idle = t.idle;
+    o->units = units;
+    o->message_bytes = f->g->pipeline > 1 ? message : 0;
+    o->network_bytes = 2 * message * (double)queries / (double)b.sequences * (double)(f->g->pipeline - 1);
+}
+
+static void cost(compressing *f)
+{
+    const plan_work *w = f->w;
+    plan_stage *o = f->out;
+    double n = (double)w->c->queries, tracked = (double)w->model->n_tracked;
+    o->n_phases = 1;
+    o->phase[0].name = "queries";
+    sweep(f);
+    plan_batches b = plan_batches_of(UNIT_QUERIES < w->c->queries ? UNIT_QUERIES : (size_t)w->c->queries,
+                                     (size_t)w->c->query_tokens - 1, 1, o->plan.rows);
+    size_t batches = plan_column_batches(f->g, o->units, &b);
+    for (size_t r = 0; r < f->g->pipeline; r++) {
+        double mapped = r == 0 ? w->model_bytes : plan_share_bytes(w->model, &f->share[r]), 
+               bytes = (double)bytes_of(f, r, b.rows, batches);
+        o->phase[0].bytes = larger(o->phase[0].bytes, bytes);
+        o->phase[0].peak_bytes = larger(o->phase[0].peak_bytes,
+                                        bytes + mapped + f->profile.process_bytes + cached_bytes(w, &f->share[r]));
+        o->weights_bytes = larger(o->weights_bytes, plan_share_bytes(w->model, &f->share[r]));
+    }
+    o->bytes = o->phase[0].bytes;
+    o->peak_bytes = o->phase[0].peak_bytes;
+    o->final_bytes = queries_bytes(w, 0, w->model->n_tracked, n, false);
+    double unit = n < UNIT_QUERIES ? n : UNIT_QUERIES;
+    o->work_bytes = queries_bytes(w, 0, w->model->n_tracked, unit, true) * (double)o->units;
+    /* rank 0 copies the units' rows into one file, six small reads and five writes a query and module */
+    double assemble = plan_read_s(f->c, &f->profile, 1, o->final_bytes)
+        + plan_write_s(f->c, &f->profile, 1, o->final_bytes, 1) + 11 * n * tracked * f->profile.row_write_s;
+    o->start_s = w->model_bytes * f->profile.hash_byte_s;
+    o->flops = o->phase[0].flops;
+    o->seconds = o->start_s + o->phase[0].seconds + assemble;
+}
+
+void plan_compress(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out)
+{
+    *out = (plan_stage){ .name = "compress_queries", .grid = *g };
+    compressing f = { .w = w, .g = &out->grid, .c = c, .out = out };
+    bg_err err = { .msg = "" };
+    f.profile = plan_profile_scaled(&c->profile, (double)g->threads);
+    size_t longest = (size_t)w->c->query_tokens;
+    bg_status st = BG_NEW(f.share, g->pipeline, "shares of the model", &err);
+    if (st == BG_OK)
+        st = BG_NEW(f.rank, g->pipeline, "pipeline", &err);
+    if (st == BG_OK)
+        st = bg_model_divide(w->model, g->pipeline, NULL, f.share, &err);
+    if (st == BG_OK) {
+        const bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, longest, ACTIVATION_BYTES), .passes = 1 },
+                              .least_rows = longest - 1, .most_passes = 1, .self = &f, .bytes = compress_bytes };
+        out->grid.memory_limit = plan_memory_limit(w, c, g);
+        out->possible = plan_budget(&out->grid, c, &d, &out->plan, &out->needs_bytes);
+    } else {
+        snprintf(out->why_not, sizeof out->why_not, "%.190s", err.msg);
+    }
+    if (out->possible)
+        cost(&f);
+    bg_free(f.share);
+    bg_free(f.rank);
+}

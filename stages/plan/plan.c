@@ -1,0 +1,273 @@
+/* plan.c - read what is asked, try the grids, print the best. */
+#include "plan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "bregman/log.h"
+#include "bregman/memory.h"
+
+/* ---- what is asked ---- */
+
+static bg_status check_options(const plan_config *c, bg_err *err)
+{
+    if (c->calibrate && (c->config != NULL || c->preset != NULL || c->cluster != NULL))
+        return BG_FAIL(err, BG_EARG, "--calibrate measures this machine: it goes with neither --config, --preset nor --cluster");
+    if (c->calibrate)
+        return c->output != NULL ? BG_OK : BG_FAIL(err, BG_EARG, "--calibrate needs --output, the cluster file to write");
+    if (c->output != NULL)
+        return BG_FAIL(err, BG_EARG, "--output is the file of --calibrate: a plan is printed");
+    if ((c->config != NULL) == (c->preset != NULL))
+        return BG_FAIL(err, BG_EARG, "give the model by one of --config and --preset");
+    if (c->completion_tokens >= c->query_tokens)
+        return BG_FAIL(err, BG_EARG, "--completion-tokens %llu: a query of --query-tokens %llu has a prompt too",
+                       (unsigned long long)c->completion_tokens, (unsigned long long)c->query_tokens);
+    return BG_OK;
+}
+
+static bg_status weights_dtype(const char *text, bg_st_dtype *out, bg_err *err)
+{
+    static const struct { const char *name; bg_st_dtype dtype; } known[] = {
+        { "bfloat16", BG_ST_BF16 }, { "bf16", BG_ST_BF16 }, { "float16", BG_ST_F16 }, { "f16", BG_ST_F16 },
+        { "float32", BG_ST_F32 }, { "f32", BG_ST_F32 },
+    };
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(text, known[i].name) == 0) {
+            *out = known[i].dtype;
+            return BG_OK;
+        }
+    return BG_FAIL(err, BG_EARG, "--weights takes bfloat16, float16 or float32, not '%s'", text);
+}
+
+/* The folder of --config, which may name it or the file. */
+static bg_status read_config(const char *path, bg_model_config *out, bg_err *err)
+{
+    char dir[4096];
+    size_t n = strlen(path), end = strlen("/config.json");
+    bool file = n > end && strcmp(path + n - end, "/config.json") == 0;
+    if (strcmp(path, "config.json") == 0)
+        snprintf(dir, sizeof dir, ".");
+    else if ((size_t)snprintf(dir, sizeof dir, "%.*s", (int)(file ? n - end : n), path) >= sizeof dir)
+        return BG_FAIL(err, BG_EARG, "--config: path too long: %.60s...", path);
+    return bg_model_config_read(out, dir, err);
+}
+
+static bg_status check_lengths(const plan_work *w, bg_err *err)
+{
+    const plan_config *c = w->c;
+    size_t most = w->model->config.max_positions + 1;
+    if (c->sequence_tokens > most || c->query_tokens > most)
+        return BG_FAIL(err, BG_EARG, "%s takes %zu positions: a sequence or query has at most %zu tokens", w->name, most - 1, most);
+    return BG_OK;
+}
+
+static bg_status open_work(plan_work *w, bg_err *err)
+{
+    const plan_config *c = w->c;
+    bg_model_config config;
+    bg_st_dtype dtype = BG_ST_BF16;
+    bg_status st = weights_dtype(c->weights, &dtype, err);
+    if (st == BG_OK)
+        st = c->preset != NULL ? plan_preset(c->preset, &config, err) : read_config(c->config, &config, err);
+    if (st == BG_OK)
+        st = bg_model_sketch(&w->model, &config, c->modules, dtype, err);
+    if (st != BG_OK)
+        return st;
+    snprintf(w->name, sizeof w->name, "%.127s", c->preset != NULL ? c->preset : c->config);
+    for (size_t i = 0; i < w->model->n_sketched; i++)
+        w->model_bytes += (double)w->model->sketched[i].n_bytes;
+    w->model_bytes += (double)w->model->n_small * (dtype == BG_ST_F32 ? 4 : 2);
+    return check_lengths(w, err);
+}
+
+static bg_status read_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
+{
+    if (c->cluster != NULL)
+        return plan_cluster_read(out, c->cluster, err);
+    plan_reference_cluster(out);
+    return BG_OK;
+}
+
+/* ---- grids ---- */
+
+typedef void stage_cost(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out);
+
+/* An array's shards should not take longer each, as long as there are no more than Slurm takes by default. */
+static const double SHARD_S = 4 * 3600;
+enum { MOST_SHARDS = 1000 };
+
+/* What fits nothing: the least that any grid asks of a rank, and why the last one could not be. */
+typedef struct { double needs_bytes, limit_bytes; char why[200]; } refusal;
+
+static bool tries_shards(stage_cost *cost) { return cost == plan_score; }
+
+static void evaluate(stage_cost *cost, const plan_work *w, const plan_cluster *c, plan_grid g, plan_stage *out)
+{
+    size_t at_once = c->nodes / g.nodes;
+    g.shards = !tries_shards(cost) ? 0 : at_once < w->c->sequences ? at_once : (size_t)w->c->sequences;
+    cost(w, c, &g, out);
+    double shard_s = out->seconds;
+    if (!tries_shards(cost) || !out->possible || shard_s <= SHARD_S)
+        return;
+    size_t most = (size_t)(w->c->sequences / 64 / at_once), waves = (size_t)(shard_s / SHARD_S) + 1;
+    most = most < MOST_SHARDS / at_once ? most : MOST_SHARDS / at_once;
+    g.shards = at_once * (waves < most ? waves : most > 0 ? most : 1);
+    cost(w, c, &g, out);
+}
+
+/* Better: faster by more than a percent, or as fast on fewer nodes or with a shorter pipeline. */
+static bool is_better(const plan_stage *a, const plan_stage *b)
+{
+    if (!b->possible || a->seconds < 0.99 * b->seconds)
+        return true;
+    if (a->seconds > 1.01 * b->seconds)
+        return false;
+    return a->grid.nodes < b->grid.nodes || (a->grid.nodes == b->grid.nodes && a->grid.pipeline < b->grid.pipeline);
+}
+
+static void try_pipelines(stage_cost *cost, const plan_work *w, const plan_cluster *c, plan_grid g, size_t pipeline,
+                          plan_stage *best, refusal *no)
+{
+    size_t world = g.nodes * g.ranks_per_node, most = w->model->config.n_blocks + 1;
+    for (size_t p = 1; p <= world && p <= most; p++) {
+        plan_stage s;
+        if (world % p != 0 || (pipeline > 0 && p != pipeline))
+            continue;
+        g.pipeline = p;
+        g.data = world / p;
+        evaluate(cost, w, c, g, &s);
+        if (s.possible && is_better(&s, best))
+            *best = s;
+        if (!s.possible && s.why_not[0] != '\0')
+            snprintf(no->why, sizeof no->why, "%s", s.why_not);
+        else if (!s.possible && (no->needs_bytes <= 0 || s.needs_bytes < no->needs_bytes)) {
+            no->needs_bytes = s.needs_bytes;
+            no->limit_bytes = (double)s.grid.memory_limit;
+        }
+    }
+}
+
+/* Ranks a node that the user asks for; else those whose number of threads is within a factor of four of the profile's, whose
+ * rates are carried over, if there are any. */
+static bool tries_ranks(const plan_cluster *c, size_t ranks)
+{
+    if (c->ranks_per_node > 0)
+        return ranks == c->ranks_per_node;
+    double by = (double)(c->cores_per_node / ranks) / c->profile.threads;
+    bool few = 4 * (double)c->cores_per_node < c->profile.threads;
+    return c->cores_per_node % ranks == 0 && (few || (by >= 0.25 && by <= 4));
+}
+
+/* fit_factors takes all nodes; compress_queries and a shard as many as make it fastest. */
+static void try_grids(stage_cost *cost, const plan_work *w, const plan_cluster *c, size_t pipeline, plan_stage *best,
+                      refusal *no)
+{
+    *best = (plan_stage){ .possible = false };
+    for (size_t nodes = 1; nodes <= c->nodes; nodes++) {
+        bool power = (nodes & (nodes - 1)) == 0;
+        if (nodes != c->nodes && (cost == plan_fit || !power || (tries_shards(cost) && c->nodes % nodes != 0)))
+            continue;
+        for (size_t ranks = 1; ranks <= c->cores_per_node; ranks++) {
+            if (!tries_ranks(c, ranks))
+                continue;
+            plan_grid g = { .nodes = nodes, .ranks_per_node = ranks, .threads = c->cores_per_node / ranks };
+            try_pipelines(cost, w, c, g, pipeline, best, no);
+        }
+    }
+}
+
+static bg_status refuse(stage_cost *cost, const char *name, const plan_work *w, const plan_cluster *c, const refusal *no,
+                        bg_err *err)
+{
+    plan_stage other = { .possible = false };
+    refusal ignored = { 0 };
+    char instead[64] = "";
+    if (w->c->pipeline > 0)
+        try_grids(cost, w, c, 0, &other, &ignored);
+    if (other.possible)
+        snprintf(instead, sizeof instead, ": --pipeline %zu would do", other.grid.pipeline);
+    if (no->needs_bytes <= 0 && no->why[0] != '\0')
+        return BG_FAIL(err, BG_EARG, "%s: %s%s", name, no->why, instead);
+    if (no->needs_bytes <= 0)
+        return BG_FAIL(err, BG_EARG, "%s: the ranks of %zu nodes cannot be laid out in pipelines of %llu%s", name, c->nodes,
+                       (unsigned long long)w->c->pipeline, instead);
+    return BG_FAIL(err, BG_ENOMEM, "%s: %s does not fit %zu nodes: a rank needs %.1f GB beside its weights and has %.1f GB%s", name,
+                   w->name, c->nodes, no->needs_bytes * 1e-9, no->limit_bytes * 1e-9,
+                   other.possible ? instead : ": more nodes, fewer ranks_per_node or more --blocks may do");
+}
+
+static bg_status choose_with(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
+{
+    static const struct { stage_cost *cost; const char *name; } what[] = {
+        [PLAN_FIT] = { plan_fit, "fit_factors" }, [PLAN_COMPRESS] = { plan_compress, "compress_queries" },
+        [PLAN_SCORE] = { plan_score, "score_shards" },
+    };
+    for (int i = PLAN_FIT; i <= PLAN_SCORE; i++) {
+        refusal no = { 0 };
+        try_grids(what[i].cost, w, c, (size_t)w->c->pipeline, &stage[i], &no);
+        if (!stage[i].possible)
+            return refuse(what[i].cost, what[i].name, w, c, &no, err);
+    }
+    plan_merge(w, c, &stage[PLAN_MERGE]);
+    return BG_OK;
+}
+
+static bg_status fixed_blocks(const plan_work *w, size_t *out, bg_err *err)
+{
+    char *end;
+    const char *text = w->c->blocks;
+    errno = 0;
+    unsigned long long k = strtoull(text, &end, 10);
+    if (*text < '1' || *text > '9' || *end != '\0' || errno != 0 || k > 64)
+        return BG_FAIL(err, BG_EARG, "--blocks takes a number from 1 to 64 or auto, not '%s'", text);
+    for (size_t i = 0; i < w->model->n_tracked; i++)
+        if (w->model->tracked[i]->n_out < k || w->model->tracked[i]->n_in1 < k)
+            return BG_FAIL(err, BG_EARG, "--blocks %llu is more than %s has rows", k, w->model->tracked[i]->name);
+    *out = (size_t)k;
+    return BG_OK;
+}
+
+bg_status plan_choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
+{
+    if (strcmp(w->c->blocks, "auto") != 0) {
+        bg_status st = fixed_blocks(w, &w->blocks, err);
+        return st == BG_OK ? choose_with(w, c, stage, err) : st;
+    }
+    bg_status st = BG_OK;
+    for (w->blocks = 1; w->blocks <= 64; w->blocks *= 2)
+        if ((st = choose_with(w, c, stage, err)) != BG_ENOMEM)
+            return st;
+    return st;
+}
+
+static bg_status print_plan(const plan_config *c, bg_err *err)
+{
+    plan_work w = { .c = c };
+    plan_cluster cluster;
+    plan_stage stage[PLAN_STAGES];
+    bg_status st = read_cluster(&cluster, c, err);
+    if (st == BG_OK)
+        st = open_work(&w, err);
+    bg_log_setup("plan", 0);           /* bg_budget_choose speaks of every grid that is tried */
+    if (st == BG_OK)
+        st = plan_choose(&w, &cluster, stage, err);
+    if (st == BG_OK && c->json)
+        st = plan_print_json(stdout, &w, &cluster, stage, err);
+    else if (st == BG_OK)
+        plan_print(stdout, &w, &cluster, stage);
+    bg_model_close(w.model);
+    return st;
+}
+
+bg_status plan_run(const void *config, const bg_context *ctx, bg_err *err)
+{
+    const plan_config *c = config;
+    bg_status st = bg_agree(ctx->grid.world, check_options(c, err), err);
+    if (st != BG_OK)
+        return st;
+    if (c->calibrate)
+        return plan_calibrate(c, ctx, err);
+    return bg_agree(ctx->grid.world, ctx->grid.world_rank == 0 ? print_plan(c, err) : BG_OK, err);
+}

@@ -1,0 +1,222 @@
+/* plan.h - the stage without its main(), so that tests can link it, and what its files share.
+ *
+ * Sizes come from the engine's own functions, asked about a sketch of the model; products are counted by walking the
+ * calls that the pass and the taps make.  Counts are doubles: a large plan's FLOPs do not fit 64 bits.
+ */
+#ifndef BG_STAGES_PLAN_H
+#define BG_STAGES_PLAN_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "bregman/budget.h"
+#include "bregman/factors.h"
+#include "bregman/model.h"
+#include "bregman/stage.h"
+
+typedef struct {
+    const char *config, *preset, *cluster, *modules, *blocks, *weights, *output;
+    uint64_t sequences, sequence_tokens, fit_sequences, lambda_sequences, queries, query_tokens, completion_tokens, rank;
+    uint64_t unit_sequences, pipeline, memory_limit, subgrid_side;
+    bool no_diagonal, calibrate, json;
+} plan_config;
+
+bg_status plan_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
+
+/* ---- the machine ---- */
+
+/* What one rank of `threads` threads takes, in seconds, while the node's other ranks work as well.  A product
+ * C [m, n] += A [m, k] B [k, n] takes 2 m n k flop_s + (m k + k n) operand_s + m n result_s + call_s. */
+typedef struct {
+    double threads;
+    double flop_s, operand_s, result_s, call_s;
+    double attention_flop_s, attention_pair_s;     /* small products of a head; softmax and gradient of a row and key */
+    double element_s;              /* a float that a row-wise kernel reads or writes */
+    double activation_s;           /* an activation of the MLP, or its gradient */
+    double logit_s, sampled_s;     /* a logit's softmax; the draw of a label from it */
+    double widened_s;              /* a BF16 or F16 weight to float32 */
+    double squared_s, dot_s;       /* an entry of Λ's squares; of the scores' row-wise products */
+    double serial_s;               /* an entry of a serial loop: adding units, dividing by the curvature */
+    double ranked_s;               /* a score's place among the best and worst */
+    double eigen_cube_s, eigen_square_s;           /* n³, n² of an eigendecomposition */
+    double subgrid_efficiency;     /* of a decomposition by several ranks */
+    double publish_s, row_write_s; /* a small file, published; a row written on its own */
+    double write_byte_s, read_byte_s, hash_byte_s;
+    double message_s, message_byte_s;
+    double process_bytes;          /* a process that has done nothing yet */
+} plan_profile;
+
+typedef struct {
+    char name[64];
+    size_t nodes, cores_per_node, ranks_per_node;  /* ranks_per_node 0: to be chosen */
+    double memory_gb_per_node, network_gb_s, disk_gb_s;    /* network: of a node; disk: of the whole file system */
+    bool scratch;                  /* nodes have a disk of their own */
+    plan_profile profile;
+} plan_cluster;
+
+/* A node of two 64-core processors as assumed where no --cluster is given: README.md says what is assumed. */
+void plan_reference_cluster(plan_cluster *out);
+/* Read a cluster file.  Errors: BG_EIO, BG_EFORMAT naming the file and the key. */
+bg_status plan_cluster_read(plan_cluster *out, const char *path, bg_err *err) BG_MUST_CHECK;
+bg_status plan_cluster_write(const plan_cluster *c, const char *path, bg_err *err) BG_MUST_CHECK;
+/* The profile of ranks with another number of threads: rates in proportion, serial work as it is. */
+plan_profile plan_profile_scaled(const plan_profile *p, double threads);
+
+/* calibrate.c: measure this machine and write it to c->output as a cluster file of one node.  Collective. */
+bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
+/* Its parts; each measures on all ranks at once and fills its own fields of the profile.  Collective on world. */
+bg_status plan_measure_products(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
+bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
+bg_status plan_measure_pass(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
+bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
+bg_status plan_measure_messages(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
+/* Mean seconds of a call over MEASURE_S or three calls, whichever is longer, and over ranks: what other users of the
+ * machine take counts, as it will in a stage. */
+double plan_mean_s(void (*call)(void *self), void *self, MPI_Comm world);
+
+/* ---- the work ---- */
+
+/* Configuration of a preset, or BG_EARG naming the nearest one. */
+bg_status plan_preset(const char *name, bg_model_config *out, bg_err *err) BG_MUST_CHECK;
+
+typedef struct {
+    const plan_config *c;
+    bg_model *model;
+    char name[128];
+    size_t blocks;                 /* k of the covariances */
+    double model_bytes;
+} plan_work;
+
+/* What is decided about a run. */
+typedef struct {
+    size_t nodes, ranks_per_node, threads, data, pipeline;
+    uint64_t memory_limit;         /* beside mapped weights and the process itself */
+    size_t shards;                 /* score_shards: jobs of an array, each on `nodes` nodes */
+} plan_grid;
+
+/* ---- products and row-wise work ---- */
+
+typedef struct { double flops, seconds; } plan_tally;
+
+/* Micro-batches of one unit: whole batches and, if `rest` is not 0, one of fewer sequences. */
+typedef struct {
+    size_t sequences, rows;        /* of a whole batch; rows of a sequence are its tokens but the last */
+    size_t whole, rest;            /* number of whole batches; sequences of the last one */
+    size_t sequence_rows, loss_rows;    /* of a sequence */
+    size_t max_rows;
+} plan_batches;
+
+plan_batches plan_batches_of(size_t unit, size_t sequence_rows, size_t loss_rows, size_t max_rows);
+
+void plan_product(plan_tally *t, const plan_profile *p, double m, double n, double k, double times);
+/* Forward and backward of `sequences` sequences through a share; with `tapped` false forward and loss only. */
+void plan_pass_cost(plan_tally *t, const plan_profile *p, const bg_model *m, const bg_share *share, const plan_batches *b,
+                    size_t sequences, bool sampled, bool tapped);
+/* The taps of the same for tracked modules of a run. */
+void plan_covariance_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t k, size_t rows);
+void plan_lambda_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t k, bool diagonal,
+                      size_t sequences, size_t sequence_rows);
+void plan_score_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t queries, size_t rank,
+                     size_t rows);
+void plan_query_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t k, size_t rank,
+                     size_t sequences, size_t sequence_rows);
+
+/* ---- a phase, a stage ---- */
+
+typedef struct {
+    const char *name;
+    double flops, seconds;
+    double bytes;                  /* of the rank that holds most, without mapped weights and the process itself */
+    double peak_bytes;             /* peak resident set that --timings would show: mapped weights and process too */
+    double idle;                   /* part of the ranks' time spent waiting: bubble, imbalance, last units */
+} plan_phase;
+
+enum { PLAN_PHASES = 4 };
+
+typedef struct {
+    const char *name;
+    bool possible;
+    char why_not[200];
+    double needs_bytes;            /* a rank's, where memory is why not */
+    plan_grid grid;
+    bg_plan plan;
+    size_t units;
+    size_t n_phases;
+    plan_phase phase[PLAN_PHASES];
+    double start_s;                /* hashing and reading before the first phase */
+    double flops, seconds;         /* of the whole stage, shards one after another where they do not fit side by side */
+    double weights_bytes;          /* mapped by the rank that maps most */
+    double bytes, peak_bytes;      /* the most of all phases */
+    double work_bytes, final_bytes;    /* disk: at the end of the last phase, and what stays */
+    double message_bytes;          /* a batch's activations or gradients, to one neighbour */
+    double network_bytes;          /* of all messages */
+} plan_stage;
+
+/* The stage on a grid; `possible` says whether it can run there. */
+void plan_fit(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out);
+void plan_compress(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out);
+void plan_score(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out);
+void plan_merge(const plan_work *w, const plan_cluster *c, plan_stage *out);
+
+/* shared by them: sweep.c */
+
+/* A sweep's ranks: seconds of a whole batch, of the rest, and of a unit's end. */
+typedef struct { plan_tally whole, rest; double unit_end_s; } plan_rank_cost;
+
+/* Time of all units over the grid's columns, and the FLOPs of all ranks.  last_unit: sequences of the last unit; its
+ * batches' costs may differ, which counts for FLOPs only. */
+typedef struct { double seconds, idle; } plan_sweep_time;
+plan_sweep_time plan_sweep(const plan_grid *g, size_t units, const plan_batches *b, const plan_rank_cost *rank,
+                           double message_s);
+/* Seconds that one message of the batch takes between two ranks. */
+double plan_message_s(const plan_cluster *c, const plan_profile *p, const plan_grid *g, double bytes);
+/* Activations and messages of rank r of the pipeline, in micro-batches of `rows` rows.  SIZE_MAX batches: what is asked for; else
+ * what so few batches touch of it. */
+size_t plan_pass_bytes(const bg_model *m, const plan_grid *g, const bg_share *share, size_t r, size_t rows, size_t batches);
+size_t plan_column_batches(const plan_grid *g, size_t units, const plan_batches *b);
+/* Weights that a share maps, its embedding included. */
+double plan_share_bytes(const bg_model *m, const bg_share *s);
+/* A rank's memory limit on this grid: what the user said, else the node's memory less weights and processes. */
+uint64_t plan_memory_limit(const plan_work *w, const plan_cluster *c, const plan_grid *g);
+/* Bytes of a dataset in a file; of a file besides its datasets. */
+double plan_dataset_bytes(double elements, double element_bytes);
+double plan_file_bytes(void);
+/* Seconds in which one of so many ranks writes or reads at once, each as much; and all ranks of a grid and its shards. */
+double plan_write_s(const plan_cluster *c, const plan_profile *p, double ranks, double bytes, double files);
+double plan_read_s(const plan_cluster *c, const plan_profile *p, double ranks, double bytes);
+double plan_ranks(const plan_cluster *c, const plan_grid *g);
+/* Micro-batches and passes as bg_budget_choose chooses them; false if nothing fits (*needs: what the least takes).
+ * d->bytes answers for the rank of the pipeline that takes most. */
+bool plan_budget(const plan_grid *g, const plan_cluster *c, const bg_demand *d, bg_plan *out, double *needs);
+
+/* What fit_factors' ranks hold and do: fit_memory.c */
+typedef struct {
+    const plan_work *w;
+    const plan_grid *g;
+    bg_share *share;               /* [pipeline] */
+    size_t batches;                /* as for plan_pass_bytes */
+} plan_fit_run;
+/* Bytes of pipeline rank r while it sums covariances, and squares; micro-batches with `rows` rows. */
+size_t plan_covariance_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows);
+size_t plan_lambda_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows);
+/* The most that rank r holds at any time, as fit_bytes of fit_factors; and the most of all ranks. */
+size_t plan_rank_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows);
+size_t plan_fit_bytes(const void *fit_run, const bg_plan *plan);
+/* Eigendecomposition: what a rank holds, as fit_decompose_bytes; seconds of the last rank to finish, and of all. */
+size_t plan_decompose_bytes(const plan_fit_run *f);
+/* Is no matrix too large for one rank, where one has to do? */
+bool plan_can_decompose(const plan_fit_run *f);
+double plan_decompose_s(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t units, double *idle);
+
+/* ---- choosing and printing ---- */
+
+enum { PLAN_FIT, PLAN_COMPRESS, PLAN_SCORE, PLAN_MERGE, PLAN_STAGES };
+
+/* The fastest grid of each stage.  Errors: BG_ENOMEM if a stage fits none, with what would. */
+bg_status plan_choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err) BG_MUST_CHECK;
+void plan_print(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES]);
+bg_status plan_print_json(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES],
+                          bg_err *err) BG_MUST_CHECK;
+
+#endif /* BG_STAGES_PLAN_H */

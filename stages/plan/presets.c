@@ -1,0 +1,97 @@
+/* presets.c - shapes of models by name.  README.md says what each stands for. */
+#include <stdio.h>
+#include <string.h>
+
+#include "plan.h"
+
+static const bg_family_names neox = {
+    .root = "gpt_neox.", .block = "layers.%zu.", .embedding = "embed_in", .final_norm = "final_layer_norm",
+    .head = "embed_out", .attention_norm = "input_layernorm", .mlp_norm = "post_attention_layernorm",
+    .qkv = "attention.query_key_value", .attention_out = "attention.dense",
+    .up = "mlp.dense_h_to_4h", .down = "mlp.dense_4h_to_h",
+};
+static const bg_family_names llama = {
+    .root = "model.", .block = "layers.%zu.", .embedding = "embed_tokens", .final_norm = "norm", .head = "lm_head",
+    .attention_norm = "input_layernorm", .mlp_norm = "post_attention_layernorm",
+    .q = "self_attn.q_proj", .k = "self_attn.k_proj", .v = "self_attn.v_proj", .attention_out = "self_attn.o_proj",
+    .gate = "mlp.gate_proj", .up = "mlp.up_proj", .down = "mlp.down_proj",
+};
+
+typedef enum { PAPER, PYTHIA, LLAMA } kind;
+
+typedef struct {
+    const char *name;
+    kind kind;
+    size_t n_blocks, d_model, n_heads, n_kv_heads, d_ff, vocab_size;
+} preset;
+
+static const preset presets[] = {
+    { "810m", PAPER, 16, 2048, 16, 16, 8192, 65536 },
+    { "6b", PAPER, 32, 4096, 32, 32, 16384, 65536 },
+    { "22b", PAPER, 48, 6144, 48, 48, 24576, 65536 },
+    { "52b", PAPER, 64, 8192, 64, 64, 32768, 65536 },
+    { "smollm2-135m", LLAMA, 30, 576, 9, 3, 1536, 49152 },
+    { "pythia-70m", PYTHIA, 6, 512, 8, 8, 2048, 50304 },
+    { "pythia-160m", PYTHIA, 12, 768, 12, 12, 3072, 50304 },
+    { "pythia-410m", PYTHIA, 24, 1024, 16, 16, 4096, 50304 },
+    { "pythia-1b", PYTHIA, 16, 2048, 8, 8, 8192, 50304 },
+    { "pythia-1.4b", PYTHIA, 24, 2048, 16, 16, 8192, 50304 },
+    { "pythia-2.8b", PYTHIA, 32, 2560, 32, 32, 10240, 50304 },
+    { "pythia-6.9b", PYTHIA, 32, 4096, 32, 32, 16384, 50432 },
+    { "pythia-12b", PYTHIA, 36, 5120, 40, 40, 20480, 50688 },
+};
+enum { N_PRESETS = sizeof presets / sizeof presets[0] };
+
+/* Levenshtein distance of short names. */
+static size_t distance(const char *a, const char *b)
+{
+    size_t row[64], na = strnlen(a, 63), nb = strnlen(b, 63);
+    for (size_t j = 0; j <= nb; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= na; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= nb; j++) {
+            size_t best = diagonal + (a[i - 1] != b[j - 1]);
+            best = row[j] + 1 < best ? row[j] + 1 : best;
+            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
+            diagonal = row[j];
+            row[j] = best;
+        }
+    }
+    return row[nb];
+}
+
+static bg_status unknown(const char *name, bg_err *err)
+{
+    char all[256] = "";
+    size_t nearest = 0, at = 0;
+    for (size_t i = 0; i < N_PRESETS; i++) {
+        nearest = distance(name, presets[i].name) < distance(name, presets[nearest].name) ? i : nearest;
+        at += (size_t)snprintf(all + at, sizeof all - at, "%s%s", i > 0 ? ", " : "", presets[i].name);
+    }
+    return BG_FAIL(err, BG_EARG, "unknown preset '%.60s' (did you mean %s?): there are %s", name, presets[nearest].name, all);
+}
+
+bg_status plan_preset(const char *name, bg_model_config *out, bg_err *err)
+{
+    const preset *p = NULL;
+    for (size_t i = 0; i < N_PRESETS; i++)
+        if (strcmp(name, presets[i].name) == 0)
+            p = &presets[i];
+    if (p == NULL)
+        return unknown(name, err);
+    bool plain = p->kind != LLAMA;
+    *out = (bg_model_config){
+        .n_blocks = p->n_blocks, .d_model = p->d_model, .n_heads = p->n_heads, .n_kv_heads = p->n_kv_heads,
+        .d_head = p->d_model / p->n_heads, .d_ff = p->d_ff, .vocab_size = p->vocab_size, .max_positions = 8192,
+        .norm = plain ? BG_NORM_LAYER : BG_NORM_RMS, .norm_epsilon = 1e-5, .parallel_residual = p->kind == PYTHIA,
+        .qkv = plain ? BG_QKV_INTERLEAVED : BG_QKV_SEPARATE, .qkv_bias = plain, .attention_out_bias = plain,
+        .mlp_bias = plain, .gated = !plain, .activation = plain ? BG_ACT_GELU_ERF : BG_ACT_SILU,
+        .tied_head = p->kind != PYTHIA, .rope = BG_ROPE_DEFAULT, .rope_theta = 10000, .rope_factor = 1,
+        .names = plain ? neox : llama,
+    };
+    out->rotary_dims = p->kind == PYTHIA ? out->d_head / 4 / 2 * 2 : out->d_head;
+    snprintf(out->family, sizeof out->family, "%s", p->name);
+    return BG_OK;
+}

@@ -1,0 +1,177 @@
+/* report.c - the plan as text, with lines to paste, and as JSON. */
+#include <string.h>
+
+#include "plan.h"
+
+/* 1.5 ms .. 12 h .. 30 days, in 10 characters. */
+static const char *duration(double s, char out[24])
+{
+    if (s < 100)
+        snprintf(out, 24, "%.1f s", s);
+    else if (s < 2 * 3600)
+        snprintf(out, 24, "%.0f min", s / 60);
+    else
+        snprintf(out, 24, "%.1f h", s / 3600);
+    return out;
+}
+
+static const char *bytes_text(double b, char out[24])
+{
+    static const char *const unit[] = { "B", "kB", "MB", "GB", "TB", "PB" };
+    size_t u = 0;
+    for (; b >= 1000 && u < 5; u++)
+        b /= 1000;
+    snprintf(out, 24, u == 0 ? "%.0f %s" : "%.1f %s", b, unit[u]);
+    return out;
+}
+
+static double node_hours(const plan_stage *s, const plan_cluster *c)
+{
+    size_t at_once = s->grid.shards > 0 ? c->nodes / s->grid.nodes : 1;
+    return s->seconds / 3600 * (double)(at_once * s->grid.nodes);
+}
+
+static void print_stage(FILE *to, const plan_stage *s, const plan_cluster *c)
+{
+    char t[24], b[24], w[24], disk[24], work[24], net[24];
+    const plan_grid *g = &s->grid;
+    fprintf(to, "\n%s: %s, %.1f node-hours, %.3g FLOPs\n", s->name, duration(s->seconds, t), node_hours(s, c), s->flops);
+    fprintf(to, "  grid      %zu node%s x %zu rank%s x %zu thread%s = %zu data x %zu pipeline", g->nodes, g->nodes == 1 ? "" : "s",
+            g->ranks_per_node, g->ranks_per_node == 1 ? "" : "s", g->threads, g->threads == 1 ? "" : "s", g->data, g->pipeline);
+    fprintf(to, g->shards > 1 ? "; %zu shards\n" : "\n", g->shards);
+    if (s->plan.rows > 0)
+        fprintf(to, "  batches   %zu rows, %zu unit%s, %zu pass%s over the modules%s\n", s->plan.rows, s->units,
+                s->units == 1 ? "" : "s", s->plan.passes, s->plan.passes == 1 ? "" : "es",
+                s->plan.on_scratch ? ", sums on scratch" : "");
+    fprintf(to, "  memory    %s a rank, and %s of mapped weights\n", bytes_text(s->bytes, b), bytes_text(s->weights_bytes, w));
+    fprintf(to, "  disk      %s of work files, then %s\n", bytes_text(s->work_bytes, work), bytes_text(s->final_bytes, disk));
+    if (s->message_bytes > 0)
+        fprintf(to, "  network   messages of %s, %s in all\n", bytes_text(s->message_bytes, b), bytes_text(s->network_bytes, net));
+    for (size_t i = 0; i < s->n_phases; i++)
+        fprintf(to, "  %-18s %10s  %9.3g FLOPs  %9s a rank  idle %.0f %%\n", s->phase[i].name, duration(s->phase[i].seconds, t),
+                s->phase[i].flops, bytes_text(s->phase[i].bytes, b), 100 * s->phase[i].idle);
+}
+
+/* ---- lines to paste ---- */
+
+/* Rounded down: a limit in M that is no more than the node has. */
+static void print_limit(FILE *to, const plan_grid *g, const char *before, const char *after)
+{
+    if (g->memory_limit != UINT64_MAX)
+        fprintf(to, "%s%lluM%s", before, (unsigned long long)(g->memory_limit >> 20), after);
+}
+
+static void print_sbatch(FILE *to, const plan_stage *s, const char *script, const char *arguments)
+{
+    const plan_grid *g = &s->grid;
+    fprintf(to, "sbatch --nodes=%zu --ntasks-per-node=%zu --cpus-per-task=%zu ", g->nodes, g->ranks_per_node, g->threads);
+    if (g->shards > 1)
+        fprintf(to, "--array=0-%zu ", g->shards - 1);
+    fprintf(to, "jobs/%s.sbatch %s --pipeline %zu", script, arguments, g->pipeline);
+    print_limit(to, g, " --memory-limit ", "");
+    fputs(s->plan.on_scratch ? " --scratch SCRATCH\n" : "\n", to);
+}
+
+static void print_table(FILE *to, const char *name, const plan_grid *g)
+{
+    fprintf(to, "[%s]\nnodes = %zu\nranks_per_node = %zu\nthreads = %zu\npipeline = %zu\n", name, g->nodes, g->ranks_per_node,
+            g->threads, g->pipeline);
+    print_limit(to, g, "memory_limit = \"", "\"\n");
+}
+
+static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLAN_STAGES])
+{
+    const plan_config *c = w->c;
+    char text[512], units[64] = "";
+    unsigned long long a = c->fit_sequences, b = c->lambda_sequences;
+    if (c->unit_sequences > 0)
+        snprintf(units, sizeof units, " --unit-sequences %llu", (unsigned long long)c->unit_sequences);
+    fprintf(to, "\nTo submit:\n");
+    snprintf(text, sizeof text, "--model MODEL --tokens TOKENS --output factors --modules '%.80s' --blocks %zu "
+             "--covariance-sequences 0:%llu --lambda-sequences %llu:%llu%s%s",
+             c->modules, w->blocks, a, a, a + b, c->no_diagonal ? " --no-diagonal" : "", units);
+    print_sbatch(to, &stage[PLAN_FIT], "fit_factors", text);
+    snprintf(text, sizeof text, "--model MODEL --factors factors --queries queries.h5 --output compressed.h5 "
+             "--modules '%.80s' --rank %llu", c->modules, (unsigned long long)c->rank);
+    print_sbatch(to, &stage[PLAN_COMPRESS], "compress_queries", text);
+    print_sbatch(to, &stage[PLAN_SCORE], "score_shards", "--model MODEL --queries compressed.h5 --tokens TOKENS --output scores");
+    fprintf(to, "sbatch jobs/merge_scores.sbatch --scores scores --output ranking.h5\n");
+    fprintf(to, "\nOr, for jobs/sweep:\n[[model]]\nname = \"%s\"\npath = \"MODEL\"\n", w->name);
+    print_table(to, "model.cluster", &stage[PLAN_FIT].grid);
+    fprintf(to, "[model.fit]\nblocks = %zu\nmodules = \"%s\"\n", w->blocks, c->modules);
+    fprintf(to, "covariance_sequences = \"0:%llu\"\nlambda_sequences = \"%llu:%llu\"\n", a, a, a + b);
+    fputs(c->no_diagonal ? "no_diagonal = true\n" : "", to);
+    if (c->unit_sequences > 0)
+        fprintf(to, "unit_sequences = %llu\n", (unsigned long long)c->unit_sequences);
+    print_table(to, "model.compress", &stage[PLAN_COMPRESS].grid);
+    fprintf(to, "modules = \"%s\"\nrank = %llu\n", c->modules, (unsigned long long)c->rank);
+    print_table(to, "model.score", &stage[PLAN_SCORE].grid);
+    fprintf(to, "shards = %zu\n", stage[PLAN_SCORE].grid.shards);
+}
+
+void plan_print(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES])
+{
+    char b[24], t[24];
+    double seconds = 0, hours = 0;
+    for (int i = 0; i < PLAN_STAGES; i++) {
+        seconds += stage[i].seconds;
+        hours += node_hours(&stage[i], c);
+    }
+    fprintf(to, "%s: %.4g parameters, %s of weights, %zu tracked modules (%s), %zu diagonal block%s\n", w->name,
+            (double)bg_model_parameters(w->model), bytes_text(w->model_bytes, b), w->model->n_tracked, w->c->modules, w->blocks,
+            w->blocks == 1 ? "" : "s");
+    fprintf(to, "%s: %zu nodes of %zu cores, %.1f GFLOP/s a core\n", c->name, c->nodes, c->cores_per_node,
+            2e-9 / (2 * c->profile.flop_s * c->profile.threads));
+    fprintf(to, "predicted, not measured: %s, %.0f node-hours\n", duration(seconds, t), hours);
+    for (int i = 0; i < PLAN_STAGES; i++)
+        print_stage(to, &stage[i], c);
+    print_lines(to, w, stage);
+}
+
+/* ---- JSON ---- */
+
+static json_t *phases_json(const plan_stage *s)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < s->n_phases; i++) {
+        const plan_phase *p = &s->phase[i];
+        json_array_append_new(list, json_pack("{s:s, s:f, s:f, s:f, s:f, s:f}", "name", p->name, "flops", p->flops,
+                                              "seconds", p->seconds, "rank_bytes", p->bytes, "peak_rss_bytes", p->peak_bytes,
+                                              "idle", p->idle));
+    }
+    return list;
+}
+
+static json_t *stage_json(const plan_stage *s, const plan_cluster *c)
+{
+    const plan_grid *g = &s->grid;
+    json_t *grid = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "nodes", (json_int_t)g->nodes, "ranks_per_node",
+                             (json_int_t)g->ranks_per_node, "threads", (json_int_t)g->threads, "data", (json_int_t)g->data,
+                             "pipeline", (json_int_t)g->pipeline, "shards", (json_int_t)g->shards);
+    json_t *o = json_pack("{s:s, s:o, s:I, s:I, s:b, s:I, s:f, s:f, s:f, s:f}", "name", s->name, "grid", grid, "batch_rows",
+                          (json_int_t)s->plan.rows, "passes", (json_int_t)s->plan.passes, "on_scratch", (int)s->plan.on_scratch,
+                          "units", (json_int_t)s->units, "flops", s->flops, "seconds", s->seconds, "start_s", s->start_s,
+                          "node_hours", node_hours(s, c));
+    json_t *sizes = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "rank_bytes", s->bytes, "peak_rss_bytes", s->peak_bytes,
+                              "weights_bytes", s->weights_bytes, "work_bytes", s->work_bytes, "final_bytes", s->final_bytes,
+                              "message_bytes", s->message_bytes, "network_bytes", s->network_bytes, "phases", phases_json(s));
+    json_object_update(o, sizes);
+    json_decref(sizes);
+    return o;
+}
+
+bg_status plan_print_json(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES], bg_err *err)
+{
+    json_t *stages = json_array();
+    for (int i = 0; i < PLAN_STAGES; i++)
+        json_array_append_new(stages, stage_json(&stage[i], c));
+    json_t *root = json_pack("{s:s, s:s, s:f, s:f, s:I, s:o}", "model", w->name, "cluster", c->name, "parameters",
+                             (double)bg_model_parameters(w->model), "model_bytes", w->model_bytes, "blocks", (json_int_t)w->blocks,
+                             "stages", stages);
+    int failed = root == NULL || json_dumpf(root, to, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0;
+    json_decref(root);
+    if (failed)
+        return BG_FAIL(err, BG_EIO, "cannot print the plan");
+    fputc('\n', to);
+    return BG_OK;
+}

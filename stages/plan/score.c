@@ -1,0 +1,184 @@
+/* score.c - cost of score_shards, as an array of shards, and of merge_scores. */
+#include <stdio.h>
+
+#include "bregman/memory.h"
+#include "plan.h"
+
+/* Of score_shards: its default options, and its scorer's room for two products. */
+enum { ACTIVATION_BYTES = 512 << 20, UNIT_SEQUENCES = 64, PRODUCT_BYTES = 32 << 20, TOP = 100 };
+/* Of merge_scores. */
+enum { BINS = 321, LEAST_TAIL = 100, ROWS_AT_ONCE = 4096 };
+
+typedef struct {
+    const plan_work *w;
+    const plan_grid *g;
+    const plan_cluster *c;
+    plan_profile profile;
+    bg_share *share;
+    plan_rank_cost *rank;
+    plan_stage *out;
+} scoring;
+
+static double larger(double a, double b) { return a > b ? a : b; }
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+static size_t unit_of(const scoring *f) { return smaller(UNIT_SEQUENCES, (size_t)f->w->c->sequences); }
+
+/* bg_scorer_bytes, whose sizes come from a file; its products are no longer than a micro-batch of `rows`. */
+static size_t scorer_bytes(const scoring *f, size_t r, size_t rows)
+{
+    const bg_share *s = &f->share[r];
+    size_t queries = (size_t)f->w->c->queries, floats = 0, widest = 1;
+    for (size_t i = s->first_tracked; i < s->end_tracked; i++) {
+        const bg_module *mod = f->w->model->tracked[i];
+        size_t columns = queries * smaller((size_t)f->w->c->rank, smaller(mod->n_out, mod->n_in1));
+        floats += columns * (mod->n_out + mod->n_in1);
+        widest = most(widest, columns);
+    }
+    size_t chunk = PRODUCT_BYTES / (2 * sizeof(float) * widest);
+    chunk = chunk < 64 ? 64 : chunk > 8192 ? 8192 : chunk;
+    chunk = smaller(chunk, rows);
+    size_t layers = s->embeds ? f->w->model->config.n_blocks : s->end - s->first;
+    return (floats + 2 * chunk * widest) * sizeof(float) + layers * queries * unit_of(f) * sizeof(double);
+}
+
+static size_t touched_bytes(const scoring *f, size_t r, size_t rows, size_t batches)
+{
+    return scorer_bytes(f, r, rows) + plan_pass_bytes(f->w->model, f->g, &f->share[r], r, rows, batches);
+}
+
+static size_t score_bytes(const void *self, const bg_plan *plan)
+{
+    const scoring *f = self;
+    size_t bytes = 0;
+    for (size_t r = 0; r < f->g->pipeline; r++)
+        bytes = most(bytes, scorer_bytes(f, r, SIZE_MAX)
+                            + plan_pass_bytes(f->w->model, f->g, &f->share[r], r, plan->rows, SIZE_MAX));
+    return bytes;
+}
+
+/* A shard of n sequences. */
+static void sweep(scoring *f, size_t n)
+{
+    const plan_work *w = f->w;
+    plan_stage *o = f->out;
+    size_t rows = (size_t)w->c->sequence_tokens - 1, unit = smaller(unit_of(f), n), units = (n + unit - 1) / unit;
+    size_t queries = (size_t)w->c->queries;
+    plan_batches b = plan_batches_of(unit, rows, rows, o->plan.rows);
+    for (size_t r = 0; r < f->g->pipeline; r++) {
+        const bg_share *s = &f->share[r];
+        const bg_run run = { s->first_tracked, s->end_tracked };
+        plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
+        f->rank[r] = (plan_rank_cost){ 0 };
+        if (r == 0)
+            f->rank[r].unit_end_s = plan_write_s(f->c, &f->profile, plan_ranks(f->c, f->g), 4.0 * (double)(unit * queries), 1);
+        for (int i = 0; i < 2; i++) {
+            size_t sequences = i == 0 ? b.sequences : b.rest;
+            plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, false, true);
+            plan_score_cost(tally[i], &f->profile, w->model, run, queries, (size_t)w->c->rank, sequences * rows);
+        }
+        o->phase[0].flops += f->rank[r].whole.flops * (double)n / (double)b.sequences;
+    }
+    double bytes = 4.0 * (double)b.rows * (double)w->model->config.d_model;
+    plan_sweep_time t = plan_sweep(f->g, units, &b, f->rank, plan_message_s(f->c, &f->profile, f->g, bytes));
+    o->phase[0].seconds = t.seconds;
+    o->phase[0].idle = t.idle;
+    o->units = units;
+    o->message_bytes = f->g->pipeline > 1 ? bytes : 0;
+    o->network_bytes = 2 * bytes * (double)w->c->sequences / (double)b.sequences * (double)(f->g->pipeline - 1);
+}
+
+static void set_memory(scoring *f, size_t rows, size_t batches)
+{
+    const plan_work *w = f->w;
+    plan_stage *o = f->out;
+    for (size_t r = 0; r < f->g->pipeline; r++) {
+        double mapped = r == 0 ? w->model_bytes : plan_share_bytes(w->model, &f->share[r]);
+        double bytes = (double)touched_bytes(f, r, rows, batches);
+        o->phase[0].bytes = larger(o->phase[0].bytes, bytes);
+        o->phase[0].peak_bytes = larger(o->phase[0].peak_bytes, bytes + mapped + f->profile.process_bytes);
+        o->weights_bytes = larger(o->weights_bytes, plan_share_bytes(w->model, &f->share[r]));
+    }
+    o->bytes = o->phase[0].bytes;
+    o->peak_bytes = o->phase[0].peak_bytes;
+}
+
+static void cost(scoring *f)
+{
+    const plan_work *w = f->w;
+    const plan_config *c = w->c;
+    plan_stage *o = f->out;
+    double shards = (double)f->g->shards, at_once = (double)(f->c->nodes / f->g->nodes);
+    size_t n = (size_t)(((double)c->sequences + shards - 1) / shards);
+    double rows = (double)n, queries = (double)c->queries;
+    o->n_phases = 1;
+    o->phase[0].name = "scores";
+    sweep(f, n);
+    size_t unit = smaller(unit_of(f), n);
+    plan_batches b = plan_batches_of(unit, (size_t)c->sequence_tokens - 1, 1, o->plan.rows);
+    set_memory(f, b.rows, plan_column_batches(f->g, o->units, &b));
+    /* every shard's first rank hashes model, tokens and queries, and puts the units together, a sequence at a time */
+    double compressed = 0;
+    for (size_t i = 0; i < w->model->n_tracked; i++)
+        compressed += 4 * queries * (double)c->rank * (double)(w->model->tracked[i]->n_out + w->model->tracked[i]->n_in1);
+    o->start_s = (w->model_bytes + 4.0 * (double)(c->sequences * c->sequence_tokens) + compressed) * f->profile.hash_byte_s
+        + plan_read_s(f->c, &f->profile, plan_ranks(f->c, f->g), compressed / (double)f->g->pipeline);
+    double listed = queries * (rows < TOP ? rows : TOP);
+    double file = plan_dataset_bytes(rows * queries, 4) + plan_dataset_bytes(rows, 8) + plan_file_bytes()
+        + 2 * (plan_dataset_bytes(listed, 8) + plan_dataset_bytes(listed, 4));
+    double assemble = rows * f->profile.row_write_s + 2 * rows * queries * f->profile.ranked_s
+        + plan_write_s(f->c, &f->profile, at_once, file, 1);
+    double one = o->start_s + o->phase[0].seconds + assemble;
+    double waves = (double)(size_t)((shards + at_once - 1) / at_once);
+    o->work_bytes = (double)o->units * (plan_file_bytes() + plan_dataset_bytes((double)unit * queries, 4)) * at_once;
+    o->final_bytes = file * shards;
+    o->phase[0].flops *= shards;
+    o->flops = o->phase[0].flops;
+    o->phase[0].seconds *= waves;
+    o->seconds = waves * one;
+}
+
+void plan_score(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out)
+{
+    *out = (plan_stage){ .name = "score_shards", .grid = *g };
+    scoring f = { .w = w, .g = &out->grid, .c = c, .out = out };
+    bg_err err = { .msg = "" };
+    f.profile = plan_profile_scaled(&c->profile, (double)g->threads);
+    size_t longest = (size_t)w->c->sequence_tokens;
+    bg_status st = BG_NEW(f.share, g->pipeline, "shares of the model", &err);
+    if (st == BG_OK)
+        st = BG_NEW(f.rank, g->pipeline, "pipeline", &err);
+    if (st == BG_OK)
+        st = bg_model_divide(w->model, g->pipeline, NULL, f.share, &err);
+    if (st == BG_OK) {
+        const bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, longest, ACTIVATION_BYTES), .passes = 1 },
+                              .least_rows = longest - 1, .most_passes = 1, .self = &f, .bytes = score_bytes };
+        out->grid.memory_limit = plan_memory_limit(w, c, g);
+        out->possible = plan_budget(&out->grid, c, &d, &out->plan, &out->needs_bytes);
+    } else {
+        snprintf(out->why_not, sizeof out->why_not, "%.190s", err.msg);
+    }
+    if (out->possible)
+        cost(&f);
+    bg_free(f.share);
+    bg_free(f.rank);
+}
+
+/* One rank reads every score once, after hashing the shards. */
+void plan_merge(const plan_work *w, const plan_cluster *c, plan_stage *out)
+{
+    const plan_grid one = { .nodes = 1, .ranks_per_node = 1, .threads = 1, .data = 1, .pipeline = 1 };
+    double scores = (double)w->c->sequences * (double)w->c->queries, bytes = 4 * scores + 8 * (double)w->c->sequences;
+    double n = (double)w->c->sequences, queries = (double)w->c->queries, tail = 0.0001 * n, listed = queries * (n < TOP ? n : TOP);
+    tail = tail > LEAST_TAIL ? tail : n < LEAST_TAIL ? n : LEAST_TAIL;
+    *out = (plan_stage){ .name = "merge_scores", .possible = true, .grid = one, .n_phases = 1 };
+    out->phase[0].name = "merging";
+    out->seconds = bytes * c->profile.hash_byte_s + plan_read_s(c, &c->profile, 1, bytes) + 4 * scores * c->profile.ranked_s
+        + c->profile.publish_s;
+    out->phase[0].seconds = out->seconds;
+    out->final_bytes = plan_file_bytes() + 12 * plan_dataset_bytes(queries, 8) + plan_dataset_bytes(queries * BINS, 8)
+        + plan_dataset_bytes(queries * tail, 4) + 2 * (plan_dataset_bytes(listed, 8) + plan_dataset_bytes(listed, 4));
+    out->bytes = queries * (16 * (tail + 2 * TOP) + 8 * BINS + 4 * ROWS_AT_ONCE);
+    out->peak_bytes = out->bytes + c->profile.process_bytes;
+}

@@ -1,0 +1,77 @@
+#!/bin/sh
+# plan: what it refuses and names, and its memory, disk and FLOPs against runs of the stages on small models.
+plan=$BUILD/bin/plan
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+export OMP_NUM_THREADS=1
+failed=0
+
+# expect CODE TEXT ARGUMENTS...: exit code, and a text in what plan says
+expect() {
+    code=$1 text=$2
+    shift 2
+    output=$("$plan" --quiet "$@" 2>&1)
+    got=$?
+    if [ $got -ne "$code" ] || ! printf '%s\n' "$output" | grep -qF -- "$text"; then
+        printf 'plan %s: exit code %s (wanted %s), wanted "%s" in:\n%s\n' "$*" $got "$code" "$text" "$output"
+        failed=1
+    fi
+}
+
+# cluster NAME SED: the reference cluster's file, changed
+cluster() {
+    sed "$2" "$folder/good.json" > "$folder/$1.json"
+}
+
+cat > "$folder/good.json" <<'EOF'
+{ "name": "two", "nodes": 2, "cores_per_node": 16, "ranks_per_node": 4, "memory_gb_per_node": 64, "network_gb_s": 10,
+  "disk_gb_s": 2, "scratch": false, "profile": {
+  "threads": 4, "flop_s": 6e-12, "operand_s": 1e-10, "result_s": 1e-10, "call_s": 1e-6, "attention_flop_s": 1e-11,
+  "attention_pair_s": 2e-10, "element_s": 1e-10, "activation_s": 3e-10, "logit_s": 3e-10, "sampled_s": 1e-10,
+  "widened_s": 1e-10, "squared_s": 2e-10, "dot_s": 2e-10, "serial_s": 5e-10, "ranked_s": 5e-9, "eigen_cube_s": 1e-10,
+  "eigen_square_s": 1e-8, "subgrid_efficiency": 0.4, "publish_s": 0.01, "row_write_s": 3e-6, "write_byte_s": 1e-9,
+  "read_byte_s": 5e-10, "hash_byte_s": 1e-10, "message_s": 5e-6, "message_byte_s": 3e-10, "process_bytes": 5e7 } }
+EOF
+
+# what is printed
+expect 0 'fit_factors:' --preset 810m
+expect 0 'jobs/score_shards.sbatch --model MODEL' --preset 52b --sequences 10000000
+expect 0 '[model.cluster]' --preset smollm2-135m --cluster "$folder/good.json"
+expect 0 '8 data x 1 pipeline' --preset pythia-70m --pipeline 1 --cluster "$folder/good.json"
+expect 0 '2 data x 4 pipeline' --preset pythia-70m --pipeline 4 --cluster "$folder/good.json"
+expect 0 '"model": "pythia-1b"' --preset pythia-1b --json
+
+# what is refused
+expect 2 "did you mean smollm2-135m?" --preset smollm-135m
+expect 2 'by one of --config and --preset' --sequences 10
+expect 2 'by one of --config and --preset' --preset 52b --config "$folder"
+expect 1 "$folder/absent/config.json" --config "$folder/absent/config.json"
+expect 2 '--calibrate needs --output' --calibrate
+expect 2 'goes with neither' --calibrate --output "$folder/x.json" --preset 52b
+expect 2 'a plan is printed' --preset 52b --output "$folder/x.json"
+expect 2 '--blocks takes a number' --preset 52b --blocks none
+expect 2 '--weights takes bfloat16' --preset 52b --weights int8
+expect 2 'has a prompt too' --preset 52b --query-tokens 8 --completion-tokens 8
+expect 2 'takes 8192 positions' --preset 52b --sequence-tokens 10000
+expect 2 'matches no module' --preset 52b --modules nothing
+expect 2 'cannot be laid out in pipelines of 3: --pipeline' --preset pythia-70m --pipeline 3 --cluster "$folder/good.json"
+expect 1 'does not fit 2 nodes: a rank needs' --preset 52b --cluster "$folder/good.json"
+cluster small 's/"memory_gb_per_node": 64/"memory_gb_per_node": 12/'
+expect 1 'GB: --pipeline' --preset pythia-1b --no-diagonal --blocks 8 \
+    --pipeline 1 --cluster "$folder/small.json"
+expect 1 'cannot read cluster file' --preset 52b --cluster "$folder/absent.json"
+cluster bad 's/"nodes": 2/"nodes": "two"/'
+expect 1 "$folder/bad.json: key 'nodes' is not a whole number" --preset 810m --cluster "$folder/bad.json"
+cluster bad 's/"serial_s"/"cereal_s"/'
+expect 1 "$folder/bad.json: key 'cereal_s' is not known" --preset 810m --cluster "$folder/bad.json"
+cluster bad 's/"call_s": 1e-6, //'
+expect 1 "$folder/bad.json: key 'call_s' is missing" --preset 810m --cluster "$folder/bad.json"
+cluster bad 's/"ranks_per_node": 4/"ranks_per_node": 40/'
+expect 1 "key 'ranks_per_node' is more than cores_per_node" --preset 810m --cluster "$folder/bad.json"
+cluster bad 's/} }$/}/'
+expect 1 "$folder/bad.json: no JSON object: line" --preset 810m --cluster "$folder/bad.json"
+expect 1 'good.json' --calibrate --output "$folder/good.json/x.json"
+
+[ $failed -eq 0 ] || exit 1
+"$BREGMAN_VENV/bin/python" -c 'import h5py, numpy' 2>/dev/null || exit 0
+exec "$SRC/scripts/bench_plan.py" --check --build "$BUILD"

@@ -1,0 +1,167 @@
+/* Sketches of models, presets, and the plan's sizes against those of the stages themselves. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "bregman/config.h"
+#include "bregman/memory.h"
+#include "fit_factors/fit_factors.h"
+#include "plan/plan.h"
+
+static char path[4096];
+static const char *golden(const char *name)
+{
+    snprintf(path, sizeof path, "%s/tests/goldens/%s", getenv("SRC"), name);
+    return path;
+}
+
+static void must(bg_status st, const bg_err *err)
+{
+    if (st != BG_OK)
+        fail_msg("%s", err->msg);
+}
+
+/* Of every family in tests/goldens: the sketch has the modules and sizes of the model itself. */
+static void sketch_is_the_model(void **state)
+{
+    static const char *const family[] = { "gpt2", "neox", "neox_serial", "llama", "qwen2", "qwen3", "olmo2" };
+    (void)state;
+    for (size_t f = 0; f < sizeof family / sizeof family[0]; f++) {
+        bg_model *real, *sketch;
+        bg_err err = { .msg = "" };
+        must(bg_model_open(&real, golden(family[f]), "all", &err), &err);
+        must(bg_model_sketch(&sketch, &real->config, "all", BG_ST_F32, &err), &err);
+        assert_int_equal(bg_model_parameters(sketch), bg_model_parameters(real));
+        assert_int_equal(sketch->n_tracked, real->n_tracked);
+        for (size_t i = 0; i < real->n_tracked; i++) {
+            const bg_module *a = real->tracked[i], *b = sketch->tracked[i];
+            assert_string_equal(a->name, b->name);
+            assert_true(a->n_out == b->n_out && a->n_in1 == b->n_in1 && a->block == b->block && a->input == b->input);
+            assert_int_equal(a->weight->n_bytes, b->weight->n_bytes);
+        }
+        assert_int_equal(bg_pass_bytes(sketch, NULL, 1, 64, 1 << 20), bg_pass_bytes(real, NULL, 1, 64, 1 << 20));
+        bg_model_close(real);
+        bg_model_close(sketch);
+    }
+}
+
+/* Weights in two bytes are widened: the pass takes room for the largest matrix of a block at least. */
+static void sketch_widens(void **state)
+{
+    bg_model_config c;
+    bg_model *half, *full;
+    bg_err err = { .msg = "" };
+    (void)state;
+    must(plan_preset("pythia-70m", &c, &err), &err);
+    must(bg_model_sketch(&half, &c, "mlp", BG_ST_BF16, &err), &err);
+    must(bg_model_sketch(&full, &c, "mlp", BG_ST_F32, &err), &err);
+    size_t room = bg_pass_bytes(half, NULL, 1, 64, 1 << 20) - bg_pass_bytes(full, NULL, 1, 64, 1 << 20);
+    assert_true(room >= 2048 * 512 * 4);
+    assert_int_equal(half->module[0].weight->n_bytes * 2, full->module[0].weight->n_bytes);
+    bg_model_close(half);
+    bg_model_close(full);
+    assert_int_equal(bg_model_sketch(&half, &c, "no such module", BG_ST_BF16, &err), BG_EARG);
+    assert_null(half);
+}
+
+/* Public models' counts exactly; of the paper's models those of the bodies, which their names give. */
+static void presets_have_their_parameters(void **state)
+{
+    static const struct { const char *name; double all, body; } known[] = {
+        { "smollm2-135m", 134515008, 0 }, { "pythia-70m", 70426624, 0 }, { "pythia-160m", 162322944, 0 },
+        { "pythia-410m", 405334016, 0 }, { "pythia-1b", 1011781632, 0 }, { "pythia-1.4b", 1414647808, 0 },
+        { "pythia-2.8b", 2775208960, 0 }, { "pythia-6.9b", 6857302016, 0 }, { "pythia-12b", 11846072320, 0 },
+        { "810m", 0, 810e6 }, { "6b", 0, 6.4e9 }, { "22b", 0, 22e9 }, { "52b", 0, 52e9 },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        bg_model_config c;
+        bg_model *m;
+        bg_err err = { .msg = "" };
+        must(plan_preset(known[i].name, &c, &err), &err);
+        must(bg_model_sketch(&m, &c, "mlp", BG_ST_BF16, &err), &err);
+        double n = (double)bg_model_parameters(m), body = n - (double)(c.vocab_size * c.d_model);
+        if (known[i].all > 0 && n != known[i].all)
+            fail_msg("%s: %.0f parameters, not %.0f", known[i].name, n, known[i].all);
+        if (known[i].body > 0 && (body < 0.98 * known[i].body || body > 1.02 * known[i].body))
+            fail_msg("%s: %.4g parameters in the body", known[i].name, body);
+        bg_model_close(m);
+    }
+}
+
+static void unknown_preset_names_the_nearest(void **state)
+{
+    bg_model_config c;
+    bg_err err = { .msg = "" };
+    (void)state;
+    assert_int_equal(plan_preset("pythia-1bb", &c, &err), BG_EARG);
+    assert_non_null(strstr(err.msg, "did you mean pythia-1b?"));
+}
+
+/* Every rank of pipelines of one to five, with several passes, blocks and a matrix for several ranks. */
+static void fit_sizes_are_the_stages(void **state)
+{
+    bg_model_config c;
+    bg_err err = { .msg = "" };
+    (void)state;
+    must(plan_preset("pythia-70m", &c, &err), &err);
+    for (size_t k = 1; k <= 2; k++)
+        for (size_t pipeline = 1; pipeline <= 5; pipeline++) {
+            const plan_config asked = { .subgrid_side = 1500 };
+            const fit_factors_config config = { .blocks = k, .subgrid_side = 1500 };
+            plan_work w = { .c = &asked, .blocks = k };
+            bg_share share[5];
+            plan_grid g = { .nodes = 1, .data = 2, .pipeline = pipeline };
+            const bg_plan plan = { .rows = 256, .passes = 2 };
+            must(bg_model_sketch(&w.model, &c, "all", BG_ST_BF16, &err), &err);
+            must(bg_model_divide(w.model, pipeline, NULL, share, &err), &err);
+            const plan_fit_run run = { .w = &w, .g = &g, .share = share, .batches = SIZE_MAX };
+            size_t most = 0;
+            for (size_t r = 0; r < pipeline; r++) {
+                const bg_context ctx = { .grid = { .world_size = (int)(2 * pipeline), .data_size = 2, .pipeline_rank = (int)r,
+                                                   .pipeline_size = (int)pipeline } };
+                const fit f = { .c = &config, .ctx = &ctx, .model = w.model, .share = share, .own = share[r] };
+                size_t bytes = fit_bytes(&f, &plan);
+                assert_int_equal(plan_rank_bytes(&run, r, &plan, plan.rows), bytes);
+                assert_int_equal(plan_decompose_bytes(&run), fit_decompose_bytes(&f));
+                most = bytes > most ? bytes : most;
+            }
+            assert_int_equal(plan_fit_bytes(&run, &plan), most);
+            bg_model_close(w.model);
+        }
+}
+
+static void units_are_cut_into_batches(void **state)
+{
+    (void)state;
+    plan_batches b = plan_batches_of(64, 511, 511, 1536);
+    assert_true(b.sequences == 3 && b.rows == 1533 && b.whole == 21 && b.rest == 1);
+    b = plan_batches_of(2, 10, 10, 1536);
+    assert_true(b.sequences == 2 && b.whole == 1 && b.rest == 0);
+}
+
+/* Two ranks of which one is twice as slow: it sets the pace, and the other waits half the time. */
+static void slowest_rank_sets_the_pace(void **state)
+{
+    const plan_grid g = { .nodes = 1, .ranks_per_node = 2, .data = 1, .pipeline = 2 };
+    const plan_batches b = { .sequences = 1, .rows = 1, .whole = 100, .sequence_rows = 1, .loss_rows = 1, .max_rows = 1 };
+    const plan_rank_cost rank[2] = { { .whole = { 0, 1 } }, { .whole = { 0, 2 } } };
+    (void)state;
+    plan_sweep_time t = plan_sweep(&g, 3, &b, rank, 0);
+    assert_true(t.seconds == 3 * 200 + 1);
+    assert_true(t.idle > 0.25 && t.idle < 0.26);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sketch_is_the_model), cmocka_unit_test(sketch_widens), cmocka_unit_test(presets_have_their_parameters),
+        cmocka_unit_test(unknown_preset_names_the_nearest), cmocka_unit_test(fit_sizes_are_the_stages),
+        cmocka_unit_test(units_are_cut_into_batches), cmocka_unit_test(slowest_rank_sets_the_pace),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
