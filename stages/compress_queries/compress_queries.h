@@ -2,7 +2,12 @@
 #ifndef BG_STAGES_COMPRESS_QUERIES_H
 #define BG_STAGES_COMPRESS_QUERIES_H
 
+#include "bregman/budget.h"
+#include "bregman/factors.h"
+#include "bregman/inputs.h"
+#include "bregman/precondition.h"
 #include "bregman/stage.h"
+#include "bregman/sweep.h"
 
 typedef struct {
     const char *model, *factors, *queries, *output, *rank, *preconditioner, *modules;
@@ -11,5 +16,46 @@ typedef struct {
 } compress_queries_config;
 
 bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
+
+/* One call of the stage. */
+typedef struct {
+    const compress_queries_config *c;
+    const bg_context *ctx;
+    bg_model *model;
+    bg_tokens *queries;
+    bg_factors *factors;
+    bg_pass *pass;
+    bg_share *share, own;              /* [pipeline_size], and this rank's */
+    bg_plan plan;
+    bg_inputs in;
+    bg_hash model_hash;
+    bg_damping damping;
+    size_t rank;                       /* most columns asked for; SIZE_MAX: all */
+    double tolerance;                  /* 0: not by tolerance */
+    char work[BG_PATH_BYTES];          /* folder of the units */
+    /* the unit and batch in hand */
+    bg_store **unit;                   /* [n_blocks] files being written, of this rank's tracked blocks */
+    uint64_t unit_first;
+    float *rotated_a, *rotated_d;      /* [rows, largest M], [rows, largest P] */
+    float *gradient, *scratch, *left, *right;
+} compress;
+
+/* units.c: columns kept of a module's gradients at most; the path of a unit's file of a block; the first tracked module after
+ * i that is of another block. */
+size_t compress_columns(const compress *w, const bg_module *mod);
+bg_status compress_unit_path(const compress *w, uint64_t u, size_t block, char out[BG_PATH_BYTES], bg_err *err) BG_MUST_CHECK;
+size_t compress_next_block(const compress *w, size_t i);
+/* Callbacks of the sweep, and its tap; self is the compress. */
+bg_status compress_unit_find(void *self, uint64_t u, bool *done, uint64_t *part, bg_err *err);
+bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err);
+bg_status compress_unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err);
+bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err);
+/* The datasets of a module with n queries and r columns, and one query's rows in them; `rank` is kept of units only. */
+bg_status compress_make_datasets(bg_store *s, const bg_module *mod, uint64_t n, uint64_t r, bool ranks, bg_err *err) BG_MUST_CHECK;
+bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, const float *left, const float *right,
+                               double variance, double error, uint32_t rank, bg_err *err) BG_MUST_CHECK;
+
+/* assemble.c: all units into compressed.h5; removes their folder.  Rank 0. */
+bg_status compress_assemble(compress *w, uint64_t n_units, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_STAGES_COMPRESS_QUERIES_H */

@@ -38,7 +38,7 @@ typedef struct {
     char index[BG_PATH_BYTES];         /* OUTPUT/index.h5 */
 } fit;
 
-/* Path of the partial sums of unit u and a block of the model, of a phase ("covariance", "lambda"). */
+/* work.c: path of the partial sums of unit u and a block of the model, of a phase ("covariance", "lambda"). */
 bg_status fit_unit_path(const fit *f, const char *phase, uint64_t u, size_t block, char out[BG_PATH_BYTES],
                         bg_err *err) BG_MUST_CHECK;
 /* Path of a tracked module's decomposed matrix: side "activation" or "gradient". */

@@ -9,8 +9,6 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
-enum { ACTIVATION_BYTES = 512 << 20 };
-
 /* ---- opening ---- */
 
 static bg_status parse_shard(scoring *w, bg_err *err)
@@ -116,111 +114,7 @@ static bg_status hash_inputs(scoring *w, bg_err *err)
     return st;
 }
 
-/* ---- shares and memory ---- */
-
-static size_t longest(const scoring *w)
-{
-    size_t most = 2;
-    for (uint64_t i = 0; i < w->n_sequences; i++) {
-        uint32_t n = bg_tokens_count(w->tokens, w->sequence == NULL ? w->begin + i : w->sequence[i]);
-        most = n > most ? n : most;
-    }
-    return most;
-}
-
-static size_t plan_bytes(const void *scoring_, const bg_plan *plan)
-{
-    const scoring *w = scoring_;
-    const bg_grid *g = &w->ctx->grid;
-    return w->scorer_bytes + bg_pass_bytes(w->model, &w->share[g->pipeline_rank], bg_pipeline_depth(g->pipeline_rank, g->pipeline_size),
-                                           plan->rows, BG_LOGITS_BYTES)
-        + bg_pipeline_bytes(w->model, g->pipeline_rank, g->pipeline_size, plan->rows);
-}
-
-/* Local: this rank's share of the model, and what its queries take. */
-static bg_status divide_model(scoring *w, bg_err *err)
-{
-    size_t n = (size_t)w->ctx->grid.pipeline_size;
-    bg_status st = BG_NEW(w->share, n, "shares of the model", err);
-    if (st == BG_OK)
-        st = bg_model_divide(w->model, n, NULL, w->share, err);
-    if (st == BG_OK)
-        st = bg_scorer_bytes(w->c->queries, w->model, &w->share[w->ctx->grid.pipeline_rank], w->detail, w->unit_sequences,
-                             w->unit_sequences * (longest(w) - 1), &w->scorer_bytes, err);
-    return st;
-}
-
-/* Micro-batches that fit.  Collective. */
-static bg_status choose_plan(scoring *w, char identity[64], bg_err *err)
-{
-    size_t least = longest(w) - 1, rows = w->c->batch_tokens;
-    bg_demand d = { .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .self = w, .bytes = plan_bytes };
-    d.best.rows = rows == 0 ? bg_pass_rows_for(w->model, least + 1, ACTIVATION_BYTES) : rows < least ? least : rows;
-    bg_log("%s: %llu sequences in units of %llu", w->model->dir, (unsigned long long)w->n_sequences,
-           (unsigned long long)w->unit_sequences);
-    bg_status st = bg_budget_choose(&d, w->ctx, &w->plan, err);
-    if (st == BG_OK)
-        bg_budget_identity(&d, &w->plan, identity);
-    return st;
-}
-
-bg_status score_open_memory(scoring *w, bg_err *err)
-{
-    const bg_grid *g = &w->ctx->grid;
-    char units[64];
-    bg_status st = bg_make_folder(w->work, err);
-    if (st == BG_OK)
-        st = bg_stop_folder(w->c->output, err);
-    snprintf(units, sizeof units, "unit- %llu\n",
-             (unsigned long long)((w->n_sequences + w->unit_sequences - 1) / w->unit_sequences));
-    if (st == BG_OK && g->world_rank == 0)
-        st = bg_write_units(w->work, units, err);
-    if (st == BG_OK)
-        st = bg_scorer_new(&w->scorer, w->c->queries, w->model, &w->model_hash, w->share, g->pipeline_size,
-                           g->pipeline_rank, w->detail, w->unit_sequences, w->unit_sequences * (longest(w) - 1), err);
-    return st == BG_OK ? bg_pass_new(&w->pass, w->model, &w->share[g->pipeline_rank],
-                                     bg_pipeline_depth(g->pipeline_rank, g->pipeline_size), w->plan.rows, BG_LOGITS_BYTES, err)
-                       : st;
-}
-
 /* ---- units ---- */
-
-bg_status score_unit_path(const scoring *w, uint64_t u, char out[BG_PATH_BYTES], bg_err *err)
-{
-    return bg_path(out, err, "%s/unit-%06llu.h5", w->work, (unsigned long long)u);
-}
-
-bg_status score_unit_find(void *scoring_, uint64_t u, bool *done, uint64_t *part, bg_err *err)
-{
-    const scoring *w = scoring_;
-    char path[BG_PATH_BYTES];
-    *part = 0;
-    bg_status st = score_unit_path(w, u, path, err);
-    return st == BG_OK ? bg_store_is_done(path, w->in.run.fingerprint, done, err) : st;
-}
-
-static bg_status unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
-{
-    (void)part;
-    (void)err;
-    bg_scorer_begin_unit(((scoring *)self)->scorer, unit->n_sequences, unit->n_rows);
-    return BG_OK;
-}
-
-static void batch_begin(void *self, const bg_batch *batch, uint64_t first)
-{
-    bg_scorer_begin_batch(((scoring *)self)->scorer, batch, first);
-}
-
-bg_sweep score_sweep(scoring *w, const char *what)
-{
-    return (bg_sweep){
-        .what = what, .tokens = w->tokens, .sequence = w->sequence, .begin = w->begin, .n_sequences = w->n_sequences,
-        .unit_sequences = w->unit_sequences, .tap = { bg_scorer_pair, w->scorer }, .self = w,
-        .gather_bytes = bg_scorer_gather_bytes(w->scorer),
-        .find = score_unit_find, .begin_unit = unit_begin, .begin_batch = batch_begin,
-    };
-}
 
 static bg_status unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
 {
@@ -399,9 +293,9 @@ bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *er
     if (st == BG_OK && w.c->explain != NULL)
         st = score_explain_open(&w, err);
     if (st == BG_OK)
-        st = divide_model(&w, err);
+        st = score_divide_model(&w, err);
     if ((st = bg_agree(ctx->grid.world, st, err)) == BG_OK)
-        st = choose_plan(&w, identity, err);
+        st = score_choose_plan(&w, identity, err);
     if (st == BG_OK)
         st = bg_inputs_share(&w.in, ctx, identity, 0, hash_inputs(&w, err), err);
     if (st == BG_OK) {

@@ -1,0 +1,145 @@
+/* assemble.c - compressed.h5 from the units' files, on rank 0. */
+#include <string.h>
+
+#include "bregman/log.h"
+#include "bregman/memory.h"
+#include "compress_queries.h"
+
+/* Columns that the module's queries need, over all units. */
+static bg_status needed_columns(const bg_module *mod, bg_store *const *unit, uint64_t n_units, uint32_t *out, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bg_status st = bg_path(path, err, "%s/rank", mod->name);
+    *out = 1;
+    for (uint64_t u = 0; u < n_units && st == BG_OK; u++) {
+        uint64_t n = 0;
+        st = bg_store_dims(unit[u], path, 1, &n, err);
+        for (uint64_t i = 0; i < n && st == BG_OK; i++) {
+            uint32_t r = 0;
+            st = bg_store_read_rows(unit[u], path, BG_U32, i, 1, &r, err);
+            *out = r > *out ? r : *out;
+        }
+    }
+    return st;
+}
+
+/* Keep the first r of r_from columns of n rows, in place. */
+static void trim(float *x, size_t n, size_t r_from, size_t r)
+{
+    for (size_t i = 0; i < n && r < r_from; i++)
+        memmove(x + i * r, x + i * r_from, r * sizeof *x);
+}
+
+typedef struct { double variance, error; } query_sum;
+
+static bg_status copy_query(compress *w, const bg_module *mod, const bg_store *from, uint64_t i, bg_store *to,
+                            uint64_t query, size_t r, query_sum *sum, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    size_t r_from = compress_columns(w, mod);
+    double variance = 0, error = 0;
+    const struct { const char *name; bg_dtype type; void *data; } set[] = {
+        { "left", BG_F32, w->left }, { "right", BG_F32, w->right }, { "error", BG_F64, &error },
+        { "variance", BG_F64, &variance },
+    };
+    bg_status st = BG_OK;
+    for (size_t k = 0; k < 4 && st == BG_OK; k++) {
+        st = bg_path(path, err, "%s/%s", mod->name, set[k].name);
+        if (st == BG_OK)
+            st = bg_store_read_rows(from, path, set[k].type, i, 1, set[k].data, err);
+    }
+    trim(w->left, mod->n_out, r_from, r);
+    trim(w->right, mod->n_in1, r_from, r);
+    sum->variance += variance;
+    sum->error += error;
+    return st == BG_OK ? compress_write_query(to, mod, query, w->left, w->right, variance, error, 0, err) : st;
+}
+
+static bg_status assemble_module(compress *w, const bg_module *mod, bg_store *const *unit, uint64_t n_units,
+                                 bg_store *to, query_sum *sum, bg_err *err)
+{
+    uint64_t n = bg_tokens_sequences(w->queries), query = 0;
+    uint32_t r;
+    bg_status st = needed_columns(mod, unit, n_units, &r, err);
+    if (st == BG_OK)
+        st = compress_make_datasets(to, mod, n, r, false, err);
+    for (uint64_t u = 0; u < n_units && st == BG_OK; u++)
+        for (uint64_t i = 0; i < w->c->unit_queries && query < n && st == BG_OK; i++, query++)
+            st = copy_query(w, mod, unit[u], i, to, query, r, &sum[query], err);
+    return st;
+}
+
+static bg_status write_head(const compress *w, bg_store *s, bg_err *err)
+{
+    uint64_t n = bg_tokens_sequences(w->queries);
+    const char **id = NULL;
+    bg_status st = BG_NEW(id, n, "query ids", err);
+    for (uint64_t q = 0; q < n && st == BG_OK; q++)
+        id[q] = bg_tokens_query_id(w->queries, q);
+    if (st == BG_OK)
+        st = bg_store_write(s, "id", &n, id, err);
+    const struct { const char *name, *text; } attr[] = {
+        { "model_hash", w->model_hash.hex }, { "tokenizer_hash", bg_tokens_tokenizer_hash(w->queries) },
+        { "factors_fingerprint", bg_factors_fingerprint(w->factors) }, { "modules", w->c->modules },
+        { "preconditioner", w->c->preconditioner },
+    };
+    for (size_t i = 0; i < sizeof attr / sizeof attr[0] && st == BG_OK; i++)
+        st = bg_store_attr_text(s, "/", attr[i].name, attr[i].text, err);
+    if (st == BG_OK)
+        st = bg_store_attr_f64(s, "/", w->damping.absolute ? "damping" : "damping_factor", w->damping.damping, err);
+    bg_free(id);
+    return st;
+}
+
+/* All modules of one block, from the block's file of each unit.  *i: its first module, on return the next block's. */
+static bg_status assemble_block(compress *w, size_t *i, bg_store **unit, uint64_t n_units, bg_store *to, query_sum *sum,
+                                bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    size_t end = compress_next_block(w, *i);
+    bg_status st = BG_OK;
+    for (uint64_t u = 0; u < n_units && st == BG_OK; u++) {
+        st = compress_unit_path(w, u, w->model->tracked[*i]->block, path, err);
+        if (st == BG_OK)
+            st = bg_store_open(&unit[u], path, "bregman/work", err);
+    }
+    for (; *i < end && st == BG_OK; ++*i)
+        st = assemble_module(w, w->model->tracked[*i], unit, n_units, to, sum, err);
+    for (uint64_t u = 0; u < n_units; u++) {
+        bg_store_close(unit[u]);
+        unit[u] = NULL;
+    }
+    return st;
+}
+
+static void report_kept(const compress *w, const query_sum *sum)
+{
+    for (uint64_t q = 0; q < bg_tokens_sequences(w->queries); q++)
+        bg_log("query %s: kept %.4f of the expected score variance", bg_tokens_query_id(w->queries, q),
+               sum[q].variance > 0 ? 1.0 - sum[q].error / sum[q].variance : 1.0);
+}
+
+bg_status compress_assemble(compress *w, uint64_t n_units, bg_err *err)
+{
+    bg_store *s = NULL, **unit = NULL;
+    query_sum *sum = NULL;
+    bg_status st = BG_NEW(unit, n_units, "units", err);
+    if (st == BG_OK)
+        st = BG_NEW(sum, bg_tokens_sequences(w->queries), "units", err);
+    if (st == BG_OK)
+        st = bg_store_create(&s, w->c->output, "bregman/compressed", &w->in.run, err);
+    if (st == BG_OK)
+        st = write_head(w, s, err);
+    for (size_t i = 0; i < w->model->n_tracked && st == BG_OK;)
+        st = assemble_block(w, &i, unit, n_units, s, sum, err);
+    st = bg_store_end_once(s, st, err);
+    if (st == BG_OK)
+        st = bg_remove_folder(w->work, err);
+    if (st == BG_OK) {
+        report_kept(w, sum);
+        bg_log("wrote %s", w->c->output);
+    }
+    bg_free(unit);
+    bg_free(sum);
+    return st;
+}
