@@ -43,6 +43,7 @@ void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *
     }
     if (mod->bias != NULL)
         bg_add_bias(rows, mod->n_out, mod->bias, y, ldy);
+    bg_pass_poke(p);
 }
 
 void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, const float *dy, size_t lddy,
@@ -59,4 +60,5 @@ void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, const fl
             bg_gemm(BG_N, BG_N, rows, mod->n_in, n, 1.0f, dy + r, lddy, w, mod->n_in, accumulate || r > 0 ? 1.0f : 0.0f,
                     dx, lddx);
     }
+    bg_pass_poke(p);
 }

@@ -172,7 +172,9 @@ static bg_status tap(const backward *w, const bg_module *mod, const float *a, si
     if (mod == NULL || !mod->tracked)
         return BG_OK;
     bg_pair pair = { mod, w->batch, a, lda, dy, lddy };
-    return w->tap->pair(w->tap->self, &pair, w->err);
+    bg_status st = w->tap->pair(w->tap->self, &pair, w->err);
+    bg_pass_poke(w->p);
+    return st;
 }
 
 /* Gradient at a module's output from that at the residual: through the norm after it, if any. */
@@ -342,11 +344,8 @@ bg_status bg_pass_forward(bg_pass *p, size_t slot, const bg_batch *b, float *x, 
         embed(p, b, saved_of(p, p->share.first)->x);
     else
         saved_of(p, p->share.first)->x = x;
-    for (size_t l = p->share.first; l < p->share.end; l++) {
+    for (size_t l = p->share.first; l < p->share.end; l++)
         block_forward(p, l, b, saved_of(p, l + 1)->x);
-        if (p->poke != NULL)
-            p->poke(p->poked);
-    }
     *out = saved_of(p, p->share.end)->x;
     return BG_OK;
 }
@@ -390,11 +389,8 @@ bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_la
     bg_status st = set_rows(p, batch, err);
     if (st == BG_OK && p->share.has_head)
         st = head(p, batch, labels, tap_ == NULL ? NULL : dx, loss, err);
-    for (size_t l = p->share.end; l-- > p->share.first && l >= p->model->lowest_block && tap_ != NULL && st == BG_OK;) {
+    for (size_t l = p->share.end; l-- > p->share.first && l >= p->model->lowest_block && tap_ != NULL && st == BG_OK;)
         st = block_backward(&w, l, dx);
-        if (p->poke != NULL)
-            p->poke(p->poked);
-    }
     return st;
 }
 

@@ -56,6 +56,13 @@ enum { BG_ATTENTION_ROWS = 128 };   /* rows of queries at a time: causality save
 const float *bg_pass_weight(bg_pass *p, const bg_tensor *t, size_t first, size_t n);
 size_t bg_pass_weight_rows(const bg_pass *p, const bg_tensor *t);
 
+/* Let messages under way move on. */
+static inline void bg_pass_poke(const bg_pass *p)
+{
+    if (p->poke != NULL)
+        p->poke(p->poked);
+}
+
 /* y = (accumulate ? y : 0) + ā Wᵀ, and dx = (accumulate ? dx : 0) + dy W (inputs only, no bias). */
 void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *a, size_t lda,
                     float *y, size_t ldy, bool accumulate);

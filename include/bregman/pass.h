@@ -95,7 +95,7 @@ bg_status bg_pass_forward(bg_pass *p, size_t slot, const bg_batch *batch, float 
                           bg_err *err) BG_MUST_CHECK;
 bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_labels labels, const bg_tap *tap,
                            float *dx, float *loss, bg_err *err) BG_MUST_CHECK;
-/* Called between blocks, so that messages under way move on. */
+/* Called between products, so that messages under way move on. */
 void bg_pass_set_poke(bg_pass *p, void (*poke)(void *self), void *self);
 /* Does backward reach the share's output at all, and go on below its first block? */
 bool bg_share_has_backward(const bg_model *model, const bg_share *share);
