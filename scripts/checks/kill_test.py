@@ -41,11 +41,21 @@ def start(work, stage, arguments):
                             start_new_session=True)
 
 
-def strike(session, stage):
-    """Kill what the job consists of, or one rank, or all ranks but not their launcher."""
+def has_started(pid):
+    """Is a rank of several through MPI_Init, and has its shared memory mapped?  Open MPI's mpirun can wait for ever if one
+    dies before."""
+    try:
+        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
+            return "vader" in file.read()
+    except OSError:
+        return False
+
+
+def strike(session, stage, wanted):
+    """Kill what the job consists of, or one rank, or all `wanted` ranks but not their launcher."""
     how = RANDOM.choice(["job", "rank", "ranks"])
     ranks = [pid for pid, name in members(session) if name == stage[:15]]
-    if how == "job" or not ranks:
+    if how == "job" or wanted == 1 or len(ranks) < wanted or not all(map(has_started, ranks)):
         kill(session)
     elif how == "ranks":
         send(session, signal.SIGKILL, only=stage[:15])
@@ -82,7 +92,7 @@ def run(folder, kills):
             if hits < kills and (stage != "merge_scores" or RANDOM.random() < 0.5):
                 time.sleep(RANDOM.uniform(0.05, longest))
                 if job.poll() is None:
-                    strike(job.pid, stage)
+                    strike(job.pid, stage, work.ranks)
                 code, said = wait(job, name)
                 hits += code != 0
                 longest += 0.1                               # progress even where every start-up was hit

@@ -20,7 +20,7 @@ static bg_status check_options(const plan_config *c, bg_err *err)
     if (c->output != NULL)
         return BG_FAIL(err, BG_EARG, "--output is the file of --calibrate: a plan is printed");
     if ((c->config != NULL) == (c->preset != NULL))
-        return BG_FAIL(err, BG_EARG, "give the model by one of --config and --preset");
+        return BG_FAIL(err, BG_EARG, "--config or --preset is required, and not both");
     if (c->completion_tokens >= c->query_tokens)
         return BG_FAIL(err, BG_EARG, "--completion-tokens %llu: a query of --query-tokens %llu has a prompt too",
                        (unsigned long long)c->completion_tokens, (unsigned long long)c->query_tokens);

@@ -43,8 +43,8 @@ expect 0 '"model": "pythia-1b"' --preset pythia-1b --json
 
 # what is refused
 expect 2 "did you mean smollm2-135m?" --preset smollm-135m
-expect 2 'by one of --config and --preset' --sequences 10
-expect 2 'by one of --config and --preset' --preset 52b --config "$folder"
+expect 2 'is required' --sequences 10
+expect 2 'not both' --preset 52b --config "$folder"
 expect 1 "$folder/absent/config.json" --config "$folder/absent/config.json"
 expect 2 '--calibrate needs --output' --calibrate
 expect 2 'goes with neither' --calibrate --output "$folder/x.json" --preset 52b
