@@ -138,8 +138,7 @@ static bg_status set_value(const bg_option_table *table, const bg_opt *o, const 
 
 /* ---- names ---- */
 
-/* Levenshtein distance, of names cut to 63 characters. */
-static size_t edit_distance(const char *a, const char *b)
+size_t bg_edit_distance(const char *a, const char *b)
 {
     size_t row[64], na = strnlen(a, 63), nb = strnlen(b, 63);
     for (size_t j = 0; j <= nb; j++)
@@ -165,7 +164,7 @@ static bg_status unknown_option(const command_line *line, const char *name, bg_e
     for (size_t i = 0; i < line->n_tables; i++)
         for (const bg_opt *o = line->tables[i].opts; o->name != NULL; o++) {
             bool begins = strlen(name) > 3 && strncmp(name, o->name, strlen(name)) == 0;
-            size_t distance = begins ? 0 : edit_distance(name, o->name);
+            size_t distance = begins ? 0 : bg_edit_distance(name, o->name);
             if (distance < least) {
                 least = distance;
                 nearest = o->name;

@@ -68,6 +68,9 @@ bool bg_stop_requested(void);
 bg_status bg_stop_folder(const char *folder, bg_err *err) BG_MUST_CHECK;
 bg_status bg_stop_folder_of(const char *file, bg_err *err) BG_MUST_CHECK;
 
+/* Levenshtein distance, of names cut to 63 characters: for "did you mean". */
+size_t bg_edit_distance(const char *a, const char *b);
+
 /* What this program was built from and runs on; static storage.  bg_library_versions is a JSON
  * object: hdf5, mpi, blas, eigen (bg_eigen_library), jansson, xxhash.  Not for use inside parallel regions. */
 const char *bg_version(void);         /* "0.1.0" */

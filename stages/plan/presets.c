@@ -42,32 +42,12 @@ static const preset presets[] = {
 };
 enum { N_PRESETS = sizeof presets / sizeof presets[0] };
 
-/* Levenshtein distance of short names. */
-static size_t distance(const char *a, const char *b)
-{
-    size_t row[64], na = strnlen(a, 63), nb = strnlen(b, 63);
-    for (size_t j = 0; j <= nb; j++)
-        row[j] = j;
-    for (size_t i = 1; i <= na; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= nb; j++) {
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
-            best = row[j] + 1 < best ? row[j] + 1 : best;
-            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
-            diagonal = row[j];
-            row[j] = best;
-        }
-    }
-    return row[nb];
-}
-
 static bg_status unknown(const char *name, bg_err *err)
 {
     char all[256] = "";
     size_t nearest = 0, at = 0;
     for (size_t i = 0; i < N_PRESETS; i++) {
-        nearest = distance(name, presets[i].name) < distance(name, presets[nearest].name) ? i : nearest;
+        nearest = bg_edit_distance(name, presets[i].name) < bg_edit_distance(name, presets[nearest].name) ? i : nearest;
         at += (size_t)snprintf(all + at, sizeof all - at, "%s%s", i > 0 ? ", " : "", presets[i].name);
     }
     return BG_FAIL(err, BG_EARG, "unknown preset '%.60s' (did you mean %s?): there are %s", name, presets[nearest].name, all);
