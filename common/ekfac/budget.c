@@ -11,7 +11,7 @@ static uint64_t most_bytes(const bg_demand *d, const bg_context *ctx, const bg_p
     return bytes;
 }
 
-/* The largest micro-batches with which the rest of the plan fits; *least: bytes with the smallest ones. */
+/* The largest micro-batches with which the rest of the plan fits; *bytes: what the rank that needs most then takes. */
 static bool fit_rows(const bg_demand *d, const bg_context *ctx, bg_plan *plan, uint64_t *bytes)
 {
     for (plan->rows = d->best.rows;; plan->rows /= 2) {
@@ -47,17 +47,12 @@ bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *o
         plan.passes++;
         fits = fit_rows(d, ctx, &plan, &bytes);
     }
+    if (plan.rows != d->best.rows)
+        snprintf(plan.identity, sizeof plan.identity, "micro-batches of %zu rows", plan.rows);
     *out = plan;
     if (!fits)
         return refuse(d, ctx, &plan, bytes, err);
     bg_log("memory a rank: %.0f MB at most, with micro-batches of %zu rows%s%s; weights are mapped", (double)bytes * 1e-6,
            plan.rows, plan.passes > 1 ? " and several passes" : "", plan.on_scratch ? ", sums on scratch" : "");
     return BG_OK;
-}
-
-void bg_budget_identity(const bg_demand *d, const bg_plan *plan, char out[64])
-{
-    out[0] = '\0';
-    if (plan->rows != d->best.rows)
-        snprintf(out, 64, "micro-batches of %zu rows", plan->rows);
 }

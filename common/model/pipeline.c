@@ -52,6 +52,20 @@ size_t bg_pipeline_bytes(const bg_model *model, int rank, int size, size_t max_r
     return size == 1 ? 0 : (bg_pipeline_depth(rank, size) + 3) * message_floats(model, max_rows) * sizeof(float);
 }
 
+bg_status bg_pipeline_pass_new(bg_pass **out, const bg_model *model, const bg_share *share, const bg_grid *grid,
+                               size_t max_rows, bg_err *err)
+{
+    return bg_pass_new(out, model, share, bg_pipeline_depth(grid->pipeline_rank, grid->pipeline_size), max_rows,
+                       BG_LOGITS_BYTES, err);
+}
+
+size_t bg_pipeline_pass_bytes(const bg_model *model, const bg_share *share, const bg_grid *grid, size_t max_rows)
+{
+    int rank = grid->pipeline_rank, size = grid->pipeline_size;
+    return bg_pass_bytes(model, share, bg_pipeline_depth(rank, size), max_rows, BG_LOGITS_BYTES)
+        + bg_pipeline_bytes(model, rank, size, max_rows);
+}
+
 /* ---- memory ---- */
 
 /* Where neither network nor kernel do the copying, a long message moves only while both its ranks call the MPI library, a

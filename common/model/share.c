@@ -2,13 +2,14 @@
 #include "bregman/memory.h"
 #include "bregman/model.h"
 
-static void set_tracked(const bg_model *m, bg_share *s)
+bg_run bg_model_tracked(const bg_model *m, size_t first_block, size_t end_block)
 {
-    s->first_tracked = s->end_tracked = 0;
+    bg_run r = { 0, 0 };
     for (size_t i = 0; i < m->n_tracked; i++) {
-        s->first_tracked += m->tracked[i]->block < s->first;
-        s->end_tracked += m->tracked[i]->block < s->end;
+        r.first += m->tracked[i]->block < first_block;
+        r.end += m->tracked[i]->block < end_block;
     }
+    return r;
 }
 
 bg_share bg_model_whole(const bg_model *m)
@@ -81,7 +82,9 @@ bg_status bg_model_divide(const bg_model *m, size_t n, const double *tap_flops, 
             share[r] = (bg_share){ .first = r == 0 ? 0 : end[r - 1], .end = end[r], .embeds = r == 0, .has_head = r == n - 1 };
             if (share[r].has_head)         /* the head is the item after the blocks */
                 share[r].end = n_blocks;
-            set_tracked(m, &share[r]);
+            bg_run tracked = bg_model_tracked(m, share[r].first, share[r].end);
+            share[r].first_tracked = tracked.first;
+            share[r].end_tracked = tracked.end;
         }
     }
     bg_free(cost);

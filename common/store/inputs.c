@@ -32,13 +32,6 @@ bg_status bg_inputs_add_file(bg_inputs *in, const char *path, bg_err *err)
     return st == BG_OK ? bg_inputs_add(in, path, &hash, err) : st;
 }
 
-bg_status bg_inputs_add_model(bg_inputs *in, const bg_model *m, bg_err *err)
-{
-    bg_hash hash;
-    bg_status st = bg_model_hash(m, &hash, err);
-    return st == BG_OK ? bg_inputs_add(in, m->dir, &hash, err) : st;
-}
-
 bg_status bg_inputs_add_tokens(bg_inputs *in, bg_tokens *t, const bg_list *files, bg_err *err)
 {
     const bg_hash *hash;

@@ -15,6 +15,8 @@ typedef struct {
     size_t rows;               /* of a micro-batch */
     size_t passes;             /* over the work, each for a part of the rank's modules */
     bool on_scratch;           /* sums lie in --scratch */
+    char identity[64];         /* what to append to the fingerprint: micro-batches other than the usual ones change
+                                * rounding; "" if they are as usual */
 } bg_plan;
 
 typedef struct {
@@ -30,8 +32,5 @@ typedef struct {
  * then more passes over the work.  Collective on ctx->grid.world; the same plan on all ranks.  Logs what it is and what it takes.
  * Errors: BG_ENOMEM with what the smallest plan takes. */
 bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *out, bg_err *err) BG_MUST_CHECK;
-
-/* What to append to the fingerprint: micro-batches other than the usual ones change rounding.  "" if they are as usual. */
-void bg_budget_identity(const bg_demand *d, const bg_plan *plan, char out[64]);
 
 #endif /* BG_BUDGET_H */

@@ -13,9 +13,6 @@
 #include "bregman/pass.h"
 #include "bregman/store.h"
 
-/* Tracked modules [first, end), a rank's own or a part of them. */
-typedef struct { size_t first, end; } bg_run;
-
 /* ---- covariance tap (math.md M6) ---- */
 
 typedef struct bg_covariance bg_covariance;

@@ -22,8 +22,6 @@ typedef struct {
 /* Local: add one input.  BG_ENOMEM. */
 bg_status bg_inputs_add(bg_inputs *in, const char *name, const bg_hash *hash, bg_err *err) BG_MUST_CHECK;
 bg_status bg_inputs_add_file(bg_inputs *in, const char *path, bg_err *err) BG_MUST_CHECK;
-/* NULL arguments are left out. */
-bg_status bg_inputs_add_model(bg_inputs *in, const bg_model *m, bg_err *err) BG_MUST_CHECK;
 bg_status bg_inputs_add_tokens(bg_inputs *in, bg_tokens *t, const bg_list *files, bg_err *err) BG_MUST_CHECK;
 void bg_inputs_clear(bg_inputs *in);
 

@@ -39,6 +39,10 @@ void bg_pipeline_free(bg_pipeline *l);
 /* Batches that a rank of a pipeline has on their way at most, and bytes that bg_pipeline_new takes. */
 size_t bg_pipeline_depth(int rank, int size);
 size_t bg_pipeline_bytes(const bg_model *model, int rank, int size, size_t max_rows);
+/* The pass of this rank's share, for batches of up to max_rows rows; and bytes of it and its pipeline together. */
+bg_status bg_pipeline_pass_new(bg_pass **out, const bg_model *model, const bg_share *share, const bg_grid *grid,
+                               size_t max_rows, bg_err *err) BG_MUST_CHECK;
+size_t bg_pipeline_pass_bytes(const bg_model *model, const bg_share *share, const bg_grid *grid, size_t max_rows);
 
 /* Is there another batch?  *more is given on the first rank and told to the others.
  * Errors: BG_ESTOPPED if another rank failed. */

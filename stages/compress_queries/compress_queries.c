@@ -101,12 +101,9 @@ static extent largest(const compress *w, const bg_share *share)
 static size_t plan_bytes(const void *compress_, const bg_plan *plan)
 {
     const compress *w = compress_;
-    const bg_grid *g = &w->ctx->grid;
     extent e = largest(w, &w->own);
     size_t floats = plan->rows * (e.p + e.m) + e.pm + e.scratch + e.left + e.right + e.factors;
-    return floats * sizeof(float) + bg_pass_bytes(w->model, &w->own, bg_pipeline_depth(g->pipeline_rank, g->pipeline_size),
-                                                  plan->rows, BG_LOGITS_BYTES)
-        + bg_pipeline_bytes(w->model, g->pipeline_rank, g->pipeline_size, plan->rows);
+    return floats * sizeof(float) + bg_pipeline_pass_bytes(w->model, &w->own, &w->ctx->grid, plan->rows);
 }
 
 static bg_status divide_model(compress *w, bg_err *err)
@@ -121,16 +118,13 @@ static bg_status divide_model(compress *w, bg_err *err)
 }
 
 /* Micro-batches that fit.  Collective. */
-static bg_status choose_plan(compress *w, char identity[64], bg_err *err)
+static bg_status choose_plan(compress *w, bg_err *err)
 {
     size_t longest = bg_tokens_longest(w->queries, 0, bg_tokens_sequences(w->queries));
     bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, longest, ACTIVATION_BYTES), .passes = 1 },
                     .least_rows = longest - 1, .most_passes = 1, .self = w, .bytes = plan_bytes };
     bg_log("%s: %llu queries, %zu modules", w->c->queries, (unsigned long long)bg_tokens_sequences(w->queries), w->model->n_tracked);
-    bg_status st = bg_budget_choose(&d, w->ctx, &w->plan, err);
-    if (st == BG_OK)
-        bg_budget_identity(&d, &w->plan, identity);
-    return st;
+    return bg_budget_choose(&d, w->ctx, &w->plan, err);
 }
 
 /* How many files of units there will be. */
@@ -155,8 +149,7 @@ static bg_status open_memory(compress *w, bg_err *err)
     if (st == BG_OK && g->world_rank == 0)
         st = write_units(w, err);
     if (st == BG_OK)
-        st = bg_pass_new(&w->pass, w->model, &w->own, bg_pipeline_depth(g->pipeline_rank, g->pipeline_size), w->plan.rows,
-                         BG_LOGITS_BYTES, err);
+        st = bg_pipeline_pass_new(&w->pass, w->model, &w->own, g, w->plan.rows, err);
     if (st == BG_OK)
         st = BG_NEW(w->unit, w->model->config.n_blocks, "files of a unit", err);
     if (st == BG_OK)
@@ -195,7 +188,6 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
 {
     compress w = { .c = config, .ctx = ctx };
     MPI_Comm world = ctx->grid.world;
-    char identity[64] = "";
     bool done = false;
     bg_status st = open_inputs(&w, err);
     if (st == BG_OK)
@@ -207,9 +199,9 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
         st = bg_agree(world, bg_factors_open(&w.factors, w.c->factors, w.model, &w.model_hash, err), err);
     }
     if (st == BG_OK)
-        st = choose_plan(&w, identity, err);
+        st = choose_plan(&w, err);
     if (st == BG_OK)
-        st = bg_inputs_share(&w.in, ctx, identity, w.c->seed, hash_inputs(&w, err), err);
+        st = bg_inputs_share(&w.in, ctx, w.plan.identity, w.c->seed, hash_inputs(&w, err), err);
     if (st == BG_OK)
         st = bg_agree(world, bg_store_is_done(w.c->output, w.in.run.fingerprint, &done, err), err);
     if (st == BG_OK && done)

@@ -132,7 +132,7 @@ static bg_status divide_model(fit *f, bg_err *err)
 }
 
 /* Micro-batches, passes and scratch; collective. */
-static bg_status choose_plan(fit *f, char identity[64], bg_err *err)
+static bg_status choose_plan(fit *f, bg_err *err)
 {
     size_t least = longest(f) - 1, rows = f->c->batch_tokens;
     bg_demand d = { .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .can_spill = true, .self = f, .bytes = fit_bytes };
@@ -142,10 +142,7 @@ static bg_status choose_plan(fit *f, char identity[64], bg_err *err)
             d.most_passes = f->share[r].end - f->share[r].first;
     bg_log("%s: %zu tracked modules, %llu + %llu sequences", f->model->dir, f->model->n_tracked,
            (unsigned long long)(f->covariance.end - f->covariance.begin), (unsigned long long)(f->lambda.end - f->lambda.begin));
-    bg_status st = bg_budget_choose(&d, f->ctx, &f->plan, err);
-    if (st == BG_OK)
-        bg_budget_identity(&d, &f->plan, identity);
-    return st;
+    return bg_budget_choose(&d, f->ctx, &f->plan, err);
 }
 
 /* How many files of each kind there will be. */
@@ -171,8 +168,7 @@ static bg_status open_work(fit *f, bg_err *err)
         st = bg_stop_folder(f->c->output, err);
     if (st == BG_OK && g->world_rank == 0)
         st = write_units(f, err);
-    return st == BG_OK ? bg_pass_new(&f->pass, f->model, &f->own, bg_pipeline_depth(g->pipeline_rank, g->pipeline_size),
-                                     f->plan.rows, BG_LOGITS_BYTES, err) : st;
+    return st == BG_OK ? bg_pipeline_pass_new(&f->pass, f->model, &f->own, g, f->plan.rows, err) : st;
 }
 
 /* ---- the whole ---- */
@@ -192,15 +188,14 @@ static bg_status fit_all(fit *f, bg_err *err)
 bg_status fit_factors_run(const void *config, const bg_context *ctx, bg_err *err)
 {
     fit f = { .c = config, .ctx = ctx };
-    char identity[64] = "";
     bool done = false;
     bg_status st = open_inputs(&f, err);
     if (st == BG_OK)
         st = divide_model(&f, err);
     if ((st = bg_agree(ctx->grid.world, st, err)) == BG_OK)
-        st = choose_plan(&f, identity, err);
+        st = choose_plan(&f, err);
     if (st == BG_OK)
-        st = bg_inputs_share(&f.in, ctx, identity, f.c->seed, hash_inputs(&f, err), err);
+        st = bg_inputs_share(&f.in, ctx, f.plan.identity, f.c->seed, hash_inputs(&f, err), err);
     if (st == BG_OK)
         st = bg_agree(ctx->grid.world, bg_store_is_done(f.index, f.in.run.fingerprint, &done, err), err);
     if (st == BG_OK && done)

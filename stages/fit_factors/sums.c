@@ -32,28 +32,24 @@ typedef struct {
 
 /* ---- which blocks ---- */
 
-/* The blocks of a share that a pass is for. */
-static bg_run pass_blocks(const fit *f, const bg_share *s, size_t pass)
+/* The blocks of a share that pass `pass` of `passes` is for. */
+static bg_run pass_blocks(const bg_share *s, size_t pass, size_t passes)
 {
     size_t n = s->end - s->first;
-    return (bg_run){ s->first + pass * n / f->plan.passes, s->first + (pass + 1) * n / f->plan.passes };
+    return (bg_run){ s->first + pass * n / passes, s->first + (pass + 1) * n / passes };
 }
 
-static bg_run tracked_in(const bg_model *m, bg_run blocks)
+static bg_run pass_modules(const fit *f, size_t pass, size_t passes)
 {
-    bg_run r = { 0, 0 };
-    for (size_t i = 0; i < m->n_tracked; i++) {
-        r.first += m->tracked[i]->block < blocks.first;
-        r.end += m->tracked[i]->block < blocks.end;
-    }
-    return r;
+    bg_run blocks = pass_blocks(&f->own, pass, passes);
+    return bg_model_tracked(f->model, blocks.first, blocks.end);
 }
 
 /* Is a block worked on in this pass, by whichever rank? */
 static bool in_pass(const phase *p, size_t block)
 {
     for (int r = 0; r < p->f->ctx->grid.pipeline_size; r++) {
-        bg_run b = pass_blocks(p->f, &p->f->share[r], p->pass);
+        bg_run b = pass_blocks(&p->f->share[r], p->pass, p->f->plan.passes);
         if (block >= b.first && block < b.end)
             return fit_block_is_tracked(p->f, block);
     }
@@ -63,7 +59,7 @@ static bool in_pass(const phase *p, size_t block)
 /* This rank's blocks in the pass, one after the other; false at the end. */
 static bool next_block(const phase *p, size_t *block)
 {
-    bg_run own = pass_blocks(p->f, &p->f->own, p->pass);
+    bg_run own = pass_blocks(&p->f->own, p->pass, p->f->plan.passes);
     if (*block < own.first)
         *block = own.first;
     while (*block < own.end && !fit_block_is_tracked(p->f, *block))
@@ -296,7 +292,7 @@ static bg_status read_covariance(void *sums, size_t block, const bg_store *s, bg
 static bg_status covariance_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_covariance *sums = NULL;
-    bg_run modules = tracked_in(f->model, pass_blocks(f, &f->own, pass));
+    bg_run modules = pass_modules(f, pass, f->plan.passes);
     bg_status st = bg_covariance_new(&sums, f->model, modules, f->c->blocks, f->plan.on_scratch ? f->ctx->scratch : NULL, err);
     phase p = { .f = f, .pass = pass, .kind = { "covariance", sums, clear_covariance, write_covariance, read_covariance } };
     bg_sweep s = { .tap = { bg_covariance_pair, sums } };
@@ -325,7 +321,7 @@ static bg_status lambda_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_eigenvalues *sums = NULL;
     bg_eigenbasis *basis = NULL;
-    bg_run modules = tracked_in(f->model, pass_blocks(f, &f->own, pass));
+    bg_run modules = pass_modules(f, pass, f->plan.passes);
     bg_status st = fit_read_bases(f, modules, &basis, err);
     if (st == BG_OK)
         st = bg_eigenvalues_new(&sums, f->model, modules, basis, !f->c->no_diagonal, f->plan.rows,
@@ -359,12 +355,9 @@ bg_status fit_sum_lambda(fit *f, bg_err *err)
 size_t fit_bytes(const void *fit_, const bg_plan *plan)
 {
     const fit *f = fit_;
-    const bg_grid *g = &f->ctx->grid;
-    fit with_plan = *f;
     size_t most = 0;
-    with_plan.plan = *plan;
     for (size_t pass = 0; pass < plan->passes; pass++) {
-        bg_run m = tracked_in(f->model, pass_blocks(&with_plan, &f->own, pass));
+        bg_run m = pass_modules(f, pass, plan->passes);
         size_t covariance = plan->on_scratch ? 0 : bg_covariance_bytes(f->model, m, f->c->blocks);
         size_t lambda = (plan->on_scratch ? 0 : bg_eigenvalues_bytes(f->model, m, !f->c->no_diagonal))
             + bg_eigenvalues_other_bytes(f->model, m, f->c->blocks, !f->c->no_diagonal, plan->rows);
@@ -373,7 +366,5 @@ size_t fit_bytes(const void *fit_, const bg_plan *plan)
     }
     size_t decompose = fit_decompose_bytes(f);
     most = decompose > most ? decompose : most;
-    return most + bg_pass_bytes(f->model, &f->own, bg_pipeline_depth(g->pipeline_rank, g->pipeline_size), plan->rows,
-                                BG_LOGITS_BYTES)
-        + bg_pipeline_bytes(f->model, g->pipeline_rank, g->pipeline_size, plan->rows);
+    return most + bg_pipeline_pass_bytes(f->model, &f->own, &f->ctx->grid, plan->rows);
 }

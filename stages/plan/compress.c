@@ -1,21 +1,8 @@
 /* compress.c - cost of compress_queries: few sequences, but every micro-batch reads all factors. */
-#include <stdio.h>
-
-#include "bregman/memory.h"
 #include "bregman/precondition.h"
 #include "plan.h"
 
 enum { ACTIVATION_BYTES = 96 << 20, UNIT_QUERIES = 8 };        /* of compress_queries */
-
-typedef struct {
-    const plan_work *w;
-    const plan_grid *g;
-    const plan_cluster *c;
-    plan_profile profile;
-    bg_share *share;
-    plan_rank_cost *rank;
-    plan_stage *out;
-} compressing;
 
 static double larger(double a, double b) { return a > b ? a : b; }
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
@@ -51,7 +38,7 @@ static size_t module_bytes(const plan_work *w, const bg_share *s, size_t rows)
     return (rows * (p + m) + pm + scratch + left + right + factors) * sizeof(float);
 }
 
-static size_t bytes_of(const compressing *f, size_t r, size_t rows, size_t batches)
+static size_t bytes_of(const plan_costing *f, size_t r, size_t rows, size_t batches)
 {
     return module_bytes(f->w, &f->share[r], rows) + plan_pass_bytes(f->w->model, f->g, &f->share[r], r, rows, batches);
 }
@@ -79,7 +66,7 @@ static double cached_bytes(const plan_work *w, const bg_share *s)
 
 static size_t compress_bytes(const void *self, const bg_plan *plan)
 {
-    const compressing *f = self;
+    const plan_costing *f = self;
     size_t bytes = 0;
     for (size_t r = 0; r < f->g->pipeline; r++)
         bytes = most(bytes, bytes_of(f, r, plan->rows, SIZE_MAX));
@@ -117,7 +104,7 @@ static size_t tracked_blocks(const plan_work *w, const bg_share *s)
     return n;
 }
 
-static void sweep(compressing *f)
+static void sweep(plan_costing *f)
 {
     const plan_work *w = f->w;
     plan_stage *o = f->out;
@@ -149,7 +136,7 @@ static void sweep(compressing *f)
     o->network_bytes = 2 * message * (double)queries / (double)b.sequences * (double)(f->g->pipeline - 1);
 }
 
-static void cost(compressing *f)
+static void cost(plan_costing *f)
 {
     const plan_work *w = f->w;
     plan_stage *o = f->out;
@@ -161,7 +148,7 @@ static void cost(compressing *f)
                                      (size_t)w->c->query_tokens - 1, 1, o->plan.rows);
     size_t batches = plan_column_batches(f->g, o->units, &b);
     for (size_t r = 0; r < f->g->pipeline; r++) {
-        double mapped = r == 0 ? w->model_bytes : plan_share_bytes(w->model, &f->share[r]), 
+        double mapped = r == 0 ? w->model_bytes : plan_share_bytes(w->model, &f->share[r]),
                bytes = (double)bytes_of(f, r, b.rows, batches);
         o->phase[0].bytes = larger(o->phase[0].bytes, bytes);
         o->phase[0].peak_bytes = larger(o->phase[0].peak_bytes,
@@ -183,26 +170,5 @@ static void cost(compressing *f)
 
 void plan_compress(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out)
 {
-    *out = (plan_stage){ .name = "compress_queries", .grid = *g };
-    compressing f = { .w = w, .g = &out->grid, .c = c, .out = out };
-    bg_err err = { .msg = "" };
-    f.profile = plan_profile_scaled(&c->profile, (double)g->threads);
-    size_t longest = (size_t)w->c->query_tokens;
-    bg_status st = BG_NEW(f.share, g->pipeline, "shares of the model", &err);
-    if (st == BG_OK)
-        st = BG_NEW(f.rank, g->pipeline, "pipeline", &err);
-    if (st == BG_OK)
-        st = bg_model_divide(w->model, g->pipeline, NULL, f.share, &err);
-    if (st == BG_OK) {
-        const bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, longest, ACTIVATION_BYTES), .passes = 1 },
-                              .least_rows = longest - 1, .most_passes = 1, .self = &f, .bytes = compress_bytes };
-        out->grid.memory_limit = plan_memory_limit(w, c, g);
-        out->possible = plan_budget(&out->grid, c, &d, &out->plan, &out->needs_bytes);
-    } else {
-        snprintf(out->why_not, sizeof out->why_not, "%.190s", err.msg);
-    }
-    if (out->possible)
-        cost(&f);
-    bg_free(f.share);
-    bg_free(f.rank);
+    plan_cost_stage("compress_queries", w, c, g, (size_t)w->c->query_tokens, ACTIVATION_BYTES, compress_bytes, cost, out);
 }

@@ -11,13 +11,8 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 /* Tracked modules of pass i of n over a share's blocks. */
 static bg_run modules_of(const bg_model *m, const bg_share *s, size_t i, size_t n)
 {
-    size_t blocks = s->end - s->first, first = s->first + i * blocks / n, end = s->first + (i + 1) * blocks / n;
-    bg_run r = { 0, 0 };
-    for (size_t j = 0; j < m->n_tracked; j++) {
-        r.first += m->tracked[j]->block < first;
-        r.end += m->tracked[j]->block < end;
-    }
-    return r;
+    size_t blocks = s->end - s->first;
+    return bg_model_tracked(m, s->first + i * blocks / n, s->first + (i + 1) * blocks / n);
 }
 
 static size_t pass_bytes(const plan_fit_run *f, size_t r, size_t rows)

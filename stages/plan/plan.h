@@ -190,6 +190,21 @@ double plan_ranks(const plan_cluster *c, const plan_grid *g);
  * d->bytes answers for the rank of the pipeline that takes most. */
 bool plan_budget(const plan_grid *g, const plan_cluster *c, const bg_demand *d, bg_plan *out, double *needs);
 
+/* The cost of compress_queries or score_shards on one grid, while it is worked out. */
+typedef struct {
+    const plan_work *w;
+    const plan_grid *g;
+    const plan_cluster *c;
+    plan_profile profile;          /* of ranks with the grid's threads */
+    bg_share *share;               /* [pipeline] */
+    plan_rank_cost *rank;          /* [pipeline] */
+    plan_stage *out;
+} plan_costing;
+/* Cut the model, choose micro-batches of sequences of `tokens` tokens as the stage does, and if these fit, call cost. */
+void plan_cost_stage(const char *name, const plan_work *w, const plan_cluster *c, const plan_grid *g, size_t tokens,
+                     size_t activation_bytes, size_t (*bytes)(const void *costing, const bg_plan *plan),
+                     void (*cost)(plan_costing *f), plan_stage *out);
+
 /* What fit_factors' ranks hold and do: fit_memory.c */
 typedef struct {
     const plan_work *w;

@@ -1,7 +1,4 @@
 /* score.c - cost of score_shards, as an array of shards, and of merge_scores. */
-#include <stdio.h>
-
-#include "bregman/memory.h"
 #include "plan.h"
 
 /* Of score_shards: its default options, and its scorer's room for two products. */
@@ -9,24 +6,14 @@ enum { ACTIVATION_BYTES = 512 << 20, UNIT_SEQUENCES = 64, PRODUCT_BYTES = 32 << 
 /* Of merge_scores. */
 enum { BINS = 321, LEAST_TAIL = 100, ROWS_AT_ONCE = 4096 };
 
-typedef struct {
-    const plan_work *w;
-    const plan_grid *g;
-    const plan_cluster *c;
-    plan_profile profile;
-    bg_share *share;
-    plan_rank_cost *rank;
-    plan_stage *out;
-} scoring;
-
 static double larger(double a, double b) { return a > b ? a : b; }
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-static size_t unit_of(const scoring *f) { return smaller(UNIT_SEQUENCES, (size_t)f->w->c->sequences); }
+static size_t unit_of(const plan_costing *f) { return smaller(UNIT_SEQUENCES, (size_t)f->w->c->sequences); }
 
 /* bg_scorer_bytes, whose sizes come from a file; its products are no longer than a micro-batch of `rows`. */
-static size_t scorer_bytes(const scoring *f, size_t r, size_t rows)
+static size_t scorer_bytes(const plan_costing *f, size_t r, size_t rows)
 {
     const bg_share *s = &f->share[r];
     size_t queries = (size_t)f->w->c->queries, floats = 0, widest = 1;
@@ -43,14 +30,14 @@ static size_t scorer_bytes(const scoring *f, size_t r, size_t rows)
     return (floats + 2 * chunk * widest) * sizeof(float) + layers * queries * unit_of(f) * sizeof(double);
 }
 
-static size_t touched_bytes(const scoring *f, size_t r, size_t rows, size_t batches)
+static size_t touched_bytes(const plan_costing *f, size_t r, size_t rows, size_t batches)
 {
     return scorer_bytes(f, r, rows) + plan_pass_bytes(f->w->model, f->g, &f->share[r], r, rows, batches);
 }
 
 static size_t score_bytes(const void *self, const bg_plan *plan)
 {
-    const scoring *f = self;
+    const plan_costing *f = self;
     size_t bytes = 0;
     for (size_t r = 0; r < f->g->pipeline; r++)
         bytes = most(bytes, scorer_bytes(f, r, SIZE_MAX)
@@ -59,7 +46,7 @@ static size_t score_bytes(const void *self, const bg_plan *plan)
 }
 
 /* A shard of n sequences. */
-static void sweep(scoring *f, size_t n)
+static void sweep(plan_costing *f, size_t n)
 {
     const plan_work *w = f->w;
     plan_stage *o = f->out;
@@ -89,7 +76,7 @@ static void sweep(scoring *f, size_t n)
     o->network_bytes = 2 * bytes * (double)w->c->sequences / (double)b.sequences * (double)(f->g->pipeline - 1);
 }
 
-static void set_memory(scoring *f, size_t rows, size_t batches)
+static void set_memory(plan_costing *f, size_t rows, size_t batches)
 {
     const plan_work *w = f->w;
     plan_stage *o = f->out;
@@ -104,7 +91,7 @@ static void set_memory(scoring *f, size_t rows, size_t batches)
     o->peak_bytes = o->phase[0].peak_bytes;
 }
 
-static void cost(scoring *f)
+static void cost(plan_costing *f)
 {
     const plan_work *w = f->w;
     const plan_config *c = w->c;
@@ -141,28 +128,7 @@ static void cost(scoring *f)
 
 void plan_score(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out)
 {
-    *out = (plan_stage){ .name = "score_shards", .grid = *g };
-    scoring f = { .w = w, .g = &out->grid, .c = c, .out = out };
-    bg_err err = { .msg = "" };
-    f.profile = plan_profile_scaled(&c->profile, (double)g->threads);
-    size_t longest = (size_t)w->c->sequence_tokens;
-    bg_status st = BG_NEW(f.share, g->pipeline, "shares of the model", &err);
-    if (st == BG_OK)
-        st = BG_NEW(f.rank, g->pipeline, "pipeline", &err);
-    if (st == BG_OK)
-        st = bg_model_divide(w->model, g->pipeline, NULL, f.share, &err);
-    if (st == BG_OK) {
-        const bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, longest, ACTIVATION_BYTES), .passes = 1 },
-                              .least_rows = longest - 1, .most_passes = 1, .self = &f, .bytes = score_bytes };
-        out->grid.memory_limit = plan_memory_limit(w, c, g);
-        out->possible = plan_budget(&out->grid, c, &d, &out->plan, &out->needs_bytes);
-    } else {
-        snprintf(out->why_not, sizeof out->why_not, "%.190s", err.msg);
-    }
-    if (out->possible)
-        cost(&f);
-    bg_free(f.share);
-    bg_free(f.rank);
+    plan_cost_stage("score_shards", w, c, g, (size_t)w->c->sequence_tokens, ACTIVATION_BYTES, score_bytes, cost, out);
 }
 
 /* One rank reads every score once, after hashing the shards. */

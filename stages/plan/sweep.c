@@ -1,6 +1,7 @@
 /* sweep.c - what the stages' costs share: the pipeline's time, disk, messages, memory limits. */
 #include <omp.h>
 
+#include "bregman/memory.h"
 #include "bregman/pipeline.h"
 #include "plan.h"
 
@@ -118,4 +119,31 @@ bool plan_budget(const plan_grid *g, const plan_cluster *c, const bg_demand *d, 
     bg_status st = bg_budget_choose(d, &ctx, out, NULL);
     *needs = st == BG_OK ? 0 : (double)d->bytes(d->self, out);
     return st == BG_OK;
+}
+
+void plan_cost_stage(const char *name, const plan_work *w, const plan_cluster *c, const plan_grid *g, size_t tokens,
+                     size_t activation_bytes, size_t (*bytes)(const void *costing, const bg_plan *plan),
+                     void (*cost)(plan_costing *f), plan_stage *out)
+{
+    *out = (plan_stage){ .name = name, .grid = *g };
+    plan_costing f = { .w = w, .g = &out->grid, .c = c, .out = out };
+    bg_err err = { .msg = "" };
+    f.profile = plan_profile_scaled(&c->profile, (double)g->threads);
+    bg_status st = BG_NEW(f.share, g->pipeline, "shares of the model", &err);
+    if (st == BG_OK)
+        st = BG_NEW(f.rank, g->pipeline, "pipeline", &err);
+    if (st == BG_OK)
+        st = bg_model_divide(w->model, g->pipeline, NULL, f.share, &err);
+    if (st == BG_OK) {
+        const bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, tokens, activation_bytes), .passes = 1 },
+                              .least_rows = tokens - 1, .most_passes = 1, .self = &f, .bytes = bytes };
+        out->grid.memory_limit = plan_memory_limit(w, c, g);
+        out->possible = plan_budget(&out->grid, c, &d, &out->plan, &out->needs_bytes);
+    } else {
+        snprintf(out->why_not, sizeof out->why_not, "%.190s", err.msg);
+    }
+    if (out->possible)
+        cost(&f);
+    bg_free(f.share);
+    bg_free(f.rank);
 }

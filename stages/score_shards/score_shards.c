@@ -287,7 +287,6 @@ static bg_status score(scoring *w, bg_err *err)
 bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *err)
 {
     scoring w = { .c = config, .ctx = ctx };
-    char identity[64] = "";
     w.detail = w.c->explain != NULL ? BG_SCORE_TOKENS : w.c->layer_scores ? BG_SCORE_LAYERS : BG_SCORE_SEQUENCES;
     bg_status st = open_inputs(&w, err);
     if (st == BG_OK && w.c->explain != NULL)
@@ -295,9 +294,9 @@ bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *er
     if (st == BG_OK)
         st = score_divide_model(&w, err);
     if ((st = bg_agree(ctx->grid.world, st, err)) == BG_OK)
-        st = score_choose_plan(&w, identity, err);
+        st = score_choose_plan(&w, err);
     if (st == BG_OK)
-        st = bg_inputs_share(&w.in, ctx, identity, 0, hash_inputs(&w, err), err);
+        st = bg_inputs_share(&w.in, ctx, w.plan.identity, 0, hash_inputs(&w, err), err);
     if (st == BG_OK) {
         bg_broadcast(ctx->grid.world, &w.model_hash, sizeof w.model_hash, 0);
         st = w.c->explain == NULL ? score(&w, err) : score_explain(&w, err);

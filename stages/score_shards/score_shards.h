@@ -31,6 +31,7 @@ typedef struct {
     bg_scorer *scorer;
     bg_score_detail detail;
     size_t scorer_bytes;               /* of this rank */
+    size_t longest_rows;               /* of the longest sequence */
     explaining *explaining;            /* NULL: scoring */
     bg_inputs in;
     bg_hash model_hash;
@@ -45,10 +46,9 @@ typedef struct {
  * Sorted and without repetition.  Free with bg_free. */
 bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **out, uint64_t *n, bg_err *err) BG_MUST_CHECK;
 
-/* scoring.c: this rank's share of the model, and what its queries take (local); then micro-batches that fit (collective;
- * identity: what they add to the fingerprint). */
+/* scoring.c: this rank's share of the model, and what its queries take (local); then micro-batches that fit (collective). */
 bg_status score_divide_model(scoring *w, bg_err *err) BG_MUST_CHECK;
-bg_status score_choose_plan(scoring *w, char identity[64], bg_err *err) BG_MUST_CHECK;
+bg_status score_choose_plan(scoring *w, bg_err *err) BG_MUST_CHECK;
 /* Path of unit u of the work folder, and whether it is finished. */
 bg_status score_unit_path(const scoring *w, uint64_t u, char out[BG_PATH_BYTES], bg_err *err) BG_MUST_CHECK;
 bg_status score_unit_find(void *scoring_, uint64_t u, bool *done, uint64_t *part, bg_err *err) BG_MUST_CHECK;

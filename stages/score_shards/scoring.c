@@ -9,6 +9,7 @@ enum { ACTIVATION_BYTES = 512 << 20 };
 
 /* ---- shares and memory ---- */
 
+/* Tokens of the longest of the sequences. */
 static size_t longest(const scoring *w)
 {
     size_t most = 2;
@@ -23,36 +24,30 @@ static size_t plan_bytes(const void *scoring_, const bg_plan *plan)
 {
     const scoring *w = scoring_;
     const bg_grid *g = &w->ctx->grid;
-    return w->scorer_bytes + bg_pass_bytes(w->model, &w->share[g->pipeline_rank], bg_pipeline_depth(g->pipeline_rank, g->pipeline_size),
-                                           plan->rows, BG_LOGITS_BYTES)
-        + bg_pipeline_bytes(w->model, g->pipeline_rank, g->pipeline_size, plan->rows);
+    return w->scorer_bytes + bg_pipeline_pass_bytes(w->model, &w->share[g->pipeline_rank], g, plan->rows);
 }
 
-/* Local: this rank's share of the model, and what its queries take. */
 bg_status score_divide_model(scoring *w, bg_err *err)
 {
     size_t n = (size_t)w->ctx->grid.pipeline_size;
+    w->longest_rows = longest(w) - 1;
     bg_status st = BG_NEW(w->share, n, "shares of the model", err);
     if (st == BG_OK)
         st = bg_model_divide(w->model, n, NULL, w->share, err);
     if (st == BG_OK)
         st = bg_scorer_bytes(w->c->queries, w->model, &w->share[w->ctx->grid.pipeline_rank], w->detail, w->unit_sequences,
-                             w->unit_sequences * (longest(w) - 1), &w->scorer_bytes, err);
+                             w->unit_sequences * w->longest_rows, &w->scorer_bytes, err);
     return st;
 }
 
-/* Micro-batches that fit.  Collective. */
-bg_status score_choose_plan(scoring *w, char identity[64], bg_err *err)
+bg_status score_choose_plan(scoring *w, bg_err *err)
 {
-    size_t least = longest(w) - 1, rows = w->c->batch_tokens;
+    size_t least = w->longest_rows, rows = w->c->batch_tokens;
     bg_demand d = { .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .self = w, .bytes = plan_bytes };
     d.best.rows = rows == 0 ? bg_pass_rows_for(w->model, least + 1, ACTIVATION_BYTES) : rows < least ? least : rows;
     bg_log("%s: %llu sequences in units of %llu", w->model->dir, (unsigned long long)w->n_sequences,
            (unsigned long long)w->unit_sequences);
-    bg_status st = bg_budget_choose(&d, w->ctx, &w->plan, err);
-    if (st == BG_OK)
-        bg_budget_identity(&d, &w->plan, identity);
-    return st;
+    return bg_budget_choose(&d, w->ctx, &w->plan, err);
 }
 
 bg_status score_open_memory(scoring *w, bg_err *err)
@@ -68,10 +63,8 @@ bg_status score_open_memory(scoring *w, bg_err *err)
         st = bg_write_units(w->work, units, err);
     if (st == BG_OK)
         st = bg_scorer_new(&w->scorer, w->c->queries, w->model, &w->model_hash, w->share, g->pipeline_size,
-                           g->pipeline_rank, w->detail, w->unit_sequences, w->unit_sequences * (longest(w) - 1), err);
-    return st == BG_OK ? bg_pass_new(&w->pass, w->model, &w->share[g->pipeline_rank],
-                                     bg_pipeline_depth(g->pipeline_rank, g->pipeline_size), w->plan.rows, BG_LOGITS_BYTES, err)
-                       : st;
+                           g->pipeline_rank, w->detail, w->unit_sequences, w->unit_sequences * w->longest_rows, err);
+    return st == BG_OK ? bg_pipeline_pass_new(&w->pass, w->model, &w->share[g->pipeline_rank], g, w->plan.rows, err) : st;
 }
 
 /* ---- units ---- */
