@@ -104,7 +104,7 @@ static bg_status move_sum(const bg_covariance *c, const bg_module *mod, const ch
     bg_status st = bg_path(path, err, "%s/%s_sum", mod->name, side);
     if (st == BG_OK)
         st = to != NULL ? bg_store_write(to, path, &floats, sum, err)
-                        : bg_store_read_rows(from, path, BG_F32, 0, floats, sum, err);
+                        : bg_store_read(from, path, BG_F32, &floats, sum, err);
     bg_room_let_go(&c->sum, sum, floats);
     return st;
 }

@@ -207,7 +207,7 @@ static bg_status move_sum(const bg_module *mod, const char *name, float *sum, bg
     bg_status st = bg_path(path, err, "%s/%s", mod->name, name);
     if (st != BG_OK)
         return st;
-    return to != NULL ? bg_store_write(to, path, dims, sum, err) : bg_store_read_rows(from, path, BG_F32, 0, dims[0], sum, err);
+    return to != NULL ? bg_store_write(to, path, dims, sum, err) : bg_store_read(from, path, BG_F32, dims, sum, err);
 }
 
 static bg_status move_block(const bg_eigenvalues *e, size_t block, bg_store *to, const bg_store *from, bg_err *err)

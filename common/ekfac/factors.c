@@ -1,6 +1,5 @@
 #include "bregman/factors.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +17,7 @@ static bg_status dataset(char path[BG_PATH_BYTES], const bg_module *mod, const c
     return bg_path(path, err, "%s/%s", mod->name, name);
 }
 
+/* What is read later is as the model makes it: said before any work begins. */
 static bg_status check_shape(const bg_factors *f, const bg_module *mod, const char *name, uint64_t rows,
                              uint64_t columns, bg_err *err)
 {
@@ -107,11 +107,6 @@ double bg_factors_tokens_per_sequence(const bg_factors *f)
     return (double)f->n_tokens / (double)f->n_sequences;
 }
 
-static bg_status not_finite(const bg_factors *f, const char *dataset_path, bg_err *err)
-{
-    return BG_FAIL(err, BG_ENUMERIC, "%s: %s holds a NaN or infinity", f->path, dataset_path);
-}
-
 static bg_status read_f32(const bg_factors *f, const bg_module *mod, const char *name, size_t rows, size_t columns,
                           float **out, bg_err *err)
 {
@@ -119,12 +114,7 @@ static bg_status read_f32(const bg_factors *f, const bg_module *mod, const char 
     bg_status st = dataset(path, mod, name, err);
     if (st == BG_OK)
         st = BG_NEW(*out, rows * columns, name, err);
-    if (st == BG_OK)
-        st = bg_store_read_rows(f->index, path, BG_F32, 0, rows, *out, err);
-    for (size_t i = 0; i < rows * columns && st == BG_OK; i++)
-        if (!isfinite((*out)[i]))
-            st = not_finite(f, path, err);
-    return st;
+    return st == BG_OK ? bg_store_read(f->index, path, BG_F32, (const uint64_t[]){ rows, columns }, *out, err) : st;
 }
 
 static bg_status read_f64(const bg_factors *f, const bg_module *mod, const char *name, size_t n, double **out,
@@ -134,12 +124,7 @@ static bg_status read_f64(const bg_factors *f, const bg_module *mod, const char 
     bg_status st = dataset(path, mod, name, err);
     if (st == BG_OK)
         st = BG_NEW(*out, n, name, err);
-    if (st == BG_OK)
-        st = bg_store_read_rows(f->index, path, BG_F64, 0, n, *out, err);
-    for (size_t i = 0; i < n && st == BG_OK; i++)
-        if (!isfinite((*out)[i]))
-            st = not_finite(f, path, err);
-    return st;
+    return st == BG_OK ? bg_store_read(f->index, path, BG_F64, (const uint64_t[]){ n }, *out, err) : st;
 }
 
 bg_status bg_factors_read(const bg_factors *f, const bg_module *mod, unsigned what, bg_module_factors *out, bg_err *err)

@@ -1,6 +1,5 @@
 #include "bregman/score.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,9 +50,9 @@ static bg_status load_side(const bg_store *f, const char *name, const bg_module 
                        mod->name);
     if (st == BG_OK)
         st = bg_store_dims(f, path, 3, dims, err);
-    if (st == BG_OK && (dims[0] != n_queries || dims[1] != n || (*r != 0 && dims[2] != *r)))
-        st = BG_FAIL(err, BG_ESHAPE, "%s: %s does not fit %zu queries and a side of %zu", bg_store_path(f), path,
-                     n_queries, n);
+    if (st == BG_OK && dims[1] != n)
+        st = BG_FAIL(err, BG_ESHAPE, "%s: %s has a side of %llu, but the model makes it %zu", bg_store_path(f), path,
+                     (unsigned long long)dims[1], n);
     if (st != BG_OK)
         return st;
     *r = dims[2];
@@ -61,10 +60,7 @@ static bg_status load_side(const bg_store *f, const char *name, const bg_module 
     if (st == BG_OK)
         st = BG_NEW(one, n * *r, "compressed queries", err);
     for (size_t q = 0; q < n_queries && st == BG_OK; q++) {
-        st = bg_store_read_rows(f, path, BG_F32, q, 1, one, err);
-        for (size_t i = 0; i < n * *r && st == BG_OK; i++)
-            if (!isfinite(one[i]))
-                st = BG_FAIL(err, BG_ENUMERIC, "%s: %s of query %zu holds a NaN or infinity", bg_store_path(f), path, q);
+        st = bg_store_read_rows(f, path, BG_F32, q, 1, n * *r, one, err);
         for (size_t i = 0; i < n && st == BG_OK; i++)
             memcpy(*out + (i * n_queries + q) * *r, one + i * *r, *r * sizeof *one);
     }

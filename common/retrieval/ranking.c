@@ -74,9 +74,6 @@ static bg_status read_sizes(bg_ranking *r, const bg_store *s, bg_err *err)
     bg_status st = bg_store_read_strings(s, "query", &r->query, &r->n_queries, err);
     if (st == BG_OK)
         st = bg_store_dims(s, "top/sequence", 2, dims, err);
-    if (st == BG_OK && dims[0] != r->n_queries)
-        st = BG_FAIL(err, BG_ESHAPE, "%s: top/sequence has %llu rows for %zu queries", bg_store_path(s),
-                     (unsigned long long)dims[0], r->n_queries);
     r->k = dims[1];
     if (st == BG_OK)
         st = bg_store_dims(s, "histogram/count", 2, dims, err);
@@ -97,11 +94,8 @@ static bg_status read_origin(bg_ranking *r, const bg_store *s, bg_err *err)
         st = bg_store_get_text(s, "/run", "fingerprint", &r->fingerprint, NULL, err);
     if (st == BG_OK)
         st = bg_store_read_strings(s, "run/input_name", &r->input_name, &r->n_inputs, err);
-    size_t n = r->n_inputs;
     if (st == BG_OK)
-        st = bg_store_read_strings(s, "run/input_hash", &r->input_hash, &n, err);
-    if (st == BG_OK && n != r->n_inputs)
-        st = BG_FAIL(err, BG_EFORMAT, "%s: /run/input_hash does not match /run/input_name", bg_store_path(s));
+        st = bg_store_read_strings(s, "run/input_hash", &r->input_hash, &r->n_inputs, err);
     if (st == BG_OK)
         st = bg_store_get_u64(s, "/", "corpus_sequences", &r->corpus_sequences, NULL, err);
     return st == BG_OK ? bg_store_get_text(s, "/", "explained", &r->explained, &found, err) : st;
@@ -121,7 +115,7 @@ bg_status bg_ranking_read(bg_ranking *r, const char *path, bg_err *err)
         st = bg_ranking_alloc(r, err);
     list_arrays(r, a);
     for (int i = 0; i < ARRAYS && st == BG_OK; i++)
-        st = bg_store_read_rows(s, a[i].path, a[i].dtype, 0, a[i].dims[0], *a[i].data, err);
+        st = bg_store_read(s, a[i].path, a[i].dtype, a[i].dims, *a[i].data, err);
     bg_store_close(s);
     if (st != BG_OK)
         bg_ranking_clear(r);

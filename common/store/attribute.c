@@ -1,4 +1,5 @@
 /* Attributes, written and read. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,7 +64,7 @@ static bg_status attribute_open(const bg_store *s, const char *object, const cha
 {
     *a = (open_attribute){ H5I_INVALID_HID, H5I_INVALID_HID, H5I_INVALID_HID };
     bool there = (strcmp(object, "/") == 0 || bg_store_has(s, object)) &&
-                 H5Aexists_by_name(s->file, object, name, H5P_DEFAULT) > 0;
+                 H5Aexists_by_name(s->file, object, name, s->access) > 0;
     H5Eclear2(H5E_DEFAULT);
     if (found != NULL)
         *found = there;
@@ -71,7 +72,7 @@ static bg_status attribute_open(const bg_store *s, const char *object, const cha
         return BG_OK;
     if (!there)
         return BG_FAIL(err, BG_EFORMAT, "\"%s\" has no attribute \"%s\" on \"%s\"", s->path, name, object);
-    a->id = H5Aopen_by_name(s->file, object, name, H5P_DEFAULT, H5P_DEFAULT);
+    a->id = H5Aopen_by_name(s->file, object, name, H5P_DEFAULT, s->access);
     if (a->id < 0)
         return bg_hdf5_fail(err, BG_EIO, "read attribute \"%s\" of \"%s\" in \"%s\"", name, object, s->path);
     a->type = H5Aget_type(a->id);
@@ -141,6 +142,9 @@ bg_status bg_store_get_u64(const bg_store *s, const char *object, const char *na
         st = bg_hdf5_fail(err, BG_EIO, "read attribute \"%s\" of \"%s\" in \"%s\"", name, object, s->path);
     else if (negative < 0)
         st = wrong_kind(s, object, name, "0 or more", err);
+    else if (strcmp(object, "/") == 0 && *value < bg_schema_attribute_least(s->format, name))
+        st = BG_FAIL(err, BG_EFORMAT, "attribute \"%s\" of \"%s\" is %" PRIu64 "; expected %" PRIu64 " or more", name, s->path, *value,
+                     bg_schema_attribute_least(s->format, name));
     attribute_close(&a);
     return st;
 }

@@ -90,6 +90,7 @@ bg_status bg_store_create(bg_store **out, const char *path, const char *format,
     if (s == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory to create \"%s\"", path);
     s->file = H5I_INVALID_HID;
+    s->access = H5P_DEFAULT;
     s->path = strdup(path);
     s->temporary = attempt_name(path);
     s->cache = calloc(1, sizeof *s->cache);
@@ -233,13 +234,14 @@ static bg_status write_selection(bg_store *s, const bg_made_dataset *m, uint64_t
     hsize_t start[3] = { first, 0, 0 }, count[3] = { n, 0, 0 };
     for (int d = 1; d < row->n_dims; d++)
         count[d] = m->dims[d];
-    hid_t id = bg_dataset_open(s, m->path);
-    if (id < 0)
-        return bg_hdf5_fail(err, BG_EIO, "write \"%s\" of \"%s\"", m->path, s->path);
+    hid_t id;
+    bg_status st = bg_dataset_open(s, m->path, &id, err);
+    if (st != BG_OK)
+        return st;
     hid_t text = bg_string_type();
     hid_t file_space = H5Dget_space(id), memory = H5Screate_simple(row->n_dims, count, NULL);
     H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, count, NULL);
-    bg_status st = bg_dataset_close_status(s, err);
+    st = bg_dataset_close_status(s, err);
     if (st == BG_OK && H5Dwrite(id, row->dtype == BG_STRING ? text : bg_memory_type(row->dtype),
                                 memory, file_space, H5P_DEFAULT, data) < 0)
         st = bg_hdf5_fail(err, BG_EIO, "write \"%s\" of \"%s\"", m->path, s->path);

@@ -14,6 +14,8 @@ typedef struct {
     bg_open_dataset slot[BG_OPEN_DATASETS];
     uint64_t clock;
     bg_err close_err;        /* if one could not be closed: its chunks were not written */
+    void *axes;              /* lengths of axes met so far: a tree of search.h */
+    char *outside;           /* where a link would have led that was not followed, or NULL */
 } bg_dataset_cache;
 
 /* A dataset made by this process. */
@@ -21,6 +23,7 @@ typedef struct { char *path; const bg_schema_row *row; uint64_t dims[3]; } bg_ma
 
 struct bg_store {
     hid_t file;
+    hid_t access;            /* how objects are opened: links into other files are not followed; H5P_DEFAULT when writing */
     char *path;              /* the final name, for messages too */
     char *temporary;         /* NULL when reading */
     char format[64];
@@ -45,9 +48,21 @@ hid_t bg_string_type(void);                /* UTF-8, variable length; close with
 hid_t bg_memory_type(bg_dtype dtype);      /* native; not for BG_STRING; not to be closed */
 size_t bg_dtype_bytes(bg_dtype dtype);     /* of one element in the file */
 
-/* Open dataset from the cache; < 0 if there is none.  Lent. */
-hid_t bg_dataset_open(const bg_store *s, const char *path);
+/* Open dataset from the cache, lent.  One to be read has passed bg_dataset_check. */
+bg_status bg_dataset_open(const bg_store *s, const char *path, hid_t *id, bg_err *err) BG_MUST_CHECK;
 void bg_dataset_close_all(bg_store *s);
+
+/* check.c: what a reader expects.  A dataset as a whole, before a byte of it is used; then n values as read, of which the first is
+ * element `first` of the dataset; texts. */
+bg_status bg_dataset_check(const bg_store *s, const char *path, hid_t id, bg_err *err) BG_MUST_CHECK;
+bg_status bg_values_check(const bg_store *s, const char *path, bg_dtype dtype, const void *data, uint64_t first, uint64_t n,
+                          bg_err *err) BG_MUST_CHECK;
+void bg_axis_free(void *axis);             /* one of bg_dataset_cache.axes */
+bg_status bg_texts_check(const bg_store *s, const char *path, char *const *text, size_t n, bg_err *err) BG_MUST_CHECK;
+/* Smallest value of a whole-number attribute of the root; 0 where the schema has none. */
+uint64_t bg_schema_attribute_least(const char *format, const char *name);
+/* How a reader opens objects: < 0 if HDF5 fails.  Close with H5Pclose. */
+hid_t bg_link_access(bg_store *s);
 /* The first error that closing datasets met, if any. */
 bg_status bg_dataset_close_status(const bg_store *s, bg_err *err) BG_MUST_CHECK;
 

@@ -113,7 +113,18 @@ static void close_slot(const bg_store *s, bg_open_dataset *slot)
     *slot = (bg_open_dataset){ 0 };
 }
 
-hid_t bg_dataset_open(const bg_store *s, const char *path)
+static bg_status open_to_read(const bg_store *s, const char *path, hid_t id, bg_err *err)
+{
+    if (id >= 0)
+        return bg_dataset_check(s, path, id, err);
+    bg_status st = bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\" of \"%s\"", path, s->path);
+    if (s->cache->outside != NULL)
+        return BG_FAIL(err, BG_EFORMAT, "\"%s\" of \"%s\" is a link into another file, \"%s\", which no hash of this one covers: "
+                       "it must hold the data itself", path, s->path, s->cache->outside);
+    return bg_store_has(s, path) ? st : BG_FAIL(err, BG_EFORMAT, "\"%s\" has no dataset \"%s\"", s->path, path);
+}
+
+bg_status bg_dataset_open(const bg_store *s, const char *path, hid_t *id, bg_err *err)
 {
     bg_dataset_cache *cache = s->cache;
     bg_open_dataset *oldest = &cache->slot[0];
@@ -121,22 +132,26 @@ hid_t bg_dataset_open(const bg_store *s, const char *path)
         bg_open_dataset *slot = &cache->slot[i];
         if (slot->path != NULL && strcmp(slot->path, path) == 0) {
             slot->last_use = ++cache->clock;
-            return slot->id;
+            *id = slot->id;
+            return BG_OK;
         }
         if (slot->last_use < oldest->last_use)
             oldest = slot;
     }
-    hid_t id = H5Dopen2(s->file, path, H5P_DEFAULT);
-    if (id < 0)
-        return id;
-    close_slot(s, oldest);
-    char *copy = strdup(path);
-    if (copy == NULL) {
-        H5Dclose(id);
-        return H5I_INVALID_HID;
+    *id = H5Dopen2(s->file, path, s->access);
+    bg_status st = s->temporary == NULL ? open_to_read(s, path, *id, err)
+        : *id < 0 ? bg_hdf5_fail(err, BG_EIO, "write \"%s\" of \"%s\"", path, s->path) : BG_OK;
+    char *copy = st == BG_OK ? strdup(path) : NULL;
+    if (st == BG_OK && copy == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
+    if (st != BG_OK) {
+        if (*id >= 0)
+            H5Dclose(*id);
+        return st;
     }
-    *oldest = (bg_open_dataset){ copy, id, ++cache->clock };
-    return id;
+    close_slot(s, oldest);
+    *oldest = (bg_open_dataset){ copy, *id, ++cache->clock };
+    return BG_OK;
 }
 
 void bg_dataset_close_all(bg_store *s)

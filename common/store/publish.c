@@ -1,6 +1,7 @@
 /* From a temporary file to a published one: close, fsync, rename, list; and whether a file is done. */
 #include <errno.h>
 #include <inttypes.h>
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,10 @@ void bg_store_free(bg_store *s)
     for (size_t i = 0; i < s->n_made; i++)
         free(s->made[i].path);
     free(s->made);
+    if (s->cache != NULL) {
+        tdestroy(s->cache->axes, bg_axis_free);
+        free(s->cache->outside);
+    }
     free(s->cache);
     free(s->temporary);
     free(s->path);

@@ -43,6 +43,7 @@ bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err)
     if (s == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", path);
     s->file = H5I_INVALID_HID;
+    s->access = bg_link_access(s);
     s->path = strdup(path);
     s->cache = calloc(1, sizeof *s->cache);
     if (s->path == NULL || s->cache == NULL) {
@@ -57,6 +58,7 @@ bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err)
     if (st == BG_OK && (st = bg_heaps_check(path, err)) != BG_OK)
         H5Fclose(s->file);
     if (st != BG_OK) {
+        H5Pclose(s->access);
         bg_store_free(s);
         return st;
     }
@@ -109,6 +111,7 @@ void bg_store_close(bg_store *s)
     if (s == NULL)
         return;
     bg_dataset_close_all(s);
+    H5Pclose(s->access);
     H5Fclose(s->file);
     H5Eclear2(H5E_DEFAULT);
     bg_store_free(s);
@@ -121,27 +124,16 @@ hid_t bg_store_file(const bg_store *s) { return s->file; }
 
 bool bg_store_has(const bg_store *s, const char *path)
 {
-    bool there = H5Oexists_by_name(s->file, path, H5P_DEFAULT) > 0;
+    bool there = H5Oexists_by_name(s->file, path, s->access) > 0;
     H5Eclear2(H5E_DEFAULT);    /* asking is no failure */
     return there;
-}
-
-static bg_status open_dataset(const bg_store *s, const char *path, hid_t *id, bg_err *err)
-{
-    *id = bg_dataset_open(s, path);
-    if (*id >= 0)
-        return BG_OK;
-    bg_status st = bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\" of \"%s\"", path, s->path);
-    if (!bg_store_has(s, path))
-        st = BG_FAIL(err, BG_EFORMAT, "\"%s\" has no dataset \"%s\"", s->path, path);
-    return st;
 }
 
 bg_status bg_store_dims(const bg_store *s, const char *path, int n_dims, uint64_t *dims, bg_err *err)
 {
     hid_t id;
     hsize_t shape[H5S_MAX_RANK];
-    bg_status st = open_dataset(s, path, &id, err);
+    bg_status st = bg_dataset_open(s, path, &id, err);
     if (st != BG_OK)
         return st;
     hid_t space = H5Dget_space(id);
@@ -178,26 +170,14 @@ static bool same_class(hid_t dataset, bg_dtype dtype)
     return same;
 }
 
-static bg_status read_selection(const bg_store *s, const char *path, hid_t id, bg_dtype dtype,
-                                uint64_t first, uint64_t n, void *data, bg_err *err)
+/* Rows [first, first + n) of a dataset of this shape, which they lie within. */
+static bg_status read_selection(const bg_store *s, const char *path, hid_t id, bg_dtype dtype, uint64_t first, uint64_t n,
+                                const uint64_t dims[3], int n_dims, void *data, bg_err *err)
 {
-    hsize_t start[H5S_MAX_RANK] = { 0 }, count[H5S_MAX_RANK];
+    hsize_t start[3] = { first }, count[3] = { n, dims[1], dims[2] };
     bool out_of_range = false;
     bg_status st = BG_OK;
-    hid_t memory = H5I_INVALID_HID, transfer = H5P_DEFAULT;
-    hid_t space = H5Dget_space(id);
-    int n_dims = H5Sget_simple_extent_dims(space, count, NULL);
-    if (n_dims < 1 || first > count[0] || n > count[0] - first) {
-        st = BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %" PRIu64 " rows; rows %" PRIu64 " to %" PRIu64
-                     " are asked for", path, s->path, n_dims < 1 ? 0 : (uint64_t)count[0], first, first + n);
-        goto out;
-    }
-    start[0] = first;
-    count[0] = n;
-    memory = H5Screate_simple(n_dims, count, NULL);
-    if (n == 0 || H5Sget_simple_extent_npoints(space) == 0)
-        goto out;
-    transfer = H5Pcreate(H5P_DATASET_XFER);
+    hid_t space = H5Dget_space(id), memory = H5Screate_simple(n_dims, count, NULL), transfer = H5Pcreate(H5P_DATASET_XFER);
     H5Pset_type_conv_cb(transfer, refuse_out_of_range, &out_of_range);
     H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL);
     if (H5Dread(id, bg_memory_type(dtype), memory, space, transfer, data) < 0) {
@@ -205,26 +185,50 @@ static bg_status read_selection(const bg_store *s, const char *path, hid_t id, b
         if (out_of_range)
             st = BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has a value out of range", path, s->path);
     }
-out:
-    if (transfer != H5P_DEFAULT)
-        H5Pclose(transfer);
-    if (memory >= 0)
-        H5Sclose(memory);
+    H5Pclose(transfer);
+    H5Sclose(memory);
     H5Sclose(space);
     return st;
 }
 
-bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype,
-                             uint64_t first, uint64_t n, void *data, bg_err *err)
+bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype, uint64_t first, uint64_t n,
+                             uint64_t row_size, void *data, bg_err *err)
 {
     static const char *const kind[] = { "float32", "float64", "int64", "uint32", "uint8", "text" };
+    const bg_schema_row *row = bg_schema_find(s->format, path);
+    uint64_t dims[3] = { 0, 1, 1 };
     hid_t id;
-    bg_status st = open_dataset(s, path, &id, err);
-    if (st != BG_OK)
+    if (row == NULL)
+        return BG_FAIL(err, BG_EARG, "\"%s\" is no dataset of format \"%s\"", path, s->format);
+    bg_status st = bg_store_dims(s, path, row->n_dims, dims, err);
+    if (st != BG_OK || (st = bg_dataset_open(s, path, &id, err)) != BG_OK)
         return st;
     if (!same_class(id, dtype))
         return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" cannot be read as %s", path, s->path, kind[dtype]);
-    return read_selection(s, path, id, dtype, first, n, data, err);
+    if (dims[1] * dims[2] != row_size)
+        return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %" PRIu64 " values in a row; expected %" PRIu64, path, s->path,
+                       dims[1] * dims[2], row_size);
+    if (first > dims[0] || n > dims[0] - first)
+        return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %" PRIu64 " rows; rows %" PRIu64 " to %" PRIu64
+                       " are asked for", path, s->path, dims[0], first, first + n);
+    if (n > 0 && row_size > 0)
+        st = read_selection(s, path, id, dtype, first, n, dims, row->n_dims, data, err);
+    return st == BG_OK ? bg_values_check(s, path, dtype, data, first * row_size, n * row_size, err) : st;
+}
+
+bg_status bg_store_read(const bg_store *s, const char *path, bg_dtype dtype, const uint64_t *dims, void *data, bg_err *err)
+{
+    const bg_schema_row *row = bg_schema_find(s->format, path);
+    uint64_t found[3], row_size = 1;
+    bg_status st = row != NULL ? bg_store_dims(s, path, row->n_dims, found, err)
+                               : BG_FAIL(err, BG_EARG, "\"%s\" is no dataset of format \"%s\"", path, s->format);
+    for (int d = 0; st == BG_OK && d < row->n_dims; d++) {
+        if (found[d] != dims[d])
+            return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has length %" PRIu64 " along the axis \"%s\"; expected %" PRIu64, path,
+                           s->path, found[d], row->dim[d], dims[d]);
+        row_size *= d > 0 ? dims[d] : 1;
+    }
+    return st == BG_OK ? bg_store_read_rows(s, path, dtype, 0, dims[0], row_size, data, err) : st;
 }
 
 /* ---- strings ---- */
@@ -279,7 +283,7 @@ bg_status bg_store_read_strings(const bg_store *s, const char *path, char ***out
     *out = NULL;
     *n = 0;
     bg_status st = bg_store_dims(s, path, 1, dims, err);
-    if (st != BG_OK || (st = open_dataset(s, path, &id, err)) != BG_OK)
+    if (st != BG_OK || (st = bg_dataset_open(s, path, &id, err)) != BG_OK)
         return st;
     char **strings = calloc(dims[0] + 1, sizeof *strings);
     if (strings == NULL)
@@ -292,6 +296,8 @@ bg_status bg_store_read_strings(const bg_store *s, const char *path, char ***out
     else if (dims[0] > 0)
         st = read_fixed(s, path, id, type, strings, dims[0], err);
     H5Tclose(type);
+    if (st == BG_OK)
+        st = bg_texts_check(s, path, strings, dims[0], err);
     if (st != BG_OK) {
         bg_strings_free(strings, dims[0]);
         return st;

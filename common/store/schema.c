@@ -1,130 +1,131 @@
 /* The one table of what is in the files.  A "*" at the front of a path stands for any group:
  * a module's datasets, or none. */
+#include <stdio.h>
 #include <string.h>
 
-#include "bregman/store.h"
+#include "file.h"
 
-#define ROW(format, path, dtype, n_dims, d0, d1, d2, units, text) \
-    { "bregman/" format, path, dtype, n_dims, { d0, d1, d2 }, units, text, NULL }
-#define D1(format, path, dtype, d0, units, text) ROW(format, path, dtype, 1, d0, NULL, NULL, units, text)
-#define D2(format, path, dtype, d0, d1, units, text) ROW(format, path, dtype, 2, d0, d1, NULL, units, text)
-#define D3(format, path, dtype, d0, d1, d2, units, text) ROW(format, path, dtype, 3, d0, d1, d2, units, text)
+#define ROW(format, path, dtype, n_dims, d0, d1, d2, domain, units, text) \
+    { "bregman/" format, path, dtype, n_dims, { d0, d1, d2 }, domain, units, text, NULL }
+#define D1(format, path, dtype, d0, domain, units, text) ROW(format, path, dtype, 1, d0, NULL, NULL, domain, units, text)
+#define D2(format, path, dtype, d0, d1, domain, units, text) ROW(format, path, dtype, 2, d0, d1, NULL, domain, units, text)
+#define D3(format, path, dtype, d0, d1, d2, domain, units, text) ROW(format, path, dtype, 3, d0, d1, d2, domain, units, text)
 /* lengths of the rows of a ragged array, CF's contiguous ragged representation */
-#define RAGGED(format, path, n_dims, d0, d1, sample, units, text) \
-    { "bregman/" format, path, BG_U32, n_dims, { d0, d1, NULL }, units, text, sample }
+#define RAGGED(format, path, n_dims, d0, d1, sample, domain, units, text) \
+    { "bregman/" format, path, BG_U32, n_dims, { d0, d1, NULL }, domain, units, text, sample }
 
 #define COVARIANCE(format) \
-    D2(format, "*/activation_covariance", BG_F32, "input", "input_block", "1", \
+    D2(format, "*/activation_covariance", BG_F32, "input", "input_block", BG_FINITE, "1", \
        "mean of a a^T over predicted positions, a the layer's input (with a last 1 where it has a bias)"), \
-    D2(format, "*/gradient_covariance", BG_F32, "output", "output_block", "nats2", \
+    D2(format, "*/gradient_covariance", BG_F32, "output", "output_block", BG_FINITE, "nats2", \
        "mean of d d^T over predicted positions, d the loss's gradient with respect to the layer's output")
 #define EIGENBASIS(format) \
-    D2(format, "*/activation_eigenvectors", BG_F32, "input", "input_block", "1", \
+    D2(format, "*/activation_eigenvectors", BG_F32, "input", "input_block", BG_FINITE, "1", \
        "eigenvectors of the activation covariance, in columns of each diagonal block; of k blocks " \
        "(attribute blocks) row i holds its own block's row"), \
-    D1(format, "*/activation_eigenvalues", BG_F64, "input", "1", \
+    D1(format, "*/activation_eigenvalues", BG_F64, "input", BG_FINITE, "1", \
        "eigenvalues of the activation covariance, ascending in each block, as computed"), \
-    D2(format, "*/gradient_eigenvectors", BG_F32, "output", "output_block", "1", \
+    D2(format, "*/gradient_eigenvectors", BG_F32, "output", "output_block", BG_FINITE, "1", \
        "eigenvectors of the output-gradient covariance, in columns of each diagonal block"), \
-    D1(format, "*/gradient_eigenvalues", BG_F64, "output", "nats2", \
+    D1(format, "*/gradient_eigenvalues", BG_F64, "output", BG_FINITE, "nats2", \
        "eigenvalues of the output-gradient covariance, ascending in each block, as computed")
 
 #define LOW_RANK(format) \
-    D3(format, "*/left", BG_F32, "query", "output", "r", "nats", \
+    D3(format, "*/left", BG_F32, "query", "output", "r", BG_FINITE, "nats", \
        "left factor U of the preconditioned query gradient U V^T, singular values included"), \
-    D3(format, "*/right", BG_F32, "query", "input", "r", "1", \
+    D3(format, "*/right", BG_F32, "query", "input", "r", BG_FINITE, "1", \
        "right factor V of the preconditioned query gradient U V^T"), \
-    D1(format, "*/kept", BG_F32, "query", "1", \
+    D1(format, "*/kept", BG_F32, "query", BG_FRACTION, "1", \
        "fraction of the expected score variance that the truncation kept"), \
-    D1(format, "*/error", BG_F64, "query", "nats2", \
+    D1(format, "*/error", BG_F64, "query", BG_FINITE, "nats2", \
        "expected variance of the error that the truncation makes in the score of a training sequence"), \
-    D1(format, "*/variance", BG_F64, "query", "nats2", \
+    D1(format, "*/variance", BG_F64, "query", BG_FINITE, "nats2", \
        "expected variance of this module's part of the score of a training sequence")
 
 /* the best or the worst k of each query with their explanation */
 #define EXTREMES(side, which) \
-    D2("ranking", side "/sequence", BG_I64, "query", "k", "1", \
+    D2("ranking", side "/sequence", BG_I64, "query", "k", BG_SEQUENCE_OR_NONE, "1", \
        "global index of the sequences with the " which " scores, most extreme first; -1: none"), \
-    D2("ranking", side "/score", BG_F32, "query", "k", "nats", \
+    D2("ranking", side "/score", BG_F32, "query", "k", BG_ANY, "nats", \
        "influence of those sequences on the query's log-probability; positive: training on it helps"), \
-    RAGGED("ranking", side "/count", 2, "query", "k", "value", "tokens", \
+    RAGGED("ranking", side "/count", 2, "query", "k", "value", BG_ANY, "tokens", \
        "tokens with a score of their own in each of those sequences"), \
-    D1("ranking", side "/token_score", BG_F32, "value", "nats", \
+    D1("ranking", side "/token_score", BG_F32, "value", BG_FINITE, "nats", \
        "share of each predicted token in the sequence's score, sequence after sequence; they add up to it"), \
-    D2("ranking", side "/layer_token_score", BG_F32, "value", "layer", "nats", \
+    D2("ranking", side "/layer_token_score", BG_F32, "value", "layer", BG_FINITE, "nats", \
        "share of each predicted token and layer in the sequence's score")
 
 static const bg_schema_row rows[] = {
     /* "*": in every file that was written with a provenance */
-    D1("*", "run/input_name", BG_STRING, "input_file", "1", "files this one was made from"),
-    D1("*", "run/input_hash", BG_STRING, "input_file", "1", "XXH3-128 of each input's content, hexadecimal"),
+    D1("*", "run/input_name", BG_STRING, "input_file", BG_ANY, "1", "files this one was made from"),
+    D1("*", "run/input_hash", BG_STRING, "input_file", BG_ANY, "1", "XXH3-128 of each input's content, hexadecimal"),
 
-    D1("tokens", "token", BG_U32, "token", "1", "token ids of all sequences, back to back"),
-    RAGGED("tokens", "count", 1, "sequence", NULL, "token", "tokens", "tokens in each sequence"),
-    D1("tokens", "document", BG_I64, "sequence", "1", "row of /documents that the sequence was cut from"),
-    D1("tokens", "start", BG_I64, "sequence", "tokens", "first token of the sequence within its document"),
-    D1("tokens", "documents/id", BG_STRING, "document", "1", "the document's id in the input"),
-    D1("tokens", "documents/source", BG_STRING, "document", "1", "where the document comes from, as the input says"),
-    D1("tokens", "documents/lang", BG_STRING, "document", "1", "language of the document, as the input says"),
+    D1("tokens", "token", BG_U32, "token", BG_ANY, "1", "token ids of all sequences, back to back"),
+    RAGGED("tokens", "count", 1, "sequence", NULL, "token", BG_SEQUENCE_LENGTH, "tokens", "tokens in each sequence"),
+    D1("tokens", "document", BG_I64, "sequence", BG_DOCUMENT, "1", "row of /documents that the sequence was cut from"),
+    D1("tokens", "start", BG_I64, "sequence", BG_FROM_0, "tokens", "first token of the sequence within its document"),
+    D1("tokens", "documents/id", BG_STRING, "document", BG_ANY, "1", "the document's id in the input"),
+    D1("tokens", "documents/source", BG_STRING, "document", BG_ANY, "1", "where the document comes from, as the input says"),
+    D1("tokens", "documents/lang", BG_STRING, "document", BG_ANY, "1", "language of the document, as the input says"),
 
-    D1("queries", "token", BG_U32, "token", "1", "token ids of all queries, prompt and completion, back to back"),
-    RAGGED("queries", "count", 1, "query", NULL, "token", "tokens", "tokens in each query"),
-    D1("queries", "completion_start", BG_U32, "query", "tokens", "first token of the completion within its query"),
-    D1("queries", "id", BG_STRING, "query", "1", "the query's name"),
+    D1("queries", "token", BG_U32, "token", BG_ANY, "1", "token ids of all queries, prompt and completion, back to back"),
+    RAGGED("queries", "count", 1, "query", NULL, "token", BG_SEQUENCE_LENGTH, "tokens", "tokens in each query"),
+    D1("queries", "completion_start", BG_U32, "query", BG_FROM_0, "tokens", "first token of the completion within its query"),
+    D1("queries", "id", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
 
     COVARIANCE("factors"),
     EIGENBASIS("factors"),
-    D2("factors", "*/lambda", BG_F32, "output", "input", "nats2",
+    D2("factors", "*/lambda", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
        "mean over sequences of the squared gradient in the eigenbasis, before damping"),
-    D2("factors", "*/diagonal", BG_F32, "output", "input", "nats2",
+    D2("factors", "*/diagonal", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
        "mean over sequences of the squared gradient: the diagonal Fisher, a baseline"),
 
-    D1("compressed", "id", BG_STRING, "query", "1", "the query's name"),
+    D1("compressed", "id", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
     LOW_RANK("compressed"),
 
-    D1("scores", "id", BG_STRING, "query", "1", "the query's name"),
-    D1("scores", "sequence", BG_I64, "sequence", "1", "global index into the token files, in their order"),
-    D2("scores", "score", BG_F32, "sequence", "query", "nats",
+    D1("scores", "id", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
+    D1("scores", "sequence", BG_I64, "sequence", BG_SEQUENCE, "1", "global index into the token files, in their order"),
+    D2("scores", "score", BG_F32, "sequence", "query", BG_FINITE, "nats",
        "influence of the sequence on the query's log-probability; positive: training on it helps"),
-    D3("scores", "layer_score", BG_F32, "sequence", "query", "layer", "nats",
+    D3("scores", "layer_score", BG_F32, "sequence", "query", "layer", BG_FINITE, "nats",
        "share of each layer in the score; they add up to it"),
-    D2("scores", "top/sequence", BG_I64, "query", "k", "1",
+    D2("scores", "top/sequence", BG_I64, "query", "k", BG_SEQUENCE_OR_NONE, "1",
        "global index of the highest scores' sequences, best first"),
-    D2("scores", "top/score", BG_F32, "query", "k", "nats", "the highest scores, best first"),
-    D2("scores", "bottom/sequence", BG_I64, "query", "k", "1",
+    D2("scores", "top/score", BG_F32, "query", "k", BG_ANY, "nats", "the highest scores, best first"),
+    D2("scores", "bottom/sequence", BG_I64, "query", "k", BG_SEQUENCE_OR_NONE, "1",
        "global index of the lowest scores' sequences, worst first"),
-    D2("scores", "bottom/score", BG_F32, "query", "k", "nats", "the lowest scores, worst first"),
+    D2("scores", "bottom/score", BG_F32, "query", "k", BG_ANY, "nats", "the lowest scores, worst first"),
 
-    D1("ranking", "query", BG_STRING, "query", "1", "the query's name"),
+    D1("ranking", "query", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
     EXTREMES("top", "highest"),
     EXTREMES("bottom", "lowest"),
-    D1("ranking", "moments/count", BG_I64, "query", "1", "scores of the query"),
-    D1("ranking", "moments/sum", BG_F64, "query", "nats", "sum of the scores"),
-    D1("ranking", "moments/sum_positive", BG_F64, "query", "nats", "sum of the scores above 0"),
-    D1("ranking", "moments/mean", BG_F64, "query", "nats", "mean of the scores"),
-    D1("ranking", "moments/sd", BG_F64, "query", "nats", "standard deviation of the scores"),
-    D1("ranking", "moments/minimum", BG_F64, "query", "nats", "lowest score"),
-    D1("ranking", "moments/maximum", BG_F64, "query", "nats", "highest score"),
-    D1("ranking", "histogram/edge", BG_F64, "edge", "nats", "edges of the histogram's bins, ascending"),
-    D2("ranking", "histogram/count", BG_I64, "query", "bin", "1", "scores in each bin, lower edge included"),
-    RAGGED("ranking", "tail/count", 1, "query", NULL, "tail_value", "1", "scores kept of each query's upper tail"),
-    D1("ranking", "tail/score", BG_F32, "tail_value", "nats",
+    D1("ranking", "moments/count", BG_I64, "query", BG_FROM_0, "1", "scores of the query"),
+    D1("ranking", "moments/sum", BG_F64, "query", BG_FINITE, "nats", "sum of the scores"),
+    D1("ranking", "moments/sum_positive", BG_F64, "query", BG_NOT_NEGATIVE, "nats", "sum of the scores above 0"),
+    D1("ranking", "moments/mean", BG_F64, "query", BG_FINITE, "nats", "mean of the scores"),
+    D1("ranking", "moments/sd", BG_F64, "query", BG_NOT_NEGATIVE, "nats", "standard deviation of the scores"),
+    D1("ranking", "moments/minimum", BG_F64, "query", BG_FINITE, "nats", "lowest score"),
+    D1("ranking", "moments/maximum", BG_F64, "query", BG_FINITE, "nats", "highest score"),
+    D1("ranking", "histogram/edge", BG_F64, "edge", BG_FINITE, "nats", "edges of the histogram's bins, ascending"),
+    D2("ranking", "histogram/count", BG_I64, "query", "bin", BG_FROM_0, "1", "scores in each bin, lower edge included"),
+    RAGGED("ranking", "tail/count", 1, "query", NULL, "tail_value", BG_ANY, "1", "scores kept of each query's upper tail"),
+    D1("ranking", "tail/score", BG_F32, "tail_value", BG_FINITE, "nats",
        "the largest scores of each query, descending, query after query"),
 
-    D1("work", "*/activation_sum", BG_F32, "value", "1", "sum of a a^T of one unit of work, in packed panels"),
-    D1("work", "*/gradient_sum", BG_F32, "value", "nats2", "sum of d d^T of one unit of work, in packed panels"),
-    D2("work", "*/lambda_sum", BG_F32, "output", "input", "nats2",
+    D1("work", "*/activation_sum", BG_F32, "activation_value", BG_FINITE, "1", "sum of a a^T of one unit of work, in packed panels"),
+    D1("work", "*/gradient_sum", BG_F32, "gradient_value", BG_FINITE, "nats2", "sum of d d^T of one unit of work, in packed panels"),
+    D2("work", "*/lambda_sum", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
        "sum over the unit's sequences of the squared gradient in the eigenbasis"),
-    D2("work", "*/diagonal_sum", BG_F32, "output", "input", "nats2",
+    D2("work", "*/diagonal_sum", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
        "sum over the unit's sequences of the squared gradient"),
     COVARIANCE("work"),
     EIGENBASIS("work"),
     LOW_RANK("work"),
-    D1("work", "*/rank", BG_U32, "query", "1", "columns of left and right that the query needs"),
-    D1("work", "sequence", BG_I64, "sequence", "1", "global index into the token files, in their order"),
-    D2("work", "score", BG_F32, "sequence", "query", "nats", "influence of the sequence on the query"),
-    D3("work", "layer_score", BG_F32, "sequence", "query", "layer", "nats", "share of each layer in the score"),
-    D2("work", "token_score", BG_F32, "value", "layer", "nats",
+    D1("work", "*/rank", BG_U32, "query", BG_ANY, "1", "columns of left and right that the query needs"),
+    D1("work", "sequence", BG_I64, "sequence", BG_FROM_0, "1", "global index into the token files, in their order"),
+    D2("work", "score", BG_F32, "sequence", "query", BG_FINITE, "nats", "influence of the sequence on the query"),
+    D3("work", "layer_score", BG_F32, "sequence", "query", "layer", BG_FINITE, "nats", "share of each layer in the score"),
+    D2("work", "token_score", BG_F32, "value", "layer", BG_FINITE, "nats",
        "share of each predicted token and layer in the score of the pairs of sequence and query that are ranked"),
 };
 
@@ -157,4 +158,40 @@ const bg_schema_row *bg_schema_find(const char *format, const char *path)
         if (format_matches(rows[i].format, format) && path_matches(rows[i].path, path))
             return &rows[i];
     return NULL;
+}
+
+/* Whole numbers that something is divided by, or that are counted to. */
+static const struct { const char *format, *name; uint64_t least; } attributes[] = {
+    { "bregman/factors", "blocks", 1 },
+    { "bregman/factors", "covariance_n_tokens", 1 },
+    { "bregman/factors", "covariance_n_sequences", 1 },
+    { "bregman/scores", "corpus_sequences", 1 },
+    { "bregman/scores", "shards", 1 },
+    { "bregman/ranking", "corpus_sequences", 1 },
+};
+
+uint64_t bg_schema_attribute_least(const char *format, const char *name)
+{
+    for (size_t i = 0; i < sizeof attributes / sizeof attributes[0]; i++)
+        if (strcmp(attributes[i].format, format) == 0 && strcmp(attributes[i].name, name) == 0)
+            return attributes[i].least;
+    return 0;
+}
+
+static bool root_has_axis(const char *format, const char *axis)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (!format_matches(rows[i].format, format) || rows[i].path[0] == '*' || strchr(rows[i].path, '/') != NULL)
+            continue;
+        for (int d = 0; d < rows[i].n_dims; d++)
+            if (strcmp(rows[i].dim[d], axis) == 0)
+                return true;
+    }
+    return false;
+}
+
+void bg_schema_axis_key(const char *format, const char *path, const char *axis, char key[BG_PATH_BYTES])
+{
+    const char *slash = root_has_axis(format, axis) ? NULL : strrchr(path, '/');
+    snprintf(key, BG_PATH_BYTES, "%.*s%s", slash != NULL ? (int)(slash + 1 - path) : 0, path, axis);
 }

@@ -33,13 +33,21 @@ struct bg_tokens {
     bg_hash *hash;                /* NULL until asked for */
 };
 
-/* A file that says it holds tokens or queries, or says nothing. */
+/* A file that says it holds tokens or queries; one that says nothing holds queries if it has completions. */
 static bg_status open_either(bg_store **out, const char *path, bg_err *err)
 {
+    bg_store *queries = NULL;
     bg_err ignored;
     bg_status st = bg_store_open(out, path, "bregman/tokens", err);
-    if (st == BG_EFORMAT && bg_store_open(out, path, "bregman/queries", &ignored) == BG_OK)
+    if (st != BG_OK && st != BG_EFORMAT)
+        return st;
+    if (bg_store_open(&queries, path, "bregman/queries", &ignored) == BG_OK &&
+        (st != BG_OK || bg_store_has(queries, "completion_start"))) {
+        bg_store_close(*out);
+        *out = queries;
         return BG_OK;
+    }
+    bg_store_close(queries);
     return st;
 }
 
@@ -109,21 +117,11 @@ static bg_status look_at(bg_tokens *t, size_t i, bg_err *err)
 static bg_status read_counts(bg_tokens *t, size_t i, const bg_store *s, bg_err *err)
 {
     const token_file *f = &t->file[i];
-    uint64_t *sum = t->begin + f->first, first_token = sum[0];
-    bg_status st = bg_store_read_rows(s, "count", BG_I64, 0, f->n, sum + 1, err);
-    if (st != BG_OK)
-        return st;
-    for (uint64_t k = 0; k < f->n; k++) {
-        int64_t count = (int64_t)sum[k + 1];
-        if (count < 2 || count > UINT32_MAX)
-            return BG_FAIL(err, BG_EFORMAT, "sequence %" PRIu64 " of \"%s\" has %" PRId64 " tokens%s", k, f->path,
-                           count, count < 2 ? ", and at least 2 are needed" : "");
-        sum[k + 1] = sum[k] + (uint64_t)count;
-    }
-    if (sum[f->n] - first_token != f->n_tokens)
-        return BG_FAIL(err, BG_EFORMAT, "the counts in \"%s\" add up to %" PRIu64 " tokens, and it has %" PRIu64,
-                       f->path, sum[f->n] - first_token, f->n_tokens);
-    return BG_OK;
+    uint64_t *sum = t->begin + f->first;
+    bg_status st = bg_store_read(s, "count", BG_I64, &f->n, sum + 1, err);
+    for (uint64_t k = 0; k < f->n && st == BG_OK; k++)
+        sum[k + 1] += sum[k];
+    return st;
 }
 
 /* What queries have beside their tokens. */
@@ -132,13 +130,9 @@ static bg_status read_queries(bg_tokens *t, size_t i, const bg_store *s, bg_err 
     const token_file *f = &t->file[i];
     char **id = NULL;
     size_t n = 0;
-    bg_status st = bg_store_read_rows(s, "completion_start", BG_U32, 0, f->n, t->completion_start + f->first, err);
+    bg_status st = bg_store_read(s, "completion_start", BG_U32, &f->n, t->completion_start + f->first, err);
     if (st == BG_OK)
         st = bg_store_read_strings(s, "id", &id, &n, err);
-    if (st == BG_OK && n != f->n) {
-        bg_strings_free(id, n);
-        st = BG_FAIL(err, BG_EFORMAT, "\"%s\" has %" PRIu64 " queries and %zu ids", f->path, f->n, n);
-    }
     if (st != BG_OK)
         return st;
     for (size_t k = 0; k < n; k++)
@@ -305,7 +299,7 @@ bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_
         uint64_t n = t->begin[stop] - t->begin[begin];
         bg_status st = go_to(t, i, &s, err);
         if (st == BG_OK)
-            st = bg_store_read_rows(s, "token", BG_U32, t->begin[begin] - t->begin[f->first], n, out, err);
+            st = bg_store_read_rows(s, "token", BG_U32, t->begin[begin] - t->begin[f->first], n, 1, out, err);
         if (st == BG_OK)
             st = check_ids(t, f, begin, stop, vocab_size, out, err);
         if (st != BG_OK)

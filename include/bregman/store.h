@@ -22,7 +22,23 @@
 #include "bregman/hash.h"
 #include "bregman/status.h"
 
+#define BG_PATH_BYTES 4096
+
 typedef enum { BG_F32, BG_F64, BG_I64, BG_U32, BG_U8, BG_STRING } bg_dtype;
+
+/* What values a dataset may hold.  No domain but BG_ANY has a NaN. */
+typedef enum {
+    BG_ANY,
+    BG_FINITE,
+    BG_NOT_NEGATIVE,          /* finite, >= 0 */
+    BG_FRACTION,              /* 0 to 1, give or take rounding */
+    BG_FROM_0,                /* whole numbers */
+    BG_SEQUENCE_LENGTH,       /* tokens of a sequence: from 2 on, since the last is only predicted */
+    BG_SEQUENCE,              /* numbers of sequences: below the attribute corpus_sequences, where the file has it */
+    BG_SEQUENCE_OR_NONE,      /* the same, or -1 */
+    BG_DOCUMENT,              /* rows of /documents, or -1 */
+    BG_NAMES,                 /* texts, none empty, no two equal */
+} bg_domain;
 
 /* One row of the schema: a dataset of one format. */
 typedef struct {
@@ -31,6 +47,7 @@ typedef struct {
     bg_dtype dtype;
     int n_dims;
     const char *dim[3];       /* axis names; an axis named like another dataset of the file is its dimension scale */
+    bg_domain domain;
     const char *units;        /* "nats", "tokens", "1" */
     const char *description;
     const char *sample_dimension;   /* of a ragged array's row lengths: the axis they cut up (CF conventions); else NULL */
@@ -39,6 +56,9 @@ typedef struct {
 const bg_schema_row *bg_schema_find(const char *format, const char *path);
 /* All rows, for the format page and tests. */
 const bg_schema_row *bg_schema_rows(size_t *n);
+/* Axes of one name are equally long in all datasets of a file if a dataset of its root has the axis, else in those of one group.
+ * key [out]: a name that is the same for the axes that must agree: "query", "MODULE/input". */
+void bg_schema_axis_key(const char *format, const char *path, const char *axis, char key[BG_PATH_BYTES]);
 
 /* Where a file came from: becomes group /run of everything written with it. */
 typedef struct {
@@ -114,20 +134,29 @@ char *bg_hdf5_text(hid_t object, const char *name);
 hid_t bg_store_file(const bg_store *s);    /* lent, for what the schema does not name: links, types, attributes */
 const char *bg_store_path(const bg_store *s);
 
+/* Reading.  A dataset is taken only as its row of the schema has it: class of number, number of axes, axes of one name equally long,
+ * those of queries, columns and layers not empty, every element stored in this file (never written, virtual, in a raw file beside
+ * it or behind a link into another file is no data; the index of factors links to the block files of its own folder), values
+ * in their domain, lengths of a ragged array adding up.  Anything else is refused with one line that names file,
+ * dataset, what is there and what was expected: BG_ESHAPE, BG_EFORMAT, BG_ENUMERIC (not finite).  What is asked for must be in the schema: BG_EARG.
+ * A reader states the shape it has room for, so that no file decides how much is written where. */
 bool bg_store_has(const bg_store *s, const char *path);
-/* Shape of a dataset; BG_ESHAPE unless it has n_dims axes. */
+/* Shape of a dataset, checked so far as no value needs to be read; BG_ESHAPE unless it has n_dims axes. */
 bg_status bg_store_dims(const bg_store *s, const char *path, int n_dims, uint64_t *dims,
                         bg_err *err) BG_MUST_CHECK;
-/* Read rows [first, first + n) of the leading axis, converted to dtype (integers are
- * range-checked by HDF5's conversion being refused between classes: BG_ESHAPE). */
-bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype,
-                             uint64_t first, uint64_t n, void *data, bg_err *err) BG_MUST_CHECK;
+/* All of a dataset of just this shape: dims[n_dims of its row]; converted to dtype, integers range-checked. */
+bg_status bg_store_read(const bg_store *s, const char *path, bg_dtype dtype, const uint64_t *dims, void *data,
+                        bg_err *err) BG_MUST_CHECK;
+/* Rows [first, first + n) of the leading axis, each of row_size elements.  Lengths of a ragged array are added up only where all are read. */
+bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype, uint64_t first, uint64_t n,
+                             uint64_t row_size, void *data, bg_err *err) BG_MUST_CHECK;
 /* All of a 1-D string dataset; free with bg_strings_free. */
 bg_status bg_store_read_strings(const bg_store *s, const char *path, char ***out, size_t *n,
                                 bg_err *err) BG_MUST_CHECK;
 void bg_strings_free(char **strings, size_t n);
 
 /* Attributes; found [out, may be NULL] tells whether it is there, else a missing one is BG_EFORMAT.
+ * Counts that something is divided by (common/store/schema.c) are refused if they are 0.
  * text: caller frees with free(). */
 bg_status bg_store_get_text(const bg_store *s, const char *object, const char *name,
                             char **text, bool *found, bg_err *err) BG_MUST_CHECK;
@@ -152,7 +181,6 @@ bg_status bg_write_units(const char *folder, const char *text, bg_err *err) BG_M
  * of the same job goes on writing into, which then stays to be removed by that. */
 bg_status bg_remove_folder(const char *path, bg_err *err) BG_MUST_CHECK;
 /* printf into a fixed path buffer; BG_EARG if it does not fit. */
-#define BG_PATH_BYTES 4096
 bg_status bg_path(char out[BG_PATH_BYTES], bg_err *err, const char *fmt, ...) BG_PRINTF(3, 4) BG_MUST_CHECK;
 
 #endif /* BG_STORE_H */

@@ -16,7 +16,7 @@ static bg_status needed_columns(const bg_module *mod, bg_store *const *unit, uin
         st = bg_store_dims(unit[u], path, 1, &n, err);
         for (uint64_t i = 0; i < n && st == BG_OK; i++) {
             uint32_t r = 0;
-            st = bg_store_read_rows(unit[u], path, BG_U32, i, 1, &r, err);
+            st = bg_store_read_rows(unit[u], path, BG_U32, i, 1, 1, &r, err);
             *out = r > *out ? r : *out;
         }
     }
@@ -38,15 +38,15 @@ static bg_status copy_query(compress *w, const bg_module *mod, const bg_store *f
     char path[BG_PATH_BYTES];
     size_t r_from = compress_columns(w, mod);
     double variance = 0, error = 0;
-    const struct { const char *name; bg_dtype type; void *data; } set[] = {
-        { "left", BG_F32, w->left }, { "right", BG_F32, w->right }, { "error", BG_F64, &error },
-        { "variance", BG_F64, &variance },
+    const struct { const char *name; bg_dtype type; size_t size; void *data; } set[] = {
+        { "left", BG_F32, mod->n_out * r_from, w->left }, { "right", BG_F32, mod->n_in1 * r_from, w->right },
+        { "error", BG_F64, 1, &error }, { "variance", BG_F64, 1, &variance },
     };
     bg_status st = BG_OK;
     for (size_t k = 0; k < 4 && st == BG_OK; k++) {
         st = bg_path(path, err, "%s/%s", mod->name, set[k].name);
         if (st == BG_OK)
-            st = bg_store_read_rows(from, path, set[k].type, i, 1, set[k].data, err);
+            st = bg_store_read_rows(from, path, set[k].type, i, 1, set[k].size, set[k].data, err);
     }
     trim(w->left, mod->n_out, r_from, r);
     trim(w->right, mod->n_in1, r_from, r);

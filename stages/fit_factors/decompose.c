@@ -81,7 +81,7 @@ static bg_status read_panels(matrix_stream *m, size_t begin, bg_err *err)
         if (st == BG_OK)
             st = bg_store_open(&s, path, "bregman/work", err);
         if (st == BG_OK)
-            st = bg_store_read_rows(s, name, BG_F32, m->first, n, m->part, err);
+            st = bg_store_read_rows(s, name, BG_F32, m->first, n, 1, m->part, err);
         for (size_t i = 0; i < n && st == BG_OK; i++)
             m->sum[i] += (double)m->part[i];
         bg_store_close(s);
@@ -364,7 +364,7 @@ static bg_status read_vectors(const fit *f, const bg_module *mod, const char *si
     if (st == BG_OK)
         st = BG_NEW(out->a, n * out->width, "eigenvectors", err);
     if (st == BG_OK)
-        st = bg_store_read_rows(s, name, BG_F32, 0, n, out->a, err);
+        st = bg_store_read(s, name, BG_F32, (const uint64_t[]){ n, out->width }, out->a, err);
     bg_store_close(s);
     return st;
 }

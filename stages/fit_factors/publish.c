@@ -43,7 +43,7 @@ static bg_status copy_dataset(const fit *f, const bg_store *from, bg_store *to, 
     bg_status st = bg_store_dataset(to, path, dims, err);
     for (size_t first = 0; first < n && st == BG_OK; first += rows) {
         size_t w = n - first < rows ? n - first : rows;
-        st = bg_store_read_rows(from, path, type, first, w, data, err);
+        st = bg_store_read_rows(from, path, type, first, w, width, data, err);
         if (st == BG_OK)
             st = bg_store_write_rows(to, path, first, w, data, err);
     }
@@ -109,7 +109,7 @@ static bg_status mean_panel(const fit *f, const bg_module *mod, bg_store *const 
     bg_status st = bg_path(dataset, err, "%s/%s", mod->name, sum_name);
     memset(m->sum, 0, n * sizeof *m->sum);
     for (uint64_t u = 0; u < f->lambda_units && st == BG_OK; u++) {
-        st = bg_store_read_rows(unit[u], dataset, BG_F32, first, rows, m->x, err);
+        st = bg_store_read_rows(unit[u], dataset, BG_F32, first, rows, mod->n_in1, m->x, err);
         for (size_t i = 0; i < n && st == BG_OK; i++)
             m->sum[i] += (double)m->x[i];
     }

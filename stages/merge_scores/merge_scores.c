@@ -243,9 +243,9 @@ static bg_status stream_shard(merge *m, uint64_t i, int64_t *sequence, float *sc
         st = bg_store_dims(s, "score", 2, dims, err);
     for (uint64_t at = 0; at < dims[0] && st == BG_OK; at += ROWS_AT_ONCE) {
         uint64_t n = dims[0] - at < ROWS_AT_ONCE ? dims[0] - at : ROWS_AT_ONCE;
-        st = bg_store_read_rows(s, "sequence", BG_I64, at, n, sequence, err);
+        st = bg_store_read_rows(s, "sequence", BG_I64, at, n, 1, sequence, err);
         if (st == BG_OK)
-            st = bg_store_read_rows(s, "score", BG_F32, at, n, score, err);
+            st = bg_store_read_rows(s, "score", BG_F32, at, n, m->r.n_queries, score, err);
         for (uint64_t j = 0; j < n && st == BG_OK; j++)
             st = add_row(m, (uint64_t)sequence[j], score + j * dims[1], path, err);
     }

@@ -32,12 +32,12 @@ static bg_status write_file(const files *f, const char *path, uint64_t rows, uin
     return bg_store_end(s, st, err);
 }
 
-static bg_status read_file(const files *f, const char *path, uint64_t rows, bg_err *err)
+static bg_status read_large(const files *f, const char *path, bg_err *err)
 {
     bg_store *s = NULL;
     bg_status st = bg_store_open(&s, path, "bregman/work", err);
     if (st == BG_OK)
-        st = bg_store_read_rows(s, "score", BG_F32, 0, rows, f->x, err);
+        st = bg_store_read(s, "score", BG_F32, (const uint64_t[]){ LARGE_ROWS, ROW_FLOATS }, f->x, err);
     bg_store_close(s);
     return st;
 }
@@ -67,7 +67,7 @@ static bg_status measure_folder(files *f, bg_err *err)
     f->large_s = bg_now_s() - start;
     start = bg_now_s();
     if (st == BG_OK)
-        st = read_file(f, path, LARGE_ROWS, err);
+        st = read_large(f, path, err);
     f->read_s = bg_now_s() - start;
     start = bg_now_s();
     (void)bg_hash_bytes(f->x, sizeof *f->x * LARGE_ROWS * ROW_FLOATS);

@@ -162,7 +162,7 @@ static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, 
     if (st == BG_OK)
         st = BG_NEW(sum, p->rows, "token scores", err);
     if (st == BG_OK)
-        st = bg_store_read_rows(from, "token_score", BG_F32, p->at, p->rows, x, err);
+        st = bg_store_read_rows(from, "token_score", BG_F32, p->at, p->rows, nl, x, err);
     for (size_t t = 0; t < p->rows && st == BG_OK; t++) {
         double all = 0;
         for (size_t l = 0; l < nl; l++)

@@ -183,7 +183,7 @@ static bg_status copy_unit(scoring *w, uint64_t u, bg_store *to, bg_extremes *e,
     if (st == BG_OK)
         st = BG_NEW(score, n * nq, "scores", err);
     if (st == BG_OK)
-        st = bg_store_read_rows(from, "score", BG_F32, 0, n, score, err);
+        st = bg_store_read(from, "score", BG_F32, (const uint64_t[]){ n, nq }, score, err);
     if (st == BG_OK)
         st = bg_store_write_rows(to, "score", first, n, score, err);
     for (uint64_t i = 0; i < n && st == BG_OK; i++) {
@@ -196,7 +196,7 @@ static bg_status copy_unit(scoring *w, uint64_t u, bg_store *to, bg_extremes *e,
     if (st == BG_OK && w->c->layer_scores) {
         st = BG_NEW(layer, n * nq * nl, "layer scores", err);
         if (st == BG_OK)
-            st = bg_store_read_rows(from, "layer_score", BG_F32, 0, n, layer, err);
+            st = bg_store_read(from, "layer_score", BG_F32, (const uint64_t[]){ n, nq, nl }, layer, err);
         if (st == BG_OK)
             st = bg_store_write_rows(to, "layer_score", first, n, layer, err);
     }

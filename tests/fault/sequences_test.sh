@@ -22,13 +22,13 @@ bad_queries() {
 }
 
 bad_tokens tokens-id.h5 "token id 32 at position 2 of sequence 30"
-bad_tokens tokens-one.h5 "sequence 7"
-bad_tokens tokens-empty.h5 "has 0 tokens, and at least 2 are needed"
+bad_tokens tokens-one.h5 "holds 1 at 7; expected 2 or more"
+bad_tokens tokens-empty.h5 "holds 0 at"
 bad_tokens tokens-none.h5 "no sequence"
 bad_tokens tokens-long.h5 "sequence 20"
 bad_tokens tokens-tokenizer.h5 "another tokenizer"
-bad_tokens tokens-count.h5 "add up to"
-bad_tokens tokens-float.h5 "cannot be read as uint32"
+bad_tokens tokens-count.h5 "adds up to"
+bad_tokens tokens-float.h5 "does not hold whole numbers"
 bad_tokens tokens-negative.h5 "out of range"
 bad_tokens tokens-missing.h5 'no dataset "count"'
 bad_tokens absent.h5 "No such file"
@@ -36,8 +36,8 @@ bad_tokens text.h5 "not an HDF5 file"
 bad_tokens model "not a regular file"
 
 bad_queries queries-id.h5 "token id 32 at position 2 of sequence 3"
-bad_queries queries-none.h5 "no quer"
-bad_queries queries-one.h5 "at least 2 are needed"
+bad_queries queries-none.h5 "is empty: its axis \"query\""
+bad_queries queries-one.h5 "expected 2 or more"
 bad_queries queries-long.h5 "sequence 3"
 bad_queries queries-completion.h5 'query "q1"'
 bad_queries queries-prompt.h5 'query "q2"'

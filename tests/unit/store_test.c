@@ -104,7 +104,7 @@ static void hash_of_texts_knows_their_borders(void **state)
 
 /* ---- every row of the schema ---- */
 
-enum { MAX_VALUES = 64 };
+enum { MAX_VALUES = 512 };
 typedef union {
     float f32[MAX_VALUES];
     double f64[MAX_VALUES];
@@ -116,19 +116,21 @@ typedef union {
 
 static size_t fill(const bg_schema_row *row, const uint64_t *dims, values *v)
 {
-    static const char *const texts[] = { "", "x", "Caf\xc3\xa9 \xe2\x88\x91" };
+    static const char *const texts[] = { "", "x", "Caf\xc3\xa9 \xe2\x88\x91", "y" };
     size_t n = 1, bytes = 0;
+    float from = row->domain == BG_DOCUMENT || row->domain == BG_SEQUENCE_OR_NONE ? -1 : row->domain == BG_FINITE;
     for (int d = 0; d < row->n_dims; d++)
         n *= dims[d];
+    assert_true(n <= MAX_VALUES);
     memset(v, 0, sizeof *v);
     for (size_t i = 0; i < n; i++)
         switch (row->dtype) {
-        case BG_F32: v->f32[i] = 0.1f * (float)i - 1; bytes = 4; break;
-        case BG_F64: v->f64[i] = 0.1 * (double)i - 1; bytes = 8; break;
-        case BG_I64: v->i64[i] = (int64_t)i * 5000000000 - 1; bytes = 8; break;
-        case BG_U32: v->u32[i] = 4000000000u + (uint32_t)i; bytes = 4; break;
+        case BG_F32: v->f32[i] = 0.01f * (float)i - from; bytes = 4; break;
+        case BG_F64: v->f64[i] = 0.01 * (double)i - (double)from; bytes = 8; break;
+        case BG_I64: v->i64[i] = (int64_t)i * (row->domain == BG_DOCUMENT ? 1 : 5000000000) - (from < 0); bytes = 8; break;
+        case BG_U32: v->u32[i] = (row->sample_dimension != NULL ? 2 : 4000000000u) + (uint32_t)i; bytes = 4; break;
         case BG_U8:  v->u8[i] = (uint8_t)(200 + i); bytes = 1; break;
-        case BG_STRING: v->text[i] = texts[i % 3]; bytes = 0; break;
+        case BG_STRING: v->text[i] = texts[row->domain == BG_NAMES ? n - i : i % 4]; bytes = 0; break;
         }
     return n * bytes;
 }
@@ -139,11 +141,26 @@ static void row_path(const bg_schema_row *row, char out[128])
     snprintf(out, 128, "%s%s", row->path[0] == '*' ? "model.h.0" : "", row->path + (row->path[0] == '*'));
 }
 
-/* Lengths by axis name, so that datasets of a file agree. */
+/* Lengths by axis name, so that datasets of a file agree; those of ragged arrays add up, from 2 on. */
+static uint64_t axis_length(const char *format, const char *axis)
+{
+    size_t n_rows;
+    const bg_schema_row *row = bg_schema_rows(&n_rows);
+    for (size_t i = 0; i < n_rows; i++)
+        if (strcmp(row[i].format, format) == 0 && row[i].sample_dimension != NULL &&
+            strcmp(row[i].sample_dimension, axis) == 0) {
+            uint64_t n = 1;
+            for (int d = 0; d < row[i].n_dims; d++)
+                n *= axis_length(format, row[i].dim[d]);
+            return n * (n + 3) / 2;
+        }
+    return strlen(axis) % 3 + 1;
+}
+
 static void row_dims(const bg_schema_row *row, uint64_t dims[3])
 {
     for (int d = 0; d < row->n_dims; d++)
-        dims[d] = strlen(row->dim[d]) % 3 + 2;
+        dims[d] = axis_length(row->format, row->dim[d]);
 }
 
 static void check_row(const bg_store *s, const bg_schema_row *row)
@@ -167,7 +184,7 @@ static void check_row(const bg_store *s, const bg_schema_row *row)
         bg_strings_free(texts, n);
         return;
     }
-    assert_ok(bg_store_read_rows(s, path, row->dtype, 0, dims[0], &got, &err), err);
+    assert_ok(bg_store_read(s, path, row->dtype, dims, &got, &err), err);
     assert_memory_equal(&got, &want, n_bytes);
     char *units = NULL;
     assert_ok(bg_store_get_text(s, path, "units", &units, NULL, &err), err);
@@ -261,10 +278,14 @@ static void rows_larger_than_a_chunk(void **state)
     assert_int_equal(bg_store_write_rows(s, "score", UINT64_MAX, 2, row, &err), BG_ESHAPE);
     publish(s);
     assert_ok(bg_store_open(&s, in_folder("wide.h5"), "bregman/scores", &err), err);
-    assert_ok(bg_store_read_rows(s, "score", BG_F32, 2, 2, back, &err), err);
+    assert_ok(bg_store_read_rows(s, "score", BG_F32, 2, 2, WIDTH, back, &err), err);
     for (size_t i = 0; i < 2 * (size_t)WIDTH; i++)
         assert_true(back[i] == (float)((2 + i / WIDTH) * 1000 + i % WIDTH % 997));
-    assert_int_equal(bg_store_read_rows(s, "score", BG_F32, 4, 2, back, &err), BG_ESHAPE);
+    assert_int_equal(bg_store_read_rows(s, "score", BG_F32, 4, 2, WIDTH, back, &err), BG_ESHAPE);
+    assert_int_equal(bg_store_read_rows(s, "score", BG_F32, 2, 2, WIDTH - 1, back, &err), BG_ESHAPE);
+    assert_says(err, "has 700001 values in a row; expected 700000");
+    assert_int_equal(bg_store_read(s, "score", BG_F32, (const uint64_t[]){ 2, WIDTH }, back, &err), BG_ESHAPE);
+    assert_says(err, "length 5 along the axis \"sequence\"; expected 2");
     bg_store_close(s);
     free(row);
     free(back);
@@ -294,7 +315,7 @@ static void interleaved_rows_of_many_datasets(void **state)
         for (size_t d = 0; d < DATASETS; d++) {
             float row[3];
             snprintf(path, sizeof path, "m%zu/lambda_sum", d);
-            assert_ok(bg_store_read_rows(s, path, BG_F32, r, 1, row, &err), err);
+            assert_ok(bg_store_read_rows(s, path, BG_F32, r, 1, 3, row, &err), err);
             assert_true(row[0] == (float)r && row[1] == (float)d && row[2] == 1);
         }
     bg_store_close(s);
@@ -303,22 +324,22 @@ static void interleaved_rows_of_many_datasets(void **state)
 static void empty_datasets(void **state)
 {
     (void)state;
-    const uint64_t none[3] = { 0, 4, 0 };
+    const uint64_t none[3] = { 0, 4, 0 }, no_queries[1] = { 0 };
     bg_err err;
     uint64_t dims[2];
     char **texts;
     size_t n;
     bg_store *s = create("empty.h5", "bregman/scores");
     assert_ok(bg_store_write(s, "score", none, NULL, &err), err);
-    assert_ok(bg_store_write(s, "id", none, NULL, &err), err);
+    assert_ok(bg_store_write(s, "id", no_queries, NULL, &err), err);
     publish(s);
     assert_ok(bg_store_open(&s, in_folder("empty.h5"), "bregman/scores", &err), err);
     assert_ok(bg_store_dims(s, "score", 2, dims, &err), err);
     assert_true(dims[0] == 0 && dims[1] == 4);
-    assert_ok(bg_store_read_rows(s, "score", BG_F32, 0, 0, NULL, &err), err);
-    assert_ok(bg_store_read_strings(s, "id", &texts, &n, &err), err);
-    assert_int_equal(n, 0);
-    bg_strings_free(texts, n);
+    assert_ok(bg_store_read(s, "score", BG_F32, none, NULL, &err), err);
+    assert_int_equal(bg_store_read_strings(s, "id", &texts, &n, &err), BG_ESHAPE);
+    assert_says(err, "\"id\" of");
+    assert_says(err, "is empty");
     bg_store_close(s);
 }
 
@@ -381,8 +402,10 @@ static void links(void **state)
     assert_true(bg_store_has(s, "gate/activation_eigenvalues"));
     assert_false(bg_store_has(s, "gate/lambda"));
     assert_false(bg_store_has(s, "x"));
-    assert_ok(bg_store_read_rows(s, "gate/activation_eigenvalues", BG_F64, 0, 2, back, &err), err);
+    assert_ok(bg_store_read(s, "gate/activation_eigenvalues", BG_F64, dims, back, &err), err);
     assert_true(back[0] == 1 && back[1] == 2);
+    assert_int_equal(bg_store_read(s, "x/activation_eigenvalues", BG_F64, dims, back, &err), BG_EFORMAT);
+    assert_says(err, "is a link into another file, \"gone.h5\"");
     bg_store_close(s);
 }
 
@@ -462,7 +485,7 @@ static void files_of_others(void **state)
 {
     (void)state;
     const int32_t token[3] = { 5, -1, 7 };
-    const char id[3][4] = { { 'a', 'b', 'c', 'd' }, "e", "" };
+    const char id[3][4] = { { 'a', 'b', 'c', 'd' }, "e", "f" };
     const hsize_t three[1] = { 3 };
     bg_err err;
     hid_t file = H5Fcreate(in_folder("other.h5"), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
@@ -487,14 +510,14 @@ static void files_of_others(void **state)
     char **texts;
     size_t n;
     refused_when_opened("other.h5", "bregman/scores", BG_EFORMAT, "no format attribute");
-    assert_ok(bg_store_open(&s, in_folder("other.h5"), "bregman/tokens", &err), err);
-    assert_ok(bg_store_read_rows(s, "token", BG_I64, 0, 3, wide, &err), err);
+    assert_ok(bg_store_open(&s, in_folder("other.h5"), "bregman/queries", &err), err);
+    assert_ok(bg_store_read_rows(s, "token", BG_I64, 0, 3, 1, wide, &err), err);
     assert_true(wide[0] == 5 && wide[1] == -1 && wide[2] == 7);
-    assert_int_equal(bg_store_read_rows(s, "token", BG_U32, 0, 3, narrow, &err), BG_ESHAPE);
+    assert_int_equal(bg_store_read_rows(s, "token", BG_U32, 0, 3, 1, narrow, &err), BG_ESHAPE);
     assert_says(err, "out of range");
-    assert_ok(bg_store_read_rows(s, "token", BG_U32, 2, 1, narrow, &err), err);
+    assert_ok(bg_store_read_rows(s, "token", BG_U32, 2, 1, 1, narrow, &err), err);
     assert_int_equal(narrow[0], 7);
-    assert_int_equal(bg_store_read_rows(s, "token", BG_F32, 0, 3, fraction, &err), BG_ESHAPE);
+    assert_int_equal(bg_store_read_rows(s, "token", BG_F32, 0, 3, 1, fraction, &err), BG_ESHAPE);
     assert_says(err, "cannot be read as float32");
     assert_int_equal(bg_store_dims(s, "token", 2, dims, &err), BG_ESHAPE);
     assert_says(err, "has 1 axes instead of 2");
@@ -504,7 +527,7 @@ static void files_of_others(void **state)
     assert_ok(bg_store_read_strings(s, "id", &texts, &n, &err), err);
     assert_string_equal(texts[0], "abcd");
     assert_string_equal(texts[1], "e");
-    assert_string_equal(texts[2], "");
+    assert_string_equal(texts[2], "f");
     bg_strings_free(texts, n);
     bg_store_close(s);
 }
@@ -531,7 +554,7 @@ static void damaged_chunk_is_found(void **state)
     close(fd);
     free(content);
     assert_ok(bg_store_open(&s, in_folder("damaged.h5"), "bregman/work", &err), err);
-    assert_int_equal(bg_store_read_rows(s, "m/activation_eigenvalues", BG_F64, 0, 1000, data, &err), BG_EFORMAT);
+    assert_int_equal(bg_store_read(s, "m/activation_eigenvalues", BG_F64, dims, data, &err), BG_EFORMAT);
     assert_says(err, "damaged.h5");
     bg_store_close(s);
 }

@@ -179,13 +179,13 @@ static void refuses_bad_tokens(void **state)
     (void)state;
     bg_tokens *t;
     bg_err err = { .msg = "" };
-    expect_bad_file(H5T_STD_U32LE, 2, (const int64_t[]){ 2, 1 }, 3, "sequence 1 of ");
-    expect_bad_file(H5T_STD_U32LE, 2, (const int64_t[]){ 0, 2 }, 2, "has 0 tokens");
-    expect_bad_file(H5T_STD_I32LE, 2, (const int64_t[]){ -2, 4 }, 2, "has -2 tokens");
-    expect_bad_file(H5T_STD_I64LE, 1, (const int64_t[]){ INT64_C(1) << 32 }, 2, "has 4294967296 tokens");
-    expect_bad_file(H5T_STD_U32LE, 2, (const int64_t[]){ 2, 2 }, 3, "add up to 4 tokens, and it has 3");
-    expect_bad_file(H5T_STD_U32LE, 1, (const int64_t[]){ 2 }, 3, "add up to 2 tokens, and it has 3");
-    expect_bad_file(H5T_STD_U32LE, 0, NULL, 2, "add up to 0 tokens");
+    expect_bad_file(H5T_STD_U32LE, 2, (const int64_t[]){ 2, 1 }, 3, "holds 1 at 1; expected 2 or more");
+    expect_bad_file(H5T_STD_U32LE, 2, (const int64_t[]){ 0, 2 }, 2, "holds 0 at 0");
+    expect_bad_file(H5T_STD_I32LE, 2, (const int64_t[]){ -2, 4 }, 2, "holds -2 at 0");
+    expect_bad_file(H5T_STD_I64LE, 1, (const int64_t[]){ INT64_C(1) << 32 }, 2, "holds 4294967296 at 0");
+    expect_bad_file(H5T_STD_U32LE, 2, (const int64_t[]){ 2, 2 }, 3, "adds up to 4, but there are 3 along");
+    expect_bad_file(H5T_STD_U32LE, 1, (const int64_t[]){ 2 }, 3, "adds up to 2, but there are 3 along");
+    expect_bad_file(H5T_STD_U32LE, 0, NULL, 2, "adds up to 0, but there are 2 along");
 
     foreign("a.h5", H5T_STD_I32LE, 1, (const int64_t[]){ 2 }, 2, (const int64_t[]){ 1, -100 }, "one");
     foreign("b.h5", H5T_STD_I32LE, 1, (const int64_t[]){ 2 }, 2, (const int64_t[]){ 1, 2 }, "two");
@@ -228,7 +228,8 @@ static void reads_queries(void **state)
     foreign_queries(2, (const int64_t[]){ 2, 4 }, (const int64_t[]){ 0, 3 }, 2);
     expect_error(open_files(&t, &err, 1, "queries.h5"), BG_EFORMAT, &err, "has no prompt");
     foreign_queries(2, (const int64_t[]){ 2, 4 }, (const int64_t[]){ 1, 3 }, 1);
-    expect_error(open_files(&t, &err, 1, "queries.h5"), BG_EFORMAT, &err, "2 queries and 1 ids");
+    expect_error(open_files(&t, &err, 1, "queries.h5"), BG_ESHAPE, &err, "\"id\" of");
+    assert_non_null(strstr(err.msg, "has 1 along the axis \"query\""));
 }
 
 static int make_folder(void **state)
