@@ -80,7 +80,7 @@ static bg_status write_head(const compress *w, bg_store *s, bg_err *err)
         st = bg_store_write(s, "id", &n, id, err);
     const struct { const char *name, *text; } attr[] = {
         { "model_hash", w->model_hash.hex }, { "tokenizer_hash", bg_tokens_tokenizer_hash(w->queries) },
-        { "factors_fingerprint", bg_factors_fingerprint(w->factors) }, { "modules", w->c->modules },
+        { "factors_fingerprint", bg_factors_fingerprint(w->factors) }, { "modules", w->modules },
         { "preconditioner", w->c->preconditioner },
     };
     for (size_t i = 0; i < sizeof attr / sizeof attr[0] && st == BG_OK; i++)

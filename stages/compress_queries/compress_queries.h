@@ -21,6 +21,7 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
 typedef struct {
     const compress_queries_config *c;
     const bg_context *ctx;
+    char *modules;                     /* --modules, or those of the factors */
     bg_model *model;
     bg_tokens *queries;
     bg_factors *factors;

@@ -57,15 +57,26 @@ static bg_status choose_sequences(scoring *w, bg_err *err)
     return check_lengths(w, err);
 }
 
-static bg_status open_inputs(scoring *w, bg_err *err)
+/* The model with the modules of the compressed queries. */
+static bg_status open_model(scoring *w, bg_err *err)
 {
     const score_shards_config *c = w->c;
     char *modules = NULL;
-    bg_status st = parse_shard(w, err);
-    if (st == BG_OK)
-        st = bg_compressed_modules(c->queries, &modules, err);
+    bg_status st = bg_compressed_modules(c->queries, &modules, err);
     if (st == BG_OK)
         st = bg_model_open(&w->model, c->model, modules, err);
+    if (st == BG_EARG)
+        st = BG_FAIL(err, BG_ESTALE, "%s: the modules it was made with, '%.100s', are none of %s", c->queries, modules, c->model);
+    free(modules);
+    return st;
+}
+
+static bg_status open_inputs(scoring *w, bg_err *err)
+{
+    const score_shards_config *c = w->c;
+    bg_status st = parse_shard(w, err);
+    if (st == BG_OK)
+        st = open_model(w, err);
     if (st == BG_OK)
         st = bg_tokens_open(&w->tokens, c->tokens.item, c->tokens.n, err);
     if (st == BG_OK)
@@ -75,7 +86,6 @@ static bg_status open_inputs(scoring *w, bg_err *err)
     if (st == BG_OK && c->explain == NULL)
         st = choose_sequences(w, err);
     w->unit_sequences = c->unit_sequences;
-    free(modules);
     return st;
 }
 

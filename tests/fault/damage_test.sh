@@ -34,10 +34,10 @@ damage flip "$work/d/block-001.h5" transformer.h.1.mlp.c_fc/lambda
 compress "$work/d/index.h5" lambda
 pristine "$in/f"
 rm "$work/d/block-001.h5"
-compress "$work/d/index.h5" block-001.h5
+compress "$work/d/block-001.h5" "is missing"
 pristine "$in/f"
 truncate -s 1000 "$work/d/block-000.h5"
-compress "$work/d/index.h5" block-000.h5
+compress "$work/d/block-000.h5" "by its folder's MANIFEST"
 pristine "$in/f"
 truncate -s 1000 "$work/d/index.h5"
 compress "$work/d/index.h5" ""

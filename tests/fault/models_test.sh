@@ -31,6 +31,7 @@ bad rope config.json "yarn"
 bad absent config.json "No such file"
 
 # the same check at the other stages
+works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$in/f"
 refused "$in/truncated/model.safetensors" "truncated?" \
     compress_queries --model "$in/truncated" --factors "$in/f" --queries "$in/queries.h5" --output "$out"
 refused "$in/truncated/model.safetensors" "truncated?" inspect "$in/truncated"

@@ -70,8 +70,8 @@ bad_candidates two.txt ":1: not a sequence number: 1 2"
 bad_candidates none.txt "no candidates"
 bad_candidates long.txt ":2: not a sequence number"
 bad_candidates negative.h5 "sequence -2"
-bad_candidates fractions.h5 "'sequence' does not hold whole numbers"
-bad_candidates table.h5 "'sequence'"
+bad_candidates fractions.h5 '"sequence" of'
+bad_candidates table.h5 "has 2 axes instead of 1"
 bad_candidates none.h5 "no candidates"
 bad_candidates absent.txt "No such file"
 
