@@ -1,5 +1,3 @@
-#include "bregman/walk.h"
-
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* walk.h - everything that the groups of an HDF5 file hold.
+/* walk.h - everything that the groups of an HDF5 file hold, and whether values are really there.
  *
  * A group is gone into once, whatever number of links leads to it and however they are nested; links to other places and
  * other files are named and not followed.  So a walk ends on any file, after as many steps as the file has links.  Local.
@@ -40,5 +40,10 @@ void bg_walk_forget(bg_walk_met *met);
 typedef bg_status bg_walk_visit(void *self, const bg_walk_item *item, bg_err *err);
 bg_status bg_walk_group(bg_walk_met *met, uint64_t file_number, hid_t group, const char *prefix, bg_walk_visit *visit, void *self,
                         bg_err *err) BG_MUST_CHECK;
+
+/* Is every element of a dataset stored in the file that it was opened from?  BG_EFORMAT, with what is there and what was
+ * declared, if some were never written, or are kept in other files (virtual datasets, raw files).  A dataset without
+ * elements is fine.  path, file [in]: for the message.  Cost: a look at every chunk's entry in the index. */
+bg_status bg_storage_check(hid_t dataset, const char *path, const char *file, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_WALK_H */
