@@ -81,12 +81,13 @@ static bg_status parse_text(bg_manifest *m, size_t n_bytes, const char *manifest
     if ((m->entry = calloc(n_lines + 1, sizeof *m->entry)) == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory for the entries of \"%s\"", manifest);
     for (char *line = m->text, *end; (end = memchr(line, '\n', (size_t)(m->text + n_bytes - line))) != NULL; line = end + 1) {
-        *end = '\0';
+        char *last = end > line && end[-1] == '\r' ? end - 1 : end;    /* other systems' editors end lines so */
+        *last = '\0';
         number++;
         /* a NUL within the line makes it none */
-        if (strlen(line) == (size_t)(end - line) && parse_line(line, &m->entry[m->n]))
+        if (strlen(line) == (size_t)(last - line) && parse_line(line, &m->entry[m->n]))
             m->entry[m->n++].line = number;
-        else if (end > line && strcmp(line, "/") != 0)
+        else if (last > line && strcmp(line, "/") != 0)
             m->n_malformed++;
     }
     qsort(m->entry, m->n, sizeof *m->entry, by_name);
