@@ -187,14 +187,36 @@ printf '0123456789abcdef 12' >> "$work/d/MANIFEST"
 verified 0 "last line is cut short" "$work/d"
 printf '\nnonsense\n' >> "$work/d/MANIFEST"
 verified 0 "2 lines of the MANIFEST cannot be read" "$work/d"
+# the lines of another system's editor, and of another program
+pristine "$in/s"
+sed -i 's/$/\r/' "$work/d/MANIFEST"
+verified 0 "2 of 2 shards, complete" "$work/d"
+works merge_scores --scores "$work/d" --output "$work/crlf.h5" --top 5
+pristine "$in/s"
+(cd "$in/s" && sha256sum ./*.h5) > "$work/d/MANIFEST"
+verified 0 "none of the 2 lines of the MANIFEST can be read" "$work/d"
+head -c 100000 /dev/zero | tr '\0' '\n' >> "$work/d/MANIFEST"
+verified 0 "none of the 2 lines of the MANIFEST can be read" "$work/d"
+# several divisions into shards, and names that are like shards'
+pristine "$in/s"
+for name in shard-00000-of-00004.h5 shard-00001-of-00004.h5 shard-00002-of-00003.h5; do
+    cp "$work/d/$s" "$work/d/$name"
+    change "$work/d/$name" ""
+done
+for name in shard-00000-of--0001.h5 shard-00001-of-99999999999999999999.h5 shard-00005-of-00004.h5 shard-0-of-1.h5; do
+    cp "$work/d/$s" "$work/d/$name"
+    change "$work/d/$name" ""
+done
+verified 0 "$work/d/: 2 of 2 shards, 1 of 3 shards, 2 of 4 shards, not complete" "$work/d"
 host=$(uname -n)
 sh -c 'exit 0' & gone=$!
 wait $gone
-touch "$work/d/$s.tmp-$host-$gone-0a1b2c3d" "$work/d/$s.tmp-$host-$$-0a1b2c3d" "$work/d/$s.tmp-other-host-12-0a1b2c3d" "$work/d/notes"
+touch "$work/d/$s.tmp-$host-$gone-0a1b2c3d" "$work/d/$s.tmp-$host-$$-0a1b2c3d" "$work/d/$s.tmp-other-host-12-0a1b2c3d" "$work/d/notes" "$work/d/x.tmp-$host-99999999999-0a1b2c3d"
 verified 0 "left over by process $gone, which is gone: it can be removed" "$work/d"
 says "being written by process $$"
 says "being written by, process 12 on other-host"
 says "$work/d/notes: not listed"
+says "x.tmp-$host-99999999999-0a1b2c3d: left over by an unknown attempt"
 # published by two attempts at once: the line of the other one came last
 pristine "$in/s"
 printf '%s %s %s\n' ffffffffffffffffffffffffffffffff "$(wc -c < "$work/d/$s")" $s >> "$work/d/MANIFEST"
