@@ -157,7 +157,7 @@ def _manifest_entry(path):
         with open(os.path.join(folder, "MANIFEST"), encoding="utf-8") as manifest:
             for line in manifest:
                 fields = line.rstrip("\n").split(" ", 2)
-                if len(fields) == 3 and fields[2] == name and fields[1].isdigit():
+                if len(fields) == 3 and fields[2] == name and fields[1].isascii() and fields[1].isdigit():
                     entry = (fields[0], int(fields[1]))
     except FileNotFoundError:
         pass

@@ -13,6 +13,7 @@
 #include "bregman/hash.h"
 #include "bregman/log.h"
 #include "bregman/timing.h"
+#include "crash.h"
 #include "options.h"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_STOPPED = 75 /* EX_TEMPFAIL */ };
@@ -292,9 +293,11 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     int provided, code = EXIT_DONE;
     bg_status st;
 
+    bg_crash_begin();
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     if ((st = bg_grid_init(&ctx.grid, MPI_COMM_WORLD, 1, &err)) != BG_OK)
         MPI_Abort(MPI_COMM_WORLD, EXIT_FAILED);
+    bg_crash_catch(s->name, ctx.grid.world_rank);
     catch_signals();
     clock_gettime(CLOCK_REALTIME, &now);
     ctx.started = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;

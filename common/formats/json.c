@@ -1,18 +1,20 @@
 #include "json.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "bregman/open.h"
+
 bg_status bg_json_read(json_t **out, const char *path, bg_err *err)
 {
     json_error_t why;
     *out = NULL;
-    FILE *f = fopen(path, "rb");
-    if (f == NULL)
-        return BG_FAIL(err, BG_EIO, "cannot open '%s': %s", path, strerror(errno));
+    FILE *f;
+    bg_status st = bg_open_stream(path, &f, err);
+    if (st != BG_OK)
+        return st;
     json_t *root = json_loadf(f, JSON_REJECT_DUPLICATES, &why);
     fclose(f);
     if (root == NULL)

@@ -1,12 +1,13 @@
 #include "bregman/hash.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
+
+#include "bregman/open.h"
 
 enum { READ_BYTES = 1 << 20 };
 
@@ -40,10 +41,8 @@ bg_status bg_hash_file(const char *path, bg_hash *out, bg_err *err)
         st = BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", path);
         goto out;
     }
-    if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0) {
-        st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
+    if ((st = bg_open_file(path, &fd, err)) != BG_OK)
         goto out;
-    }
     XXH3_128bits_reset(state);
     while ((got = read(fd, buffer, READ_BYTES)) > 0)
         XXH3_128bits_update(state, buffer, (size_t)got);

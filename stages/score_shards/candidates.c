@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "bregman/memory.h"
+#include "bregman/open.h"
 #include "score_shards.h"
 
 typedef struct { uint64_t *item; uint64_t n, capacity; } list;
@@ -28,14 +29,11 @@ static bg_status push(list *l, uint64_t x, bg_err *err)
     return BG_OK;
 }
 
-static bg_status read_text(const char *path, list *l, bg_err *err)
+static bg_status read_text(FILE *f, const char *path, list *l, bg_err *err)
 {
     char *line = NULL;
     size_t capacity = 0;
     uint64_t number = 0;
-    FILE *f = fopen(path, "r");
-    if (f == NULL)
-        return BG_FAIL(err, BG_EIO, "%s: cannot open: %s", path, strerror(errno));
     bg_status st = BG_OK;
     for (ssize_t n; st == BG_OK && (n = getline(&line, &capacity, f)) >= 0;) {
         char *end, *at = line + strspn(line, " \t\r\n");
@@ -54,7 +52,6 @@ static bg_status read_text(const char *path, list *l, bg_err *err)
     if (st == BG_OK && ferror(f))
         st = BG_FAIL(err, BG_EIO, "%s: cannot read: %s", path, strerror(errno));
     free(line);
-    fclose(f);
     return st;
 }
 
@@ -83,7 +80,12 @@ static int ascending(const void *a, const void *b)
 bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **out, uint64_t *n, bg_err *err)
 {
     list l = { 0 };
-    bg_status st = H5Fis_hdf5(path) > 0 ? read_hdf5(path, &l, err) : read_text(path, &l, err);
+    FILE *f;
+    bg_status st = bg_open_stream(path, &f, err);    /* before HDF5 opens it: that would wait for a pipe's writer */
+    if (st != BG_OK)
+        return st;
+    st = H5Fis_hdf5(path) > 0 ? read_hdf5(path, &l, err) : read_text(f, path, &l, err);
+    fclose(f);
     uint64_t kept = 0;
     if (st == BG_OK && l.n > 0)
         qsort(l.item, l.n, sizeof *l.item, ascending);

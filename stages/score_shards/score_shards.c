@@ -8,15 +8,17 @@
 #include "bregman/extremes.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
+#include "bregman/shard.h"
 
 /* ---- opening ---- */
 
 static bg_status parse_shard(scoring *w, bg_err *err)
 {
     unsigned long long i, n;
-    char rest;
-    if (sscanf(w->c->shard, "%llu/%llu%c", &i, &n, &rest) != 2 || n == 0 || i >= n || n > 99999)
-        return BG_FAIL(err, BG_EARG, "--shard takes I/N with 0 <= I < N <= 99999, not '%s'", w->c->shard);
+    const char *text = w->c->shard;
+    if (text[strspn(text, "0123456789/")] != '\0' || sscanf(text, "%llu/%llu", &i, &n) != 2 || strchr(text, '/') != strrchr(text, '/')
+        || i >= n || n > BG_MOST_SHARDS)
+        return BG_FAIL(err, BG_EARG, "--shard takes I/N with 0 <= I < N <= %d, not '%s'", BG_MOST_SHARDS, text);
     w->shard = i;
     w->n_shards = n;
     return BG_OK;
@@ -275,13 +277,12 @@ static bg_status score_all(scoring *w, const char *path, bg_err *err)
 static bg_status score(scoring *w, bg_err *err)
 {
     MPI_Comm world = w->ctx->grid.world;
-    char path[BG_PATH_BYTES];
+    char path[BG_PATH_BYTES], name[BG_SHARD_NAME_BYTES];
     bool done = false;
-    bg_status st = bg_path(path, err, "%s/shard-%05llu-of-%05llu.h5", w->c->output, (unsigned long long)w->shard,
-                           (unsigned long long)w->n_shards);
+    bg_shard_name(w->shard, w->n_shards, name);
+    bg_status st = bg_path(path, err, "%s/%s", w->c->output, name);
     if (st == BG_OK)
-        st = bg_path(w->work, err, "%s/shard-%05llu-of-%05llu.work", w->c->output, (unsigned long long)w->shard,
-                     (unsigned long long)w->n_shards);
+        st = bg_path(w->work, err, "%.*s.work", (int)(strlen(path) - strlen(".h5")), path);
     if (st == BG_OK)
         st = bg_make_folder(w->c->output, err);
     if (st == BG_OK)

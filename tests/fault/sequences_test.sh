@@ -33,7 +33,7 @@ bad_tokens tokens-negative.h5 "out of range"
 bad_tokens tokens-missing.h5 'no dataset "count"'
 bad_tokens absent.h5 "No such file"
 bad_tokens text.h5 "not an HDF5 file"
-bad_tokens model "not a regular file"
+bad_tokens model "it is a folder"
 
 bad_queries queries-id.h5 "token id 32 at position 2 of sequence 3"
 bad_queries queries-none.h5 "is empty: its axis \"query\""
