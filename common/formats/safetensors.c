@@ -13,6 +13,7 @@
 #include "bregman/open.h"
 #include "bregman/store.h"
 #include "json.h"
+#include "lfs.h"
 #include "safetensors_header.h"
 
 typedef struct {
@@ -67,6 +68,8 @@ static bg_status map_file(mapped_file *f, bg_err *err)
 static bg_status open_one(mapped_file *f, bg_err *err)
 {
     bg_status st = map_file(f, err);
+    if (st == BG_OK)
+        st = bg_lfs_refuse(f->path, f->map, f->map_bytes, err);
     return st == BG_OK ? bg_st_header_read(&f->header, f->map, f->map_bytes, f->path, err) : st;
 }
 

@@ -55,6 +55,11 @@ size_t bg_pipeline_bytes(const bg_model *model, int rank, int size, size_t max_r
 bg_status bg_pipeline_pass_new(bg_pass **out, const bg_model *model, const bg_share *share, const bg_grid *grid,
                                size_t max_rows, bg_err *err)
 {
+    *out = NULL;
+    if (grid->pipeline_size > 1 && message_floats(model, max_rows) > INT_MAX)
+        return BG_FAIL(err, BG_EARG, "a micro-batch of %zu positions of %zu numbers is more than MPI sends at once: "
+                       "give a smaller --batch-tokens, shorter sequences, or --pipeline 1", max_rows,
+                       model->config.d_model);
     return bg_pass_new(out, model, share, bg_pipeline_depth(grid->pipeline_rank, grid->pipeline_size), max_rows,
                        BG_LOGITS_BYTES, err);
 }
@@ -123,7 +128,7 @@ bg_status bg_pipeline_new(bg_pipeline **out, bg_pass *pass, const bg_model *mode
         .sent_gradient = { MPI_REQUEST_NULL, MPI_REQUEST_NULL }, .sent_control = { MPI_REQUEST_NULL, MPI_REQUEST_NULL },
         .sent_gather = MPI_REQUEST_NULL, .input_request = MPI_REQUEST_NULL, .gradient_request = MPI_REQUEST_NULL,
     };
-    assert(l->max_floats <= INT_MAX);
+    assert(l->size == 1 || l->max_floats <= INT_MAX);
     st = take_buffers(l, err);
     if (st == BG_OK && gather_bytes > 0 && !is_first(l))
         st = bg_alloc(&l->gather, gather_bytes, 1, "results of a unit", err);

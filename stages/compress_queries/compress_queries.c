@@ -68,9 +68,8 @@ static bg_status open_inputs(compress *w, bg_err *err)
         st = BG_FAIL(err, BG_EFORMAT, "%s holds no queries (no completion_start): make it with tokenize_queries", c->queries);
     if (st == BG_OK)
         st = bg_model_check_tokenizer(w->model, bg_tokens_tokenizer_hash(w->queries), c->queries, err);
-    if (st == BG_OK)    /* the last token is only a target and takes no position */
-        st = bg_tokens_check_longest(w->queries, 0, bg_tokens_sequences(w->queries),
-                                     w->model->config.max_positions + 1, err);
+    if (st == BG_OK)
+        st = bg_model_check_lengths(w->model, w->queries, 0, bg_tokens_sequences(w->queries), err);
     return st == BG_OK ? bg_path(w->work, err, "%s.work", c->output) : st;
 }
 

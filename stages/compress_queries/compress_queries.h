@@ -39,6 +39,9 @@ typedef struct {
     uint64_t unit_first;
     float *rotated_a, *rotated_d;      /* [rows, largest M], [rows, largest P] */
     float *gradient, *scratch, *left, *right;
+    double module_variance;            /* while rank 0 assembles: of the module in hand, over all queries */
+    size_t n_silent;                   /* modules whose scores are all expected to be 0, and the first of them */
+    const char *silent;
 } compress;
 
 /* units.c: columns kept of a module's gradients at most; the path of a unit's file of a block; the first tracked module after

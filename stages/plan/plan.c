@@ -59,7 +59,8 @@ static bg_status check_lengths(const plan_work *w, bg_err *err)
     const plan_config *c = w->c;
     size_t most = w->model->config.max_positions + 1;
     if (c->sequence_tokens > most || c->query_tokens > most)
-        return BG_FAIL(err, BG_EARG, "%s takes %zu positions: a sequence or query has at most %zu tokens", w->name, most - 1, most);
+        return BG_FAIL(err, BG_EARG, "%s takes %zu positions (%s): a sequence or query has at most %zu tokens", w->name,
+                       most - 1, w->model->config.positions_key, most);
     return BG_OK;
 }
 

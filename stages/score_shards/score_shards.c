@@ -24,15 +24,14 @@ static bg_status parse_shard(scoring *w, bg_err *err)
     return BG_OK;
 }
 
-/* A shard's own sequences must fit the model: it takes a position for every token but the last, a target only. */
+/* A shard's own sequences must fit the model. */
 static bg_status check_lengths(const scoring *w, bg_err *err)
 {
-    size_t most = w->model->config.max_positions + 1;
     if (w->sequence == NULL)
-        return bg_tokens_check_longest(w->tokens, w->begin, w->begin + w->n_sequences, most, err);
+        return bg_model_check_lengths(w->model, w->tokens, w->begin, w->begin + w->n_sequences, err);
     bg_status st = BG_OK;
     for (uint64_t i = 0; i < w->n_sequences && st == BG_OK; i++)
-        st = bg_tokens_check_longest(w->tokens, w->sequence[i], w->sequence[i] + 1, most, err);
+        st = bg_model_check_lengths(w->model, w->tokens, w->sequence[i], w->sequence[i] + 1, err);
     return st;
 }
 

@@ -53,6 +53,10 @@ expect 2 '--blocks takes a number' --preset 52b --blocks none
 expect 2 '--weights takes bfloat16' --preset 52b --weights int8
 expect 2 'has a prompt too' --preset 52b --query-tokens 8 --completion-tokens 8
 expect 2 'takes 8192 positions' --preset 52b --sequence-tokens 10000
+sed 's/"n_layer": *[0-9]*/"n_layer": 2147483647/' "$SRC/tests/goldens/gpt2/config.json" > "$folder/config.json"
+expect 1 "$folder/config.json" --config "$folder/config.json"
+sed 's/"n_embd": *[0-9]*/"n_embd": 2147483640/' "$SRC/tests/goldens/gpt2/config.json" > "$folder/config.json"
+expect 1 'config.json' --config "$folder/config.json"
 expect 2 'matches no module' --preset 52b --modules nothing
 expect 2 'cannot be laid out in pipelines of 3: --pipeline' --preset pythia-70m --pipeline 3 --cluster "$folder/good.json"
 expect 1 'does not fit 2 nodes: a rank needs' --preset 52b --cluster "$folder/good.json"
