@@ -38,7 +38,7 @@ CMOCKA_LIBS    ?= $(or $(call pkg_libs,$(call first_pkg,cmocka)),-lcmocka)
 WARN := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
         -Wmissing-prototypes -Wold-style-definition -Wvla -Wundef -Wcast-qual -Wwrite-strings \
         -Wformat=2 -Wimplicit-fallthrough -Wdouble-promotion -Werror
-GIT_REVISION := $(shell git -C $(SRC) describe --always --dirty --abbrev=12 2>/dev/null)
+GIT_REVISION := $(shell env -u GIT_DIR -u GIT_WORK_TREE git -C $(SRC) describe --always --dirty --abbrev=12 2>/dev/null)
 CPPFLAGS += -D_GNU_SOURCE -I$(SRC)/include $(HDF5_CFLAGS) $(BLAS_CFLAGS) $(LAPACKE_CFLAGS) \
             $(JANSSON_CFLAGS) $(XXHASH_CFLAGS)
 CFLAGS   += $(WARN) $(OPT) $(ARCH) -fopenmp -MMD -MP $(EXTRA)

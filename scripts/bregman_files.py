@@ -105,8 +105,9 @@ def _git_revision():
     here = os.path.dirname(os.path.realpath(__file__))
     if not os.path.exists(os.path.join(here, "..", ".git")):
         return ""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}    # of a hook's repository
     try:
-        done = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

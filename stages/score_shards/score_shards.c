@@ -35,7 +35,7 @@ static bg_status check_lengths(const scoring *w, bg_err *err)
     return st;
 }
 
-/* This shard's run of the candidates, or of the whole corpus. */
+/* This shard's run of the candidates, or of the whole corpus; of more shards than there are sequences some have none. */
 static bg_status choose_sequences(scoring *w, bg_err *err)
 {
     uint64_t corpus = bg_tokens_sequences(w->tokens), n = corpus;
@@ -54,7 +54,7 @@ static bg_status choose_sequences(scoring *w, bg_err *err)
         w->sequence = all;
     }
     if (w->n_sequences == 0)
-        return BG_FAIL(err, BG_EARG, "--shard %s has no sequence: there are %llu", w->c->shard, (unsigned long long)n);
+        bg_log("--shard %s has no sequence: there are %llu", w->c->shard, (unsigned long long)n);
     return check_lengths(w, err);
 }
 

@@ -35,6 +35,15 @@ bad_tokens absent.h5 "No such file"
 bad_tokens text.h5 "not an HDF5 file"
 bad_tokens model "it is a folder"
 
+# a file given twice, under another spelling of its path too
+ln -s tokens.h5 "$in/link.h5"
+for twice in tokens.h5 ../in/tokens.h5 link.h5; do
+    # shellcheck disable=SC2086
+    misused "are the same file" fit_factors $model --tokens "$in/tokens.h5" "$in/$twice" --output "$out"
+    # shellcheck disable=SC2086
+    misused "are the same file" score_shards $model --queries "$in/compressed.h5" --tokens "$in/$twice" "$in/tokens.h5" --output "$out"
+done
+
 bad_queries queries-id.h5 "token id 32 at position 2 of sequence 3"
 bad_queries queries-none.h5 "is empty: its axis \"query\""
 bad_queries queries-one.h5 "expected 2 or more"

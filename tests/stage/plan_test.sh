@@ -40,6 +40,10 @@ expect 0 '[model.cluster]' --preset smollm2-135m --cluster "$folder/good.json"
 expect 0 '8 data x 1 pipeline' --preset pythia-70m --pipeline 1 --cluster "$folder/good.json"
 expect 0 '2 data x 4 pipeline' --preset pythia-70m --pipeline 4 --cluster "$folder/good.json"
 expect 0 '"model": "pythia-1b"' --preset pythia-1b --json
+# more nodes than an array may have elements
+cluster wide 's/"nodes": 2/"nodes": 2500/; s/"hash_byte_s": 1e-10/"hash_byte_s": 1e-16/'
+expect 0 'SHARDS=2500 FIRST_SHARD=1000 sbatch --nodes=1' --preset pythia-70m --pipeline 1 --sequences 100000000 --cluster "$folder/wide.json"
+expect 0 '--array=0-499 ' --preset pythia-70m --pipeline 1 --sequences 100000000 --cluster "$folder/wide.json"
 
 # what is refused
 expect 2 "did you mean smollm2-135m?" --preset smollm-135m
