@@ -51,6 +51,17 @@ def read_safetensors(path):
             for name, t in header.items()}, metadata
 
 
+def write_safetensors(path, tensors):
+    """An F32 file."""
+    header, at = {}, 0
+    for name, x in tensors.items():
+        header[name] = {"dtype": "F32", "shape": x.shape, "data_offsets": [at, at + x.nbytes]}
+        at += x.nbytes
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text + b"".join(x.astype("<f4").tobytes() for x in tensors.values()))
+
+
 def write_tokens(path, sequences, completion_start=None):
     """A token file, or with completion_start a query file, as a user's own program might write it."""
     with h5py.File(path, "w") as file:

@@ -148,12 +148,16 @@ static bool asks_for(const char *name, int argc, char **argv)
     return false;
 }
 
-static void print_help(const bg_stage *s, const bg_option_table *tables, size_t n_tables)
+/* program: the name that it was called by, which is another where it is installed */
+static void print_help(const bg_stage *s, const char *program, const bg_option_table *tables, size_t n_tables)
 {
-    printf("usage: %s [options]\n%s\n\n", s->name, s->purpose);
+    const char *slash = strrchr(program, '/');
+    program = slash != NULL ? slash + 1 : program;
+    printf("usage: %s [options]\n%s\n\n", program, s->purpose);
     bg_options_help(stdout, tables, n_tables);
-    if (s->example != NULL)
-        printf("\nexample:\n  %s\n", s->example);
+    const char *name = s->example != NULL ? strstr(s->example, s->name) : NULL;
+    if (name != NULL)
+        printf("\nexample:\n  %.*s%s%s\n", (int)(name - s->example), s->example, program, name + strlen(s->name));
 }
 
 static void say_start(const bg_context *ctx)
@@ -300,7 +304,7 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     const size_t n_tables = s->runs_model ? 3 : 2;
     if (asks_for("--help", argc, argv) || asks_for("--version", argc, argv)) {
         if (ctx.grid.world_rank == 0 && asks_for("--help", argc, argv))
-            print_help(s, tables, n_tables);
+            print_help(s, argv[0], tables, n_tables);
         else if (ctx.grid.world_rank == 0)
             printf("%s %s%s%s\n", s->name, bg_version(), bg_git_revision()[0] != '\0' ? " " : "", bg_git_revision());
         goto out;
