@@ -12,6 +12,7 @@
 #include "bregman/gemm.h"
 #include "bregman/hash.h"
 #include "bregman/log.h"
+#include "bregman/threads.h"
 #include "bregman/timing.h"
 #include "options.h"
 
@@ -292,6 +293,7 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     int provided, code = EXIT_DONE;
     bg_status st;
 
+    bg_threads_sleep_when_idle(argv);
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     if ((st = bg_grid_init(&ctx.grid, MPI_COMM_WORLD, 1, &err)) != BG_OK)
         MPI_Abort(MPI_COMM_WORLD, EXIT_FAILED);

@@ -5,7 +5,9 @@
 
 #include "blas_names.h"
 #include "bregman/comm.h"
+#include "bregman/gemm.h"
 #include "bregman/memory.h"
+#include "bregman/threads.h"
 #include "eigen_grid.h"
 #include "lapack_status.h"
 
@@ -63,8 +65,13 @@ bg_status bg_eigen(size_t n, double *a, double *w, const char *what, bg_err *err
         return st;
     if (!all_finite(n * n, a))
         return BG_FAIL(err, BG_ENUMERIC, "\"%s\" has a NaN or an infinity", what);
+    bool alone = n * n <= BG_PARALLEL_FLOATS;
+    if (alone)
+        bg_gemm_serial_begin();
     /* a symmetric matrix is its own transpose: column-major costs no copy, and leaves the vectors in rows */
     lapack_int info = BG_BLAS(LAPACKE_dsyevd)(LAPACK_COL_MAJOR, 'V', 'L', (lapack_int)n, a, (lapack_int)n, w);
+    if (alone)
+        bg_gemm_serial_end();
     if (info != 0)
         return bg_lapack_fail(info, "dsyevd", what, err);
     if (!all_finite(n, w))

@@ -12,6 +12,7 @@
 #include "bregman/gemm.h"
 #include "bregman/memory.h"
 #include "bregman/rng.h"
+#include "bregman/threads.h"
 #include "lapack_status.h"
 
 /* Twice the rank and six iterations: with singular values falling as slowly as 1/i, scores at rank 32 still agree with
@@ -49,19 +50,30 @@ static double sign_of(size_t n, const double *v)
 static bg_status svd(size_t rows, size_t columns, double *a, double *s, double *right, double *left, bg_err *err)
 {
     lapack_int m = (lapack_int)columns, n = (lapack_int)rows, k = (lapack_int)smaller(rows, columns);
+    bool alone = rows * columns <= BG_PARALLEL_FLOATS;
+    if (alone)
+        bg_gemm_serial_begin();
     lapack_int info = BG_BLAS(LAPACKE_dgesdd)(LAPACK_COL_MAJOR, 'S', m, n, a, m, s, right, m, left, k);
+    if (alone)
+        bg_gemm_serial_end();
     return info == 0 ? BG_OK : bg_lapack_fail(info, "dgesdd", what, err);
 }
 
 /* basis [l, width] rows, made orthonormal: Householder QR, whose error does not grow with the condition number. */
 static bg_status orthonormalise(size_t l, size_t width, float *basis, float *tau, bg_err *err)
 {
-    lapack_int m = (lapack_int)width, n = (lapack_int)l;
-    lapack_int info = BG_BLAS(LAPACKE_sgeqrf)(LAPACK_COL_MAJOR, m, n, basis, m, tau);
-    if (info != 0)
-        return bg_lapack_fail(info, "sgeqrf", what, err);
-    info = BG_BLAS(LAPACKE_sorgqr)(LAPACK_COL_MAJOR, m, n, n, basis, m, tau);
-    return info == 0 ? BG_OK : bg_lapack_fail(info, "sorgqr", what, err);
+    lapack_int m = (lapack_int)width, n = (lapack_int)l, factored, formed = 0;
+    bool alone = l * width <= BG_PARALLEL_FLOATS;
+    if (alone)
+        bg_gemm_serial_begin();
+    factored = BG_BLAS(LAPACKE_sgeqrf)(LAPACK_COL_MAJOR, m, n, basis, m, tau);
+    if (factored == 0)
+        formed = BG_BLAS(LAPACKE_sorgqr)(LAPACK_COL_MAJOR, m, n, n, basis, m, tau);
+    if (alone)
+        bg_gemm_serial_end();
+    if (factored != 0)
+        return bg_lapack_fail(factored, "sgeqrf", what, err);
+    return formed == 0 ? BG_OK : bg_lapack_fail(formed, "sorgqr", what, err);
 }
 
 /* Orthonormal rows q [l, m] that span X's leading left singular vectors (alg. 4.4); z [l, n] is scratch. */

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "bregman/kernels.h"
+#include "bregman/threads.h"
 #include "kernels_math.h"
 
 enum { MAX_PAIRS = 1024 };    /* rotary_dims / 2; no published model has heads half as wide */
