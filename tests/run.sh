@@ -60,7 +60,7 @@ done
 for test in "$BUILD"/tests/*/*_mpitest; do
     wanted "$test" "$BUILD" || continue
     for ranks in 1 2 3 4; do
-        run "$name($ranks)" 120 "$SRC/scripts/mpi" "$ranks" "$test"
+        run "$name($ranks)" 120 env OMP_NUM_THREADS=1 "$SRC/scripts/mpi" "$ranks" "$test"
     done
 done
 for test in "$BUILD"/tests/*/*_test; do

@@ -65,7 +65,7 @@ bg_status bg_eigen(size_t n, double *a, double *w, const char *what, bg_err *err
         return st;
     if (!all_finite(n * n, a))
         return BG_FAIL(err, BG_ENUMERIC, "\"%s\" has a NaN or an infinity", what);
-    bool alone = n * n <= BG_PARALLEL_FLOATS;
+    bool alone = n * n <= BG_PARALLEL_ENTRIES;
     if (alone)
         bg_gemm_serial_begin();
     /* a symmetric matrix is its own transpose: column-major costs no copy, and leaves the vectors in rows */

@@ -350,7 +350,7 @@ static bg_status run_pdsyevd(process_grid *g, double *w, const char *what, bg_er
     int *iwork = NULL, lwork = 0, liwork = 0, info = 0;
     bg_status st = g->inside ? new_workspace(g, &work, &lwork, &iwork, &liwork, what, err) : BG_OK;
     st = bg_agree(g->comm, st, err);
-    bool alone = g->n_rows * g->n_columns <= BG_PARALLEL_FLOATS;
+    bool alone = g->n_rows * g->n_columns <= BG_PARALLEL_ENTRIES;
     if (alone)
         bg_gemm_serial_begin();
     if (st == BG_OK && g->inside)

@@ -50,7 +50,7 @@ static double sign_of(size_t n, const double *v)
 static bg_status svd(size_t rows, size_t columns, double *a, double *s, double *right, double *left, bg_err *err)
 {
     lapack_int m = (lapack_int)columns, n = (lapack_int)rows, k = (lapack_int)smaller(rows, columns);
-    bool alone = rows * columns <= BG_PARALLEL_FLOATS;
+    bool alone = rows * columns <= BG_PARALLEL_ENTRIES;
     if (alone)
         bg_gemm_serial_begin();
     lapack_int info = BG_BLAS(LAPACKE_dgesdd)(LAPACK_COL_MAJOR, 'S', m, n, a, m, s, right, m, left, k);
@@ -63,7 +63,7 @@ static bg_status svd(size_t rows, size_t columns, double *a, double *s, double *
 static bg_status orthonormalise(size_t l, size_t width, float *basis, float *tau, bg_err *err)
 {
     lapack_int m = (lapack_int)width, n = (lapack_int)l, factored, formed = 0;
-    bool alone = l * width <= BG_PARALLEL_FLOATS;
+    bool alone = l * width <= BG_PARALLEL_ENTRIES;
     if (alone)
         bg_gemm_serial_begin();
     factored = BG_BLAS(LAPACKE_sgeqrf)(LAPACK_COL_MAJOR, m, n, basis, m, tau);

@@ -6,10 +6,16 @@
 #ifndef BG_THREADS_H
 #define BG_THREADS_H
 
-/* Least work that is shared out, 0.1 to 0.3 ms on one core; with less, one thread does all.
- *   FLOATS: elements that a kernel goes through, or entries of a matrix for LAPACK, which goes through it once a column;
- *   PRODUCTS: multiply-adds of a matrix product, of which 64 take as long as a kernel's element. */
-enum { BG_PARALLEL_FLOATS = 1 << 18, BG_PARALLEL_PRODUCTS = 64 * BG_PARALLEL_FLOATS };
+/* Only what is more than this is shared out.
+ *   FLOATS: elements that a kernel goes through, 0.1 to 0.3 ms on one core;
+ *   PRODUCTS: multiply-adds of a matrix product, of which 64 take as long as a kernel's element;
+ *   ENTRIES: of a matrix that LAPACK works on.  It goes through the matrix once a column, with regions of its BLAS in
+ *   each: two threads on an idle node gain from a side of about 1000, and lose half at 512. */
+enum {
+    BG_PARALLEL_FLOATS = 1 << 18,
+    BG_PARALLEL_PRODUCTS = 64 * BG_PARALLEL_FLOATS,
+    BG_PARALLEL_ENTRIES = 1 << 20
+};
 
 /* Idle threads are to sleep soon, unless the environment has OMP_WAIT_POLICY or GOMP_SPINCOUNT.
  * GNU's OpenMP reads those when it is loaded, before main, so this starts the program again with GOMP_SPINCOUNT set:
