@@ -120,12 +120,13 @@ static void serial_region_gives_the_same(void **state)
     free(a);
 }
 
-/* Long and square products that one thread keeps. */
+/* Products that one thread keeps.  OpenBLAS rounds the odd ones differently on two. */
 static void threads_do_not_change_small_products(void **state)
 {
     (void)state;
-    const struct { bg_op a, b; size_t m, n, k; } shape[] = { { BG_T, BG_N, 64, 64, 4096 }, { BG_N, BG_T, 256, 256, 256 },
-                                                             { BG_N, BG_N, 1024, 16, 1024 }, { BG_T, BG_N, 300, 300, 180 } };
+    const struct { bg_op a, b; size_t m, n, k; } shape[] = { { BG_N, BG_T, 91, 77, 514 }, { BG_T, BG_T, 53, 65, 1170 },
+                                                             { BG_N, BG_N, 101, 115, 673 }, { BG_T, BG_N, 94, 165, 1035 },
+                                                             { BG_N, BG_T, 256, 256, 256 } };
     for (size_t i = 0; i < sizeof shape / sizeof shape[0]; i++) {
         size_t m = shape[i].m, n = shape[i].n, k = shape[i].k;
         assert_true(m * n * k <= BG_PARALLEL_PRODUCTS);
@@ -150,16 +151,16 @@ static void products_keep_the_number_of_threads(void **state)
     (void)state;
     enum { SIDE = 300 };
     float *a = normals(1, SIDE * SIDE), *c = normals(2, SIDE * SIDE);
-    omp_set_num_threads(2);
     bg_gemm_set_threads(2);
+    omp_set_num_threads(3);
     for (size_t side = 100; side <= SIDE; side += 200) {
         bg_gemm(BG_N, BG_N, side, side, side, 1, a, side, a, side, 0, c, side);
-        assert_int_equal(omp_get_max_threads(), 2);
+        assert_int_equal(omp_get_max_threads(), 3);
     }
     bg_gemm_serial_begin();
     bg_gemm(BG_N, BG_N, SIDE, SIDE, SIDE, 1, a, SIDE, a, SIDE, 0, c, SIDE);
     bg_gemm_serial_end();
-    assert_int_equal(omp_get_max_threads(), 2);
+    assert_int_equal(omp_get_max_threads(), 3);
     bg_gemm_set_threads(1);
     omp_set_num_threads(1);
     free(c);
