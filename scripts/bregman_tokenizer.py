@@ -3,7 +3,8 @@
 tokenizer.json is taken as it is, with what transformers 5 does beside it:
 - Tokens before and behind a text are those of tokenizer.json's post-processor: add_bos_token and add_eos_token of
   tokenizer_config.json count for nothing where there is a tokenizer.json.  GPTNeoXTokenizer adds none.
-- The classes of PREFIX_SPACE set the space before a text by add_prefix_space of tokenizer_config.json.
+- The classes of PREFIX_SPACE set the space before a text by add_prefix_space of tokenizer_config.json.  Their other
+  parts, which transformers 5 builds anew, are left as tokenizer.json has them: the model was trained with those.
 - Truncation and padding that were saved with tokenizer.json are not applied.
 Beyond that, BPE dropout is never applied: ids would differ from run to run.
 """
