@@ -291,6 +291,8 @@ def test_refusals():
     refused_inputs(out)
     refused("no such file", run("tokenize_corpus", "none.jsonl", *out), '"none.jsonl"', "No such file")
     refused("unknown kind", run("tokenize_corpus", write("a.csv", "x"), *out), "a.csv", code=2)
+    os.symlink("c.jsonl", path("other-name.jsonl"))
+    refused("same file twice", run("tokenize_corpus", "c.jsonl", "other-name.jsonl", *out), "other-name.jsonl", "are the same file", code=2)
     refused("same name twice", run("tokenize_corpus", "c.jsonl", "c.parquet", *out), "c.parquet", "c.h5", code=2)
     refused("no tokenizer", run("tokenize_corpus", "c.jsonl", "--model", path("g"), "--output", path("refused")), "tokenizer.json")
     broken = write("broken/tokenizer.json", "{}")
