@@ -4,7 +4,8 @@
     check_goldens.py --build build [--goldens tests/goldens] [--cases gpt2,llama] [--jobs 2] [--verbose]
 
 All differences are relative to the reference's largest entry. The limits are those of float32 arithmetic: a
-covariance 2e-6, corrected eigenvalues and scores 3e-5, scores with a damping of 1e-8 2e-3, truncated ones 1e-4.
+covariance 2e-6, corrected eigenvalues and scores 3e-5, truncated ones 1e-4. Weaker damping than the default (0.006 to
+0.06 for these models) divides rounding errors by smaller numbers: 1e-4 with a damping of 1e-3, 2e-3 with one of 1e-8.
 Exits 1 if any is exceeded. Other tests take Engine and the readers from here.
 """
 import bregman_env  # noqa: F401  (first: it may start another interpreter)
@@ -21,7 +22,7 @@ import tempfile
 import h5py
 import numpy as np
 
-COVARIANCE, SCORE, TRUNCATED, UNDAMPED = 2e-6, 3e-5, 1e-4, 2e-3
+COVARIANCE, SCORE, TRUNCATED, WEAKLY_DAMPED, UNDAMPED = 2e-6, 3e-5, 1e-4, 1e-4, 2e-3
 # of the score variants a case has, those that its --rank and preconditioner options make differ
 VARIANTS = {
     "": ["--rank", "full"],
@@ -217,7 +218,7 @@ def check_scores(report, engine, golden, case, fisher, factors, tokens, queries,
             continue
         compressed = engine.compress(factors, queries, f"{fisher}{variant}.h5", "--modules", modules, *options)
         folder = engine.score(compressed, tokens, f"{fisher}{variant}", "--layer-scores")
-        limit = UNDAMPED if variant == "_damping_1e-8" else TRUNCATED if variant.startswith("_rank") else SCORE
+        limit = {"_damping_1e-8": UNDAMPED, "_damping_1e-3": WEAKLY_DAMPED, "_rank8": TRUNCATED, "_rank32": TRUNCATED}.get(variant, SCORE)
         report.check(f"{fisher} score{variant}", relative(shard_scores(folder).T, wanted), limit)
         if (fisher, variant) == ("empirical", ""):
             check_parts(report, engine, golden, compressed, tokens, folder)
