@@ -64,6 +64,9 @@ class TextModel:
         except OSError as error:
             raise UserError(f'cannot read "{self.path}": {error.strerror}') from None
         except Exception as error:                # the library raises plain Exception, ValueError or its own type
+            if data.startswith(b"version https://git-lfs.github.com/spec/"):
+                raise UserError(f'"{self.path}" is a Git LFS pointer, not the file itself: run "git lfs pull" in its clone'
+                                ) from None
             raise UserError(f'"{self.path}" is not a tokenizer.json: {str(error).splitlines()[0]}') from None
         self.hash = hash_bytes(data)
         self._tokenizer.no_truncation()
