@@ -298,6 +298,9 @@ def test_refusals():
     broken = write("broken/tokenizer.json", "{}")
     refused("broken tokenizer", run("tokenize_corpus", "c.jsonl", "--tokenizer", broken, "--output", path("refused")),
             "broken/tokenizer.json")
+    pointer = write("pointer/tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2114924\n")
+    refused("pointer to a tokenizer", run("tokenize_corpus", "c.jsonl", "--tokenizer", pointer, "--output", path("refused")),
+            "pointer/tokenizer.json", "Git LFS")
     shutil.copy(os.path.join(MODEL, "tokenizer.json"), path("small/tokenizer.json"))
     write("small/config.json", '{"vocab_size": 100}')
     refused("tokenizer of another model", run("tokenize_corpus", "c.jsonl", "--model", path("small"), "--output", path("refused")),
