@@ -1,5 +1,6 @@
 # make help tells the targets.  Every path can be overridden:
 #   make CC=mpicc B=build HDF5_CFLAGS=... HDF5_LIBS=... BLAS_LIBS=... LAPACKE_LIBS=...
+# CPPFLAGS, CFLAGS, LDFLAGS and LDLIBS are the user's: given in any way, they are added to what the build needs.
 # An out-of-tree build is `make B=/elsewhere`, or `make -f SRC/Makefile` in another folder.
 SRC    := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 B      ?= build
@@ -8,7 +9,10 @@ CC     := $(if $(filter default,$(origin CC)),mpicc,$(CC))
 PKG_CONFIG ?= pkg-config
 OPT    ?= -O2 -g
 ARCH   ?=
-VERSION := 0.1.0
+VERSION := $(shell cat $(SRC)/VERSION)
+# where the Python programs find their packages
+BREGMAN_VENV ?= $(abspath $(B))/venv
+export BREGMAN_VENV
 
 # First pkg-config module of a list that is known here, or nothing.
 first_pkg = $(firstword $(foreach p,$(1),$(shell $(PKG_CONFIG) --exists $(p) 2>/dev/null && echo $(p))))
@@ -19,9 +23,9 @@ HDF5_PKG    := $(call first_pkg,hdf5-serial hdf5)
 BLAS_PKG    := $(call first_pkg,openblas scipy-openblas flexiblas mkl-dynamic-lp64-gomp blis cblas)
 LAPACKE_PKG := $(call first_pkg,lapacke)
 # optional: without it every eigendecomposition runs on one rank (make SCALAPACK_LIBS= leaves it out)
-SCALAPACK_PKG := $(call first_pkg,$(if $(findstring Open MPI,$(shell $(CC) --showme:version 2>&1)),scalapack-openmpi,scalapack-mpich) scalapack)
+SCALAPACK_PKG := $(call first_pkg,$(if $(findstring Open MPI,$(shell $(CC) --showme:version 2>&1 || true)),scalapack-openmpi,scalapack-mpich) scalapack)
 HDF5_CFLAGS    ?= $(call pkg_cflags,$(HDF5_PKG))
-HDF5_LIBS      ?= $(or $(call pkg_libs,$(HDF5_PKG)),-lhdf5) -lhdf5_hl
+HDF5_LIBS      ?= -lhdf5_hl $(or $(call pkg_libs,$(HDF5_PKG)),-lhdf5)
 BLAS_CFLAGS    ?= $(call pkg_cflags,$(BLAS_PKG))
 BLAS_LIBS      ?= $(or $(call pkg_libs,$(BLAS_PKG)),-lopenblas)
 LAPACKE_CFLAGS ?= $(call pkg_cflags,$(LAPACKE_PKG))
@@ -35,15 +39,17 @@ XXHASH_LIBS    ?= $(or $(call pkg_libs,$(call first_pkg,libxxhash)),-lxxhash)
 CMOCKA_CFLAGS  ?= $(call pkg_cflags,$(call first_pkg,cmocka))
 CMOCKA_LIBS    ?= $(or $(call pkg_libs,$(call first_pkg,cmocka)),-lcmocka)
 
-WARN := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
+# what checks this project's own code (make check, asan, ubsan) adds -Werror: a newer compiler warns of more
+WERROR ?=
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
         -Wmissing-prototypes -Wold-style-definition -Wvla -Wundef -Wcast-qual -Wwrite-strings \
-        -Wformat=2 -Wimplicit-fallthrough -Wdouble-promotion -Werror
-GIT_REVISION := $(shell git -C $(SRC) describe --always --dirty --abbrev=12 2>/dev/null)
-CPPFLAGS += -D_GNU_SOURCE -I$(SRC)/include $(HDF5_CFLAGS) $(BLAS_CFLAGS) $(LAPACKE_CFLAGS) \
-            $(JANSSON_CFLAGS) $(XXHASH_CFLAGS)
-CFLAGS   += $(WARN) $(OPT) $(ARCH) -fopenmp -MMD -MP $(EXTRA)
-LDFLAGS  += $(OPT) -fopenmp $(EXTRA)
-LIBS     := $(HDF5_LIBS) $(LAPACKE_LIBS) $(BLAS_LIBS) $(SCALAPACK_LIBS) $(JANSSON_LIBS) $(XXHASH_LIBS) -lm
+        -Wformat=2 -Wimplicit-fallthrough -Wdouble-promotion $(WERROR)
+# root installs from a clone that another owns
+GIT_REVISION := $(shell env -u GIT_DIR -u GIT_WORK_TREE git -C $(SRC) -c safe.directory='*' describe --always --dirty --abbrev=12 2>/dev/null)
+COMPILE = $(CC) -D_GNU_SOURCE -I$(SRC)/include $(HDF5_CFLAGS) $(BLAS_CFLAGS) $(LAPACKE_CFLAGS) $(JANSSON_CFLAGS) \
+          $(XXHASH_CFLAGS) $(CPPFLAGS) $(WARN) $(OPT) $(ARCH) $(CFLAGS) -std=c11 -fopenmp $(EXTRA)
+LINK    = $(CC) $(OPT) $(CFLAGS) -fopenmp $(EXTRA) $(LDFLAGS)
+BG_LIBS := $(HDF5_LIBS) $(LAPACKE_LIBS) $(BLAS_LIBS) $(SCALAPACK_LIBS) $(JANSSON_LIBS) $(XXHASH_LIBS) $(LDLIBS) -lm
 
 # vectorised arithmetic without errno and traps; no other liberty is taken
 KERNEL_FLAGS := -O3 -fno-math-errno -fno-trapping-math
@@ -64,28 +70,33 @@ tests: $(TESTS)
 $(B)/lib/libbregman.a: $(LIB_OBJ)
 	@mkdir -p $(@D)
 	@rm -f $@
-	@ar rcs $@ $^
+	@$(AR) rcs $@ $^
 
 define stage_rule
 $(B)/bin/$(1): $(call stage_obj,$(1)) $(B)/lib/libbregman.a
 	@mkdir -p $$(@D)
 	@echo "  link  $(1)"
-	@$(CC) $(LDFLAGS) -o $$@ $$^ $(LIBS)
+	@$(LINK) -o $$@ $$^ $(BG_LIBS)
 endef
 $(foreach s,$(STAGES),$(eval $(call stage_rule,$(s))))
 
 $(B)/tests/%: $(B)/obj/tests/%.o $(STAGE_LIB_OBJ) $(B)/lib/libbregman.a
 	@mkdir -p $(@D)
-	@$(CC) $(LDFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(LIBS)
+	@$(LINK) -o $@ $^ $(CMOCKA_LIBS) $(BG_LIBS)
 
 $(B)/obj/tests/%.o: EXTRA_FLAGS = -I$(SRC)/stages -I$(SRC)/tests $(CMOCKA_CFLAGS)
 $(B)/obj/common/model/kernels%.o: EXTRA_FLAGS = $(KERNEL_FLAGS)
 $(B)/obj/common/linalg/eigen_grid.o: EXTRA_FLAGS = $(SCALAPACK_CFLAGS)
 $(B)/obj/common/base/provenance.o: EXTRA_FLAGS = -DBG_GIT_REVISION='"$(GIT_REVISION)"' -DBG_VERSION='"$(VERSION)"'
+$(B)/obj/common/base/provenance.o: $(B)/revision.txt
 $(B)/obj/%.o: $(SRC)/%.c | $(B)/found.txt
 	@mkdir -p $(@D)
 	@echo "  cc    $*.c"
-	@$(CC) $(CPPFLAGS) $(CFLAGS) $(EXTRA_FLAGS) -c -o $@ $<
+	@$(COMPILE) $(EXTRA_FLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/revision.txt: always
+	@mkdir -p $(@D)
+	@echo '$(VERSION) $(GIT_REVISION)' | cmp -s - $@ || echo '$(VERSION) $(GIT_REVISION)' > $@
 
 # What this build uses, printed once and whenever it changes.
 define FOUND
@@ -94,30 +105,41 @@ hdf5      $(or $(HDF5_PKG),by default) $(if $(HDF5_PKG),$(shell $(PKG_CONFIG) --
 blas      $(or $(BLAS_PKG),by default) $(if $(BLAS_PKG),$(shell $(PKG_CONFIG) --modversion $(BLAS_PKG))): $(BLAS_LIBS)
 lapacke   $(or $(LAPACKE_PKG),by default): $(LAPACKE_LIBS)
 scalapack $(if $(strip $(SCALAPACK_LIBS)),$(or $(SCALAPACK_PKG),as given) $(if $(SCALAPACK_PKG),$(shell $(PKG_CONFIG) --modversion $(SCALAPACK_PKG))): $(SCALAPACK_LIBS),none: an eigendecomposition runs on one rank)
-flags     $(OPT) $(ARCH) $(EXTRA)
+flags     $(strip $(OPT) $(ARCH) $(CPPFLAGS) $(CFLAGS) $(EXTRA) $(LDFLAGS) $(LDLIBS))
 endef
 export FOUND
 $(B)/found.txt: always
 	@mkdir -p $(@D)
-	@printf '%s\n' "$$FOUND" > $@.new; \
-	 if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; cat $@; fi
+	@printf '%s\n' "$$FOUND" > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else $(say_missing); mv $@.new $@; cat $@; fi
+
+# Stop before the first file fails to compile; MKL's headers have names of their own.
+say_missing = missing=; \
+	if command -v $(firstword $(CC)) > /dev/null; then \
+	  for h in mpi.h hdf5.h hdf5_hl.h cblas.h lapacke.h jansson.h xxhash.h; do \
+	    printf '\#if !__has_include(<mkl_%s>)\n\#include <%s>\n\#endif\n' $$h $$h | \
+	      $(COMPILE) -x c -fsyntax-only - 2> /dev/null || missing="$$missing $$h"; done; \
+	else missing=' $(firstword $(CC))'; fi; \
+	if [ -n "$$missing" ]; then rm $@.new; \
+	  echo "make: not found:$$missing" >&2; \
+	  echo "make: on Debian scripts/setup.sh installs what is missing; elsewhere see Building in README.md" >&2; exit 1; fi
 
 check: setup
-	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests WERROR=-Werror
 	@$(SRC)/tests/run.sh $(B)
 
 # The suite under the sanitizers: same tests, own build folder.
 asan: setup
-	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests B=$(B)/asan OPT='-O1 -g' EXTRA='-fsanitize=address -fno-omit-frame-pointer'
-	@BREGMAN_VENV=$(abspath $(B))/venv ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 $(SRC)/tests/run.sh $(B)/asan
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests B=$(B)/asan WERROR=-Werror OPT='-O1 -g' EXTRA='-fsanitize=address -fno-omit-frame-pointer'
+	@ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 $(SRC)/tests/run.sh $(B)/asan
 ubsan: setup
-	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests B=$(B)/ubsan OPT='-O1 -g' EXTRA='-fsanitize=undefined -fno-sanitize-recover=all'
-	@BREGMAN_VENV=$(abspath $(B))/venv $(SRC)/tests/run.sh $(B)/ubsan
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests B=$(B)/ubsan WERROR=-Werror OPT='-O1 -g' EXTRA='-fsanitize=undefined -fno-sanitize-recover=all'
+	@$(SRC)/tests/run.sh $(B)/ubsan
 
 # The jobs under a real Slurm of four nodes on this machine; skipped where its packages are missing.
 check-slurm: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
-	@BREGMAN_VENV=$(abspath $(B))/venv $(SRC)/tests/slurm/run.sh $(B) || [ $$? = 77 ]
+	@$(SRC)/tests/slurm/run.sh $(B) || [ $$? = 77 ]
 
 # ---- fuzzing: the targets of tests/fuzz for FUZZ_SECONDS each, with clang's libFuzzer and sanitizers ----
 FUZZ_SECONDS ?= 30
@@ -130,7 +152,7 @@ $(B)/obj/tests/fuzz/main_of_%.o: $(B)/obj/stages/%/main.o
 	@mkdir -p $(@D)
 	@objcopy --redefine-sym main=$*_main --redefine-sym bg_stage_main=fuzz_stage_main $< $@
 fuzz: setup
-	@BREGMAN_VENV=$${BREGMAN_VENV:-$(abspath $(B))/venv} $(SRC)/tests/fuzz/run.sh $(B)/fuzz $(FUZZ_SECONDS)
+	@$(SRC)/tests/fuzz/run.sh $(B)/fuzz $(FUZZ_SECONDS)
 
 demo: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
@@ -142,32 +164,50 @@ large-case: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/large_case.py --build $(B) --folder $(B)/large
 setup:
-	@BREGMAN_VENV=$(abspath $(B))/venv $(SRC)/scripts/setup.sh
+	@$(SRC)/scripts/setup.sh
 
-SCRIPTS := tokenize_corpus tokenize_queries gguf_to_hf report
-OWN = $(DESTDIR)$(PREFIX)/libexec/bregman
-wrapper = printf '\#!/bin/sh\nexec %s "$$@"\n' $(PREFIX)/libexec/bregman/$(1) > $(2) && chmod 755 $(2)
-# libexec/bregman is laid out as the source tree: jobs and scripts find each other, and the programs
-install: all
-	@mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/bregman $(OWN)/scripts $(OWN)/jobs $(OWN)/build/bin
+SCRIPTS := tokenize_corpus tokenize_queries gguf_to_hf report mpi
+DATA    := $(wildcard $(SRC)/scripts/bregman_*.py $(SRC)/scripts/report_*.py $(SRC)/scripts/sweep_*.py $(SRC)/scripts/*.j2) \
+           $(SRC)/scripts/requirements.txt
+DEST = $(DESTDIR)$(PREFIX)
+OWN  = $(DEST)/libexec/bregman
+# libexec/bregman is laid out as the source tree: jobs, scripts and programs find each other, and the environment of the
+# build, unless setup.sh has made one there.  Scripts are links in bin: they say the name that they were called by.
+install: prefix all
+	@mkdir -p $(DEST)/bin $(DEST)/lib/pkgconfig $(DEST)/include/bregman $(OWN)/scripts $(OWN)/jobs $(OWN)/build/bin
 	@for p in $(STAGES); do name=bregman-$$(echo $$p | tr _ -); \
-	   install $(B)/bin/$$p $(DESTDIR)$(PREFIX)/bin/$$name; ln -sf ../../../../bin/$$name $(OWN)/build/bin/$$p; done
+	   install $(B)/bin/$$p $(DEST)/bin/$$name; ln -sf ../../../../bin/$$name $(OWN)/build/bin/$$p; done
 	@for s in $(SCRIPTS); do \
-	   install $(SRC)/scripts/$$s $(OWN)/scripts/$$s; \
-	   $(call wrapper,scripts/$$s,$(DESTDIR)$(PREFIX)/bin/bregman-$$(echo $$s | tr _ -)); done
-	@install $(SRC)/scripts/mpi $(SRC)/scripts/sweep.py $(OWN)/scripts/
-	@install -m 644 $(wildcard $(SRC)/scripts/bregman_*.py $(SRC)/scripts/report_*.py $(SRC)/scripts/sweep_*.py $(SRC)/scripts/*.j2) $(SRC)/scripts/requirements.txt $(OWN)/scripts/
+	   install $(SRC)/scripts/$$s $(OWN)/scripts/; \
+	   ln -sf ../libexec/bregman/scripts/$$s $(DEST)/bin/bregman-$$(echo $$s | tr _ -); done
+	@install $(SRC)/scripts/setup.sh $(SRC)/scripts/sweep.py $(OWN)/scripts/
+	@install -m 644 $(DATA) $(OWN)/scripts/
 	@install $(SRC)/jobs/sweep $(OWN)/jobs/
+	@ln -sf ../libexec/bregman/jobs/sweep $(DEST)/bin/bregman-sweep
 	@install -m 644 $(wildcard $(SRC)/jobs/*.sbatch) $(SRC)/jobs/stage.sh $(SRC)/jobs/example.toml $(OWN)/jobs/
-	@$(call wrapper,jobs/sweep,$(DESTDIR)$(PREFIX)/bin/bregman-sweep)
-	@install -m 644 $(B)/lib/libbregman.a $(DESTDIR)$(PREFIX)/lib/
-	@install -m 644 $(HEADERS) $(DESTDIR)$(PREFIX)/include/bregman/
+	@install -m 644 $(B)/revision.txt $(OWN)/VERSION
+	@install -m 644 $(B)/lib/libbregman.a $(DEST)/lib/
+	@install -m 644 $(HEADERS) $(DEST)/include/bregman/
 	@printf 'prefix=%s\nName: bregman\nDescription: EK-FAC influence functions over MPI\nVersion: %s\nCflags: -I$${prefix}/include %s\nLibs: -L$${prefix}/lib -lbregman %s -fopenmp\n' \
-	   '$(PREFIX)' '$(VERSION)' '$(HDF5_CFLAGS)' '$(LIBS)' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/bregman.pc
-	@echo "installed in $(DESTDIR)$(PREFIX)"
+	   '$(PREFIX)' '$(VERSION)' '$(HDF5_CFLAGS)' '$(BG_LIBS)' > $(DEST)/lib/pkgconfig/bregman.pc
+	@echo "installed in $(DEST)"
+	@if [ -z '$(DESTDIR)' ]; then \
+	   case ":$$PATH:" in *:$(PREFIX)/bin:*) ;; *) echo 'to call the programs by name: export PATH=$(PREFIX)/bin:$$PATH' ;; esac; \
+	   if [ -d $(OWN)/build/venv ] && [ ! -L $(OWN)/build/venv ]; then :; \
+	   elif [ -x $(BREGMAN_VENV)/bin/python ]; then ln -sfn $(abspath $(BREGMAN_VENV)) $(OWN)/build/venv; \
+	   else echo 'the Python programs need an environment: run $(OWN)/scripts/setup.sh --python'; fi; fi
+
+prefix:
+	@case '$(PREFIX)' in /*) ;; *) echo 'make: PREFIX=$(PREFIX) is not an absolute path' >&2; exit 1 ;; esac
+	@[ -n '$(DESTDIR)' ] || case "$$(realpath -m $(PREFIX))/" in \
+	 "$$(realpath -m $(B))"/?*) ;; \
+	 "$$(realpath -m $(B))"/|"$$(realpath $(SRC))"/*) \
+	   echo 'make: PREFIX=$(PREFIX) is in the source tree or the build, whose files would mix with the installed ones:' \
+	     'take another, such as $$HOME/.local' >&2; exit 1 ;; \
+	 esac
 
 clean:
-	rm -rf $(B)/obj $(B)/bin $(B)/lib $(B)/tests $(B)/asan $(B)/ubsan $(B)/fuzz $(B)/found.txt
+	rm -rf $(B)/obj $(B)/bin $(B)/lib $(B)/tests $(B)/asan $(B)/ubsan $(B)/fuzz $(B)/found.txt $(B)/revision.txt
 help:
 	@echo 'all (default)  the stages in B/bin and B/lib/libbregman.a      B=$(B)'
 	@echo 'check          set up, build, run the test suite (minutes)'
@@ -180,6 +220,6 @@ help:
 	@echo 'install        PREFIX=$(PREFIX)'
 	@echo 'setup, tests, clean, help'
 
-.PHONY: all tests check check-slurm large-case asan ubsan fuzzers fuzz demo bench setup install clean help always
+.PHONY: all tests check check-slurm large-case asan ubsan fuzzers fuzz demo bench setup install prefix clean help always
 .SECONDARY:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

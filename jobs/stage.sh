@@ -59,24 +59,39 @@ run() {
     trap - USR1 TERM
 }
 
+# What may be there on the machine that the job was submitted on, and not on this node: TMPDIR, which MPI cannot do
+# without, and a user's runtime folder.
+own_folders='if [ -n "${TMPDIR:-}" ] && ! { [ -d "$TMPDIR" ] && [ -w "$TMPDIR" ]; }; then
+    [ "${SLURM_LOCALID:-0}" != 0 ] || echo "== TMPDIR=$TMPDIR: no folder of $(uname -n) to write into; /tmp instead" >&2
+    export TMPDIR=/tmp
+fi
+[ -d "${XDG_RUNTIME_DIR:-/}" ] || unset XDG_RUNTIME_DIR'
+
 # What every rank runs: the program; rank 0 then writes down its exit code. The traps keep this shell alive when a signal
 # is sent to all processes of a step.
-own_status=${TMPDIR:-/tmp}/bregman-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}.status
-as_rank='trap : USR1 TERM
+as_rank="trap : USR1 TERM
+$own_folders"'
 "$@"
 code=$?
 [ "${PMIX_RANK:-${PMI_RANK:-${SLURM_PROCID:-0}}}" != 0 ] || echo "$code" > "$0"
 exit "$code"'
 
+# set_up: what the user asks for first, then folders that are there
+set_up() {
+    eval "${BREGMAN_SETUP:-}" || finish 1 "the lines of BREGMAN_SETUP failed"
+    eval "$own_folders"
+}
+
 # run_stage PROGRAM ARGUMENTS...: run it on all ranks of this job
 run_stage() {
-    local stage=$1 program
+    local stage=$1 program own_status
     shift
     say "started on ${SLURM_JOB_NODELIST:-this node}: $stage"
-    eval "${BREGMAN_SETUP:-}" || finish 1 "the lines of BREGMAN_SETUP failed"
+    set_up
     program=$bin/$stage
     [ -x "$program" ] || program=$bin/bregman-${stage//_/-}       # as installed
     [ -x "$program" ] || finish 1 "no program \"$bin/$stage\": set BREGMAN_BIN"
+    own_status=${TMPDIR:-/tmp}/bregman-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}.status
     rm -f "$own_status"
     # shellcheck disable=SC2086
     run ${BREGMAN_LAUNCH:-srun -K1} sh -c "$as_rank" "$own_status" "$program" "$@"
@@ -103,7 +118,7 @@ run_script() {
     local script=$bregman/scripts/$1 name=$1
     shift
     say "started on ${SLURM_JOB_NODELIST:-this node}: $name"
-    eval "${BREGMAN_SETUP:-}" || finish 1 "the lines of BREGMAN_SETUP failed"
+    set_up
     run "$script" "$@"
     [ "$code" = 0 ] && finish 0
     finish "$code" "$name failed"

@@ -9,6 +9,8 @@ import sys
 
 PACKAGES = ("gguf", "h5py", "jinja2", "matplotlib", "numpy", "pyarrow", "tokenizers", "tqdm", "xxhash", "zstandard")
 
+SETUP = os.path.join(os.path.dirname(os.path.realpath(__file__)), "setup.sh")
+
 
 def _missing():
     return [p for p in PACKAGES if importlib.util.find_spec(p) is None]
@@ -22,7 +24,7 @@ def _virtual_environment():
     if os.access(os.path.join(folder, "bin", "python"), os.X_OK):
         return folder
     if wanted:
-        sys.exit(f'{os.path.basename(sys.argv[0])}: BREGMAN_VENV "{wanted}" has no bin/python; run scripts/setup.sh')
+        sys.exit(f'{os.path.basename(sys.argv[0])}: BREGMAN_VENV "{wanted}" has no bin/python; run {SETUP}')
     return None
 
 
@@ -33,7 +35,7 @@ def _ensure():
         os.execv(python, [python, *sys.argv])
     missing = _missing()
     if missing:
-        sys.exit(f"{os.path.basename(sys.argv[0])}: {sys.executable} lacks {', '.join(missing)}; run scripts/setup.sh, "
+        sys.exit(f"{os.path.basename(sys.argv[0])}: {sys.executable} lacks {', '.join(missing)}; run {SETUP} --python, "
                  "or set BREGMAN_VENV to an environment that has the packages of requirements.txt")
 
 

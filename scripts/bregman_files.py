@@ -100,16 +100,25 @@ def _now():
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _git_revision():
-    """Revision of the repository these scripts are in; "" where they are installed without one."""
-    here = os.path.dirname(os.path.realpath(__file__))
-    if not os.path.exists(os.path.join(here, "..", ".git")):
-        return ""
+def _version():
+    """(version, git revision): an installed VERSION has both; the revision is "" where there is none."""
+    root = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..")
+    with open(os.path.join(root, "VERSION"), encoding="utf-8") as file:
+        number, *revision = file.read().split()
+    if revision or not os.path.exists(os.path.join(root, ".git")):
+        return number, "".join(revision)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}    # of a hook's repository
     try:
-        done = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(["git", "-C", root, "-c", "safe.directory=*", "describe", "--always", "--dirty", "--abbrev=12"],
+                              capture_output=True, text=True, timeout=60, env=environment)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return number, ""
+    return number, done.stdout.strip() if done.returncode == 0 else ""
+
+
+def version_line():
+    """What --version prints: parser.add_argument("--version", action="version", version=version_line())"""
+    return " ".join(("%(prog)s", *_version())).strip()
 
 
 def _library_versions(packages):
@@ -135,7 +144,7 @@ class Run:
         group.attrs["stage"] = self.stage
         group.attrs["options"] = json.dumps(self.options, sort_keys=True)
         group.attrs["fingerprint"] = self.fingerprint
-        group.attrs["git_revision"] = _git_revision()
+        group.attrs["git_revision"] = _version()[1]
         group.attrs["library_versions"] = _library_versions(self.packages)
         group.attrs["ranks"] = np.uint64(self.processes)
         group.attrs["threads"] = np.uint64(1)
@@ -157,7 +166,7 @@ def _manifest_entry(path):
         with open(os.path.join(folder, "MANIFEST"), encoding="utf-8") as manifest:
             for line in manifest:
                 fields = line.rstrip("\n").split(" ", 2)
-                if len(fields) == 3 and fields[2] == name and fields[1].isdigit():
+                if len(fields) == 3 and fields[2] == name and fields[1].isascii() and fields[1].isdigit():
                     entry = (fields[0], int(fields[1]))
     except FileNotFoundError:
         pass

@@ -32,6 +32,9 @@ class InputFile:
         self.path = path
         self._file = open_file(path, kind)
 
+    def close(self):
+        self._file.close()
+
     def attribute(self, name, default):
         return plain(self._file.attrs[name]) if name in self._file.attrs else default
 
@@ -81,15 +84,29 @@ def require(condition, message):
 
 
 class Sequences:
-    """The training sequences of all token files, numbered through in the order given."""
+    """The training sequences of all token files, numbered through in the order given.
+
+    One file is open at a time: a corpus may have more than a process may open."""
 
     def __init__(self, paths):
-        self.files = [InputFile(path, "bregman/tokens") for path in paths]
-        self._offset = [_offsets(f.read("count")) for f in self.files]
+        self.paths, self._current, self._offset = paths, None, []
+        for f in self.files():
+            self._offset.append(_offsets(f.read("count")))
+            n, total = f.dataset("token", 1).shape[0], self._offset[-1][-1]
+            require(total == n, f'"token" has {n} entries where "count" adds up to {total}: "{f.path}"')
         self._first = np.concatenate(([0], np.cumsum([len(o) - 1 for o in self._offset])))
-        for f, offset in zip(self.files, self._offset):
-            n = f.dataset("token", 1).shape[0]
-            require(offset[-1] == n, f'"token" has {n} entries where "count" adds up to {offset[-1]}: "{f.path}"')
+
+    def files(self):
+        """Each file in turn, open until the next one is asked for."""
+        return (self._open(path) for path in self.paths)
+
+    def _open(self, path):
+        if self._current is None or self._current.path != path:
+            if self._current is not None:
+                self._current.close()
+                self._current = None
+            self._current = InputFile(path, "bregman/tokens")
+        return self._current
 
     def __len__(self):
         return int(self._first[-1])
@@ -101,12 +118,12 @@ class Sequences:
     def tokens(self, sequence):
         file, row = self.locate(sequence)
         begin, end = self._offset[file][row:row + 2]
-        return self.files[file].read("token", rows=slice(begin, end))
+        return self._open(self.paths[file]).read("token", rows=slice(begin, end))
 
     def document(self, sequence):
         """(id, source, language) of the document a sequence was cut from."""
         index, row = self.locate(sequence)
-        file = self.files[index]
+        file = self._open(self.paths[index])
         document = int(file.read("document", rows=row)) if file.has("document") else -1
         id, source, language = (_document_field(file, name, document) for name in ("id", "source", "lang"))
         return id or f"sequence {sequence}", source, language

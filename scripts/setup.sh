@@ -5,7 +5,7 @@
 #   scripts/setup.sh --check    install nothing; say what is missing, exit 1 if anything is
 #   scripts/setup.sh --python   only the Python environment: the libraries are from modules or Spack
 #
-# BREGMAN_VENV  where the virtual environment is made (build/venv)
+# BREGMAN_VENV  where the virtual environment is made (build/venv, of what is installed too)
 # PYTHON        the interpreter it is made with (python3; 3.11 or newer)
 # Without root or sudo the script prints what is missing and stops. On a system that is not Debian
 # the packages are the user's affair: only the Python part is done.
@@ -107,7 +107,9 @@ setup_venv() {
     die "\"$python\" is $("$python" -V); Python 3.11 or newer is needed, set PYTHON"
   "$python" -c 'import venv, ensurepip' 2>/dev/null ||
     die "\"$python\" has no venv or ensurepip module; on Debian: apt-get install python3-venv"
-  mkdir -p "$(dirname "$venv")"
+  [ -e "$venv" ] || rm -f "$venv"                  # an installed link to the environment of a build that is gone
+  mkdir -p "$(dirname "$venv")" 2>/dev/null && [ -w "$(dirname "$venv")" ] ||
+    die "cannot write to \"$(dirname "$venv")\"; set BREGMAN_VENV to where the environment may be"
   if command -v flock >/dev/null; then             # two runs at once: the second waits, then has nothing to do
     exec 9>"$venv.lock"
     flock 9

@@ -10,6 +10,11 @@ What is done is read from the files that were made, never from job ids: the same
 it after any failure, and does nothing when all is done.  What is finished does not need what it was made from: a
 factors folder may be removed once all query sets are compressed.
 
+Slurm's programs are asked, and jobs submitted, without the SLURM_*, SBATCH_*, SQUEUE_*, ... of this shell or of a job
+around it, but for SLURM_CONF, SLURM_JWT and the like, SBATCH_ACCOUNT, _PARTITION, _QOS, _CONSTRAINT and _RESERVATION.
+Other options of sbatch belong into the sweep file: sbatch = ["..."].  More shards than an array may have (MaxArraySize)
+become several arrays; array_limit is shared among them.
+
 Exit codes: 0 done (or submitted); 1 failed (--status: something has failed); 2 the command line or the sweep file is
 wrong; 75 (--local) stopped by a signal or a stop file, finished work is kept.
 """
@@ -24,7 +29,7 @@ from bregman_files import UserError, run_main
 from sweep_file import Sweep, SweepError
 from sweep_local import run_local
 from sweep_plan import PROGRAM, SCRIPTS, Plan
-from sweep_slurm import ROOT, DryRun, Submitter
+from sweep_slurm import ROOT, DryRun, Submitter, taken_out
 from sweep_status import print_status
 
 LOCK = ".sweep.lock"
@@ -120,7 +125,7 @@ def main():
             print(f"sweep: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
     if arguments.dry_run:
-        print("#!/bin/sh")
+        print("\n".join(["#!/bin/sh", *(f"unset {name}" for name in taken_out())]))
         DryRun(plan, programs, lambda job, what: print(f"# {job.name}: {what}")).run()
         print("# nothing else is missing" if plan.needed() else f"# all done: {sweep.output}")
     elif arguments.local:

@@ -42,7 +42,7 @@ class Manifests:
             with open(os.path.join(folder, "MANIFEST"), encoding="utf-8", errors="replace") as file:
                 for line in file:
                     fields = line.rstrip("\n").split(" ", 2)
-                    if len(fields) == 3 and fields[1].isdigit():
+                    if len(fields) == 3 and fields[1].isascii() and fields[1].isdigit():
                         found[fields[2]] = (fields[0], int(fields[1]))
         except OSError:
             pass
@@ -266,7 +266,7 @@ class Plan:
     def check_shards(self, job, needed):
         folder, shards = os.path.dirname(job.elements[0].output), len(job.elements)
         for path in glob.glob(os.path.join(glob.escape(folder), "shard-*-of-*.h5")):
-            found = re.fullmatch(r"shard-\d+-of-(\d+)\.h5", os.path.basename(path))
+            found = re.fullmatch(r"shard-[0-9]{5}-of-([0-9]{5})\.h5", os.path.basename(path))
             if found and int(found[1]) != shards:
                 return [f'"{folder}" holds scores in {int(found[1])} shards, this sweep file says {shards}: remove the folder']
         compress = job.needs[0]

@@ -1,10 +1,9 @@
 """Slurm: what is in the queue, and how the missing parts of a plan get into it.
 
 A job is known by the comment it was submitted with, "bregman:KEY:COMMAND": KEY stands for what it makes, COMMAND for
-how.  Job ids are only ever used for jobs that squeue lists now: Slurm may use an id again.
+how; ":FIRST" follows where an array begins at another shard than 0.  Job ids are only ever used for jobs that squeue lists now: Slurm may use an id again.
 """
 import collections
-import getpass
 import os
 import re
 import shlex
@@ -16,6 +15,13 @@ from sweep_plan import PROGRAM, SCRIPTS, Plan
 ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 NEVER = "DependencyNeverSatisfied"
 LONGEST_S = 60
+ARRAY_SIZE = 1001                          # Slurm's own MaxArraySize
+# Variables of Slurm's programs and of launchers.  Those of a user's shell change what squeue lists; those of a job that
+# the sweep is started in bind the new jobs' ranks to its CPUs, or contradict their options.
+SLURM_VARIABLE = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SINFO|SCONTROL|SCANCEL|PMI|PMIX(?!_MCA))_")
+# What finds Slurm, and choices of the user's that no job sets and the sweep file's keys override.
+KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_KEY", "SLURM_SACK_SOCKET",
+        "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_CONSTRAINT", "SBATCH_RESERVATION")
 
 Entry = collections.namedtuple("Entry", "id state reason command")
 
@@ -24,8 +30,19 @@ class SlurmError(UserError):
     """Slurm refused; what was submitted before stays."""
 
 
+def taken_out():
+    """Names in this environment that speak to Slurm's programs."""
+    return [name for name in os.environ if SLURM_VARIABLE.match(name) and name not in KEPT]
+
+
+def clean_environment(**changes):
+    taken = taken_out()
+    return {**{name: value for name, value in os.environ.items() if name not in taken}, **changes}
+
+
 def ask_slurm(*command, environment=None):
     """Output of one of Slurm's programs."""
+    environment = environment or clean_environment(LC_ALL="C")
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S, check=False, env=environment,
                               stdin=subprocess.DEVNULL)
@@ -42,14 +59,14 @@ def ask_slurm(*command, environment=None):
 
 
 def read_queue():
-    """{key: {element: Entry}} of all this user's sweep jobs that Slurm has now."""
+    """{key: {element: Entry}} of all this user's sweep jobs that Slurm has now. """
     found = {}
-    for line in ask_slurm("squeue", "--noheader", "--array", "--user", getpass.getuser(),
+    for line in ask_slurm("squeue", "--noheader", "--array", "--user", str(os.getuid()),
                           "--format", "%i|%T|%r|%k").splitlines():
         number, state, reason, comment = (line.strip().split("|", 3) + [""] * 3)[:4]
         parts = comment.split(":")
-        if len(parts) == 3 and parts[0] == "bregman":
-            element = int(number.split("_")[1]) if "_" in number else 0
+        if len(parts) in (3, 4) and parts[0] == "bregman":
+            element = (int(number.split("_")[1]) if "_" in number else 0) + (int(parts[3]) if len(parts) == 4 else 0)
             found.setdefault(parts[1], {})[element] = Entry(number, state, reason, parts[2])
     return found
 
@@ -70,19 +87,45 @@ def sbatch_file(job):
     return os.path.join(ROOT, "jobs", name + ".sbatch")
 
 
-def sbatch_words(job, elements, dependency):
-    """The command that submits some elements of a job."""
+def array_digits():
+    """Digits of an array's indices, so that all numbers with so many are below Slurm's limits."""
+    try:
+        config = ask_slurm("scontrol", "show", "config")
+    except SlurmError:
+        config = ""                        # a plan can be looked at anywhere, and Slurm has the last word
+    limits = [int(n) for n in re.findall(r"(?:^MaxArraySize *= *|max_array_tasks=)(\d+)", config, re.MULTILINE)]
+    return len(str(max(1, min(limits, default=ARRAY_SIZE)))) - 1
+
+
+def arrays(elements, digits):
+    """{first: elements - first}: cut where more than the last `digits` digits change."""
+    found = collections.defaultdict(list)
+    for n in elements:
+        found[n - n % 10 ** digits].append(n % 10 ** digits)
+    return found
+
+
+def log_pattern(job, first, digits):
+    """As sbatch --output takes it: the index, filled up to `digits` digits, behind the leading ones of the shard's number."""
+    if not job.is_array:
+        return job.elements[0].log.replace("%", "%%")
+    index = "%a" if first == 0 else str(first // 10 ** digits) + (f"%{digits}a" if digits else "")
+    return os.path.join(os.path.dirname(job.elements[0].log).replace("%", "%%"), f"{job.name}-{index}.log")
+
+
+def sbatch_words(job, elements, dependency, first=0, digits=0, share=1):
+    """The command that submits some elements of a job, counted from `first`; share: what they are of all that run at a time."""
     settings = job.settings
-    log = (job.elements[0].log if not job.is_array else os.path.join(os.path.dirname(job.elements[0].log), "\0.log"))
-    log = log.replace("%", "%%").replace("\0", job.name + "-%a")
-    words = ["sbatch", "--parsable", "--export=ALL", f"--job-name={job.name}", f"--comment=bregman:{job.key}:{job.command_key}",
+    log = log_pattern(job, first, digits)
+    comment = f"bregman:{job.key}:{job.command_key}" + (f":{first}" if first else "")
+    words = ["sbatch", "--parsable", "--export=ALL", f"--job-name={job.name}", f"--comment={comment}",
              f"--output={log}", "--open-mode=append", "--requeue", "--kill-on-invalid-dep=yes", f"--nodes={settings['nodes']}",
              f"--ntasks-per-node={settings['ranks_per_node']}", f"--cpus-per-task={settings['threads']}"]
     words += [f"--{key}={settings[key]}" for key in ("partition", "account", "qos", "constraint", "time") if key in settings]
     if job.stage not in SCRIPTS:
         words.append(f"--signal=B:USR1@{settings['warning_seconds']}")
     if job.is_array:
-        limit = f"%{settings['array_limit']}" if "array_limit" in settings else ""
+        limit = f"%{max(1, int(settings['array_limit'] * share))}" if "array_limit" in settings else ""
         words.append(f"--array={element_list(elements)}{limit}")
     if dependency:
         words.append("--dependency=" + dependency)
@@ -90,13 +133,14 @@ def sbatch_words(job, elements, dependency):
     return words + (extra if isinstance(extra, list) else [extra]) + [sbatch_file(job)] + job.command()
 
 
-def job_environment(job, programs):
-    """What jobs/stage.sh reads."""
+def job_environment(job, programs, first=0):
+    """What jobs/*.sbatch and stage.sh read."""
     setup = job.settings["setup"]
     found = {"BREGMAN": ROOT, "BREGMAN_BIN": programs, "BREGMAN_LAUNCH": job.settings["launch"],
              "BREGMAN_SETUP": "\n".join(setup if isinstance(setup, list) else [setup])}
     if job.is_array:
         found["SHARDS"] = str(len(job.elements))
+        found["FIRST_SHARD"] = str(first)
     return {key: value for key, value in found.items() if value}
 
 
@@ -105,7 +149,7 @@ class Submitter:
 
     def __init__(self, plan: Plan, programs, say):
         self.plan, self.programs, self.say = plan, programs, say
-        self.queue = {}
+        self.queue, self.digits = {}, None
         self.numbers = {}                  # id(job) -> ids that stand for it in a dependency
         self.new = set()                   # jobs of which something was submitted
         self.submitted = self.kept = 0
@@ -116,7 +160,11 @@ class Submitter:
         return read_queue()
 
     def sbatch(self, job, words, environment):
-        return ask_slurm(*words, environment={**os.environ, **environment}).strip().split(";")[0]
+        said = ask_slurm(*words, environment=clean_environment(**environment))
+        found = re.findall(r"^(\d+)(?:;.*)?$", said, re.MULTILINE)        # a site's sbatch may greet first
+        if not found:
+            raise SlurmError(f"sbatch does not say the job's number, but \"{said.strip()[-100:]}\"")
+        return found[-1]
 
     def scontrol(self, *words):
         ask_slurm("scontrol", *words)
@@ -160,13 +208,23 @@ class Submitter:
         if live and any(id(need) in self.new for need in job.needs) and not self.renew(live, dependency):
             new, numbers = missing, []
         if new:
-            words = sbatch_words(job, new, dependency)
-            number = self.sbatch(job, words, job_environment(job, self.programs))
-            self.say(job, f"submitted as {number}" + (f", shards {element_list(new)}" if len(new) < len(job.elements) else ""))
-            numbers.append(number)
+            numbers += self.submit_arrays(job, new, dependency)
             self.new.add(id(job))
-            self.submitted += len(new)
         self.numbers[id(job)] = numbers
+
+    def submit_arrays(self, job, new, dependency):
+        """One job, or as many arrays as Slurm's limits ask for; their ids."""
+        if self.digits is None and max(new) > 0:
+            self.digits = array_digits()
+        numbers = []
+        for first, indices in arrays(new, self.digits or 0).items():
+            words = sbatch_words(job, indices, dependency, first, self.digits or 0, len(indices) / len(new))
+            number = self.sbatch(job, words, job_environment(job, self.programs, first))
+            shards = element_list(first + i for i in indices)
+            self.say(job, f"submitted as {number}" + (f", shards {shards}" if len(indices) < len(job.elements) else ""))
+            self.submitted += len(indices)
+            numbers.append(number)
+        return numbers
 
     def drop_hopeless(self, job, live):
         """Without the entries that wait for something that failed; those are taken out of the queue."""

@@ -3,24 +3,52 @@
 # PATTERN (of the shell's case) only those whose path under tests/ (scripts/ for those in Python) matches it.
 # A test that exits with 77 is skipped.  Exits 1 if any failed, or if none ran.
 # JOBS tests run at a time, one more than there are cores unless it is set: many of them mostly wait.
+# A test has LIMIT_S seconds (1800, many times what the slowest takes); one that has not ended then fails, and what it was
+# running is printed.
 build=${1:?usage: tests/run.sh BUILD [PATTERN]}
 pattern=${2:-*}
 SRC=$(cd "$(dirname "$0")/.." && pwd)
 BUILD=$(cd "$build" && pwd) || exit 1
 BREGMAN_VENV=${BREGMAN_VENV:-$BUILD/venv}
 export SRC BUILD BREGMAN_VENV
+limit=${LIMIT_S:-1800}
 jobs=${JOBS:-$(($(nproc) + 1))}
 results=$(mktemp -d) || exit 1
 trap 'rm -rf "$results"' EXIT
 trap 'kill $(jobs -p) 2> /dev/null; exit 130' INT TERM
 n=0
 
-# run_one FILE NAME LIMIT_S COMMAND...: leaves passed, failed or skipped in FILE
+# running PID: it and the processes below it, with their ages; from /proc, as ps is not everywhere
+running() {
+    local folder fields
+    printf '%s s: %s\n' $(($(date +%s) - $(stat -c %Y "/proc/$1"))) "$(tr '\0' ' ' < "/proc/$1/cmdline" | cut -c 1-400)"
+    for folder in /proc/[0-9]*; do
+        fields=$(sed 's/.*) . //' "$folder/stat")
+        [ "${fields%% *}" != "$1" ] || running "${folder#/proc/}"
+    done
+} 2> /dev/null
+
+# run_one FILE NAME COMMAND...: leaves passed, failed or skipped in FILE
 run_one() {
-    local file=$1 name=$2 limit=$3 start=$EPOCHREALTIME code seconds
-    shift 3
-    timeout -k 10 "$limit" "$@" > "$file.output" 2>&1 < /dev/null
-    code=$?
+    local file=$1 name=$2 start=$EPOCHREALTIME code seconds test sleeper i
+    shift 2
+    setsid "$@" > "$file.output" 2>&1 < /dev/null &
+    test=$!
+    trap 'kill -TERM "$sleeper" -"$test" 2> /dev/null; exit 1' TERM
+    sleep "$limit" &
+    sleeper=$!
+    wait -n "$test" "$sleeper"
+    if kill "$sleeper" 2> /dev/null; then
+        wait "$test"
+        code=$?
+    else
+        printf '%s\n' "not ended after $limit s; running now:" "$(running "$test")" >> "$file.output"
+        kill -TERM -"$test"
+        for ((i = 0; i < 20; i++)); do kill -0 -"$test" 2> /dev/null && sleep 0.5; done
+        kill -KILL -"$test" 2> /dev/null
+        wait "$test" 2> /dev/null
+        code=124
+    fi
     seconds=$(awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $start }")
     case $code in
     0)  echo passed > "$file"; echo "ok $name $seconds s" ;;
@@ -30,7 +58,7 @@ run_one() {
     esac
 }
 
-# run NAME LIMIT_S COMMAND...: when one of the places is free
+# run NAME COMMAND...: when one of the places is free
 run() {
     while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
     n=$((n + 1))
@@ -48,23 +76,23 @@ wanted() {
 
 count() { grep -lx "$1" "$results"/* 2> /dev/null | wc -l; }
 
-# the longest first
+# the longest first; what starts ranks gives each one thread, as there may be as many tests and ranks as cores
 for test in "$SRC"/tests/*/*_test.sh; do
-    wanted "$test" "$SRC" && run "$name" 600 "$test"
+    wanted "$test" "$SRC" && run "$name" env OMP_NUM_THREADS=1 "$test"
 done
 python=$BREGMAN_VENV/bin/python
 [ -x "$python" ] || python=python3
 for test in "$SRC"/scripts/checks/*_test.py; do
-    wanted "$test" "$SRC" && run "$name" 600 "$python" "$test"
+    wanted "$test" "$SRC" && run "$name" env OMP_NUM_THREADS=1 "$python" "$test"
 done
 for test in "$BUILD"/tests/*/*_mpitest; do
     wanted "$test" "$BUILD" || continue
     for ranks in 1 2 3 4; do
-        run "$name($ranks)" 120 "$SRC/scripts/mpi" "$ranks" "$test"
+        run "$name($ranks)" env OMP_NUM_THREADS=1 "$SRC/scripts/mpi" "$ranks" "$test"
     done
 done
 for test in "$BUILD"/tests/*/*_test; do
-    wanted "$test" "$BUILD" && run "$name" 300 "$test"
+    wanted "$test" "$BUILD" && run "$name" "$test"
 done
 wait
 

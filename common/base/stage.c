@@ -1,7 +1,6 @@
 #include "bregman/stage.h"
 
 #include <omp.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +12,8 @@
 #include "bregman/hash.h"
 #include "bregman/log.h"
 #include "bregman/timing.h"
+#include "crash.h"
+#include "launch.h"
 #include "options.h"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_STOPPED = 75 /* EX_TEMPFAIL */ };
@@ -45,7 +46,7 @@ static const bg_opt model_opts[] = {
 
 static const bg_opt common_opts[] = {
     { "--threads", BG_OPT_U64, offsetof(common_options, threads), "0", 0, 4096,
-      "threads per rank; 0: OMP_NUM_THREADS, else SLURM_CPUS_PER_TASK, else this rank's share of the cores",
+      "threads per rank; 0: OMP_NUM_THREADS, else SLURM_CPUS_PER_TASK, else this rank's share of the CPUs that the node's ranks may use",
       .no_effect = true },
     { "--timings", BG_OPT_STR, offsetof(common_options, timings), "", 0, 0,
       "write seconds, FLOPs and peak memory of every phase to this file, as JSON", .no_effect = true },
@@ -117,36 +118,24 @@ static int positive_env(const char *name)
     return n > 0 && n <= 4096 ? (int)n : 0;
 }
 
-/* Cores that the ranks of this node may use together, over the number of those ranks, but no
- * more than this rank's own.  Collective on world. */
-static int share_of_cores(MPI_Comm world)
+/* Of this rank: its share of the CPUs that the node's ranks have together, but no more than its own. */
+static int share_of_cpus(const bg_cpus *cpus)
 {
-    MPI_Comm node;
-    cpu_set_t own, all;
-    int n_ranks;
-    CPU_ZERO(&own);
-    if (sched_getaffinity(0, sizeof own, &own) != 0)
-        for (long i = 0; i < sysconf(_SC_NPROCESSORS_ONLN) && i < CPU_SETSIZE; i++)
-            CPU_SET((size_t)i, &own);
-    MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-    MPI_Comm_size(node, &n_ranks);
-    MPI_Allreduce(&own, &all, (int)sizeof own, MPI_BYTE, MPI_BOR, node);
-    MPI_Comm_free(&node);
-    int share = CPU_COUNT(&all) / n_ranks, most = CPU_COUNT(&own);
-    if (share > most)
-        share = most;
+    int share = cpus->all / cpus->n_ranks;
+    if (share > cpus->own)
+        share = cpus->own;
     return share > 1 ? share : 1;
 }
 
-static int choose_threads(uint64_t asked, MPI_Comm world)
+static int choose_threads(uint64_t asked, const bg_cpus *cpus, bool *chosen)
 {
-    int share = share_of_cores(world);    /* collective: whatever this rank was asked for */
-    if (asked > 0)
-        return (int)asked;
-    int n = positive_env("OMP_NUM_THREADS");
+    int n = (int)asked;
+    if (n == 0)
+        n = positive_env("OMP_NUM_THREADS");
     if (n == 0)
         n = positive_env("SLURM_CPUS_PER_TASK");
-    return n > 0 ? n : share;
+    *chosen = n == 0;
+    return n > 0 ? n : share_of_cpus(cpus);
 }
 
 /* ---- what is said ---- */
@@ -159,12 +148,16 @@ static bool asks_for(const char *name, int argc, char **argv)
     return false;
 }
 
-static void print_help(const bg_stage *s, const bg_option_table *tables, size_t n_tables)
+/* program: the name that it was called by, which is another where it is installed */
+static void print_help(const bg_stage *s, const char *program, const bg_option_table *tables, size_t n_tables)
 {
-    printf("usage: %s [options]\n%s\n\n", s->name, s->purpose);
+    const char *slash = strrchr(program, '/');
+    program = slash != NULL ? slash + 1 : program;
+    printf("usage: %s [options]\n%s\n\n", program, s->purpose);
     bg_options_help(stdout, tables, n_tables);
-    if (s->example != NULL)
-        printf("\nexample:\n  %s\n", s->example);
+    const char *name = s->example != NULL ? strstr(s->example, s->name) : NULL;
+    if (name != NULL)
+        printf("\nexample:\n  %.*s%s%s\n", (int)(name - s->example), s->example, program, name + strlen(s->name));
 }
 
 static void say_start(const bg_context *ctx)
@@ -227,16 +220,20 @@ static bg_status check_same_options(MPI_Comm world, const char *options, bg_err 
     return bg_same_u64(world, strtoull(hash.hex, NULL, 16), "the hash of the command line", err);
 }
 
-static bg_status run_stage(const bg_stage *s, const common_options *common, const void *config,
+static bg_status run_stage(const bg_stage *s, const common_options *common, const void *config, const bg_launch *launch,
                            bg_context *ctx, bg_err *err)
 {
+    const bg_cpus cpus = bg_cpus_count(ctx->grid.world);
+    bool chosen;
     bool speaks = ctx->grid.world_rank == 0 && !common->quiet;
     bg_log_setup(s->name, speaks);
-    ctx->threads = choose_threads(common->threads, ctx->grid.world);
+    ctx->threads = choose_threads(common->threads, &cpus, &chosen);
     omp_set_num_threads(ctx->threads);
     bg_gemm_set_threads(ctx->threads);
-    if (speaks)
+    if (speaks) {
         say_start(ctx);
+        bg_cpus_warn(&cpus, ctx->threads, chosen, launch);
+    }
     const work before = { bg_now_s(), bg_gemm_flops() };    /* the FLOPs of say_start's probe are not the stage's */
     if (common->timings != NULL)
         bg_timing_enable();
@@ -283,6 +280,7 @@ static int report(const bg_stage *s, const bg_grid *g, bg_status st, bg_err *err
 
 int bg_stage_main(const bg_stage *s, int argc, char **argv)
 {
+    const bg_launch launch = bg_launch_read();
     bg_err err = { .rank = -1, .file = "" };
     bg_context ctx = { .name = s->name };
     common_options common = { 0 };
@@ -292,9 +290,11 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     int provided, code = EXIT_DONE;
     bg_status st;
 
+    bg_crash_begin();
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     if ((st = bg_grid_init(&ctx.grid, MPI_COMM_WORLD, 1, &err)) != BG_OK)
         MPI_Abort(MPI_COMM_WORLD, EXIT_FAILED);
+    bg_crash_catch(s->name, ctx.grid.world_rank);
     catch_signals();
     clock_gettime(CLOCK_REALTIME, &now);
     ctx.started = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
@@ -304,7 +304,7 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     const size_t n_tables = s->runs_model ? 3 : 2;
     if (asks_for("--help", argc, argv) || asks_for("--version", argc, argv)) {
         if (ctx.grid.world_rank == 0 && asks_for("--help", argc, argv))
-            print_help(s, tables, n_tables);
+            print_help(s, argv[0], tables, n_tables);
         else if (ctx.grid.world_rank == 0)
             printf("%s %s%s%s\n", s->name, bg_version(), bg_git_revision()[0] != '\0' ? " " : "", bg_git_revision());
         goto out;
@@ -314,13 +314,15 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
                         : read_options(tables, n_tables, argc, argv, &options, &identity, &err);
     st = bg_agree(ctx.grid.world, st, &err);
     if (st == BG_OK)
+        st = bg_launch_check(&launch, ctx.grid.world_size, &err);
+    if (st == BG_OK)
         st = check_same_options(ctx.grid.world, options, &err);
     if (st == BG_OK && s->runs_model)
         st = set_model_options(&ctx, &run, &err);
     if (st == BG_OK) {
         ctx.options = options;
         ctx.identity = identity;
-        st = run_stage(s, &common, config, &ctx, &err);
+        st = run_stage(s, &common, config, &launch, &ctx, &err);
     }
     code = report(s, &ctx.grid, st, &err);
 out:

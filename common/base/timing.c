@@ -10,8 +10,6 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
-enum { MAX_PHASES = 32 };
-
 typedef struct {
     const char *name;
     double start_s, seconds, waited_s;
@@ -20,8 +18,9 @@ typedef struct {
 
 /* The process's record, as the log is its voice: set up once by bg_stage_main. */
 static bool enabled;
-static phase phases[MAX_PHASES];
-static size_t n_phases;
+static phase *phases;
+static size_t n_phases, capacity;
+static bool lost;                      /* there was no memory for a phase */
 static bool phase_is_open;
 static uint64_t peak_before_reset;
 static double start_s;
@@ -42,6 +41,7 @@ void bg_timing_enable(void)
 {
     enabled = true;
     n_phases = 0;
+    lost = false;
     phase_is_open = false;
     start_s = bg_now_s();
     start_flops = bg_gemm_flops();
@@ -53,9 +53,23 @@ uint64_t bg_timing_peak_bytes(void)
     return now > peak_before_reset ? now : peak_before_reset;
 }
 
+static bool make_room(void)
+{
+    if (n_phases < capacity)
+        return true;
+    size_t more = 2 * capacity + 16;
+    phase *grown = realloc(phases, more * sizeof *phases);
+    lost |= grown == NULL;
+    if (grown == NULL)
+        return false;
+    phases = grown;
+    capacity = more;
+    return true;
+}
+
 void bg_timing_begin(const char *name)
 {
-    phase_is_open = enabled && n_phases < MAX_PHASES;
+    phase_is_open = enabled && make_room();
     if (!phase_is_open)
         return;
     reset_peak();
@@ -114,7 +128,10 @@ bg_status bg_timing_write(const char *path, const bg_context *ctx, bg_err *err)
     uint64_t *peak = NULL;
     phase whole = { .name = ctx->name, .seconds = bg_now_s() - start_s, .flops = bg_gemm_flops() - start_flops,
                     .peak_bytes = bg_timing_peak_bytes() };
-    bg_status st = bg_agree(g->world, BG_NEW(peak, (size_t)g->world_size, "timings", err), err);
+    bg_status st = BG_NEW(peak, (size_t)g->world_size, "timings", err);
+    if (st == BG_OK && lost)
+        st = BG_FAIL(err, BG_ENOMEM, "out of memory for the timings");
+    st = bg_agree(g->world, st, err);
     if (st != BG_OK) {
         bg_free(peak);
         return st;

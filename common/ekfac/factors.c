@@ -33,12 +33,42 @@ static bg_status check_shape(const bg_factors *f, const bg_module *mod, const ch
     return st;
 }
 
+/* A file of the folder is believed only as its MANIFEST lists it. */
+static bg_status check_listed(const char *path, bg_err *err)
+{
+    bool done = false;
+    bg_status st = bg_store_is_done(path, NULL, &done, err);
+    if (st == BG_OK && !done)
+        st = BG_FAIL(err, BG_ESTALE, "\"%s\" is missing, or its folder's MANIFEST does not list it: run fit_factors again, or copy "
+                     "the folder as a whole", path);
+    return st;
+}
+
+/* All files of the folder are of one fit. */
+static bg_status check_block(const bg_factors *f, const char *dir, size_t block, bg_err *err)
+{
+    char path[BG_PATH_BYTES], *fingerprint = NULL;
+    bg_store *s = NULL;
+    bg_status st = bg_path(path, err, "%s/block-%03zu.h5", dir, block);
+    if (st == BG_OK)
+        st = check_listed(path, err);
+    if (st == BG_OK)
+        st = bg_store_open(&s, path, "bregman/factors", err);
+    if (st == BG_OK)
+        st = bg_store_get_text(s, "/run", "fingerprint", &fingerprint, NULL, err);
+    if (st == BG_OK && strcmp(fingerprint, f->fingerprint) != 0)
+        st = BG_FAIL(err, BG_ESTALE, "\"%s\" (%.8s) is of another fit than \"%s\" (%.8s): fit again, or put its own file back", path,
+                     fingerprint, f->path, f->fingerprint);
+    bg_store_close(s);
+    free(fingerprint);
+    return st;
+}
+
 static bg_status check_module(const bg_factors *f, const bg_module *mod, bg_err *err)
 {
     bg_status st = BG_OK;
     if (!bg_store_has(f->index, mod->name))
-        return BG_FAIL(err, BG_ESTALE, "%s holds no factors of %s: it was fitted with other --modules, or block-%03zu.h5 "
-                       "beside it is missing or damaged", f->path, mod->name, mod->block);
+        return BG_FAIL(err, BG_ESTALE, "%s holds no factors of %s: it was fitted with other --modules", f->path, mod->name);
     st = check_shape(f, mod, "lambda", mod->n_out, mod->n_in1, err);
     if (st == BG_OK)
         st = check_shape(f, mod, "activation_eigenvectors", mod->n_in1, bg_block_width(mod->n_in1, f->k), err);
@@ -47,16 +77,34 @@ static bg_status check_module(const bg_factors *f, const bg_module *mod, bg_err 
     return st;
 }
 
-static bg_status check_model(const bg_factors *f, const bg_model *model, const bg_hash *hash, bg_err *err)
+static bg_status check_model(const bg_factors *f, const char *dir, const bg_model *model, const bg_hash *hash, bg_err *err)
 {
     char *text = NULL;
+    size_t block = SIZE_MAX;
     bg_status st = bg_store_get_text(f->index, "/", "model_hash", &text, NULL, err);
     if (st == BG_OK && strcmp(text, hash->hex) != 0)
         st = BG_FAIL(err, BG_ESTALE, "%s was fitted on another model (%.8s) than %s (%.8s)", f->path, text,
                      model->dir, hash->hex);
     free(text);
-    for (size_t i = 0; i < model->n_tracked && st == BG_OK; i++)
-        st = check_module(f, model->tracked[i], err);
+    for (size_t i = 0; i < model->n_tracked && st == BG_OK; i++) {
+        if (model->tracked[i]->block != block)
+            st = check_block(f, dir, block = model->tracked[i]->block, err);
+        if (st == BG_OK)
+            st = check_module(f, model->tracked[i], err);
+    }
+    return st;
+}
+
+bg_status bg_factors_modules(const char *dir, char **modules, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bg_store *s = NULL;
+    bg_status st = bg_path(path, err, "%s/index.h5", dir);
+    if (st == BG_OK)
+        st = bg_store_open(&s, path, "bregman/factors", err);
+    if (st == BG_OK)
+        st = bg_store_get_text(s, "/", "modules", modules, NULL, err);
+    bg_store_close(s);
     return st;
 }
 
@@ -70,6 +118,8 @@ bg_status bg_factors_open(bg_factors **out, const char *dir, const bg_model *mod
         return st;
     st = bg_path(f->path, err, "%s/index.h5", dir);
     if (st == BG_OK)
+        st = check_listed(f->path, err);
+    if (st == BG_OK)
         st = bg_store_open(&f->index, f->path, "bregman/factors", err);
     if (st == BG_OK)
         st = bg_store_get_text(f->index, "/run", "fingerprint", &f->fingerprint, NULL, err);
@@ -80,7 +130,7 @@ bg_status bg_factors_open(bg_factors **out, const char *dir, const bg_model *mod
     if (st == BG_OK)
         st = bg_store_get_u64(f->index, "/", "covariance_n_sequences", &f->n_sequences, NULL, err);
     if (st == BG_OK)
-        st = check_model(f, model, model_hash, err);
+        st = check_model(f, dir, model, model_hash, err);
     if (st != BG_OK) {
         bg_factors_close(f);
         return st;

@@ -44,6 +44,8 @@ static bg_status set_lambda(bg_damping d, const bg_factors *f, const bg_module *
         least = fmin(least, (double)c->c[i]);
     }
     c->lambda = d.kind == BG_IDENTITY ? 1.0 : d.absolute ? d.damping : d.damping * sum / (double)(c->p * c->m);
+    if (sum == 0 && d.kind != BG_IDENTITY && !d.absolute)
+        c->lambda = INFINITY;             /* every gradient was 0, so every score is */
     if (!isfinite(sum) || !(least + c->lambda > 0))
         return BG_FAIL(err, BG_ENUMERIC, "%s: the damped curvature of %s is not positive everywhere (damping %g); use more damping",
                        bg_factors_path(f), mod->name, c->lambda);
@@ -57,6 +59,7 @@ bg_status bg_curvature_read(const bg_factors *f, const bg_module *mod, bg_dampin
         [BG_DIAGONAL] = BG_READ_DIAGONAL, [BG_IDENTITY] = 0,
     };
     memset(out, 0, sizeof *out);
+    out->kind = damping.kind;
     out->p = mod->n_out;
     out->m = mod->n_in1;
     out->rotated = damping.kind == BG_EKFAC || damping.kind == BG_KFAC;
@@ -90,7 +93,7 @@ void bg_curvature_divide(const bg_curvature *c, float *v)
 static double variance_of_rows(const bg_curvature *c, size_t first, size_t n, const float *v)
 {
     double sum = 0;
-    bool flat = c->lambda == 1.0 && !c->rotated && c->c[0] == 0;      /* identity: no curvature to weigh by */
+    bool flat = c->kind == BG_IDENTITY;      /* no curvature to weigh by */
     for (size_t i = 0; i < n; i++) {
         const float *weight = c->c + (first + i) * c->m;
         double row = 0;

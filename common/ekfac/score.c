@@ -45,9 +45,6 @@ static bg_status load_side(const bg_store *f, const char *name, const bg_module 
     uint64_t dims[3];
     float *one = NULL;
     bg_status st = bg_path(path, err, "%s/%s", mod->name, name);
-    if (st == BG_OK && !bg_store_has(f, path))
-        return BG_FAIL(err, BG_ESTALE, "%s holds no gradients of %s: it was made with other --modules", bg_store_path(f),
-                       mod->name);
     if (st == BG_OK)
         st = bg_store_dims(f, path, 3, dims, err);
     if (st == BG_OK && dims[1] != n)
@@ -79,9 +76,25 @@ static bg_status check_model(const bg_store *f, const bg_model *model, const bg_
     return st;
 }
 
+static bg_status find_least_kept(const bg_store *f, const bg_module *mod, uint64_t n_queries, float *least, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    float *kept = NULL;
+    bg_status st = bg_path(path, err, "%s/kept", mod->name);
+    if (st == BG_OK)
+        st = BG_NEW(kept, n_queries, "compressed queries", err);
+    if (st == BG_OK)
+        st = bg_store_read(f, path, BG_F32, &n_queries, kept, err);
+    for (uint64_t q = 0; q < n_queries && st == BG_OK; q++)
+        *least = kept[q] < *least ? kept[q] : *least;
+    bg_free(kept);
+    return st;
+}
+
 static bg_status load(bg_scorer *s, const bg_store *f, bg_err *err)
 {
     const bg_share *own = &s->share[s->rank];
+    float least = 1;
     bg_status st = bg_store_read_strings(f, "id", &s->id, &s->n_queries, err);
     if (st == BG_OK)
         st = BG_NEW(s->module, s->model->n_tracked, "compressed queries", err);
@@ -91,7 +104,11 @@ static bg_status load(bg_scorer *s, const bg_store *f, bg_err *err)
         st = load_side(f, "left", mod, s->n_queries, mod->n_out, &m->r, &m->u, err);
         if (st == BG_OK)
             st = load_side(f, "right", mod, s->n_queries, mod->n_in1, &m->r, &m->v, err);
+        if (st == BG_OK)
+            st = find_least_kept(f, mod, s->n_queries, &least, err);
     }
+    if (st == BG_OK)
+        bg_log("the compressed queries keep at least %.3f of a module's expected score variance", (double)least);
     return st;
 }
 
@@ -179,8 +196,6 @@ bg_status bg_scorer_bytes(const char *file, const bg_model *model, const bg_shar
     for (size_t i = share->first_tracked; i < share->end_tracked && st == BG_OK; i++) {
         const bg_module *mod = model->tracked[i];
         st = bg_path(path, err, "%s/left", mod->name);
-        if (st == BG_OK && !bg_store_has(f, path))
-            continue;                      /* bg_scorer_new says so */
         if (st == BG_OK)
             st = bg_store_dims(f, path, 3, dims, err);
         floats += dims[0] * dims[2] * (mod->n_out + mod->n_in1);

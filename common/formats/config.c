@@ -10,6 +10,9 @@
 #include "json.h"
 #include "rope.h"
 
+/* Of transformers' configuration classes, for keys that are absent. */
+enum { DEFAULT_WINDOW = 4096, DEFAULT_WINDOW_LAYERS = 28 };
+
 static bg_status read_activation(bg_model_config *c, const json_t *root, const bg_family *f,
                                  const char *file, bg_err *err)
 {
@@ -53,6 +56,10 @@ static bg_status read_sizes(bg_model_config *c, const json_t *root, const bg_fam
     bg_status st = BG_OK;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0] && st == BG_OK; i++)
         st = need_size(root, sizes[i].key, file, sizes[i].out, err);
+    if (st == BG_OK && c->n_blocks > BG_MAX_BLOCKS)
+        st = BG_FAIL(err, BG_EFORMAT, "key '%s' is %zu, more than %d, in '%s'", f->n_blocks, c->n_blocks, BG_MAX_BLOCKS,
+                     file);
+    c->positions_key = f->max_positions;
     for (size_t i = 0; i < BG_FAMILY_REQUIRED && f->required[i] != NULL && st == BG_OK; i++)
         st = bg_json_require(root, f->required[i], file, err);
     if (st == BG_OK)
@@ -111,18 +118,46 @@ static bg_status read_flags(bg_model_config *c, const json_t *root, const bg_fam
     return st;
 }
 
+static bg_status refuse_unless(const json_t *root, const char *key, bool wanted, const char *file, bg_err *err)
+{
+    bool value = wanted;
+    bg_status st = bg_json_flag(root, key, file, &value, err);
+    if (st == BG_OK && value != wanted)
+        st = BG_FAIL(err, BG_EFORMAT, "%s = %s is not supported in '%s'", key, value ? "true" : "false", file);
+    return st;
+}
+
 static bg_status refuse_unsupported(const json_t *root, const bg_family *f, const char *file, bg_err *err)
 {
     if (bg_json_value(root, "quantization_config") != NULL)
         return BG_FAIL(err, BG_EFORMAT, "quantization_config is not supported in '%s': give the unquantised model", file);
-    for (size_t i = 0; i < BG_FAMILY_REFUSED && f->refused_unless[i].key != NULL; i++) {
-        bool wanted = f->refused_unless[i].value, value = wanted;
-        bg_status st = bg_json_flag(root, f->refused_unless[i].key, file, &value, err);
-        if (st != BG_OK)
-            return st;
-        if (value != wanted)
-            return BG_FAIL(err, BG_EFORMAT, "%s = %s is not supported in '%s'",
-                           f->refused_unless[i].key, value ? "true" : "false", file);
+    if (json_object_size(bg_json_value(root, "per_layer_config")) > 0)
+        return BG_FAIL(err, BG_EFORMAT, "per_layer_config is not supported in '%s'", file);
+    bg_status st = refuse_unless(root, "is_causal", true, file, err);
+    for (size_t i = 0; i < BG_FAMILY_REFUSED && f->refused_unless[i].key != NULL && st == BG_OK; i++)
+        st = refuse_unless(root, f->refused_unless[i].key, f->refused_unless[i].value, file, err);
+    return st;
+}
+
+/* Whether a block's attention slides, in the families where blocks differ: by "layer_types", or from block
+ * "max_window_layers" on. */
+static bg_status read_slides(const bg_model_config *c, const json_t *root, const char *file, bool *out, bg_err *err)
+{
+    const json_t *types = bg_json_value(root, "layer_types"), *first = bg_json_value(root, "max_window_layers");
+    *out = false;
+    bg_status st = bg_json_flag(root, "use_sliding_window", file, out, err);
+    if (st != BG_OK || !*out)
+        return st;
+    if (types != NULL && json_array_size(types) != c->n_blocks)
+        return BG_FAIL(err, BG_EFORMAT, "layer_types has not one entry for each of the %zu blocks in '%s'", c->n_blocks,
+                       file);
+    if (types == NULL && first != NULL && !json_is_integer(first))
+        return BG_FAIL(err, BG_EFORMAT, "key 'max_window_layers' is not a whole number in '%s'", file);
+    json_int_t from = first != NULL ? json_integer_value(first) : DEFAULT_WINDOW_LAYERS;
+    *out = types == NULL && from < (json_int_t)c->n_blocks;
+    for (size_t i = 0; types != NULL && i < c->n_blocks; i++) {
+        const char *type = json_string_value(json_array_get(types, i));
+        *out |= type == NULL || strcmp(type, "full_attention") != 0;
     }
     return BG_OK;
 }
@@ -132,14 +167,17 @@ static bg_status read_window(bg_model_config *c, const json_t *root, const bg_fa
                              const char *file, bg_err *err)
 {
     bool used = f->window == BG_WINDOW_ALWAYS;
-    size_t window = SIZE_MAX;
+    bool none = json_is_null(json_object_get(root, "sliding_window"));
+    size_t window = DEFAULT_WINDOW;
     bg_status st = BG_OK;
-    if (f->window == BG_WINDOW_SWITCHED)
-        st = bg_json_flag(root, "use_sliding_window", file, &used, err);
+    if (f->window == BG_WINDOW_BY_BLOCK)
+        st = read_slides(c, root, file, &used, err);
     if (st == BG_OK && used)
         st = bg_json_size(root, "sliding_window", file, &window, err);
-    if (window < c->max_positions)
+    if (used && !none && window < c->max_positions) {
         c->max_positions = window;
+        c->positions_key = "sliding_window";
+    }
     return st;
 }
 

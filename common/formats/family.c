@@ -78,13 +78,13 @@ static const bg_family families[] = {
     },
     {
         .model_type = "qwen2", LLAMA_KEYS, .d_head = "head_dim",
-        .required = { "num_key_value_heads" }, .window = BG_WINDOW_SWITCHED,
+        .required = { "num_key_value_heads" }, .window = BG_WINDOW_BY_BLOCK,
         .fixed = { LLAMA_FIXED, .qkv_bias = true, .names = { LLAMA_NAMES, PRE_NORM_NAMES } },
     },
     {
         .model_type = "qwen3", LLAMA_KEYS, .d_head = "head_dim",
         .required = { "num_key_value_heads", "head_dim" },
-        .has_attention_bias_key = true, .window = BG_WINDOW_SWITCHED,
+        .has_attention_bias_key = true, .window = BG_WINDOW_BY_BLOCK,
         .fixed = { LLAMA_FIXED, .qk_norm = BG_QK_NORM_HEAD,
                    .names = { LLAMA_NAMES, PRE_NORM_NAMES,
                               .q_norm = "self_attn.q_norm", .k_norm = "self_attn.k_norm" } },

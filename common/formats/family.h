@@ -7,7 +7,7 @@
 enum { BG_FAMILY_REQUIRED = 3, BG_FAMILY_REFUSED = 4 };
 
 typedef enum { BG_WINDOW_NONE, BG_WINDOW_ALWAYS,     /* "sliding_window", where not null         */
-               BG_WINDOW_SWITCHED                    /* only if "use_sliding_window" says so     */ } bg_window_rule;
+               BG_WINDOW_BY_BLOCK                    /* the same, in some of the blocks */ } bg_window_rule;
 
 typedef struct {
     const char *model_type;
@@ -26,7 +26,7 @@ typedef struct {
     bool has_attention_bias_key, has_mlp_bias_key;
     bool has_parallel_residual_key;                  /* "use_parallel_residual" */
 
-    const char *rope_theta, *rotary_fraction;        /* older spellings at the root; NULL: none */
+    const char *rope_theta, *rotary_fraction;        /* own spellings at the root; NULL: those of all others */
     double default_rotary_fraction;
     bg_window_rule window;
 

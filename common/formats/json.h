@@ -9,7 +9,8 @@
 #include "bregman/status.h"
 
 /* Parse a whole file whose root is an object without duplicate keys; free with json_decref.
- * Errors: BG_EIO if it cannot be opened; BG_EFORMAT with the line. *out is NULL after one. */
+ * NaN, Infinity and numbers beyond 64 bits, which Python writes, are read as "".
+ * Errors: BG_EIO if it cannot be read; BG_EFORMAT with the line, or for a Git LFS pointer. *out is NULL after one. */
 bg_status bg_json_read(json_t **out, const char *path, bg_err *err) BG_MUST_CHECK;
 
 /* A value by key.  A key that is absent or null leaves *out as it is and is no error:
@@ -18,7 +19,7 @@ bg_status bg_json_read(json_t **out, const char *path, bg_err *err) BG_MUST_CHEC
 bg_status bg_json_size(const json_t *object, const char *key, const char *where,
                        size_t *out, bg_err *err) BG_MUST_CHECK;       /* 1 .. 2^31 - 1 */
 bg_status bg_json_positive(const json_t *object, const char *key, const char *where,
-                           double *out, bg_err *err) BG_MUST_CHECK;   /* finite, > 0 */
+                           double *out, bg_err *err) BG_MUST_CHECK;   /* a normal float32, > 0 */
 bg_status bg_json_flag(const json_t *object, const char *key, const char *where,
                        bool *out, bg_err *err) BG_MUST_CHECK;
 bg_status bg_json_text(const json_t *object, const char *key, const char *where,

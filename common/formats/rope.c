@@ -56,8 +56,7 @@ static bg_status need_positive(const json_t *settings, const char *key, const ch
     return st;
 }
 
-static bg_status read_llama3(bg_model_config *c, const json_t *root, const json_t *settings,
-                             const char *file, bg_err *err)
+static bg_status read_llama3(bg_model_config *c, const json_t *settings, const char *file, bg_err *err)
 {
     bg_status st = need_positive(settings, "low_freq_factor", file, &c->llama3_low_freq, err);
     if (st == BG_OK)
@@ -67,12 +66,8 @@ static bg_status read_llama3(bg_model_config *c, const json_t *root, const json_
     if (c->llama3_high_freq <= c->llama3_low_freq)
         return BG_FAIL(err, BG_EFORMAT, "high_freq_factor %g is not above low_freq_factor %g in '%s'",
                        c->llama3_high_freq, c->llama3_low_freq, file);
-    const char *key = "original_max_position_embeddings";
     c->llama3_original_positions = (double)c->max_positions;
-    st = bg_json_positive(settings, key, file, &c->llama3_original_positions, err);
-    if (st == BG_OK)
-        st = bg_json_positive(root, key, file, &c->llama3_original_positions, err);
-    return st;
+    return bg_json_positive(settings, "original_max_position_embeddings", file, &c->llama3_original_positions, err);
 }
 
 /* How much of a head is rotated. */
@@ -80,9 +75,8 @@ static bg_status read_rotary_dims(bg_model_config *c, const json_t *root, const 
                                   const bg_family *f, const char *file, bg_err *err)
 {
     double fraction = f->default_rotary_fraction;
-    bg_status st = bg_json_positive(root, "partial_rotary_factor", file, &fraction, err);
-    if (st == BG_OK && f->rotary_fraction != NULL)
-        st = bg_json_positive(root, f->rotary_fraction, file, &fraction, err);
+    const char *key = f->rotary_fraction != NULL ? f->rotary_fraction : "partial_rotary_factor";
+    bg_status st = bg_json_positive(root, key, file, &fraction, err);
     if (st == BG_OK)
         st = bg_json_positive(settings, "partial_rotary_factor", file, &fraction, err);
     if (st != BG_OK)
@@ -94,6 +88,20 @@ static bg_status read_rotary_dims(bg_model_config *c, const json_t *root, const 
     if (c->rotary_dims == 0 || c->rotary_dims % 2 != 0)
         return BG_FAIL(err, BG_EFORMAT, "%zu of each head's %zu dimensions would be rotated in '%s', "
                        "which is not a positive even number", c->rotary_dims, c->d_head, file);
+    if (c->rotary_dims > 2 * BG_ROPE_MAX_PAIRS)
+        return BG_FAIL(err, BG_EFORMAT, "%zu of each head's %zu dimensions would be rotated in '%s': at most %d are "
+                       "supported", c->rotary_dims, c->d_head, file, 2 * BG_ROPE_MAX_PAIRS);
+    return BG_OK;
+}
+
+static bg_status check_frequencies(const bg_model_config *c, const char *file, bg_err *err)
+{
+    double freq[BG_ROPE_MAX_PAIRS];
+    bg_rope_frequencies(c, freq);
+    for (size_t i = 0; i < c->rotary_dims / 2; i++)
+        if (!isfinite(freq[i]))
+            return BG_FAIL(err, BG_EFORMAT, "rope_theta %g and the other rope settings in '%s' give a frequency of %g",
+                           c->rope_theta, file, freq[i]);
     return BG_OK;
 }
 
@@ -109,17 +117,17 @@ bg_status bg_rope_read(bg_model_config *c, const json_t *root, const bg_family *
     if (st == BG_OK)
         st = read_kind(c, settings, file, err);
     if (st == BG_OK)
-        st = bg_json_positive(root, "rope_theta", file, &c->rope_theta, err);
-    if (st == BG_OK && f->rope_theta != NULL)
-        st = bg_json_positive(root, f->rope_theta, file, &c->rope_theta, err);
+        st = bg_json_positive(root, f->rope_theta != NULL ? f->rope_theta : "rope_theta", file, &c->rope_theta, err);
     if (st == BG_OK)
         st = bg_json_positive(settings, "rope_theta", file, &c->rope_theta, err);
     if (st == BG_OK && c->rope != BG_ROPE_DEFAULT)
         st = need_positive(settings, "factor", file, &c->rope_factor, err);
     if (st == BG_OK && c->rope == BG_ROPE_LLAMA3)
-        st = read_llama3(c, root, settings, file, err);
+        st = read_llama3(c, settings, file, err);
     if (st == BG_OK)
         st = read_rotary_dims(c, root, settings, f, file, err);
+    if (st == BG_OK)
+        st = check_frequencies(c, file, err);
     return st;
 }
 

@@ -3,7 +3,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -11,8 +10,10 @@
 #include <unistd.h>
 
 #include "bregman/memory.h"
+#include "bregman/open.h"
 #include "bregman/store.h"
 #include "json.h"
+#include "lfs.h"
 #include "safetensors_header.h"
 
 typedef struct {
@@ -42,14 +43,12 @@ static int by_file_name(const void *a, const void *b)
 static bg_status map_file(mapped_file *f, bg_err *err)
 {
     struct stat info;
-    bg_status st = BG_OK;
-    int fd = open(f->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return BG_FAIL(err, BG_EIO, "cannot open '%s': %s", f->path, strerror(errno));
+    int fd;
+    bg_status st = bg_open_file(f->path, &fd, err);
+    if (st != BG_OK)
+        return st;
     if (fstat(fd, &info) != 0) {
         st = BG_FAIL(err, BG_EIO, "cannot stat '%s': %s", f->path, strerror(errno));
-    } else if (!S_ISREG(info.st_mode)) {
-        st = BG_FAIL(err, BG_EIO, "'%s' is not a regular file", f->path);
     } else if (info.st_size < BG_ST_LENGTH_BYTES) {
         st = BG_FAIL(err, BG_EFORMAT, "'%s' has %lld bytes: too short for a safetensors file",
                      f->path, (long long)info.st_size);
@@ -69,6 +68,8 @@ static bg_status map_file(mapped_file *f, bg_err *err)
 static bg_status open_one(mapped_file *f, bg_err *err)
 {
     bg_status st = map_file(f, err);
+    if (st == BG_OK)
+        st = bg_lfs_refuse(f->path, f->map, f->map_bytes, err);
     return st == BG_OK ? bg_st_header_read(&f->header, f->map, f->map_bytes, f->path, err) : st;
 }
 

@@ -2,20 +2,14 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "blas_names.h"
 #include "bregman/comm.h"
 #include "bregman/memory.h"
 #include "eigen_grid.h"
 #include "lapack_status.h"
-
-static bool all_finite(size_t n, const double *x)
-{
-    for (size_t i = 0; i < n; i++)
-        if (!isfinite(x[i]))
-            return false;
-    return true;
-}
 
 /* Each vector (a row here) gets the sign that makes its largest entry positive. */
 static void fix_signs(size_t n, double *vectors)
@@ -54,6 +48,54 @@ static bg_status check_side(size_t n, const char *what, bg_err *err)
     return BG_OK;
 }
 
+/* ---- LAPACK's drivers: a symmetric matrix is its own transpose, so column-major costs no copy, and leaves the
+ * vectors in rows ---- */
+
+static lapack_int divide_and_conquer(size_t n, double *a, double *w)
+{
+    return BG_BLAS(LAPACKE_dsyevd)(LAPACK_COL_MAJOR, 'V', 'L', (lapack_int)n, a, (lapack_int)n, w);
+}
+
+static lapack_int robust_representations(size_t n, double *a, double *w)
+{
+    lapack_int found = 0, info = LAPACK_WORK_MEMORY_ERROR, side = (lapack_int)n;
+    lapack_int *support = malloc(2 * n * sizeof *support);
+    double *z = malloc(n * n * sizeof *z);
+    if (z != NULL && support != NULL)
+        info = BG_BLAS(LAPACKE_dsyevr)(LAPACK_COL_MAJOR, 'V', 'A', 'L', side, a, side, 0, 0, 0, 0, 0, &found, w, z,
+                                       side, support);
+    if (info == 0)
+        memcpy(a, z, n * n * sizeof *z);
+    free(support);
+    free(z);
+    return info == 0 && found != side ? 1 : info;
+}
+
+static lapack_int qr_iteration(size_t n, double *a, double *w)
+{
+    return BG_BLAS(LAPACKE_dsyev)(LAPACK_COL_MAJOR, 'V', 'L', (lapack_int)n, a, (lapack_int)n, w);
+}
+
+/* The fastest first.  What one does not converge on, another mostly does. */
+static const struct { const char *name; lapack_int (*run)(size_t n, double *a, double *w); } driver[] = {
+    { "dsyevd", divide_and_conquer }, { "dsyevr", robust_representations }, { "dsyev", qr_iteration },
+};
+enum { N_DRIVERS = sizeof driver / sizeof driver[0] };
+
+/* BG_ENUMERIC: another driver may do better. */
+static bg_status run_driver(size_t i, size_t n, double *a, double *w, const char *what, bg_err *err)
+{
+    lapack_int info = driver[i].run(n, a, w);
+    if (info != 0)
+        return bg_lapack_fail(info, driver[i].name, what, err);
+    if (!bg_all_finite(n, w) || !bg_all_finite(n * n, a))
+        return BG_FAIL(err, BG_ENUMERIC, "\"%s\": %s gives eigenvectors or eigenvalues that are not finite", what,
+                       driver[i].name);
+    fix_signs(n, a);
+    transpose(n, a);
+    return BG_OK;
+}
+
 bg_status bg_eigen(size_t n, double *a, double *w, const char *what, bg_err *err)
 {
     if (n == 0)
@@ -61,17 +103,9 @@ bg_status bg_eigen(size_t n, double *a, double *w, const char *what, bg_err *err
     bg_status st = check_side(n, what, err);
     if (st != BG_OK)
         return st;
-    if (!all_finite(n * n, a))
+    if (!bg_all_finite(n * n, a))
         return BG_FAIL(err, BG_ENUMERIC, "\"%s\" has a NaN or an infinity", what);
-    /* a symmetric matrix is its own transpose: column-major costs no copy, and leaves the vectors in rows */
-    lapack_int info = BG_BLAS(LAPACKE_dsyevd)(LAPACK_COL_MAJOR, 'V', 'L', (lapack_int)n, a, (lapack_int)n, w);
-    if (info != 0)
-        return bg_lapack_fail(info, "dsyevd", what, err);
-    if (!all_finite(n, w))
-        return BG_FAIL(err, BG_ENUMERIC, "eigenvalues of \"%s\" are not finite", what);
-    fix_signs(n, a);
-    transpose(n, a);
-    return BG_OK;
+    return run_driver(0, n, a, w, what, err);
 }
 
 /* ---- the same from and to streams ---- */
@@ -97,10 +131,10 @@ bg_status bg_eigen_read_lower(const bg_eigen_stream *stream, size_t n, size_t fi
 
 /* ---- one rank ---- */
 
-static bg_status fill_whole(const bg_eigen_stream *stream, size_t n, double *slab, double *a, const char *what,
-                            bg_err *err)
+static bg_status fill_whole(const bg_eigen_stream *stream, size_t n, double *a, const char *what, bg_err *err)
 {
-    bg_status st = BG_OK;
+    double *slab = NULL;
+    bg_status st = BG_NEW(slab, n * bg_smaller(n, BG_EIGEN_SLAB), what, err);
     for (size_t c = 0; c < n && st == BG_OK; c += BG_EIGEN_SLAB) {
         size_t w = bg_smaller(n - c, BG_EIGEN_SLAB);
         st = bg_eigen_read_lower(stream, n, c, w, slab, what, err);
@@ -108,6 +142,7 @@ static bg_status fill_whole(const bg_eigen_stream *stream, size_t n, double *sla
             for (size_t j = c; j < c + w && j <= i; j++)
                 a[i * n + j] = a[j * n + i] = slab[(i - c) * w + j - c];
     }
+    bg_free(slab);    /* before the workspace is taken */
     return st;
 }
 
@@ -119,21 +154,34 @@ static bg_status give_whole(bg_eigen_take_rows *take, void *self, size_t n, cons
     return st;
 }
 
+/* A driver that fails leaves nothing of the matrix: it is read again. */
+static bg_status run_drivers(const bg_eigen_stream *stream, size_t n, double *a, double *w, const char *what,
+                             bg_err *err)
+{
+    bg_status st = run_driver(0, n, a, w, what, err);
+    for (size_t i = 1; i < N_DRIVERS && st == BG_ENUMERIC; i++) {
+        if (stream->fell_back != NULL)
+            stream->fell_back(stream->self, driver[i - 1].name, driver[i].name);
+        st = fill_whole(stream, n, a, what, err);
+        if (st != BG_OK)
+            return st;
+        st = run_driver(i, n, a, w, what, err);
+    }
+    return st;
+}
+
 static bg_status decompose_whole(size_t n, const bg_eigen_stream *stream, double *w, const char *what, bg_err *err)
 {
-    double *a = NULL, *slab = NULL;
+    double *a = NULL;
     bg_status st = check_side(n, what, err);
     if (st == BG_OK)
         st = BG_NEW(a, n * n, what, err);
     if (st == BG_OK)
-        st = BG_NEW(slab, n * bg_smaller(n, BG_EIGEN_SLAB), what, err);
-    if (st == BG_OK)
-        st = fill_whole(stream, n, slab, a, what, err);
-    bg_free(slab);    /* before the workspace is taken */
+        st = fill_whole(stream, n, a, what, err);
     if (st == BG_OK && stream->symmetric != NULL)
         st = give_whole(stream->symmetric, stream->self, n, a, err);
     if (st == BG_OK)
-        st = bg_eigen(n, a, w, what, err);
+        st = run_drivers(stream, n, a, w, what, err);
     if (st == BG_OK)
         st = give_whole(stream->vectors, stream->self, n, a, err);
     bg_free(a);

@@ -60,6 +60,10 @@ void pdsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const
               const int *desc_a, double *w, double *z, const int *iz, const int *jz, const int *desc_z, double *work,
               const int *lwork, int *iwork, const int *liwork, int *info, size_t jobz_length, size_t uplo_length);
 
+void pdsyev_(const char *jobz, const char *uplo, const int *n, double *a, const int *ia, const int *ja,
+             const int *desc_a, double *w, double *z, const int *iz, const int *jz, const int *desc_z, double *work,
+             const int *lwork, int *info, size_t jobz_length, size_t uplo_length);
+
 /* Reductions in a fixed order, and with the same result on all processes (BLACS's SGET_TOPSREPEAT and ..COHRNT). */
 enum { REPEATABLE = 15, COHERENT = 16 };
 
@@ -341,6 +345,20 @@ static bg_status new_workspace(const process_grid *g, double **work, int *lwork,
     return st == BG_OK ? BG_NEW(*iwork, ints, what, err) : st;
 }
 
+/* A driver's eigenvalues, on every process, and this process's part of the vectors. */
+static bg_status check_result(const process_grid *g, const double *w, int info, const char *driver, const char *what,
+                              bg_err *err)
+{
+    if (info > 0)
+        return BG_FAIL(err, BG_ENUMERIC, "\"%s\": %s did not converge (%d)", what, driver, info);
+    if (info < 0)
+        return BG_FAIL(err, BG_ENUMERIC, "\"%s\": %s refuses its argument %d", what, driver, -info);
+    if (g->inside && (!bg_all_finite(g->n, w) || !bg_all_finite(g->n_rows * g->n_columns, g->z)))
+        return BG_FAIL(err, BG_ENUMERIC, "\"%s\": %s gives eigenvectors or eigenvalues that are not finite", what,
+                       driver);
+    return BG_OK;
+}
+
 static bg_status run_pdsyevd(process_grid *g, double *w, const char *what, bg_err *err)
 {
     const int n = (int)g->n, one = 1;
@@ -351,15 +369,47 @@ static bg_status run_pdsyevd(process_grid *g, double *w, const char *what, bg_er
     if (st == BG_OK && g->inside)
         pdsyevd_("V", "L", &n, g->a, &one, &one, g->desc, w, g->z, &one, &one, g->desc, work, &lwork, iwork, &liwork,
                  &info, 1, 1);
-    if (st == BG_OK && info != 0)
-        st = info > 0 ? BG_FAIL(err, BG_ENUMERIC, "\"%s\": pdsyevd did not converge (%d)", what, info)
-                      : BG_FAIL(err, BG_ENUMERIC, "\"%s\": pdsyevd refuses its argument %d", what, -info);
-    for (size_t i = 0; i < g->n && st == BG_OK && g->inside; i++)
-        if (!isfinite(w[i]))
-            st = BG_FAIL(err, BG_ENUMERIC, "eigenvalues of \"%s\" are not finite", what);
+    if (st == BG_OK)
+        st = check_result(g, w, info, "pdsyevd", what, err);
     bg_free(work);
     bg_free(iwork);
     return bg_agree(g->comm, st, err);
+}
+
+/* Slower, and by another iteration.  It tells its workspace itself. */
+static bg_status run_pdsyev(process_grid *g, double *w, const char *what, bg_err *err)
+{
+    const int n = (int)g->n, one = 1;
+    double *work = NULL, doubles = 0;
+    int lwork = -1, info = 0;
+    bg_status st = BG_OK;
+    if (g->inside)
+        pdsyev_("V", "L", &n, g->a, &one, &one, g->desc, w, g->z, &one, &one, g->desc, &doubles, &lwork, &info, 1, 1);
+    if (doubles > INT_MAX)
+        st = BG_FAIL(err, BG_EARG, "\"%s\" is %zu x %zu: too large for pdsyev; use more ranks or blocks", what, g->n,
+                     g->n);
+    lwork = st == BG_OK ? (int)doubles : 0;
+    if (st == BG_OK)
+        st = BG_NEW(work, (size_t)lwork, what, err);
+    st = bg_agree(g->comm, st, err);
+    if (st == BG_OK && g->inside)
+        pdsyev_("V", "L", &n, g->a, &one, &one, g->desc, w, g->z, &one, &one, g->desc, work, &lwork, &info, 1, 1);
+    if (st == BG_OK)
+        st = check_result(g, w, info, "pdsyev", what, err);
+    bg_free(work);
+    return bg_agree(g->comm, st, err);
+}
+
+/* A driver that fails leaves nothing of the matrix: it is read again. */
+static bg_status run_drivers(process_grid *g, const bg_eigen_stream *stream, double *w, const char *what, bg_err *err)
+{
+    bg_status st = run_pdsyevd(g, w, what, err);
+    if (st != BG_ENUMERIC)
+        return st;
+    if (g->rank == 0 && stream->fell_back != NULL)
+        stream->fell_back(stream->self, "pdsyevd", "pdsyev");
+    st = fill_grid(g, stream, what, err);
+    return st == BG_OK ? run_pdsyev(g, w, what, err) : st;
 }
 
 /* Where each vector's entry of largest magnitude lies: MPI_MAXLOC takes the lowest index of equals. */
@@ -426,7 +476,7 @@ bg_status bg_eigen_on_grid(size_t n, const bg_eigen_stream *stream, double *w, c
     if (st == BG_OK)
         st = give_symmetric(g, stream, err);
     if (st == BG_OK)
-        st = run_pdsyevd(g, w, what, err);
+        st = run_drivers(g, stream, w, what, err);
     if (st == BG_OK)
         st = fix_signs(g, what, err);
     if (st == BG_OK)

@@ -2,12 +2,23 @@
 #ifndef BG_EIGEN_GRID_H
 #define BG_EIGEN_GRID_H
 
+#include <math.h>
+#include <stdbool.h>
+
 #include "bregman/eigen.h"
 
 /* Largest side of the blocks of the grid's layout. */
 enum { BG_EIGEN_GRID_BLOCK = 64 };
 
 static inline size_t bg_smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+static inline bool bg_all_finite(size_t n, const double *x)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
 
 /* dsyevd's matrix and workspace. */
 static inline size_t bg_eigen_whole_bytes(size_t n)

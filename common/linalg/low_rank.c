@@ -10,6 +10,7 @@
 #include "blas_names.h"
 #include "bregman/eigen.h"
 #include "bregman/gemm.h"
+#include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/rng.h"
 #include "lapack_status.h"
@@ -44,13 +45,33 @@ static double sign_of(size_t n, const double *v)
     return n > 0 && v[largest] < 0 ? -1 : 1;
 }
 
-/* Singular value decomposition of a [rows, columns], row-major, destroyed; k = the smaller side.
- *   s [out, k], right [out, k x columns]: right singular vectors in rows, left [out, rows x k]: left ones in columns. */
-static bg_status svd(size_t rows, size_t columns, double *a, double *s, double *right, double *left, bg_err *err)
+static void widen(size_t n, const float *from, double *to)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = (double)from[i];
+}
+
+/* Singular value decomposition of x [rows, columns], row-major; k = the smaller side.  By divide and conquer; what that
+ * does not converge on, QR iteration mostly does.
+ *   a [rows, columns] scratch, s [out, k], right [out, k x columns]: right singular vectors in rows,
+ *   left [out, rows x k]: left ones in columns. */
+static bg_status svd(size_t rows, size_t columns, const float *x, double *a, double *s, double *right, double *left,
+                     bg_err *err)
 {
     lapack_int m = (lapack_int)columns, n = (lapack_int)rows, k = (lapack_int)smaller(rows, columns);
+    double *rest = NULL;
+    widen(rows * columns, x, a);
     lapack_int info = BG_BLAS(LAPACKE_dgesdd)(LAPACK_COL_MAJOR, 'S', m, n, a, m, s, right, m, left, k);
-    return info == 0 ? BG_OK : bg_lapack_fail(info, "dgesdd", what, err);
+    if (info <= 0)
+        return info == 0 ? BG_OK : bg_lapack_fail(info, "dgesdd", what, err);
+    bg_log("warning: %s: dgesdd did not converge, dgesvd is used", what);
+    bg_status st = BG_NEW(rest, (size_t)k, what, err);
+    if (st != BG_OK)
+        return st;
+    widen(rows * columns, x, a);
+    info = BG_BLAS(LAPACKE_dgesvd)(LAPACK_COL_MAJOR, 'S', 'S', m, n, a, m, s, right, m, left, k, rest);
+    bg_free(rest);
+    return info == 0 ? BG_OK : bg_lapack_fail(info, "dgesvd", what, err);
 }
 
 /* basis [l, width] rows, made orthonormal: Householder QR, whose error does not grow with the condition number. */
@@ -106,9 +127,7 @@ bg_status bg_low_rank_exact(size_t m, size_t n, const float *x, size_t r, float 
     if ((st = BG_NEW(s, k, what, err)) != BG_OK) goto out;
     if ((st = BG_NEW(right, k * n, what, err)) != BG_OK) goto out;
     if ((st = BG_NEW(left, k * m, what, err)) != BG_OK) goto out;
-    for (size_t i = 0; i < m * n; i++)
-        a[i] = (double)x[i];
-    if ((st = svd(m, n, a, s, right, left, err)) != BG_OK) goto out;
+    if ((st = svd(m, n, x, a, s, right, left, err)) != BG_OK) goto out;
     take_factors(m, n, k, r, s, right, left, u, v);
 out:
     bg_free(left);
@@ -137,9 +156,7 @@ static bg_status low_rank_randomised(size_t m, size_t n, const float *x, size_t 
 
     if ((st = find_range(m, n, x, l, seed, stream, q, z, tau, err)) != BG_OK) goto out;
     bg_gemm(BG_N, BG_N, l, n, m, 1, q, m, x, n, 0, z, n);
-    for (size_t i = 0; i < l * n; i++)
-        wide[i] = (double)z[i];
-    if ((st = svd(l, n, wide, s, right, left, err)) != BG_OK) goto out;
+    if ((st = svd(l, n, z, wide, s, right, left, err)) != BG_OK) goto out;
     take_factors(l, n, l, r, s, right, left, scaled, v);
     bg_gemm(BG_T, BG_N, m, r, l, 1, q, m, scaled, r, 0, u, r);
 out:

@@ -1,19 +1,15 @@
 /* kernels_rope.c - rotary position embedding. */
-#include <assert.h>
 #include <math.h>
 
 #include "bregman/kernels.h"
 #include "kernels_math.h"
-
-enum { MAX_PAIRS = 1024 };    /* rotary_dims / 2; no published model has heads half as wide */
 
 void bg_rope_table(const bg_model_config *c, size_t n_positions, float *table)
 {
     if (c->rope == BG_ROPE_NONE)
         return;
     size_t half = c->rotary_dims / 2;
-    double freq[MAX_PAIRS];
-    assert(half <= MAX_PAIRS);
+    double freq[BG_ROPE_MAX_PAIRS];
     bg_rope_frequencies(c, freq);
     for (size_t p = 0; p < n_positions; p++, table += 2 * half)
         for (size_t i = 0; i < half; i++) {

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bregman/log.h"
 #include "bregman/memory.h"
 
 /* Where the next one-dimensional tensor is widened to.  In the first walk over the
@@ -19,7 +20,13 @@ typedef struct {
     bool sketch;                           /* shapes only: there are no tensors */
     bg_st_dtype dtype;                     /* of a sketch's matrices */
     size_t n_matrices;
+    double n_weights;                      /* of a sketch's matrices together */
+    bool *used;                            /* of the model's tensors, in their order */
 } loader;
+
+/* A sketch has no files that bound its sizes: no model is beyond these, and nothing computed of them overflows. */
+static const double MAX_SKETCH_WEIGHTS = 1e15;
+enum { MAX_SKETCH_FLOATS = 1 << 28 };
 
 /* A tensor "ROOT + NAME", or NAME alone in checkpoints that leave the root out. */
 static const bg_tensor *find_tensor(const bg_model *m, const char *path)
@@ -31,10 +38,20 @@ static const bg_tensor *find_tensor(const bg_model *m, const char *path)
     return t;
 }
 
+/* The same, which is then no longer one that nobody uses. */
+static const bg_tensor *take_tensor(loader *l, const char *path)
+{
+    const bg_tensor *t = find_tensor(l->model, path);
+    if (t != NULL)
+        l->used[t - bg_tensors_at(l->model->tensors, 0)] = true;
+    return t;
+}
+
 static void sketch_matrix(loader *l, size_t rows, size_t columns, const bg_tensor **out)
 {
     bg_tensor *t = l->model->sketched == NULL ? NULL : &l->model->sketched[l->n_matrices];
     l->n_matrices++;
+    l->n_weights += (double)rows * (double)columns;
     if (t == NULL)
         return;
     *t = (bg_tensor){ .name = "", .file = "", .dtype = l->dtype, .n_dims = 2, .shape = { rows, columns },
@@ -49,7 +66,7 @@ static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t co
         sketch_matrix(l, rows, columns, out);
         return BG_OK;
     }
-    const bg_tensor *t = find_tensor(m, path);
+    const bg_tensor *t = take_tensor(l, path);
     if (t == NULL)
         return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is missing (config.json says %s)", m->dir, path,
                        m->config.family);
@@ -80,7 +97,7 @@ static bg_status load_vector(loader *l, const char *path, size_t n, const float 
         sketch_vector(l, n, out);
         return BG_OK;
     }
-    const bg_tensor *t = find_tensor(l->model, path);
+    const bg_tensor *t = take_tensor(l, path);
     if (t == NULL)
         return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is missing (config.json says %s)", l->model->dir, path,
                        l->model->config.family);
@@ -191,12 +208,27 @@ static bg_status load_block(loader *l, size_t b, bg_module **next, bg_err *err)
     return st;
 }
 
+static void embedding_path(const bg_model *m, char *out, size_t n_bytes)
+{
+    snprintf(out, n_bytes, "%s%s.weight", m->config.names.root, m->config.names.embedding);
+}
+
+/* NULL if the weights hold none. */
+static const bg_tensor *find_head(const bg_model *m)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s.weight", m->config.names.head);
+    return find_tensor(m, path);
+}
+
 static bg_status load_ends(loader *l, bg_err *err)
 {
     bg_model *m = l->model;
     const bg_model_config *c = &m->config;
     char path[400];
-    snprintf(path, sizeof path, "%s%s.weight", c->names.root, c->names.embedding);
+    embedding_path(m, path, sizeof path);
+    if (c->tied_head && !l->sketch && find_tensor(m, path) == NULL && find_head(m) != NULL)
+        snprintf(path, sizeof path, "%s.weight", c->names.head);
     bg_status st = load_matrix(l, path, c->vocab_size, c->d_model, &m->embedding, err);
     if (st == BG_OK && c->rope == BG_ROPE_NONE) {
         snprintf(path, sizeof path, "%s%s.weight", c->names.root, c->names.position_embedding);
@@ -220,6 +252,7 @@ static bg_status load_all(loader *l, bg_err *err)
 {
     bg_module *next = l->model->module;
     l->n_floats = l->n_matrices = 0;
+    l->n_weights = 0;
     bg_status st = load_ends(l, err);
     for (size_t b = 0; b < l->model->config.n_blocks && st == BG_OK; b++)
         st = load_block(l, b, &next, err);
@@ -272,6 +305,14 @@ static bg_status track(bg_model *m, const char *modules, bg_err *err)
     return BG_OK;
 }
 
+static bg_status check_sketch(const loader *l, bg_err *err)
+{
+    if (!l->sketch || (l->n_weights <= MAX_SKETCH_WEIGHTS && l->n_floats <= MAX_SKETCH_FLOATS))
+        return BG_OK;
+    return BG_FAIL(err, BG_EFORMAT, "the sizes in config.json (%s) give a model of %.3g weights: no such model can be",
+                   l->model->config.family, l->n_weights + (double)l->n_floats);
+}
+
 /* The tables of blocks and modules, from tensors or, of a sketch, without: two walks. */
 static bg_status build(loader *l, const char *modules, bg_err *err)
 {
@@ -285,6 +326,8 @@ static bg_status build(loader *l, const char *modules, bg_err *err)
     if (st == BG_OK)
         st = load_all(l, err);                   /* counts */
     if (st == BG_OK)
+        st = check_sketch(l, err);
+    if (st == BG_OK)
         st = BG_NEW(m->small, l->n_floats, "norms and biases", err);
     if (st == BG_OK && l->sketch)
         st = BG_NEW(m->sketched, l->n_matrices, "module table", err);
@@ -294,6 +337,62 @@ static bg_status build(loader *l, const char *modules, bg_err *err)
     if (st == BG_OK)
         st = load_all(l, err);                   /* reads */
     return st == BG_OK ? track(m, modules, err) : st;
+}
+
+/* ---- what config.json and the weights do not agree on ---- */
+
+static bool same_values(const bg_tensor *a, const bg_tensor *b)
+{
+    return a->dtype == b->dtype && a->n_dims == 2 && b->n_dims == 2 && a->shape[0] == b->shape[0] &&
+        a->n_bytes == b->n_bytes && memcmp(a->data, b->data, a->n_bytes) == 0;
+}
+
+/* A head of its own, whatever config.json says, unless it equals the embedding. */
+static void settle_head(loader *l)
+{
+    bg_model *m = l->model;
+    char path[400];
+    embedding_path(m, path, sizeof path);
+    const bg_tensor *embedding = find_tensor(m, path), *head = find_head(m);
+    if (!m->config.tied_head || head == NULL)
+        return;
+    l->used[head - bg_tensors_at(m->tensors, 0)] = true;
+    if (embedding == NULL || same_values(embedding, head))
+        return;
+    m->config.tied_head = false;
+    bg_log("warning: %s: config.json ties the head to the embedding, but '%s' differs from '%s': not tied", m->dir,
+           head->name, embedding->name);
+}
+
+/* Buffers that older versions of transformers saved with the weights; all are computed anew. */
+static bool is_buffer(const char *name)
+{
+    static const char *const ending[] = {
+        ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq",
+        ".rotary_emb.cos_cached", ".rotary_emb.sin_cached",
+    };
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof ending / sizeof ending[0]; i++)
+        if (n >= strlen(ending[i]) && strcmp(name + n - strlen(ending[i]), ending[i]) == 0)
+            return true;
+    return false;
+}
+
+static void report_unused(const loader *l)
+{
+    const bg_model *m = l->model;
+    const char *first = NULL;
+    size_t unused = 0;
+    for (size_t i = 0; i < bg_tensors_count(m->tensors); i++) {
+        const char *name = bg_tensors_at(m->tensors, i)->name;
+        if (l->used[i] || is_buffer(name))
+            continue;
+        first = first == NULL ? name : first;
+        unused++;
+    }
+    if (unused > 0)
+        bg_log("warning: %s: %zu of %zu tensors are not used, for example '%s': config.json asks for %zu blocks of %s",
+               m->dir, unused, bg_tensors_count(m->tensors), first, m->config.n_blocks, m->config.family);
 }
 
 bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg_err *err)
@@ -311,11 +410,16 @@ bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg
         st = bg_model_config_read(&m->config, dir, err);
     if (st == BG_OK)
         st = bg_tensors_open_model(&m->tensors, dir, err);
+    if (st == BG_OK)
+        st = BG_NEW(l.used, bg_tensors_count(m->tensors), "table of tensors", err);
     if (st != BG_OK)
         goto out;
-
+    settle_head(&l);
     st = build(&l, modules, err);
+    if (st == BG_OK)
+        report_unused(&l);
 out:
+    bg_free(l.used);
     if (st != BG_OK) {
         bg_model_close(m);
         m = NULL;
@@ -386,6 +490,16 @@ bg_status bg_model_check_tokenizer(const bg_model *m, const char *tokens_hash, c
     if (st == BG_OK && mine.hex[0] != '\0' && tokens_hash[0] != '\0' && strcmp(mine.hex, tokens_hash) != 0)
         st = BG_FAIL(err, BG_ESTALE, "%s was made with another tokenizer (%.8s) than %s/tokenizer.json (%.8s)",
                      file, tokens_hash, m->dir, mine.hex);
+    return st;
+}
+
+bg_status bg_model_check_lengths(const bg_model *m, const bg_tokens *t, uint64_t begin, uint64_t end, bg_err *err)
+{
+    bg_status st = bg_tokens_check_longest(t, begin, end, m->config.max_positions + 1, err);
+    if (st != BG_OK && err != NULL) {
+        size_t n = strlen(err->msg);
+        snprintf(err->msg + n, sizeof err->msg - n, " (%s of \"%s/config.json\")", m->config.positions_key, m->dir);
+    }
     return st;
 }
 

@@ -55,6 +55,11 @@ size_t bg_pipeline_bytes(const bg_model *model, int rank, int size, size_t max_r
 bg_status bg_pipeline_pass_new(bg_pass **out, const bg_model *model, const bg_share *share, const bg_grid *grid,
                                size_t max_rows, bg_err *err)
 {
+    *out = NULL;
+    if (grid->pipeline_size > 1 && message_floats(model, max_rows) > INT_MAX)
+        return BG_FAIL(err, BG_EARG, "a micro-batch of %zu positions of %zu numbers is more than MPI sends at once: "
+                       "give a smaller --batch-tokens, shorter sequences, or --pipeline 1", max_rows,
+                       model->config.d_model);
     return bg_pass_new(out, model, share, bg_pipeline_depth(grid->pipeline_rank, grid->pipeline_size), max_rows,
                        BG_LOGITS_BYTES, err);
 }
@@ -66,6 +71,27 @@ size_t bg_pipeline_pass_bytes(const bg_model *model, const bg_share *share, cons
         + bg_pipeline_bytes(model, rank, size, max_rows);
 }
 
+/* ---- requests ---- */
+
+/* One at a time, not MPI_Testall and MPI_Waitall: in MPICH's headers MPI_STATUSES_IGNORE looks to the compiler like an array
+ * that is too small, and it warns. */
+static bool test_all(MPI_Request *requests, size_t n)
+{
+    bool all = true;
+    for (size_t i = 0; i < n; i++) {
+        int done;
+        MPI_Test(&requests[i], &done, MPI_STATUS_IGNORE);
+        all = all && done;
+    }
+    return all;
+}
+
+static void wait_all(MPI_Request *requests, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        MPI_Wait(&requests[i], MPI_STATUS_IGNORE);
+}
+
 /* ---- memory ---- */
 
 /* Where neither network nor kernel do the copying, a long message moves only while both its ranks call the MPI library, a
@@ -75,10 +101,10 @@ static void poke(void *pipeline)
     const double most_s = 1e-3;
     bg_pipeline *l = pipeline;
     double limit_s = bg_now_s() + most_s;
-    int outputs = 0, gradients = 0;
+    bool outputs, gradients;
     do {
-        MPI_Testall((int)l->depth, l->sent_output, &outputs, MPI_STATUSES_IGNORE);
-        MPI_Testall(2, l->sent_gradient, &gradients, MPI_STATUSES_IGNORE);
+        outputs = test_all(l->sent_output, l->depth);
+        gradients = test_all(l->sent_gradient, 2);
     } while (!(outputs && gradients) && bg_now_s() < limit_s);
 }
 
@@ -123,7 +149,7 @@ bg_status bg_pipeline_new(bg_pipeline **out, bg_pass *pass, const bg_model *mode
         .sent_gradient = { MPI_REQUEST_NULL, MPI_REQUEST_NULL }, .sent_control = { MPI_REQUEST_NULL, MPI_REQUEST_NULL },
         .sent_gather = MPI_REQUEST_NULL, .input_request = MPI_REQUEST_NULL, .gradient_request = MPI_REQUEST_NULL,
     };
-    assert(l->max_floats <= INT_MAX);
+    assert(l->size == 1 || l->max_floats <= INT_MAX);
     st = take_buffers(l, err);
     if (st == BG_OK && gather_bytes > 0 && !is_first(l))
         st = bg_alloc(&l->gather, gather_bytes, 1, "results of a unit", err);
@@ -143,10 +169,10 @@ void bg_pipeline_free(bg_pipeline *l)
     if (l == NULL)
         return;
     if (l->sent_output != NULL)
-        MPI_Waitall((int)l->depth, l->sent_output, MPI_STATUSES_IGNORE);
-    MPI_Waitall(2, l->sent_gradient, MPI_STATUSES_IGNORE);
-    MPI_Waitall(2, l->sent_control, MPI_STATUSES_IGNORE);
-    MPI_Wait(&l->sent_gather, MPI_STATUS_IGNORE);
+        wait_all(l->sent_output, l->depth);
+    wait_all(l->sent_gradient, 2);
+    wait_all(l->sent_control, 2);
+    wait_all(&l->sent_gather, 1);
     bg_pass_set_poke(l->pass, NULL, NULL);
     bg_free(l->on_way);
     bg_free(l->input);
@@ -354,11 +380,8 @@ void bg_pipeline_abort(bg_pipeline *l)
 
 static bool all_sent(bg_pipeline *l)
 {
-    int outputs, gradients, controls, gather;
-    MPI_Testall((int)l->depth, l->sent_output, &outputs, MPI_STATUSES_IGNORE);
-    MPI_Testall(2, l->sent_gradient, &gradients, MPI_STATUSES_IGNORE);
-    MPI_Testall(2, l->sent_control, &controls, MPI_STATUSES_IGNORE);
-    MPI_Test(&l->sent_gather, &gather, MPI_STATUS_IGNORE);
+    bool outputs = test_all(l->sent_output, l->depth), gradients = test_all(l->sent_gradient, 2);
+    bool controls = test_all(l->sent_control, 2), gather = test_all(&l->sent_gather, 1);
     return outputs && gradients && controls && gather;
 }
 

@@ -126,6 +126,25 @@ static bool has_class(hid_t id, bg_dtype dtype)
     return same;
 }
 
+/* HDF5 itself says of a filter that it lacks only which folder of plug-ins it looked into. */
+static bg_status check_filters(const bg_store *s, const char *path, hid_t id, bg_err *err)
+{
+    bg_status st = BG_OK;
+    hid_t create = H5Dget_create_plist(id);
+    for (int i = 0; i < H5Pget_nfilters(create) && st == BG_OK; i++) {
+        unsigned flags, config;
+        size_t n = 0;
+        char name[64] = "";
+        H5Z_filter_t filter = H5Pget_filter2(create, (unsigned)i, &flags, &n, NULL, sizeof name, name, &config);
+        if (H5Zfilter_avail(filter) <= 0)
+            st = BG_FAIL(err, BG_EFORMAT, "\"%s\" of \"%s\" is stored with the filter %.60s (%d), which this HDF5 library lacks: "
+                         "write it with gzip or without a filter", path, s->path, name, filter);
+    }
+    H5Pclose(create);
+    H5Eclear2(H5E_DEFAULT);
+    return st;
+}
+
 bg_status bg_dataset_check(const bg_store *s, const char *path, hid_t id, bg_err *err)
 {
     static const char *const kind[] = { "numbers with fractions", "numbers with fractions", "whole numbers", "whole numbers",
@@ -143,7 +162,9 @@ bg_status bg_dataset_check(const bg_store *s, const char *path, hid_t id, bg_err
     H5Sclose(space);
     if (n_dims != row->n_dims)
         return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %d axes instead of %d", path, s->path, n_dims, row->n_dims);
-    bg_status st = bg_storage_check(id, path, s->path, err);
+    bg_status st = check_filters(s, path, id, err);
+    if (st == BG_OK)
+        st = bg_storage_check(id, path, s->path, err);
     for (int d = 0; d < n_dims && st == BG_OK; d++)
         st = check_axis(s, path, row->dim[d], length[d], err);
     return st;

@@ -3,6 +3,7 @@
 #define BG_STORE_FILE_H
 
 #include "bregman/store.h"
+#include "bregman/walk.h"
 
 enum { BG_FORMAT_VERSION = 1 };
 
@@ -68,11 +69,6 @@ bg_status bg_dataset_close_status(const bg_store *s, bg_err *err) BG_MUST_CHECK;
 
 /* Give every axis of the datasets made its dimension scale. */
 bg_status bg_axes_attach(bg_store *s, bg_err *err) BG_MUST_CHECK;
-
-/* Is every element of a dataset stored in the file that it was opened from?  BG_EFORMAT, with what is there and what was
- * declared, if some were never written, or are kept in other files (virtual datasets, raw files).  A dataset without
- * elements is fine.  path, file [in]: for the message.  Cost: a look at every chunk's entry in the index. */
-bg_status bg_storage_check(hid_t dataset, const char *path, const char *file, bg_err *err) BG_MUST_CHECK;
 
 /* BG_EFORMAT if heaps of strings in the file are damaged so that HDF5 would hang or crash. */
 bg_status bg_heaps_check(const char *path, bg_err *err) BG_MUST_CHECK;

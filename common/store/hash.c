@@ -1,12 +1,14 @@
 #include "bregman/hash.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#define XXH_STATIC_LINKING_ONLY    /* the state's size, for one that needs no allocation */
 #include <xxhash.h>
+
+#include "bregman/open.h"
 
 enum { READ_BYTES = 1 << 20 };
 
@@ -40,10 +42,8 @@ bg_status bg_hash_file(const char *path, bg_hash *out, bg_err *err)
         st = BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", path);
         goto out;
     }
-    if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0) {
-        st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
+    if ((st = bg_open_file(path, &fd, err)) != BG_OK)
         goto out;
-    }
     XXH3_128bits_reset(state);
     while ((got = read(fd, buffer, READ_BYTES)) > 0)
         XXH3_128bits_update(state, buffer, (size_t)got);
@@ -61,19 +61,15 @@ out:
 
 bg_hash bg_hash_texts(const char *const *text, size_t n)
 {
-    XXH3_state_t *state = XXH3_createState();
-    if (state == NULL)
-        abort();    /* 576 bytes: nothing else would work either */
-    XXH3_128bits_reset(state);
+    XXH3_state_t state;
+    XXH3_128bits_reset(&state);
     for (size_t i = 0; i < n; i++) {
         uint64_t length = strlen(text[i]);
         unsigned char le[8];
         for (size_t b = 0; b < 8; b++)
             le[b] = (unsigned char)(length >> (8 * b));
-        XXH3_128bits_update(state, le, sizeof le);
-        XXH3_128bits_update(state, text[i], length);
+        XXH3_128bits_update(&state, le, sizeof le);
+        XXH3_128bits_update(&state, text[i], length);
     }
-    bg_hash hash = to_hex(XXH3_128bits_digest(state));
-    XXH3_freeState(state);
-    return hash;
+    return to_hex(XXH3_128bits_digest(&state));
 }

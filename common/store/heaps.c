@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bregman/open.h"
 #include "file.h"
 
 /* Heaps are looked for at either end of a file, where the attributes' and names' lie: all of a file of terabytes
@@ -63,15 +64,17 @@ bg_status bg_heaps_check(const char *path, bg_err *err)
 {
     struct stat about;
     void *map = MAP_FAILED;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd >= 0 && fstat(fd, &about) == 0)
+    int fd;
+    bg_status st = bg_open_file(path, &fd, err);
+    if (st != BG_OK)
+        return st;
+    if (fstat(fd, &about) == 0)
         map = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED)
-        (void)BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
-    if (fd >= 0)
-        close(fd);    /* the map stays */
-    if (map == MAP_FAILED)
-        return BG_EIO;
+        st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
+    close(fd);    /* the map stays */
+    if (st != BG_OK)
+        return st;
     size_t n = (size_t)about.st_size, front = n < END_BYTES ? n : END_BYTES;
     size_t back = n - front < END_BYTES ? front : n - END_BYTES;
     bool sound = heaps_are_sound(map, n, 0, front) && heaps_are_sound(map, n, back, n);

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bregman/open.h"
 #include "file.h"
 
 enum { HASH_DIGITS = 32 };
@@ -80,12 +81,13 @@ static bg_status parse_text(bg_manifest *m, size_t n_bytes, const char *manifest
     if ((m->entry = calloc(n_lines + 1, sizeof *m->entry)) == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory for the entries of \"%s\"", manifest);
     for (char *line = m->text, *end; (end = memchr(line, '\n', (size_t)(m->text + n_bytes - line))) != NULL; line = end + 1) {
-        *end = '\0';
+        char *last = end > line && end[-1] == '\r' ? end - 1 : end;    /* other systems' editors end lines so */
+        *last = '\0';
         number++;
         /* a NUL within the line makes it none */
-        if (strlen(line) == (size_t)(end - line) && parse_line(line, &m->entry[m->n]))
+        if (strlen(line) == (size_t)(last - line) && parse_line(line, &m->entry[m->n]))
             m->entry[m->n++].line = number;
-        else if (end > line && strcmp(line, "/") != 0)
+        else if (last > line && strcmp(line, "/") != 0)
             m->n_malformed++;
     }
     qsort(m->entry, m->n, sizeof *m->entry, by_name);
@@ -97,10 +99,8 @@ static bg_status parse_text(bg_manifest *m, size_t n_bytes, const char *manifest
 /* -1 if there is none, with a status that says whether that is an error. */
 static bg_status open_manifest(const char *manifest, int *fd, bg_err *err)
 {
-    *fd = open(manifest, O_RDONLY | O_CLOEXEC);
-    if (*fd < 0 && errno != ENOENT && errno != ENOTDIR)
-        return BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", manifest, strerror(errno));
-    return BG_OK;
+    bg_status st = bg_open_file(manifest, fd, err);
+    return st != BG_OK && (errno == ENOENT || errno == ENOTDIR) ? BG_OK : st;
 }
 
 /* What the file holds now: it may grow meanwhile, but never by less than a line that was written at once. */
@@ -294,19 +294,15 @@ bg_status bg_manifest_open_file(const char *path, int *fd, bg_err *err)
     char folder[BG_PATH_BYTES];
     bg_manifest_entry entry;
     bool listed = false;
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (*fd >= 0)
-        return BG_OK;
+    bg_status st = bg_open_file(path, fd, err);
     int cause = errno;
     /* as long as it is listed: another attempt may be removing the folder */
     for (int i = 0; i < WAIT_S * POLLS_PER_S && *fd < 0 && cause == ENOENT && bg_folder_of(path, folder, NULL) == BG_OK &&
                     bg_manifest_lookup(path, &listed, &entry, NULL) == BG_OK && listed; i++) {
         look_again(folder);
-        *fd = open(path, O_RDONLY | O_CLOEXEC);
+        st = bg_open_file(path, fd, err);
         cause = errno;
     }
-    if (*fd >= 0)
-        return BG_OK;
-    return BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s%s", path, strerror(cause),
-                   listed ? ", though its folder's MANIFEST lists it" : "");
+    return st == BG_OK || !listed ? st : BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s, though its folder's MANIFEST lists it",
+                                                 path, strerror(cause));
 }

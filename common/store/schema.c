@@ -96,6 +96,8 @@ static const bg_schema_row rows[] = {
        "global index of the lowest scores' sequences, worst first"),
     D2("scores", "bottom/score", BG_F32, "query", "k", BG_ANY, "nats", "the lowest scores, worst first"),
 
+    D1("candidates", "sequence", BG_I64, "sequence", BG_ANY, "1", "numbers of the sequences to score, in any order"),
+
     D1("ranking", "query", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
     EXTREMES("top", "highest"),
     EXTREMES("bottom", "lowest"),

@@ -2,9 +2,11 @@
 #include "bregman/tokens.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "bregman/memory.h"
 #include "bregman/store.h"
@@ -149,6 +151,40 @@ static bg_status read_queries(bg_tokens *t, size_t i, const bg_store *s, bg_err 
     return BG_OK;
 }
 
+typedef struct { dev_t device; ino_t inode; size_t index; } place;
+
+static int compare_places(const void *a_, const void *b_)
+{
+    const place *a = a_, *b = b_;
+    if (a->device != b->device)
+        return a->device < b->device ? -1 : 1;
+    if (a->inode != b->inode)
+        return a->inode < b->inode ? -1 : 1;
+    return a->index < b->index ? -1 : a->index > b->index;
+}
+
+/* A file given twice, under whatever names, would count twice. */
+static bg_status check_twice(const bg_tokens *t, bg_err *err)
+{
+    place *p;
+    bg_status st = BG_NEW(p, t->n_files, "token files", err);
+    for (size_t i = 0; i < t->n_files && st == BG_OK; i++) {
+        struct stat about;
+        if (stat(t->file[i].path, &about) != 0)
+            st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", t->file[i].path, strerror(errno));
+        else
+            p[i] = (place){ about.st_dev, about.st_ino, i };
+    }
+    if (st == BG_OK)
+        qsort(p, t->n_files, sizeof *p, compare_places);
+    for (size_t i = 1; i < t->n_files && st == BG_OK; i++)
+        if (p[i].device == p[i - 1].device && p[i].inode == p[i - 1].inode)
+            st = BG_FAIL(err, BG_EARG, "\"%.150s\" and \"%.150s\" are the same file: give it once",
+                         t->file[p[i - 1].index].path, t->file[p[i].index].path);
+    bg_free(p);
+    return st;
+}
+
 static bg_status allocate(bg_tokens *t, bg_err *err)
 {
     bg_status st = BG_NEW(t->begin, t->n + 1, "token counts", err);
@@ -168,6 +204,8 @@ static bg_status open_all(bg_tokens *t, const char *const *path, bg_err *err)
             return BG_FAIL(err, BG_ENOMEM, "out of memory to open \"%s\"", path[i]);
         st = look_at(t, i, err);
     }
+    if (st == BG_OK)
+        st = check_twice(t, err);
     if (st == BG_OK)
         st = allocate(t, err);
     for (size_t i = 0; i < t->n_files && st == BG_OK; i++) {

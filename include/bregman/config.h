@@ -23,6 +23,11 @@ typedef enum { BG_QK_NORM_NONE,
                BG_QK_NORM_FULL        /* RMS norm over all heads' q, and k (OLMo2)     */ } bg_qk_norm;
 typedef enum { BG_ROPE_NONE, BG_ROPE_DEFAULT, BG_ROPE_LINEAR, BG_ROPE_LLAMA3 } bg_rope_kind;
 
+/* Rotated pairs of a head at most; no published model has half as many. */
+enum { BG_ROPE_MAX_PAIRS = 1024 };
+/* Blocks at most: tables of them are made before any weight is looked at. */
+enum { BG_MAX_BLOCKS = 1 << 16 };
+
 /* Module and tensor names of a family, relative to a block's prefix unless marked.
  * A module NAME has tensors NAME.weight and, with a bias, NAME.bias. NULL: the family has none. */
 typedef struct {
@@ -42,6 +47,7 @@ typedef struct {
     char family[32];             /* model_type */
     size_t n_blocks, d_model, n_heads, n_kv_heads, d_head, d_ff, vocab_size;
     size_t max_positions;        /* longest sequence the model takes (sliding window counts) */
+    const char *positions_key;   /* the key in config.json that says so, "sliding_window"; static storage */
     bg_norm_kind norm;
     double norm_epsilon;
     bool post_norm;              /* x + norm(f(x)) instead of x + f(norm(x)) (OLMo2) */
@@ -55,7 +61,7 @@ typedef struct {
     bool tied_head;
     bg_rope_kind rope;           /* NONE: learned positions */
     double rope_theta, rope_factor;
-    size_t rotary_dims;          /* of each head, even, <= d_head; half-split pairing */
+    size_t rotary_dims;          /* of each head, even, <= d_head, <= 2 BG_ROPE_MAX_PAIRS; half-split pairing */
     double llama3_low_freq, llama3_high_freq, llama3_original_positions;
     bg_family_names names;
 } bg_model_config;

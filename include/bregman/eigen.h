@@ -15,6 +15,7 @@ enum { BG_EIGEN_MAX_SIDE = 32764 };
  *   a [in,out, n x n, row-major, full matrix]: on return Q, eigenvectors in columns.
  *   w [out, n]: eigenvalues, ascending, as computed (rounding may leave small negative ones).
  * Sign convention: each eigenvector's entry of largest magnitude (first of equals) is positive.
+ * A is lost where dsyevd does not converge: bg_eigen_shared tries other drivers then, this does not.
  * `what` names the matrix.  Errors: BG_ENUMERIC (NaN/Inf in A, no convergence), BG_EARG (n > BG_EIGEN_MAX_SIDE),
  * BG_ENOMEM.
  * Cost: about 9 n³ FLOPs; 2 n² doubles of workspace. */
@@ -23,19 +24,21 @@ bg_status bg_eigen(size_t n, double *a, double *w, const char *what, bg_err *err
 /* Most rows or columns that a callback of bg_eigen_stream is asked for or given at once. */
 enum { BG_EIGEN_SLAB = 256 };
 
-/* Where bg_eigen_shared takes a matrix A [n, n] from and where it puts it and its eigenvectors Q.  All three are
+/* Where bg_eigen_shared takes a matrix A [n, n] from and where it puts it and its eigenvectors Q.  All are
  * local, are called on rank 0 of the communicator only, and run through A or Q from 0 to n in order, each before the
  * next one starts; an error of theirs ends the decomposition. */
 typedef struct {
     void *self;
     /* Columns [first, first + count) of A from row `first` down: out [n - first, count] row-major.  Its entries
-     * above A's diagonal are not read. */
+     * above A's diagonal are not read.  Run through from 0 again for each further driver that is tried. */
     bg_status (*lower)(void *self, size_t first, size_t count, double *out, bg_err *err);
     /* Rows [first, first + count) of the whole of A, rows [count, n] lent, row-major: the matrix as it is decomposed.
      * May be NULL. */
     bg_status (*symmetric)(void *self, size_t first, size_t count, const double *rows, bg_err *err);
     /* Rows [first, first + count) of Q, rows [count, n] lent, row-major. */
     bg_status (*vectors)(void *self, size_t first, size_t count, const double *rows, bg_err *err);
+    /* LAPACK's or ScaLAPACK's driver `failed` ("dsyevd") did not converge, and `next` is tried.  May be NULL. */
+    void (*fell_back)(void *self, const char *failed, const char *next);
 } bg_eigen_stream;
 
 /* Ranks, of `size`, that bg_eigen_shared computes with on an n x n matrix: of the grids p x q with p <= q <= 3 p and
@@ -49,8 +52,9 @@ size_t bg_eigen_bytes(size_t n, size_t size);
 /* bg_eigen of a matrix that no rank holds whole (math.md M7).
  *
  * ScaLAPACK's pdsyevd (divide and conquer; Tisseur & Dongarra 1999) on a two-dimensional block-cyclic layout of
- * blocks of at most 64 x 64, filled from rank 0 a block column at a time.  Where bg_eigen_ranks is 1, rank 0 calls
- * bg_eigen and the others wait.
+ * blocks of at most 64 x 64, filled from rank 0 a block column at a time; where it does not converge, pdsyev (QR
+ * iteration).  Where bg_eigen_ranks is 1, rank 0 does as bg_eigen and the others wait; where dsyevd does not converge,
+ * dsyevr (robust representations) is tried, then dsyev.
  *   stream [in]: used on rank 0; the other ranks pass any.
  *   w [out, n on every rank]: eigenvalues, ascending.  n and `what` must be the same on all ranks.
  * Signs as in bg_eigen.  On one rank the bytes are those of bg_eigen.  The same number of ranks (and BLAS kernel and

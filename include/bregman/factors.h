@@ -70,10 +70,13 @@ typedef struct {
 } bg_module_factors;
 
 /* Open DIR/index.h5 and check that it was fitted on this model (hash) and holds all its tracked modules in
- * their shapes.  Errors: BG_ESTALE (another model: names both), BG_ESHAPE, BG_EIO, BG_EFORMAT. */
+ * their shapes, in block files of the same fit, as the folder's MANIFEST lists them.
+ * Errors: BG_ESTALE (another model or fit: names both; not listed), BG_ESHAPE, BG_EIO, BG_EFORMAT. */
 bg_status bg_factors_open(bg_factors **out, const char *dir, const bg_model *model, const bg_hash *model_hash,
                           bg_err *err) BG_MUST_CHECK;
 void bg_factors_close(bg_factors *f);
+/* The --modules that DIR/index.h5 was fitted with; caller frees with free(). */
+bg_status bg_factors_modules(const char *dir, char **modules, bg_err *err) BG_MUST_CHECK;
 const char *bg_factors_path(const bg_factors *f);              /* of index.h5 */
 const char *bg_factors_fingerprint(const bg_factors *f);       /* identity of the fit */
 size_t bg_factors_blocks(const bg_factors *f);                 /* k */

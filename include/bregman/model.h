@@ -14,6 +14,7 @@
 #include "bregman/hash.h"
 #include "bregman/safetensors.h"
 #include "bregman/status.h"
+#include "bregman/tokens.h"
 
 /* Linear modules of a block, in the order the forward pass meets them. */
 typedef enum { BG_ROLE_Q, BG_ROLE_K, BG_ROLE_V, BG_ROLE_QKV, BG_ROLE_ATTENTION_OUT,
@@ -89,6 +90,10 @@ bg_status bg_model_divide(const bg_model *m, size_t n, const double *tap_flops, 
 /* Open DIR/config.json and its weights.  `modules`: "mlp", "attention", "all", or an extended
  * regular expression matched against module names.
  *
+ * The head, as in transformers 5: where config.json ties it to the embedding but the weights hold both with different
+ * values, it is not tied, which is logged; where they hold one of the two, that one is both.  Weights that the
+ * model does not use, buffers aside, are logged too.
+ *
  * Checks every tensor's shape against the config, and its one-dimensional tensors for NaN/Inf
  * (matrices are checked by what they do to the loss: see bg_pass_run).
  * Errors: BG_EIO, BG_EFORMAT, BG_ESHAPE naming file and tensor; BG_EARG if nothing matches. */
@@ -98,7 +103,7 @@ void bg_model_close(bg_model *m);          /* NULL is fine */
 /* The model of a config that has no weights: what can be asked of sizes, costs and shares can be asked of it.
  * Matrices have name, shape and dtype, but no data; gains and biases are ones.  It must not be run unless
  * the caller points `sketched[i].data` at something, and has no hash.  Close with bg_model_close.
- * Errors: BG_EFORMAT (names too long), BG_EARG if `modules` matches nothing. */
+ * Errors: BG_EFORMAT (names too long, sizes beyond any model's), BG_EARG if `modules` matches nothing. */
 bg_status bg_model_sketch(bg_model **out, const bg_model_config *c, const char *modules, bg_st_dtype dtype,
                           bg_err *err) BG_MUST_CHECK;
 
@@ -110,6 +115,11 @@ bg_status bg_model_tokenizer_hash(const bg_model *m, bg_hash *out, bg_err *err) 
 /* BG_ESTALE if both hashes are known and differ; `file` is what the tokens came from. */
 bg_status bg_model_check_tokenizer(const bg_model *m, const char *tokens_hash, const char *file,
                                    bg_err *err) BG_MUST_CHECK;
+
+/* BG_EFORMAT, naming the sequence and the key of config.json that limits it, if one of [begin, end) has more tokens
+ * than the model takes: positions, and one more, as the last token is only a target and takes none. */
+bg_status bg_model_check_lengths(const bg_model *m, const bg_tokens *t, uint64_t begin, uint64_t end,
+                                 bg_err *err) BG_MUST_CHECK;
 
 size_t bg_model_parameters(const bg_model *m);
 

@@ -27,9 +27,10 @@ typedef struct {
 
 /* A module's curvature in the basis its kind works in. */
 typedef struct {
+    bg_preconditioner kind;
     size_t p, m;
     bool rotated;              /* in the eigenbases rather than the parameters' own */
-    double lambda;
+    double lambda;             /* infinite where C is 0 everywhere, and so its mean: P(V) = 0 */
     float *c;                  /* [P, M], not negative */
     bg_module_factors factors; /* bases if rotated */
 } bg_curvature;

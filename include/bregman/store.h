@@ -122,7 +122,7 @@ bg_status bg_store_end(bg_store *s, bg_status st, bg_err *err) BG_MUST_CHECK;
 bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err) BG_MUST_CHECK;
 
 /* Open for reading; checks that the root says `format` (a file that others made may lack
- * "format" if format is bregman/tokens or bregman/queries) and a known
+ * "format" if format is bregman/tokens or bregman/queries; bregman/candidates may be in a file of any format) and a known
  * major version.  Errors name the file.  Close with bg_store_close. */
 bg_status bg_store_open(bg_store **out, const char *path, const char *format,
                         bg_err *err) BG_MUST_CHECK;

@@ -13,9 +13,10 @@
 typedef struct bg_tokens bg_tokens;
 
 /* Open the files.  Local.  Reads `count` of all sequences (8 bytes each are kept).
- * Checks: token and count agree, every count >= 2, tokenizer_hash equal over files where not "".
+ * Checks: token and count agree, every count >= 2, tokenizer_hash equal over files where not "", no file
+ * given twice under whatever names.
  * A file of queries ("bregman/queries": completion_start, id) opens the same way.
- * Errors: BG_EIO, BG_EFORMAT, naming the file and the sequence. */
+ * Errors: BG_EIO, BG_EFORMAT, BG_EARG (twice), naming the file and the sequence. */
 bg_status bg_tokens_open(bg_tokens **out, const char *const *path, size_t n_paths, bg_err *err) BG_MUST_CHECK;
 void bg_tokens_close(bg_tokens *t);                 /* NULL is fine */
 

@@ -3,7 +3,6 @@ import json
 import os
 import re
 import shutil
-import struct
 import sys
 import tempfile
 
@@ -14,7 +13,7 @@ import bregman_env  # noqa: E402,F401  (starts the test again with the scripts' 
 import h5py  # noqa: E402
 import numpy as np  # noqa: E402
 
-from check_goldens import Engine, read_safetensors, relative, write_tokens  # noqa: E402
+from check_goldens import Engine, read_safetensors, relative, write_safetensors, write_tokens  # noqa: E402
 
 BUILD = os.environ.get("BUILD", os.path.join(ROOT, "build"))
 FOLDER = tempfile.mkdtemp(prefix="bregman-engine-")
@@ -69,13 +68,7 @@ def deep_model(case="llama", n_blocks=5):
     config[key] = n_blocks
     with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
         json.dump(config, file)
-    header, at = {}, 0
-    for name, x in weights.items():
-        header[name] = {"dtype": "F32", "shape": x.shape, "data_offsets": [at, at + x.nbytes]}
-        at += x.nbytes
-    text = json.dumps(header).encode()
-    with open(f"{folder}/model.safetensors", "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text + b"".join(x.tobytes() for x in weights.values()))
+    write_safetensors(f"{folder}/model.safetensors", weights)
     return folder
 
 

@@ -11,6 +11,7 @@
 """
 import glob
 import json
+import math
 import os
 import shutil
 import struct
@@ -92,6 +93,27 @@ def make_models(at):
     write_model(f"{at}/overlap", good, change_header=overlap)
     write_model(f"{at}/dtype", good, change_header=lambda h: h["wte.weight"].update(dtype="Q4"))
     write_model(f"{at}/whole-numbers", good, change_header=lambda h: h["wte.weight"].update(dtype="I32"))
+
+    head = weights(3)["wte.weight"]
+    write_model(f"{at}/tied-and-equal", {**good, "lm_head.weight": good["wte.weight"]})
+    write_model(f"{at}/tied-and-other", {**good, "lm_head.weight": head})
+    write_model(f"{at}/untied", {**good, "lm_head.weight": head}, {"tie_word_embeddings": False})
+    write_model(f"{at}/head-alone", {"lm_head.weight" if k == "wte.weight" else k: x for k, x in good.items()})
+    write_model(f"{at}/tied-and-wider", {**good, "lm_head.weight": numpy.zeros((VOCABULARY + 1, D), "<f4")})
+    write_model(f"{at}/fewer-blocks", good, {"n_layer": 1})
+    buffers = {f"h.{b}.attn.{name}": numpy.ones((1, 1, 4, 4), "<f4")
+               for b in range(BLOCKS) for name in ("bias", "masked_bias")}
+    write_model(f"{at}/buffers", {**good, **buffers})
+    silent = weights(1)
+    silent["h.1.mlp.c_proj.weight"][:] = 0    # and so the gradient of h.1.mlp.c_fc
+    write_model(f"{at}/zero-projection", silent)
+    write_model(f"{at}/many-blocks", good, {"n_layer": 2**31 - 1})
+    write_model(f"{at}/large-epsilon", good, {"layer_norm_epsilon": 1e300})
+    write_model(f"{at}/odd-numbers", good, {"limits": [-math.inf, math.inf, math.nan, 10**30]})
+    for name in ("model.safetensors", "config.json"):
+        write_model(f"{at}/pointer-{name}", good)
+        with open(f"{at}/pointer-{name}/{name}", "w") as f:
+            f.write(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 548105171\n")
 
     for name in ("truncated", "oversized-header", "no-config", "config-cut", "no-weights", "empty-weights"):
         shutil.copytree(f"{at}/model", f"{at}/{name}")

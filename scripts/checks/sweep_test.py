@@ -57,6 +57,9 @@ def prepare():
     with open(path("bin/squeue"), "w", encoding="utf-8") as file:
         file.write("#!/bin/sh\necho 'squeue: error: no cluster here' >&2\nexit 1\n")
     os.chmod(path("bin/squeue"), 0o755)
+    os.makedirs(path("stub/jobs"))
+    with open(path("stub/jobs/stage.sh"), "w", encoding="utf-8"):
+        pass
     os.symlink(model("llama"), path("model"))
     write_tokens(path("tokens/a.h5"), corpus(12))
     write_tokens(path("tokens/b.h5"), corpus(25, seed=4))
@@ -268,6 +271,115 @@ def test_text():
     check(any("--max-length 16" in line for line in lines) and any("--show 3" in line for line in lines), "text: options")
 
 
+# ---------------------------------------------------------------- a stand-in for Slurm
+
+SQUEUE = """#!/bin/sh
+# as squeue: its own variables limit what is listed, and colour or headings come with others
+while IFS='|' read -r number state reason comment; do
+    [ "${SQUEUE_STATES:-$state}" = "$state" ] && [ -z "$SQUEUE_PARTITION$SQUEUE_FORMAT$SLURM_CLUSTERS" ] &&
+        echo "$number|$state|$reason|$comment"
+done < "$QUEUE"
+exit 0
+"""
+SBATCH = """#!/bin/sh
+# takes every job: its elements go into $QUEUE, its words and environment beside it; the site greets first
+for word; do
+    case $word in --comment=*) comment=${word#*=} ;; --array=*) array=${word#*=} ;; esac
+done
+n=$(($(cat "$QUEUE.jobs" 2> /dev/null || echo 6) + 1))
+echo $n > "$QUEUE.jobs"
+echo "$@" >> "$QUEUE.words"
+env > "$QUEUE.environment"
+if [ -n "$array" ]; then
+    range=${array%%%*}
+    for i in $(seq "${range%-*}" "${range#*-}"); do echo "${n}_$i|PENDING|Priority|$comment"; done
+else
+    echo "$n|PENDING|Priority|$comment"
+fi >> "$QUEUE"
+echo "Welcome to cluster 3"
+echo "$n;cluster"
+"""
+SCONTROL = """#!/bin/sh
+[ "$1" = show ] && printf 'MaxArraySize            = %s\\nSchedulerParameters     = a=1,max_array_tasks=%s,b\\n' "${LIMIT:-1001}" "${TASKS:-1001}"
+exit 0
+"""
+
+
+def submit(name, **changes):
+    """Sweep into the stand-in: (what sweep did, entries of the queue, words of all sbatch commands)."""
+    done = sweep(name, PATH=path("slurm") + ":" + ENVIRONMENT["PATH"], QUEUE=path("queue"), **changes)
+    read = []
+    for ending in ("", ".words"):
+        with open(path("queue" + ending), encoding="utf-8") as file:
+            read.append(file.read().splitlines())
+    return done, *read
+
+
+def empty_queue():
+    for ending in ("", ".words", ".jobs"):
+        with open(path("queue" + ending), "w", encoding="utf-8") as file:
+            file.write("6\n" if ending == ".jobs" else "")
+
+
+def test_environment():
+    """What a user's shell or a job around says to Slurm changes neither what is listed nor what is submitted."""
+    os.makedirs(path("slurm"), exist_ok=True)
+    for name, text in (("squeue", SQUEUE), ("sbatch", SBATCH), ("scontrol", SCONTROL)):
+        write_sweep(f"slurm/{name}", text)
+        os.chmod(path(f"slurm/{name}"), 0o755)
+    write_sweep("shell.toml", GOOD.replace('"out"', '"shell"'))
+    for shell in ({}, {"SQUEUE_STATES": "RUNNING"}, {"SQUEUE_PARTITION": "gpu"}, {"SQUEUE_FORMAT": "%i"}, {"SLURM_CLUSTERS": "other"},
+                  {"USER": "nobody", "LOGNAME": "nobody"}):
+        empty_queue()
+        done, first, _ = submit("shell.toml")
+        check(done.returncode == 0 and len(first) == 13, f"{shell}: submitted", done.stderr + done.stdout)
+        done, second, _ = submit("shell.toml", **shell)
+        check(done.returncode == 0 and second == first, f"{shell}: submitted twice is submitted once", done.stdout + done.stderr)
+    job = {"SLURM_JOB_ID": "5", "SLURM_CPU_BIND": "mask_cpu:0x3", "SLURM_TRES_PER_TASK": "cpu=2", "SLURM_MEM_PER_CPU": "2000",
+           "SBATCH_NO_REQUEUE": "1", "SRUN_CPUS_PER_TASK": "2", "PMIX_RANK": "0", "PMI_FD": "6"}
+    kept = {"SLURM_CONF": "/etc/slurm.conf", "SBATCH_ACCOUNT": "mine", "PMIX_MCA_gds": "hash", "LC_ALL": "C.UTF-8"}
+    empty_queue()
+    submit("shell.toml", **job, **kept)
+    with open(path("queue.environment"), encoding="utf-8") as file:
+        found = dict(line.split("=", 1) for line in file.read().splitlines() if "=" in line)
+    check(not set(job) & set(found), "a job around the sweep is not handed on", {key: found.get(key) for key in job})
+    check(all(found.get(key) == value for key, value in kept.items()), "what finds Slurm is", {key: found.get(key) for key in kept})
+    done = sweep("shell.toml", "--dry-run", **job)
+    check(done.stdout.startswith("#!/bin/sh\n") and "\nunset SLURM_CPU_BIND\n" in done.stdout, "dry run: the same", done.stdout[:400])
+
+
+def test_array_limit():
+    """More shards than Slurm lets an array have become several arrays; each shard keeps its number, its log and its place in the queue."""
+    write_sweep("arrays.toml", GOOD.replace('"out"', '"arrays"').replace("shards = 3", "shards = 25\narray_limit = 12"))
+    for limits in ({"LIMIT": "11"}, {"TASKS": "10"}):
+        empty_queue()
+        done, first, words = submit("arrays.toml", **limits)
+        arrays = [line for line in words if "--job-name=score--small" in line]
+        check(done.returncode == 0 and len(first) == 10 + 25, f"{limits}: submitted", done.stdout + done.stderr)
+        check(len(arrays) == 3 and all(part in line for line, part in zip(arrays, ("--array=0-9%4 ", "--array=0-9%4 ", "--array=0-4%2 "))),
+              f"{limits}: three arrays", arrays)
+        logs = ("log/score--small--q--words-%a.log", "log/score--small--q--words-1%1a.log", "log/score--small--q--words-2%1a.log")
+        check(all(log in line for line, log in zip(arrays, logs)), f"{limits}: a log is named by its shard", arrays)
+        merge = next(line for line in words if "--job-name=merge--small" in line)
+        numbers = [str(7 + words.index(line)) for line in arrays]
+        check(f"--dependency=afterok:{':'.join(numbers)} " in merge, f"{limits}: what follows waits for all", merge)
+        done, second, _ = submit("arrays.toml", **limits)
+        check(second == first, f"{limits}: submitted twice is submitted once", done.stdout + done.stderr)
+    with open(path("queue"), encoding="utf-8") as file:
+        lines = [line for line in file if not line.startswith(f"{numbers[1]}_3|")]
+    with open(path("queue"), "w", encoding="utf-8") as file:
+        file.writelines(lines)
+    done, _, words = submit("arrays.toml", TASKS="10")
+    check("--array=3%12 " in words[-1] and "-1%1a.log" in words[-1], "the missing shard 13 alone", words[-1] + done.stdout)
+    with open(path("queue.environment"), encoding="utf-8") as file:
+        found = file.read().splitlines()
+    check("FIRST_SHARD=10" in found and "SHARDS=25" in found, "its job adds the first", done.stdout)
+    script = subprocess.run(["/bin/sh", "-c", "run_stage() { echo \"$@\"; }; . \"$0\"", os.path.join(ROOT, "jobs", "score_shards.sbatch")],
+                            env={**os.environ, "BREGMAN": path("stub"), "FIRST_SHARD": "10", "SHARDS": "25", "SLURM_ARRAY_TASK_ID": "3"},
+                            capture_output=True, text=True, check=False)
+    check(script.stdout.endswith("--shard 13/25\n"), "and scores it", script.stdout + script.stderr)
+
+
 # ---------------------------------------------------------------- mistakes
 
 def test_mistakes():
@@ -334,6 +446,8 @@ test_failure()
 test_progress()
 test_stop()
 test_text()
+test_environment()
+test_array_limit()
 test_mistakes()
 shutil.rmtree(text_checks.FOLDER)
 finish(120)

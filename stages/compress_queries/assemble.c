@@ -52,6 +52,7 @@ static bg_status copy_query(compress *w, const bg_module *mod, const bg_store *f
     trim(w->right, mod->n_in1, r_from, r);
     sum->variance += variance;
     sum->error += error;
+    w->module_variance += variance;
     return st == BG_OK ? compress_write_query(to, mod, query, w->left, w->right, variance, error, 0, err) : st;
 }
 
@@ -60,12 +61,15 @@ static bg_status assemble_module(compress *w, const bg_module *mod, bg_store *co
 {
     uint64_t n = bg_tokens_sequences(w->queries), query = 0;
     uint32_t r;
+    w->module_variance = 0;
     bg_status st = needed_columns(mod, unit, n_units, &r, err);
     if (st == BG_OK)
         st = compress_make_datasets(to, mod, n, r, false, err);
     for (uint64_t u = 0; u < n_units && st == BG_OK; u++)
         for (uint64_t i = 0; i < w->c->unit_queries && query < n && st == BG_OK; i++, query++)
             st = copy_query(w, mod, unit[u], i, to, query, r, &sum[query], err);
+    if (st == BG_OK && w->module_variance <= 0 && w->n_silent++ == 0)
+        w->silent = mod->name;
     return st;
 }
 
@@ -80,7 +84,7 @@ static bg_status write_head(const compress *w, bg_store *s, bg_err *err)
         st = bg_store_write(s, "id", &n, id, err);
     const struct { const char *name, *text; } attr[] = {
         { "model_hash", w->model_hash.hex }, { "tokenizer_hash", bg_tokens_tokenizer_hash(w->queries) },
-        { "factors_fingerprint", bg_factors_fingerprint(w->factors) }, { "modules", w->c->modules },
+        { "factors_fingerprint", bg_factors_fingerprint(w->factors) }, { "modules", w->modules },
         { "preconditioner", w->c->preconditioner },
     };
     for (size_t i = 0; i < sizeof attr / sizeof attr[0] && st == BG_OK; i++)
@@ -117,6 +121,9 @@ static void report_kept(const compress *w, const query_sum *sum)
     for (uint64_t q = 0; q < bg_tokens_sequences(w->queries); q++)
         bg_log("query %s: kept %.4f of the expected score variance", bg_tokens_query_id(w->queries, q),
                sum[q].variance > 0 ? 1.0 - sum[q].error / sum[q].variance : 1.0);
+    if (w->n_silent > 0)
+        bg_log("warning: %zu of %zu modules score 0, for example %s: its gradients are all 0, of the queries or of the "
+               "sequences that the factors were fitted on", w->n_silent, w->model->n_tracked, w->silent);
 }
 
 bg_status compress_assemble(compress *w, uint64_t n_units, bg_err *err)

@@ -34,6 +34,24 @@ static bg_status parse_rank(compress *w, bg_err *err)
     return BG_OK;
 }
 
+/* The model with the modules asked for: those that the factors were fitted with unless others are. */
+static bg_status open_model(compress *w, bg_err *err)
+{
+    const compress_queries_config *c = w->c;
+    char *fitted = NULL;
+    bg_status st = bg_factors_modules(c->factors, &fitted, err);
+    if (st == BG_OK)
+        st = bg_model_open(&w->model, c->model, c->modules != NULL ? c->modules : fitted, err);
+    if (st == BG_EARG && c->modules == NULL)
+        st = BG_FAIL(err, BG_ESTALE, "%s: the modules it was fitted with, '%.100s', are none of %s", c->factors, fitted, c->model);
+    if (st == BG_OK && c->modules != NULL && strcmp(c->modules, fitted) != 0)
+        bg_log("--modules %s: the factors were fitted with --modules %s; what else they hold is left out", c->modules, fitted);
+    if (st == BG_OK && (w->modules = strdup(c->modules != NULL ? c->modules : fitted)) == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "out of memory");
+    free(fitted);
+    return st;
+}
+
 static bg_status open_inputs(compress *w, bg_err *err)
 {
     const compress_queries_config *c = w->c;
@@ -43,18 +61,15 @@ static bg_status open_inputs(compress *w, bg_err *err)
     w->damping.absolute = c->damping >= 0;
     w->damping.damping = w->damping.absolute ? c->damping : c->damping_factor;
     if (st == BG_OK)
-        st = bg_model_open(&w->model, c->model, c->modules, err);
+        st = open_model(w, err);
     if (st == BG_OK)
         st = bg_tokens_open(&w->queries, &c->queries, 1, err);
     if (st == BG_OK && !bg_tokens_are_queries(w->queries))
         st = BG_FAIL(err, BG_EFORMAT, "%s holds no queries (no completion_start): make it with tokenize_queries", c->queries);
-    if (st == BG_OK && bg_tokens_sequences(w->queries) == 0)
-        st = BG_FAIL(err, BG_EFORMAT, "%s holds no query", c->queries);
     if (st == BG_OK)
         st = bg_model_check_tokenizer(w->model, bg_tokens_tokenizer_hash(w->queries), c->queries, err);
-    if (st == BG_OK)    /* the last token is only a target and takes no position */
-        st = bg_tokens_check_longest(w->queries, 0, bg_tokens_sequences(w->queries),
-                                     w->model->config.max_positions + 1, err);
+    if (st == BG_OK)
+        st = bg_model_check_lengths(w->model, w->queries, 0, bg_tokens_sequences(w->queries), err);
     return st == BG_OK ? bg_path(w->work, err, "%s.work", c->output) : st;
 }
 
@@ -210,6 +225,7 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
         st = bg_inputs_outcome(&w.in, ctx, w.c->output, w.work, bg_inputs_is_done, compress_all(&w, err), err);
     for (size_t b = 0; w.unit != NULL && b < w.model->config.n_blocks; b++)
         bg_store_discard(w.unit[b]);
+    free(w.modules);
     bg_free(w.unit);
     bg_pass_free(w.pass);
     bg_free(w.share);

@@ -21,6 +21,7 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
 typedef struct {
     const compress_queries_config *c;
     const bg_context *ctx;
+    char *modules;                     /* --modules, or those of the factors */
     bg_model *model;
     bg_tokens *queries;
     bg_factors *factors;
@@ -38,6 +39,9 @@ typedef struct {
     uint64_t unit_first;
     float *rotated_a, *rotated_d;      /* [rows, largest M], [rows, largest P] */
     float *gradient, *scratch, *left, *right;
+    double module_variance;            /* while rank 0 assembles: of the module in hand, over all queries */
+    size_t n_silent;                   /* modules whose scores are all expected to be 0, and the first of them */
+    const char *silent;
 } compress;
 
 /* units.c: columns kept of a module's gradients at most; the path of a unit's file of a block; the first tracked module after

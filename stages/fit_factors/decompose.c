@@ -39,6 +39,18 @@ static size_t list_tasks(const fit *f, matrix_task *task)
     return n;
 }
 
+/* Who decomposes what.  Matrices whose blocks have a side above --subgrid-side go to groups of consecutive ranks,
+ * the others to single ranks; both largest first.  All ranks make the same plan. */
+typedef struct {
+    size_t n_ranks;
+    size_t n_large, largest;           /* matrices for groups, and the side of the largest one's blocks */
+    size_t largest_alone;              /* of those for single ranks */
+    size_t n_groups, group_size;
+    double *load;                      /* [n_ranks] */
+    uint64_t n_fallbacks;              /* drivers that did not converge, of this rank's matrices */
+    char fallback[320];                /* the first of them, in words */
+} work_plan;
+
 /* ---- one matrix, streamed: its sums come in and its rows go out a slab at a time ---- */
 
 /* Sums held at a time, unless one panel is larger. */
@@ -56,6 +68,7 @@ typedef struct {
     double *sum;                       /* the units' panels, added in their order */
     float *rows;                       /* [BG_EIGEN_SLAB, width]: rows on their way to the file */
     bg_store *file;
+    work_plan *plan;                   /* its fallbacks are counted */
     char covariance[BG_PATH_BYTES], vectors[BG_PATH_BYTES], values[BG_PATH_BYTES];
 } matrix_stream;
 
@@ -130,6 +143,15 @@ static bg_status write_vectors(void *self, size_t first, size_t count, const dou
     return write_rows(m, m->vectors, first, count, rows, err);
 }
 
+static void count_fallback(void *self, const char *failed, const char *next)
+{
+    matrix_stream *m = self;
+    work_plan *p = m->plan;
+    if (p->n_fallbacks++ == 0)
+        snprintf(p->fallback, sizeof p->fallback, "%s: %s covariance: %s did not converge, %s was used",
+                 m->t->mod->name, m->t->side, failed, next);
+}
+
 static void take_block(matrix_stream *m, size_t block)
 {
     m->block = block;
@@ -187,13 +209,14 @@ static bg_status close_stream(matrix_stream *m, const double *values, bg_status 
 }
 
 /* Decompose a matrix by the ranks of comm; rank 0 reads and writes.  Collective on comm. */
-static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char *path, MPI_Comm comm, bg_err *err)
+static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char *path, MPI_Comm comm, work_plan *p,
+                                  bg_err *err)
 {
     int rank, size;
     MPI_Comm_rank(comm, &rank);
     MPI_Comm_size(comm, &size);
-    matrix_stream m = { .f = f, .t = t, .sym = { t->n, f->c->blocks } };
-    const bg_eigen_stream stream = { &m, read_lower, write_covariance, write_vectors };
+    matrix_stream m = { .f = f, .t = t, .plan = p, .sym = { t->n, f->c->blocks } };
+    const bg_eigen_stream stream = { &m, read_lower, write_covariance, write_vectors, count_fallback };
     double *values = NULL;
     bg_status st = BG_NEW(values, t->n, "eigenvalues", err);
     if (st == BG_OK && rank == 0)
@@ -212,7 +235,7 @@ static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char
 }
 
 /* The same, unless its file is there or a stop is asked for.  Collective on comm. */
-static bg_status decompose_once(const fit *f, const matrix_task *t, MPI_Comm comm, bg_err *err)
+static bg_status decompose_once(const fit *f, const matrix_task *t, MPI_Comm comm, work_plan *p, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     int rank;
@@ -226,20 +249,10 @@ static bg_status decompose_once(const fit *f, const matrix_task *t, MPI_Comm com
         st = bg_store_is_done(path, f->in.run.fingerprint, &done, err);
     st = bg_agree(comm, st, err);
     bg_broadcast(comm, &done, sizeof done, 0);
-    return st == BG_OK && !done ? decompose_matrix(f, t, path, comm, err) : st;
+    return st == BG_OK && !done ? decompose_matrix(f, t, path, comm, p, err) : st;
 }
 
 /* ---- matrices to ranks ---- */
-
-/* Who decomposes what.  Matrices whose blocks have a side above --subgrid-side go to groups of consecutive ranks,
- * the others to single ranks; both largest first.  All ranks make the same plan. */
-typedef struct {
-    size_t n_ranks;
-    size_t n_large, largest;           /* matrices for groups, and the side of the largest one's blocks */
-    size_t largest_alone;              /* of those for single ranks */
-    size_t n_groups, group_size;
-    double *load;                      /* [n_ranks] */
-} work_plan;
 
 static size_t block_side(const fit *f, size_t n) { return bg_block_width(n, f->c->blocks); }
 
@@ -300,6 +313,18 @@ static double cost_of(const fit *f, const matrix_task *t)
     return side * side * side * (double)f->c->blocks;
 }
 
+/* Collective. */
+static void report_fallbacks(work_plan *p, const bg_grid *g)
+{
+    int first = p->n_fallbacks > 0 ? g->world_rank : g->world_size;
+    MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, g->world);
+    MPI_Allreduce(MPI_IN_PLACE, &p->n_fallbacks, 1, MPI_UINT64_T, MPI_SUM, g->world);
+    if (first == g->world_size)
+        return;
+    bg_broadcast(g->world, p->fallback, sizeof p->fallback, first);
+    bg_log("warning: %s (%llu such in all)", p->fallback, (unsigned long long)p->n_fallbacks);
+}
+
 /* A rank's groups work before its own matrices: no rank of a group can have failed elsewhere when the group meets. */
 static bg_status work_off(const fit *f, const matrix_task *task, size_t n, work_plan *p, bg_err *err)
 {
@@ -316,7 +341,7 @@ static bg_status work_off(const fit *f, const matrix_task *task, size_t n, work_
         bool large = i < p->n_large;
         size_t width = large ? p->group_size : 1, places = large ? p->n_groups : p->n_ranks;
         if (deal(p, places, width, cost_of(f, &task[i])) == me / width)
-            st = decompose_once(f, &task[i], large ? group : MPI_COMM_SELF, err);
+            st = decompose_once(f, &task[i], large ? group : MPI_COMM_SELF, p, err);
         bg_progress_update(&progress, i + 1);
     }
     if (group != MPI_COMM_NULL)
@@ -324,6 +349,7 @@ static bg_status work_off(const fit *f, const matrix_task *task, size_t n, work_
     st = bg_agree(g->world, st, err);
     if (st == BG_OK)
         bg_progress_finish(&progress);
+    report_fallbacks(p, g);
     return st;
 }
 

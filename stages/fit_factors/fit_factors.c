@@ -37,12 +37,11 @@ static uint64_t unit_of(bg_range r, uint64_t asked)
     return asked > 0 ? asked : unit;
 }
 
-/* Before hours of work, not after: the last token of a sequence is only a target and takes no position. */
+/* Before hours of work, not after. */
 static bg_status check_lengths(const fit *f, bg_err *err)
 {
-    size_t most = f->model->config.max_positions + 1;
-    bg_status st = bg_tokens_check_longest(f->tokens, f->covariance.begin, f->covariance.end, most, err);
-    return st == BG_OK ? bg_tokens_check_longest(f->tokens, f->lambda.begin, f->lambda.end, most, err) : st;
+    bg_status st = bg_model_check_lengths(f->model, f->tokens, f->covariance.begin, f->covariance.end, err);
+    return st == BG_OK ? bg_model_check_lengths(f->model, f->tokens, f->lambda.begin, f->lambda.end, err) : st;
 }
 
 static bg_status open_inputs(fit *f, bg_err *err)

@@ -138,12 +138,12 @@ static bg_status find_part(const phase *p, uint64_t u, uint64_t *part, bg_err *e
     for (const struct dirent *e; st == BG_OK && (e = readdir(folder)) != NULL;) {
         unsigned long long n = 0;
         size_t block;
-        int end = 0;
+        char path[BG_PATH_BYTES];
         bool there = false;
         if (strncmp(e->d_name, prefix, strlen(prefix)) != 0
-            || sscanf(e->d_name + strlen(prefix), "%zu.part-%llu.h5%n", &block, &n, &end) != 2
-            || e->d_name[strlen(prefix) + (size_t)end] != '\0' || end == 0 || n <= *part)
-            continue;
+            || sscanf(e->d_name + strlen(prefix), "%zu.part-%llu", &block, &n) != 2 || n <= *part
+            || part_path(p, u, block, n, path, NULL) != BG_OK || strcmp(path + strlen(p->f->work) + 1, e->d_name) != 0)
+            continue;            /* a name that this stage gives, to the letter: sscanf takes signs and blanks too */
         st = all_there(p, u, n, &there, err);
         if (there)
             *part = n;

@@ -1,16 +1,13 @@
 /* inspect_file.c - an HDF5 file's format, origin and datasets. */
-#include <errno.h>
 #include <hdf5.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include "bregman/store.h"
+#include "bregman/walk.h"
 #include "inspect.h"
-
-/* Groups within groups that are still listed; bounds the walk where links run in circles. */
-enum { MAX_DEPTH = 16 };
 
 /* One attribute a line: text and numbers of one element; others are left out. */
 static herr_t print_attribute(hid_t object, const char *name, const H5A_info_t *info, void *to)
@@ -79,99 +76,146 @@ static void print_dataset(FILE *to, hid_t dataset, const char *path)
     free(description);
 }
 
-/* Where a link to another file, or to another place in this one, leads. */
-static void print_link(FILE *to, hid_t group, const char *name, const char *path, const H5L_info_t *link)
+/* ---- the groups ---- */
+
+/* A file's groups on their way to the page, or those that a link of a folder's index leads to in one of its files. */
+typedef struct {
+    FILE *to;
+    const char *path;
+    bool is_index;               /* links into the files of blocks are followed, those of any other file are shown */
+    bg_walk_met *met;
+} listing;
+
+static bg_status print_item(void *self, const bg_walk_item *item, bg_err *err);
+
+static uint64_t file_number(const char *path)
 {
-    char *value = malloc(link->u.val_size + 1);
-    const char *file = NULL, *object = NULL;
-    if (value == NULL || H5Lget_val(group, name, value, link->u.val_size, H5P_DEFAULT) < 0)
-        fprintf(to, "  %s  a link that cannot be read\n", path);
-    else if (link->type == H5L_TYPE_EXTERNAL && H5Lunpack_elink_val(value, link->u.val_size, NULL, &file, &object) >= 0)
-        fprintf(to, "  %s  -> %s of %s\n", path, object, file);
-    else
-        fprintf(to, "  %s  -> %.*s\n", path, (int)link->u.val_size, value);
-    free(value);
+    struct stat about;
+    return stat(path, &about) == 0 ? (uint64_t)about.st_ino : 0;
 }
 
-static void print_group(FILE *to, hid_t group, const char *prefix, int depth)
+/* Factors: index.h5 has links into the block-NNN.h5 beside it. */
+static bool leads_to_block(const listing *l, const char *file)
 {
-    H5G_info_t info;
-    char name[512], path[BG_PATH_BYTES];
-    if (depth > MAX_DEPTH || H5Gget_info(group, &info) < 0)
-        return;
-    for (hsize_t i = 0; i < info.nlinks; i++) {
-        H5L_info_t link;
-        if (H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, sizeof name, H5P_DEFAULT) < 0 ||
-            H5Lget_info(group, name, &link, H5P_DEFAULT) < 0 || bg_path(path, NULL, "%s%s", prefix, name) != BG_OK)
-            continue;
-        if (link.type != H5L_TYPE_HARD)
-            print_link(to, group, name, path, &link);
-        hid_t object = H5Oopen(group, name, H5P_DEFAULT);
-        if (object < 0) {
-            fprintf(to, "  %s  is missing or damaged\n", path);
-            continue;
-        }
-        if (H5Iget_type(object) == H5I_DATASET)
-            print_dataset(to, object, path);
-        else if (H5Iget_type(object) == H5I_GROUP && bg_path(path, NULL, "%s%s/", prefix, name) == BG_OK)
-            print_group(to, object, path, depth + 1);
-        H5Oclose(object);
-    }
+    return l->is_index && strncmp(file, "block-", strlen("block-")) == 0 && strchr(file, '/') == NULL;
+}
+
+/* What a link of the index leads to, opened as any other file: with its heaps checked and without a lock. */
+static bg_status print_linked(const listing *l, const char *name, const char *file, const char *object, bg_err *err)
+{
+    char path[BG_PATH_BYTES], prefix[BG_PATH_BYTES];
+    const char *slash = strrchr(l->path, '/');
+    listing inner = { .to = l->to, .path = path, .met = l->met };
+    bg_store *s = NULL;
+    hid_t id = H5I_INVALID_HID;
+    bg_status st = bg_path(path, err, "%.*s%s", slash == NULL ? 0 : (int)(slash + 1 - l->path), l->path, file);
+    if (st == BG_OK)
+        st = bg_path(prefix, err, "%s/", name);
+    if (st != BG_OK)
+        return st;
+    if (bg_store_open_any(&s, path, NULL) == BG_OK)
+        id = H5Oopen(bg_store_file(s), object, H5P_DEFAULT);
+    if (id < 0)
+        fprintf(l->to, "  %s  is missing or damaged\n", name);
+    else if (H5Iget_type(id) == H5I_DATASET)
+        print_dataset(l->to, id, name);
+    else if (H5Iget_type(id) == H5I_GROUP)
+        st = bg_walk_group(l->met, file_number(path), id, prefix, print_item, &inner, err);
+    if (id >= 0)
+        H5Oclose(id);
+    bg_store_close(s);
+    return st;
+}
+
+/* Where a link to another file, or to another place in this one, leads. */
+static bg_status print_link(const listing *l, const bg_walk_item *item, bg_err *err)
+{
+    size_t n = item->link->u.val_size;
+    char *value = calloc(n + 1, 1);
+    const char *file = NULL, *object = NULL;
+    bg_status st = BG_OK;
+    fprintf(l->to, "  %s%s  ", item->prefix, item->name);
+    if (value == NULL || H5Lget_val(item->group, item->name, value, n, H5P_DEFAULT) < 0 ||
+        (item->link->type == H5L_TYPE_EXTERNAL && H5Lunpack_elink_val(value, n, NULL, &file, &object) < 0))
+        fputs("a link that cannot be read\n", l->to);
+    else if (file == NULL)
+        fprintf(l->to, "-> %s\n", value);
+    else
+        fprintf(l->to, "-> %s of %s\n", object, file);
+    if (file != NULL && item->prefix[0] == '\0' && leads_to_block(l, file))
+        st = print_linked(l, item->name, file, object, err);
+    free(value);
+    return st;
+}
+
+static bg_status print_item(void *self, const bg_walk_item *item, bg_err *err)
+{
+    const listing *l = self;
+    char path[BG_PATH_BYTES];
+    bool has_path = bg_path(path, NULL, "%s%s", item->prefix, item->name) == BG_OK;
+    if (item->kind == BG_WALK_LINK)
+        return print_link(l, item, err);
+    if (item->kind == BG_WALK_DATASET && has_path)
+        print_dataset(l->to, item->object, path);
+    else if (item->kind == BG_WALK_GROUP && item->again)
+        fprintf(l->to, "  %s%s  is another name of a group above\n", item->prefix, item->name);
+    else if (item->kind == BG_WALK_UNREADABLE)
+        fprintf(l->to, "  %s%s  is missing, damaged or nested too deep\n", item->prefix, item->name);
+    return BG_OK;
+}
+
+/* ---- the file ---- */
+
+/* Is it there, and in this file? */
+static bool has_own(const bg_store *s, const char *path)
+{
+    H5L_info_t link;
+    return bg_store_has(s, path) && H5Lget_info(bg_store_file(s), path, &link, H5P_DEFAULT) >= 0 && link.type == H5L_TYPE_HARD;
 }
 
 /* What the file was made from: the texts of /run/input_name and /run/input_hash. */
-static void print_inputs(FILE *to, const char *path, const char *format)
+static void print_inputs(FILE *to, const bg_store *s)
 {
-    bg_store *s = NULL;
     char **name = NULL, **hash = NULL;
     size_t n = 0, m = 0;
-    if (bg_store_open(&s, path, format, NULL) == BG_OK && bg_store_has(s, "run/input_name") &&
+    if (has_own(s, "run/input_name") && has_own(s, "run/input_hash") &&
         bg_store_read_strings(s, "run/input_name", &name, &n, NULL) == BG_OK &&
         bg_store_read_strings(s, "run/input_hash", &hash, &m, NULL) == BG_OK && n == m)
         for (size_t i = 0; i < n; i++)
             fprintf(to, "  input            %s  %s\n", hash[i], name[i]);
     bg_strings_free(name, n);
     bg_strings_free(hash, m);
-    bg_store_close(s);
 }
 
-/* The root's attributes and those of /run; *format is the caller's to free. */
-static bg_status print_origin(FILE *to, const char *path, char **format, bg_err *err)
+/* The root's attributes and those of /run. */
+static void print_origin(FILE *to, const bg_store *s)
 {
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (file < 0)
-        return BG_FAIL(err, BG_EFORMAT, "'%s' is neither a directory nor a readable HDF5 file", path);
-    fprintf(to, "%s\n", path);
-    *format = bg_hdf5_text(file, "format");
-    print_attributes(to, file);
-    if (H5Lexists(file, "run", H5P_DEFAULT) > 0) {
-        hid_t run = H5Oopen(file, "run", H5P_DEFAULT);
-        fputs("\n made by\n", to);
-        print_attributes(to, run);
-        H5Oclose(run);
-    }
-    H5Fclose(file);
-    return BG_OK;
+    fprintf(to, "%s\n", bg_store_path(s));
+    print_attributes(to, bg_store_file(s));
+    hid_t run = has_own(s, "run") ? H5Oopen(bg_store_file(s), "run", H5P_DEFAULT) : H5I_INVALID_HID;
+    if (run < 0)
+        return;
+    fputs("\n made by\n", to);
+    print_attributes(to, run);
+    H5Oclose(run);
+    print_inputs(to, s);
 }
 
 bg_status inspect_file(FILE *to, const char *path, bg_err *err)
 {
-    char *format = NULL;
-    if (access(path, R_OK) != 0)
-        return BG_FAIL(err, BG_EIO, "cannot read '%s': %s", path, strerror(errno));
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    bg_status st = print_origin(to, path, &format, err);
+    bg_store *s;
+    bg_walk_met met = { NULL };
+    listing l = { .to = to, .path = path, .met = &met };
+    bg_status st = bg_store_open_any(&s, path, err);
     if (st != BG_OK)
         return st;
-    /* in turn: HDF5 refuses to open a file twice with the store's own settings and the default ones */
-    if (format != NULL)
-        print_inputs(to, path, format);
+    print_origin(to, s);
+    char *format = bg_hdf5_text(bg_store_file(s), "format");
+    l.is_index = format != NULL && strcmp(format, "bregman/factors") == 0;
     free(format);
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (file < 0)
-        return BG_FAIL(err, BG_EIO, "cannot read '%s' again", path);
     fputs("\n datasets\n", to);
-    print_group(to, file, "", 0);
-    H5Fclose(file);
-    return BG_OK;
+    st = bg_walk_group(&met, file_number(path), bg_store_file(s), "", print_item, &l, err);
+    bg_walk_forget(&met);
+    bg_store_close(s);
+    return st;
 }

@@ -14,6 +14,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/ranking.h"
+#include "bregman/shard.h"
 #include "bregman/topk.h"
 
 /* Histogram bins: 8 a decade from 1e-8 to 1e12 on either side of 0, and one around it. */
@@ -38,7 +39,9 @@ typedef struct {
 
 static bg_status shard_path(const merge *m, uint64_t i, char out[BG_PATH_BYTES], bg_err *err)
 {
-    return bg_path(out, err, "%s/shard-%05" PRIu64 "-of-%05" PRIu64 ".h5", m->c->scores, i, m->n_shards);
+    char name[BG_SHARD_NAME_BYTES];
+    bg_shard_name(i, m->n_shards, name);
+    return bg_path(out, err, "%s/%s", m->c->scores, name);
 }
 
 /* N from the names of the folder; two different N are two runs in one folder. */
@@ -50,9 +53,7 @@ static bg_status find_shards(merge *m, bg_err *err)
     bg_status st = BG_OK;
     for (struct dirent *d = readdir(dir); d != NULL && st == BG_OK; d = readdir(dir)) {
         uint64_t i, n;
-        int end = 0;
-        if (sscanf(d->d_name, "shard-%5" SCNu64 "-of-%5" SCNu64 ".h5%n", &i, &n, &end) != 2 || end == 0
-            || d->d_name[end] != '\0')
+        if (!bg_shard_parse(d->d_name, &i, &n))
             continue;
         if (m->n_shards != 0 && n != m->n_shards)
             st = BG_FAIL(err, BG_ESTALE, "%s holds shards of %" PRIu64 " and of %" PRIu64 ": remove one set", m->c->scores,

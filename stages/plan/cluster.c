@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "bregman/open.h"
 #include "plan.h"
 
 typedef struct { const char *key; size_t offset; } field;
@@ -149,12 +150,13 @@ bg_status plan_cluster_read(plan_cluster *out, const char *path, bg_err *err)
 {
     json_error_t error;
     *out = (plan_cluster){ 0 };
-    FILE *f = fopen(path, "r");
-    if (f == NULL)
-        return BG_FAIL(err, BG_EIO, "cannot read cluster file \"%s\": %s", path, strerror(errno));
+    FILE *f;
+    bg_status st = bg_open_stream(path, &f, err);
+    if (st != BG_OK)
+        return st;
     json_t *root = json_loadf(f, JSON_REJECT_DUPLICATES, &error);
     fclose(f);
-    bg_status st = json_is_object(root) ? read_root(out, root, path, err)
+    st = json_is_object(root) ? read_root(out, root, path, err)
         : BG_FAIL(err, BG_EFORMAT, "%s: no JSON object: line %d: %.150s", path, root == NULL ? error.line : 1,
                   root == NULL ? error.text : "another value");
     json_decref(root);

@@ -59,7 +59,8 @@ static bg_status check_lengths(const plan_work *w, bg_err *err)
     const plan_config *c = w->c;
     size_t most = w->model->config.max_positions + 1;
     if (c->sequence_tokens > most || c->query_tokens > most)
-        return BG_FAIL(err, BG_EARG, "%s takes %zu positions: a sequence or query has at most %zu tokens", w->name, most - 1, most);
+        return BG_FAIL(err, BG_EARG, "%s takes %zu positions (%s): a sequence or query has at most %zu tokens", w->name,
+                       most - 1, w->model->config.positions_key, most);
     return BG_OK;
 }
 
@@ -94,9 +95,8 @@ static bg_status read_cluster(plan_cluster *out, const plan_config *c, bg_err *e
 
 typedef void stage_cost(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out);
 
-/* An array's shards should not take longer each, as long as there are no more than Slurm takes by default. */
+/* Shards should not take longer each, as long as one array holds them. */
 static const double SHARD_S = 4 * 3600;
-enum { MOST_SHARDS = 1000 };
 
 /* What fits nothing: the least that any grid asks of a rank, and why the last one could not be. */
 typedef struct { double needs_bytes, limit_bytes; char why[200]; } refusal;
@@ -112,7 +112,7 @@ static void evaluate(stage_cost *cost, const plan_work *w, const plan_cluster *c
     if (!tries_shards(cost) || !out->possible || shard_s <= SHARD_S)
         return;
     size_t most = (size_t)(w->c->sequences / 64 / at_once), waves = (size_t)(shard_s / SHARD_S) + 1;
-    most = most < MOST_SHARDS / at_once ? most : MOST_SHARDS / at_once;
+    most = most < PLAN_ARRAY_SHARDS / at_once ? most : PLAN_ARRAY_SHARDS / at_once;
     g.shards = at_once * (waves < most ? waves : most > 0 ? most : 1);
     cost(w, c, &g, out);
 }

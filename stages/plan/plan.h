@@ -88,11 +88,14 @@ typedef struct {
     double model_bytes;
 } plan_work;
 
+/* As many elements of an array as Slurm takes by default. */
+enum { PLAN_ARRAY_SHARDS = 1000 };
+
 /* What is decided about a run. */
 typedef struct {
     size_t nodes, ranks_per_node, threads, data, pipeline;
     uint64_t memory_limit;         /* beside mapped weights and the process itself */
-    size_t shards;                 /* score_shards: jobs of an array, each on `nodes` nodes */
+    size_t shards;                 /* score_shards: elements of arrays, each on `nodes` nodes */
 } plan_grid;
 
 /* ---- products and row-wise work ---- */

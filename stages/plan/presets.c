@@ -65,6 +65,7 @@ bg_status plan_preset(const char *name, bg_model_config *out, bg_err *err)
     *out = (bg_model_config){
         .n_blocks = p->n_blocks, .d_model = p->d_model, .n_heads = p->n_heads, .n_kv_heads = p->n_kv_heads,
         .d_head = p->d_model / p->n_heads, .d_ff = p->d_ff, .vocab_size = p->vocab_size, .max_positions = 8192,
+        .positions_key = "max_position_embeddings",
         .norm = plain ? BG_NORM_LAYER : BG_NORM_RMS, .norm_epsilon = 1e-5, .parallel_residual = p->kind == PYTHIA,
         .qkv = plain ? BG_QKV_INTERLEAVED : BG_QKV_SEPARATE, .qkv_bias = plain, .attention_out_bias = plain,
         .mlp_bias = plain, .gated = !plain, .activation = plain ? BG_ACT_GELU_ERF : BG_ACT_SILU,

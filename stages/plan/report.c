@@ -61,15 +61,27 @@ static void print_limit(FILE *to, const plan_grid *g, const char *before, const 
         fprintf(to, "%s%lluM%s", before, (unsigned long long)(g->memory_limit >> 20), after);
 }
 
-static void print_sbatch(FILE *to, const plan_stage *s, const char *script, const char *arguments)
+static void print_sbatch(FILE *to, const plan_stage *s, size_t elements, const char *script, const char *arguments)
 {
     const plan_grid *g = &s->grid;
     fprintf(to, "sbatch --nodes=%zu --ntasks-per-node=%zu --cpus-per-task=%zu ", g->nodes, g->ranks_per_node, g->threads);
-    if (g->shards > 1)
-        fprintf(to, "--array=0-%zu ", g->shards - 1);
+    if (elements > 1)
+        fprintf(to, "--array=0-%zu ", elements - 1);
     fprintf(to, "jobs/%s.sbatch %s --pipeline %zu", script, arguments, g->pipeline);
     print_limit(to, g, " --memory-limit ", "");
     fputs(s->plan.on_scratch ? " --scratch SCRATCH\n" : "\n", to);
+}
+
+/* An array, or as many as the shards need. */
+static void print_arrays(FILE *to, const plan_stage *s, const char *arguments)
+{
+    size_t shards = s->grid.shards;
+    for (size_t first = 0; first < shards; first += PLAN_ARRAY_SHARDS) {
+        size_t elements = shards - first < PLAN_ARRAY_SHARDS ? shards - first : PLAN_ARRAY_SHARDS;
+        if (elements < shards)
+            fprintf(to, "SHARDS=%zu FIRST_SHARD=%zu ", shards, first);
+        print_sbatch(to, s, elements, "score_shards", arguments);
+    }
 }
 
 static void print_table(FILE *to, const char *name, const plan_grid *g)
@@ -90,11 +102,11 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
     snprintf(text, sizeof text, "--model MODEL --tokens TOKENS --output factors --modules '%.80s' --blocks %zu "
              "--covariance-sequences 0:%llu --lambda-sequences %llu:%llu%s%s",
              c->modules, w->blocks, a, a, a + b, c->no_diagonal ? " --no-diagonal" : "", units);
-    print_sbatch(to, &stage[PLAN_FIT], "fit_factors", text);
+    print_sbatch(to, &stage[PLAN_FIT], 1, "fit_factors", text);
     snprintf(text, sizeof text, "--model MODEL --factors factors --queries queries.h5 --output compressed.h5 "
              "--modules '%.80s' --rank %llu", c->modules, (unsigned long long)c->rank);
-    print_sbatch(to, &stage[PLAN_COMPRESS], "compress_queries", text);
-    print_sbatch(to, &stage[PLAN_SCORE], "score_shards", "--model MODEL --queries compressed.h5 --tokens TOKENS --output scores");
+    print_sbatch(to, &stage[PLAN_COMPRESS], 1, "compress_queries", text);
+    print_arrays(to, &stage[PLAN_SCORE], "--model MODEL --queries compressed.h5 --tokens TOKENS --output scores");
     fprintf(to, "sbatch jobs/merge_scores.sbatch --scores scores --output ranking.h5\n");
     fprintf(to, "\nOr, for jobs/sweep:\n[[model]]\nname = \"%s\"\npath = \"MODEL\"\n", w->name);
     print_table(to, "model.cluster", &stage[PLAN_FIT].grid);

@@ -1,12 +1,12 @@
 /* candidates.c - the list of sequences that a prefilter chose. */
 #include <errno.h>
-#include <hdf5.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bregman/memory.h"
+#include "bregman/open.h"
 #include "score_shards.h"
 
 typedef struct { uint64_t *item; uint64_t n, capacity; } list;
@@ -29,19 +29,18 @@ static bg_status push(list *l, uint64_t x, bg_err *err)
     return BG_OK;
 }
 
-static bg_status read_text(const char *path, list *l, bg_err *err)
+static bg_status read_text(FILE *f, const char *path, list *l, bg_err *err)
 {
     char *line = NULL;
     size_t capacity = 0;
     uint64_t number = 0;
-    FILE *f = fopen(path, "r");
-    if (f == NULL)
-        return BG_FAIL(err, BG_EIO, "%s: cannot open: %s", path, strerror(errno));
     bg_status st = BG_OK;
-    while (st == BG_OK && getline(&line, &capacity, f) >= 0) {
+    for (ssize_t n; st == BG_OK && (n = getline(&line, &capacity, f)) >= 0;) {
         char *end, *at = line + strspn(line, " \t\r\n");
         number++;
-        if (*at == '\0' || *at == '#')
+        if (strlen(line) != (size_t)n)
+            st = BG_FAIL(err, BG_EFORMAT, "%s:%" PRIu64 ": a zero byte: is it UTF-16, or no text at all?", path, number);
+        if (st != BG_OK || *at == '\0' || *at == '#')
             continue;
         errno = 0;
         unsigned long long x = strtoull(at, &end, 10);
@@ -53,41 +52,22 @@ static bg_status read_text(const char *path, list *l, bg_err *err)
     if (st == BG_OK && ferror(f))
         st = BG_FAIL(err, BG_EIO, "%s: cannot read: %s", path, strerror(errno));
     free(line);
-    fclose(f);
     return st;
-}
-
-static bool holds_whole_numbers(hid_t dataset)
-{
-    hid_t type = H5Dget_type(dataset);
-    bool whole = H5Tget_class(type) == H5T_INTEGER;
-    H5Tclose(type);
-    return whole;
 }
 
 /* Any HDF5 file with a one-dimensional dataset `sequence`.  Read as signed: a negative number, which HDF5 would
  * turn into 0, then becomes one that is beyond every corpus. */
 static bg_status read_hdf5(const char *path, list *l, bg_err *err)
 {
-    hsize_t n = 0;
-    bg_status st = BG_OK;
-    hid_t f = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT), d = f < 0 ? -1 : H5Dopen2(f, "sequence", H5P_DEFAULT);
-    hid_t space = d < 0 ? -1 : H5Dget_space(d);
-    if (space < 0 || H5Sget_simple_extent_ndims(space) != 1 || H5Sget_simple_extent_dims(space, &n, NULL) != 1)
-        st = BG_FAIL(err, BG_EFORMAT, "%s: no one-dimensional dataset 'sequence'", path);
-    else if (!holds_whole_numbers(d))
-        st = BG_FAIL(err, BG_EFORMAT, "%s: 'sequence' does not hold whole numbers", path);
+    bg_store *s = NULL;
+    bg_status st = bg_store_open(&s, path, "bregman/candidates", err);
     if (st == BG_OK)
-        st = BG_NEW(l->item, n, "candidates", err);
-    l->n = l->capacity = n;
-    if (st == BG_OK && H5Dread(d, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, l->item) < 0)
-        st = BG_FAIL(err, BG_EIO, "%s: cannot read 'sequence'", path);
-    if (space >= 0)
-        H5Sclose(space);
-    if (d >= 0)
-        H5Dclose(d);
-    if (f >= 0)
-        H5Fclose(f);
+        st = bg_store_dims(s, "sequence", 1, &l->n, err);
+    if (st == BG_OK)
+        st = BG_NEW(l->item, l->n, "candidates", err);
+    if (st == BG_OK)
+        st = bg_store_read(s, "sequence", BG_I64, &l->n, l->item, err);
+    bg_store_close(s);
     return st;
 }
 
@@ -100,7 +80,12 @@ static int ascending(const void *a, const void *b)
 bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **out, uint64_t *n, bg_err *err)
 {
     list l = { 0 };
-    bg_status st = H5Fis_hdf5(path) > 0 ? read_hdf5(path, &l, err) : read_text(path, &l, err);
+    FILE *f;
+    bg_status st = bg_open_stream(path, &f, err);    /* before HDF5 opens it: that would wait for a pipe's writer */
+    if (st != BG_OK)
+        return st;
+    st = H5Fis_hdf5(path) > 0 ? read_hdf5(path, &l, err) : read_text(f, path, &l, err);
+    fclose(f);
     uint64_t kept = 0;
     if (st == BG_OK && l.n > 0)
         qsort(l.item, l.n, sizeof *l.item, ascending);

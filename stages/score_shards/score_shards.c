@@ -8,33 +8,34 @@
 #include "bregman/extremes.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
+#include "bregman/shard.h"
 
 /* ---- opening ---- */
 
 static bg_status parse_shard(scoring *w, bg_err *err)
 {
     unsigned long long i, n;
-    char rest;
-    if (sscanf(w->c->shard, "%llu/%llu%c", &i, &n, &rest) != 2 || n == 0 || i >= n || n > 99999)
-        return BG_FAIL(err, BG_EARG, "--shard takes I/N with 0 <= I < N <= 99999, not '%s'", w->c->shard);
+    const char *text = w->c->shard;
+    if (text[strspn(text, "0123456789/")] != '\0' || sscanf(text, "%llu/%llu", &i, &n) != 2 || strchr(text, '/') != strrchr(text, '/')
+        || i >= n || n > BG_MOST_SHARDS)
+        return BG_FAIL(err, BG_EARG, "--shard takes I/N with 0 <= I < N <= %d, not '%s'", BG_MOST_SHARDS, text);
     w->shard = i;
     w->n_shards = n;
     return BG_OK;
 }
 
-/* A shard's own sequences must fit the model: it takes a position for every token but the last, a target only. */
+/* A shard's own sequences must fit the model. */
 static bg_status check_lengths(const scoring *w, bg_err *err)
 {
-    size_t most = w->model->config.max_positions + 1;
     if (w->sequence == NULL)
-        return bg_tokens_check_longest(w->tokens, w->begin, w->begin + w->n_sequences, most, err);
+        return bg_model_check_lengths(w->model, w->tokens, w->begin, w->begin + w->n_sequences, err);
     bg_status st = BG_OK;
     for (uint64_t i = 0; i < w->n_sequences && st == BG_OK; i++)
-        st = bg_tokens_check_longest(w->tokens, w->sequence[i], w->sequence[i] + 1, most, err);
+        st = bg_model_check_lengths(w->model, w->tokens, w->sequence[i], w->sequence[i] + 1, err);
     return st;
 }
 
-/* This shard's run of the candidates, or of the whole corpus. */
+/* This shard's run of the candidates, or of the whole corpus; of more shards than there are sequences some have none. */
 static bg_status choose_sequences(scoring *w, bg_err *err)
 {
     uint64_t corpus = bg_tokens_sequences(w->tokens), n = corpus;
@@ -53,19 +54,30 @@ static bg_status choose_sequences(scoring *w, bg_err *err)
         w->sequence = all;
     }
     if (w->n_sequences == 0)
-        return BG_FAIL(err, BG_EARG, "--shard %s has no sequence: there are %llu", w->c->shard, (unsigned long long)n);
+        bg_log("--shard %s has no sequence: there are %llu", w->c->shard, (unsigned long long)n);
     return check_lengths(w, err);
+}
+
+/* The model with the modules of the compressed queries. */
+static bg_status open_model(scoring *w, bg_err *err)
+{
+    const score_shards_config *c = w->c;
+    char *modules = NULL;
+    bg_status st = bg_compressed_modules(c->queries, &modules, err);
+    if (st == BG_OK)
+        st = bg_model_open(&w->model, c->model, modules, err);
+    if (st == BG_EARG)
+        st = BG_FAIL(err, BG_ESTALE, "%s: the modules it was made with, '%.100s', are none of %s", c->queries, modules, c->model);
+    free(modules);
+    return st;
 }
 
 static bg_status open_inputs(scoring *w, bg_err *err)
 {
     const score_shards_config *c = w->c;
-    char *modules = NULL;
     bg_status st = parse_shard(w, err);
     if (st == BG_OK)
-        st = bg_compressed_modules(c->queries, &modules, err);
-    if (st == BG_OK)
-        st = bg_model_open(&w->model, c->model, modules, err);
+        st = open_model(w, err);
     if (st == BG_OK)
         st = bg_tokens_open(&w->tokens, c->tokens.item, c->tokens.n, err);
     if (st == BG_OK)
@@ -75,7 +87,6 @@ static bg_status open_inputs(scoring *w, bg_err *err)
     if (st == BG_OK && c->explain == NULL)
         st = choose_sequences(w, err);
     w->unit_sequences = c->unit_sequences;
-    free(modules);
     return st;
 }
 
@@ -265,13 +276,12 @@ static bg_status score_all(scoring *w, const char *path, bg_err *err)
 static bg_status score(scoring *w, bg_err *err)
 {
     MPI_Comm world = w->ctx->grid.world;
-    char path[BG_PATH_BYTES];
+    char path[BG_PATH_BYTES], name[BG_SHARD_NAME_BYTES];
     bool done = false;
-    bg_status st = bg_path(path, err, "%s/shard-%05llu-of-%05llu.h5", w->c->output, (unsigned long long)w->shard,
-                           (unsigned long long)w->n_shards);
+    bg_shard_name(w->shard, w->n_shards, name);
+    bg_status st = bg_path(path, err, "%s/%s", w->c->output, name);
     if (st == BG_OK)
-        st = bg_path(w->work, err, "%s/shard-%05llu-of-%05llu.work", w->c->output, (unsigned long long)w->shard,
-                     (unsigned long long)w->n_shards);
+        st = bg_path(w->work, err, "%.*s.work", (int)(strlen(path) - strlen(".h5")), path);
     if (st == BG_OK)
         st = bg_make_folder(w->c->output, err);
     if (st == BG_OK)

@@ -2,15 +2,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bregman/walk.h"
 #include "verify.h"
-
-/* Groups within groups that are looked into; bounds the walk where links run in circles. */
-enum { MAX_DEPTH = 16 };
 
 typedef struct {
     verifying *v;
     const char *path, *format;
     hid_t file;
+    void *lengths;               /* of the axes met so far */
     bool good;
     bg_status st;                /* of the machine, not of the file */
     bg_err *err;
@@ -22,9 +21,19 @@ static void bad(walk *w, const char *object, const char *what)
     w->good = false;
 }
 
+/* The values of a dataset of several names are read once. */
+static void check_dataset(walk *w, hid_t id, const bg_walk_item *item)
+{
+    const verify_place at = { .path = w->path, .format = w->format, .file = w->file, .prefix = item->prefix, .name = item->name,
+                              .lengths = &w->lengths };
+    bool good = true;
+    w->st = verify_dataset(&at, id, item->again || item->kind == BG_WALK_LINK, &good, w->err);
+    w->good = w->good && good;
+}
+
 /* ---- links ---- */
 
-/* A damaged file could crash HDF5: a link is not followed into one that is not as published. */
+/* A damaged file could crash HDF5: a link is not followed into one that is not as published.  target: beside this file. */
 static bool leads_to_published_file(walk *w, const char *target)
 {
     char folder[BG_PATH_BYTES], path[BG_PATH_BYTES];
@@ -34,9 +43,7 @@ static bool leads_to_published_file(walk *w, const char *target)
     bool good = false, listed = false;
     w->st = bg_path(folder, w->err, "%.*s", n, w->path);
     if (w->st == BG_OK)
-        w->st = bg_path(path, w->err, "%s%s", target[0] == '/' ? "" : folder, target);
-    if (w->st == BG_OK && (slash = strrchr(path, '/')) != NULL)
-        w->st = bg_path(folder, w->err, "%.*s", (int)(slash + 1 - path), path);
+        w->st = bg_path(path, w->err, "%s%s", folder, target);
     if (w->st == BG_OK)
         w->st = bg_manifest_read(&m, folder[0] != '\0' ? folder : "./", w->err);
     if (w->st == BG_OK)
@@ -45,57 +52,79 @@ static bool leads_to_published_file(walk *w, const char *target)
     return w->st == BG_OK && good && listed;
 }
 
-static void check_link(walk *w, hid_t group, const char *name, const char *path, const H5L_info_t *link)
+/* A link from another file could crash HDF5: not followed on the way of a link within this one. */
+static herr_t stay_here(const char *file, const char *group, const char *other, const char *object, unsigned *flags, hid_t access,
+                        void *self)
 {
-    const char *target = NULL, *object = NULL;
-    char *value = malloc(link->u.val_size + 1);
-    if (value == NULL || H5Lget_val(group, name, value, link->u.val_size, H5P_DEFAULT) < 0) {
-        bad(w, path, "is a link that cannot be read");
-    } else if (link->type == H5L_TYPE_EXTERNAL &&
-               (H5Lunpack_elink_val(value, link->u.val_size, NULL, &target, &object) < 0 || !leads_to_published_file(w, target))) {
+    (void)file, (void)group, (void)other, (void)object, (void)flags, (void)access, (void)self;
+    return -1;
+}
+
+/* The values of a dataset under another name are seen to there, but they are to fit this name too. */
+static void check_soft(walk *w, const bg_walk_item *item, const char *path)
+{
+    hid_t access = H5Pcreate(H5P_LINK_ACCESS);
+    H5Pset_elink_cb(access, stay_here, NULL);
+    hid_t id = H5Oopen(item->group, item->name, access);
+    if (id < 0)
+        bad(w, path, "is a link that leads nowhere");
+    else if (H5Iget_type(id) == H5I_DATASET)
+        check_dataset(w, id, item);
+    if (id >= 0)
+        H5Oclose(id);
+    H5Pclose(access);
+}
+
+/* Only the index of factors has links into other files: those of the blocks beside it. */
+static void check_external(walk *w, const bg_walk_item *item, const char *path, const char *target)
+{
+    if (strcmp(w->format, "bregman/factors") != 0 || strchr(target, '/') != NULL) {
+        bad(w, path, "is a link into another file, which no hash of this one covers");
+    } else if (!leads_to_published_file(w, target)) {
         if (w->st == BG_OK)
             bad(w, path, "is a link to a file that is damaged, missing or not listed");
     } else {
-        hid_t id = H5Oopen(group, name, H5P_DEFAULT);
+        hid_t id = H5Oopen(item->group, item->name, H5P_DEFAULT);
         if (id < 0)
             bad(w, path, "is a link that leads nowhere");
         else
             H5Oclose(id);
     }
+}
+
+static void check_link(walk *w, const bg_walk_item *item, const char *path)
+{
+    const char *target = NULL, *object = NULL;
+    size_t n = item->link->u.val_size;
+    char *value = calloc(n + 1, 1);
+    if (value == NULL || H5Lget_val(item->group, item->name, value, n, H5P_DEFAULT) < 0 ||
+        (item->link->type == H5L_TYPE_EXTERNAL && H5Lunpack_elink_val(value, n, NULL, &target, &object) < 0))
+        bad(w, path, "is a link that cannot be read");
+    else if (target != NULL)
+        check_external(w, item, path, target);
+    else
+        check_soft(w, item, path);
     free(value);
 }
 
 /* ---- the walk ---- */
 
-static void walk_group(walk *w, hid_t group, const char *prefix, int depth)
+static bg_status check_item(void *self, const bg_walk_item *item, bg_err *err)
 {
-    H5G_info_t info;
-    char name[512], path[BG_PATH_BYTES];
-    if (depth > MAX_DEPTH || H5Gget_info(group, &info) < 0) {
-        bad(w, prefix, "is a group that cannot be read");
-        return;
-    }
-    for (hsize_t i = 0; i < info.nlinks && w->st == BG_OK; i++) {
-        H5L_info_t link;
-        if (H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, sizeof name, H5P_DEFAULT) < 0 ||
-            H5Lget_info(group, name, &link, H5P_DEFAULT) < 0 || bg_path(path, NULL, "%s%s", prefix, name) != BG_OK) {
-            bad(w, prefix, "has a link that cannot be read");
-            continue;
-        }
-        if (link.type != H5L_TYPE_HARD) {
-            check_link(w, group, name, path, &link);
-            continue;
-        }
-        hid_t object = H5Oopen(group, name, H5P_DEFAULT);
-        if (object < 0)
-            bad(w, path, "cannot be opened");
-        else if (H5Iget_type(object) == H5I_DATASET)
-            w->good = verify_dataset(w->path, w->format, w->file, object, prefix, name) && w->good;
-        else if (H5Iget_type(object) == H5I_GROUP && bg_path(path, NULL, "%s%s/", prefix, name) == BG_OK)
-            walk_group(w, object, path, depth + 1);
-        if (object >= 0)
-            H5Oclose(object);
-    }
+    walk *w = self;
+    char path[BG_PATH_BYTES];
+    (void)err;
+    if (bg_path(path, NULL, "%s%s", item->prefix, item->name) != BG_OK)
+        bad(w, item->prefix, "has a link that cannot be read");
+    else if (item->kind == BG_WALK_LINK)
+        check_link(w, item, path);
+    else if (item->kind == BG_WALK_DATASET)
+        check_dataset(w, item->object, item);
+    else if (item->kind == BG_WALK_GROUP && item->again)
+        bad(w, path, "is a group that has another name too");
+    else if (item->kind == BG_WALK_UNREADABLE)
+        bad(w, path, "cannot be opened, or is nested too deep");
+    return w->st;
 }
 
 /* ---- the file as a whole ---- */
@@ -161,7 +190,10 @@ bg_status verify_content(verifying *v, const char *path, bool *good, bg_err *err
     *good = false;
     if (open_known(path, &s, &format, &found) == BG_OK) {
         walk w = { .v = v, .path = path, .format = format, .file = bg_store_file(s), .good = true, .st = BG_OK, .err = err };
-        walk_group(&w, w.file, "", 0);
+        bg_walk_met met = { NULL };
+        w.st = bg_walk_group(&met, 0, w.file, "", check_item, &w, err);
+        bg_walk_forget(&met);
+        verify_forget_axes(&w.lengths);
         if (w.st == BG_OK && v->c->inputs)
             w.st = verify_inputs(v, s, &same, err);
         found.code = w.st;

@@ -4,26 +4,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bregman/walk.h"
 #include "verify.h"
 
 enum { READ_BYTES = 8 << 20 };
 
 typedef struct {
-    const char *path, *prefix, *name;
-    hid_t file, id, type;
+    const verify_place *at;
+    hid_t id, type;
     const bg_schema_row *row;
     int n_dims;
     hsize_t dims[H5S_MAX_RANK];
     uint64_t sum;                /* of the row lengths of a ragged array */
+    int64_t least, most;         /* of the rows that `document` names */
 } dataset;
 
 static bool bad(const dataset *d, const char *what)
 {
-    verify_say(d->path, "damaged: \"%s%s\" %s", d->prefix, d->name, what);
+    verify_say(d->at->path, "damaged: \"%s%s\" %s", d->at->prefix, d->at->name, what);
     return false;
 }
 
-/* ---- type, axes, attributes ---- */
+/* ---- type, attributes ---- */
 
 static bool has_dtype(hid_t type, bg_dtype dtype)
 {
@@ -50,52 +52,25 @@ static bool check_attributes(const dataset *d)
     return good;
 }
 
-/* Length of PREFIX/NAME, a dataset of one axis; false if there is none. */
-static bool length_of(const dataset *d, const char *prefix, const char *name, bool scale_only, hsize_t *length)
-{
-    char path[BG_PATH_BYTES];
-    hsize_t dims[H5S_MAX_RANK];
-    bool found = false;
-    if (bg_path(path, NULL, "%s%s", prefix, name) != BG_OK || H5Lexists(d->file, path, H5P_DEFAULT) <= 0)
-        return false;
-    hid_t id = H5Oopen(d->file, path, H5P_DEFAULT);
-    if (id < 0)
-        return false;
-    if (H5Iget_type(id) == H5I_DATASET && (!scale_only || H5DSis_scale(id) > 0)) {
-        hid_t space = H5Dget_space(id);
-        found = H5Sget_simple_extent_ndims(space) == 1 && H5Sget_simple_extent_dims(space, dims, NULL) == 1;
-        H5Sclose(space);
-    }
-    H5Oclose(id);
-    if (found)
-        *length = dims[0];
-    return found;
-}
-
-/* Every axis is as long as its scale, which is in the dataset's own group or in the root.  The packed sums of work files are
- * no arrays: the sides of a module share the name of the axis, not its length. */
-static bool check_axes(const dataset *d)
-{
-    hsize_t length;
-    if (d->n_dims != d->row->n_dims)
-        return bad(d, "has another number of axes than its format says");
-    bool packed = strcmp(d->row->format, "bregman/work") == 0 && d->n_dims == 1 && strcmp(d->row->dim[0], "value") == 0;
-    for (int i = 0; i < d->n_dims && !packed; i++)
-        if ((length_of(d, d->prefix, d->row->dim[i], true, &length) || length_of(d, "", d->row->dim[i], true, &length)) &&
-            length != d->dims[i]) {
-            verify_say(d->path, "damaged: axis \"%s\" of \"%s%s\" has %" PRIu64 " steps, its scale %" PRIu64,
-                       d->row->dim[i], d->prefix, d->name, (uint64_t)d->dims[i], (uint64_t)length);
-            return false;
-        }
-    return true;
-}
-
 /* ---- values ---- */
 
 static void add_lengths(dataset *d, const uint32_t *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         d->sum += x[i];
+}
+
+static bool names_documents(const dataset *d)
+{
+    return strcmp(d->row->format, "bregman/tokens") == 0 && strcmp(d->row->path, "document") == 0;
+}
+
+static void add_range(dataset *d, const int64_t *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        d->least = x[i] < d->least ? x[i] : d->least;
+        d->most = x[i] > d->most ? x[i] : d->most;
+    }
 }
 
 /* Rows read at a time: whole chunks, about READ_BYTES. */
@@ -123,6 +98,8 @@ static bool read_rows(dataset *d, hid_t memory_type, hid_t space, hsize_t first,
         H5Dvlen_reclaim(memory_type, memory, H5P_DEFAULT, buffer);
     else if (good && d->row->sample_dimension != NULL)
         add_lengths(d, buffer, (size_t)H5Sget_simple_extent_npoints(memory));
+    else if (good && names_documents(d))
+        add_range(d, buffer, (size_t)H5Sget_simple_extent_npoints(memory));
     H5Sclose(memory);
     return good;
 }
@@ -154,37 +131,78 @@ static bool read_values(dataset *d)
 static bool check_ragged(const dataset *d)
 {
     hsize_t length;
-    if (d->row->sample_dimension == NULL || !length_of(d, d->prefix, d->row->sample_dimension, false, &length) ||
+    const verify_place *at = d->at;
+    if (d->row->sample_dimension == NULL || !verify_length_of(at->file, at->prefix, d->row->sample_dimension, false, &length) ||
         length == d->sum)
         return true;
-    verify_say(d->path, "damaged: \"%s%s\" adds up to %" PRIu64 ", but \"%s%s\" has %" PRIu64 " values", d->prefix,
-               d->name, d->sum, d->prefix, d->row->sample_dimension, (uint64_t)length);
+    verify_say(at->path, "damaged: \"%s%s\" adds up to %" PRIu64 ", but \"%s%s\" has %" PRIu64 " values", at->prefix,
+               at->name, d->sum, at->prefix, d->row->sample_dimension, (uint64_t)length);
     return false;
 }
 
-static bool check_row(dataset *d)
+/* Sequences are cut from documents that are there, where the file describes documents. */
+static bool check_documents(const dataset *d)
 {
-    if (!has_dtype(d->type, d->row->dtype))
-        return bad(d, "has another type of number than its format says");
-    bool others = H5Lexists(d->file, "run", H5P_DEFAULT) <= 0;    /* they need not describe their data */
-    bool good = (others || check_attributes(d)) && check_axes(d);
-    return good && read_values(d) && check_ragged(d);
+    hsize_t n;
+    hid_t file = d->at->file;
+    if (!names_documents(d) || d->dims[0] == 0 ||
+        (!verify_length_of(file, "documents/", "id", false, &n) && !verify_length_of(file, "documents/", "source", false, &n) &&
+         !verify_length_of(file, "documents/", "lang", false, &n)))
+        return true;
+    int64_t wrong = d->least < 0 ? d->least : d->most;
+    if (wrong >= 0 && (uint64_t)wrong < n)
+        return true;
+    verify_say(d->at->path, "damaged: \"document\" names row %" PRId64 " of \"documents\", which has %" PRIu64, wrong, (uint64_t)n);
+    return false;
 }
 
-bool verify_dataset(const char *path, const char *format, hid_t file, hid_t id, const char *prefix, const char *name)
+/* Nothing is read that is not stored: HDF5 makes up values for it, as many as are declared. */
+static bool check_values(dataset *d)
 {
-    dataset d = { .path = path, .prefix = prefix, .name = name, .file = file, .id = id, .type = H5Dget_type(id) };
     char whole[BG_PATH_BYTES];
-    bool good = bg_path(whole, NULL, "%s%s", prefix, name) == BG_OK;
+    bg_err err = { 0 };
+    d->least = INT64_MAX;
+    d->most = INT64_MIN;
+    if (bg_path(whole, &err, "%s%s", d->at->prefix, d->at->name) != BG_OK ||
+        bg_storage_check(d->id, whole, d->at->path, &err) != BG_OK) {
+        verify_say(d->at->path, "damaged: %s", err.msg);
+        return false;
+    }
+    return read_values(d) && check_ragged(d) && check_documents(d);
+}
+
+static bg_status check_row(dataset *d, bool known, bool *good, bg_err *err)
+{
+    bg_status st = BG_OK;
+    bool axes = false, others = H5Lexists(d->at->file, "run", H5P_DEFAULT) <= 0;    /* they need not describe their data */
+    if (!has_dtype(d->type, d->row->dtype)) {
+        *good = bad(d, "has another type of number than its format says");
+        return BG_OK;
+    }
+    *good = others || check_attributes(d);
+    if (d->n_dims != d->row->n_dims)
+        (void)bad(d, "has another number of axes than its format says");
+    else
+        st = verify_axes(d->at, d->row, d->dims, &axes, err);
+    *good = *good && axes && (known || check_values(d));
+    return st;
+}
+
+bg_status verify_dataset(const verify_place *at, hid_t id, bool known, bool *good, bg_err *err)
+{
+    dataset d = { .at = at, .id = id, .type = H5Dget_type(id) };
+    char whole[BG_PATH_BYTES];
     hid_t space = H5Dget_space(id);
-    d.row = good ? bg_schema_find(format, whole) : NULL;
+    bg_status st = BG_OK;
+    d.row = bg_path(whole, NULL, "%s%s", at->prefix, at->name) == BG_OK ? bg_schema_find(at->format, whole) : NULL;
     d.n_dims = H5Sget_simple_extent_dims(space, d.dims, NULL);
     H5Sclose(space);
+    *good = true;
     if (d.row != NULL)
-        good = check_row(&d);
+        st = check_row(&d, known, good, err);
     else if (H5DSis_scale(id) <= 0)    /* a bare scale has no values */
-        good = bad(&d, "is no dataset of its format");
+        *good = bad(&d, "is no dataset of its format");
     H5Tclose(d.type);
     H5Eclear2(H5E_DEFAULT);
-    return good;
+    return st;
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bregman/open.h"
+#include "bregman/shard.h"
 #include "verify.h"
 
 enum { LINE_BYTES = 1024 };
@@ -48,13 +50,12 @@ static bool has_name(const verify_folder *f, const char *name)
 /* "covariance- 40" of UNITS becomes "12 of 40 of covariance". */
 static bool describe_units(const verify_folder *f, char line[LINE_BYTES])
 {
-    char path[BG_PATH_BYTES], prefix[256];
-    uint64_t total;
-    FILE *file = bg_path(path, NULL, "%sUNITS", f->path) == BG_OK ? fopen(path, "re") : NULL;
-    if (file == NULL)
+    char path[BG_PATH_BYTES], prefix[256], digits[20];
+    FILE *file;
+    if (bg_path(path, NULL, "%sUNITS", f->path) != BG_OK || bg_open_stream(path, &file, NULL) != BG_OK)
         return false;
-    while (fscanf(file, "%255s %" SCNu64, prefix, &total) == 2) {
-        uint64_t n = count_good(f, prefix);
+    while (fscanf(file, "%255s %19[0-9]", prefix, digits) == 2) {
+        uint64_t total = strtoull(digits, NULL, 10), n = count_good(f, prefix);
         size_t end = strlen(prefix);
         if (end > 0 && prefix[end - 1] == '-')
             prefix[end - 1] = '\0';
@@ -64,26 +65,33 @@ static bool describe_units(const verify_folder *f, char line[LINE_BYTES])
     return line[0] != '\0';
 }
 
+/* The division that a shard's file, its folder of units or an attempt at either belongs to. */
+static bool shard_of(const char *name, uint64_t *n)
+{
+    char own[BG_SHARD_NAME_BYTES];
+    uint64_t i;
+    snprintf(own, sizeof own, "%.*s.h5", (int)strcspn(name, "."), name);
+    return bg_shard_parse(own, &i, n);
+}
+
 /* "3 of 4 shards"; complete [out]: all of every division into shards that has one, finished or begun. */
 static bool describe_shards(const verify_folder *f, char line[LINE_BYTES], bool *complete)
 {
-    unsigned i, n, before = 0;
-    int end;
+    uint64_t *done = calloc(BG_MOST_SHARDS + 1, sizeof *done), i, n;    /* of each division met: 1, and 1 for each finished */
     *complete = true;
-    for (size_t k = 0; k < f->n_names; k++) {
-        char suffix[16];
-        end = 0;
-        if (sscanf(f->name[k], "shard-%5u-of-%5u%n", &i, &n, &end) != 2 || end == 0 || n == before)
-            continue;
-        uint64_t done = 0;
-        snprintf(suffix, sizeof suffix, "-of-%05u.h5", n);
-        for (size_t e = 0; e < f->manifest.n; e++)
-            done += verify_counts(&f->manifest, e) && f->good[e] && strstr(f->manifest.entry[e].name, suffix) != NULL;
-        add(line, "%s%" PRIu64 " of %u shards", line[0] != '\0' ? ", " : "", done, n);
-        *complete = *complete && done == n;
-        before = n;
-    }
-    return before != 0;
+    for (size_t k = 0; k < f->n_names && done != NULL; k++)
+        if (shard_of(f->name[k], &n))
+            done[n] = 1;
+    for (size_t e = 0; e < f->manifest.n && done != NULL; e++)
+        if (verify_counts(&f->manifest, e) && f->good[e] && bg_shard_parse(f->manifest.entry[e].name, &i, &n))
+            done[n] += done[n] > 0;
+    for (n = 1; n <= BG_MOST_SHARDS && done != NULL; n++)
+        if (done[n] > 0) {
+            add(line, "%s%" PRIu64 " of %" PRIu64 " shards", line[0] != '\0' ? ", " : "", done[n] - 1, n);
+            *complete = *complete && done[n] - 1 == n;
+        }
+    free(done);
+    return line[0] != '\0';
 }
 
 /* The index of factors is written last: with it a rerun looks no further. */

@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -94,7 +95,7 @@ static void say_leftover(const char *path, const char *suffix)
     while (dash != NULL && dash > suffix && *--dash != '-')
         ;
     long pid = dash != NULL ? strtol(dash + 1, NULL, 10) : 0;
-    if (dash == NULL || dash <= suffix || pid <= 0 || (size_t)(dash - suffix) >= sizeof host) {
+    if (dash == NULL || dash <= suffix || pid <= 0 || pid > INT_MAX || dash + 1 + strspn(dash + 1, "0123456789") != end || (size_t)(dash - suffix) >= sizeof host) {
         verify_say(path, "left over by an unknown attempt");
         return;
     }
@@ -132,7 +133,10 @@ static bg_status say_others(const verify_folder *f, bg_err *err)
         verify_say(f->path, "%zu more files are not listed", strangers - MOST_STRANGERS);
     if (f->manifest.torn)
         verify_say(f->path, "the MANIFEST's last line is cut short: its file is not listed, a rerun makes it again");
-    if (f->manifest.n_malformed > 0)
+    if (f->manifest.n_malformed > 0 && f->manifest.n == 0)
+        verify_say(f->path, "none of the %zu lines of the MANIFEST can be read: it is not one of these programs', or damaged",
+                   f->manifest.n_malformed);
+    else if (f->manifest.n_malformed > 0)
         verify_say(f->path, "%zu line%s of the MANIFEST cannot be read", f->manifest.n_malformed,
                    f->manifest.n_malformed == 1 ? "" : "s");
     return st;

@@ -50,6 +50,13 @@ expect() {
 }
 grep -q '^ls-ja: first man/ja/ls.1 (score [0-9.]*)$' "$work/lines" || fail "stdout: $(cat "$work/lines")"
 [ "$(wc -l <"$work/lines")" = 4 ] || fail "stdout has not a line per query"
+# more token files than a process may have open, behind those that are ranked
+mkdir "$work/more"
+for i in $(seq 100); do cp "$work/a.h5" "$work/more/$i.h5"; done
+# shellcheck disable=SC2086
+(ulimit -n 64 && "$report" $common "$work"/more/*.h5 --output "$work/more.html") >"$work/more/lines" 2>"$work/err" || fail "102 token files: $(cat "$work/err")"
+cmp -s "$work/lines" "$work/more/lines" || fail "102 token files: $(cat "$work/more/lines")"
+grep -q '102 token files' "$work/more.html" || fail "102 token files are not counted"
 ls "$work" | grep -q '\.tmp-' && fail "a temporary file was left"
 grep -q '\[[0-9]*\] \[[0-9]*\]' "$work/ids.html" || fail "ids are not shown where there is no tokenizer"
 grep -Eiq '(src|href)="?(https?:)?//|url\((https?:)?//|@import|<link' "$work/report.html" && fail "the page refers to the network"

@@ -34,10 +34,10 @@ damage flip "$work/d/block-001.h5" transformer.h.1.mlp.c_fc/lambda
 compress "$work/d/index.h5" lambda
 pristine "$in/f"
 rm "$work/d/block-001.h5"
-compress "$work/d/index.h5" block-001.h5
+compress "$work/d/block-001.h5" "is missing"
 pristine "$in/f"
 truncate -s 1000 "$work/d/block-000.h5"
-compress "$work/d/index.h5" block-000.h5
+compress "$work/d/block-000.h5" "by its folder's MANIFEST"
 pristine "$in/f"
 truncate -s 1000 "$work/d/index.h5"
 compress "$work/d/index.h5" ""
@@ -80,6 +80,12 @@ merge nan
 pristine "$in/s"
 damage attribute "$work/d/shard-00000-of-00001.h5" format bregman/other
 merge "by its folder's MANIFEST"
+for name in shard-00000-of--0001.h5 shard-00001-of-99999999999999999999.h5 shard-00001-of-00001.h5; do
+    pristine "$in/s"
+    mv "$work/d/shard-00000-of-00001.h5" "$work/d/$name"
+    sed -i "s/shard-.*/$name/" "$work/d/MANIFEST"
+    refused "$work/d" "no shard-IIIII-of-NNNNN.h5 in it" merge_scores --scores "$work/d" --output "$out"
+done
 pristine "$in/r.h5"
 damage flip "$work/d" top/sequence
 refused "$work/d" "top/sequence" score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$out" --explain "$work/d"

@@ -14,7 +14,7 @@ works merge_scores --scores "$in/s" --output "$in/r.h5" --top 5
 
 # ---- another model, other modules, other queries, another corpus
 refused "$in/f/index.h5" "another model" compress_queries --model "$in/other-weights" --factors "$in/f" --queries "$in/queries.h5" --output "$out"
-refused "$in/f-down/index.h5" "other --modules" compress_queries --model "$in/model" --factors "$in/f-down" --queries "$in/queries.h5" --output "$out"
+refused "$in/f-down/index.h5" "other --modules" compress_queries --model "$in/model" --factors "$in/f-down" --queries "$in/queries.h5" --output "$out" --modules mlp
 refused "$in/f/index.h5" "attn.c_attn" compress_queries --model "$in/model" --factors "$in/f" --queries "$in/queries.h5" --output "$out" --modules all
 misused "matches no module" compress_queries --model "$in/model" --factors "$in/f" --queries "$in/queries.h5" --output "$out" --modules nothing
 refused "$in/c.h5" "another model" score_shards --model "$in/other-weights" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$out"
@@ -23,6 +23,34 @@ refused "$in/queries.h5" "another tokenizer" compress_queries --model "$in/other
 refused "$in/tokens-tokenizer.h5" "different tokenizers" fit_factors --model "$in/model" --tokens "$in/tokens.h5" "$in/tokens-tokenizer.h5" --output "$out"
 refused "$in/r.h5" "other queries" score_shards --model "$in/model" --queries "$in/c-two.h5" --tokens "$in/tokens.h5" --output "$out" --explain "$in/r.h5"
 refused "$in/r.h5" "token files hold 30" score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens-fewer.h5" --output "$out" --explain "$in/r.h5"
+
+# ---- without --modules all that the factors hold is compressed
+for fit in f f-down; do
+    works compress_queries --model "$in/model" --factors "$in/$fit" --queries "$in/queries.h5" --output "$work/$fit.h5"
+done
+"$python" - "$work/f.h5" "$work/f-down.h5" <<'PYTHON' || fail "other modules were compressed than the factors hold"
+import sys, h5py
+def modules(path):
+    names = []
+    with h5py.File(path) as f:
+        f.visit(lambda name: names.append(name) if name.endswith("/left") else None)
+    return sorted(name.split(".")[-1] for name in names)
+both, down = map(modules, sys.argv[1:])
+assert both == ["c_fc/left"] * 2 + ["c_proj/left"] * 2, both
+assert down == ["c_proj/left"] * 4, down
+PYTHON
+
+# ---- a folder of factors: of one fit, and as its MANIFEST lists it
+works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$in/f-seed" --seed 1
+cp -r "$in/f" "$work/mixed"
+cp "$in/f-seed/block-001.h5" "$work/mixed"
+refused "$work/mixed/block-001.h5" "of another fit than" compress_queries --model "$in/model" --factors "$work/mixed" --queries "$in/queries.h5" --output "$out"
+cp -r "$in/f" "$work/no-manifest"
+rm "$work/no-manifest/MANIFEST"
+refused "$work/no-manifest/index.h5" "MANIFEST does not list it" compress_queries --model "$in/model" --factors "$work/no-manifest" --queries "$in/queries.h5" --output "$out"
+cp -r "$in/f" "$work/no-block"
+rm "$work/no-block/block-000.h5"
+refused "$work/no-block/block-000.h5" "is missing" compress_queries --model "$in/model" --factors "$work/no-block" --queries "$in/queries.h5" --output "$out"
 
 # ---- one kind of file for another
 refused "$in/queries.h5" "format" score_shards --model "$in/model" --queries "$in/queries.h5" --tokens "$in/tokens.h5" --output "$out"

@@ -29,8 +29,14 @@ bad activation config.json "quick_gelu"
 bad family config.json "mamba"
 bad rope config.json "yarn"
 bad absent config.json "No such file"
+bad many-blocks config.json "n_layer"
+bad large-epsilon config.json "layer_norm_epsilon"
+bad tied-and-wider model.safetensors "tensor 'lm_head.weight' is [33, 8], but config.json makes it [32, 8]"
+bad pointer-config.json config.json "is a Git LFS pointer"
+bad pointer-model.safetensors model.safetensors "is a Git LFS pointer"
 
 # the same check at the other stages
+works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$in/f"
 refused "$in/truncated/model.safetensors" "truncated?" \
     compress_queries --model "$in/truncated" --factors "$in/f" --queries "$in/queries.h5" --output "$out"
 refused "$in/truncated/model.safetensors" "truncated?" inspect "$in/truncated"

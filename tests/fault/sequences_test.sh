@@ -33,7 +33,16 @@ bad_tokens tokens-negative.h5 "out of range"
 bad_tokens tokens-missing.h5 'no dataset "count"'
 bad_tokens absent.h5 "No such file"
 bad_tokens text.h5 "not an HDF5 file"
-bad_tokens model "not a regular file"
+bad_tokens model "it is a folder"
+
+# a file given twice, under another spelling of its path too
+ln -s tokens.h5 "$in/link.h5"
+for twice in tokens.h5 ../in/tokens.h5 link.h5; do
+    # shellcheck disable=SC2086
+    misused "are the same file" fit_factors $model --tokens "$in/tokens.h5" "$in/$twice" --output "$out"
+    # shellcheck disable=SC2086
+    misused "are the same file" score_shards $model --queries "$in/compressed.h5" --tokens "$in/$twice" "$in/tokens.h5" --output "$out"
+done
 
 bad_queries queries-id.h5 "token id 32 at position 2 of sequence 3"
 bad_queries queries-none.h5 "is empty: its axis \"query\""
@@ -70,8 +79,8 @@ bad_candidates two.txt ":1: not a sequence number: 1 2"
 bad_candidates none.txt "no candidates"
 bad_candidates long.txt ":2: not a sequence number"
 bad_candidates negative.h5 "sequence -2"
-bad_candidates fractions.h5 "'sequence' does not hold whole numbers"
-bad_candidates table.h5 "'sequence'"
+bad_candidates fractions.h5 '"sequence" of'
+bad_candidates table.h5 "has 2 axes instead of 1"
 bad_candidates none.h5 "no candidates"
 bad_candidates absent.txt "No such file"
 

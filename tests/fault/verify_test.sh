@@ -121,6 +121,45 @@ wrong "leads nowhere" "$in/f" index.h5 'del f["transformer.h.0.mlp.c_fc"]; f["tr
 wrong "damaged, missing or not listed" "$in/f" index.h5 'f["x"] = h5py.ExternalLink("block-007.h5", "/none")'
 wrong "leads nowhere" "$in/f" index.h5 'f["x"] = h5py.SoftLink("/none")'
 wrong "adds up to" "$work/r" r.h5 'd = f["tail/count"]; d[0] = d[0] + 1'
+wrong 'axis "k" of "top/sequence" has 4 steps, that of "bottom/score" 5' "$work/r" r.h5 'd = f["top/sequence"]; a = {k: d.attrs[k] for k in ("units", "description")}; x = d[:, :4]; del f["top/sequence"]; f["top/sequence"] = x; f["top/sequence"].attrs.update(a); del f["k"]'
+wrong '"more" is a link into another file, which no hash of this one covers' "$in/s" $s 'f["more"] = h5py.ExternalLink("shard-00001-of-00002.h5", "/score")'
+wrong '"g/d" is a group that has another name too' "$in/s" $s 'f.create_group("g"); f.update({"g/" + name: f["/"] for name in "abcd"})'
+wrong '"run" is a group that has another name too' "$in/s" $s 'f["h"] = f["run"]'
+wrong '"h" is no dataset of its format' "$in/s" $s 'f["h"] = h5py.SoftLink("/score")'
+# declared, and not stored here
+hollow() { wrong "\"$1\" of \"$work/d/$s\": declared $2" "$in/s" $s "$3"; }
+again='a = {k: f["score"].attrs[k] for k in ("units", "description")}; shape = f["score"].shape; x = f["score"][()]; del f["score"]; '
+hollow score "[20, 3], nothing is stored" "$again d = f.create_dataset('score', shape, 'f4', fletcher32=True, chunks=(5, 3)); d.attrs.update(a)"
+hollow score "[20, 3], 1 of 4 chunks are stored" "$again d = f.create_dataset('score', shape, 'f4', fletcher32=True, chunks=(5, 3)); d[:5] = x[:5]; d.attrs.update(a)"
+hollow score "[20, 3], its values are not here but in other datasets" "$again v = h5py.VirtualLayout(shape, 'f4'); v[:] = h5py.VirtualSource('gone.h5', 'score', shape); f.create_virtual_dataset('score', v).attrs.update(a)"
+hollow score "[20, 3], its values are not here but in other, raw files" "$again f.create_dataset('score', shape, 'f4', external=[('raw', 0, 4096)]).attrs.update(a)"
+cp "$in/tokens.h5" "$work/huge.h5"
+"$python" -c 'import h5py, sys
+with h5py.File(sys.argv[1], "r+") as f:
+    del f["token"]
+    f.create_dataset("token", (2**42,), "u4", chunks=(2**20,), maxshape=(None,))' "$work/huge.h5" || exit 1
+verified 1 '"token" of "'"$work"'/huge.h5": declared [4398046511104]' "$work/huge.h5"
+# documents of sequences
+documents() {
+    cp "$in/tokens.h5" "$work/documents.h5"
+    "$python" - "$work/documents.h5" "$1" "$2" <<'END' || exit 1
+import sys, h5py, numpy
+with h5py.File(sys.argv[1], "r+") as f:
+    n = len(f["count"])
+    f["document"] = numpy.full(n, int(sys.argv[2]), "i8")
+    f["start"] = numpy.zeros(n, "i8")
+    f.create_dataset("documents/id", data=["a", "b"], dtype=h5py.string_dtype())
+    f.create_dataset("documents/lang", data=["en"] * int(sys.argv[3]), dtype=h5py.string_dtype())
+END
+}
+documents 1 2
+verified 0 "sound" "$work/documents.h5"
+documents 2 2
+verified 1 '"document" names row 2 of "documents", which has 2' "$work/documents.h5"
+documents -1 2
+verified 1 '"document" names row -1 of "documents", which has 2' "$work/documents.h5"
+documents 1 3
+verified 1 'axis "document" of "documents/lang" has 3 steps, that of "documents/id" 2' "$work/documents.h5"
 cp "$in/tokens.h5" "$work/r/"
 "$python" "$work/change.py" "$work/r/tokens.h5" 'f["count"][0] = f["count"][0] + 1'
 verified 1 "adds up to" "$work/r"
@@ -148,14 +187,36 @@ printf '0123456789abcdef 12' >> "$work/d/MANIFEST"
 verified 0 "last line is cut short" "$work/d"
 printf '\nnonsense\n' >> "$work/d/MANIFEST"
 verified 0 "2 lines of the MANIFEST cannot be read" "$work/d"
+# the lines of another system's editor, and of another program
+pristine "$in/s"
+sed -i 's/$/\r/' "$work/d/MANIFEST"
+verified 0 "2 of 2 shards, complete" "$work/d"
+works merge_scores --scores "$work/d" --output "$work/crlf.h5" --top 5
+pristine "$in/s"
+(cd "$in/s" && sha256sum ./*.h5) > "$work/d/MANIFEST"
+verified 0 "none of the 2 lines of the MANIFEST can be read" "$work/d"
+head -c 100000 /dev/zero | tr '\0' '\n' >> "$work/d/MANIFEST"
+verified 0 "none of the 2 lines of the MANIFEST can be read" "$work/d"
+# several divisions into shards, and names that are like shards'
+pristine "$in/s"
+for name in shard-00000-of-00004.h5 shard-00001-of-00004.h5 shard-00002-of-00003.h5; do
+    cp "$work/d/$s" "$work/d/$name"
+    change "$work/d/$name" ""
+done
+for name in shard-00000-of--0001.h5 shard-00001-of-99999999999999999999.h5 shard-00005-of-00004.h5 shard-0-of-1.h5; do
+    cp "$work/d/$s" "$work/d/$name"
+    change "$work/d/$name" ""
+done
+verified 0 "$work/d/: 2 of 2 shards, 1 of 3 shards, 2 of 4 shards, not complete" "$work/d"
 host=$(uname -n)
 sh -c 'exit 0' & gone=$!
 wait $gone
-touch "$work/d/$s.tmp-$host-$gone-0a1b2c3d" "$work/d/$s.tmp-$host-$$-0a1b2c3d" "$work/d/$s.tmp-other-host-12-0a1b2c3d" "$work/d/notes"
+touch "$work/d/$s.tmp-$host-$gone-0a1b2c3d" "$work/d/$s.tmp-$host-$$-0a1b2c3d" "$work/d/$s.tmp-other-host-12-0a1b2c3d" "$work/d/notes" "$work/d/x.tmp-$host-99999999999-0a1b2c3d"
 verified 0 "left over by process $gone, which is gone: it can be removed" "$work/d"
 says "being written by process $$"
 says "being written by, process 12 on other-host"
 says "$work/d/notes: not listed"
+says "x.tmp-$host-99999999999-0a1b2c3d: left over by an unknown attempt"
 # published by two attempts at once: the line of the other one came last
 pristine "$in/s"
 printf '%s %s %s\n' ffffffffffffffffffffffffffffffff "$(wc -c < "$work/d/$s")" $s >> "$work/d/MANIFEST"

@@ -124,7 +124,7 @@ static void clear(matrix *m)
 static bg_status decompose(matrix *m, double *w, bg_err *err)
 {
     /* the other ranks need none */
-    bg_eigen_stream stream = { m, lower, symmetric, vectors };
+    bg_eigen_stream stream = { m, lower, symmetric, vectors, NULL };
     return bg_eigen_shared(m->n, rank == 0 ? &stream : NULL, w, "A", MPI_COMM_WORLD, err);
 }
 

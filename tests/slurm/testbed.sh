@@ -67,6 +67,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,bf_contin
 PriorityType=priority/basic
 MailProg=/bin/true
 JobRequeue=1
+MaxArraySize=11
 MinJobAge=3600
 SlurmctldTimeout=30
 SlurmdTimeout=8

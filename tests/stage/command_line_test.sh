@@ -51,7 +51,6 @@ score() { misused "$1" score_shards --model "$in/model" --queries "$in/c.h5" --t
 for shard in 3/3 -1/3 0/0 1 1/2/3 x/y; do
     score "--shard takes I/N with 0 <= I < N <= 99999, not '$shard'" --shard $shard
 done
-score "--shard 0/41 has no sequence" --shard 0/41
 score "--top takes a whole number from 1" --top 0
 
 # each rank with its own command line

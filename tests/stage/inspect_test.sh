@@ -10,8 +10,8 @@ failed=0
 expect() {
     code=$1 text=$2
     shift 2
-    output=$("$@" 2>&1)
-    got=$?
+    output=$({ timeout -k 5 60 "$@" 2>&1; echo $? > "$folder/code"; } | head -n 100)
+    got=$(cat "$folder/code")
     if [ $got -ne "$code" ] || ! printf '%s\n' "$output" | grep -qF -- "$text"; then
         printf '%s: exit code %s (wanted %s), wanted "%s" in:\n%s\n' "$*" $got "$code" "$text" "$output"
         failed=1
@@ -47,9 +47,9 @@ expect 0 'parameters    1048' "$inspect" --quiet "$folder/model"
 expect 0 '2 of 4 linear modules are tracked (mlp)' "$inspect" --quiet "$folder/model"
 expect 0 '32 x 9' "$inspect" --quiet "$folder/model"
 expect 0 '4 of 4 linear modules are tracked (all)' "$inspect" --quiet --modules all "$folder/model"
-expect 1 "'$folder/absent'" "$inspect" --quiet "$folder/absent"
+expect 1 "\"$folder/absent\": No such file" "$inspect" --quiet "$folder/absent"
 expect 1 "$folder/config.json" "$inspect" --quiet "$folder"
-expect 1 'neither a directory nor a readable HDF5 file' "$inspect" --quiet "$folder/model/config.json"
+expect 1 "\"$folder/model/config.json\" is not an HDF5 file" "$inspect" --quiet "$folder/model/config.json"
 expect 2 '--path is required' "$inspect" --quiet
 
 if "$BREGMAN_VENV/bin/python" -c 'import h5py' 2>/dev/null; then
@@ -66,16 +66,55 @@ with h5py.File(sys.argv[1] + "/a.h5", "w") as f:
     score.attrs["description"] = "influence"
     f["g/loop"] = f["g"]
     f["lost"] = h5py.ExternalLink("gone.h5", "/x")
+with h5py.File(sys.argv[1] + "/block-000.h5", "w") as f:
+    f["m/lambda"] = numpy.zeros((3, 2), "f4")
+    f["m/round"] = f["m"]
+    f["m/out"] = h5py.ExternalLink("a.h5", "/g")
 with h5py.File(sys.argv[1] + "/index.h5", "w") as f:
-    f["linked"] = h5py.ExternalLink("a.h5", "/g/score")
+    f.attrs["format"] = "bregman/factors"
+    f["m"] = h5py.ExternalLink("block-000.h5", "/m")
+    f["n"] = h5py.ExternalLink("block-000.h5", "/m")
+    f["gone"] = h5py.ExternalLink("block-001.h5", "/m")
+    f["other"] = h5py.ExternalLink("a.h5", "/g")
+# four links of every kind in a group that lead back to the root; groups as deep as they go
+with h5py.File(sys.argv[1] + "/loops.h5", "w") as f:
+    for name in "abcd":
+        f["soft/" + name] = h5py.SoftLink("/")
+        f["external/" + name] = h5py.ExternalLink("loops.h5", "/")
+        f["hard/" + name] = f["/"]
+    f["end"] = [1.0]
+with h5py.File(sys.argv[1] + "/deep.h5", "w") as f:
+    f["/".join("d" * 200)] = [1.0]
+    f["end"] = [1.0]
+# free space of size 0 in the heap where texts are
+with open(sys.argv[1] + "/a.h5", "rb") as f:
+    content = bytearray(f.read())
+place = content.index(b"GCOL")
+content[place + 16:place + 32] = bytes(16)
+with open(sys.argv[1] + "/heap.h5", "wb") as f:
+    f.write(content)
 PYTHON
     expect 0 'g/score  float32 [3, 2] nats: influence' "$inspect" --quiet "$folder/a.h5"
     expect 0 'input            0123  tokens.h5' "$inspect" --quiet "$folder/a.h5"
     expect 0 'stage            score_shards' "$inspect" --quiet "$folder/a.h5"
     expect 0 'lost  -> /x of gone.h5' "$inspect" --quiet "$folder/a.h5"
-    expect 0 'lost  is missing or damaged' "$inspect" --quiet "$folder/a.h5"
-    expect 0 'linked  float32 [3, 2]' "$inspect" --quiet "$folder"    # a folder of factors: its index
+    expect 0 'm/lambda  float32 [3, 2]' "$inspect" --quiet "$folder"    # a folder of factors: its index
+    expect 0 'm/out  -> /g of a.h5' "$inspect" --quiet "$folder"
+    expect 0 'm/round  is another name of a group above' "$inspect" --quiet "$folder"
+    expect 0 'n  -> /m of block-000.h5' "$inspect" --quiet "$folder"
+    expect 0 'gone  is missing or damaged' "$inspect" --quiet "$folder"
+    expect 0 'other  -> /g of a.h5' "$inspect" --quiet "$folder"
+    for text in 'soft/d  -> /' 'external/d  -> / of loops.h5' 'hard/d  is another name of a group above' 'end  float64 [1]'; do
+        expect 0 "$text" "$inspect" --quiet "$folder/loops.h5"
+    done
+    expect 0 'd  is missing, damaged or nested too deep' "$inspect" --quiet "$folder/deep.h5"
+    expect 0 'end  float64 [1]' "$inspect" --quiet "$folder/deep.h5"
+    expect 1 "\"$folder/heap.h5\" is damaged: a heap of strings" "$inspect" --quiet "$folder/heap.h5"
+    mkfifo "$folder/pipe"
+    expect 1 "\"$folder/pipe\": it is a named pipe" "$inspect" --quiet "$folder/pipe"
+    # where files cannot be locked: others keep theirs locked
+    flock "$folder/a.h5" "$inspect" --quiet "$folder/a.h5" > /dev/null || { echo "inspect waits for or needs a lock"; failed=1; }
     head -c 1500 "$folder/a.h5" > "$folder/torn.h5"
-    expect 1 'neither a directory nor a readable HDF5 file' "$inspect" --quiet "$folder/torn.h5"
+    expect 1 "cannot read \"$folder/torn.h5\": truncated" "$inspect" --quiet "$folder/torn.h5"
 fi
 exit $failed

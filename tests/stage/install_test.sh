@@ -1,6 +1,6 @@
 #!/bin/sh
-# make install: the programs run, and a program of a user's builds against it with pkg-config.  Builds
-# outside of the source tree, both ways.
+# make install: where it does not go, the programs run, and a program of a user's builds against it with pkg-config.
+# Builds outside of the source tree, both ways.
 set -u
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
@@ -10,13 +10,54 @@ unset MAKEFLAGS MAKELEVEL MFLAGS
 prefix="$work/usr"
 
 # what is built already serves, with whatever flags it was: only install runs
-make -s -o all -f "$SRC/Makefile" -C "$work" install B="$BUILD" PREFIX="$prefix" > "$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-for program in fit-factors compress-queries score-shards merge-scores inspect verify plan; do
-    "$prefix/bin/bregman-$program" --version > "$work/log" 2>&1 || fail "bregman-$program: $(cat "$work/log")"
+make_install() { make -s -o all -C "$work" install "$@" > "$work/log" 2>&1; }
+
+# ---- a place in the source tree is refused before anything is written
+clone=$work/clone
+mkdir "$clone"
+cp -R "$SRC/Makefile" "$SRC/VERSION" "$SRC/include" "$SRC/jobs" "$SRC/scripts" "$clone/"
+ln -s clone "$work/link"
+find "$clone" | sort > "$work/before"
+for place in "$clone" "$work/link" "$clone/here/and/there" "$BUILD" "$clone/../clone/"; do
+    make_install -f "$clone/Makefile" B="$BUILD" PREFIX="$place" && fail "installed in $place"
+    grep -q "PREFIX=$place is in the source tree or the build" "$work/log" || fail "PREFIX=$place: $(cat "$work/log")"
 done
-for script in tokenize-corpus tokenize-queries gguf-to-hf report sweep; do
-    BREGMAN_VENV=$BREGMAN_VENV "$prefix/bin/bregman-$script" --help > "$work/log" 2>&1 || fail "bregman-$script: $(cat "$work/log")"
+make_install -f "$clone/Makefile" B="$BUILD" PREFIX=usr && fail "installed in a relative place"
+grep -q "PREFIX=usr is not an absolute path" "$work/log" || fail "PREFIX=usr: $(cat "$work/log")"
+find "$clone" | sort | cmp -s - "$work/before" || fail "a refused installation left files"
+
+# ---- a package: nothing in it points out of it
+make_install -f "$SRC/Makefile" B="$BUILD" PREFIX=/usr DESTDIR="$clone/root" || fail "DESTDIR: $(cat "$work/log")"
+for file in $(find "$clone/root" -type l); do
+    case $(realpath -m "$file") in "$clone"/root/*) ;; *) fail "$file points out of the package" ;; esac
+    [ -e "$file" ] || fail "$file points nowhere"
 done
+
+make_install -f "$SRC/Makefile" B="$BUILD" PREFIX="$prefix" || { cat "$work/log"; exit 1; }
+make_install -f "$SRC/Makefile" B="$BUILD" PREFIX="$prefix" || fail "a second time: $(cat "$work/log")"
+# without BREGMAN_VENV: what was the build's environment is found
+for program in fit-factors compress-queries score-shards merge-scores inspect verify plan tokenize-corpus tokenize-queries \
+    gguf-to-hf report; do
+    (unset BREGMAN_VENV && "$prefix/bin/bregman-$program" --version) > "$work/log" 2>&1 &&
+        grep -q " $(cat "$SRC/VERSION")" "$work/log" || fail "bregman-$program --version: $(cat "$work/log")"
+    (unset BREGMAN_VENV && "$prefix/bin/bregman-$program" --help) > "$work/log" 2>&1 &&
+        grep -q "^usage: bregman-$program " "$work/log" || fail "bregman-$program --help: $(cat "$work/log")"
+    ! grep "^example: " "$work/log" | grep -qv " bregman-$program " || fail "bregman-$program: $(grep "^example" "$work/log")"
+done
+(unset BREGMAN_VENV && "$prefix/bin/bregman-sweep" --help) > "$work/log" 2>&1 || fail "bregman-sweep: $(cat "$work/log")"
+"$prefix/bin/bregman-mpi" 2 "$prefix/bin/bregman-plan" --help > "$work/log" 2>&1 &&
+    [ "$(grep -c "^usage: bregman-plan " "$work/log")" = 1 ] || fail "bregman-mpi: $(cat "$work/log")"
+"$prefix/bin/bregman-mpi" "$prefix/bin/bregman-plan" --help > "$work/log" 2>&1
+[ $? = 2 ] && grep -q "^usage: bregman-mpi RANKS COMMAND" "$work/log" || fail "bregman-mpi without ranks: $(cat "$work/log")"
+
+# ---- the build's environment is gone, and the system's Python has no packages
+ln -sfn "$work/gone" "$prefix/libexec/bregman/build/venv"
+mkdir "$work/bare"
+printf '#!/bin/sh\nexec %s -S "$@"\n' "$(command -v python3)" > "$work/bare/python3"
+chmod 755 "$work/bare/python3"
+(unset BREGMAN_VENV && PATH=$work/bare:$PATH && "$prefix/bin/bregman-report" --help) > "$work/log" 2>&1 && fail "no packages: exit code 0"
+grep -q "^bregman-report: .* run $prefix/libexec/bregman/scripts/setup.sh --python" "$work/log" || fail "no packages: $(cat "$work/log")"
+make_install -f "$SRC/Makefile" B="$BUILD" PREFIX="$prefix" || fail "once more: $(cat "$work/log")"
 
 "$BREGMAN_VENV/bin/python" "$SRC/scripts/checks/make_inputs.py" "$work/in" || exit 1
 cat > "$work/sweep.toml" << EOF

@@ -40,6 +40,10 @@ expect 0 '[model.cluster]' --preset smollm2-135m --cluster "$folder/good.json"
 expect 0 '8 data x 1 pipeline' --preset pythia-70m --pipeline 1 --cluster "$folder/good.json"
 expect 0 '2 data x 4 pipeline' --preset pythia-70m --pipeline 4 --cluster "$folder/good.json"
 expect 0 '"model": "pythia-1b"' --preset pythia-1b --json
+# more nodes than an array may have elements
+cluster wide 's/"nodes": 2/"nodes": 2500/; s/"hash_byte_s": 1e-10/"hash_byte_s": 1e-16/'
+expect 0 'SHARDS=2500 FIRST_SHARD=1000 sbatch --nodes=1' --preset pythia-70m --pipeline 1 --sequences 100000000 --cluster "$folder/wide.json"
+expect 0 '--array=0-499 ' --preset pythia-70m --pipeline 1 --sequences 100000000 --cluster "$folder/wide.json"
 
 # what is refused
 expect 2 "did you mean smollm2-135m?" --preset smollm-135m
@@ -53,6 +57,10 @@ expect 2 '--blocks takes a number' --preset 52b --blocks none
 expect 2 '--weights takes bfloat16' --preset 52b --weights int8
 expect 2 'has a prompt too' --preset 52b --query-tokens 8 --completion-tokens 8
 expect 2 'takes 8192 positions' --preset 52b --sequence-tokens 10000
+sed 's/"n_layer": *[0-9]*/"n_layer": 2147483647/' "$SRC/tests/goldens/gpt2/config.json" > "$folder/config.json"
+expect 1 "$folder/config.json" --config "$folder/config.json"
+sed 's/"n_embd": *[0-9]*/"n_embd": 2147483640/' "$SRC/tests/goldens/gpt2/config.json" > "$folder/config.json"
+expect 1 'config.json' --config "$folder/config.json"
 expect 2 'matches no module' --preset 52b --modules nothing
 expect 2 'cannot be laid out in pipelines of 3: --pipeline' --preset pythia-70m --pipeline 3 --cluster "$folder/good.json"
 expect 1 'does not fit 2 nodes: a rank needs' --preset 52b --cluster "$folder/good.json"

@@ -124,14 +124,11 @@ static void reads_other_llama_kin(void **state)
     bg_model_config c = good(RMS("mistral", KV ",\"sliding_window\":null,\"head_dim\":null"));
     assert_int_equal(c.max_positions, 128);
     assert_int_equal(c.d_head, 16);
-    assert_int_equal(good(RMS("mistral", KV ",\"sliding_window\":48")).max_positions, 48);
+    assert_string_equal(c.positions_key, "max_position_embeddings");
 
     c = good(RMS("qwen2", KV ",\"use_sliding_window\":false,\"sliding_window\":48"));
     assert_int_equal(c.max_positions, 128);
     assert_true(c.qkv_bias && !c.attention_out_bias && !c.mlp_bias && c.qk_norm == BG_QK_NORM_NONE);
-    c = good(RMS("qwen2", KV ",\"use_sliding_window\":true,\"sliding_window\":48"));
-    assert_int_equal(c.max_positions, 48);
-
     c = good(RMS("qwen3", KV ",\"head_dim\":128"));
     assert_int_equal(c.d_head, 128);
     assert_true(c.qk_norm == BG_QK_NORM_HEAD && !c.qkv_bias && !c.post_norm);
@@ -141,6 +138,45 @@ static void reads_other_llama_kin(void **state)
     assert_true(c.post_norm && c.qk_norm == BG_QK_NORM_FULL && !c.qkv_bias);
     assert_string_equal(c.names.attention_norm, "post_attention_layernorm");
     assert_string_equal(c.names.mlp_norm, "post_feedforward_layernorm");
+}
+
+#define LONG(type, more) "{\"model_type\":\"" type "\",\"hidden_size\":64,\"num_attention_heads\":4," \
+    "\"num_hidden_layers\":30,\"intermediate_size\":176,\"max_position_embeddings\":32768," \
+    "\"vocab_size\":300,\"rms_norm_eps\":1e-06" KV more "}"
+
+static void expect_positions(const char *text, size_t positions)
+{
+    bg_model_config c = good(text);
+    assert_int_equal(c.max_positions, positions);
+    assert_string_equal(c.positions_key, positions < 32768 ? "sliding_window" : "max_position_embeddings");
+}
+
+/* An absent key means what it does in transformers' configuration class; a window counts where some block slides. */
+static void reads_windows(void **state)
+{
+    (void)state;
+    expect_positions(LONG("mistral", ""), 4096);
+    expect_positions(LONG("mistral", ",\"sliding_window\":null"), 32768);
+    expect_positions(LONG("mistral", ",\"sliding_window\":48"), 48);
+    expect_positions(LONG("mistral", ",\"sliding_window\":40000"), 32768);
+
+    expect_positions(LONG("qwen2", ""), 32768);
+    expect_positions(LONG("qwen2", ",\"sliding_window\":48"), 32768);
+    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true"), 4096);    /* blocks 28 and 29 slide */
+    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"sliding_window\":48"), 48);
+    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"sliding_window\":null"), 32768);
+    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":29"), 4096);
+    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":30"), 32768);
+    expect_positions(LONG("qwen3", ",\"head_dim\":16,\"use_sliding_window\":true,\"max_window_layers\":0"), 4096);
+    bad(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":0.5"),
+        "'max_window_layers' is not a whole number");
+
+    assert_int_equal(good(RMS("qwen2", KV ",\"use_sliding_window\":true,\"sliding_window\":48,\"max_window_layers\":0,"
+                              "\"layer_types\":[\"full_attention\",\"full_attention\"]")).max_positions, 128);
+    assert_int_equal(good(RMS("qwen2", KV ",\"use_sliding_window\":true,\"sliding_window\":48,"
+                              "\"layer_types\":[\"full_attention\",\"sliding_attention\"]")).max_positions, 48);
+    bad(RMS("qwen2", KV ",\"use_sliding_window\":true,\"layer_types\":[\"full_attention\"]"),
+        "layer_types has not one entry");
 }
 
 static void reads_activations(void **state)
@@ -201,6 +237,46 @@ static void scales_rope(void **state)
     }
 }
 
+/* Keys that transformers' configuration classes do not look at. */
+static void passes_over_other_spellings(void **state)
+{
+    (void)state;
+    bg_model_config c = good(NEOX(",\"rope_theta\":5000,\"partial_rotary_factor\":0.5"));
+    assert_true(c.rope_theta == 10000);
+    assert_int_equal(c.rotary_dims, 4);
+    c = good(LLAMA(",\"original_max_position_embeddings\":32,"
+                   "\"rope_scaling\":{\"rope_type\":\"llama3\"," LLAMA3_VALUES "}"));
+    assert_true(c.llama3_original_positions == 100);
+}
+
+/* Python's json writes them, and transformers reads them. */
+static void reads_odd_numbers(void **state)
+{
+    static const char *const number[] = { "NaN", "Infinity", "-Infinity", "1000000000000000019884624838656",
+                                          "-1000000000000000019884624838656", "1e999", "-1E+999" };
+    char text[1000];
+    (void)state;
+    for (size_t i = 0; i < sizeof number / sizeof number[0]; i++) {
+        snprintf(text, sizeof text, LLAMA(",\"limits\":[0.0,%s, 1],\"text\":\"\\\"NaN, \\\\\",\"more\":%s"), number[i],
+                 number[i]);
+        assert_int_equal(good(text).d_model, 64);
+        snprintf(text, sizeof text, LLAMA(",\"head_dim\":%s"), number[i]);
+        bad(text, "key 'head_dim' is not a whole number");
+        snprintf(text, sizeof text, LLAMA(",\"rope_theta\":%s"), number[i]);
+        bad(text, "key 'rope_theta' is not a number");
+        snprintf(text, sizeof text, LLAMA(",\"hidden_act\":%s"), number[i]);
+        bad(text, "hidden_act '' is not supported");
+        snprintf(text, sizeof text, LLAMA(",\"mlp_bias\":%s"), number[i]);
+        bad(text, "neither true nor false");
+    }
+    bg_model_config c = good(LLAMA(",\"x\":123456789012345678,\"y\":-123456789012345678901.5e3,\"NaN\":\"1e999\""));
+    assert_int_equal(c.d_model, 64);
+    bad(LLAMA(",\"x\":Infinite"), "not valid JSON");
+    bad(LLAMA(",\"x\":nan"), "not valid JSON");
+    bad(LLAMA(",\"x\":--Infinity"), "not valid JSON");
+    bad("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "is a Git LFS pointer");
+}
+
 static void refuses_rope(void **state)
 {
     (void)state;
@@ -216,6 +292,11 @@ static void refuses_rope(void **state)
     bad(LLAMA(",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}"), "differ by layer");
     bad(LLAMA(",\"partial_rotary_factor\":0.5"), "partial_rotary_factor 0.5 is not supported for llama");
     bad(LLAMA(",\"rope_theta\":-1"), "key 'rope_theta' is -1");
+    bad(LLAMA(",\"rope_theta\":1e-300"), "key 'rope_theta' is 1e-300, not a positive float32 number");
+    bad(LLAMA(",\"rope_theta\":1e300"), "key 'rope_theta' is 1e+300");
+    bad(LLAMA(",\"rope_theta\":1e-37,\"rope_scaling\":{\"type\":\"linear\",\"factor\":1e-10}"), "a frequency of inf");
+    bad(LLAMA(",\"head_dim\":2050"), "at most 2048 are supported");
+    assert_int_equal(good(LLAMA(",\"head_dim\":2048")).rotary_dims, 2048);
     bad(LLAMA(",\"head_dim\":15"), "15 of each head's 15 dimensions");
     bad(NEOX(",\"rotary_pct\":0.01"), "0 of each head's 16 dimensions");
     bad(NEOX(",\"rotary_pct\":0.2"), "3 of each head's 16 dimensions");
@@ -237,6 +318,8 @@ static void refuses_what_it_cannot_run(void **state)
     bad(GPT2(",\"scale_attn_weights\":false"), "scale_attn_weights = false is not supported");
     bad(GPT2(",\"reorder_and_upcast_attn\":true"), "reorder_and_upcast_attn = true");
     bad(GPT2(",\"add_cross_attention\":true"), "add_cross_attention = true");
+    bad(GPT2(",\"is_causal\":false"), "is_causal = false is not supported");
+    bad(LLAMA(",\"per_layer_config\":{\"1\":{\"num_attention_heads\":2}}"), "per_layer_config is not supported");
 }
 
 static void refuses_contradictions(void **state)
@@ -248,6 +331,10 @@ static void refuses_contradictions(void **state)
     bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":null}", "key 'rms_norm_eps' is null");
     bad(RMS("mistral", ""), "key 'num_key_value_heads' is missing");
     bad(RMS("qwen3", KV), "key 'head_dim' is missing");
+    bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":1e300}", "key 'rms_norm_eps' is 1e+300, not a positive");
+    bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":1e-50}", "key 'rms_norm_eps' is 1e-50, not a positive");
+    bad("{\"model_type\":\"gpt2\",\"n_embd\":64,\"n_head\":4,\"n_layer\":2147483647,\"n_positions\":32,"
+        "\"vocab_size\":256,\"layer_norm_epsilon\":1e-05}", "key 'n_layer' is 2147483647, more than 65536");
     bad(LLAMA(",\"num_key_value_heads\":3"), "num_attention_heads 4 is not a multiple of num_key_value_heads 3");
     bad(LLAMA(",\"num_key_value_heads\":0"), "key 'num_key_value_heads' is 0");
     bad(LLAMA(",\"head_dim\":-16"), "key 'head_dim' is -16");
@@ -289,6 +376,9 @@ int main(void)
         cmocka_unit_test(reads_gpt_neox),
         cmocka_unit_test(reads_llama),
         cmocka_unit_test(reads_other_llama_kin),
+        cmocka_unit_test(reads_windows),
+        cmocka_unit_test(reads_odd_numbers),
+        cmocka_unit_test(passes_over_other_spellings),
         cmocka_unit_test(reads_activations),
         cmocka_unit_test(scales_rope),
         cmocka_unit_test(refuses_rope),

@@ -63,6 +63,41 @@ static void append(const char *name, const bg_hash *hash, uint64_t size)
 
 /* ---- reading ---- */
 
+/* As an editor of another system leaves it; and lines of the like of other programs' manifests, very long ones, NULs. */
+static void odd_lines(void **state)
+{
+    (void)state;
+    write_text(HASH_A " 7 a.h5\r\n" HASH_B " 8 b.h5\r\n\r\n");
+    bg_manifest m = read_back();
+    assert_int_equal(m.n, 2);
+    assert_int_equal(m.n_malformed, 0);
+    bg_manifest_clear(&m);
+    assert_int_equal(look_up("a.h5"), 7);
+    assert_int_equal(look_up("b.h5"), 8);
+
+    enum { LONG = 1 << 20 };
+    static char text[2 * LONG];
+    int n = snprintf(text, sizeof text, "# made by another program\n" HASH_A "  a.h5\n" HASH_A " 7 ");
+    memset(text + n, 'x', LONG);
+    n += LONG + snprintf(text + n + LONG, sizeof text - (size_t)n - LONG, "\n" HASH_A " 7 c.h5\n");
+    write_bytes(manifest, text, (size_t)n);
+    m = read_back();
+    assert_int_equal(m.n, 2);
+    assert_int_equal(m.n_malformed, 2);
+    assert_int_equal(strlen(m.entry[1].name), LONG);
+    bg_manifest_clear(&m);
+    assert_int_equal(look_up("a.h5"), -1);
+    assert_int_equal(look_up("c.h5"), 7);
+
+    memset(text, 0, 4096);
+    text[4096] = '\n';
+    write_bytes(manifest, text, 4097);
+    m = read_back();
+    assert_int_equal(m.n, 0);
+    assert_int_equal(m.n_malformed, 1);
+    bg_manifest_clear(&m);
+}
+
 static void none_is_empty(void **state)
 {
     (void)state;
@@ -333,7 +368,7 @@ static int remove_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(none_is_empty), cmocka_unit_test(the_last_line_for_a_name_counts),
+        cmocka_unit_test(none_is_empty), cmocka_unit_test(odd_lines), cmocka_unit_test(the_last_line_for_a_name_counts),
         cmocka_unit_test(other_lines_are_no_entries), cmocka_unit_test(an_unreadable_one_is_an_error),
         cmocka_unit_test(append_then_read), cmocka_unit_test(any_cut_leaves_the_other_lines),
         cmocka_unit_test(writers_do_not_mix), cmocka_unit_test(lookup_sees_every_change),

@@ -1,9 +1,11 @@
 /* Shares of a model: they cover it, none could cost less, and what a rank holds falls with their number. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bregman/factors.h"
+#include "bregman/pipeline.h"
 #include "check.h"
 
 enum { BLOCKS = 7 };
@@ -134,10 +136,47 @@ static void test_memory(void **state)
     bg_model_close(m);
 }
 
+/* MPI counts in ints. */
+static void test_message_too_large(void **state)
+{
+    bg_model *m = sketch(1, "all");
+    bg_share share[2];
+    bg_grid grid = { .pipeline_rank = 0, .pipeline_size = 2 };
+    bg_err err = { .file = "" };
+    bg_pass *pass = NULL;
+    (void)state;
+    assert_int_equal(bg_model_divide(m, 2, NULL, share, &err), BG_OK);
+    size_t rows = (size_t)INT_MAX / m->config.d_model + 1;
+    assert_int_equal(bg_pipeline_pass_new(&pass, m, &share[0], &grid, rows, &err), BG_EARG);
+    assert_says(err, "--batch-tokens");
+    assert_null(pass);
+    bg_model_close(m);
+}
+
+/* What plan makes a model of has no weights that bound it. */
+static void test_sizes_beyond_any_model(void **state)
+{
+    bg_model *m = sketch(1, "all"), *huge = NULL;
+    bg_model_config wide = m->config, long_ends = m->config;
+    bg_err err = { .file = "" };
+    (void)state;
+    wide.d_model = INT_MAX;
+    assert_int_equal(bg_model_sketch(&huge, &wide, "all", BG_ST_BF16, &err), BG_EFORMAT);
+    assert_says(err, "config.json");
+    long_ends.vocab_size = INT_MAX;
+    long_ends.d_ff = INT_MAX;
+    long_ends.mlp_bias = true;
+    assert_int_equal(bg_model_sketch(&huge, &long_ends, "all", BG_ST_BF16, &err), BG_EFORMAT);
+    assert_says(err, "config.json");
+    assert_null(huge);
+    bg_model_close(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_divide), cmocka_unit_test(test_too_many), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_message_too_large), cmocka_unit_test(test_sizes_beyond_any_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
