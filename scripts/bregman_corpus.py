@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 import zstandard
 
-from bregman_files import BLOCK_BYTES, UsageError, UserError, hash_file, hash_texts
+from bregman_files import BLOCK_BYTES, UsageError, UserError, hash_file, hash_texts, printable
 
 CHUNK_BYTES = 256 << 10
 CHUNK_TOKENS = 256 << 10
@@ -99,11 +99,15 @@ class _Source:
         except OSError as error:
             raise UserError(f'cannot read "{path}": {error.strerror}') from None
 
+    def files(self):
+        """Paths of all files that it is read from."""
+        return [self.path]
+
     def size(self):
-        return self._size(self.path)
+        return sum(self._size(path) for path in self.files())
 
     def hashes(self):
-        return [(self.path, hash_file(self.path))]
+        return [(path, hash_file(path)) for path in self.files()]
 
 
 # ---------------------------------------------------------------- JSON lines
@@ -240,11 +244,11 @@ class TextFolder(_Source):
             raise UserError(f'folder "{self.path}" holds no file')
         return sorted(found)
 
-    def size(self):
-        return sum(self._size(os.path.join(self.path, name)) for name in self._files())
+    def files(self):
+        return [os.path.join(self.path, name) for name in self._files()]
 
     def hashes(self):
-        parts = [part for name in self._files() for part in (name, hash_file(os.path.join(self.path, name)))]
+        parts = [part for name in self._files() for part in (printable(name), hash_file(os.path.join(self.path, name)))]
         return [(self.path, hash_texts(parts))]
 
     def chunks(self):
@@ -258,7 +262,7 @@ class TextFolder(_Source):
                     data = file.read()
             except OSError as error:
                 raise UserError(f'cannot read "{place}": {error.strerror}') from None
-            yield place, (data, name, None, None), len(data), len(data)
+            yield place, (data, printable(name), None, None), len(data), len(data)
 
 
 # ---------------------------------------------------------------- Megatron indexed data sets
@@ -278,11 +282,11 @@ class Megatron(_Source):
         super().__init__(path, name)
         self.bin_path, self.idx_path = path + ".bin", path + ".idx"
 
+    def files(self):
+        return [self.idx_path, self.bin_path]
+
     def size(self):
         return self._size(self.bin_path)
-
-    def hashes(self):
-        return [(path, hash_file(path)) for path in (self.idx_path, self.bin_path)]
 
     def _open(self):
         """(ids, length of each sequence, its offset in ids, document marks), mapped and checked."""
@@ -365,3 +369,17 @@ def open_source(path, text_field):
                              f'ends in {", ".join(FILE_SUFFIXES)}')
     source.size()                                  # a missing file is told before any work starts
     return source
+
+
+def check_apart(sources):
+    """Refuse inputs that would be written to one output, and a file that is there twice, by whatever path."""
+    names, files = {}, {}
+    for source in sources:
+        if source.name in names:
+            raise UsageError(f'"{names[source.name]}" and "{source.path}" would both be written to "{source.name}.h5"')
+        names[source.name] = source.path
+        for path in source.files():
+            status = os.stat(path)
+            other, other_source = files.setdefault((status.st_dev, status.st_ino), (path, source))
+            if other_source is not source:
+                raise UsageError(f'"{other}" and "{path}" are one file: give it once')

@@ -40,5 +40,7 @@ def _ensure():
 
 
 _ensure()
+# Many cluster file systems have no flock; nothing here is shared while it is written.  HDF5 reads this when h5py is imported.
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 # The workers of a script are processes; threads inside the tokenizers library would compete with them.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

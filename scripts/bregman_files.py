@@ -35,6 +35,7 @@ class UsageError(Exception):
 def run_main(main):
     """Run main(); report what went wrong as one line; exit 0, 1, 2 (usage) or 130 (interrupted)."""
     name = os.path.basename(sys.argv[0])
+    sys.stdout.reconfigure(errors="backslashreplace")      # a file's name need not be UTF-8; stderr is like that already
     try:
         main()
         sys.stdout.flush()
@@ -61,6 +62,11 @@ def os_error_text(error):
         cause = error.strerror.split("\n")[0]
         return f'{cause}: "{error.filename}"' if error.filename else cause
     return str(error).split("\n")[0]
+
+
+def printable(path):
+    """A path as text that can be stored: bytes that are not UTF-8 as \\xNN."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _cause(error):
@@ -131,7 +137,8 @@ class Run:
     """Where an output comes from.  options: all of them; those in no_effect never change a result."""
 
     def __init__(self, stage, options, inputs, no_effect=(), packages=("h5py", "numpy"), processes=1):
-        self.stage, self.options, self.processes = stage, options, processes
+        self.stage, self.processes = stage, processes
+        self.options = options = {k: printable(v) if isinstance(v, str) else v for k, v in options.items()}
         self.inputs = list(inputs)                       # (name, content hash) pairs
         self.packages = packages
         self.started = _now()
@@ -150,7 +157,7 @@ class Run:
         group.attrs["threads"] = np.uint64(1)
         group.attrs["seed"] = np.uint64(0)
         group.attrs["started"] = self.started
-        group.create_dataset("input_name", data=[n for n, _ in self.inputs], dtype=TEXT)
+        group.create_dataset("input_name", data=[printable(n) for n, _ in self.inputs], dtype=TEXT)
         group.create_dataset("input_hash", data=[h for _, h in self.inputs], dtype=TEXT)
         group["input_name"].attrs.update(description="files this one was made from", units="1")
         group["input_hash"].attrs.update(description="XXH3-128 of each input's content, hexadecimal", units="1")
@@ -163,7 +170,7 @@ def _manifest_entry(path):
     folder, name = os.path.split(os.path.abspath(path))
     entry = None
     try:
-        with open(os.path.join(folder, "MANIFEST"), encoding="utf-8") as manifest:
+        with open(os.path.join(folder, "MANIFEST"), encoding="utf-8", errors="surrogateescape") as manifest:
             for line in manifest:
                 fields = line.rstrip("\n").split(" ", 2)
                 if len(fields) == 3 and fields[2] == name and fields[1].isascii() and fields[1].isdigit():
@@ -216,7 +223,7 @@ def publish(temporary, path):
         size = os.fstat(descriptor).st_size
         if size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
             line = "/\n" + line                   # a crash cut the last line short: close it, so that it is no file's
-        os.write(descriptor, line.encode())       # one write: lines of parallel writers do not mix
+        os.write(descriptor, line.encode("utf-8", "surrogateescape"))   # one write: lines of parallel writers do not mix
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

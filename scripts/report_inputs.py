@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from bregman_files import UserError, open_file, os_error_text
+from report_pieces import Pieces
 
 
 def as_text(value):
@@ -89,7 +90,7 @@ class Sequences:
     One file is open at a time: a corpus may have more than a process may open."""
 
     def __init__(self, paths):
-        self.paths, self._current, self._offset = paths, None, []
+        self.paths, self._current, self._offset, self._pieces = paths, None, [], Pieces()
         for f in self.files():
             self._offset.append(_offsets(f.read("count")))
             n, total = f.dataset("token", 1).shape[0], self._offset[-1][-1]
@@ -127,6 +128,20 @@ class Sequences:
         document = int(file.read("document", rows=row)) if file.has("document") else -1
         id, source, language = (_document_field(file, name, document) for name in ("id", "source", "lang"))
         return id or f"sequence {sequence}", source, language
+
+    def documents(self, sequence):
+        """[((id, source, language), tokens)] of the documents that a sequence was cut from, in order."""
+        index, row = self.locate(sequence)
+        file, n_tokens = self._open(self.paths[index]), int(np.diff(self._offset[index][row:row + 2])[0])
+        pieces = self._pieces.read(file, row)
+        if pieces is None:
+            return [(self.document(sequence), n_tokens)]
+        require(sum(n for _, n in pieces) == n_tokens, f'the pieces of sequence {row} do not make up its {n_tokens} tokens: "{file.path}"')
+        found = []
+        for document, n in pieces:
+            id, source, language = (_document_field(file, name, document) for name in ("id", "source", "lang"))
+            found.append(((id or f"document {document}", source, language), n))
+        return found
 
 
 def _document_field(file, name, document):

@@ -70,8 +70,10 @@ def lock(sweep, blocked="another sweep is being submitted or run into it"):
         raise UserError(f'cannot write into "{sweep.output}": {error.strerror}') from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         raise UserError(f'"{sweep.output}": {blocked}') from None
+    except OSError as error:                       # no locks on this file system: every job still writes under a name of its own
+        print(f'sweep: "{sweep.output}" cannot be locked ({error.strerror}): run one sweep at a time here', file=sys.stderr)
     return descriptor
 
 
@@ -90,8 +92,10 @@ def is_running_here(sweep):
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:                                # no locks on this file system
+        return False
     finally:
         os.close(descriptor)
 

@@ -14,7 +14,7 @@ import h5py
 
 import bregman_corpus
 from bregman_files import UsageError, UserError, hash_file
-from bregman_tokenizer import TextModel
+from bregman_tokenizer import CHOICES, TextModel
 
 MOST_SHARDS = 99999
 PLAIN = re.compile(r"[A-Za-z0-9](-?[A-Za-z0-9._+])*")      # never "--", which joins names
@@ -91,8 +91,10 @@ ONE_PROCESS = ("tokenize", "merge", "report")          # these take from [cluste
 OF_MANY = ("nodes", "ranks_per_node", "pipeline", "memory_limit", "scratch", "checkpoint_minutes", "array_limit")
 
 STAGES = {
-    "tokenize": {"max_length": Key(_whole(2), 512), "packing": Key(_one_of("none", "concat"), "none"),
-                 "eos_between": Key(_one_of("yes", "no"), "yes"), "text_field": Key(_text, "text"),
+    "tokenize": {"max_length": Key(_whole(2)), "packing": Key(_one_of("none", "concat"), "none"),
+                 "eos_between": Key(_one_of("yes", "no"), "yes"), "eos_token_id": Key(NATURAL),
+                 "add_bos": Key(_one_of(*CHOICES), "auto"), "add_eos": Key(_one_of(*CHOICES), "auto"),
+                 "add_prefix_space": Key(_one_of(*CHOICES), "auto"), "text_field": Key(_text, "text"),
                  "bad_lines": Key(_one_of("stop", "skip"), "stop"), "processes": Key(COUNT)},
     "fit": {"corpus": Key(_text), "covariance_sequences": Key(_range, ":"), "lambda_sequences": Key(_range, ":"),
             "modules": Key(_text, "mlp"), "empirical_fisher": Key(_flag, False), "blocks": Key(COUNT, 1), "subgrid_side": Key(COUNT, 8192),

@@ -152,15 +152,16 @@ class Plan:
         if key not in self._queries:
             path = os.path.join(self.sweep.output, "queries", key + ".h5")
             job = Job(self.sweep, "tokenize-queries", (key,), settings_of="tokenize")
-            job.options = {}
-            job.arguments = [queries.path, "--model", model.path, "--output", path]
+            job.options = {key: job.options[key] for key in ("add_bos", "add_prefix_space")}
+            job.arguments = [queries.path, "--model", model.path, "--output", path] + job.stage_options()
             self._queries[key] = self.add(job, path)
         return self._queries[key].elements[0].output, [self._queries[key]]
 
     @staticmethod
     def text_key(model):
-        """Of what turns text into tokens: tokenizer, vocabulary and end of text."""
-        return hash_texts([model.text.hash, str(model.text.vocab_size), str(model.text.eos_id)])[:8]
+        """Of what turns text into tokens: tokenizer, vocabulary, end of text, and what config files change of it."""
+        changed = [] if model.text.as_stored else [repr(sorted(model.text.recorded().items()))]
+        return hash_texts([model.text.hash, str(model.text.vocab_size), str(model.text.eos_id), *changed])[:8]
 
     def add_model(self, model):
         settings = self.sweep.settings("fit", model)

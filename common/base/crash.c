@@ -14,7 +14,8 @@ typedef struct {
 
 static fatal signals[] = {
     { .number = SIGSEGV, .what = "SIGSEGV (a wrong address): a fault of this program or of the machine" },
-    { .number = SIGBUS, .what = "SIGBUS: a file that is mapped, as the model's weights are, was cut short or cannot be read any more" },
+    { .number = SIGBUS,
+      .what = "SIGBUS: a file that is mapped, as the model's weights are, was cut short or cannot be read any more" },
     { .number = SIGFPE, .what = "SIGFPE (a division by zero): a fault of this program" },
     { .number = SIGILL, .what = "SIGILL: the program or its BLAS was built for another CPU" },
     { .number = SIGABRT, .what = "SIGABRT: a library or this program gave up" },

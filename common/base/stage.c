@@ -11,6 +11,7 @@
 #include "bregman/gemm.h"
 #include "bregman/hash.h"
 #include "bregman/log.h"
+#include "bregman/threads.h"
 #include "bregman/timing.h"
 #include "crash.h"
 #include "launch.h"
@@ -290,6 +291,7 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     int provided, code = EXIT_DONE;
     bg_status st;
 
+    bg_threads_sleep_when_idle(argv);
     bg_crash_begin();
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     if ((st = bg_grid_init(&ctx.grid, MPI_COMM_WORLD, 1, &err)) != BG_OK)

@@ -7,7 +7,9 @@
 
 #include "blas_names.h"
 #include "bregman/comm.h"
+#include "bregman/gemm.h"
 #include "bregman/memory.h"
+#include "bregman/threads.h"
 #include "eigen_grid.h"
 #include "lapack_status.h"
 
@@ -105,7 +107,13 @@ bg_status bg_eigen(size_t n, double *a, double *w, const char *what, bg_err *err
         return st;
     if (!bg_all_finite(n * n, a))
         return BG_FAIL(err, BG_ENUMERIC, "\"%s\" has a NaN or an infinity", what);
-    return run_driver(0, n, a, w, what, err);
+    bool alone = n * n <= BG_PARALLEL_ENTRIES;
+    if (alone)
+        bg_gemm_serial_begin();
+    st = run_driver(0, n, a, w, what, err);
+    if (alone)
+        bg_gemm_serial_end();
+    return st;
 }
 
 /* ---- the same from and to streams ---- */

@@ -42,7 +42,9 @@ bg_status bg_eigen_on_grid(size_t n, const bg_eigen_stream *stream, double *w, c
 #include <stdbool.h>
 
 #include "bregman/comm.h"
+#include "bregman/gemm.h"
 #include "bregman/memory.h"
+#include "bregman/threads.h"
 
 /* BLACS and ScaLAPACK install no headers.  A Fortran compiler passes the length of each character argument after
  * the last one. */
@@ -366,9 +368,14 @@ static bg_status run_pdsyevd(process_grid *g, double *w, const char *what, bg_er
     int *iwork = NULL, lwork = 0, liwork = 0, info = 0;
     bg_status st = g->inside ? new_workspace(g, &work, &lwork, &iwork, &liwork, what, err) : BG_OK;
     st = bg_agree(g->comm, st, err);
+    bool alone = g->n_rows * g->n_columns <= BG_PARALLEL_ENTRIES;
+    if (alone)
+        bg_gemm_serial_begin();
     if (st == BG_OK && g->inside)
         pdsyevd_("V", "L", &n, g->a, &one, &one, g->desc, w, g->z, &one, &one, g->desc, work, &lwork, iwork, &liwork,
                  &info, 1, 1);
+    if (alone)
+        bg_gemm_serial_end();
     if (st == BG_OK)
         st = check_result(g, w, info, "pdsyevd", what, err);
     bg_free(work);

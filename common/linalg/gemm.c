@@ -17,6 +17,7 @@
 #include <stdlib.h>
 
 #include "blas_names.h"
+#include "bregman/threads.h"
 #include "fma_probe.h"
 
 #define WEAK __attribute__((weak))
@@ -34,6 +35,48 @@ enum { OPENBLAS_BY_OPENMP = 2 };
 
 static _Atomic uint64_t flops;
 static _Atomic int n_threads;    /* 0: as the library chose */
+static bool serial;              /* between bg_gemm_serial_begin and _end, */
+static int omp_threads;          /* and what OpenMP had before */
+
+static void set_library_threads(int n)
+{
+    if (BG_BLAS(openblas_set_num_threads) != NULL)
+        BG_BLAS(openblas_set_num_threads)(n);
+    if (MKL_Set_Num_Threads != NULL)
+        MKL_Set_Num_Threads(n);
+    if (bli_thread_set_num_threads != NULL)
+        bli_thread_set_num_threads(n);
+}
+
+void bg_gemm_set_threads(int n)
+{
+    assert(n >= 1);
+    n_threads = n;
+    set_library_threads(n);
+}
+
+/* OpenBLAS's OpenMP flavour changes the caller's OpenMP threads along with its own; it must, as newer versions look at
+ * those in each call. */
+void bg_gemm_serial_begin(void)
+{
+    assert(!serial && !omp_in_parallel());
+    serial = true;
+    omp_threads = omp_get_max_threads();
+    set_library_threads(1);
+}
+
+void bg_gemm_serial_end(void)
+{
+    assert(serial);
+    set_library_threads(n_threads > 0 ? n_threads : omp_threads);
+    omp_set_num_threads(omp_threads);
+    serial = false;
+}
+
+static bool is_shared_out(size_t m, size_t n, size_t k)
+{
+    return (double)m * (double)n * (double)k > BG_PARALLEL_PRODUCTS;
+}
 
 void bg_gemm(bg_op op_a, bg_op op_b, size_t m, size_t n, size_t k, float alpha,
              const float *a, size_t lda, const float *b, size_t ldb,
@@ -51,50 +94,18 @@ void bg_gemm(bg_op op_a, bg_op op_b, size_t m, size_t n, size_t k, float alpha,
     assert(m <= INT_MAX && n <= INT_MAX && k <= INT_MAX);
     assert(lda <= INT_MAX && ldb <= INT_MAX && ldc <= INT_MAX);
     assert(lda >= (op_a == BG_N ? k : m) && ldb >= (op_b == BG_N ? n : k));
+    bool alone = !serial && n_threads != 1 && !omp_in_parallel() && !is_shared_out(m, n, k);
+    if (alone)
+        bg_gemm_serial_begin();
     BG_BLAS(cblas_sgemm)(CblasRowMajor, op_a == BG_N ? CblasNoTrans : CblasTrans,
                          op_b == BG_N ? CblasNoTrans : CblasTrans, (int)m, (int)n, (int)k,
                          alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
+    if (alone)
+        bg_gemm_serial_end();
     atomic_fetch_add_explicit(&flops, 2 * (uint64_t)m * n * k, memory_order_relaxed);
 }
 
 uint64_t bg_gemm_flops(void) { return atomic_load_explicit(&flops, memory_order_relaxed); }
-
-static void set_library_threads(int n)
-{
-    if (BG_BLAS(openblas_set_num_threads) != NULL)
-        BG_BLAS(openblas_set_num_threads)(n);
-    if (MKL_Set_Num_Threads != NULL)
-        MKL_Set_Num_Threads(n);
-    if (bli_thread_set_num_threads != NULL)
-        bli_thread_set_num_threads(n);
-}
-
-/* MKL and the OpenMP flavour of OpenBLAS see by themselves that they are inside a parallel region. */
-static bool library_knows_openmp(void)
-{
-    if (BG_BLAS(openblas_get_parallel) != NULL)
-        return BG_BLAS(openblas_get_parallel)() == OPENBLAS_BY_OPENMP;
-    return MKL_Set_Num_Threads != NULL;
-}
-
-void bg_gemm_set_threads(int n)
-{
-    assert(n >= 1);
-    n_threads = n;
-    set_library_threads(n);
-}
-
-void bg_gemm_serial_begin(void)
-{
-    if (!library_knows_openmp())
-        set_library_threads(1);
-}
-
-void bg_gemm_serial_end(void)
-{
-    if (!library_knows_openmp())
-        set_library_threads(n_threads > 0 ? n_threads : omp_get_max_threads());
-}
 
 static void describe_library(char *out, size_t size)
 {
@@ -143,12 +154,9 @@ double bg_gemm_efficiency(void)
         return 1;    /* nothing was measured: no reason to warn */
     for (size_t i = 0; i < side * side; i++)
         ac[i] = (float)(i % 17) - 8;
-    /* OpenBLAS's OpenMP flavour changes the caller's OpenMP threads along with its own */
-    int omp_threads = omp_get_max_threads();
-    set_library_threads(1);
+    bg_gemm_serial_begin();
     double gemm_s = best_gemm_s(side, ac, ac + side * side);
-    set_library_threads(n_threads > 0 ? n_threads : omp_threads);
-    omp_set_num_threads(omp_threads);
+    bg_gemm_serial_end();
     free(ac);
     return 2.0 * (double)(side * side * side) / gemm_s / bg_fma_flops_per_s();
 }

@@ -13,6 +13,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/rng.h"
+#include "bregman/threads.h"
 #include "lapack_status.h"
 
 /* Twice the rank and six iterations: with singular values falling as slowly as 1/i, scores at rank 32 still agree with
@@ -60,29 +61,40 @@ static bg_status svd(size_t rows, size_t columns, const float *x, double *a, dou
 {
     lapack_int m = (lapack_int)columns, n = (lapack_int)rows, k = (lapack_int)smaller(rows, columns);
     double *rest = NULL;
+    bg_status st = BG_OK;
+    bool alone = rows * columns <= BG_PARALLEL_ENTRIES;
+    if (alone)
+        bg_gemm_serial_begin();
     widen(rows * columns, x, a);
     lapack_int info = BG_BLAS(LAPACKE_dgesdd)(LAPACK_COL_MAJOR, 'S', m, n, a, m, s, right, m, left, k);
-    if (info <= 0)
-        return info == 0 ? BG_OK : bg_lapack_fail(info, "dgesdd", what, err);
-    bg_log("warning: %s: dgesdd did not converge, dgesvd is used", what);
-    bg_status st = BG_NEW(rest, (size_t)k, what, err);
-    if (st != BG_OK)
-        return st;
-    widen(rows * columns, x, a);
-    info = BG_BLAS(LAPACKE_dgesvd)(LAPACK_COL_MAJOR, 'S', 'S', m, n, a, m, s, right, m, left, k, rest);
-    bg_free(rest);
-    return info == 0 ? BG_OK : bg_lapack_fail(info, "dgesvd", what, err);
+    if (info > 0) {
+        bg_log("warning: %s: dgesdd did not converge, dgesvd is used", what);
+        st = BG_NEW(rest, (size_t)k, what, err);
+        widen(rows * columns, x, a);
+        if (st == BG_OK)
+            info = BG_BLAS(LAPACKE_dgesvd)(LAPACK_COL_MAJOR, 'S', 'S', m, n, a, m, s, right, m, left, k, rest);
+        bg_free(rest);
+    }
+    if (alone)
+        bg_gemm_serial_end();
+    return st != BG_OK || info == 0 ? st : bg_lapack_fail(info, "dgesdd and dgesvd", what, err);
 }
 
 /* basis [l, width] rows, made orthonormal: Householder QR, whose error does not grow with the condition number. */
 static bg_status orthonormalise(size_t l, size_t width, float *basis, float *tau, bg_err *err)
 {
-    lapack_int m = (lapack_int)width, n = (lapack_int)l;
-    lapack_int info = BG_BLAS(LAPACKE_sgeqrf)(LAPACK_COL_MAJOR, m, n, basis, m, tau);
-    if (info != 0)
-        return bg_lapack_fail(info, "sgeqrf", what, err);
-    info = BG_BLAS(LAPACKE_sorgqr)(LAPACK_COL_MAJOR, m, n, n, basis, m, tau);
-    return info == 0 ? BG_OK : bg_lapack_fail(info, "sorgqr", what, err);
+    lapack_int m = (lapack_int)width, n = (lapack_int)l, factored, formed = 0;
+    bool alone = l * width <= BG_PARALLEL_ENTRIES;
+    if (alone)
+        bg_gemm_serial_begin();
+    factored = BG_BLAS(LAPACKE_sgeqrf)(LAPACK_COL_MAJOR, m, n, basis, m, tau);
+    if (factored == 0)
+        formed = BG_BLAS(LAPACKE_sorgqr)(LAPACK_COL_MAJOR, m, n, n, basis, m, tau);
+    if (alone)
+        bg_gemm_serial_end();
+    if (factored != 0)
+        return bg_lapack_fail(factored, "sgeqrf", what, err);
+    return formed == 0 ? BG_OK : bg_lapack_fail(formed, "sorgqr", what, err);
 }
 
 /* Orthonormal rows q [l, m] that span X's leading left singular vectors (alg. 4.4); z [l, n] is scratch. */

@@ -7,6 +7,7 @@
 
 #include "bregman/gemm.h"
 #include "bregman/kernels.h"
+#include "bregman/threads.h"
 #include "pass_state.h"
 
 typedef struct {
@@ -81,13 +82,24 @@ static void head_backward(const bg_pass *p, head_place at, size_t rows, const fl
     }
 }
 
+/* By the multiply-adds of the probabilities, as though nothing were masked: no product of a task is larger. */
+static bool is_shared_out(const bg_model_config *c, const bg_batch *b)
+{
+    size_t products = 0;
+    for (size_t z = 0; z < b->n_sequences; z++) {
+        size_t rows = b->row_start[z + 1] - b->row_start[z];
+        products += rows * rows * c->n_heads * c->d_head;
+    }
+    return products > BG_PARALLEL_PRODUCTS;
+}
+
 /* Run task(sequence, key/value head) for all, shared out over threads. */
 void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float *att)
 {
     const bg_model_config *c = &p->model->config;
     size_t tasks = b->n_sequences * c->n_heads;
     bg_gemm_serial_begin();
-#pragma omp parallel for schedule(dynamic) num_threads(p->threads)
+#pragma omp parallel for schedule(dynamic) num_threads(p->threads) if (is_shared_out(c, b))
     for (size_t t = 0; t < tasks; t++) {
         size_t z = t / c->n_heads, r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
         float *s = p->score + (size_t)omp_get_thread_num() * 2 * BG_ATTENTION_ROWS * p->max_rows;
@@ -102,7 +114,7 @@ void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, cons
     const bg_model_config *c = &p->model->config;
     size_t tasks = b->n_sequences * c->n_kv_heads, group = c->n_heads / c->n_kv_heads, ldo = c->n_heads * c->d_head;
     bg_gemm_serial_begin();
-#pragma omp parallel for schedule(dynamic) num_threads(p->threads)
+#pragma omp parallel for schedule(dynamic) num_threads(p->threads) if (is_shared_out(c, b))
     for (size_t t = 0; t < tasks; t++) {
         size_t z = t / c->n_kv_heads, r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
         int thread = omp_get_thread_num();

@@ -7,6 +7,7 @@
 #include "bregman/gemm.h"
 #include "bregman/kernels.h"
 #include "bregman/rng.h"
+#include "bregman/threads.h"
 #include "pass_state.h"
 
 static void chunk_logits(bg_pass *p, size_t n)
@@ -101,7 +102,7 @@ bg_status bg_head_run(bg_pass *p, const bg_batch *b, bg_labels labels, const flo
             memcpy(p->head_x + i * d, x + row[i] * d, d * sizeof *x);
         chunk_norm(p, n);
         chunk_logits(p, n);
-#pragma omp parallel for schedule(static) num_threads(p->threads)
+#pragma omp parallel for schedule(static) num_threads(p->threads) if (n * c->vocab_size > BG_PARALLEL_FLOATS)
         for (size_t i = 0; i < n; i++) {
             double l = row_loss(p, b, labels, row[i], p->logits + i * c->vocab_size);
             if (loss != NULL)

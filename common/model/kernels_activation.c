@@ -3,6 +3,7 @@
  * The tanh form needs no tanh: (1 + tanh u) / 2 is the logistic function of 2u, without cancellation.
  */
 #include "bregman/kernels.h"
+#include "bregman/threads.h"
 #include "kernels_math.h"
 
 /* act(x) and act'(x).  NaN gives NaN. */

@@ -20,9 +20,6 @@
 #endif
 #define BG_INLINE __attribute__((always_inline)) static inline
 
-/* Threads start where a kernel touches more floats than this: below, starting them takes longer. */
-#define BG_PARALLEL_FLOATS 32768
-
 /* exp(x): within 1 ulp, gradual underflow to 0, overflow to inf, NaN to NaN.
  * x = n ln 2 + r; the polynomial on |r| <= ln 2 / 2 is Cephes' expf (S. Moshier). */
 BG_INLINE float bg_exp(float x)

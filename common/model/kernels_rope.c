@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "bregman/kernels.h"
+#include "bregman/threads.h"
 #include "kernels_math.h"
 
 void bg_rope_table(const bg_model_config *c, size_t n_positions, float *table)

@@ -1,5 +1,6 @@
 /* kernels_rowwise.c - sums and products of rows. */
 #include "bregman/kernels.h"
+#include "bregman/threads.h"
 #include "kernels_math.h"
 
 BG_CLONES static void add_row(size_t d, const float *x, float *y)
@@ -44,7 +45,7 @@ BG_CLONES static void add_square(size_t n, const float *x, float *acc)
 
 void bg_add_square(size_t n, const float *x, float *acc)
 {
-    const size_t part = BG_PARALLEL_FLOATS;
+    const size_t part = 32768;    /* as much as threads take at a time */
     #pragma omp parallel for if (n > BG_PARALLEL_FLOATS)
     for (size_t start = 0; start < n; start += part)
         add_square(n - start < part ? n - start : part, x + start, acc + start);

@@ -64,6 +64,11 @@ static const bg_schema_row rows[] = {
     RAGGED("tokens", "count", 1, "sequence", NULL, "token", BG_SEQUENCE_LENGTH, "tokens", "tokens in each sequence"),
     D1("tokens", "document", BG_I64, "sequence", BG_DOCUMENT, "1", "row of /documents that the sequence was cut from"),
     D1("tokens", "start", BG_I64, "sequence", BG_FROM_0, "tokens", "first token of the sequence within its document"),
+    /* with documents put end to end: a piece is what a sequence has of one document */
+    RAGGED("tokens", "piece/count", 1, "sequence", NULL, "piece", BG_ANY, "1", "pieces of documents in each sequence"),
+    D1("tokens", "piece/document", BG_I64, "piece", BG_DOCUMENT, "1", "row of /documents that the piece was cut from"),
+    D1("tokens", "piece/start", BG_I64, "piece", BG_FROM_0, "tokens", "first token of the piece within its document"),
+    D1("tokens", "piece/length", BG_U32, "piece", BG_ANY, "tokens", "tokens of the piece"),
     D1("tokens", "documents/id", BG_STRING, "document", BG_ANY, "1", "the document's id in the input"),
     D1("tokens", "documents/source", BG_STRING, "document", BG_ANY, "1", "where the document comes from, as the input says"),
     D1("tokens", "documents/lang", BG_STRING, "document", BG_ANY, "1", "language of the document, as the input says"),

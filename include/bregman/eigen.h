@@ -18,6 +18,7 @@ enum { BG_EIGEN_MAX_SIDE = 32764 };
  * A is lost where dsyevd does not converge: bg_eigen_shared tries other drivers then, this does not.
  * `what` names the matrix.  Errors: BG_ENUMERIC (NaN/Inf in A, no convergence), BG_EARG (n > BG_EIGEN_MAX_SIDE),
  * BG_ENOMEM.
+ * Called by the main thread; on one thread up to BG_PARALLEL_ENTRIES (threads.h).
  * Cost: about 9 n³ FLOPs; 2 n² doubles of workspace. */
 bg_status bg_eigen(size_t n, double *a, double *w, const char *what, bg_err *err) BG_MUST_CHECK;
 

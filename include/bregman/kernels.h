@@ -1,6 +1,11 @@
 /* kernels.h - the element-wise and row-wise arithmetic of a transformer, forward and backward,
- * vectorised, threaded over rows where that pays.  Row-major, ld in floats, float32; sums over a row
- * in float32 over at most 64 elements and float64 above (error < 1e-6 relative).
+ * vectorised.  Row-major, ld in floats, float32; sums over a row in float32 over at most 64 elements and float64
+ * above (error < 1e-6 relative).
+ *
+ * Threads: bg_norm_*, bg_act_*, bg_gated_*, bg_rope_apply, bg_add, bg_add_bias and bg_group_dot share their rows out, and
+ * bg_add_square its elements, where there are more than BG_PARALLEL_FLOATS of them (threads.h); each row is one thread's, so the
+ * bytes are the same for any number of threads.  bg_rope_table and the softmax and sampling functions run on the calling
+ * thread.  All may be called inside a parallel region: there each runs on the calling thread.
  */
 #ifndef BG_KERNELS_H
 #define BG_KERNELS_H
@@ -40,10 +45,10 @@ void bg_rope_apply(size_t n, size_t n_heads, size_t rotary_dims, float *x, size_
                    const uint32_t *position, const float *table, int direction);
 
 /* In place softmax of rows [n, <=ld] with a causal limit: row i keeps columns 0..limit0 + i, the others up
- * to `columns` become 0.  s is multiplied by scale first. Serial (called inside parallel regions). */
+ * to `columns` become 0.  s is multiplied by scale first. */
 void bg_softmax_causal(size_t n, size_t columns, size_t limit0, float scale, float *s, size_t ld);
 
-/* One row of logits x[v] -> probabilities in place; returns log sum exp (float64, of the raw logits).  Serial. */
+/* One row of logits x[v] -> probabilities in place; returns log sum exp (float64, of the raw logits). */
 double bg_softmax_row(size_t v, float *x);
 /* First index at which the running sum of p[0..v) exceeds u * (its total), 0 <= u < 1: a draw from p. */
 size_t bg_sample_row(size_t v, const float *p, double u);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """tokenize_corpus: formats, packing, processes, bad lines, refusals, reruns."""
-from text_checks import SCRIPTS, check, counts, datasets, finish, path, refused, run, tiny_model, write  # noqa: I001
+from text_checks import ROOT, SCRIPTS, check, counts, datasets, finish, path, refused, run, tiny_model, write  # noqa: I001
 
 import gzip
 import json
@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import zstandard
+from tokenizers import Tokenizer
 
 MODEL, TOKENIZER, EOS = tiny_model("model")
 
@@ -158,6 +159,32 @@ def test_packing_and_processes():
     check_sequences("concat", datasets("concat/c.h5"), expected(50, "concat"))
 
 
+def pieces(max_length):
+    """By a loop over tokens: (document, start, length) of each piece, for each sequence."""
+    stream = [(d, i) for d, document in enumerate(DOCUMENTS) for i in range(len(ids_of(document)) + 1)]
+    made = []
+    for first in range(0, len(stream), max_length):
+        sequence = stream[first:first + max_length]
+        begins = [k for k, (d, _) in enumerate(sequence) if k == 0 or d != sequence[k - 1][0]]
+        made.append([(*sequence[k], end - k) for k, end in zip(begins, begins[1:] + [len(sequence)])])
+    return [found for found in made if sum(length for *_, length in found) > 1]
+
+
+def test_pieces():
+    """Every document of a sequence is in the file, and where; the schema of the stages knows these datasets."""
+    found, wanted = datasets("concat/c.h5"), pieces(50)
+    check(found["piece/count"] == [len(sequence) for sequence in wanted] and max(found["piece/count"]) > 2, "piece/count")
+    for i, name in enumerate(("document", "start", "length")):
+        check(found[f"piece/{name}"] == [piece[i] for sequence in wanted for piece in sequence], f"piece/{name}")
+    first = [sum(found["piece/count"][:i]) for i in range(len(found["count"]))]
+    check([found["piece/document"][i] for i in first] == found["document"] and
+          [found["piece/start"][i] for i in first] == found["start"], "a sequence's first piece is its document and start")
+    check("piece/count" not in datasets("none1/big.h5"), "none without concat")
+    verified = subprocess.run([os.path.join(os.environ.get("BUILD", os.path.join(ROOT, "build")), "bin", "verify"), path("concat/c.h5")],
+                              capture_output=True, text=True, timeout=60, check=False)
+    check(verified.returncode == 0 and "complete" in verified.stdout, "verify knows the pieces", verified.stdout + verified.stderr)
+
+
 BAD = {"invalid JSON": b'{"text": "x', "invalid UTF-8": b'{"text": "\xff"}', "no text": b'{"id": "a"}', "no text ": b'{"text": ""}',
        "not an object": b'["text"]', "unpaired surrogate": b'{"text": "\\ud800"}'}
 
@@ -188,6 +215,72 @@ def limit_file_size():
     resource.setrlimit(resource.RLIMIT_FSIZE, (200000, 200000))
 
 
+def refused_inputs(out):
+    """One file by two paths, whatever those are."""
+    os.makedirs(path("twice/folder"))
+    os.symlink(path("c.jsonl"), path("twice/link.jsonl"))
+    os.link(path("c.jsonl"), path("twice/hard.jsonl"))
+    os.symlink(path("texts"), path("twice/folder/whole"))
+    for other in ("twice/link.jsonl", "twice/hard.jsonl"):
+        refused(other, run("tokenize_corpus", "c.jsonl", other, *out), "c.jsonl", other, "one file", code=2)
+    refused("./c.jsonl", run("tokenize_corpus", "c.jsonl", "./c.jsonl", *out), "c.jsonl", code=2)
+    for other in ("texts/b", "twice/folder/whole"):
+        refused(other, run("tokenize_corpus", "texts", other, *out), '"texts/', other, "one file", code=2)
+
+
+def test_vocabulary():
+    """A token that the model lacks: its text, its line; skipped like other bad lines."""
+    made = Tokenizer.from_str(TOKENIZER.to_str())
+    made.add_special_tokens(["<user>"])
+    made.save(path("added/tokenizer.json"))
+    write("added/config.json", json.dumps({"vocab_size": EOS + 1}))
+    write("v.jsonl", '{"text": "the good"}\n{"text": ""}\n{"text": "the <user> one"}\n')
+    arguments = ("tokenize_corpus", "v.jsonl", "--model", path("added"), "--output", path("added/out"))
+    skipped = run(*arguments, "--bad-lines", "skip")
+    token = f"v.jsonl:3: token id <user> ({EOS + 1}) is not in the vocabulary of {EOS + 1}"
+    check(skipped.returncode == 0 and token in skipped.stderr and "2 bad lines" in skipped.stderr
+          and skipped.stderr.index("v.jsonl:2") < skipped.stderr.index("v.jsonl:3"), "skipped", skipped.stderr)
+    write("v.jsonl", '{"text": "the good"}\n{"text": "the <user> one"}\n')
+    refused("a token that the model lacks", run(*arguments, "--force"), f"v.jsonl:2: token id <user> ({EOS + 1})")
+
+
+def test_repeated_ids():
+    write("one/r.jsonl", "".join(json.dumps({"id": i, "text": "the good"}) + "\n" for i in ("a", "b", "", "", "a", "c")))
+    write("two/s.jsonl", "".join(json.dumps({"id": i, "text": "the good"}) + "\n" for i in ("c", "d", "c")))
+    done = tokenize("one/r.jsonl", "ids")
+    check('1 documents have an id that another one has, such as "a" in' in done.stderr, "within a file", done.stderr)
+    both = run("tokenize_corpus", "one/r.jsonl", "two/s.jsonl", "--model", MODEL, "--output", path("ids"))
+    check("3 documents have an id" in both.stderr and "already done" in both.stderr, "over files, of those done as well", both.stderr)
+    write("two/t.jsonl", '{"id": "c", "text": "the good"}\n')
+    done = run("tokenize_corpus", "two/t.jsonl", "two/s.jsonl", "--model", MODEL, "--output", path("ids2"))
+    check('such as "c" in "' in done.stderr and "t.h5" in done.stderr and "s.h5" in done.stderr, "both files are named", done.stderr)
+    check("warning" not in tokenize("c.jsonl", "ids3").stderr, "documents without an id are none of them")
+
+
+def test_max_length():
+    """By default 512, or the model's positions; one token more, which is only predicted."""
+    write("long/l.jsonl", json.dumps({"text": "x" * 1300}) + "\n")
+    for positions, wanted in ((None, [512, 512, 276]), (400, [400, 400, 400, 100])):
+        made = tiny_model("positions", config={"vocab_size": EOS + 1, "max_position_embeddings": positions})[0]
+        done = run("tokenize_corpus", "long/l.jsonl", "--model", made, "--output", path(f"positions/{positions}"))
+        check(done.returncode == 0 and datasets(f"positions/{positions}/l.h5")["count"] == wanted, f"{positions} positions", done.stderr)
+    arguments = ("tokenize_corpus", "long/l.jsonl", "--model", made, "--output", path("positions/more"), "--max-length")
+    check(run(*arguments, 401).returncode == 0 and datasets("positions/more/l.h5")["count"][0] == 401, "one more than positions")
+    refused("two more than positions", run(*arguments, 402), "402", "400 positions")
+
+
+def test_names():
+    """Names that are not UTF-8."""
+    name = os.fsdecode(b"caf\xe9")
+    write(f"names/{name}/a.txt", "the good")
+    write(f"names/{name}/{name}.txt", "the good")
+    done = tokenize(f"names/{name}", "names/out")
+    check("Traceback" not in done.stderr and datasets(f"names/out/{name}.h5")["documents/id"] == ["a.txt", "caf\\xe9.txt"], "a folder", done.stderr)
+    check("already done" in tokenize(f"names/{name}", "names/out").stderr, "done as well")
+    write(f"names/{name}.jsonl", '{"text": "the good"}\n')
+    tokenize(f"names/{name}.jsonl", f"names/{name}/out")
+
+
 def test_refusals():
     out = ("--model", MODEL, "--output", path("refused"))
     write("cut.jsonl.gz", gzip.compress(LINES.encode())[:-40])
@@ -195,6 +288,7 @@ def test_refusals():
     both = run("tokenize_corpus", "cut.jsonl.gz", "cutz.jsonl.zst", *out)
     check(both.returncode == 1 and len(both.stderr.strip().split("\n")) == 2 and '"cut.jsonl.gz" is corrupt' in both.stderr
           and '"cutz.jsonl.zst" is corrupt' in both.stderr, "corrupt compressed files", both.stderr)
+    refused_inputs(out)
     refused("no such file", run("tokenize_corpus", "none.jsonl", *out), '"none.jsonl"', "No such file")
     refused("unknown kind", run("tokenize_corpus", write("a.csv", "x"), *out), "a.csv", code=2)
     refused("same name twice", run("tokenize_corpus", "c.jsonl", "c.parquet", *out), "c.parquet", "c.h5", code=2)
@@ -246,6 +340,7 @@ def test_rerun():
 
 
 for test in (test_formats, test_description, test_folder, test_megatron, test_packing_and_processes, test_bad_lines,
+             test_pieces, test_vocabulary, test_repeated_ids, test_max_length, test_names,
              test_refusals, test_interrupted, test_rerun):
     test()
 assert counts["passed"] + counts["failed"] > 60

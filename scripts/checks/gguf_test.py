@@ -51,7 +51,7 @@ def to_gguf(arch, name, values):
     return names.get_name(name, try_suffixes=(".weight", ".bias")), values
 
 
-def write_gguf(name, arch, pre="gpt-2", model="gpt2", change=None, quantised=False, declared=None):
+def write_gguf(name, arch, pre="gpt-2", model="gpt2", change=None, quantised=False, declared=None, added=()):
     writer = gguf.GGUFWriter(path(name), declared or arch)
     writer.add_block_count(BLOCKS)
     writer.add_embedding_length(HIDDEN)
@@ -68,6 +68,9 @@ def write_gguf(name, arch, pre="gpt-2", model="gpt2", change=None, quantised=Fal
     writer.add_token_types([gguf.TokenType.NORMAL] * len(vocabulary) + [gguf.TokenType.CONTROL])
     writer.add_token_merges([" ".join(pair) for pair in TOKENIZER_JSON["model"]["merges"]])
     writer.add_eos_token_id(EOS)
+    writer.add_bos_token_id(VOCABULARY if "far" in added else EOS)
+    writer.add_add_bos_token("bos" in added)
+    writer.add_add_eos_token("eos" in added)
     made = dict(tensors(arch), **(change or {}))
     for hf_name, values in made.items():
         gguf_name, values = to_gguf(arch, hf_name, values) if hf_name.startswith(("model.", "lm_head")) else (hf_name, values)
@@ -144,6 +147,14 @@ def test_sources_and_dtypes():
     refused("other dtype", run("gguf_to_hf", path("llama.gguf"), path("llama"), "--dtype", "f16"), "llama", "--force")
 
 
+def test_added_tokens():
+    """What a GGUF's tokenizer puts around a text."""
+    plain = TOKENIZER.encode("the cat", add_special_tokens=False).ids
+    for added, wanted in (((), plain), (("bos",), [EOS] + plain), (("eos",), plain + [EOS]), (("bos", "eos"), [EOS] + plain + [EOS])):
+        run("gguf_to_hf", write_gguf("added.gguf", "llama", added=added), path("added"), "--force")
+        check(tokenizers.Tokenizer.from_file(path("added/tokenizer.json")).encode("the cat").ids == wanted, f"added: {added}")
+
+
 def test_refusals():
     nan = tensors("llama")["model.norm.weight"]
     nan[3] = np.nan
@@ -154,6 +165,7 @@ def test_refusals():
         "tokenizer": (write_gguf("spm.gguf", "llama", model="llama"), 'tokenizer "llama"'),
         "pre-tokenizer": (write_gguf("pre.gguf", "llama", pre="poro"), '"poro"'),
         "strange tensor": (write_gguf("extra.gguf", "llama", change={"blk.0.strange": np.ones(4, np.float32)}), '"blk.0.strange"'),
+        "token beyond the vocabulary": (write_gguf("far.gguf", "llama", added=("bos", "far")), f"bos_token_id {VOCABULARY}"),
         "NaN": (write_gguf("nan.gguf", "llama", change={"model.norm.weight": nan}), "output_norm.weight", "not finite"),
         "missing": (path("none.gguf"), "none.gguf", "does not exist"),
         "not GGUF": (path("model/config.json"), "not a GGUF"),
@@ -171,5 +183,6 @@ def test_refusals():
 
 test_round_trip()
 test_sources_and_dtypes()
+test_added_tokens()
 test_refusals()
 finish()

@@ -63,6 +63,10 @@ def test_refusals():
             "bad.jsonl:1", "invalid UTF-8")
     refused("longer than the model", tokenize(query(completion="0123456789"), SHORT_MODEL, "refused/q.h5"), '"a"', "8 positions")
     check(os.listdir(path("refused")) == [], "nothing left of what was refused")
+    # the last token is predicted only: one more than there are positions
+    check(tokenize(query(completion="01234567"), SHORT_MODEL, "short.h5").returncode == 0 and datasets("short.h5")["count"] == [9],
+          "one token more than positions")
+    refused("two more", tokenize(query(completion="012345678"), SHORT_MODEL, "refused/q.h5"), '"a"', "10 tokens", "8 positions")
 
 
 def test_demo_queries():

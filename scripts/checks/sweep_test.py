@@ -269,6 +269,13 @@ def test_text():
     check(count == {"tokenize_corpus": 2, "tokenize_queries": 2, "report": 3}, "text: once for one tokenizer",
           f"{count} {done.stderr}")
     check(any("--max-length 16" in line for line in lines) and any("--show 3" in line for line in lines), "text: options")
+    # a tokenizer_config.json that changes ids makes another tokenizer; an option on it is for corpus and queries
+    write_text("two/tokenizer_config.json", '{"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": true}')
+    with open(path("text.toml"), encoding="utf-8") as file:
+        write_sweep("text.toml", file.read().replace("max_length = 16", 'max_length = 16\nadd_bos = "no"'))
+    lines = [line for line in sweep("text.toml", "--dry-run").stdout.splitlines() if "sbatch" in line]
+    count = [sum(f"/tokenize_{name}.sbatch" in line and "--add-bos no" in line for line in lines) for name in ("corpus", "queries")]
+    check(count == [3, 3], "text: tokenizer_config.json counts", count)
 
 
 # ---------------------------------------------------------------- a stand-in for Slurm

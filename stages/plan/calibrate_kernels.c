@@ -81,8 +81,9 @@ static void sample(void *self)
 static void head_products(void *self)
 {
     arrays *a = self;
+    int threads = omp_get_max_threads();
     bg_gemm_serial_begin();
-#pragma omp parallel
+#pragma omp parallel num_threads(threads)
     {
         size_t at = (size_t)omp_get_thread_num() * 4 * QUERY_ROWS * KEYS;
         float *x = a->x + at, *y = a->y + at, *s = a->z + at;

@@ -95,7 +95,8 @@ static void say_leftover(const char *path, const char *suffix)
     while (dash != NULL && dash > suffix && *--dash != '-')
         ;
     long pid = dash != NULL ? strtol(dash + 1, NULL, 10) : 0;
-    if (dash == NULL || dash <= suffix || pid <= 0 || pid > INT_MAX || dash + 1 + strspn(dash + 1, "0123456789") != end || (size_t)(dash - suffix) >= sizeof host) {
+    if (dash == NULL || dash <= suffix || pid <= 0 || pid > INT_MAX ||
+        dash + 1 + strspn(dash + 1, "0123456789") != end || (size_t)(dash - suffix) >= sizeof host) {
         verify_say(path, "left over by an unknown attempt");
         return;
     }

@@ -240,6 +240,10 @@ says "remove covariance-00001-block-001.h5, then a rerun makes it again"
 mkdir -p "$work/q.h5.work"
 verified 0 "$work/q.h5.work/: 0 files published here" "$work/q.h5"
 
+# a unit of scores, whose axis `sequence` has no values
+stopped "$BUILD/bin/score_shards" --quiet --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$work/t" --unit-sequences 2
+verified 0 "units of unit are finished: a rerun goes on" "$work/t"
+
 # ---- inputs
 cp -r "$in/model" "$work/model"
 cp "$in/tokens.h5" "$work/tokens.h5"

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "bregman/eigen.h"
+#include "bregman/gemm.h"
 #include "bregman/rng.h"
 
 static double *doubles(size_t n)
@@ -87,6 +88,29 @@ static void known_case(void **state)
     assert_int_equal(bg_eigen(0, NULL, NULL, "A", &err), BG_OK);
 }
 
+/* LAPACK of a matrix this small stays on one thread: the same bytes whatever the number of threads. */
+static void threads_do_not_change_small_ones(void **state)
+{
+    (void)state;
+    const size_t n[] = { 16, 97, 200 };
+    for (size_t i = 0; i < 3; i++) {
+        bg_err err;
+        double *q[2], *w[2];
+        for (int t = 0; t < 2; t++) {
+            q[t] = gram(n[i], 20);
+            w[t] = doubles(n[i]);
+            bg_gemm_set_threads(t + 1);
+            assert_int_equal(bg_eigen(n[i], q[t], w[t], "A", &err), BG_OK);
+        }
+        assert_memory_equal(q[0], q[1], n[i] * n[i] * sizeof *q[0]);
+        assert_memory_equal(w[0], w[1], n[i] * sizeof *w[0]);
+        double *all[] = { q[0], q[1], w[0], w[1] };
+        for (size_t j = 0; j < 4; j++)
+            free(all[j]);
+    }
+    bg_gemm_set_threads(1);
+}
+
 static void refuses_nan_and_infinity(void **state)
 {
     (void)state;
@@ -103,6 +127,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(decomposes),
         cmocka_unit_test(known_case),
+        cmocka_unit_test(threads_do_not_change_small_ones),
         cmocka_unit_test(refuses_nan_and_infinity),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

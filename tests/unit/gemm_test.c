@@ -10,6 +10,7 @@
 
 #include "bregman/gemm.h"
 #include "bregman/rng.h"
+#include "bregman/threads.h"
 
 static float *normals(uint64_t stream, size_t n)
 {
@@ -119,6 +120,53 @@ static void serial_region_gives_the_same(void **state)
     free(a);
 }
 
+/* Products that one thread keeps.  OpenBLAS rounds the odd ones differently on two. */
+static void threads_do_not_change_small_products(void **state)
+{
+    (void)state;
+    const struct { bg_op a, b; size_t m, n, k; } shape[] = { { BG_N, BG_T, 91, 77, 514 }, { BG_T, BG_T, 53, 65, 1170 },
+                                                             { BG_N, BG_N, 101, 115, 673 }, { BG_T, BG_N, 94, 165, 1035 },
+                                                             { BG_N, BG_T, 256, 256, 256 } };
+    for (size_t i = 0; i < sizeof shape / sizeof shape[0]; i++) {
+        size_t m = shape[i].m, n = shape[i].n, k = shape[i].k;
+        assert_true(m * n * k <= BG_PARALLEL_PRODUCTS);
+        float *a = normals(1, m * k), *b = normals(2, k * n), *c[2];
+        for (int t = 0; t < 2; t++) {
+            c[t] = normals(3, m * n);
+            bg_gemm_set_threads(t + 1);
+            bg_gemm(shape[i].a, shape[i].b, m, n, k, 1, a, shape[i].a == BG_N ? k : m, b, shape[i].b == BG_N ? n : k, 0,
+                    c[t], n);
+        }
+        assert_memory_equal(c[0], c[1], m * n * sizeof(float));
+        float *all[] = { a, b, c[0], c[1] };
+        for (size_t j = 0; j < 4; j++)
+            free(all[j]);
+    }
+    bg_gemm_set_threads(1);
+}
+
+/* Small products, large ones and bracketed ones leave OpenMP's number of threads as they found it. */
+static void products_keep_the_number_of_threads(void **state)
+{
+    (void)state;
+    enum { SIDE = 300 };
+    float *a = normals(1, SIDE * SIDE), *c = normals(2, SIDE * SIDE);
+    bg_gemm_set_threads(2);
+    omp_set_num_threads(3);
+    for (size_t side = 100; side <= SIDE; side += 200) {
+        bg_gemm(BG_N, BG_N, side, side, side, 1, a, side, a, side, 0, c, side);
+        assert_int_equal(omp_get_max_threads(), 3);
+    }
+    bg_gemm_serial_begin();
+    bg_gemm(BG_N, BG_N, SIDE, SIDE, SIDE, 1, a, SIDE, a, SIDE, 0, c, SIDE);
+    bg_gemm_serial_end();
+    assert_int_equal(omp_get_max_threads(), 3);
+    bg_gemm_set_threads(1);
+    omp_set_num_threads(1);
+    free(c);
+    free(a);
+}
+
 /* Diagonal block j, whole, from its panels. */
 static void expand(bg_symmetric s, const double *sum, size_t j, double *block)
 {
@@ -194,6 +242,8 @@ int main(void)
         cmocka_unit_test(flops_are_counted),
         cmocka_unit_test(library_is_named_and_fast),
         cmocka_unit_test(serial_region_gives_the_same),
+        cmocka_unit_test(threads_do_not_change_small_products),
+        cmocka_unit_test(products_keep_the_number_of_threads),
         cmocka_unit_test(symmetric_matches_loops),
         cmocka_unit_test(symmetric_keeps_about_half),
     };

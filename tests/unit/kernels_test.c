@@ -11,6 +11,7 @@
 #include "../../common/model/kernels_math.h"
 #include "bregman/kernels.h"
 #include "bregman/rng.h"
+#include "bregman/threads.h"
 
 static const size_t width[] = { 0, 1, 2, 15, 16, 61, 64, 67, 257, 1000 };
 enum { WIDTHS = sizeof width / sizeof width[0], ROWS = 3 };
@@ -361,35 +362,43 @@ static void rowwise_match(void **state)
     }
 }
 
-/* Large enough to be threaded: the same bytes for one thread and three. */
-static void threads_change_nothing(void **state)
+/* n rows: the same bytes for one thread and three. */
+enum { D = 402, LEFT_ALONE = BG_PARALLEL_FLOATS / D };
+
+static void check_threads(size_t n)
 {
-    (void)state;
-    enum { N = 173, D = 401 };
-    const uint32_t position[N] = { 0 };
-    float *x = normals(1, N * D), *gain = normals(2, D), *up = normals(3, N * D), *out[2];
+    static const uint32_t position[LEFT_ALONE + 1];
+    float *x = normals(1, n * D), *gain = normals(2, D), *up = normals(3, n * D), *out[2];
     for (int t = 0; t < 2; t++) {
-        float *o = out[t] = normals(4, 7 * N * D);
+        float *o = out[t] = normals(4, 7 * n * D);
         omp_set_num_threads(t == 0 ? 1 : 3);
-        bg_norm_forward(BG_NORM_LAYER, N, D, x, D, gain, gain, 1e-5, o, D);
-        bg_norm_backward(BG_NORM_LAYER, N, D, x, D, gain, 1e-5, up, D, o + N * D, D, 1);
-        bg_act_forward(BG_ACT_GELU_ERF, N, D, x, D, o + 2 * N * D, D);
-        bg_gated_backward(BG_ACT_SILU, N, D, x, D, up, D, x, D, o + 3 * N * D, D, o + 4 * N * D, D);
-        bg_rope_apply(N, 1, 400, o + 5 * N * D, D, D, position, gain, 1);
-        bg_group_dot(N, 1, D, x, D, up, D, o + 6 * N * D, 1);    /* the first N of the last part */
-        bg_add_square(N * D, x, o + 6 * N * D);
+        bg_norm_forward(BG_NORM_LAYER, n, D, x, D, gain, gain, 1e-5, o, D);
+        bg_norm_backward(BG_NORM_LAYER, n, D, x, D, gain, 1e-5, up, D, o + n * D, D, 1);
+        bg_act_forward(BG_ACT_GELU_ERF, n, D, x, D, o + 2 * n * D, D);
+        bg_gated_backward(BG_ACT_SILU, n, D, x, D, up, D, x, D, o + 3 * n * D, D, o + 4 * n * D, D);
+        bg_rope_apply(n, 1, D, o + 5 * n * D, D, D, position, gain, 1);
+        bg_group_dot(n, 1, D, x, D, up, D, o + 6 * n * D, 1);    /* the first n of the last part */
+        bg_add_square(n * D, x, o + 6 * n * D);
     }
     omp_set_num_threads(1);
-    float *fresh = normals(4, 7 * N * D);
-    for (size_t i = N; i < N * D; i++) {    /* beyond the row dots */
-        size_t at = 6 * N * D + i;
+    float *fresh = normals(4, 7 * n * D);
+    for (size_t i = n; i < n * D; i++) {    /* beyond the row dots */
+        size_t at = 6 * n * D + i;
         check_close((double)out[0][at], (double)fresh[at] + (double)x[i] * (double)x[i], 1e-6, 1e-6);
     }
     free(fresh);
-    assert_memory_equal(out[0], out[1], 7 * N * D * sizeof(float));
+    assert_memory_equal(out[0], out[1], 7 * n * D * sizeof(float));
     float *all[] = { x, gain, up, out[0], out[1] };
     for (size_t i = 0; i < 5; i++)
         free(all[i]);
+}
+
+/* The most rows that one thread keeps, and the fewest that are shared out. */
+static void threads_change_nothing(void **state)
+{
+    (void)state;
+    check_threads(LEFT_ALONE);
+    check_threads(LEFT_ALONE + 1);
 }
 
 int main(void)

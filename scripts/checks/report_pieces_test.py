@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""A report of packed sequences names the document that the influence is from; without token scores all of them."""
+from text_checks import check, finish, path, refused, run  # noqa: I001
+
+import h5py
+import numpy as np
+
+import make_sample as sample
+from bregman_files import hash_file
+
+PACKED = ((0, 1, 2), (3, 4), (5,))                  # documents of each sequence
+LENGTHS = ((4, 5, 3), (6, 2), (7,))
+
+
+def write_tokens():
+    sequences = [np.arange(sum(lengths)) for lengths in LENGTHS]
+    documents = [(f"doc-{i}", f"source-{i}", "en") for i in range(6)]
+    sample.write_tokens(path("t.h5"), documents, sequences, "", 900)
+    with h5py.File(path("t.h5"), "r+") as file:
+        file["document"][...] = [documents[0] for documents in PACKED]
+        file["piece/count"] = np.array([len(documents) for documents in PACKED], np.uint32)
+        file["piece/document"] = np.array([d for documents in PACKED for d in documents])
+        file["piece/start"] = np.zeros(6, np.int64)
+        file["piece/length"] = np.array([n for lengths in LENGTHS for n in lengths], np.uint32)
+
+
+def write_ranking(token_scores):
+    """One query; the order of the sequences is 0, 1, 2 at both ends."""
+    inputs = [(name, hash_file(path(name))) for name in ("t.h5", "q.h5")]
+    with sample.start_file(path("r.h5"), "bregman/ranking", "merge_scores", {}, inputs) as file:
+        file.create_dataset("query", data=["q"], dtype=sample.TEXT)
+        for end, sign in (("top", 1), ("bottom", -1)):
+            file[f"{end}/sequence"] = np.array([[0, 1, 2]])
+            file[f"{end}/score"] = np.array([[sign * 3, sign * 2, sign]], np.float32)
+            file[f"{end}/count"] = np.array([[sum(lengths) - 1 for lengths in LENGTHS]], np.uint32)
+            if token_scores:
+                file[f"{end}/token_score"] = np.concatenate(token_scores[end]).astype(np.float32)
+        sample.write_statistics(file, np.random.default_rng(1).standard_normal((1, 400)))
+
+
+def scores(sequence, **values):
+    made = np.zeros(sum(LENGTHS[sequence]) - 1)
+    for place, value in values.items():
+        made[int(place[1:])] = value
+    return made
+
+
+def report():
+    done = run("report", "--ranking", path("r.h5"), "--tokens", path("t.h5"), "--queries", path("q.h5"), "--output", path("r.html"))
+    with open(path("r.html"), encoding="utf-8") as file:
+        return done, file.read()
+
+
+def test_named():
+    # the first token of document 1 is predicted at position 3, that of document 4 at 5: the last of the one before
+    write_ranking({"top": [scores(0, p0=-5, p3=9, p9=-1), scores(1, p0=1, p5=2), scores(2, p0=1)],
+                   "bottom": [scores(0, p0=5, p5=1, p8=-8), scores(1, p4=-3, p6=1), scores(2, p0=-1)]})
+    done, page = report()
+    check(done.stdout.startswith("q: first doc-1 (score 3)"), "the first document by its influence", done.stdout + done.stderr)
+    shown = [part.split("</b>")[0] for part in page.split('<span class="who"><b>')[1:]]
+    check(shown == ["doc-1", "doc-4", "doc-5", "doc-2", "doc-3", "doc-5"], "the document of each card", shown)
+    check("the sequence also has doc-0, doc-2" in page and page.count("one of 3 documents") == 2, "the others are named")
+    check(page.count("one of") == 4, "one document has no others")
+
+
+def test_unexplained():
+    write_ranking(None)
+    done, page = report()
+    check(done.stdout.startswith("q: first doc-0, doc-1, doc-2 (score 3)"), "all documents", done.stdout + done.stderr)
+    check("<b>doc-3, doc-4</b>" in page and "one of" not in page, "all documents on the page")
+
+
+def test_damaged():
+    with h5py.File(path("t.h5"), "r+") as file:
+        file["piece/length"][0] = 3
+    write_ranking(None)
+    done = run("report", "--ranking", path("r.h5"), "--tokens", path("t.h5"), "--queries", path("q.h5"), "--output", path("no.html"))
+    refused("pieces that are no sequence", done, "t.h5", "12 tokens")
+
+
+write_tokens()
+tokenizer = sample.train_tokenizer(path("tokenizer.json"))
+sample.write_queries(path("q.h5"), [("q", "the", " heaven", 0)], tokenizer, "")
+test_named()
+test_unexplained()
+test_damaged()
+finish()

@@ -1,0 +1,41 @@
+"""The documents of a training sequence, and which of several its influence is from.
+
+A sequence of packed documents has a piece of each: piece/count of them in each sequence of a token file, piece/document
+and piece/length of each.  Where a file has none of this, a sequence is of one document."""
+
+import numpy as np
+
+
+class Pieces:
+    """Reads the pieces of sequences; keeps where each sequence's begin, once for each file."""
+
+    def __init__(self):
+        self._offset = {}
+
+    def read(self, file, row):
+        """(row of /documents, tokens) of each piece of a file's sequence, in order; None where it has no pieces."""
+        if not file.has("piece/count"):
+            return None
+        if file.path not in self._offset:
+            self._offset[file.path] = np.concatenate(([0], np.cumsum(file.read("piece/count").astype(np.int64))))
+        rows = slice(*self._offset[file.path][row:row + 2])
+        return list(zip(file.read("piece/document", rows=rows).tolist(), file.read("piece/length", rows=rows).tolist()))
+
+
+def strongest(lengths, token_score, score):
+    """The piece that most of a sequence's score is from, by the tokens predicted in it.
+
+    token_score: of the positions before the predicted tokens, so one less than the sequence has tokens."""
+    ends = np.cumsum(lengths)
+    share = [token_score[max(end - n - 1, 0):end - 1].sum() for n, end in zip(lengths, ends)]
+    return int(np.argmax(np.sign(score) * np.array(share)))
+
+
+def named(documents, entry):
+    """((id, source, language), ids of the others) to show for a sequence; without token scores all documents share the id."""
+    if len(documents) == 1:
+        return documents[0][0], []
+    if entry.token_score is None:
+        return (", ".join(id for (id, _, _), _ in documents), "", ""), []
+    chosen = strongest([n for _, n in documents], entry.token_score, entry.score)
+    return documents[chosen][0], [id for i, ((id, _, _), _) in enumerate(documents) if i != chosen]
