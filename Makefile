@@ -141,6 +141,19 @@ check-slurm: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/tests/slurm/run.sh $(B) || [ $$? = 77 ]
 
+# ---- fuzzing: the targets of tests/fuzz for FUZZ_SECONDS each, with clang's libFuzzer and sanitizers ----
+FUZZ_SECONDS ?= 30
+FUZZERS := $(patsubst %.c,$(B)/%,$(call rel,$(wildcard $(SRC)/tests/fuzz/*_fuzz.c)))
+fuzzers: $(FUZZERS)
+$(FUZZERS): LDFLAGS += -fsanitize=fuzzer
+# the stages' own mains, whose command lines end in the target
+$(B)/tests/fuzz/command_line_fuzz: $(STAGES:%=$(B)/obj/tests/fuzz/main_of_%.o)
+$(B)/obj/tests/fuzz/main_of_%.o: $(B)/obj/stages/%/main.o
+	@mkdir -p $(@D)
+	@objcopy --redefine-sym main=$*_main --redefine-sym bg_stage_main=fuzz_stage_main $< $@
+fuzz: setup
+	@$(SRC)/tests/fuzz/run.sh $(B)/fuzz $(FUZZ_SECONDS)
+
 demo: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/demo $(B)
@@ -194,18 +207,19 @@ prefix:
 	 esac
 
 clean:
-	rm -rf $(B)/obj $(B)/bin $(B)/lib $(B)/tests $(B)/asan $(B)/ubsan $(B)/found.txt $(B)/revision.txt
+	rm -rf $(B)/obj $(B)/bin $(B)/lib $(B)/tests $(B)/asan $(B)/ubsan $(B)/fuzz $(B)/found.txt $(B)/revision.txt
 help:
 	@echo 'all (default)  the stages in B/bin and B/lib/libbregman.a      B=$(B)'
 	@echo 'check          set up, build, run the test suite (minutes)'
 	@echo 'check-slurm    the jobs and a sweep under a real Slurm on this machine (minutes)'
 	@echo 'asan, ubsan    the suite under the address / undefined-behaviour sanitizer'
+	@echo 'fuzz           the fuzz targets of tests/fuzz, FUZZ_SECONDS=$(FUZZ_SECONDS) each (needs clang)'
 	@echo 'demo           the main job on SmolLM2-135M and real text; DEMO=full takes more of it'
 	@echo 'bench          speed and memory, beside the SGEMM rate of this machine (and Kronfluence if importable)'
 	@echo 'large-case     a model with layers 28672 wide on four ranks; 45 GB of disk'
 	@echo 'install        PREFIX=$(PREFIX)'
 	@echo 'setup, tests, clean, help'
 
-.PHONY: all tests check check-slurm large-case asan ubsan demo bench setup install prefix clean help always
+.PHONY: all tests check check-slurm large-case asan ubsan fuzzers fuzz demo bench setup install prefix clean help always
 .SECONDARY:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -22,6 +22,8 @@ RANGE = re.compile(r"(\d*):(\d*)")
 BYTES = re.compile(r"\d+(\.\d+)?[KMGT]?")
 TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
 Key = collections.namedtuple("Key", "takes default", defaults=(None,))
 Model = collections.namedtuple("Model", "name path tokenizer text overrides")       # tokenizer: its hash, "" without one
 Corpus = collections.namedtuple("Corpus", "name tokens text")        # paths of one of the two; text has names too
@@ -43,7 +45,8 @@ def _real(value):
 
 
 def _text(value):
-    return None if isinstance(value, str) and value and "\n" not in value else "a text"
+    one_line = isinstance(value, str) and value and not CONTROL.search(value)
+    return None if one_line else "a text of one line"
 
 
 def _texts(value):
@@ -169,7 +172,7 @@ class Sweep:
             self.data = tomllib.loads(text)
         except OSError as error:
             raise SweepError(f'cannot read "{path}": {error.strerror}') from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:      # TOML, UTF-8, a number of more digits than Python takes; too deep
             raise SweepError(f"{path}: not TOML: {error}") from None
         self.lines = key_lines(text)
         self.folder = os.path.dirname(os.path.abspath(path))
@@ -193,7 +196,7 @@ class Sweep:
         line = f":{self.lines[at]}" if at else ""
         named = [p for p in place if isinstance(p, str)]
         shown = f"[{'.'.join(named[:-1])}] {named[-1]}" if len(named) > 1 else "".join(named)
-        self.problems.append(f"{self.path}{line}: {shown}: {what}")
+        self.problems.append(CONTROL.sub(" ", f"{self.path}{line}: {shown}: {what}"))
 
     def raise_problems(self):
         if self.problems:

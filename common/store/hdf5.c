@@ -138,6 +138,8 @@ bg_status bg_dataset_open(const bg_store *s, const char *path, hid_t *id, bg_err
         if (slot->last_use < oldest->last_use)
             oldest = slot;
     }
+    free(cache->outside);
+    cache->outside = NULL;    /* what an earlier question met says nothing of this path */
     *id = H5Dopen2(s->file, path, s->access);
     bg_status st = s->temporary == NULL ? open_to_read(s, path, *id, err)
         : *id < 0 ? bg_hdf5_fail(err, BG_EIO, "write \"%s\" of \"%s\"", path, s->path) : BG_OK;

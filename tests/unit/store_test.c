@@ -11,6 +11,7 @@
 
 #include "bregman/store.h"
 #include "check.h"
+#include "schema_values.h"
 
 static char folder[] = "/tmp/bregman-store-XXXXXX";
 
@@ -104,74 +105,15 @@ static void hash_of_texts_knows_their_borders(void **state)
 
 /* ---- every row of the schema ---- */
 
-enum { MAX_VALUES = 512 };
-typedef union {
-    float f32[MAX_VALUES];
-    double f64[MAX_VALUES];
-    int64_t i64[MAX_VALUES];
-    uint32_t u32[MAX_VALUES];
-    uint8_t u8[MAX_VALUES];
-    const char *text[MAX_VALUES];
-} values;
-
-static size_t fill(const bg_schema_row *row, const uint64_t *dims, values *v)
-{
-    static const char *const texts[] = { "", "x", "Caf\xc3\xa9 \xe2\x88\x91", "y" };
-    size_t n = 1, bytes = 0;
-    float from = row->domain == BG_DOCUMENT || row->domain == BG_SEQUENCE_OR_NONE ? -1 : row->domain == BG_FINITE;
-    for (int d = 0; d < row->n_dims; d++)
-        n *= dims[d];
-    assert_true(n <= MAX_VALUES);
-    memset(v, 0, sizeof *v);
-    for (size_t i = 0; i < n; i++)
-        switch (row->dtype) {
-        case BG_F32: v->f32[i] = 0.01f * (float)i - from; bytes = 4; break;
-        case BG_F64: v->f64[i] = 0.01 * (double)i - (double)from; bytes = 8; break;
-        case BG_I64: v->i64[i] = (int64_t)i * (row->domain == BG_DOCUMENT ? 1 : 5000000000) - (from < 0); bytes = 8; break;
-        case BG_U32: v->u32[i] = (row->sample_dimension != NULL ? 2 : 4000000000u) + (uint32_t)i; bytes = 4; break;
-        case BG_U8:  v->u8[i] = (uint8_t)(200 + i); bytes = 1; break;
-        case BG_STRING: v->text[i] = texts[row->domain == BG_NAMES ? n - i : i % 4]; bytes = 0; break;
-        }
-    return n * bytes;
-}
-
-/* "*" in a path becomes a group. */
-static void row_path(const bg_schema_row *row, char out[128])
-{
-    snprintf(out, 128, "%s%s", row->path[0] == '*' ? "model.h.0" : "", row->path + (row->path[0] == '*'));
-}
-
-/* Lengths by axis name, so that datasets of a file agree; those of ragged arrays add up, from 2 on. */
-static uint64_t axis_length(const char *format, const char *axis)
-{
-    size_t n_rows;
-    const bg_schema_row *row = bg_schema_rows(&n_rows);
-    for (size_t i = 0; i < n_rows; i++)
-        if (strcmp(row[i].format, format) == 0 && row[i].sample_dimension != NULL &&
-            strcmp(row[i].sample_dimension, axis) == 0) {
-            uint64_t n = 1;
-            for (int d = 0; d < row[i].n_dims; d++)
-                n *= axis_length(format, row[i].dim[d]);
-            return n * (n + 3) / 2;
-        }
-    return strlen(axis) % 3 + 1;
-}
-
-static void row_dims(const bg_schema_row *row, uint64_t dims[3])
-{
-    for (int d = 0; d < row->n_dims; d++)
-        dims[d] = axis_length(row->format, row->dim[d]);
-}
-
 static void check_row(const bg_store *s, const bg_schema_row *row)
 {
     bg_err err;
     char path[128];
     uint64_t dims[3], found[3];
-    values want, got = { 0 };
-    row_path(row, path);
-    row_dims(row, dims);
-    size_t n_bytes = fill(row, dims, &want);
+    schema_values want, got = { 0 };
+    schema_path(row, path);
+    schema_dims(row, dims);
+    size_t n_bytes = schema_fill(row, dims, &want);
     assert_ok(bg_store_dims(s, path, row->n_dims, found, &err), err);
     assert_memory_equal(found, dims, (size_t)row->n_dims * sizeof dims[0]);
     if (row->dtype == BG_STRING) {
@@ -195,31 +137,23 @@ static void check_row(const bg_store *s, const bg_schema_row *row)
 static void every_row_round_trips(void **state)
 {
     (void)state;
-    static const char *const formats[] = { "bregman/tokens", "bregman/queries", "bregman/factors",
-                                           "bregman/compressed", "bregman/scores", "bregman/ranking", "bregman/work" };
     size_t n_rows, seen = 0;
     const bg_schema_row *rows = bg_schema_rows(&n_rows);
-    for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++) {
+    for (size_t f = 0; f < SCHEMA_FORMATS; f++) {
         bg_err err;
         char name[64], path[128];
-        uint64_t dims[3];
-        values v;
-        snprintf(name, sizeof name, "%s.h5", formats[f] + strlen("bregman/"));
-        bg_store *s = create(name, formats[f]);
+        snprintf(name, sizeof name, "%s.h5", schema_format[f] + strlen("bregman/"));
+        bg_store *s = create(name, schema_format[f]);
+        assert_ok(schema_write(s, schema_format[f], &err), err);
+        publish(s);
+        assert_ok(bg_store_open(&s, in_folder(name), schema_format[f], &err), err);
         for (size_t i = 0; i < n_rows; i++)
-            if (strcmp(rows[i].format, formats[f]) == 0) {
-                row_path(&rows[i], path);
-                row_dims(&rows[i], dims);
-                (void)fill(&rows[i], dims, &v);
-                assert_ptr_equal(bg_schema_find(formats[f], path), &rows[i]);
-                assert_ok(bg_store_write(s, path, dims, &v, &err), err);
+            if (strcmp(rows[i].format, schema_format[f]) == 0) {
+                schema_path(&rows[i], path);
+                assert_ptr_equal(bg_schema_find(schema_format[f], path), &rows[i]);
+                check_row(s, &rows[i]);
                 seen++;
             }
-        publish(s);
-        assert_ok(bg_store_open(&s, in_folder(name), formats[f], &err), err);
-        for (size_t i = 0; i < n_rows; i++)
-            if (strcmp(rows[i].format, formats[f]) == 0)
-                check_row(s, &rows[i]);
         bg_store_close(s);
     }
     assert_int_equal(seen + 3, n_rows);    /* the rest: the two lists of inputs in /run, and candidates, which are only read */

@@ -1,0 +1,406 @@
+/* Files of every format, changed as the fuzzer's bytes say, then read by one of those who read that format.  The first byte is the
+ * kind of file and the reader. */
+#include <ftw.h>
+#include <math.h>
+#include <mpi.h>
+#include <sanitizer/lsan_interface.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "bregman/factors.h"
+#include "bregman/memory.h"
+#include "bregman/ranking.h"
+#include "bregman/score.h"
+#include "bregman/tokens.h"
+#include "inspect/inspect.h"
+#include "merge_scores/merge_scores.h"
+#include "mutate.h"
+#include "score_shards/score_shards.h"
+#include "unit/schema_values.h"
+#include "verify/verify.h"
+
+enum { CORPUS = 1000000000, SIDE_OUT = 2, SIDE_IN = 4, MOST_PATHS = 96 };
+
+static char folder[64];
+static const bg_provenance run = {
+    .stage = "test", .options = "{}", .fingerprint = "f", .n_inputs = 2, .input_name = (const char *const[]){ "a.h5", "b.h5" },
+    .input_hash = (const bg_hash[]){ { "00000000000000000000000000000001" }, { "00000000000000000000000000000002" } },
+};
+
+/* A model whose one tracked module has the sides that schema_write gives modules. */
+static bg_module module = { .name = "model.h.0", .n_out = SIDE_OUT, .n_in = SIDE_IN, .n_in1 = SIDE_IN, .tracked = true };
+static bg_module *tracked[] = { &module };
+static bg_model model = { .config.n_blocks = 1, .n_modules = 1, .module = &module, .n_tracked = 1, .tracked = tracked,
+                          .dir = (char[]){ "model" } };
+static const bg_hash model_hash = { "0123456789abcdef0123456789abcdef" };
+static const bg_share whole = { .end = 1, .end_tracked = 1, .embeds = true, .has_head = true };
+
+static void must(bg_status st, const bg_err *err)
+{
+    if (st != BG_OK)
+        finding("a sound file is refused", err);
+}
+
+/* ---- readers; a file that is in order must get through all of them ---- */
+
+typedef bg_status read_fn(const char *path, bg_err *err);
+
+static bg_status read_tokens(const char *path, bg_err *err)
+{
+    bg_tokens *t = NULL;
+    bg_status st = bg_tokens_open(&t, &path, 1, err);
+    for (uint64_t i = 0; st == BG_OK && i < bg_tokens_sequences(t); i++) {
+        uint32_t *ids = NULL;
+        st = BG_NEW(ids, bg_tokens_count(t, i), "ids", err);
+        if (st == BG_OK)
+            st = bg_tokens_read(t, i, i + 1, UINT32_MAX, ids, err);
+        bg_free(ids);
+    }
+    bg_tokens_close(t);
+    return st;
+}
+
+static bg_status read_factors(const char *path, bg_err *err)
+{
+    bg_factors *f = NULL;
+    bg_module_factors m;
+    (void)path;
+    bg_status st = bg_factors_open(&f, folder, &model, &model_hash, err);
+    if (st == BG_OK)
+        st = bg_factors_read(f, &module, BG_READ_BASES | BG_READ_LAMBDA | BG_READ_EIGENVALUES | BG_READ_DIAGONAL, &m, err);
+    if (st == BG_OK) {
+        for (size_t i = 0; i < SIDE_OUT * SIDE_IN; i++)
+            if (!(m.lambda[i] >= 0) || !(m.diagonal[i] >= 0))
+                finding("a curvature below 0 was read", err);
+        if (!isfinite(bg_factors_tokens_per_sequence(f)))
+            finding("a division by 0", err);
+        bg_module_factors_clear(&m);
+    }
+    bg_factors_close(f);
+    return st;
+}
+
+static bg_status read_compressed(const char *path, bg_err *err)
+{
+    bg_scorer *s = NULL;
+    char *modules = NULL;
+    size_t bytes;
+    bg_status st = bg_compressed_modules(path, &modules, err);
+    free(modules);
+    if (st == BG_OK)
+        st = bg_scorer_bytes(path, &model, &whole, BG_SCORE_SEQUENCES, 4, 48, &bytes, err);
+    if (st == BG_OK)
+        st = bg_scorer_new(&s, path, &model, &model_hash, &whole, 1, 0, BG_SCORE_SEQUENCES, 4, 48, err);
+    bg_scorer_free(s);
+    return st;
+}
+
+static bg_status list(const char *path, bg_err *err)
+{
+    char manifest[128];
+    struct stat about;
+    bg_hash hash;
+    snprintf(manifest, sizeof manifest, "%s/MANIFEST", folder);
+    unlink(manifest);
+    bg_status st = bg_hash_file(path, &hash, err);
+    if (st == BG_OK && stat(path, &about) == 0)
+        st = bg_manifest_append(path, &hash, (uint64_t)about.st_size, err);
+    return st;
+}
+
+static bg_status read_shard(const char *path, bg_err *err)
+{
+    char output[128];
+    snprintf(output, sizeof output, "%s/ranking.h5", folder);
+    const merge_scores_config c = { .scores = folder, .output = output, .top = 2, .tail = 0.5 };
+    const bg_context ctx = { .name = "merge_scores", .options = "{}", .identity = "{}",
+                             .grid = { .world = MPI_COMM_WORLD, .world_size = 1, .data_size = 1, .pipeline_size = 1 } };
+    bg_ranking r;
+    bg_status st = list(path, err);
+    if (st == BG_OK)
+        st = merge_scores_run(&c, &ctx, err);
+    if (st == BG_OK && bg_ranking_read(&r, output, err) != BG_OK)
+        finding("what merge_scores wrote cannot be read", err);
+    if (st == BG_OK)
+        bg_ranking_clear(&r);
+    unlink(output);
+    return st;
+}
+
+static bg_status read_ranking(const char *path, bg_err *err)
+{
+    bg_ranking r;
+    bg_status st = bg_ranking_read(&r, path, err);
+    if (st == BG_OK)
+        bg_ranking_clear(&r);
+    return st;
+}
+
+static bg_status read_sums(const char *path, bg_err *err)
+{
+    bg_covariance *c = NULL;
+    bg_store *s = NULL;
+    bg_status st = bg_covariance_new(&c, &model, (bg_run){ 0, 1 }, 1, NULL, err);
+    if (st == BG_OK)
+        st = bg_store_open(&s, path, "bregman/work", err);
+    if (st == BG_OK)
+        st = bg_covariance_read(c, 0, s, err);
+    bg_store_close(s);
+    bg_covariance_free(c);
+    return st;
+}
+
+static bg_status read_nothing(const char *path, bg_err *err)
+{
+    (void)path;
+    (void)err;
+    return BG_OK;
+}
+
+static bg_status read_candidates(const char *path, bg_err *err)
+{
+    uint64_t *sequence = NULL, n = 0;
+    bg_status st = score_read_candidates(path, CORPUS * UINT64_C(100), &sequence, &n, err);
+    for (uint64_t i = 0; st == BG_OK && i < n; i++)
+        if (sequence[i] >= CORPUS * UINT64_C(100))
+            finding("a candidate beyond the corpus", err);
+    if (st == BG_OK)
+        bg_free(sequence);
+    return st;
+}
+
+/* ---- kinds ---- */
+
+static const struct { const char *format, *file; read_fn *read; bool linked; } kinds[] = {
+    { "bregman/tokens", "tokens.h5", read_tokens, false },
+    { "bregman/queries", "queries.h5", read_tokens, false },
+    { "bregman/factors", "index.h5", read_factors, false },
+    { "bregman/factors", "block-000.h5", read_factors, true },          /* index.h5 links to it */
+    { "bregman/compressed", "compressed.h5", read_compressed, false },
+    { "bregman/scores", "shard-00000-of-00001.h5", read_shard, false },
+    { "bregman/ranking", "given.h5", read_ranking, false },
+    { "bregman/work", "sums.h5", read_sums, false },
+    { "bregman/work", "work.h5", read_nothing, false },
+    { "bregman/scores", "candidates.h5", read_candidates, false },
+};
+enum { KINDS = sizeof kinds / sizeof kinds[0], HOWS = 3 };
+static struct { unsigned char *byte; size_t n; } base[KINDS];
+static unsigned char *index_byte;      /* the index.h5 that links to block-000.h5 */
+static size_t index_n;
+
+static void load(const char *path, unsigned char **byte, size_t *n)
+{
+    FILE *f = fopen(path, "rb");
+    *byte = malloc(1 << 20);
+    *n = f != NULL && *byte != NULL ? fread(*byte, 1, 1 << 20, f) : 0;
+    if (*n == 0 || fclose(f) != 0)
+        abort();
+}
+
+static void save(const char *path, const unsigned char *byte, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    if (f == NULL || fwrite(byte, 1, n, f) != n || fclose(f) != 0)
+        abort();
+}
+
+static bg_status add_attributes(bg_store *s, bg_err *err)
+{
+    static const char *const number[] = { "blocks", "covariance_n_tokens", "covariance_n_sequences", "shards" };
+    bg_status st = bg_store_attr_text(s, "/", "model_hash", model_hash.hex, err);
+    if (st == BG_OK)
+        st = bg_store_attr_text(s, "/", "modules", "mlp", err);
+    if (st == BG_OK)
+        st = bg_store_attr_text(s, "/", "tokenizer_hash", "0123", err);
+    if (st == BG_OK)
+        st = bg_store_attr_u64(s, "/", "corpus_sequences", CORPUS * UINT64_C(100), err);
+    for (size_t i = 0; i < 4 && st == BG_OK; i++)
+        st = bg_store_attr_u64(s, "/", number[i], 1, err);
+    return st;
+}
+
+static void make_base(size_t kind)
+{
+    char path[128];
+    bg_err err;
+    bg_store *s = NULL;
+    bg_covariance *sums = NULL;
+    snprintf(path, sizeof path, "%s/%s", folder, kinds[kind].file);
+    must(bg_store_create(&s, path, kinds[kind].format, &run, &err), &err);
+    must(add_attributes(s, &err), &err);
+    if (kinds[kind].read == read_sums) {
+        must(bg_covariance_new(&sums, &model, (bg_run){ 0, 1 }, 1, NULL, &err), &err);
+        must(bg_covariance_write(sums, 0, s, &err), &err);
+        bg_covariance_free(sums);
+    } else {
+        must(schema_write(s, kinds[kind].format, &err), &err);
+    }
+    must(bg_store_publish(s, NULL, &err), &err);
+    load(path, &base[kind].byte, &base[kind].n);
+    if (!kinds[kind].linked)
+        return;
+    snprintf(path, sizeof path, "%s/index.h5", folder);
+    must(bg_store_create(&s, path, "bregman/factors", &run, &err), &err);
+    must(add_attributes(s, &err), &err);
+    must(bg_store_link_external(s, kinds[kind].file, module.name, module.name, &err), &err);
+    must(bg_store_publish(s, NULL, &err), &err);
+    load(path, &index_byte, &index_n);
+}
+
+/* Datasets and axes of the format. */
+static size_t list_paths(const char *format, const char *path[MOST_PATHS])
+{
+    static char text[MOST_PATHS][128];
+    static const char *const more[] = { "run/input_name", "run/input_hash", "query", "documents", "top", "model.h.0", "run", "sequence" };
+    size_t n_rows, n = 0;
+    const bg_schema_row *row = bg_schema_rows(&n_rows);
+    for (size_t i = 0; i < n_rows; i++)
+        if (strcmp(row[i].format, format) == 0) {
+            schema_path(&row[i], text[n]);
+            path[n] = text[n];
+            n++;
+        }
+    for (size_t i = 0; i < sizeof more / sizeof more[0]; i++)
+        path[n++] = more[i];
+    return n;
+}
+
+/* ---- what reads every format ---- */
+
+static void read_any(const char *path, const char *format)
+{
+    size_t n;
+    const bg_schema_row *row = bg_schema_rows(&n);
+    bg_store *s;
+    bg_err err = { .msg = "" };
+    bg_status st = bg_store_open(&s, path, format, &err);
+    check_status(st, &err);
+    for (size_t i = 0; i < n && s != NULL; i++) {
+        char name[128], **text;
+        uint64_t dims[3] = { 1, 1, 1 };
+        size_t n_text;
+        void *data = NULL;
+        schema_path(&row[i], name);
+        if ((strcmp(row[i].format, format) != 0 && strcmp(row[i].format, "bregman/*") != 0) || !bg_store_has(s, name))
+            continue;
+        st = bg_store_dims(s, name, row[i].n_dims, dims, &err);
+        if (st == BG_OK && row[i].dtype == BG_STRING) {
+            st = bg_store_read_strings(s, name, &text, &n_text, &err);
+            bg_strings_free(text, n_text);
+        } else if (st == BG_OK) {
+            st = bg_alloc(&data, dims[0] * dims[1] * dims[2], bg_dtype_bytes(row[i].dtype), name, &err);
+            if (st == BG_OK)
+                st = bg_store_read(s, name, row[i].dtype, dims, data, &err);
+            bg_free(data);
+        }
+        check_status(st, &err);
+        if (st == BG_EARG || (st != BG_OK && strstr(err.msg, path) == NULL))
+            finding("a message without the file", &err);
+    }
+    bg_store_close(s);
+}
+
+static void walk(const char *path)
+{
+    static const verify_config config = { .inputs = true };
+    verifying v = { .c = &config };
+    bg_err err = { .msg = "" };
+    bool good;
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    check_status(inspect_file(to, path, &err), &err);
+    fclose(to);
+    free(text);
+    check_status(verify_content(&v, path, &good, &err), &err);
+    verify_forget(&v.files);
+    verify_forget(&v.inputs);
+}
+
+/* ---- libFuzzer's entries ---- */
+
+static int remove_one(const char *path, const struct stat *about, int kind, struct FTW *where)
+{
+    (void)about, (void)kind, (void)where;
+    return remove(path);
+}
+
+static pid_t maker;
+static void clean_up(void)
+{
+    if (getpid() == maker)
+        nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    char path[128];
+    __lsan_disable();                  /* what MPI never frees */
+    MPI_Init(argc, argv);
+    __lsan_enable();
+    snprintf(folder, sizeof folder, "%s/bregman-fuzz-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    if (mkdtemp(folder) == NULL || freopen("/dev/null", "w", stdout) == NULL)
+        return 1;
+    maker = getpid();
+    atexit(clean_up);
+    bg_log_setup("fuzz", false);
+    bg_hdf5_prepare();
+    H5set_free_list_limits(1 << 26, 1 << 24, 1 << 26, 1 << 24, 1 << 26, 1 << 24);    /* quicker: files are opened all the time */
+    for (size_t k = 0; k < KINDS; k++)
+        make_base(k);
+    snprintf(path, sizeof path, "%s/sound.h5", folder);
+    save(path, base[0].byte, base[0].n);
+    snprintf(path, sizeof path, "%s/raw", folder);
+    save(path, base[0].byte, base[0].n);
+    for (size_t k = 0; k < KINDS; k++)
+        for (size_t how = 0; how < HOWS; how++)
+            LLVMFuzzerTestOneInput((const uint8_t[]){ (uint8_t)(how * KINDS + k) }, 1);
+    return 0;
+}
+
+static void change(fuzz_input *in, const char *file, const char *format)
+{
+    const char *paths[MOST_PATHS];
+    hid_t access = bg_hdf5_access();
+    mutation m = { .in = in, .file = H5Fopen(file, H5F_ACC_RDWR, access), .folder = folder, .path = paths };
+    H5Pclose(access);
+    m.n_paths = list_paths(format, paths);
+    if (m.file < 0)
+        abort();
+    mutate(&m);
+    H5Fclose(m.file);
+    H5Eclear2(H5E_DEFAULT);
+}
+
+static void read_own(size_t kind, const char *path, bool sound)
+{
+    bg_err err = { .msg = "" };
+    bg_status st = kinds[kind].read(path, &err);
+    check_status(st, &err);
+    if (sound)
+        must(st, &err);
+    if (st != BG_OK && strstr(err.msg, folder) == NULL)
+        finding("a message without the file", &err);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char path[128], index[128];
+    fuzz_input in = { data, size };
+    unsigned first = take(&in);
+    size_t kind = first % KINDS;
+    snprintf(path, sizeof path, "%s/%s", folder, kinds[kind].file);
+    snprintf(index, sizeof index, "%s/index.h5", folder);
+    save(path, base[kind].byte, base[kind].n);
+    if (kinds[kind].linked)
+        save(index, index_byte, index_n);
+    const char *changed = kinds[kind].linked && take(&in) % 2 != 0 ? index : path;
+    if (size > 1)
+        change(&in, changed, kinds[kind].format);
+    switch (first / KINDS % HOWS) {
+    case 0: read_own(kind, path, size == 1); break;
+    case 1: read_any(changed, kinds[kind].format); break;
+    default: walk(changed); break;
+    }
+    return 0;
+}
