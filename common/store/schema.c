@@ -129,7 +129,6 @@ static const bg_schema_row rows[] = {
     EIGENBASIS("work"),
     LOW_RANK("work"),
     D1("work", "*/rank", BG_U32, "query", BG_ANY, "1", "columns of left and right that the query needs"),
-    D1("work", "sequence", BG_I64, "sequence", BG_FROM_0, "1", "global index into the token files, in their order"),
     D2("work", "score", BG_F32, "sequence", "query", BG_FINITE, "nats", "influence of the sequence on the query"),
     D3("work", "layer_score", BG_F32, "sequence", "query", "layer", BG_FINITE, "nats", "share of each layer in the score"),
     D2("work", "token_score", BG_F32, "value", "layer", BG_FINITE, "nats",
@@ -199,6 +198,7 @@ static bool root_has_axis(const char *format, const char *axis)
 
 void bg_schema_axis_key(const char *format, const char *path, const char *axis, char key[BG_PATH_BYTES])
 {
-    const char *slash = root_has_axis(format, axis) ? NULL : strrchr(path, '/');
+    bool of_file = strcmp(axis, "k") == 0 || root_has_axis(format, axis);
+    const char *slash = of_file ? NULL : strrchr(path, '/');
     snprintf(key, BG_PATH_BYTES, "%.*s%s", slash != NULL ? (int)(slash + 1 - path) : 0, path, axis);
 }

@@ -56,7 +56,8 @@ typedef struct {
 const bg_schema_row *bg_schema_find(const char *format, const char *path);
 /* All rows, for the format page and tests. */
 const bg_schema_row *bg_schema_rows(size_t *n);
-/* Axes of one name are equally long in all datasets of a file if a dataset of its root has the axis, else in those of one group.
+/* Axes of one name are equally long in all datasets of a file if a dataset of its root has the axis (or it is k, the length of
+ * both lists of extremes), else in those of one group.
  * key [out]: a name that is the same for the axes that must agree: "query", "MODULE/input". */
 void bg_schema_axis_key(const char *format, const char *path, const char *axis, char key[BG_PATH_BYTES]);
 
