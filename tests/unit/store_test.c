@@ -118,7 +118,8 @@ static size_t fill(const bg_schema_row *row, const uint64_t *dims, values *v)
 {
     static const char *const texts[] = { "", "x", "Caf\xc3\xa9 \xe2\x88\x91", "y" };
     size_t n = 1, bytes = 0;
-    float from = row->domain == BG_DOCUMENT || row->domain == BG_SEQUENCE_OR_NONE ? -1 : row->domain == BG_FINITE;
+    bool or_none = row->domain == BG_DOCUMENT || row->domain == BG_SEQUENCE_OR_NONE || row->domain == BG_FROM_0_OR_NONE;
+    float from = or_none ? -1 : row->domain == BG_FINITE;
     for (int d = 0; d < row->n_dims; d++)
         n *= dims[d];
     assert_true(n <= MAX_VALUES);
@@ -163,6 +164,24 @@ static void row_dims(const bg_schema_row *row, uint64_t dims[3])
         dims[d] = axis_length(row->format, row->dim[d]);
 }
 
+static void check_texts(const bg_store *s, const char *path, uint64_t rows, uint64_t columns, const char *const *want)
+{
+    bg_err err;
+    char **texts, *one;
+    size_t n;
+    assert_ok(bg_store_read_strings(s, path, &texts, &n, &err), err);
+    assert_int_equal(n, rows * columns);
+    for (size_t i = 0; i < n; i++) {
+        assert_string_equal(texts[i], want[i]);
+        assert_ok(bg_store_read_string(s, path, i / columns, i % columns, &one, &err), err);
+        assert_string_equal(one, want[i]);
+        free(one);
+    }
+    bg_strings_free(texts, n);
+    assert_int_equal(bg_store_read_string(s, path, rows, 0, &one, &err), BG_ESHAPE);
+    assert_int_equal(bg_store_read_string(s, path, 0, columns, &one, &err), BG_ESHAPE);
+}
+
 static void check_row(const bg_store *s, const bg_schema_row *row)
 {
     bg_err err;
@@ -175,13 +194,7 @@ static void check_row(const bg_store *s, const bg_schema_row *row)
     assert_ok(bg_store_dims(s, path, row->n_dims, found, &err), err);
     assert_memory_equal(found, dims, (size_t)row->n_dims * sizeof dims[0]);
     if (row->dtype == BG_STRING) {
-        char **texts;
-        size_t n;
-        assert_ok(bg_store_read_strings(s, path, &texts, &n, &err), err);
-        assert_int_equal(n, dims[0]);
-        for (size_t i = 0; i < n; i++)
-            assert_string_equal(texts[i], want.text[i]);
-        bg_strings_free(texts, n);
+        check_texts(s, path, dims[0], row->n_dims == 2 ? dims[1] : 1, want.text);
         return;
     }
     assert_ok(bg_store_read(s, path, row->dtype, dims, &got, &err), err);
