@@ -178,6 +178,7 @@ static const range ranges[] = {
     [BG_NOT_NEGATIVE] = { 0, DBL_MAX, "a number that is not negative" },
     [BG_FRACTION] = { -1e-3, 1 + 1e-3, "a fraction of 1" },
     [BG_FROM_0] = { 0, DBL_MAX, "0 or more" },
+    [BG_FROM_0_OR_NONE] = { -1, DBL_MAX, "0 or more, or -1" },
     [BG_SEQUENCE_LENGTH] = { 2, UINT32_MAX, "2 or more: a sequence of one token predicts nothing" },
     [BG_SEQUENCE] = { 0, DBL_MAX, "the number of a sequence" },
     [BG_SEQUENCE_OR_NONE] = { -1, DBL_MAX, "the number of a sequence, or -1" },

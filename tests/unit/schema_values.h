@@ -56,7 +56,7 @@ static size_t schema_fill(const bg_schema_row *row, const uint64_t *dims, schema
 {
     static const char *const texts[] = { "", "x", "Caf\xc3\xa9 \xe2\x88\x91", "y", "z" };
     size_t n = 1, bytes = 0;
-    float from = row->domain == BG_DOCUMENT || row->domain == BG_SEQUENCE_OR_NONE ? -1 : row->domain == BG_FINITE;
+    float from = row->domain == BG_DOCUMENT || row->domain == BG_SEQUENCE_OR_NONE || row->domain == BG_FROM_0_OR_NONE ? -1 : row->domain == BG_FINITE;
     uint32_t first = row->sample_dimension != NULL ? 2 : row->domain == BG_FROM_0 ? 1 : 4000000000u;
     size_t documents = schema_length(row->format, "document");
     for (int d = 0; d < row->n_dims; d++)
