@@ -354,6 +354,7 @@ _SIDE = {"sequence": ("query", "k"), "score": ("query", "k"), "document": ("quer
 AXES = {
     "bregman/tokens": {
         "token": ("token",), "count": ("sequence",), "document": ("sequence",), "start": ("sequence",),
+        "piece/count": ("sequence",), "piece/document": ("piece",), "piece/start": ("piece",), "piece/length": ("piece",),
         "documents/id": ("document",), "documents/source": ("document",), "documents/lang": ("document",)},
     "bregman/queries": {
         "token": ("token",), "count": ("query",), "completion_start": ("query",), "id": ("query",)},

@@ -35,6 +35,7 @@ def write_ranking(token_scores):
             file[f"{end}/count"] = np.array([[sum(lengths) - 1 for lengths in LENGTHS]], np.uint32)
             if token_scores:
                 file[f"{end}/token_score"] = np.concatenate(token_scores[end]).astype(np.float32)
+        sample.write_origin(file, [path("t.h5")], path("q.h5"), [f"doc-{documents[0]}" for documents in PACKED])
         sample.write_statistics(file, np.random.default_rng(1).standard_normal((1, 400)))
 
 
@@ -53,8 +54,8 @@ def report():
 
 def test_named():
     # the first token of document 1 is predicted at position 3, that of document 4 at 5: the last of the one before
-    write_ranking({"top": [scores(0, p0=-5, p3=9, p9=-1), scores(1, p0=1, p5=2), scores(2, p0=1)],
-                   "bottom": [scores(0, p0=5, p5=1, p8=-8), scores(1, p4=-3, p6=1), scores(2, p0=-1)]})
+    write_ranking({"top": [scores(0, p0=-5, p3=9, p9=-1), scores(1, p0=0.5, p5=1.5), scores(2, p0=1)],
+                   "bottom": [scores(0, p0=5, p8=-8), scores(1, p4=-3, p6=1), scores(2, p0=-1)]})
     done, page = report()
     check(done.stdout.startswith("q: first doc-1 (score 3)"), "the first document by its influence", done.stdout + done.stderr)
     shown = [part.split("</b>")[0] for part in page.split('<span class="who"><b>')[1:]]

@@ -74,6 +74,24 @@ static bg_status open_model(scoring *w, bg_err *err)
     return st;
 }
 
+/* Corpus and queries are of one tokenizer, also where the model's folder has none to compare them with. */
+static bg_status check_tokenizers(const scoring *w, bg_err *err)
+{
+    const char *mine = bg_tokens_tokenizer_hash(w->tokens);
+    bg_store *s = NULL;
+    char *text = NULL;
+    bool found;
+    bg_status st = bg_store_open(&s, w->c->queries, "bregman/compressed", err);
+    if (st == BG_OK)
+        st = bg_store_get_text(s, "/", "tokenizer_hash", &text, &found, err);
+    if (st == BG_OK && found && text[0] != '\0' && mine[0] != '\0' && strcmp(text, mine) != 0)
+        st = BG_FAIL(err, BG_ESTALE, "%s was made with another tokenizer (%.8s) than the queries of %s (%.8s)", w->c->tokens.item[0],
+                     mine, w->c->queries, text);
+    bg_store_close(s);
+    free(text);
+    return st;
+}
+
 static bg_status open_inputs(scoring *w, bg_err *err)
 {
     const score_shards_config *c = w->c;
@@ -84,6 +102,8 @@ static bg_status open_inputs(scoring *w, bg_err *err)
         st = bg_tokens_open(&w->tokens, c->tokens.item, c->tokens.n, err);
     if (st == BG_OK)
         st = bg_model_check_tokenizer(w->model, bg_tokens_tokenizer_hash(w->tokens), c->tokens.item[0], err);
+    if (st == BG_OK)
+        st = check_tokenizers(w, err);
     if (st == BG_OK && bg_tokens_are_queries(w->tokens))
         st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus", c->tokens.item[0]);
     if (st == BG_OK && c->explain == NULL)

@@ -24,6 +24,10 @@ refused "$in/tokens-tokenizer.h5" "different tokenizers" fit_factors --model "$i
 refused "$in/r.h5" "other compressed queries" score_shards --model "$in/model" --queries "$in/c-two.h5" --tokens "$in/tokens.h5" --output "$out" --explain "$in/r.h5"
 refused "$in/r.h5" "token file 1 is \"tokens-fewer.h5\" (30 sequences" score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens-fewer.h5" --output "$out" --explain "$in/r.h5"
 
+cp -r "$in/model" "$work/bare"
+rm "$work/bare/tokenizer.json"
+refused "$in/tokens-tokenizer.h5" "than the queries of" score_shards --model "$work/bare" --queries "$in/c.h5" --tokens "$in/tokens-tokenizer.h5" --output "$out"
+
 # ---- without --modules all that the factors hold is compressed
 for fit in f f-down; do
     works compress_queries --model "$in/model" --factors "$in/$fit" --queries "$in/queries.h5" --output "$work/$fit.h5"
