@@ -100,6 +100,15 @@ def hash_texts(texts):
     return digest.hexdigest()
 
 
+def file_identity(path):
+    """The same for all names of a file or folder."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return path                                   # reported where it is read
+    return about.st_dev, about.st_ino
+
+
 # ---------------------------------------------------------------- provenance
 
 def _now():

@@ -179,6 +179,8 @@ class TextModel:
         except OSError as error:
             raise UserError(f'cannot read "{self.path}": {error.strerror}') from None
         self.hash = hash_bytes(data)
+        if data.startswith(b"version https://git-lfs.github.com/spec/"):
+            raise UserError(f'"{self.path}" is a Git LFS pointer, not the file itself: run "git lfs pull" in its clone')
         try:
             self._description = json.loads(data)
         except (ValueError, RecursionError) as error:

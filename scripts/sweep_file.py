@@ -13,7 +13,7 @@ import tomllib
 import h5py
 
 import bregman_corpus
-from bregman_files import UsageError, UserError, hash_file
+from bregman_files import UsageError, UserError, file_identity, hash_file
 from bregman_tokenizer import CHOICES, TextModel
 
 MOST_SHARDS = 99999
@@ -297,9 +297,11 @@ class Sweep:
             if not matches:
                 self.problem(place, f'"{pattern}" matches no file' if glob.has_magic(pattern) else f'no file "{pattern}"')
             found += matches
-        for path, times in collections.Counter(found).items():
-            if times > 1:
-                self.problem(place, f'"{path}" is there twice')
+        first = {}
+        for i, path in enumerate(found):
+            other = first.setdefault(file_identity(path), i)
+            if other != i:
+                self.problem(place, f'"{path}" is there twice' + (f', also as "{found[other]}"' if found[other] != path else ""))
         return found
 
     def read_corpus(self, place, entry):
@@ -362,6 +364,7 @@ class Sweep:
         if len(self.corpora) > 1 and any("corpus" not in self.settings("fit", model) for model in self.models.values()):
             self.problem(("fit",), f"which corpus are the factors fitted on? [fit] corpus takes one of {', '.join(self.corpora)}")
         self.check_tokenizers()
+        self.check_twice()
         self.problems = list(dict.fromkeys(self.problems))
 
     def contradictions(self, stage, found):
@@ -389,6 +392,19 @@ class Sweep:
     def nearest(self, name):
         near = difflib.get_close_matches(name, self.corpora, 1)
         return f'; did you mean "{near[0]}"?' if near else ""
+
+    def check_twice(self):
+        """Entries of two names that are one would do all their work twice.  A model may be there with other settings."""
+        for kind, entries, what in (
+                ("model", self.models, lambda m: (file_identity(m.path), repr(sorted(m.overrides.items())))),
+                ("corpus", self.corpora, lambda c: tuple(file_identity(path) for path in c.tokens or [path for path, _ in c.text])),
+                ("queries", self.queries, lambda q: file_identity(q.path))):
+            first = {}
+            for i, entry in enumerate(entries.values()):
+                other = first.setdefault(what(entry), entry.name)
+                if other != entry.name:
+                    self.problem((kind, i, "name"), f'"{entry.name}" is the same as "{other}"'
+                                 + (", with the same settings" if kind == "model" else ""))
 
     def check_tokenizers(self):
         """Token and query files that were made before must be of every model's tokenizer."""

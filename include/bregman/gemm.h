@@ -26,8 +26,8 @@ uint64_t bg_gemm_flops(void);
 
 /* Threads used by the BLAS from now on; called by the main thread, outside parallel regions. */
 void bg_gemm_set_threads(int n);
-/* In between every call of BLAS and LAPACK runs on the thread that makes it.  They go around a parallel region with such
- * calls in it, and around LAPACK on a matrix that is too small to be shared out (threads.h); bg_gemm sees to small
+/* In between, every call of BLAS and LAPACK runs on the thread that makes it.  They go around a parallel region with
+ * such calls in it, and around LAPACK on a matrix too small to be shared out (threads.h); bg_gemm sees to small
  * products itself.  Called by the main thread, outside parallel regions, not nested.  A region in between says its
  * num_threads: OpenMP's own number may be 1 there. */
 void bg_gemm_serial_begin(void);

@@ -2,10 +2,10 @@
  * vectorised.  Row-major, ld in floats, float32; sums over a row in float32 over at most 64 elements and float64
  * above (error < 1e-6 relative).
  *
- * Threads: bg_norm_*, bg_act_*, bg_gated_*, bg_rope_apply, bg_add, bg_add_bias and bg_group_dot share their rows out, and
- * bg_add_square its elements, where there are more than BG_PARALLEL_FLOATS of them (threads.h); each row is one thread's, so the
- * bytes are the same for any number of threads.  bg_rope_table and the softmax and sampling functions run on the calling
- * thread.  All may be called inside a parallel region: there each runs on the calling thread.
+ * Threads: with more than BG_PARALLEL_FLOATS elements (threads.h), bg_norm_*, bg_act_*, bg_gated_*, bg_rope_apply,
+ * bg_add, bg_add_bias and bg_group_dot share out their rows and bg_add_square its elements.  Each row is one thread's,
+ * so the bytes are the same for any number of threads.  bg_rope_table and the softmax and sampling functions run on
+ * the calling thread.  All may be called inside a parallel region: there each runs on the calling thread.
  */
 #ifndef BG_KERNELS_H
 #define BG_KERNELS_H

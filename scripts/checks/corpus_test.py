@@ -291,11 +291,16 @@ def test_refusals():
     refused_inputs(out)
     refused("no such file", run("tokenize_corpus", "none.jsonl", *out), '"none.jsonl"', "No such file")
     refused("unknown kind", run("tokenize_corpus", write("a.csv", "x"), *out), "a.csv", code=2)
+    os.symlink("c.jsonl", path("other-name.jsonl"))
+    refused("same file twice", run("tokenize_corpus", "c.jsonl", "other-name.jsonl", *out), "other-name.jsonl", "are the same file", code=2)
     refused("same name twice", run("tokenize_corpus", "c.jsonl", "c.parquet", *out), "c.parquet", "c.h5", code=2)
     refused("no tokenizer", run("tokenize_corpus", "c.jsonl", "--model", path("g"), "--output", path("refused")), "tokenizer.json")
     broken = write("broken/tokenizer.json", "{}")
     refused("broken tokenizer", run("tokenize_corpus", "c.jsonl", "--tokenizer", broken, "--output", path("refused")),
             "broken/tokenizer.json")
+    pointer = write("pointer/tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2114924\n")
+    refused("pointer to a tokenizer", run("tokenize_corpus", "c.jsonl", "--tokenizer", pointer, "--output", path("refused")),
+            "pointer/tokenizer.json", "Git LFS")
     shutil.copy(os.path.join(MODEL, "tokenizer.json"), path("small/tokenizer.json"))
     write("small/config.json", '{"vocab_size": 100}')
     refused("tokenizer of another model", run("tokenize_corpus", "c.jsonl", "--model", path("small"), "--output", path("refused")),

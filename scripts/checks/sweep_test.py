@@ -61,6 +61,7 @@ def prepare():
     with open(path("stub/jobs/stage.sh"), "w", encoding="utf-8"):
         pass
     os.symlink(model("llama"), path("model"))
+    os.symlink(path("tokens/a.h5"), path("link.h5"))
     write_tokens(path("tokens/a.h5"), corpus(12))
     write_tokens(path("tokens/b.h5"), corpus(25, seed=4))
     made, start = query_corpus(4)
@@ -412,6 +413,13 @@ def test_mistakes():
     wrong("no token file", "tokens/*.h5", "tokens/c.h5", "no file", "tokens/c.h5", ":25:")
     wrong("a pattern without match", "tokens/*.h5", "tokens/*.hdf5", "matches no file", "tokens/*.hdf5")
     wrong("a file twice", '["tokens/*.h5"]', '["tokens/*.h5", "tokens/a.h5"]', "tokens/a.h5", "is there twice")
+    wrong("a file twice, under two names", '["tokens/*.h5"]', '["tokens/*.h5", "link.h5"]', "link.h5", "is there twice, also as", "tokens/a.h5")
+    more = '[[queries]]\nname = "again"\nfile = "./queries.h5"\n[[queries]]\n'
+    wrong("a query set twice", "[[queries]]\n", more, ":30: [queries] name:", '"q" is the same as "again"')
+    more = '[[corpus]]\nname = "again"\ntokens = ["tokens/a.h5", "tokens/b.h5"]\n[[corpus]]\n'
+    refused("a corpus twice", GOOD.replace("[[corpus]]\n", more).replace("[fit]", '[fit]\ncorpus = "words"'), '"words" is the same as "again"', code=2)
+    more = '[[model]]\nname = "again"\npath = "./model/"\n[[model]]\n'
+    refused("a model twice", GOOD.replace("[[model]]\n", more, 1), '"small" is the same as "again", with the same settings', code=2)
     wrong("no HDF5 file", "tokens/*.h5", "good.toml", "is not an HDF5 file")
     wrong("no query file", 'file = "queries.h5"', 'file = "query.h5"', "[queries] file: no file", "query.h5")
     wrong("queries without a file", 'file = "queries.h5"', "", "an entry without file")

@@ -24,6 +24,14 @@ for program in "$BUILD"/bin/*; do
 done
 prints "usage: fit_factors" "$SRC/scripts/mpi" 3 "$BUILD/bin/fit_factors" --help
 
+
+# what a rank says on one stream stays in one piece, whatever it says on the other, and the launcher adds nothing
+cases=$((cases + 1))
+"$SRC/scripts/mpi" 2 sh -c '[ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" = 1 ] || { printf "half a "; sleep 0.3; echo said >&2; sleep 0.3; echo line; }' \
+    > "$work/stdout" 2> "$work/err" || fail "mpi: exit code $?"
+[ "$(cat "$work/stdout")" = "half a line" ] || fail "mpi: on stdout: $(cat "$work/stdout")"
+[ "$(cat "$work/err")" = "said" ] || fail "mpi: on stderr: $(cat "$work/err")"
+
 fit() { misused "$1" fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$out" "$2" "$3"; }
 misused "(did you mean --model?)" fit_factors --modle x
 fit "(did you mean --covariance-sequences?)" --covariance-sequence 0:1

@@ -5,18 +5,19 @@
 ldd "$BUILD/bin/fit_factors" | grep -q libgomp || { echo "not GNU's OpenMP"; exit 77; }
 unset OMP_WAIT_POLICY GOMP_SPINCOUNT
 
+spin_counts() { sed -n "s/.*GOMP_SPINCOUNT = '\([0-9]*\)'.*/\1/p"; }
+
 # spins WANTED COMMAND...: the spin counts that OpenMP says it read, in every program that was started
 spins() {
     wanted=$1
     shift
     cases=$((cases + 1))
-    found=$(OMP_DISPLAY_ENV=verbose "$@" --version 2>&1 | sed -n "s/.*GOMP_SPINCOUNT = '\([0-9]*\)'.*/\1/p" | sort -n | tr '\n' ' ')
+    found=$(OMP_DISPLAY_ENV=verbose "$@" --version 2>&1 | spin_counts | sort -n | tr '\n' ' ')
     [ "$found" = "$wanted" ] || fail "$*: spin counts $found, not $wanted"
 }
 
 program=$BUILD/bin/fit_factors
-by_default=$(OMP_DISPLAY_ENV=verbose LD_PRELOAD=vgpreload_none.so "$program" --version 2>&1 |
-    sed -n "s/.*GOMP_SPINCOUNT = '\([0-9]*\)'.*/\1/p")
+by_default=$(OMP_DISPLAY_ENV=verbose LD_PRELOAD=vgpreload_none.so "$program" --version 2>&1 | spin_counts)
 [ "$by_default" -gt 1000 ] || fail "under valgrind: spin count $by_default"
 spins "1000 $by_default " "$program"
 spins "1000 $by_default " sh -c "cd / && exec '$program' \"\$@\"" sh

@@ -49,6 +49,7 @@ static int end_of_child(int number, char *said, size_t n_bytes)
         for (size_t i = 0; i < sizeof caught / sizeof caught[0]; i++)
             signal(caught[i], SIG_DFL);
         dup2(pipes[1], STDERR_FILENO);
+        setenv("GOMP_SPINCOUNT", "1000", 0);    /* else this program would be started again */
         alarm(60);
         _exit(bg_stage_main(&stage, 2, argv));
     }

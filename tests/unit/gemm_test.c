@@ -124,9 +124,10 @@ static void serial_region_gives_the_same(void **state)
 static void threads_do_not_change_small_products(void **state)
 {
     (void)state;
-    const struct { bg_op a, b; size_t m, n, k; } shape[] = { { BG_N, BG_T, 91, 77, 514 }, { BG_T, BG_T, 53, 65, 1170 },
-                                                             { BG_N, BG_N, 101, 115, 673 }, { BG_T, BG_N, 94, 165, 1035 },
-                                                             { BG_N, BG_T, 256, 256, 256 } };
+    const struct { bg_op a, b; size_t m, n, k; } shape[] = {
+        { BG_N, BG_T, 91, 77, 514 }, { BG_T, BG_T, 53, 65, 1170 }, { BG_N, BG_N, 101, 115, 673 },
+        { BG_T, BG_N, 94, 165, 1035 }, { BG_N, BG_T, 256, 256, 256 },
+    };
     for (size_t i = 0; i < sizeof shape / sizeof shape[0]; i++) {
         size_t m = shape[i].m, n = shape[i].n, k = shape[i].k;
         assert_true(m * n * k <= BG_PARALLEL_PRODUCTS);

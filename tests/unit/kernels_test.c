@@ -362,9 +362,9 @@ static void rowwise_match(void **state)
     }
 }
 
-/* n rows: the same bytes for one thread and three. */
 enum { D = 402, LEFT_ALONE = BG_PARALLEL_FLOATS / D };
 
+/* n rows: the same bytes for one thread and three. */
 static void check_threads(size_t n)
 {
     static const uint32_t position[LEFT_ALONE + 1];

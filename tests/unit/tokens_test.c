@@ -113,8 +113,9 @@ static void reads_over_files(void **state)
     const int64_t count_b[] = { 4 }, token_b[] = { 30, 31, 32, 255 };
     foreign("a.h5", H5T_STD_U16BE, 2, count_a, 5, token_a, "");
     foreign("empty.h5", H5T_STD_I32LE, 0, NULL, 0, NULL, NULL);
+    foreign("c.h5", H5T_STD_I32LE, 0, NULL, 0, NULL, NULL);
     foreign("b.h5", H5T_STD_I64LE, 1, count_b, 4, token_b, "abc");
-    if (open_files(&t, &err, 4, "empty.h5", "a.h5", "empty.h5", "b.h5") != BG_OK)
+    if (open_files(&t, &err, 4, "empty.h5", "a.h5", "c.h5", "b.h5") != BG_OK)
         fail_msg("%s", err.msg);
     assert_int_equal(bg_tokens_sequences(t), 3);
     assert_int_equal(bg_tokens_count(t, 1), 3);
@@ -136,7 +137,6 @@ static void reads_over_files(void **state)
     assert_non_null(strstr(err.msg, "b.h5"));
 
     assert_int_equal(bg_tokens_hashes(t, &hash, &err), BG_OK);
-    assert_string_equal(hash[0].hex, hash[2].hex);
     assert_string_not_equal(hash[1].hex, hash[3].hex);
     bg_tokens_close(t);
     bg_tokens_close(NULL);
