@@ -36,7 +36,7 @@ typedef enum {
     BG_SEQUENCE_LENGTH,       /* tokens of a sequence: from 2 on, since the last is only predicted */
     BG_SEQUENCE,              /* numbers of sequences: below the attribute corpus_sequences, where the file has it */
     BG_SEQUENCE_OR_NONE,      /* the same, or -1 */
-    BG_DOCUMENT,              /* rows of /documents, or -1 */
+    BG_DOCUMENT,              /* rows of /documents; or -1 in a file that has none */
     BG_NAMES,                 /* texts, none empty, no two equal */
 } bg_domain;
 

@@ -8,8 +8,7 @@
 typedef struct {
     verifying *v;
     const char *path, *format;
-    hid_t file;
-    void *lengths;               /* of the axes met so far */
+    const bg_store *store;
     bool good;
     bg_status st;                /* of the machine, not of the file */
     bg_err *err;
@@ -24,11 +23,16 @@ static void bad(walk *w, const char *object, const char *what)
 /* The values of a dataset of several names are read once. */
 static void check_dataset(walk *w, hid_t id, const bg_walk_item *item)
 {
-    const verify_place at = { .path = w->path, .format = w->format, .file = w->file, .prefix = item->prefix, .name = item->name,
-                              .lengths = &w->lengths };
-    bool good = true;
-    w->st = verify_dataset(&at, id, item->again || item->kind == BG_WALK_LINK, &good, w->err);
-    w->good = w->good && good;
+    const verify_place at = { .path = w->path, .format = w->format, .store = w->store, .file = bg_store_file(w->store),
+                              .prefix = item->prefix, .name = item->name };
+    w->good = verify_dataset(&at, id, item->again || item->kind == BG_WALK_LINK) && w->good;
+}
+
+/* A group or a type must not have the name of a dataset. */
+static void check_other(walk *w, const char *path)
+{
+    if (bg_schema_find(w->format, path) != NULL)
+        bad(w, path, "is no dataset, as its format has one of this name");
 }
 
 /* ---- links ---- */
@@ -70,6 +74,8 @@ static void check_soft(walk *w, const bg_walk_item *item, const char *path)
         bad(w, path, "is a link that leads nowhere");
     else if (H5Iget_type(id) == H5I_DATASET)
         check_dataset(w, id, item);
+    else
+        check_other(w, path);
     if (id >= 0)
         H5Oclose(id);
     H5Pclose(access);
@@ -122,6 +128,8 @@ static bg_status check_item(void *self, const bg_walk_item *item, bg_err *err)
         check_dataset(w, item->object, item);
     else if (item->kind == BG_WALK_GROUP && item->again)
         bad(w, path, "is a group that has another name too");
+    else if (item->kind == BG_WALK_GROUP || item->kind == BG_WALK_OTHER)
+        check_other(w, path);
     else if (item->kind == BG_WALK_UNREADABLE)
         bad(w, path, "cannot be opened, or is nested too deep");
     return w->st;
@@ -189,11 +197,10 @@ bg_status verify_content(verifying *v, const char *path, bool *good, bg_err *err
     bool same = true;
     *good = false;
     if (open_known(path, &s, &format, &found) == BG_OK) {
-        walk w = { .v = v, .path = path, .format = format, .file = bg_store_file(s), .good = true, .st = BG_OK, .err = err };
+        walk w = { .v = v, .path = path, .format = format, .store = s, .good = true, .st = BG_OK, .err = err };
         bg_walk_met met = { NULL };
-        w.st = bg_walk_group(&met, 0, w.file, "", check_item, &w, err);
+        w.st = bg_walk_group(&met, 0, bg_store_file(s), "", check_item, &w, err);
         bg_walk_forget(&met);
-        verify_forget_axes(&w.lengths);
         if (w.st == BG_OK && v->c->inputs)
             w.st = verify_inputs(v, s, &same, err);
         found.code = w.st;

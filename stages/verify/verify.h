@@ -53,20 +53,16 @@ bg_status verify_content(verifying *v, const char *path, bool *good, bg_err *err
 /* A dataset's name in its file. */
 typedef struct {
     const char *path, *format;   /* of the file */
+    const bg_store *store;
     hid_t file;
     const char *prefix, *name;   /* the path of its group with its last slash, "" at the root; its name in there */
-    void **lengths;              /* of the axes met in the file so far: begins as NULL; verify_forget_axes frees it */
 } verify_place;
 
-/* dataset.c: one dataset.  known [in]: its values have been read under another name. */
-bg_status verify_dataset(const verify_place *at, hid_t dataset, bool known, bool *good, bg_err *err) BG_MUST_CHECK;
+/* dataset.c: one dataset; what is wrong is printed.  known [in]: its values have been read under another name. */
+bool verify_dataset(const verify_place *at, hid_t dataset, bool known);
 
-/* axes.c: every axis is as long as its scale, and as that of the same name of the datasets it belongs to; if not, that is
- * printed.  dims [in]: as many as the row says. */
-bg_status verify_axes(const verify_place *at, const bg_schema_row *row, const hsize_t *dims, bool *good, bg_err *err) BG_MUST_CHECK;
-void verify_forget_axes(void **lengths);
-/* The length of PREFIX/NAME, a dataset of one axis in this file; false if there is none. */
-bool verify_length_of(hid_t file, const char *prefix, const char *name, bool scale_only, hsize_t *length);
+/* axes.c: every axis is as long as its scale; if not, that is printed.  dims [in]: as many as the row says. */
+bool verify_scales(const verify_place *at, const bg_schema_row *row, const hsize_t *dims);
 
 /* inputs.c: are the inputs named in /run as they were?  What has changed or gone is printed; only a change is wrong. */
 bg_status verify_inputs(verifying *v, const bg_store *s, bool *good, bg_err *err) BG_MUST_CHECK;

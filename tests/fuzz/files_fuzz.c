@@ -272,7 +272,8 @@ static size_t list_paths(const char *format, const char *path[MOST_PATHS])
 
 /* ---- what reads every format ---- */
 
-static void read_any(const char *path, const char *format)
+/* good [in]: verify said so, and nothing is refused then. */
+static void read_any(const char *path, const char *format, bool good)
 {
     size_t n;
     const bg_schema_row *row = bg_schema_rows(&n);
@@ -280,6 +281,8 @@ static void read_any(const char *path, const char *format)
     bg_err err = { .msg = "" };
     bg_status st = bg_store_open(&s, path, format, &err);
     check_status(st, &err);
+    if (st != BG_OK && good)
+        finding("verify calls good what cannot be opened", &err);
     for (size_t i = 0; i < n && s != NULL; i++) {
         char name[128], **text;
         uint64_t dims[3] = { 1, 1, 1 };
@@ -299,13 +302,15 @@ static void read_any(const char *path, const char *format)
             bg_free(data);
         }
         check_status(st, &err);
+        if (st != BG_OK && good)
+            finding("verify calls good what a reader refuses", &err);
         if (st == BG_EARG || (st != BG_OK && strstr(err.msg, path) == NULL))
             finding("a message without the file", &err);
     }
     bg_store_close(s);
 }
 
-static void walk(const char *path)
+static void walk(const char *path, const char *format)
 {
     static const verify_config config = { .inputs = true };
     verifying v = { .c = &config };
@@ -320,6 +325,8 @@ static void walk(const char *path)
     check_status(verify_content(&v, path, &good, &err), &err);
     verify_forget(&v.files);
     verify_forget(&v.inputs);
+    if (good)
+        read_any(path, format, true);
 }
 
 /* ---- libFuzzer's entries ---- */
@@ -404,8 +411,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         change(&in, changed, kinds[kind].format);
     switch (first / KINDS % HOWS) {
     case 0: read_own(kind, path, size == 1); break;
-    case 1: read_any(changed, kinds[kind].format); break;
-    default: walk(changed); break;
+    case 1: read_any(changed, kinds[kind].format, size == 1); break;
+    default: walk(changed, kinds[kind].format); break;
     }
     return 0;
 }

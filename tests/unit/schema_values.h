@@ -55,8 +55,8 @@ static void schema_dims(const bg_schema_row *row, uint64_t dims[3])
 static size_t schema_fill(const bg_schema_row *row, const uint64_t *dims, schema_values *v)
 {
     static const char *const texts[] = { "", "x", "Caf\xc3\xa9 \xe2\x88\x91", "y", "z" };
-    size_t n = 1, bytes = 0, documents = schema_length(row->format, "document") + 1;
-    float from = row->domain == BG_DOCUMENT || row->domain == BG_SEQUENCE_OR_NONE ? -1 : row->domain == BG_FINITE;
+    size_t n = 1, bytes = 0, documents = schema_length(row->format, "document");
+    float from = row->domain == BG_SEQUENCE_OR_NONE ? -1 : row->domain == BG_FINITE;
     uint32_t first = row->sample_dimension != NULL ? 2 : row->domain == BG_FROM_0 ? 1 : 4000000000u;
     for (int d = 0; d < row->n_dims; d++)
         n *= dims[d];
