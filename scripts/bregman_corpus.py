@@ -382,4 +382,4 @@ def check_apart(sources):
             status = os.stat(path)
             other, other_source = files.setdefault((status.st_dev, status.st_ino), (path, source))
             if other_source is not source:
-                raise UsageError(f'"{other}" and "{path}" are one file: give it once')
+                raise UsageError(f'"{other}" and "{path}" are the same file: give it once')

@@ -7,6 +7,7 @@ C stages do.  `is_done` believes only files that are listed there.
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -88,6 +89,23 @@ def hash_file(path):
     except OSError as error:
         raise UserError(f'cannot read "{path}": {error.strerror}') from None
     return digest.hexdigest()
+
+
+def hash_model(folder):
+    """Content hash of a model's config.json and weights, as in every file of the stages; None if the folder lacks either."""
+    weights = {"model.safetensors"}
+    try:
+        if not os.path.exists(os.path.join(folder, "model.safetensors")):
+            with open(os.path.join(folder, "model.safetensors.index.json"), encoding="utf-8") as index:
+                weights = set(json.load(index)["weight_map"].values())
+        if not all(os.path.exists(os.path.join(folder, name)) for name in ("config.json", *weights)):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    together = ""
+    for name in sorted(weights, key=os.fsencode):
+        together = hash_texts([together, name, hash_file(os.path.join(folder, name))])
+    return hash_texts([hash_file(os.path.join(folder, "config.json")), together])
 
 
 def hash_texts(texts):
@@ -328,6 +346,66 @@ def open_file(path, file_format):
     if version != FORMAT_VERSION:
         raise UserError(f'"{path}" has format version {version}; this program reads {FORMAT_VERSION}')
     return file
+
+
+# The axes of the datasets that are read here, as in common/store/schema.c: datasets with one axis are equally long along it.
+_SIDE = {"sequence": ("query", "k"), "score": ("query", "k"), "document": ("query", "k"), "start": ("query", "k"),
+         "count": ("query", "k"), "token_score": ("value",), "layer_token_score": ("value", "layer")}
+AXES = {
+    "bregman/tokens": {
+        "token": ("token",), "count": ("sequence",), "document": ("sequence",), "start": ("sequence",),
+        "documents/id": ("document",), "documents/source": ("document",), "documents/lang": ("document",)},
+    "bregman/queries": {
+        "token": ("token",), "count": ("query",), "completion_start": ("query",), "id": ("query",)},
+    "bregman/ranking": {
+        "query": ("query",), **{f"{end}/{name}": tuple(a if a in ("query", "layer") else f"{end}/{a}" for a in axes)
+                                for end in ("top", "bottom") for name, axes in _SIDE.items()},
+        **{f"moments/{name}": ("query",) for name in ("count", "sum", "sum_positive", "mean", "sd", "minimum", "maximum")},
+        "histogram/edge": ("edge",), "histogram/count": ("query", "bin"), "tail/count": ("query",), "tail/score": ("tail_value",),
+        "corpus/file": ("file",), "corpus/hash": ("file",), "corpus/sequences": ("file",)},
+}
+
+
+def _is_elsewhere(file, name):
+    """Is the dataset, or a group on the way to it, a link into another file?"""
+    parts = name.split("/")
+    return any(isinstance(file.get("/".join(parts[:i + 1]), getlink=True), h5py.ExternalLink) for i in range(len(parts)))
+
+
+def _what_lacks(data):
+    """Why a dataset's values are not all in its file; "" if they are.  HDF5 reads what was never written as zeros."""
+    if data.shape is None or data.size == 0:
+        return ""
+    if data.is_virtual or data.external:
+        return "its values are in other files"
+    if data.chunks:
+        needed = math.prod(-(-length // step) for length, step in zip(data.shape, data.chunks))
+        stored = data.id.get_num_chunks() if needed <= os.path.getsize(data.file.filename) else 0
+        return "" if stored >= needed else f"{stored} of {needed} chunks are stored"
+    enough = data.id.get_storage_size() >= data.size * data.id.get_type().get_size()
+    return "" if enough else "nothing, or less, is stored"
+
+
+def open_dataset(file, path, name, n_axes, lengths):
+    """A dataset that can be trusted: it has its axes, of the lengths they have elsewhere in the file, and all its values.
+
+    file: open, of `path`.  lengths: a dictionary of what is known of the file's axes, kept between calls."""
+    if _is_elsewhere(file, name):
+        raise UserError(f'dataset "{name}" is a link into another file, which no hash of this one covers: "{path}"')
+    data = file.get(name)
+    if not isinstance(data, h5py.Dataset):
+        raise UserError(f'dataset "{name}" is missing: "{path}"')
+    if data.ndim != n_axes:
+        raise UserError(f'dataset "{name}" has {data.ndim} axes, not {n_axes}: "{path}"')
+    lacking = _what_lacks(data)
+    if lacking:
+        raise UserError(f'dataset "{name}" declares {list(data.shape)}, but {lacking}: "{path}"')
+    kind = file.attrs.get("format") or ("bregman/queries" if "completion_start" in file else "bregman/tokens")
+    for axis, length in zip(AXES.get(kind, {}).get(name, ()), data.shape):
+        other, known = lengths.setdefault(axis, (name, length))
+        if known != length:
+            raise UserError(f'dataset "{name}" has {length} along the axis "{axis}", "{other}" has {known}: "{path}"')
+    return data
 
 
 def strings(data):

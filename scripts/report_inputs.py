@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import h5py
 import numpy as np
 
-from bregman_files import UserError, open_file, os_error_text
+from bregman_files import UserError, open_dataset, open_file, os_error_text
 from report_pieces import Pieces
 
 
@@ -32,6 +32,7 @@ class InputFile:
     def __init__(self, path, kind):
         self.path = path
         self._file = open_file(path, kind)
+        self._lengths = {}
 
     def close(self):
         self._file.close()
@@ -43,12 +44,7 @@ class InputFile:
         return name in self._file
 
     def dataset(self, name, n_axes):
-        found = self._file.get(name)
-        if not isinstance(found, h5py.Dataset):
-            raise UserError(f'dataset "{name}" is missing: "{self.path}"')
-        if found.ndim != n_axes:
-            raise UserError(f'dataset "{name}" has {found.ndim} axes, not {n_axes}: "{self.path}"')
-        return found
+        return open_dataset(self._file, self.path, name, n_axes, self._lengths)
 
     def read(self, name, n_axes=1, rows=()):
         try:
@@ -72,7 +68,8 @@ def _collect_runs(group, found):
     fields = {name: plain(value) for name, value in group.attrs.items()}
     for name, item in group.items():
         if isinstance(item, h5py.Dataset):
-            fields[name] = plain(item[()])
+            if not item.is_scale:                       # an axis has no values
+                fields[name] = plain(item[()])
         else:
             _collect_runs(item, found)
     if fields:

@@ -2,6 +2,8 @@
 
 import json
 
+from bregman_files import UserError
+
 REPLACEMENT = "\ufffd"
 
 
@@ -42,7 +44,10 @@ class TokenText:
 
         # One buffer for both: the library's own object hides the decoder's type.
         content = tokenizer_path.read_bytes()
-        self._tokenizer = Tokenizer.from_buffer(content)
+        try:
+            self._tokenizer = Tokenizer.from_buffer(content)
+        except ValueError as error:
+            raise UserError(f'cannot read the tokenizer "{tokenizer_path}": {error}') from None
         description = json.loads(content)
         types = _decoder_types(description.get("decoder"))
         self._byte_level = "ByteLevel" in types

@@ -18,10 +18,21 @@ static bool runs_under_valgrind(void)
     return preloaded != NULL && strstr(preloaded, "vgpreload") != NULL;
 }
 
+static bool is_set_one_of(const char *const *name, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (getenv(name[i]) != NULL)
+            return true;
+    return false;
+}
+
 void bg_threads_sleep_when_idle(char **argv)
 {
+    static const char *const chosen[] = { "OMP_WAIT_POLICY", "GOMP_SPINCOUNT" };
+    /* by these the library, once it is loaded, has bound this thread to its place: the program would go on with that CPU alone */
+    static const char *const bound[] = { "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY" };
     char program[PATH_MAX];
-    if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL || runs_under_valgrind())
+    if (is_set_one_of(chosen, 2) || is_set_one_of(bound, 3) || runs_under_valgrind())
         return;
     /* by its path: a process that executes /proc/self/exe is listed as "exe" */
     ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);

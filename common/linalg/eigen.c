@@ -87,7 +87,12 @@ enum { N_DRIVERS = sizeof driver / sizeof driver[0] };
 /* BG_ENUMERIC: another driver may do better. */
 static bg_status run_driver(size_t i, size_t n, double *a, double *w, const char *what, bg_err *err)
 {
+    bool alone = n * n <= BG_PARALLEL_ENTRIES;
+    if (alone)
+        bg_gemm_serial_begin();
     lapack_int info = driver[i].run(n, a, w);
+    if (alone)
+        bg_gemm_serial_end();
     if (info != 0)
         return bg_lapack_fail(info, driver[i].name, what, err);
     if (!bg_all_finite(n, w) || !bg_all_finite(n * n, a))
@@ -107,13 +112,7 @@ bg_status bg_eigen(size_t n, double *a, double *w, const char *what, bg_err *err
         return st;
     if (!bg_all_finite(n * n, a))
         return BG_FAIL(err, BG_ENUMERIC, "\"%s\" has a NaN or an infinity", what);
-    bool alone = n * n <= BG_PARALLEL_ENTRIES;
-    if (alone)
-        bg_gemm_serial_begin();
-    st = run_driver(0, n, a, w, what, err);
-    if (alone)
-        bg_gemm_serial_end();
-    return st;
+    return run_driver(0, n, a, w, what, err);
 }
 
 /* ---- the same from and to streams ---- */

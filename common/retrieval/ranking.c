@@ -7,6 +7,115 @@
 
 const char *const bg_side_name[BG_SIDES] = { "top", "bottom" };
 
+/* ---- one side ---- */
+
+bg_status bg_ranked_alloc(bg_ranked *side, size_t n_queries, size_t k, bg_err *err)
+{
+    size_t n = n_queries * k;
+    bg_status st = BG_NEW(side->sequence, n, "ranked sequences", err);
+    if (st == BG_OK)
+        st = BG_NEW(side->score, n, "ranked scores", err);
+    if (st == BG_OK)
+        st = BG_NEW(side->start, n, "documents of ranked sequences", err);
+    if (st == BG_OK && (side->document = calloc(n + 1, sizeof *side->document)) == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "out of memory for documents of ranked sequences");
+    for (size_t i = 0; i < n && st == BG_OK; i++)
+        side->sequence[i] = side->start[i] = -1;
+    return st;
+}
+
+void bg_ranked_clear(bg_ranked *side, size_t n_queries, size_t k)
+{
+    bg_free(side->sequence);
+    bg_free(side->score);
+    bg_free(side->start);
+    bg_strings_free(side->document, n_queries * k);
+    *side = (bg_ranked){ 0 };
+}
+
+/* Paths of a side's datasets. */
+typedef struct { char sequence[32], score[32], document[32], start[32]; } side_paths;
+
+static side_paths paths_of(const char *side)
+{
+    side_paths p;
+    snprintf(p.sequence, sizeof p.sequence, "%s/sequence", side);
+    snprintf(p.score, sizeof p.score, "%s/score", side);
+    snprintf(p.document, sizeof p.document, "%s/document", side);
+    snprintf(p.start, sizeof p.start, "%s/start", side);
+    return p;
+}
+
+bg_status bg_ranked_write(const bg_ranked *side, const char *name, size_t n_queries, size_t k, bg_store *s, bg_err *err)
+{
+    const side_paths p = paths_of(name);
+    const uint64_t dims[2] = { n_queries, k };
+    const char **text = NULL;
+    bg_status st = BG_NEW(text, n_queries * k, "documents of ranked sequences", err);
+    for (size_t i = 0; i < n_queries * k && st == BG_OK; i++)
+        text[i] = side->document[i] != NULL ? side->document[i] : "";
+    if (st == BG_OK)
+        st = bg_store_write(s, p.sequence, dims, side->sequence, err);
+    if (st == BG_OK)
+        st = bg_store_write(s, p.score, dims, side->score, err);
+    if (st == BG_OK)
+        st = bg_store_write(s, p.document, dims, text, err);
+    if (st == BG_OK)
+        st = bg_store_write(s, p.start, dims, side->start, err);
+    bg_free(text);
+    return st;
+}
+
+static bg_status read_side(bg_ranked *side, const char *name, size_t n_queries, size_t k, const bg_store *s, bg_err *err)
+{
+    const side_paths p = paths_of(name);
+    const uint64_t dims[2] = { n_queries, k };
+    size_t n;
+    bg_status st = bg_ranked_alloc(side, n_queries, k, err);
+    if (st == BG_OK)
+        st = bg_store_read(s, p.sequence, BG_I64, dims, side->sequence, err);
+    if (st == BG_OK)
+        st = bg_store_read(s, p.score, BG_F32, dims, side->score, err);
+    if (st == BG_OK)
+        st = bg_store_read(s, p.start, BG_I64, dims, side->start, err);
+    if (st != BG_OK)
+        return st;
+    free(side->document);
+    return bg_store_read_strings(s, p.document, &side->document, &n, err);
+}
+
+/* ---- documents ---- */
+
+typedef struct { int64_t sequence; char **document; int64_t *start; } cell;
+
+static int by_sequence(const void *a, const void *b)
+{
+    int64_t x = ((const cell *)a)->sequence, y = ((const cell *)b)->sequence;
+    return (x > y) - (x < y);
+}
+
+bg_status bg_ranked_find_documents(bg_ranked side[BG_SIDES], size_t n, const bg_tokens *t, bg_err *err)
+{
+    cell *all = NULL;
+    size_t n_cells = 0;
+    bg_status st = BG_NEW(all, BG_SIDES * n, "ranked sequences", err);
+    for (size_t i = 0; i < BG_SIDES * n && st == BG_OK; i++) {
+        bg_ranked *r = &side[i / n];
+        if (r->sequence[i % n] >= 0)
+            all[n_cells++] = (cell){ r->sequence[i % n], &r->document[i % n], &r->start[i % n] };
+    }
+    if (n_cells > 0)
+        qsort(all, n_cells, sizeof *all, by_sequence);
+    for (size_t i = 0; i < n_cells && st == BG_OK; i++) {
+        free(*all[i].document);
+        st = bg_tokens_document(t, (uint64_t)all[i].sequence, all[i].document, all[i].start, err);
+    }
+    bg_free(all);
+    return st;
+}
+
+/* ---- the whole ---- */
+
 /* One array of a ranking and the dataset it is. */
 typedef struct {
     const char *path;
@@ -17,16 +126,12 @@ typedef struct {
     void **data;
 } array;
 
-enum { ARRAYS = 15 };
+enum { ARRAYS = 11 };
 
 static void list_arrays(bg_ranking *r, array out[ARRAYS])
 {
-    uint64_t q = r->n_queries, k = r->k;
+    uint64_t q = r->n_queries;
     const array all[ARRAYS] = {
-        { "top/sequence", BG_I64, 8, 2, { q, k }, (void **)&r->side[BG_TOP].sequence },
-        { "top/score", BG_F32, 4, 2, { q, k }, (void **)&r->side[BG_TOP].score },
-        { "bottom/sequence", BG_I64, 8, 2, { q, k }, (void **)&r->side[BG_BOTTOM].sequence },
-        { "bottom/score", BG_F32, 4, 2, { q, k }, (void **)&r->side[BG_BOTTOM].score },
         { "moments/count", BG_I64, 8, 1, { q, 1 }, (void **)&r->count },
         { "moments/sum", BG_F64, 8, 1, { q, 1 }, (void **)&r->sum },
         { "moments/sum_positive", BG_F64, 8, 1, { q, 1 }, (void **)&r->sum_positive },
@@ -42,7 +147,7 @@ static void list_arrays(bg_ranking *r, array out[ARRAYS])
     memcpy(out, all, sizeof all);
 }
 
-bg_status bg_ranking_alloc(bg_ranking *r, bg_err *err)
+static bg_status alloc_arrays(bg_ranking *r, bg_err *err)
 {
     array a[ARRAYS];
     bg_status st = BG_OK;
@@ -52,18 +157,28 @@ bg_status bg_ranking_alloc(bg_ranking *r, bg_err *err)
     return st;
 }
 
+bg_status bg_ranking_alloc(bg_ranking *r, bg_err *err)
+{
+    bg_status st = alloc_arrays(r, err);
+    for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
+        st = bg_ranked_alloc(&r->side[side], r->n_queries, r->k, err);
+    return st;
+}
+
 void bg_ranking_clear(bg_ranking *r)
 {
     array a[ARRAYS];
     list_arrays(r, a);
     for (int i = 0; i < ARRAYS; i++)
         bg_free(*a[i].data);
+    for (int side = 0; side < BG_SIDES; side++)
+        bg_ranked_clear(&r->side[side], r->n_queries, r->k);
+    for (int i = 0; i < BG_RUN_TEXTS; i++)
+        free(r->run_text[i]);
+    bg_origin_clear(&r->origin);
     bg_strings_free(r->query, r->n_queries);
     bg_strings_free(r->input_name, r->n_inputs);
     bg_strings_free(r->input_hash, r->n_inputs);
-    free(r->stage);
-    free(r->options);
-    free(r->fingerprint);
     free(r->explained);
     memset(r, 0, sizeof *r);
 }
@@ -84,20 +199,33 @@ static bg_status read_sizes(bg_ranking *r, const bg_store *s, bg_err *err)
     return st;
 }
 
+static const char *const run_text[BG_RUN_TEXTS] = {
+    [BG_RUN_STAGE] = "stage", [BG_RUN_OPTIONS] = "options", [BG_RUN_FINGERPRINT] = "fingerprint",
+    "git_revision", "version", "library_versions", "started", "finished",
+};
+static const char *const run_number[BG_RUN_NUMBERS] = { "ranks", "threads", "seed" };
+
+static bg_status read_run(bg_ranking *r, const bg_store *s, bg_err *err)
+{
+    bool found;
+    bg_status st = BG_OK;
+    for (int i = 0; i < BG_RUN_TEXTS && st == BG_OK; i++)
+        st = bg_store_get_text(s, "/run", run_text[i], &r->run_text[i], i < BG_RUN_REQUIRED_TEXTS ? NULL : &found, err);
+    for (int i = 0; i < BG_RUN_NUMBERS && st == BG_OK; i++)
+        st = bg_store_get_u64(s, "/run", run_number[i], &r->run_number[i], &found, err);
+    if (st == BG_OK)
+        st = bg_store_read_strings(s, "run/input_name", &r->input_name, &r->n_inputs, err);
+    return st == BG_OK ? bg_store_read_strings(s, "run/input_hash", &r->input_hash, &r->n_inputs, err) : st;
+}
+
 static bg_status read_origin(bg_ranking *r, const bg_store *s, bg_err *err)
 {
     bool found;
-    bg_status st = bg_store_get_text(s, "/run", "stage", &r->stage, NULL, err);
-    if (st == BG_OK)
-        st = bg_store_get_text(s, "/run", "options", &r->options, NULL, err);
-    if (st == BG_OK)
-        st = bg_store_get_text(s, "/run", "fingerprint", &r->fingerprint, NULL, err);
-    if (st == BG_OK)
-        st = bg_store_read_strings(s, "run/input_name", &r->input_name, &r->n_inputs, err);
-    if (st == BG_OK)
-        st = bg_store_read_strings(s, "run/input_hash", &r->input_hash, &r->n_inputs, err);
+    bg_status st = read_run(r, s, err);
     if (st == BG_OK)
         st = bg_store_get_u64(s, "/", "corpus_sequences", &r->corpus_sequences, NULL, err);
+    if (st == BG_OK)
+        st = bg_origin_read(&r->origin, s, "remove it and merge the shards again", err);
     return st == BG_OK ? bg_store_get_text(s, "/", "explained", &r->explained, &found, err) : st;
 }
 
@@ -112,13 +240,28 @@ bg_status bg_ranking_read(bg_ranking *r, const char *path, bg_err *err)
     if (st == BG_OK)
         st = read_origin(r, s, err);
     if (st == BG_OK)
-        st = bg_ranking_alloc(r, err);
+        st = alloc_arrays(r, err);
     list_arrays(r, a);
     for (int i = 0; i < ARRAYS && st == BG_OK; i++)
         st = bg_store_read(s, a[i].path, a[i].dtype, a[i].dims, *a[i].data, err);
+    for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
+        st = read_side(&r->side[side], bg_side_name[side], r->n_queries, r->k, s, err);
     bg_store_close(s);
     if (st != BG_OK)
         bg_ranking_clear(r);
+    return st;
+}
+
+/* The provenance of the merge that made it stays that of a ranking that is written anew. */
+static bg_status keep_run(const bg_ranking *r, bg_store *s, bg_err *err)
+{
+    bg_status st = BG_OK;
+    for (int i = 0; i < BG_RUN_TEXTS && st == BG_OK; i++)
+        if (r->run_text[i] != NULL)
+            st = bg_store_attr_text(s, "/run", run_text[i], r->run_text[i], err);
+    for (int i = 0; i < BG_RUN_NUMBERS && st == BG_OK; i++)
+        if (r->run_text[BG_RUN_STAGE] != NULL)
+            st = bg_store_attr_u64(s, "/run", run_number[i], r->run_number[i], err);
     return st;
 }
 
@@ -131,6 +274,12 @@ bg_status bg_ranking_write(const bg_ranking *r, bg_store *s, bg_err *err)
     list_arrays(&view, a);
     for (int i = 0; i < ARRAYS && st == BG_OK; i++)
         st = bg_store_write(s, a[i].path, a[i].dims, *a[i].data, err);
+    for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
+        st = bg_ranked_write(&r->side[side], bg_side_name[side], r->n_queries, r->k, s, err);
+    if (st == BG_OK)
+        st = bg_origin_write(&r->origin, s, err);
+    if (st == BG_OK)
+        st = keep_run(r, s, err);
     if (st == BG_OK)
         st = bg_store_attr_u64(s, "/", "corpus_sequences", r->corpus_sequences, err);
     if (st == BG_OK && r->explained != NULL)

@@ -178,10 +178,11 @@ static const range ranges[] = {
     [BG_NOT_NEGATIVE] = { 0, DBL_MAX, "a number that is not negative" },
     [BG_FRACTION] = { -1e-3, 1 + 1e-3, "a fraction of 1" },
     [BG_FROM_0] = { 0, DBL_MAX, "0 or more" },
+    [BG_FROM_0_OR_NONE] = { -1, DBL_MAX, "0 or more, or -1" },
     [BG_SEQUENCE_LENGTH] = { 2, UINT32_MAX, "2 or more: a sequence of one token predicts nothing" },
     [BG_SEQUENCE] = { 0, DBL_MAX, "the number of a sequence" },
     [BG_SEQUENCE_OR_NONE] = { -1, DBL_MAX, "the number of a sequence, or -1" },
-    [BG_DOCUMENT] = { -1, DBL_MAX, "a row of documents, or -1 without them" },
+    [BG_DOCUMENT] = { -1, DBL_MAX, "a row of documents, or -1" },
 };
 
 /* Index of the first value outside of [least, most], or n.  A NaN is outside of all. */
@@ -224,8 +225,7 @@ static bg_status narrow(const bg_store *s, const bg_schema_row *row, range *r, c
         st = length_along(s, "documents/id", "document", &n, &found, err);
     if (found) {
         r->most = (double)n - 1;
-        r->least = row->domain == BG_DOCUMENT ? 0 : r->least;
-        snprintf(expected, 96, "%s, below %" PRIu64, row->domain == BG_DOCUMENT ? "a row of documents" : r->expected, n);
+        snprintf(expected, 96, "%s, below %" PRIu64, r->expected, n);
     }
     return st;
 }

@@ -36,21 +36,26 @@ static bg_status write_texts(bg_store *s, const char *path, const char *const *t
     return bg_store_write(s, path, dims, text, err);
 }
 
-static bg_status write_inputs(bg_store *s, const bg_provenance *run, bg_err *err)
+static bg_status write_inputs(bg_store *s, const char *group, const bg_provenance *run, bg_err *err)
 {
+    char path[BG_PATH_BYTES];
     const char **hex = calloc(run->n_inputs + 1, sizeof *hex);
     if (hex == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory for the inputs of \"%s\"", s->path);
     for (size_t i = 0; i < run->n_inputs; i++)
         hex[i] = run->input_hash[i].hex;
-    bg_status st = write_texts(s, "run/input_name", run->input_name, run->n_inputs, err);
+    bg_status st = bg_path(path, err, "%s/input_name", group);
     if (st == BG_OK)
-        st = write_texts(s, "run/input_hash", hex, run->n_inputs, err);
+        st = write_texts(s, path, run->input_name, run->n_inputs, err);
+    if (st == BG_OK)
+        st = bg_path(path, err, "%s/input_hash", group);
+    if (st == BG_OK)
+        st = write_texts(s, path, hex, run->n_inputs, err);
     free(hex);
     return st;
 }
 
-static bg_status write_run(bg_store *s, const bg_provenance *run, bg_err *err)
+static bg_status write_run(bg_store *s, const char *group, const bg_provenance *run, bg_err *err)
 {
     char started[32];
     bg_utc_text(run->started, started);
@@ -62,12 +67,20 @@ static bg_status write_run(bg_store *s, const bg_provenance *run, bg_err *err)
     const struct { const char *name; uint64_t value; } number[] = {
         { "ranks", (uint64_t)run->ranks }, { "threads", (uint64_t)run->threads }, { "seed", run->seed },
     };
-    bg_status st = write_inputs(s, run, err);    /* makes the group */
+    bg_status st = write_inputs(s, group, run, err);    /* makes the group */
     for (size_t i = 0; i < sizeof text / sizeof text[0] && st == BG_OK; i++)
-        st = bg_store_attr_text(s, "run", text[i].name, text[i].value != NULL ? text[i].value : "", err);
+        st = bg_store_attr_text(s, group, text[i].name, text[i].value != NULL ? text[i].value : "", err);
     for (size_t i = 0; i < sizeof number / sizeof number[0] && st == BG_OK; i++)
-        st = bg_store_attr_u64(s, "run", number[i].name, number[i].value, err);
+        st = bg_store_attr_u64(s, group, number[i].name, number[i].value, err);
     return st;
+}
+
+bg_status bg_store_add_run(bg_store *s, const char *group, const bg_provenance *run, bg_err *err)
+{
+    char finished[32];
+    bg_utc_text((double)time(NULL), finished);
+    bg_status st = write_run(s, group, run, err);
+    return st == BG_OK ? bg_store_attr_text(s, group, "finished", finished, err) : st;
 }
 
 static bg_status create_file(bg_store *s, bg_err *err)
@@ -103,7 +116,7 @@ bg_status bg_store_create(bg_store **out, const char *path, const char *format,
     if (st == BG_OK)
         st = bg_store_attr_u64(s, "/", "format_version", BG_FORMAT_VERSION, err);
     if (st == BG_OK)
-        st = write_run(s, run, err);
+        st = write_run(s, "run", run, err);
     if (st != BG_OK) {
         bg_store_discard(s);
         return st;

@@ -91,7 +91,8 @@ static bg_status unpack(bg_inputs *in, char *text, bg_err *err)
 }
 
 /* Over the stage, its identity options and the inputs' hashes; where the inputs lie does not matter. */
-static bg_status fingerprint(bg_inputs *in, const bg_context *ctx, const char *chosen, bg_err *err)
+bg_status bg_inputs_fingerprint(const bg_inputs *in, const bg_context *ctx, const char *chosen, bg_hash *out,
+                                bg_err *err)
 {
     const char **text = malloc((in->n + 3) * sizeof *text);
     if (text == NULL)
@@ -101,7 +102,7 @@ static bg_status fingerprint(bg_inputs *in, const bg_context *ctx, const char *c
     for (size_t i = 0; i < in->n; i++)
         text[2 + i] = in->hash[i].hex;
     text[2 + in->n] = chosen;
-    in->fingerprint = bg_hash_texts(text, in->n + (chosen[0] != '\0' ? 3 : 2));
+    *out = bg_hash_texts(text, in->n + (chosen[0] != '\0' ? 3 : 2));
     free(text);
     return BG_OK;
 }
@@ -125,7 +126,7 @@ bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *chos
     if (ctx->grid.world_rank != 0)
         st = unpack(in, text, err);
     if (st == BG_OK)
-        st = fingerprint(in, ctx, chosen, err);
+        st = bg_inputs_fingerprint(in, ctx, chosen, &in->fingerprint, err);
     st = bg_agree(comm, st, err);
     in->run = (bg_provenance){
         .stage = ctx->name, .options = ctx->options, .fingerprint = in->fingerprint.hex, .seed = seed,

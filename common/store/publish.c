@@ -62,7 +62,7 @@ static bg_status close_file(bg_store *s, bg_err *err)
     char finished[32];
     bg_utc_text((double)time(NULL), finished);
     bg_status st = bg_axes_attach(s, err);
-    if (st == BG_OK)
+    if (st == BG_OK && H5Aexists_by_name(s->file, "run", "finished", H5P_DEFAULT) <= 0)
         st = bg_store_attr_text(s, "run", "finished", finished, err);
     if (st != BG_OK)
         return st;

@@ -236,17 +236,19 @@ void bg_strings_free(char **strings, size_t n)
     free(strings);
 }
 
+/* Texts of a string dataset that are selected in it, and the shape they have in memory. */
+typedef struct { hid_t id, type, space, memory; size_t n; } text_selection;
+
 /* HDF5's own strings are copied, so that the caller frees with free(). */
-static bg_status read_variable(const bg_store *s, const char *path, hid_t id, hid_t type,
-                               char **out, size_t n, bg_err *err)
+static bg_status read_variable(const bg_store *s, const char *path, const text_selection *t, char **out, bg_err *err)
 {
-    char **lent = calloc(n + 1, sizeof *lent);
+    char **lent = calloc(t->n + 1, sizeof *lent);
     if (lent == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
     bg_status st = BG_OK;
-    if (H5Dread(id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, lent) < 0)
+    if (H5Dread(t->id, t->type, t->memory, t->space, H5P_DEFAULT, lent) < 0)
         st = bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\" of \"%s\"", path, s->path);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < t->n; i++) {
         if (st == BG_OK && (out[i] = strdup(lent[i] != NULL ? lent[i] : "")) == NULL)
             st = BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
         H5free_memory(lent[i]);
@@ -255,50 +257,87 @@ static bg_status read_variable(const bg_store *s, const char *path, hid_t id, hi
     return st;
 }
 
-static bg_status read_fixed(const bg_store *s, const char *path, hid_t id, hid_t type,
-                            char **out, size_t n, bg_err *err)
+static bg_status read_fixed(const bg_store *s, const char *path, const text_selection *t, char **out, bg_err *err)
 {
-    size_t width = H5Tget_size(type);
-    char *all = calloc(n + 1, width);
+    size_t width = H5Tget_size(t->type);
+    char *all = calloc(t->n + 1, width);
     if (all == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
     bg_status st = BG_OK;
-    if (H5Dread(id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, all) < 0)
+    if (H5Dread(t->id, t->type, t->memory, t->space, H5P_DEFAULT, all) < 0)
         st = bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\" of \"%s\"", path, s->path);
-    for (size_t i = 0; i < n && st == BG_OK; i++)
+    for (size_t i = 0; i < t->n && st == BG_OK; i++)
         if ((out[i] = strndup(all + i * width, width)) == NULL)
             st = BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
     free(all);
     return st;
 }
 
+/* A block of a string dataset, which it lies within, into out[], which holds NULLs. */
+static bg_status read_texts(const bg_store *s, const char *path, const hsize_t start[3], const hsize_t count[3], char **out,
+                            bg_err *err)
+{
+    text_selection t;
+    bg_status st = bg_dataset_open(s, path, &t.id, err);
+    if (st != BG_OK)
+        return st;
+    t.n = count[0] * count[1] * count[2];
+    t.type = H5Dget_type(t.id);
+    t.space = H5Dget_space(t.id);
+    t.memory = H5Screate_simple(H5Sget_simple_extent_ndims(t.space), count, NULL);
+    H5Sselect_hyperslab(t.space, H5S_SELECT_SET, start, NULL, count, NULL);
+    if (H5Tget_class(t.type) != H5T_STRING)
+        st = BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" cannot be read as text", path, s->path);
+    else if (t.n > 0 && H5Tis_variable_str(t.type) > 0)
+        st = read_variable(s, path, &t, out, err);
+    else if (t.n > 0)
+        st = read_fixed(s, path, &t, out, err);
+    H5Sclose(t.memory);
+    H5Sclose(t.space);
+    H5Tclose(t.type);
+    return st;
+}
+
+static bg_status text_dims(const bg_store *s, const char *path, uint64_t dims[3], bg_err *err)
+{
+    const bg_schema_row *row = bg_schema_find(s->format, path);
+    dims[0] = dims[1] = dims[2] = 1;
+    if (row == NULL)
+        return BG_FAIL(err, BG_EARG, "\"%s\" is no dataset of format \"%s\"", path, s->format);
+    return bg_store_dims(s, path, row->n_dims, dims, err);
+}
+
 bg_status bg_store_read_strings(const bg_store *s, const char *path, char ***out, size_t *n, bg_err *err)
 {
-    uint64_t dims[1];
-    hid_t id;
+    uint64_t dims[3];
     *out = NULL;
     *n = 0;
-    bg_status st = bg_store_dims(s, path, 1, dims, err);
-    if (st != BG_OK || (st = bg_dataset_open(s, path, &id, err)) != BG_OK)
+    bg_status st = text_dims(s, path, dims, err);
+    if (st != BG_OK)
         return st;
-    char **strings = calloc(dims[0] + 1, sizeof *strings);
+    size_t all = dims[0] * dims[1] * dims[2];
+    char **strings = calloc(all + 1, sizeof *strings);
     if (strings == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
-    hid_t type = H5Dget_type(id);
-    if (H5Tget_class(type) != H5T_STRING)
-        st = BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" cannot be read as text", path, s->path);
-    else if (dims[0] > 0 && H5Tis_variable_str(type) > 0)
-        st = read_variable(s, path, id, type, strings, dims[0], err);
-    else if (dims[0] > 0)
-        st = read_fixed(s, path, id, type, strings, dims[0], err);
-    H5Tclose(type);
+    st = read_texts(s, path, (const hsize_t[]){ 0, 0, 0 }, (const hsize_t[]){ dims[0], dims[1], dims[2] }, strings, err);
     if (st == BG_OK)
-        st = bg_texts_check(s, path, strings, dims[0], err);
+        st = bg_texts_check(s, path, strings, all, err);
     if (st != BG_OK) {
-        bg_strings_free(strings, dims[0]);
+        bg_strings_free(strings, all);
         return st;
     }
     *out = strings;
-    *n = dims[0];
+    *n = all;
     return BG_OK;
+}
+
+bg_status bg_store_read_string(const bg_store *s, const char *path, uint64_t row, uint64_t column, char **text, bg_err *err)
+{
+    uint64_t dims[3];
+    *text = NULL;
+    bg_status st = text_dims(s, path, dims, err);
+    if (st == BG_OK && (row >= dims[0] || column >= dims[1]))
+        st = BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %" PRIu64 " rows of %" PRIu64 "; row %" PRIu64 ", column %" PRIu64
+                     " is asked for", path, s->path, dims[0], dims[1], row, column);
+    return st == BG_OK ? read_texts(s, path, (const hsize_t[]){ row, column, 0 }, (const hsize_t[]){ 1, 1, 1 }, text, err) : st;
 }

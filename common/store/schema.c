@@ -42,12 +42,26 @@
     D1(format, "*/variance", BG_F64, "query", BG_FINITE, "nats2", \
        "expected variance of this module's part of the score of a training sequence")
 
+/* the token files that sequences are numbered through, in their order */
+#define CORPUS(format) \
+    D1(format, "corpus/file", BG_STRING, "file", BG_ANY, "1", "token files, in the order that numbers their sequences, as they were named"), \
+    D1(format, "corpus/hash", BG_STRING, "file", BG_ANY, "1", "XXH3-128 of each token file's content, hexadecimal"), \
+    D1(format, "corpus/sequences", BG_I64, "file", BG_FROM_0, "1", "sequences in each token file")
+
+/* where the sequences that a query's best or worst scores belong to come from */
+#define DOCUMENTS(format, side) \
+    D2(format, side "/document", BG_STRING, "query", "k", BG_ANY, "1", \
+       "id of the document that the sequence was cut from; empty: not known"), \
+    D2(format, side "/start", BG_I64, "query", "k", BG_FROM_0_OR_NONE, "tokens", \
+       "first token of the sequence within its document; -1: not known")
+
 /* the best or the worst k of each query with their explanation */
 #define EXTREMES(side, which) \
     D2("ranking", side "/sequence", BG_I64, "query", "k", BG_SEQUENCE_OR_NONE, "1", \
        "global index of the sequences with the " which " scores, most extreme first; -1: none"), \
     D2("ranking", side "/score", BG_F32, "query", "k", BG_ANY, "nats", \
        "influence of those sequences on the query's log-probability; positive: training on it helps"), \
+    DOCUMENTS("ranking", side), \
     RAGGED("ranking", side "/count", 2, "query", "k", "value", BG_ANY, "tokens", \
        "tokens with a score of their own in each of those sequences"), \
     D1("ranking", side "/token_score", BG_F32, "value", BG_FINITE, "nats", \
@@ -97,15 +111,21 @@ static const bg_schema_row rows[] = {
     D2("scores", "top/sequence", BG_I64, "query", "k", BG_SEQUENCE_OR_NONE, "1",
        "global index of the highest scores' sequences, best first"),
     D2("scores", "top/score", BG_F32, "query", "k", BG_ANY, "nats", "the highest scores, best first"),
+    DOCUMENTS("scores", "top"),
     D2("scores", "bottom/sequence", BG_I64, "query", "k", BG_SEQUENCE_OR_NONE, "1",
        "global index of the lowest scores' sequences, worst first"),
     D2("scores", "bottom/score", BG_F32, "query", "k", BG_ANY, "nats", "the lowest scores, worst first"),
+    DOCUMENTS("scores", "bottom"),
+    CORPUS("scores"),
 
     D1("candidates", "sequence", BG_I64, "sequence", BG_ANY, "1", "numbers of the sequences to score, in any order"),
 
     D1("ranking", "query", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
     EXTREMES("top", "highest"),
     EXTREMES("bottom", "lowest"),
+    CORPUS("ranking"),
+    D1("ranking", "run/explain/input_name", BG_STRING, "explain_input", BG_ANY, "1", "files that the token scores were made from"),
+    D1("ranking", "run/explain/input_hash", BG_STRING, "explain_input", BG_ANY, "1", "XXH3-128 of each such file's content, hexadecimal"),
     D1("ranking", "moments/count", BG_I64, "query", BG_FROM_0, "1", "scores of the query"),
     D1("ranking", "moments/sum", BG_F64, "query", BG_FINITE, "nats", "sum of the scores"),
     D1("ranking", "moments/sum_positive", BG_F64, "query", BG_NOT_NEGATIVE, "nats", "sum of the scores above 0"),
@@ -129,7 +149,6 @@ static const bg_schema_row rows[] = {
     EIGENBASIS("work"),
     LOW_RANK("work"),
     D1("work", "*/rank", BG_U32, "query", BG_ANY, "1", "columns of left and right that the query needs"),
-    D1("work", "sequence", BG_I64, "sequence", BG_FROM_0, "1", "global index into the token files, in their order"),
     D2("work", "score", BG_F32, "sequence", "query", BG_FINITE, "nats", "influence of the sequence on the query"),
     D3("work", "layer_score", BG_F32, "sequence", "query", "layer", BG_FINITE, "nats", "share of each layer in the score"),
     D2("work", "token_score", BG_F32, "value", "layer", BG_FINITE, "nats",
@@ -199,6 +218,7 @@ static bool root_has_axis(const char *format, const char *axis)
 
 void bg_schema_axis_key(const char *format, const char *path, const char *axis, char key[BG_PATH_BYTES])
 {
-    const char *slash = root_has_axis(format, axis) ? NULL : strrchr(path, '/');
+    bool of_file = strcmp(axis, "k") == 0 || root_has_axis(format, axis);
+    const char *slash = of_file ? NULL : strrchr(path, '/');
     snprintf(key, BG_PATH_BYTES, "%.*s%s", slash != NULL ? (int)(slash + 1 - path) : 0, path, axis);
 }

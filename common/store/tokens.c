@@ -263,6 +263,7 @@ void bg_tokens_close(bg_tokens *t)
 }
 
 uint64_t bg_tokens_sequences(const bg_tokens *t) { return t->n; }
+uint64_t bg_tokens_file_sequences(const bg_tokens *t, size_t file) { return t->file[file].n; }
 
 uint32_t bg_tokens_count(const bg_tokens *t, uint64_t sequence)
 {
@@ -346,6 +347,35 @@ bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_
         begin = stop;
     }
     return BG_OK;
+}
+
+/* Element of a dataset of whole numbers that a file may lack; -1 if it does. */
+static bg_status read_optional(const bg_store *s, const char *path, uint64_t row, int64_t *out, bg_err *err)
+{
+    *out = -1;
+    return bg_store_has(s, path) ? bg_store_read_rows(s, path, BG_I64, row, 1, 1, out, err) : BG_OK;
+}
+
+bg_status bg_tokens_document(const bg_tokens *t, uint64_t sequence, char **id, int64_t *start, bg_err *err)
+{
+    assert(sequence < t->n && !t->are_queries);
+    size_t i = file_of(t, sequence);
+    uint64_t row = sequence - t->file[i].first;
+    int64_t document = -1;
+    bg_store *s;
+    *id = NULL;
+    bg_status st = go_to(t, i, &s, err);
+    if (st == BG_OK)
+        st = read_optional(s, "document", row, &document, err);
+    if (st == BG_OK)
+        st = read_optional(s, "start", row, start, err);
+    if (st != BG_OK)
+        return st;
+    if (document >= 0 && bg_store_has(s, "documents/id"))
+        return bg_store_read_string(s, "documents/id", (uint64_t)document, 0, id, err);
+    if ((*id = strdup("")) == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "out of memory for a document's id");
+    return st;
 }
 
 bool bg_tokens_are_queries(const bg_tokens *t) { return t->are_queries; }

@@ -31,6 +31,10 @@ void bg_inputs_clear(bg_inputs *in);
 bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *chosen, uint64_t seed, bg_status st,
                           bg_err *err) BG_MUST_CHECK;
 
+/* The fingerprint that bg_inputs_share would have given with another `chosen`: of what several calls have in common.  Local. */
+bg_status bg_inputs_fingerprint(const bg_inputs *in, const bg_context *ctx, const char *chosen, bg_hash *out,
+                                bg_err *err) BG_MUST_CHECK;
+
 /* Say that path is already done, and remove what an end between its publication and now has left of the work folder. Collective. */
 bg_status bg_inputs_already_done(const bg_context *ctx, const char *path, const char *work, bg_err *err) BG_MUST_CHECK;
 

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 
+#include "bregman/origin.h"
 #include "bregman/store.h"
 
 enum { BG_TOP, BG_BOTTOM, BG_SIDES };
@@ -12,7 +13,12 @@ extern const char *const bg_side_name[BG_SIDES];       /* "top", "bottom" */
 typedef struct {
     int64_t *sequence;         /* [Q, k], most extreme first; -1: none */
     float *score;              /* [Q, k] */
+    char **document;           /* [Q, k] id of the sequence's document, "" or NULL: not known */
+    int64_t *start;            /* [Q, k] its first token within that, -1: not known */
 } bg_ranked;
+
+/* Attributes of /run.  What a ranking is made anew from keeps them. */
+enum { BG_RUN_STAGE, BG_RUN_OPTIONS, BG_RUN_FINGERPRINT, BG_RUN_REQUIRED_TEXTS, BG_RUN_TEXTS = 8, BG_RUN_NUMBERS = 3 };
 
 typedef struct {
     size_t n_queries, k, n_bins, n_tail;
@@ -25,12 +31,23 @@ typedef struct {
     uint32_t *tail_count;      /* [Q] largest scores kept */
     float *tail;               /* [n_tail] flat, descending for each query */
     uint64_t corpus_sequences;
-    /* of the merge that made it */
-    char *stage, *options, *fingerprint;
+    bg_origin origin;
+    /* of the merge that made it, if it was read */
+    char *run_text[BG_RUN_TEXTS];
+    uint64_t run_number[BG_RUN_NUMBERS];
     char **input_name, **input_hash;
     size_t n_inputs;
     char *explained;           /* fingerprint of the explanation it holds, or NULL */
 } bg_ranking;
+
+/* Allocate one side's lists, with no sequence in them.  BG_ENOMEM.  Clear also after an error. */
+bg_status bg_ranked_alloc(bg_ranked *side, size_t n_queries, size_t k, bg_err *err) BG_MUST_CHECK;
+void bg_ranked_clear(bg_ranked *side, size_t n_queries, size_t k);
+/* Fill in document and start of both sides' sequences from the token files they were numbered through. */
+bg_status bg_ranked_find_documents(bg_ranked side[BG_SIDES], size_t n, const bg_tokens *t, bg_err *err) BG_MUST_CHECK;
+/* Lists of a side into a created store of scores or a ranking. */
+bg_status bg_ranked_write(const bg_ranked *side, const char *name, size_t n_queries, size_t k, bg_store *s,
+                          bg_err *err) BG_MUST_CHECK;
 
 /* Allocate the arrays for the four sizes set in r.  BG_ENOMEM. */
 bg_status bg_ranking_alloc(bg_ranking *r, bg_err *err) BG_MUST_CHECK;

@@ -33,10 +33,11 @@ typedef enum {
     BG_NOT_NEGATIVE,          /* finite, >= 0 */
     BG_FRACTION,              /* 0 to 1, give or take rounding */
     BG_FROM_0,                /* whole numbers */
+    BG_FROM_0_OR_NONE,        /* the same, or -1 */
     BG_SEQUENCE_LENGTH,       /* tokens of a sequence: from 2 on, since the last is only predicted */
     BG_SEQUENCE,              /* numbers of sequences: below the attribute corpus_sequences, where the file has it */
     BG_SEQUENCE_OR_NONE,      /* the same, or -1 */
-    BG_DOCUMENT,              /* rows of /documents; or -1 in a file that has none */
+    BG_DOCUMENT,              /* rows of /documents, or -1 */
     BG_NAMES,                 /* texts, none empty, no two equal */
 } bg_domain;
 
@@ -56,7 +57,8 @@ typedef struct {
 const bg_schema_row *bg_schema_find(const char *format, const char *path);
 /* All rows, for the format page and tests. */
 const bg_schema_row *bg_schema_rows(size_t *n);
-/* Axes of one name are equally long in all datasets of a file if a dataset of its root has the axis, else in those of one group.
+/* Axes of one name are equally long in all datasets of a file if a dataset of its root has the axis (or it is k, the length of
+ * both lists of extremes), else in those of one group.
  * key [out]: a name that is the same for the axes that must agree: "query", "MODULE/input". */
 void bg_schema_axis_key(const char *format, const char *path, const char *axis, char key[BG_PATH_BYTES]);
 
@@ -78,6 +80,11 @@ typedef struct bg_store bg_store;
  * format and format_version and the group /run.  Free with publish or discard. */
 bg_status bg_store_create(bg_store **out, const char *path, const char *format,
                           const bg_provenance *run, bg_err *err) BG_MUST_CHECK;
+
+/* Write the group of a further run, which added to what the file's own run had made: as /run, and finished now.  In a file that is
+ * made anew from an older one, attributes of /run that the older one had are set again with bg_store_attr_text and
+ * bg_store_attr_u64; a run/finished that was set stays. */
+bg_status bg_store_add_run(bg_store *s, const char *group, const bg_provenance *run, bg_err *err) BG_MUST_CHECK;
 
 /* Create dataset `path` (groups on the way too) as its schema row says, with
  * dims[n_dims] elements, chunked with Fletcher-32.  Nothing is written yet. */
@@ -150,9 +157,12 @@ bg_status bg_store_read(const bg_store *s, const char *path, bg_dtype dtype, con
 /* Rows [first, first + n) of the leading axis, each of row_size elements.  Lengths of a ragged array are added up only where all are read. */
 bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype, uint64_t first, uint64_t n,
                              uint64_t row_size, void *data, bg_err *err) BG_MUST_CHECK;
-/* All of a 1-D string dataset; free with bg_strings_free. */
+/* All of a string dataset, of two axes row after row; free with bg_strings_free. */
 bg_status bg_store_read_strings(const bg_store *s, const char *path, char ***out, size_t *n,
                                 bg_err *err) BG_MUST_CHECK;
+/* One text of a string dataset: the column is 0 where it has one axis.  Caller frees. */
+bg_status bg_store_read_string(const bg_store *s, const char *path, uint64_t row, uint64_t column, char **text,
+                               bg_err *err) BG_MUST_CHECK;
 void bg_strings_free(char **strings, size_t n);
 
 /* Attributes; found [out, may be NULL] tells whether it is there, else a missing one is BG_EFORMAT.

@@ -17,7 +17,7 @@ enum {
     BG_PARALLEL_ENTRIES = 1 << 20
 };
 
-/* Idle threads are to sleep soon, unless the environment has OMP_WAIT_POLICY or GOMP_SPINCOUNT.
+/* Idle threads are to sleep soon, unless the environment has OMP_WAIT_POLICY or GOMP_SPINCOUNT, or binds threads to places.
  * GNU's OpenMP reads those when it is loaded, before main, so this starts the program again with GOMP_SPINCOUNT set:
  * call it first, before MPI_Init.  Where that cannot be done it returns, and threads wait as they would have. */
 void bg_threads_sleep_when_idle(char **argv);

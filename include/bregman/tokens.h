@@ -21,6 +21,7 @@ bg_status bg_tokens_open(bg_tokens **out, const char *const *path, size_t n_path
 void bg_tokens_close(bg_tokens *t);                 /* NULL is fine */
 
 uint64_t bg_tokens_sequences(const bg_tokens *t);
+uint64_t bg_tokens_file_sequences(const bg_tokens *t, size_t file);   /* of one of the files */
 uint32_t bg_tokens_count(const bg_tokens *t, uint64_t sequence);      /* tokens in it */
 uint32_t bg_tokens_longest(const bg_tokens *t, uint64_t begin, uint64_t end);
 /* BG_EFORMAT, naming the file and the sequence, if one of [begin, end) has more than max_tokens. */
@@ -32,6 +33,10 @@ const char *bg_tokens_tokenizer_hash(const bg_tokens *t);             /* "" if u
  * Errors: BG_EIO; BG_EFORMAT for an id >= vocab_size (names file, sequence, position, id). */
 bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_t vocab_size,
                          uint32_t *out, bg_err *err) BG_MUST_CHECK;
+
+/* Where a sequence comes from: the id of its document, on the heap, "" if the file does not say; and its first token within
+ * that, -1 if the file does not say.  Ask in ascending order: one file is open at a time. */
+bg_status bg_tokens_document(const bg_tokens *t, uint64_t sequence, char **id, int64_t *start, bg_err *err) BG_MUST_CHECK;
 
 /* Queries only: first token of the completion (1 <= it < count, checked at opening: a query without
  * a completion is BG_EFORMAT naming its id); and the query's id. Lent. */

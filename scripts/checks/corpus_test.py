@@ -222,10 +222,10 @@ def refused_inputs(out):
     os.link(path("c.jsonl"), path("twice/hard.jsonl"))
     os.symlink(path("texts"), path("twice/folder/whole"))
     for other in ("twice/link.jsonl", "twice/hard.jsonl"):
-        refused(other, run("tokenize_corpus", "c.jsonl", other, *out), "c.jsonl", other, "one file", code=2)
+        refused(other, run("tokenize_corpus", "c.jsonl", other, *out), "c.jsonl", other, "the same file", code=2)
     refused("./c.jsonl", run("tokenize_corpus", "c.jsonl", "./c.jsonl", *out), "c.jsonl", code=2)
     for other in ("texts/b", "twice/folder/whole"):
-        refused(other, run("tokenize_corpus", "texts", other, *out), '"texts/', other, "one file", code=2)
+        refused(other, run("tokenize_corpus", "texts", other, *out), '"texts/', other, "the same file", code=2)
 
 
 def test_vocabulary():

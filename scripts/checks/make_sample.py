@@ -16,7 +16,7 @@ import bregman_env  # noqa: E402, F401
 
 import h5py  # noqa: E402
 import numpy as np  # noqa: E402
-from bregman_files import hash_file  # noqa: E402
+from bregman_files import hash_bytes, hash_file  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
 DOCUMENTS = [
@@ -99,6 +99,22 @@ def token_scores(random, tokens, shared, layers, sign, total):
     return (values * (total / values.sum())).astype(np.float32)
 
 
+def write_origin(file, token_files, queries, documents):
+    """What a ranking says of the files it was made from.  documents: of the sequences of all token files, by id."""
+    file.create_dataset("corpus/file", data=[os.path.basename(path) for path in token_files], dtype=TEXT)
+    file.create_dataset("corpus/hash", data=[hash_file(path) for path in token_files], dtype=TEXT)
+    lengths = []
+    for path in token_files:
+        with h5py.File(path, "r") as tokens:
+            lengths.append(len(tokens["count"]))
+    file["corpus/sequences"] = np.array(lengths)
+    file.attrs.update(corpus_sequences=sum(lengths), model_hash="0" * 32, compressed_fingerprint="1" * 32, queries_hash=hash_file(queries))
+    for end in ("top", "bottom"):
+        sequence = file[f"{end}/sequence"][:]
+        file.create_dataset(f"{end}/document", data=[[documents[s] if s >= 0 else "" for s in row] for row in sequence], dtype=TEXT)
+        file[f"{end}/start"] = np.where(sequence >= 0, 0, -1)
+
+
 def write_ranking(path, queries, shared, sequences, top, layers, inputs):
     random = np.random.default_rng(7)
     all_scores = random.standard_t(2.4, (len(queries), SCORED)) * 40 + 2
@@ -125,7 +141,7 @@ def write_end(file, random, end, sign, score, queries, shared, sequences, layers
             if end == "top" and k == 2:
                 values *= np.float32(0.001)                     # all on one token: the spurious mark
                 peak = values[len(tokens) // 2]
-                peak *= np.float32(score[q, k] / max(abs(peak.sum()), 1e-9))
+                peak *= np.float32((score[q, k] - values.sum() + peak.sum()) / peak.sum())
             counts[q, k] = len(values)
             flat.append(values)
     flat = np.concatenate(flat)
@@ -174,8 +190,12 @@ def main():
         write_tokens(os.path.join(folder, name), documents[part], sequences[part], tokenizer_hash,
                      tokenizer.get_vocab_size())
     shared = write_queries(os.path.join(folder, "queries.h5"), queries, tokenizer, tokenizer_hash)
-    inputs = [(name, hash_file(os.path.join(folder, name))) for name in ("a.h5", "b.h5", "queries.h5")]
-    write_ranking(os.path.join(folder, "ranking.h5"), queries, shared, sequences, arguments.top, arguments.layers, inputs)
+    inputs = [("scores/shard-00000-of-00001.h5", hash_bytes(b"a shard"))]
+    ranking = os.path.join(folder, "ranking.h5")
+    write_ranking(ranking, queries, shared, sequences, arguments.top, arguments.layers, inputs)
+    with h5py.File(ranking, "r+") as file:
+        write_origin(file, [os.path.join(folder, name) for name in ("a.h5", "b.h5")], os.path.join(folder, "queries.h5"),
+                     [d[0] for d in documents])
 
 
 if __name__ == "__main__":

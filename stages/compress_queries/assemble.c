@@ -77,13 +77,18 @@ static bg_status write_head(const compress *w, bg_store *s, bg_err *err)
 {
     uint64_t n = bg_tokens_sequences(w->queries);
     const char **id = NULL;
-    bg_status st = BG_NEW(id, n, "query ids", err);
+    const bg_hash *queries;
+    bg_status st = bg_tokens_hashes(w->queries, &queries, err);
+    if (st != BG_OK)
+        return st;
+    st = BG_NEW(id, n, "query ids", err);
     for (uint64_t q = 0; q < n && st == BG_OK; q++)
         id[q] = bg_tokens_query_id(w->queries, q);
     if (st == BG_OK)
         st = bg_store_write(s, "id", &n, id, err);
     const struct { const char *name, *text; } attr[] = {
-        { "model_hash", w->model_hash.hex }, { "tokenizer_hash", bg_tokens_tokenizer_hash(w->queries) },
+        { "model_hash", w->model_hash.hex }, { "queries_hash", queries->hex },
+        { "tokenizer_hash", bg_tokens_tokenizer_hash(w->queries) },
         { "factors_fingerprint", bg_factors_fingerprint(w->factors) }, { "modules", w->modules },
         { "preconditioner", w->c->preconditioner },
     };

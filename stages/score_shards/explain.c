@@ -1,4 +1,5 @@
 /* explain.c - the second, light pass: token and layer x token scores of a ranking's sequences. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +9,9 @@
 #include "score_shards.h"
 
 enum { UNIT_SEQUENCES = 8 };           /* token scores of all queries are held for a unit */
+
+/* A score and the sum of its parts are float32 sums in different orders: they agree to this part of the parts' magnitudes. */
+static const double sum_tolerance = 1e-4;
 
 /* A (sequence, query) whose parts are wanted; values of a unit's pairs lie back to back in its file. */
 typedef struct {
@@ -147,8 +151,24 @@ static void explain_batch(void *self, const bg_batch *batch, uint64_t first)
 
 /* ---- the new version of the ranking ---- */
 
+/* The parts x of a pair add up to the score that the ranking has. */
+static bg_status check_sum(const explaining *e, const wanted *p, float score, const float *x, bg_err *err)
+{
+    size_t n = p->rows * e->w->model->config.n_blocks;
+    double sum = 0, magnitude = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += (double)x[i];
+        magnitude += fabs((double)x[i]);
+    }
+    if (fabs(sum - (double)score) <= sum_tolerance * magnitude)
+        return BG_OK;
+    return BG_FAIL(err, BG_ESTALE, "%s has the score %.7g for sequence %llu and query \"%.60s\", but its token scores add up to %.7g "
+                   "(the two may differ by %.1g): it was changed since; merge the shards again", e->w->c->explain, (double)score,
+                   (unsigned long long)p->sequence, e->ranking.query[p->query], sum, sum_tolerance * magnitude);
+}
+
 /* Values of one entry of a side, appended at `at`. */
-static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, const char *side, uint64_t at, bg_err *err)
+static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, int side, uint64_t cell, uint64_t at, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     size_t nl = e->w->model->config.n_blocks;
@@ -163,6 +183,8 @@ static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, 
         st = BG_NEW(sum, p->rows, "token scores", err);
     if (st == BG_OK)
         st = bg_store_read_rows(from, "token_score", BG_F32, p->at, p->rows, nl, x, err);
+    if (st == BG_OK)
+        st = check_sum(e, p, e->ranking.side[side].score[cell], x, err);
     for (size_t t = 0; t < p->rows && st == BG_OK; t++) {
         double all = 0;
         for (size_t l = 0; l < nl; l++)
@@ -170,11 +192,11 @@ static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, 
         sum[t] = (float)all;
     }
     if (st == BG_OK)
-        st = bg_path(path, err, "%s/layer_token_score", side);
+        st = bg_path(path, err, "%s/layer_token_score", bg_side_name[side]);
     if (st == BG_OK)
         st = bg_store_write_rows(to, path, at, p->rows, x, err);
     if (st == BG_OK)
-        st = bg_path(path, err, "%s/token_score", side);
+        st = bg_path(path, err, "%s/token_score", bg_side_name[side]);
     if (st == BG_OK)
         st = bg_store_write_rows(to, path, at, p->rows, sum, err);
     bg_store_close(from);
@@ -218,14 +240,14 @@ static bg_status write_side(const explaining *e, bg_store *s, int side, bg_err *
     for (size_t i = 0; i < n && st == BG_OK; i++) {
         const wanted *p = find_pair(e, r->side[side].sequence[i], i / r->k);
         if (p != NULL)
-            st = copy_entry(e, p, s, name, at, err);
+            st = copy_entry(e, p, s, side, i, at, err);
         at += count[i];
     }
     bg_free(count);
     return st;
 }
 
-/* The ranking keeps the provenance of the merge that made it: a merge run again still finds its own. */
+/* The ranking keeps the provenance of the merge that made it: a merge run again still finds its own.  This run's stands beside it. */
 static bg_status publish_ranking(explaining *e, bg_err *err)
 {
     bg_ranking *r = &e->ranking;
@@ -235,22 +257,22 @@ static bg_status publish_ranking(explaining *e, bg_err *err)
     bg_status st = BG_NEW(hash, r->n_inputs, "list of inputs", err);
     for (size_t i = 0; i < r->n_inputs && st == BG_OK; i++)
         snprintf(hash[i].hex, sizeof hash[i].hex, "%s", r->input_hash[i]);
-    bg_provenance run = {
-        .stage = r->stage, .options = r->options, .fingerprint = r->fingerprint, .ranks = w->ctx->grid.world_size,
-        .threads = w->ctx->threads, .started = w->ctx->started, .n_inputs = r->n_inputs,
-        .input_name = (const char *const *)r->input_name, .input_hash = hash,
-    };
+    bg_provenance merge = { .n_inputs = r->n_inputs, .input_name = (const char *const *)r->input_name, .input_hash = hash };
     free(r->explained);
     if (st == BG_OK && (r->explained = strdup(w->in.run.fingerprint)) == NULL)
         st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", w->c->explain);
     if (st == BG_OK)
-        st = bg_store_create(&s, w->c->explain, "bregman/ranking", &run, err);
+        st = bg_ranked_find_documents(r->side, r->n_queries * r->k, w->tokens, err);
+    if (st == BG_OK)
+        st = bg_store_create(&s, w->c->explain, "bregman/ranking", &merge, err);
     if (st == BG_OK)
         st = bg_ranking_write(r, s, err);
     for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
         st = write_side(e, s, side, err);
     if (st == BG_OK)
         st = bg_store_attr_text(s, "/", "explain_options", w->ctx->options, err);
+    if (st == BG_OK)
+        st = bg_store_add_run(s, "run/explain", &w->in.run, err);
     st = bg_store_end(s, st, err);
     if (st == BG_OK)
         st = bg_remove_folder(w->work, err);
@@ -270,6 +292,15 @@ static bg_status check_queries(const explaining *e, bg_err *err)
     return same ? BG_OK : BG_FAIL(err, BG_ESTALE, "%s ranks other queries than %s holds", e->w->c->explain, e->w->c->queries);
 }
 
+bg_status score_explain_check(const scoring *w, bg_err *err)
+{
+    char what[BG_DIFFERENCE_BYTES];
+    if (!bg_origin_differs(&w->origin, &w->explaining->ranking.origin, what))
+        return BG_OK;
+    return BG_FAIL(err, BG_ESTALE, "%.140s was made from other inputs: %s; give those that were scored, token files in their order",
+                   w->c->explain, what);
+}
+
 bg_status score_explain_open(scoring *w, bg_err *err)
 {
     bg_status st = BG_NEW(w->explaining, 1, "ranking", err);
@@ -279,6 +310,10 @@ bg_status score_explain_open(scoring *w, bg_err *err)
     e->w = w;
     w->unit_sequences = UNIT_SEQUENCES;
     st = bg_ranking_read(&e->ranking, w->c->explain, err);
+    if (st == BG_OK && w->ctx->grid.world_rank == 0)    /* before the numbers of sequences mean anything */
+        st = bg_origin_set_tokens(&w->origin, w->tokens, &w->c->tokens, err);
+    if (st == BG_OK && w->ctx->grid.world_rank == 0)
+        st = score_explain_check(w, err);
     if (st == BG_OK)
         st = list_pairs(e, err);
     return st == BG_OK ? bg_path(w->work, err, "%s/explain.work", w->c->output) : st;

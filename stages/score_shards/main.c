@@ -11,7 +11,7 @@ static const bg_opt opts[] = {
       .help = "token files; their order numbers the sequences" },
     { .name = "--output", .type = BG_OPT_STR, .offset = FIELD(output), .no_effect = true,
       .help = "folder of the score files" },
-    { .name = "--shard", .type = BG_OPT_STR, .offset = FIELD(shard), .deflt = "0/1",
+    { .name = "--shard", .type = BG_OPT_STR, .offset = FIELD(shard), .deflt = "0/1", .no_effect = true,
       .help = "I/N: score the I-th of N equal runs of the sequences, from 0" },
     { .name = "--candidates", .type = BG_OPT_STR, .offset = FIELD(candidates), .deflt = "", .no_effect = true,
       .help = "score only these sequences: text, a number a line, or HDF5 with `sequence`" },

@@ -10,6 +10,8 @@
 #include "bregman/memory.h"
 #include "bregman/shard.h"
 
+enum { CALL_BYTES = 128 };
+
 /* ---- opening ---- */
 
 static bg_status parse_shard(scoring *w, bg_err *err)
@@ -107,6 +109,29 @@ static bg_status add_ranking(scoring *w, bg_err *err)
     return st;
 }
 
+/* The compressed queries, and the file of queries that they were made from. */
+static bg_status describe_queries(scoring *w, bg_err *err)
+{
+    bg_store *s = NULL;
+    char *text = NULL, *fingerprint = NULL;
+    bool found = false;
+    bg_status st = bg_store_open(&s, w->c->queries, "bregman/compressed", err);
+    if (st == BG_OK)
+        st = bg_store_get_text(s, "/", "queries_hash", &text, &found, err);
+    if (st == BG_OK && !found)
+        st = BG_FAIL(err, BG_ESTALE, "%s does not say which queries it was made from: remove it and compress them again", w->c->queries);
+    if (st == BG_OK)
+        st = bg_store_get_text(s, "/run", "fingerprint", &fingerprint, NULL, err);
+    if (st == BG_OK) {
+        snprintf(w->origin.queries.hex, sizeof w->origin.queries.hex, "%s", text);
+        snprintf(w->origin.compressed.hex, sizeof w->origin.compressed.hex, "%s", fingerprint);
+    }
+    bg_store_close(s);
+    free(text);
+    free(fingerprint);
+    return st;
+}
+
 static bg_status hash_inputs(scoring *w, bg_err *err)
 {
     if (w->ctx->grid.world_rank != 0)
@@ -116,6 +141,13 @@ static bg_status hash_inputs(scoring *w, bg_err *err)
         st = bg_inputs_add(&w->in, w->model->dir, &w->model_hash, err);
     if (st == BG_OK)
         st = bg_inputs_add_file(&w->in, w->c->queries, err);
+    w->origin.model = w->model_hash;
+    if (st == BG_OK)
+        st = describe_queries(w, err);
+    if (st == BG_OK && w->c->explain == NULL)
+        st = bg_origin_set_tokens(&w->origin, w->tokens, &w->c->tokens, err);
+    if (st == BG_OK && w->c->explain != NULL)
+        st = score_explain_check(w, err);
     if (st == BG_OK)
         st = bg_inputs_add_tokens(&w->in, w->tokens, &w->c->tokens, err);
     if (st == BG_OK && w->c->candidates != NULL)
@@ -156,26 +188,21 @@ static bg_status unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_er
 
 /* ---- assembling, on rank 0 ---- */
 
-static bg_status write_side(bg_store *s, int side, const bg_extremes *e, bg_err *err)
+static bg_status write_extremes(const scoring *w, bg_store *s, const bg_extremes *e, bg_err *err)
 {
-    uint64_t dims[2] = { e->n_queries, e->k };
-    bg_ranked list = { 0 };
-    char path[BG_PATH_BYTES];
-    bg_status st = BG_NEW(list.sequence, dims[0] * dims[1], "ranked scores", err);
-    if (st == BG_OK)
-        st = BG_NEW(list.score, dims[0] * dims[1], "ranked scores", err);
-    if (st == BG_OK) {
-        bg_extremes_take(e, side, &list);
-        st = bg_path(path, err, "%s/sequence", bg_side_name[side]);
+    bg_ranked list[BG_SIDES] = { { 0 }, { 0 } };
+    bg_status st = BG_OK;
+    for (int side = 0; side < BG_SIDES && st == BG_OK; side++) {
+        st = bg_ranked_alloc(&list[side], e->n_queries, e->k, err);
+        if (st == BG_OK)
+            bg_extremes_take(e, side, &list[side]);
     }
     if (st == BG_OK)
-        st = bg_store_write(s, path, dims, list.sequence, err);
-    if (st == BG_OK)
-        st = bg_path(path, err, "%s/score", bg_side_name[side]);
-    if (st == BG_OK)
-        st = bg_store_write(s, path, dims, list.score, err);
-    bg_free(list.sequence);
-    bg_free(list.score);
+        st = bg_ranked_find_documents(list, e->n_queries * e->k, w->tokens, err);
+    for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
+        st = bg_ranked_write(&list[side], bg_side_name[side], e->n_queries, e->k, s, err);
+    for (int side = 0; side < BG_SIDES; side++)
+        bg_ranked_clear(&list[side], e->n_queries, e->k);
     return st;
 }
 
@@ -220,7 +247,10 @@ static bg_status copy_unit(scoring *w, uint64_t u, bg_store *to, bg_extremes *e,
 static bg_status make_datasets(const scoring *w, bg_store *s, bg_err *err)
 {
     uint64_t nq = bg_scorer_queries(w->scorer), dims[3] = { w->n_sequences, nq, w->model->config.n_blocks };
-    bg_status st = bg_store_write(s, "id", &nq, bg_scorer_query_ids(w->scorer), err);
+    bg_hash common;
+    bg_status st = bg_inputs_fingerprint(&w->in, w->ctx, w->plan.identity, &common, err);
+    if (st == BG_OK)
+        st = bg_store_write(s, "id", &nq, bg_scorer_query_ids(w->scorer), err);
     if (st == BG_OK)
         st = bg_store_dataset(s, "sequence", dims, err);
     if (st == BG_OK)
@@ -233,7 +263,9 @@ static bg_status make_datasets(const scoring *w, bg_store *s, bg_err *err)
         st = bg_store_attr_u64(s, "/", "shards", w->n_shards, err);
     if (st == BG_OK)
         st = bg_store_attr_u64(s, "/", "corpus_sequences", bg_tokens_sequences(w->tokens), err);
-    return st == BG_OK ? bg_store_attr_text(s, "/", "model_hash", w->model_hash.hex, err) : st;
+    if (st == BG_OK)
+        st = bg_store_attr_text(s, "run", "shards_fingerprint", common.hex, err);
+    return st == BG_OK ? bg_origin_write(&w->origin, s, err) : st;
 }
 
 static bg_status assemble(scoring *w, const char *path, uint64_t n_units, bg_err *err)
@@ -247,8 +279,8 @@ static bg_status assemble(scoring *w, const char *path, uint64_t n_units, bg_err
         st = make_datasets(w, s, err);
     for (uint64_t u = 0; u < n_units && st == BG_OK; u++)
         st = copy_unit(w, u, s, &e, err);
-    for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
-        st = write_side(s, side, &e, err);
+    if (st == BG_OK)
+        st = write_extremes(w, s, &e, err);
     st = bg_store_end_once(s, st, err);
     if (st == BG_OK)
         st = bg_remove_folder(w->work, err);
@@ -294,9 +326,19 @@ static bg_status score(scoring *w, bg_err *err)
     return bg_inputs_outcome(&w->in, w->ctx, path, w->work, bg_inputs_is_done, score_all(w, path, err), err);
 }
 
+/* What decides the bytes of a shard beside the options that all shards share. */
+static void describe_call(const scoring *w, char out[CALL_BYTES])
+{
+    snprintf(out, CALL_BYTES, "%s", w->plan.identity);
+    if (w->c->explain == NULL)
+        snprintf(out, CALL_BYTES, "%s shard %llu of %llu", w->plan.identity, (unsigned long long)w->shard,
+                 (unsigned long long)w->n_shards);
+}
+
 bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *err)
 {
     scoring w = { .c = config, .ctx = ctx };
+    char call[CALL_BYTES];
     w.detail = w.c->explain != NULL ? BG_SCORE_TOKENS : w.c->layer_scores ? BG_SCORE_LAYERS : BG_SCORE_SEQUENCES;
     bg_status st = open_inputs(&w, err);
     if (st == BG_OK && w.c->explain != NULL)
@@ -305,8 +347,10 @@ bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *er
         st = score_divide_model(&w, err);
     if ((st = bg_agree(ctx->grid.world, st, err)) == BG_OK)
         st = score_choose_plan(&w, err);
-    if (st == BG_OK)
-        st = bg_inputs_share(&w.in, ctx, w.plan.identity, 0, hash_inputs(&w, err), err);
+    if (st == BG_OK) {
+        describe_call(&w, call);
+        st = bg_inputs_share(&w.in, ctx, call, 0, hash_inputs(&w, err), err);
+    }
     if (st == BG_OK) {
         bg_broadcast(ctx->grid.world, &w.model_hash, sizeof w.model_hash, 0);
         st = w.c->explain == NULL ? score(&w, err) : score_explain(&w, err);
@@ -318,6 +362,7 @@ bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *er
     bg_free(w.sequence);
     bg_tokens_close(w.tokens);
     bg_model_close(w.model);
+    bg_origin_clear(&w.origin);
     bg_inputs_clear(&w.in);
     return st;
 }

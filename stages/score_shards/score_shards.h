@@ -4,6 +4,7 @@
 
 #include "bregman/budget.h"
 #include "bregman/inputs.h"
+#include "bregman/origin.h"
 #include "bregman/score.h"
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
@@ -34,6 +35,7 @@ typedef struct {
     size_t longest_rows;               /* of the longest sequence */
     explaining *explaining;            /* NULL: scoring */
     bg_inputs in;
+    bg_origin origin;                  /* on rank 0 */
     bg_hash model_hash;
     uint64_t shard, n_shards;
     uint64_t *sequence;                /* of this shard (or to explain); NULL: begin + i */
@@ -60,6 +62,8 @@ bg_sweep score_sweep(scoring *w, const char *what);
 /* explain.c: token and layer x token scores of the survivors in w->c->explain, published as a new version
  * of that ranking.  Open (local) sets the sequences and units of w; explain is collective. */
 bg_status score_explain_open(scoring *w, bg_err *err) BG_MUST_CHECK;
+/* Local, on rank 0: are the inputs, as far as w->origin has them, those that the ranking was made from? */
+bg_status score_explain_check(const scoring *w, bg_err *err) BG_MUST_CHECK;
 bg_status score_explain(scoring *w, bg_err *err) BG_MUST_CHECK;
 void score_explain_close(scoring *w);
 

@@ -23,8 +23,7 @@ static void bad(walk *w, const char *object, const char *what)
 /* The values of a dataset of several names are read once. */
 static void check_dataset(walk *w, hid_t id, const bg_walk_item *item)
 {
-    const verify_place at = { .path = w->path, .format = w->format, .store = w->store, .file = bg_store_file(w->store),
-                              .prefix = item->prefix, .name = item->name };
+    const verify_place at = { .path = w->path, .format = w->format, .store = w->store, .prefix = item->prefix, .name = item->name };
     w->good = verify_dataset(&at, id, item->again || item->kind == BG_WALK_LINK) && w->good;
 }
 

@@ -1,14 +1,17 @@
 /* dataset.c - one dataset against its row of the schema, and every value read, so that every checksum is. */
 #include <hdf5_hl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "bregman/memory.h"
 #include "verify.h"
 
 enum { READ_BYTES = 8 << 20 };
 
 typedef struct {
     const verify_place *at;
+    char path[BG_PATH_BYTES];    /* within the file */
     hid_t id, type;
     const bg_schema_row *row;
     int n_dims;
@@ -48,92 +51,123 @@ static bool check_attributes(const dataset *d)
     return good;
 }
 
-/* ---- shape and values: as every reader takes them ---- */
+/* ---- axes ---- */
 
-/* Rows read at a time: whole chunks, about READ_BYTES; lengths all at once, since they are added up. */
-static hsize_t rows_at_once(const dataset *d, size_t row_bytes)
+/* Length of the scale PREFIX/AXIS; false if there is none. */
+static bool length_of_scale(const dataset *d, const char *prefix, const char *axis, hsize_t *length)
 {
-    hsize_t chunk[H5S_MAX_RANK], n = d->row->sample_dimension != NULL ? d->dims[0] : READ_BYTES / row_bytes;
+    char path[BG_PATH_BYTES];
+    hsize_t dims[H5S_MAX_RANK];
+    H5L_info_t link;
+    hid_t file = bg_store_file(d->at->store);
+    bool found = false;
+    if (bg_path(path, NULL, "%s%s", prefix, axis) != BG_OK || H5Lexists(file, path, H5P_DEFAULT) <= 0 ||
+        H5Lget_info(file, path, &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD)
+        return false;
+    hid_t id = H5Oopen(file, path, H5P_DEFAULT);
+    if (id >= 0 && H5Iget_type(id) == H5I_DATASET && H5DSis_scale(id) > 0) {
+        hid_t space = H5Dget_space(id);
+        found = H5Sget_simple_extent_ndims(space) == 1 && H5Sget_simple_extent_dims(space, dims, NULL) == 1;
+        H5Sclose(space);
+    }
+    if (id >= 0)
+        H5Oclose(id);
+    if (found)
+        *length = dims[0];
+    return found;
+}
+
+/* An axis is as long as its scale, which is in the dataset's own group or in the root. */
+static bool check_scales(const dataset *d)
+{
+    for (int i = 0; i < d->n_dims; i++) {
+        const char *axis = d->row->dim[i];
+        hsize_t length;
+        if ((length_of_scale(d, d->at->prefix, axis, &length) || length_of_scale(d, "", axis, &length)) && length != d->dims[i]) {
+            verify_say(d->at->path, "damaged: axis \"%s\" of \"%s\" has %" PRIu64 " steps, its scale %" PRIu64, axis, d->path,
+                       (uint64_t)d->dims[i], (uint64_t)length);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- values ---- */
+
+/* Rows read at a time: whole chunks, about READ_BYTES; lengths of a ragged array all at once, to be added up. */
+static uint64_t rows_at_once(const dataset *d, size_t row_bytes)
+{
+    hsize_t chunk[H5S_MAX_RANK], n = READ_BYTES / row_bytes;
     hid_t create = H5Dget_create_plist(d->id);
     bool chunked = H5Pget_layout(create) == H5D_CHUNKED && H5Pget_chunk(create, H5S_MAX_RANK, chunk) > 0;
     H5Pclose(create);
     if (chunked)
         n = n < chunk[0] ? chunk[0] : n / chunk[0] * chunk[0];
-    n = n > d->dims[0] ? d->dims[0] : n;
+    n = n > d->dims[0] || d->row->sample_dimension != NULL ? d->dims[0] : n;
     return n > 0 ? n : 1;
 }
 
-/* All elements are stored, so that their number can be counted. */
-static bg_status read_numbers(const dataset *d, const char *path, bg_err *err)
+static bg_status read_numbers(const dataset *d, bg_err *err)
 {
     uint64_t row_size = 1;
-    size_t bytes = H5Tget_size(d->type);
+    void *buffer = NULL;
     for (int i = 1; i < d->n_dims; i++)
         row_size *= d->dims[i];
-    hsize_t n = rows_at_once(d, row_size * bytes);
-    void *buffer = malloc(n * row_size * bytes);
-    bg_status st = buffer != NULL ? BG_OK : BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\" of \"%s\"", path, d->at->path);
-    for (hsize_t first = 0; first < d->dims[0] && st == BG_OK; first += n)
-        st = bg_store_read_rows(d->at->store, path, d->row->dtype, first, d->dims[0] - first < n ? d->dims[0] - first : n, row_size,
-                                buffer, err);
-    free(buffer);
+    size_t row_bytes = row_size * H5Tget_size(d->type);
+    uint64_t n = rows_at_once(d, row_bytes > 0 ? row_bytes : 1);
+    bg_status st = bg_alloc(&buffer, n, row_bytes > 0 ? row_bytes : 1, d->path, err);
+    for (uint64_t first = 0; first < d->dims[0] && st == BG_OK; first += n) {
+        uint64_t rows = d->dims[0] - first < n ? d->dims[0] - first : n;
+        st = bg_store_read_rows(d->at->store, d->path, d->row->dtype, first, rows, row_size, buffer, err);
+    }
+    bg_free(buffer);
     return st;
 }
 
-static bg_status read_values(const dataset *d, const char *path, bg_err *err)
+static bg_status read_texts(const dataset *d, bg_err *err)
 {
-    char **text = NULL;
-    size_t n = 0;
-    bool empty = false;
-    for (int i = 0; i < d->n_dims; i++)
-        empty = empty || d->dims[i] == 0;
-    if (d->row->dtype != BG_STRING)
-        return empty ? BG_OK : read_numbers(d, path, err);
-    bg_status st = bg_store_read_strings(d->at->store, path, &text, &n, err);
+    char **text;
+    size_t n;
+    bg_status st = bg_store_read_strings(d->at->store, d->path, &text, &n, err);
     bg_strings_free(text, n);
     return st;
 }
 
-static bool check_values(const dataset *d, const char *path, bool known)
+/* The store refuses what a reader would refuse, shapes that are stored whole first: nothing is walked through on a file's word. */
+static bool check_values(const dataset *d, bool known)
 {
+    bg_err err = { 0 };
     uint64_t dims[3];
-    bg_err err;
-    bg_status st = bg_store_dims(d->at->store, path, d->row->n_dims, dims, &err);
+    bg_status st = bg_store_dims(d->at->store, d->path, d->row->n_dims, dims, &err);
     if (st == BG_OK && !known)
-        st = read_values(d, path, &err);
+        st = d->row->dtype == BG_STRING ? read_texts(d, &err) : read_numbers(d, &err);
     if (st != BG_OK)
         verify_say(d->at->path, "damaged: %s", err.msg);
     return st == BG_OK;
 }
 
-static bool check_row(const dataset *d, const char *path, bool known)
+static bool check_row(const dataset *d, bool known)
 {
-    bool others = H5Lexists(d->at->file, "run", H5P_DEFAULT) <= 0;    /* they need not describe their data */
+    bool others = H5Lexists(bg_store_file(d->at->store), "run", H5P_DEFAULT) <= 0;    /* they need not describe their data */
     if (!has_dtype(d->type, d->row->dtype))
         return bad(d, "has another type of number than its format says");
     bool good = others || check_attributes(d);
-    return check_values(d, path, known) && verify_scales(d->at, d->row, d->dims) && good;
-}
-
-/* The kinds of work files have one format: what is a dataset in one can be an axis without values in another. */
-static bool is_bare_axis(const dataset *d)
-{
-    return strcmp(d->row->format, "bregman/work") == 0 && d->row->n_dims == 1 && strcmp(d->row->path, d->row->dim[0]) == 0 &&
-           H5DSis_scale(d->id) > 0 && H5Dget_storage_size(d->id) == 0;
+    if (d->n_dims != d->row->n_dims)
+        return bad(d, "has another number of axes than its format says");
+    return check_scales(d) && check_values(d, known) && good;
 }
 
 bool verify_dataset(const verify_place *at, hid_t id, bool known)
 {
     dataset d = { .at = at, .id = id, .type = H5Dget_type(id) };
-    char whole[BG_PATH_BYTES];
     hid_t space = H5Dget_space(id);
-    bool good = true;
-    d.row = bg_path(whole, NULL, "%s%s", at->prefix, at->name) == BG_OK ? bg_schema_find(at->format, whole) : NULL;
+    bool good = bg_path(d.path, NULL, "%s%s", at->prefix, at->name) == BG_OK;
+    d.row = good ? bg_schema_find(at->format, d.path) : NULL;
     d.n_dims = H5Sget_simple_extent_dims(space, d.dims, NULL);
     H5Sclose(space);
-    if (d.row != NULL && !is_bare_axis(&d))
-        good = check_row(&d, whole, known);
-    else if (d.row == NULL && H5DSis_scale(id) <= 0)    /* a bare scale has no values */
+    if (d.row != NULL)
+        good = check_row(&d, known);
+    else if (H5DSis_scale(id) <= 0)    /* a bare scale has no values */
         good = bad(&d, "is no dataset of its format");
     H5Tclose(d.type);
     H5Eclear2(H5E_DEFAULT);

@@ -54,15 +54,12 @@ bg_status verify_content(verifying *v, const char *path, bool *good, bg_err *err
 typedef struct {
     const char *path, *format;   /* of the file */
     const bg_store *store;
-    hid_t file;
     const char *prefix, *name;   /* the path of its group with its last slash, "" at the root; its name in there */
 } verify_place;
 
-/* dataset.c: one dataset; what is wrong is printed.  known [in]: its values have been read under another name. */
+/* dataset.c: is one dataset as its format says?  If not, that is printed.  known [in]: its values have been read under another
+ * name. */
 bool verify_dataset(const verify_place *at, hid_t dataset, bool known);
-
-/* axes.c: every axis is as long as its scale; if not, that is printed.  dims [in]: as many as the row says. */
-bool verify_scales(const verify_place *at, const bg_schema_row *row, const hsize_t *dims);
 
 /* inputs.c: are the inputs named in /run as they were?  What has changed or gone is printed; only a change is wrong. */
 bg_status verify_inputs(verifying *v, const bg_store *s, bool *good, bg_err *err) BG_MUST_CHECK;

@@ -41,10 +41,52 @@ expect() {
   expect 1 "missing.h5" --ranking "$work/missing.h5" --queries "$work/queries.h5" --tokens "$work/a.h5"
   expect 1 "cut.h5" --ranking "$work/cut.h5" --queries "$work/queries.h5" --tokens "$work/a.h5"
   expect 1 "bregman/ranking" --ranking "$work/a.h5" --queries "$work/queries.h5" --tokens "$work/a.h5"
-  expect 1 "token files given hold 5" --ranking "$work/ranking.h5" --queries "$work/queries.h5" --tokens "$work/a.h5"
+  expect 1 'file 2 of 2, "b.h5" (5 sequences' --ranking "$work/ranking.h5" --queries "$work/queries.h5" --tokens "$work/a.h5"
+
+  # files that were scored, under other names and in any order, and none that was not
   mkdir -p "$work/changed"; cp "$work/queries.h5" "$work/changed"; printf x >>"$work/changed/queries.h5"
-  expect 1 "not the file that the ranking was made from" --ranking "$work/ranking.h5" --queries "$work/changed/queries.h5" --tokens "$work/a.h5" "$work/b.h5"
-  expect 1 "another order" --ranking "$work/ranking.h5" --queries "$work/queries.h5" --tokens "$work/b.h5" "$work/a.h5"
+  expect 1 "not the queries that .*/ranking.h5. was made from" --ranking "$work/ranking.h5" --queries "$work/changed/queries.h5" --tokens "$work/a.h5" "$work/b.h5"
+  cp "$work/a.h5" "$work/changed/z.h5"
+  "$report" --ranking "$work/ranking.h5" --queries "$work/queries.h5" --tokens "$work/b.h5" "$work/changed/z.h5" --model "$work/model" --output "$work/order.html" >"$work/order" || fail "token files in another order: $?"
+  cmp "$work/lines" "$work/order" || fail "token files in another order name other documents"
+  # change FILE STATEMENTS: of Python, on a copy's open file f
+  change() {
+    cp "$work/$1" "$work/changed/$1"
+    "$BREGMAN_VENV/bin/python" -c "import h5py, numpy, sys
+f = h5py.File(sys.argv[1], 'r+')
+$2
+f.close()" "$work/changed/$1" || fail "cannot change $1"
+  }
+  change a.h5 "f['token'][0] += 1"
+  expect 1 'file 1 of 2, "a.h5" (5 sequences, hash [0-9a-f]*), is not among those given; ".*/changed/a.h5", with hash [0-9a-f]*, is none of its files' --ranking "$work/ranking.h5" --queries "$work/queries.h5" --tokens "$work/changed/a.h5" "$work/b.h5"
+  expect 1 '".*/changed/a.h5", with hash [0-9a-f]*, is none of its 2 files' $common "$work/changed/a.h5"
+
+  # rankings that are damaged, or were changed since
+  damaged() {
+    change ranking.h5 "$2"
+    expect 1 "$1" --ranking "$work/changed/ranking.h5" --queries "$work/queries.h5" --tokens "$work/a.h5" "$work/b.h5"
+  }
+  damaged "merge the shards again" "del f['corpus']"
+  damaged "merge the shards again" "del f.attrs['queries_hash']"
+  damaged "add up to" "f['top/score'][1, 0] *= 1.01"
+  damaged "add up to" "f['top/score'][1, 0] = numpy.nan"
+  damaged '"bottom/score" has 3 along the axis "query", ' "x = f['bottom/score'][:3]; del f['bottom/score']; f['bottom/score'] = x"
+  damaged '"moments/mean" has 5 along' "del f['moments/mean']; f['moments/mean'] = numpy.zeros(5)"
+  damaged '"top/score" declares .* stored' "s = f['top/score'].shape; del f['top/score']; f.create_dataset('top/score', s, 'f4')"
+  damaged '"tail/score" declares .*, but 0 of 2 chunks are stored' "n = len(f['tail/score']); del f['tail/score']; f.create_dataset('tail/score', (n,), 'f4', chunks=(n // 2,))"
+  damaged '"top/token_score" declares .*, but its values are in other files' "
+n = len(f['top/token_score']); del f['top/token_score']
+layout = h5py.VirtualLayout((n,), 'f4'); layout[:] = h5py.VirtualSource('elsewhere.h5', 'x', (n,))
+f.create_virtual_dataset('top/token_score', layout)"
+  damaged '"bottom/token_score" declares .*, but its values are in other files' "
+n = len(f['bottom/token_score']); del f['bottom/token_score']
+f.create_dataset('bottom/token_score', (n,), 'f4', external='elsewhere.raw')"
+  damaged '"moments/sum" is a link into another file' "del f['moments/sum']; f['moments/sum'] = h5py.ExternalLink('elsewhere.h5', 'moments/sum')"
+
+  # a model with weights is compared, one that is a tokenizer only is not
+  cp -r "$work/model" "$work/weights"; echo '{}' >"$work/weights/config.json"; echo x >"$work/weights/model.safetensors"
+  expect 1 'not the model that .*/ranking.h5. was made from' $common --model "$work/weights"
+
   "$report" $common --output "$work/none/r.html" >/dev/null 2>"$work/err" && fail "an unwritable output was accepted"
   grep -q "cannot write" "$work/err" || fail "unwritable output: $(cat "$work/err")"
 }

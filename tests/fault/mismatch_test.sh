@@ -21,8 +21,8 @@ refused "$in/c.h5" "another model" score_shards --model "$in/other-weights" --qu
 refused "$in/tokens.h5" "another tokenizer" score_shards --model "$in/other-tokenizer" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$out"
 refused "$in/queries.h5" "another tokenizer" compress_queries --model "$in/other-tokenizer" --factors "$in/f" --queries "$in/queries.h5" --output "$out"
 refused "$in/tokens-tokenizer.h5" "different tokenizers" fit_factors --model "$in/model" --tokens "$in/tokens.h5" "$in/tokens-tokenizer.h5" --output "$out"
-refused "$in/r.h5" "other queries" score_shards --model "$in/model" --queries "$in/c-two.h5" --tokens "$in/tokens.h5" --output "$out" --explain "$in/r.h5"
-refused "$in/r.h5" "token files hold 30" score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens-fewer.h5" --output "$out" --explain "$in/r.h5"
+refused "$in/r.h5" "other compressed queries" score_shards --model "$in/model" --queries "$in/c-two.h5" --tokens "$in/tokens.h5" --output "$out" --explain "$in/r.h5"
+refused "$in/r.h5" "token file 1 is \"tokens-fewer.h5\" (30 sequences" score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens-fewer.h5" --output "$out" --explain "$in/r.h5"
 
 # ---- without --modules all that the factors hold is compressed
 for fit in f f-down; do

@@ -222,7 +222,7 @@ static void has_minus_inf(const place *p) { set_element(p, 1, -(double)INFINITY,
 static void below(const place *p)
 {
     static const double value[] = { [BG_NOT_NEGATIVE] = -1e-30, [BG_FRACTION] = -0.5, [BG_FROM_0] = -1, [BG_SEQUENCE_LENGTH] = 1,
-                                    [BG_SEQUENCE] = -1, [BG_SEQUENCE_OR_NONE] = -2, [BG_DOCUMENT] = -1 };
+                                    [BG_SEQUENCE] = -1, [BG_SEQUENCE_OR_NONE] = -2, [BG_FROM_0_OR_NONE] = -2, [BG_DOCUMENT] = -2 };
     set_element(p, 1, value[p->row->domain], NULL);
 }
 

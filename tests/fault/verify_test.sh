@@ -111,7 +111,7 @@ wrong '"score" has no description' "$in/s" $s 'f["score"].attrs["description"] =
 wrong '"more" is no dataset of its format' "$in/s" $s 'f["more"] = [1.0]'
 wrong '"score" has another type' "$in/s" $s 'x = f["score"][()]; del f["score"]; f["score"] = x.astype("f8")'
 wrong '"sequence" has another type' "$in/s" $s 'x = f["sequence"][()]; a = dict(f["sequence"].attrs); del f["sequence"]; f["sequence"] = x.astype("u8")'
-wrong 'has 1 axes instead of 2' "$in/s" $s 'd = f["top/score"]; a = {k: d.attrs[k] for k in ("units", "description")}; del f["top/score"]; f["top/score"] = numpy.zeros(4, "f4"); f["top/score"].attrs.update(a)'
+wrong '"top/score" has another number of axes' "$in/s" $s 'd = f["top/score"]; a = {k: d.attrs[k] for k in ("units", "description")}; del f["top/score"]; f["top/score"] = numpy.zeros(4, "f4"); f["top/score"].attrs.update(a)'
 wrong 'axis "query"' "$in/s" $s 'd = f["score"]; a = {k: d.attrs[k] for k in ("units", "description")}; x = d[:, :1]; del f["score"]; f["score"] = x; f["score"].attrs.update(a)'
 wrong '"score" is no dataset' "$in/s" $s 'del f["score"]; f.create_group("score")'
 wrong '"score" is no dataset' "$in/s" $s 'del f["score"]; f["score"] = h5py.SoftLink("/top")'
@@ -125,7 +125,7 @@ wrong "leads nowhere" "$in/f" index.h5 'del f["transformer.h.0.mlp.c_fc"]; f["tr
 wrong "damaged, missing or not listed" "$in/f" index.h5 'f["x"] = h5py.ExternalLink("block-007.h5", "/none")'
 wrong "leads nowhere" "$in/f" index.h5 'f["x"] = h5py.SoftLink("/none")'
 wrong "adds up to" "$work/r" r.h5 'd = f["tail/count"]; d[0] = d[0] + 1'
-wrong 'has 4 along the axis "k", but "top/score" has 5' "$work/r" r.h5 'd = f["top/sequence"]; a = {k: d.attrs[k] for k in ("units", "description")}; x = d[:, :4]; del f["top/sequence"]; f["top/sequence"] = x; f["top/sequence"].attrs.update(a); del f["k"]'
+wrong 'has 4 along the axis "k", but "bottom/score" has 5' "$work/r" r.h5 'd = f["top/sequence"]; a = {k: d.attrs[k] for k in ("units", "description")}; x = d[:, :4]; del f["top/sequence"]; f["top/sequence"] = x; f["top/sequence"].attrs.update(a); del f["k"]'
 wrong '"more" is a link into another file, which no hash of this one covers' "$in/s" $s 'f["more"] = h5py.ExternalLink("shard-00001-of-00002.h5", "/score")'
 wrong '"g/d" is a group that has another name too' "$in/s" $s 'f.create_group("g"); f.update({"g/" + name: f["/"] for name in "abcd"})'
 wrong '"run" is a group that has another name too' "$in/s" $s 'f["h"] = f["run"]'
@@ -159,11 +159,13 @@ END
 documents 1 2
 verified 0 "sound" "$work/documents.h5"
 documents 2 2
-verified 1 "holds 2 at 0; expected a row of documents, below 2" "$work/documents.h5"
+verified 1 'holds 2 at 0; expected a row of documents, or -1, below 2' "$work/documents.h5"
 documents -1 2
-verified 1 "holds -1 at 0; expected a row of documents, below 2" "$work/documents.h5"
+verified 0 "sound" "$work/documents.h5"
+documents -2 2
+verified 1 'holds -2 at 0; expected a row of documents' "$work/documents.h5"
 documents 1 3
-verified 1 'has 3 along the axis "document", but "documents/id" has 2' "$work/documents.h5"
+verified 1 '"documents/lang" of "'"$work/documents.h5"'" has 3 along the axis "document", but "documents/id" has 2' "$work/documents.h5"
 cp "$in/tokens.h5" "$work/r/"
 "$python" "$work/change.py" "$work/r/tokens.h5" 'f["count"][0] = f["count"][0] + 1'
 verified 1 "adds up to" "$work/r"

@@ -67,7 +67,7 @@ expect 1 'does not fit 2 nodes: a rank needs' --preset 52b --cluster "$folder/go
 cluster small 's/"memory_gb_per_node": 64/"memory_gb_per_node": 12/'
 expect 1 'GB: --pipeline' --preset pythia-1b --no-diagonal --blocks 8 \
     --pipeline 1 --cluster "$folder/small.json"
-expect 1 'cannot read cluster file' --preset 52b --cluster "$folder/absent.json"
+expect 1 'absent.json": No such file' --preset 52b --cluster "$folder/absent.json"
 cluster bad 's/"nodes": 2/"nodes": "two"/'
 expect 1 "$folder/bad.json: key 'nodes' is not a whole number" --preset 810m --cluster "$folder/bad.json"
 cluster bad 's/"serial_s"/"cereal_s"/'

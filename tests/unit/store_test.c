@@ -105,6 +105,24 @@ static void hash_of_texts_knows_their_borders(void **state)
 
 /* ---- every row of the schema ---- */
 
+static void check_texts(const bg_store *s, const char *path, uint64_t rows, uint64_t columns, const char *const *want)
+{
+    bg_err err;
+    char **texts, *one;
+    size_t n;
+    assert_ok(bg_store_read_strings(s, path, &texts, &n, &err), err);
+    assert_int_equal(n, rows * columns);
+    for (size_t i = 0; i < n; i++) {
+        assert_string_equal(texts[i], want[i]);
+        assert_ok(bg_store_read_string(s, path, i / columns, i % columns, &one, &err), err);
+        assert_string_equal(one, want[i]);
+        free(one);
+    }
+    bg_strings_free(texts, n);
+    assert_int_equal(bg_store_read_string(s, path, rows, 0, &one, &err), BG_ESHAPE);
+    assert_int_equal(bg_store_read_string(s, path, 0, columns, &one, &err), BG_ESHAPE);
+}
+
 static void check_row(const bg_store *s, const bg_schema_row *row)
 {
     bg_err err;
@@ -117,13 +135,7 @@ static void check_row(const bg_store *s, const bg_schema_row *row)
     assert_ok(bg_store_dims(s, path, row->n_dims, found, &err), err);
     assert_memory_equal(found, dims, (size_t)row->n_dims * sizeof dims[0]);
     if (row->dtype == BG_STRING) {
-        char **texts;
-        size_t n;
-        assert_ok(bg_store_read_strings(s, path, &texts, &n, &err), err);
-        assert_int_equal(n, dims[0]);
-        for (size_t i = 0; i < n; i++)
-            assert_string_equal(texts[i], want.text[i]);
-        bg_strings_free(texts, n);
+        check_texts(s, path, dims[0], row->n_dims == 2 ? dims[1] : 1, want.text);
         return;
     }
     assert_ok(bg_store_read(s, path, row->dtype, dims, &got, &err), err);

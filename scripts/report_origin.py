@@ -1,0 +1,45 @@
+"""Are the files that a report is given those that its ranking was made from?  A file is known by its content's hash."""
+from report_inputs import as_text, require
+
+SUM_TOLERANCE = 1e-4        # of the parts' magnitudes: a score and the sum of its parts are float32 sums in different orders
+
+
+def recorded_tokens(ranking):
+    """[(name, hash, sequences)] of the token files that were scored, in the order that numbers their sequences."""
+    file = ranking.file
+    require(file.has("corpus/file"),
+            f'"{file.path}" does not say which token files it was made from: remove it and merge the shards again')
+    return list(zip(file.strings("corpus/file"), file.strings("corpus/hash"), file.read("corpus/sequences").tolist()))
+
+
+def order_tokens(ranking, paths, hashes):
+    """The token files given, in the order of the ranking's record, whatever order they are given in."""
+    recorded, left, ordered = recorded_tokens(ranking), list(paths), []
+    for number, (name, digest, sequences) in enumerate(recorded, 1):
+        found = next((path for path in left if hashes[path] == digest), None)
+        if found is None:
+            others = [path for path in paths if hashes[path] not in {known for _, known, _ in recorded}]
+            instead = f'; "{others[0]}", with hash {hashes[others[0]]}, is none of its files' if others else ""
+            require(False, f'"{ranking.file.path}" was made from other token files: file {number} of {len(recorded)}, "{name}" '
+                           f"({sequences} sequences, hash {digest}), is not among those given{instead}")
+        left.remove(found)
+        ordered.append(found)
+    require(not left, f'"{ranking.file.path}" was made from other token files: "{left[0] if left else ""}", with hash '
+                      f'{hashes[left[0]] if left else ""}, is none of its {len(recorded)} files')
+    return ordered
+
+
+def check_hash(ranking, attribute, path, digest, what):
+    """The ranking was made from this very file or model."""
+    wanted = as_text(ranking.file.attribute(attribute, ""))
+    require(wanted, f'"{ranking.file.path}" does not say which {what} it was made from: remove it and merge the shards again')
+    require(digest == wanted, f'not the {what} that "{ranking.file.path}" was made from: "{path}" has hash {digest}, not {wanted}')
+
+
+def check_sum(ranking, entry):
+    """An explained entry's token scores add up to its score: they are of this sequence and query."""
+    parts = entry.token_score if entry.layer_score is None else entry.layer_score
+    total, tolerance = float(parts.sum()), SUM_TOLERANCE * float(abs(parts).sum())
+    require(abs(total - entry.score) <= tolerance,
+            f'sequence {entry.sequence} has the score {entry.score:.7g}, but its token scores add up to {total:.7g} '
+            f'(the two may differ by {tolerance:.1g}): "{ranking.file.path}"; explain it again')
