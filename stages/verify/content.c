@@ -27,6 +27,13 @@ static void check_dataset(walk *w, hid_t id, const bg_walk_item *item)
     w->good = verify_dataset(&at, id, item->again || item->kind == BG_WALK_LINK) && w->good;
 }
 
+/* A group or a type must not have the name of a dataset. */
+static void check_other(walk *w, const char *path)
+{
+    if (bg_schema_find(w->format, path) != NULL)
+        bad(w, path, "is no dataset, as its format has one of this name");
+}
+
 /* ---- links ---- */
 
 /* A damaged file could crash HDF5: a link is not followed into one that is not as published.  target: beside this file. */
@@ -66,6 +73,8 @@ static void check_soft(walk *w, const bg_walk_item *item, const char *path)
         bad(w, path, "is a link that leads nowhere");
     else if (H5Iget_type(id) == H5I_DATASET)
         check_dataset(w, id, item);
+    else
+        check_other(w, path);
     if (id >= 0)
         H5Oclose(id);
     H5Pclose(access);
@@ -118,6 +127,8 @@ static bg_status check_item(void *self, const bg_walk_item *item, bg_err *err)
         check_dataset(w, item->object, item);
     else if (item->kind == BG_WALK_GROUP && item->again)
         bad(w, path, "is a group that has another name too");
+    else if (item->kind == BG_WALK_GROUP || item->kind == BG_WALK_OTHER)
+        check_other(w, path);
     else if (item->kind == BG_WALK_UNREADABLE)
         bad(w, path, "cannot be opened, or is nested too deep");
     return w->st;

@@ -284,7 +284,7 @@ static void set_value(mutation *m, const char *path)
     const char *text = odd_texts[which % ODD_TEXTS];
     bool is_text = H5Tget_class(type) == H5T_STRING;
     H5Dwrite(id, is_text ? type : H5T_NATIVE_DOUBLE, one, space, H5P_DEFAULT,
-             !is_text ? (const void *)&x : H5Tis_variable_str(type) > 0 ? (const void *)&text : "\377\377\377\377\377\377\377\377" );
+             !is_text ? (const void *)&x : H5Tis_variable_str(type) > 0 ? (const void *)&text : make_values(m, type, 1, -1));
 }
 
 /* ---- links ---- */
