@@ -125,7 +125,7 @@ wrong "leads nowhere" "$in/f" index.h5 'del f["transformer.h.0.mlp.c_fc"]; f["tr
 wrong "damaged, missing or not listed" "$in/f" index.h5 'f["x"] = h5py.ExternalLink("block-007.h5", "/none")'
 wrong "leads nowhere" "$in/f" index.h5 'f["x"] = h5py.SoftLink("/none")'
 wrong "adds up to" "$work/r" r.h5 'd = f["tail/count"]; d[0] = d[0] + 1'
-wrong 'has 4 along the axis "k", but "bottom/score" has 5' "$work/r" r.h5 'd = f["top/sequence"]; a = {k: d.attrs[k] for k in ("units", "description")}; x = d[:, :4]; del f["top/sequence"]; f["top/sequence"] = x; f["top/sequence"].attrs.update(a); del f["k"]'
+wrong 'has 4 along the axis "k", but "bottom/document" has 5' "$work/r" r.h5 'd = f["top/sequence"]; a = {k: d.attrs[k] for k in ("units", "description")}; x = d[:, :4]; del f["top/sequence"]; f["top/sequence"] = x; f["top/sequence"].attrs.update(a); del f["k"]'
 wrong '"more" is a link into another file, which no hash of this one covers' "$in/s" $s 'f["more"] = h5py.ExternalLink("shard-00001-of-00002.h5", "/score")'
 wrong '"g/d" is a group that has another name too' "$in/s" $s 'f.create_group("g"); f.update({"g/" + name: f["/"] for name in "abcd"})'
 wrong '"run" is a group that has another name too' "$in/s" $s 'f["h"] = f["run"]'
