@@ -2,6 +2,7 @@
  * objects without a look at the sizes: one of size 0 is an endless loop, a large one reads beyond the heap.
  * So the heaps are walked here first (HDF5 file format specification, III.E). */
 #include <errno.h>
+#include <search.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -116,24 +117,77 @@ void bg_references_prepare(void)
     H5Tclose(text);
 }
 
-static bool refers_to_text(const image *file, uint64_t base, const unsigned char *reference)
+/* A heap that was met, with its objects by number: there may be tens of thousands, and as many references to each heap. */
+typedef struct { uint64_t number, bytes; } heap_object;
+typedef struct { uint64_t at; size_t n; heap_object *object; } known_heap;
+
+static int by_place(const void *a, const void *b)
 {
-    uint64_t length = little_endian(reference, 4), at = little_endian(reference + 4, 8), number = little_endian(reference + 12, 4);
+    uint64_t x = ((const known_heap *)a)->at, y = ((const known_heap *)b)->at;
+    return (x > y) - (x < y);
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = ((const heap_object *)a)->number, y = ((const heap_object *)b)->number;
+    return (x > y) - (x < y);
+}
+
+static void forget_heap(void *heap)
+{
+    free(((known_heap *)heap)->object);
+    free(heap);
+}
+
+/* Of a sound heap. */
+static void list_objects(const unsigned char *heap, known_heap *out)
+{
+    uint64_t size = little_endian(heap + 8, 8);
+    for (uint64_t at = HEADER_BYTES; size - at >= OBJECT_BYTES;) {
+        uint64_t number = little_endian(heap + at, 2), bytes = little_endian(heap + at + 8, 8);
+        at += number == 0 ? bytes : OBJECT_BYTES + (bytes + 7) / 8 * 8;
+        if (number == 0)
+            continue;
+        if (out->object != NULL)
+            out->object[out->n] = (heap_object){ number, bytes };
+        out->n++;
+    }
+}
+
+/* NULL if there is no heap at that place that holds together. */
+static const known_heap *find_heap(const image *file, uint64_t at, void **heaps)
+{
+    known_heap *const *found = tfind(&(known_heap){ .at = at }, heaps, by_place);
+    if (found != NULL)
+        return *found;
+    if (at > file->n || file->n - at < HEADER_BYTES || memcmp(file->byte + at, SIGNATURE, sizeof SIGNATURE) != 0 ||
+        !heap_is_sound(file->byte + at, file->n - at))
+        return NULL;
+    known_heap *heap = calloc(1, sizeof *heap);
+    if (heap != NULL) {
+        heap->at = at;
+        list_objects(file->byte + at, heap);
+        heap->object = calloc(heap->n + 1, sizeof *heap->object);
+        heap->n = 0;
+    }
+    if (heap != NULL && (heap->object == NULL || tsearch(heap, heaps, by_place) == NULL)) {
+        forget_heap(heap);
+        return NULL;
+    }
+    if (heap != NULL)
+        list_objects(file->byte + at, heap);
+    return heap;
+}
+
+static bool refers_to_text(const image *file, uint64_t base, void **heaps, const unsigned char *reference)
+{
+    uint64_t length = little_endian(reference, 4), at = little_endian(reference + 4, 8);
+    const heap_object key = { .number = little_endian(reference + 12, 4) };
     if (at == 0)
         return true;    /* no text */
-    if (at > file->n || base > file->n - at || file->n - at - base < HEADER_BYTES)
-        return false;
-    const unsigned char *heap = file->byte + base + at;
-    if (memcmp(heap, SIGNATURE, sizeof SIGNATURE) != 0 || !heap_is_sound(heap, file->n - at - base))
-        return false;
-    uint64_t size = little_endian(heap + 8, 8);
-    for (at = HEADER_BYTES; size - at >= OBJECT_BYTES && little_endian(heap + at, 2) != 0;) {
-        uint64_t bytes = little_endian(heap + at + 8, 8);
-        if (little_endian(heap + at, 2) == number)
-            return bytes == length;
-        at += OBJECT_BYTES + (bytes + 7) / 8 * 8;
-    }
-    return false;
+    const known_heap *heap = at <= UINT64_MAX - base ? find_heap(file, base + at, heaps) : NULL;
+    const heap_object *found = heap != NULL ? bsearch(&key, heap->object, heap->n, sizeof key, by_number) : NULL;
+    return found != NULL && found->bytes == length;
 }
 
 static bool read_references(hid_t object, hid_t memory, hid_t space, unsigned char *reference)
@@ -162,8 +216,10 @@ bool bg_references_are_sound(hid_t object, hid_t memory, hid_t space, size_t n)
     bool sound = reference != NULL && read_references(object, memory, space, reference) && H5Pget_userblock(create, &base) >= 0 &&
                  H5Fget_name(object, path, sizeof path) > 0 && map_file(path, &file, NULL) == BG_OK;
     if (sound) {
+        void *heaps = NULL;
         for (size_t i = 0; i < n && sound; i++)
-            sound = refers_to_text(&file, base, reference + i * REFERENCE_BYTES);
+            sound = refers_to_text(&file, base, &heaps, reference + i * REFERENCE_BYTES);
+        tdestroy(heaps, forget_heap);
         munmap(file.byte, file.n);
     }
     H5Pclose(create);
