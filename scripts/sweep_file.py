@@ -100,7 +100,7 @@ STAGES = {
             "modules": Key(_text, "mlp"), "empirical_fisher": Key(_flag, False), "blocks": Key(COUNT, 1), "subgrid_side": Key(COUNT, 8192),
             "seed": Key(NATURAL, 0), "no_diagonal": Key(_flag, False), "unit_sequences": Key(NATURAL, 0),
             "batch_tokens": Key(NATURAL)},
-    "compress": {"modules": Key(_text, "mlp"), "rank": Key(_rank, 32), "tolerance": Key(_real, 0.01),
+    "compress": {"modules": Key(_text), "rank": Key(_rank, 32), "tolerance": Key(_real, 0.01),
                  "max_rank": Key(COUNT, 128), "preconditioner": Key(_one_of("ekfac", "kfac", "diagonal", "identity"), "ekfac"),
                  "damping_factor": Key(_real, 0.1), "damping": Key(_real, -1), "seed": Key(NATURAL, 0),
                  "unit_queries": Key(COUNT, 8)},

@@ -50,7 +50,7 @@ if command -v taskset > /dev/null; then
     cpu=$(taskset -cp $$ | grep -oE '[0-9]+' | tail -n 1)
     says "warning: 2 threads on 1 CPU" taskset -c "$cpu" "$BUILD/bin/inspect" "$in/model" --threads 2
     says "1 rank x 1 thread," taskset -c "$cpu" "$BUILD/bin/inspect" "$in/model"
-    grep -q "warning: .* CPU" "$work/err" && fail "a word of the launcher without one: $(cat "$work/err")"
+    grep -q "the launcher bound" "$work/err" && fail "a word of the launcher without one: $(cat "$work/err")"
     [ "$(nproc)" = 1 ] || says "warning: the launcher bound the 1 rank of this node to 1 of [0-9]* CPUs" env SLURM_NTASKS=1 SLURM_PROCID=0 \
         taskset -c "$cpu" "$BUILD/bin/inspect" "$in/model"
 fi
