@@ -120,8 +120,8 @@ bg_status bg_store_get_text(const bg_store *s, const char *object, const char *n
     if (H5Tget_class(a.type) != H5T_STRING)
         st = wrong_kind(s, object, name, "a text", err);
     else if (H5Tis_variable_str(a.type) > 0 && !bg_references_are_sound(a.id, H5S_ALL, H5S_ALL, 1))
-        st = BG_FAIL(err, BG_EFORMAT, "attribute \"%s\" of \"%s\" in \"%s\" is damaged: its text is not where it says, or not as long", name,
-                     object, s->path);
+        st = BG_FAIL(err, BG_EFORMAT, "attribute \"%s\" of \"%s\" in \"%s\" is damaged: its text is not where it says, or not as long",
+                     name, object, s->path);
     else if ((*text = read_text(&a)) == NULL)
         st = bg_hdf5_fail(err, BG_EIO, "read attribute \"%s\" of \"%s\" in \"%s\"", name, object, s->path);
     attribute_close(&a);
