@@ -91,6 +91,14 @@ static void set_memory(plan_costing *f, size_t rows, size_t batches)
     o->peak_bytes = o->phase[0].peak_bytes;
 }
 
+/* Both lists of extremes with room for k of each query, of n sequences, and what is said of the token files.  A short text
+ * takes 32 bytes beside the reference to it. */
+static double lists_bytes(double queries, double k, double n)
+{
+    double listed = queries * k, named = queries * (n < k ? n : k);
+    return 2 * (plan_dataset_bytes(listed, 8) + plan_dataset_bytes(listed, 4) + listed * (8 + 16) + named * 32) + 3000;
+}
+
 static void cost(plan_costing *f)
 {
     const plan_work *w = f->w;
@@ -111,9 +119,7 @@ static void cost(plan_costing *f)
         compressed += 4 * queries * (double)c->rank * (double)(w->model->tracked[i]->n_out + w->model->tracked[i]->n_in1);
     o->start_s = (w->model_bytes + 4.0 * (double)(c->sequences * c->sequence_tokens) + compressed) * f->profile.hash_byte_s
         + plan_read_s(f->c, &f->profile, plan_ranks(f->c, f->g), compressed / (double)f->g->pipeline);
-    double listed = queries * (rows < TOP ? rows : TOP);
-    double file = plan_dataset_bytes(rows * queries, 4) + plan_dataset_bytes(rows, 8) + plan_file_bytes()
-        + 2 * (plan_dataset_bytes(listed, 8) + plan_dataset_bytes(listed, 4));
+    double file = plan_dataset_bytes(rows * queries, 4) + plan_dataset_bytes(rows, 8) + plan_file_bytes() + lists_bytes(queries, TOP, rows);
     double assemble = rows * f->profile.row_write_s + 2 * rows * queries * f->profile.ranked_s
         + plan_write_s(f->c, &f->profile, at_once, file, 1);
     double one = o->start_s + o->phase[0].seconds + assemble;
@@ -136,7 +142,7 @@ void plan_merge(const plan_work *w, const plan_cluster *c, plan_stage *out)
 {
     const plan_grid one = { .nodes = 1, .ranks_per_node = 1, .threads = 1, .data = 1, .pipeline = 1 };
     double scores = (double)w->c->sequences * (double)w->c->queries, bytes = 4 * scores + 8 * (double)w->c->sequences;
-    double n = (double)w->c->sequences, queries = (double)w->c->queries, tail = 0.0001 * n, listed = queries * (n < TOP ? n : TOP);
+    double n = (double)w->c->sequences, queries = (double)w->c->queries, tail = 0.0001 * n;
     tail = tail > LEAST_TAIL ? tail : n < LEAST_TAIL ? n : LEAST_TAIL;
     *out = (plan_stage){ .name = "merge_scores", .possible = true, .grid = one, .n_phases = 1 };
     out->phase[0].name = "merging";
@@ -144,7 +150,7 @@ void plan_merge(const plan_work *w, const plan_cluster *c, plan_stage *out)
         + c->profile.publish_s;
     out->phase[0].seconds = out->seconds;
     out->final_bytes = plan_file_bytes() + 12 * plan_dataset_bytes(queries, 8) + plan_dataset_bytes(queries * BINS, 8)
-        + plan_dataset_bytes(queries * tail, 4) + 2 * (plan_dataset_bytes(listed, 8) + plan_dataset_bytes(listed, 4));
+        + plan_dataset_bytes(queries * tail, 4) + lists_bytes(queries, n < TOP ? n : TOP, n);
     out->bytes = queries * (16 * (tail + 2 * TOP) + 8 * BINS + 4 * ROWS_AT_ONCE);
     out->peak_bytes = out->bytes + c->profile.process_bytes;
 }
