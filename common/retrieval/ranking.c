@@ -208,6 +208,7 @@ static const char *const run_number[BG_RUN_NUMBERS] = { "ranks", "threads", "see
 static bg_status read_run(bg_ranking *r, const bg_store *s, bg_err *err)
 {
     bool found;
+    size_t n_hashes;
     bg_status st = BG_OK;
     for (int i = 0; i < BG_RUN_TEXTS && st == BG_OK; i++)
         st = bg_store_get_text(s, "/run", run_text[i], &r->run_text[i], i < BG_RUN_REQUIRED_TEXTS ? NULL : &found, err);
@@ -215,7 +216,7 @@ static bg_status read_run(bg_ranking *r, const bg_store *s, bg_err *err)
         st = bg_store_get_u64(s, "/run", run_number[i], &r->run_number[i], &found, err);
     if (st == BG_OK)
         st = bg_store_read_strings(s, "run/input_name", &r->input_name, &r->n_inputs, err);
-    return st == BG_OK ? bg_store_read_strings(s, "run/input_hash", &r->input_hash, &r->n_inputs, err) : st;
+    return st == BG_OK ? bg_store_read_strings(s, "run/input_hash", &r->input_hash, &n_hashes, err) : st;
 }
 
 static bg_status read_origin(bg_ranking *r, const bg_store *s, bg_err *err)

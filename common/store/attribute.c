@@ -119,6 +119,9 @@ bg_status bg_store_get_text(const bg_store *s, const char *object, const char *n
         return st;
     if (H5Tget_class(a.type) != H5T_STRING)
         st = wrong_kind(s, object, name, "a text", err);
+    else if (H5Tis_variable_str(a.type) > 0 && !bg_references_are_sound(a.id, H5S_ALL, H5S_ALL, 1))
+        st = BG_FAIL(err, BG_EFORMAT, "attribute \"%s\" of \"%s\" in \"%s\" is damaged: its text is not where it says, or not as long",
+                     name, object, s->path);
     else if ((*text = read_text(&a)) == NULL)
         st = bg_hdf5_fail(err, BG_EIO, "read attribute \"%s\" of \"%s\" in \"%s\"", name, object, s->path);
     attribute_close(&a);
@@ -175,7 +178,7 @@ char *bg_hdf5_text(hid_t object, const char *name)
     if (H5Tget_class(type) == H5T_STRING && H5Sget_simple_extent_npoints(space) == 1) {
         if (H5Tis_variable_str(type) > 0) {
             char *lent = NULL;
-            if (H5Aread(attribute, type, &lent) >= 0 && lent != NULL)
+            if (bg_references_are_sound(attribute, H5S_ALL, H5S_ALL, 1) && H5Aread(attribute, type, &lent) >= 0 && lent != NULL)
                 text = strdup(lent);
             H5free_memory(lent);
         } else if ((text = calloc(H5Tget_size(type) + 1, 1)) != NULL) {

@@ -72,6 +72,11 @@ bg_status bg_axes_attach(bg_store *s, bg_err *err) BG_MUST_CHECK;
 
 /* BG_EFORMAT if heaps of strings in the file are damaged so that HDF5 would hang or crash. */
 bg_status bg_heaps_check(const char *path, bg_err *err) BG_MUST_CHECK;
+/* Do n strings of variable length refer to objects of heaps that are there and as long as they say?  To be asked before HDF5 reads
+ * them: it writes beyond its memory if not.
+ *   memory, space [in]  of a dataset: as for H5Dread; an attribute has all its values read */
+bool bg_references_are_sound(hid_t object, hid_t memory, hid_t space, size_t n) BG_MUST_CHECK;
+void bg_references_prepare(void);          /* once */
 
 /* The part of a path behind its last slash; the part before it, with the slash ("./" if there is none). */
 const char *bg_base_name(const char *path);

@@ -16,6 +16,7 @@ void bg_hdf5_prepare(void)
     H5dont_atexit();    /* must come before any other call */
     H5open();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    bg_references_prepare();
     done = true;
 }
 

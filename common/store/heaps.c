@@ -2,7 +2,8 @@
  * objects without a look at the sizes: one of size 0 is an endless loop, a large one reads beyond the heap.
  * So the heaps are walked here first (HDF5 file format specification, III.E). */
 #include <errno.h>
-#include <fcntl.h>
+#include <search.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -60,7 +61,9 @@ static bool heaps_are_sound(const unsigned char *map, size_t n, size_t begin, si
     return true;
 }
 
-bg_status bg_heaps_check(const char *path, bg_err *err)
+typedef struct { unsigned char *byte; size_t n; } image;
+
+static bg_status map_file(const char *path, image *out, bg_err *err)
 {
     struct stat about;
     void *map = MAP_FAILED;
@@ -72,12 +75,155 @@ bg_status bg_heaps_check(const char *path, bg_err *err)
         map = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED)
         st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
+    else
+        *out = (image){ map, (size_t)about.st_size };
     close(fd);    /* the map stays */
+    return st;
+}
+
+bg_status bg_heaps_check(const char *path, bg_err *err)
+{
+    image file;
+    bg_status st = map_file(path, &file, err);
     if (st != BG_OK)
         return st;
-    size_t n = (size_t)about.st_size, front = n < END_BYTES ? n : END_BYTES;
-    size_t back = n - front < END_BYTES ? front : n - END_BYTES;
-    bool sound = heaps_are_sound(map, n, 0, front) && heaps_are_sound(map, n, back, n);
-    munmap(map, n);
+    size_t front = file.n < END_BYTES ? file.n : END_BYTES;
+    size_t back = file.n - front < END_BYTES ? front : file.n - END_BYTES;
+    bool sound = heaps_are_sound(file.byte, file.n, 0, front) && heaps_are_sound(file.byte, file.n, back, file.n);
+    munmap(file.byte, file.n);
     return sound ? BG_OK : BG_FAIL(err, BG_EFORMAT, "\"%s\" is damaged: a heap of strings does not hold together", path);
+}
+
+/* ---- what refers to the heaps ---- */
+
+/* In the file a string is its length, the place of a heap and the number of an object there.  HDF5 makes room for as many
+ * bytes as the one says and reads as many as the other has. */
+enum { REFERENCE_BYTES = 16 };
+
+/* References as they are in the file, whatever layout and filters it has: a conversion that changes nothing. */
+static herr_t keep_references(hid_t from, hid_t to, H5T_cdata_t *about, size_t n, size_t stride, size_t other_stride, void *data,
+                              void *other, hid_t transfer)
+{
+    (void)n, (void)stride, (void)other_stride, (void)data, (void)other, (void)transfer;
+    about->need_bkg = H5T_BKG_NO;
+    return H5Tget_size(from) == REFERENCE_BYTES && H5Tget_size(to) == REFERENCE_BYTES ? 0 : -1;
+}
+
+void bg_references_prepare(void)
+{
+    hid_t text = bg_string_type(), raw = H5Tcreate(H5T_OPAQUE, REFERENCE_BYTES);
+    H5Tregister(H5T_PERS_SOFT, "references", text, raw, keep_references);
+    H5Tclose(raw);
+    H5Tclose(text);
+}
+
+/* A heap that was met, with its objects by number: there may be tens of thousands, and as many references to each heap. */
+typedef struct { uint64_t number, bytes; } heap_object;
+typedef struct { uint64_t at; size_t n; heap_object *object; } known_heap;
+
+static int by_place(const void *a, const void *b)
+{
+    uint64_t x = ((const known_heap *)a)->at, y = ((const known_heap *)b)->at;
+    return (x > y) - (x < y);
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = ((const heap_object *)a)->number, y = ((const heap_object *)b)->number;
+    return (x > y) - (x < y);
+}
+
+static void forget_heap(void *heap)
+{
+    free(((known_heap *)heap)->object);
+    free(heap);
+}
+
+/* Of a sound heap. */
+static void list_objects(const unsigned char *heap, known_heap *out)
+{
+    uint64_t size = little_endian(heap + 8, 8);
+    for (uint64_t at = HEADER_BYTES; size - at >= OBJECT_BYTES;) {
+        uint64_t number = little_endian(heap + at, 2), bytes = little_endian(heap + at + 8, 8);
+        at += number == 0 ? bytes : OBJECT_BYTES + (bytes + 7) / 8 * 8;
+        if (number == 0)
+            continue;
+        if (out->object != NULL)
+            out->object[out->n] = (heap_object){ number, bytes };
+        out->n++;
+    }
+}
+
+/* NULL if there is no heap at that place that holds together. */
+static const known_heap *find_heap(const image *file, uint64_t at, void **heaps)
+{
+    known_heap *const *found = tfind(&(known_heap){ .at = at }, heaps, by_place);
+    if (found != NULL)
+        return *found;
+    if (at > file->n || file->n - at < HEADER_BYTES || memcmp(file->byte + at, SIGNATURE, sizeof SIGNATURE) != 0 ||
+        !heap_is_sound(file->byte + at, file->n - at))
+        return NULL;
+    known_heap *heap = calloc(1, sizeof *heap);
+    if (heap != NULL) {
+        heap->at = at;
+        list_objects(file->byte + at, heap);
+        heap->object = calloc(heap->n + 1, sizeof *heap->object);
+        heap->n = 0;
+    }
+    if (heap != NULL && (heap->object == NULL || tsearch(heap, heaps, by_place) == NULL)) {
+        forget_heap(heap);
+        return NULL;
+    }
+    if (heap != NULL)
+        list_objects(file->byte + at, heap);
+    return heap;
+}
+
+static bool refers_to_text(const image *file, uint64_t base, void **heaps, const unsigned char *reference)
+{
+    uint64_t length = little_endian(reference, 4), at = little_endian(reference + 4, 8);
+    const heap_object key = { .number = little_endian(reference + 12, 4) };
+    if (at == 0)
+        return true;    /* no text */
+    const known_heap *heap = at <= UINT64_MAX - base ? find_heap(file, base + at, heaps) : NULL;
+    const heap_object *found = heap != NULL ? bsearch(&key, heap->object, heap->n, sizeof key, by_number) : NULL;
+    return found != NULL && found->bytes == length;
+}
+
+static bool read_references(hid_t object, hid_t memory, hid_t space, unsigned char *reference)
+{
+    hid_t raw = H5Tcreate(H5T_OPAQUE, REFERENCE_BYTES);
+    bool good = H5Iget_type(object) == H5I_ATTR ? H5Aread(object, raw, reference) >= 0
+                                                : H5Dread(object, raw, memory, space, H5P_DEFAULT, reference) >= 0;
+    H5Tclose(raw);
+    return good;
+}
+
+bool bg_references_are_sound(hid_t object, hid_t memory, hid_t space, size_t n)
+{
+    char path[BG_PATH_BYTES];
+    image file;
+    hsize_t base = 0;
+    unsigned intent = H5F_ACC_RDONLY;
+    bg_hdf5_prepare();
+    hid_t holder = H5Iget_file_id(object), create = H5Fget_create_plist(holder);
+    if (H5Fget_intent(holder, &intent) >= 0 && (intent & H5F_ACC_RDWR) != 0) {    /* our own, and not all of it on disk yet */
+        H5Pclose(create);
+        H5Fclose(holder);
+        return true;
+    }
+    unsigned char *reference = calloc(n + 1, REFERENCE_BYTES);
+    bool sound = reference != NULL && read_references(object, memory, space, reference) && H5Pget_userblock(create, &base) >= 0 &&
+                 H5Fget_name(object, path, sizeof path) > 0 && map_file(path, &file, NULL) == BG_OK;
+    if (sound) {
+        void *heaps = NULL;
+        for (size_t i = 0; i < n && sound; i++)
+            sound = refers_to_text(&file, base, &heaps, reference + i * REFERENCE_BYTES);
+        tdestroy(heaps, forget_heap);
+        munmap(file.byte, file.n);
+    }
+    H5Pclose(create);
+    H5Fclose(holder);
+    free(reference);
+    return sound;
 }

@@ -242,6 +242,9 @@ typedef struct { hid_t id, type, space, memory; size_t n; } text_selection;
 /* HDF5's own strings are copied, so that the caller frees with free(). */
 static bg_status read_variable(const bg_store *s, const char *path, const text_selection *t, char **out, bg_err *err)
 {
+    if (!bg_references_are_sound(t->id, t->memory, t->space, t->n))
+        return BG_FAIL(err, BG_EFORMAT, "\"%s\" of \"%s\" is damaged: its texts are not where it says, or not as long", path,
+                       s->path);
     char **lent = calloc(t->n + 1, sizeof *lent);
     if (lent == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);

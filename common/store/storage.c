@@ -83,6 +83,23 @@ static bool count_chunks(const storage *d, uint64_t needed, hsize_t *stored)
 #endif
 }
 
+/* A chunk is in memory as a whole while any part of it is read, and zeros are packed a thousandfold: one that is large, and much
+ * larger than the dataset, was not made for it. */
+static bool is_swollen(const storage *d, const hsize_t *chunk)
+{
+    const uint64_t large_bytes = 64 << 20;
+    uint64_t bytes, elements;
+    hid_t type = H5Dget_type(d->id);
+    bytes = H5Tget_size(type);
+    H5Tclose(type);
+    if (!count_pieces(d, NULL, &elements) || __builtin_mul_overflow(elements, 4 * bytes, &elements))
+        return false;
+    for (int i = 0; i < d->n_dims; i++)
+        if (__builtin_mul_overflow(bytes, (uint64_t)chunk[i], &bytes))
+            return true;
+    return bytes > large_bytes && bytes > elements;
+}
+
 /* Counting takes as long as the index is: nothing is counted that the file could not hold. */
 static bg_status check_chunks(const storage *d, hid_t create)
 {
@@ -96,6 +113,8 @@ static bg_status check_chunks(const storage *d, hid_t create)
         snprintf(what, sizeof what, "but the whole file has %" PRIu64 " bytes", d->file_bytes);
         return lacking(d, what);
     }
+    if (is_swollen(d, chunk))
+        return lacking(d, "but its chunks are much larger: write it in smaller ones");
     if (!count_chunks(d, needed, &stored))
         return bg_hdf5_fail(d->err, BG_EFORMAT, "read the chunks of \"%s\" of \"%s\"", d->path, d->file);
     if (stored >= needed)

@@ -23,9 +23,9 @@ static void free_seen(void *node)
 
 const verify_seen *verify_find(const verify_set *set, const char *path)
 {
-    char copy[BG_PATH_BYTES];
-    verify_seen key = { .path = copy };
-    verify_seen *const *found = bg_path(copy, NULL, "%s", path) == BG_OK ? tfind(&key, set, by_path) : NULL;
+    verify_seen key = { .path = strdup(path) };    /* of any length: a file says what its inputs were called */
+    verify_seen *const *found = key.path != NULL ? tfind(&key, set, by_path) : NULL;
+    free(key.path);
     return found != NULL ? *found : NULL;
 }
 

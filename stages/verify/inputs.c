@@ -62,7 +62,7 @@ static bg_status find_input(verifying *v, const char *name, const verify_seen **
         verify_say(name, "input cannot be hashed: %s", why.msg);
     bg_status st = verify_remember(&v->inputs, name, good, &hash, err);
     *seen = st == BG_OK ? verify_find(&v->inputs, name) : NULL;
-    return st;
+    return st == BG_OK && *seen == NULL ? BG_FAIL(err, BG_ENOMEM, "out of memory for the list of inputs") : st;
 }
 
 static bool is_unchanged(const verify_seen *input, const char *hex)

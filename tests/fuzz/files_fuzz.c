@@ -19,8 +19,9 @@
 #include "unit/schema_values.h"
 #include "verify/verify.h"
 
-enum { CORPUS = 1000000000, SIDE_OUT = 2, SIDE_IN = 4, MOST_PATHS = 96 };
+enum { SIDE_OUT = 2, SIDE_IN = 4, MOST_PATHS = 96 };
 
+#define CORPUS UINT64_C(150000000000)    /* what schema_fill's corpus/sequences add up to */
 static char folder[64];
 static const bg_provenance run = {
     .stage = "test", .options = "{}", .fingerprint = "f", .n_inputs = 2, .input_name = (const char *const[]){ "a.h5", "b.h5" },
@@ -165,9 +166,9 @@ static bg_status read_nothing(const char *path, bg_err *err)
 static bg_status read_candidates(const char *path, bg_err *err)
 {
     uint64_t *sequence = NULL, n = 0;
-    bg_status st = score_read_candidates(path, CORPUS * UINT64_C(100), &sequence, &n, err);
+    bg_status st = score_read_candidates(path, CORPUS, &sequence, &n, err);
     for (uint64_t i = 0; st == BG_OK && i < n; i++)
-        if (sequence[i] >= CORPUS * UINT64_C(100))
+        if (sequence[i] >= CORPUS)
             finding("a candidate beyond the corpus", err);
     if (st == BG_OK)
         bg_free(sequence);
@@ -211,17 +212,47 @@ static void save(const char *path, const unsigned char *byte, size_t n)
 
 static bg_status add_attributes(bg_store *s, bg_err *err)
 {
-    static const char *const number[] = { "blocks", "covariance_n_tokens", "covariance_n_sequences", "shards" };
-    bg_status st = bg_store_attr_text(s, "/", "model_hash", model_hash.hex, err);
-    if (st == BG_OK)
-        st = bg_store_attr_text(s, "/", "modules", "mlp", err);
-    if (st == BG_OK)
-        st = bg_store_attr_text(s, "/", "tokenizer_hash", "0123", err);
-    if (st == BG_OK)
-        st = bg_store_attr_u64(s, "/", "corpus_sequences", CORPUS * UINT64_C(100), err);
-    for (size_t i = 0; i < 4 && st == BG_OK; i++)
-        st = bg_store_attr_u64(s, "/", number[i], 1, err);
+    static const struct { const char *object, *name; uint64_t value; const char *text; } all[] = {
+        { "/", "blocks", 1, NULL }, { "/", "covariance_n_tokens", 1, NULL }, { "/", "covariance_n_sequences", 1, NULL },
+        { "/", "shard", 0, NULL }, { "/", "shards", 1, NULL }, { "/", "corpus_sequences", CORPUS, NULL },
+        { "/", "modules", 0, "mlp" }, { "/", "tokenizer_hash", 0, "0123" }, { "/", "model_hash", 0, model_hash.hex },
+        { "/", "compressed_fingerprint", 0, "c" }, { "/", "queries_hash", 0, "q" }, { "/run", "shards_fingerprint", 0, "s" },
+    };
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < sizeof all / sizeof all[0] && st == BG_OK; i++)
+        st = all[i].text != NULL ? bg_store_attr_text(s, all[i].object, all[i].name, all[i].text, err)
+                                 : bg_store_attr_u64(s, all[i].object, all[i].name, all[i].value, err);
     return st;
+}
+
+/* The extremes of the scores, which rise with the sequence: schema_fill knows nothing of what one dataset says of another. */
+static void rank_scores(const char *path)
+{
+    enum { SEQUENCES = 4, QUERIES = 4, TOP = 3 };
+    int64_t sequence[2][QUERIES][TOP];
+    float score[2][QUERIES][TOP];
+    for (size_t q = 0; q < QUERIES; q++)
+        for (size_t i = 0; i < TOP; i++)
+            for (size_t side = 0; side < 2; side++) {
+                size_t z = side == BG_TOP ? SEQUENCES - 1 - i : i;
+                sequence[side][q][i] = (int64_t)z * 5000000000;
+                score[side][q][i] = 0.01f * (float)(z * QUERIES + q) - 1.0f;
+            }
+    hid_t access = bg_hdf5_access(), file = H5Fopen(path, H5F_ACC_RDWR, access);
+    H5Pclose(access);
+    for (size_t side = 0; side < 2; side++) {
+        char name[32];
+        snprintf(name, sizeof name, "%s/sequence", bg_side_name[side]);
+        hid_t s = H5Dopen2(file, name, H5P_DEFAULT);
+        snprintf(name, sizeof name, "%s/score", bg_side_name[side]);
+        hid_t x = H5Dopen2(file, name, H5P_DEFAULT);
+        if (H5Dwrite(s, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, sequence[side]) < 0 ||
+            H5Dwrite(x, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, score[side]) < 0)
+            abort();
+        H5Dclose(s);
+        H5Dclose(x);
+    }
+    H5Fclose(file);
 }
 
 static void make_base(size_t kind)
@@ -241,6 +272,8 @@ static void make_base(size_t kind)
         must(schema_write(s, kinds[kind].format, &err), &err);
     }
     must(bg_store_publish(s, NULL, &err), &err);
+    if (strcmp(kinds[kind].format, "bregman/scores") == 0)
+        rank_scores(path);
     load(path, &base[kind].byte, &base[kind].n);
     if (!kinds[kind].linked)
         return;

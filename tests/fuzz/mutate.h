@@ -333,9 +333,10 @@ static void add_name(mutation *m)
 static void set_attribute(mutation *m, const char *path)
 {
     static const char *const name[] = {
-        "format", "format_version", "blocks", "covariance_n_tokens", "covariance_n_sequences", "corpus_sequences", "shards", "model_hash",
+        "format", "format_version", "blocks", "covariance_n_tokens", "covariance_n_sequences", "corpus_sequences", "shard", "shards", "model_hash",
         "modules", "tokenizer_hash", "fingerprint", "stage", "options", "explained", "units", "description", "DIMENSION_LIST", "CLASS",
         "NAME", "REFERENCE_LIST", "DIMENSION_LABELS0", "x\ny", "seed",
+        "compressed_fingerprint", "queries_hash", "shards_fingerprint",
     };
     const char *object = take(m->in) % 2 == 0 ? "/" : take(m->in) % 2 == 0 ? "/run" : path;
     const char *attribute = name[take(m->in) % (sizeof name / sizeof name[0])];

@@ -29,6 +29,11 @@ static int close_file(void **state)
 }
 
 typedef void fill_fn(hid_t create);
+static void vast_chunks(hid_t create)
+{
+    H5Pset_chunk(create, 2, (hsize_t[]){ 1 << 15, 1 << 10 });
+    H5Pset_deflate(create, 1);
+}
 static void may_grow(hid_t create) { H5Pset_chunk(create, 1, (hsize_t[]){ 4 }); }
 
 /* A dataset of uint32 with these axes; `fill` sets its layout; the first n_rows of its rows are written. */
@@ -36,7 +41,8 @@ static hid_t make(int n_dims, const hsize_t *dims, fill_fn *fill, hsize_t n_rows
 {
     hsize_t start[2] = { 0 }, count[2] = { n_rows, n_dims > 1 ? dims[1] : 1 };
     const hsize_t any[2] = { H5S_UNLIMITED, H5S_UNLIMITED };    /* the index of axes that can grow takes no room for what is not there */
-    hid_t space = H5Screate_simple(n_dims, dims, fill == may_grow ? any : NULL), create = H5Pcreate(H5P_DATASET_CREATE);
+    const hsize_t *most = fill == may_grow || fill == vast_chunks ? any : NULL;
+    hid_t space = H5Screate_simple(n_dims, dims, most), create = H5Pcreate(H5P_DATASET_CREATE);
     if (fill != NULL)
         fill(create);
     hid_t id = H5Dcreate2(file, "x", H5T_STD_U32LE, space, H5P_DEFAULT, create, H5P_DEFAULT);
@@ -140,6 +146,15 @@ static void nothing_is_walked_on_a_files_word(void **state)
     lacks(make(2, (hsize_t[]){ (hsize_t)1 << 31, (hsize_t)1 << 31 }, chunks_of_3_by_2, 0), "but the whole file has");
 }
 
+/* 128 MiB would be unpacked for 35 numbers. */
+static void chunks_are_not_much_larger_than_the_dataset(void **state)
+{
+    (void)state;
+    lacks(make(2, seven_by_five, vast_chunks, 7), "declared [7, 5], but its chunks are much larger");
+    H5Ldelete(file, "x", H5P_DEFAULT);
+    good(make(2, (hsize_t[]){ 1 << 13, 1 << 10 }, vast_chunks, 1 << 13));
+}
+
 static void values_in_other_files_are_missed(void **state)
 {
     (void)state;
@@ -189,6 +204,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_was_never_written_is_missed, open_file, close_file),
         cmocka_unit_test_setup_teardown(chunks_are_counted, open_file, close_file),
         cmocka_unit_test_setup_teardown(nothing_is_walked_on_a_files_word, open_file, close_file),
+        cmocka_unit_test_setup_teardown(chunks_are_not_much_larger_than_the_dataset, open_file, close_file),
         cmocka_unit_test_setup_teardown(values_in_other_files_are_missed, open_file, close_file),
         cmocka_unit_test_setup_teardown(linked_datasets_are_in_their_file, open_file, close_file),
     };

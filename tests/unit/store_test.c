@@ -505,6 +505,89 @@ static void damaged_chunk_is_found(void **state)
     bg_store_close(s);
 }
 
+/* Texts are kept as a length, the place of a heap and a number there, without a checksum; HDF5 believes the length and writes
+ * beyond its memory.  One of 5003 bytes is found by that, with a place in the file behind it. */
+enum { LONG_TEXT = 5003 };
+
+static void make_long_texts(bool attribute)
+{
+    static char text[LONG_TEXT + 1];
+    const char *id[2] = { "short", text };
+    const hsize_t two[1] = { 2 };
+    memset(text, 'b', LONG_TEXT);
+    hid_t file = H5Fcreate(in_folder("texts.h5"), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t type = H5Tcopy(H5T_C_S1), space = attribute ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, two, NULL);
+    H5Tset_size(type, H5T_VARIABLE);
+    hid_t d = attribute ? H5Acreate2(file, "tokenizer_hash", type, space, H5P_DEFAULT, H5P_DEFAULT)
+                        : H5Dcreate2(file, "id", type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true((attribute ? H5Awrite(d, type, &id[1]) : H5Dwrite(d, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, id)) >= 0);
+    H5Idec_ref(d);
+    H5Sclose(space);
+    H5Tclose(type);
+    H5Fclose(file);
+}
+
+/* 16 bytes of the file, those that refer to the long text. */
+static off_t find_reference(unsigned char reference[16])
+{
+    static unsigned char content[1 << 16];
+    const unsigned char length[4] = { LONG_TEXT & 255, LONG_TEXT >> 8 };
+    int fd = open(in_folder("texts.h5"), O_RDONLY);
+    ssize_t n = read(fd, content, sizeof content);
+    close(fd);
+    assert_true(n > 0);
+    for (unsigned char *at = content; (at = memmem(at, (size_t)(content + n - at), length, 4)) != NULL; at++) {
+        uint64_t place;
+        memcpy(&place, at + 4, sizeof place);
+        if (place > 0 && place < (uint64_t)n) {
+            memcpy(reference, at, 16);
+            return at - content;
+        }
+    }
+    fail_msg("no reference to the text in the file");
+    return 0;
+}
+
+static bg_status read_long_text(bool attribute, bg_err *err)
+{
+    bg_store *s;
+    char **texts = NULL, *text = NULL;
+    size_t n = 0;
+    assert_ok(bg_store_open(&s, in_folder("texts.h5"), "bregman/queries", err), *err);
+    bg_status st = attribute ? bg_store_get_text(s, "/", "tokenizer_hash", &text, NULL, err)
+                             : bg_store_read_strings(s, "id", &texts, &n, err);
+    assert_true(st != BG_OK || strlen(attribute ? text : texts[1]) == LONG_TEXT);
+    free(text);
+    bg_strings_free(texts, n);
+    bg_store_close(s);
+    return st;
+}
+
+static void texts_are_as_long_as_they_say(void **state)
+{
+    (void)state;
+    static const struct { off_t at; uint32_t value; } change[] = {
+        { 0, 1 }, { 0, 0 }, { 0, LONG_TEXT - 1 }, { 0, 200000 }, { 0, UINT32_MAX },     /* the length */
+        { 4, 0x7fffffff }, { 4, 48 }, { 8, UINT32_MAX },                               /* the place */
+        { 12, 77 }, { 12, 0 }, { 12, UINT32_MAX },                                     /* the number */
+    };
+    for (int attribute = 0; attribute < 2; attribute++) {
+        bg_err err;
+        unsigned char reference[16];
+        make_long_texts(attribute);
+        assert_ok(read_long_text(attribute, &err), err);
+        off_t at = find_reference(reference);
+        for (size_t i = 0; i < sizeof change / sizeof change[0]; i++) {
+            int fd = open(in_folder("texts.h5"), O_WRONLY);
+            assert_int_equal(pwrite(fd, reference, 16, at), 16);
+            assert_int_equal(pwrite(fd, &change[i].value, 4, at + change[i].at), 4);
+            assert_int_equal(close(fd), 0);
+            assert_int_equal(read_long_text(attribute, &err), BG_EFORMAT);
+            assert_says(err, "texts.h5\" is damaged: its text");
+        }
+    }
+}
+
 /* ---- publication ---- */
 
 static void done_means_listed_and_made_the_same_way(void **state)
@@ -800,6 +883,7 @@ int main(void)
         cmocka_unit_test(interleaved_rows_of_many_datasets), cmocka_unit_test(empty_datasets),
         cmocka_unit_test(attributes), cmocka_unit_test(links), cmocka_unit_test(provenance),
         cmocka_unit_test(wrong_files), cmocka_unit_test(files_of_others), cmocka_unit_test(damaged_chunk_is_found),
+        cmocka_unit_test(texts_are_as_long_as_they_say),
         cmocka_unit_test(done_means_listed_and_made_the_same_way), cmocka_unit_test(unlisted_is_not_done),
         cmocka_unit_test(the_first_of_two_attempts_stays), cmocka_unit_test(renamed_over_a_listed_one_is_not_done),
         cmocka_unit_test(listed_but_late_files_are_waited_for), cmocka_unit_test(dates_mean_nothing),
