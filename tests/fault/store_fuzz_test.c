@@ -64,6 +64,14 @@ static bg_status write_side(bg_store *s, const bg_module *mod, const char *name,
     return st;
 }
 
+static bg_status write_kept(bg_store *s, const bg_module *mod, bg_err *err)
+{
+    static const float kept[QUERIES] = { 0.5f, 0.75f, 1 };
+    char path[BG_PATH_BYTES];
+    bg_status st = bg_path(path, err, "%s/kept", mod->name);
+    return st == BG_OK ? bg_store_write(s, path, (const uint64_t[]){ QUERIES }, kept, err) : st;
+}
+
 static bg_status write_compressed(const char *path, const bg_model *m, const bg_hash *hash, bg_err *err)
 {
     static const char *const id[QUERIES] = { "first", "second", "third" };
@@ -80,6 +88,8 @@ static bg_status write_compressed(const char *path, const bg_model *m, const bg_
         st = write_side(s, m->tracked[i], "left", m->tracked[i]->n_out, err);
         if (st == BG_OK)
             st = write_side(s, m->tracked[i], "right", m->tracked[i]->n_in1, err);
+        if (st == BG_OK)
+            st = write_kept(s, m->tracked[i], err);
     }
     return bg_store_end(s, st, err);
 }
