@@ -66,10 +66,11 @@ static bg_status write_side(bg_store *s, const bg_module *mod, const char *name,
 
 static bg_status write_kept(bg_store *s, const bg_module *mod, bg_err *err)
 {
-    static const float kept[QUERIES] = { 0.5f, 0.75f, 1 };
+    const uint64_t n = QUERIES;
+    const float kept[QUERIES] = { 1, 0.75f, 0.5f };
     char path[BG_PATH_BYTES];
     bg_status st = bg_path(path, err, "%s/kept", mod->name);
-    return st == BG_OK ? bg_store_write(s, path, (const uint64_t[]){ QUERIES }, kept, err) : st;
+    return st == BG_OK ? bg_store_write(s, path, &n, kept, err) : st;
 }
 
 static bg_status write_compressed(const char *path, const bg_model *m, const bg_hash *hash, bg_err *err)
