@@ -16,7 +16,7 @@
 #include "bregman/tokens.h"
 
 static char folder[] = "/tmp/bg-tokens-XXXXXX";
-static const char *const names[] = { "a.h5", "b.h5", "c.h5", "empty.h5", "queries.h5", "ours.h5", "MANIFEST" };
+static const char *const names[] = { "a.h5", "b.h5", "c.h5", "empty.h5", "also-empty.h5", "queries.h5", "ours.h5", "MANIFEST" };
 
 static const char *in_folder(const char *name)
 {
@@ -113,8 +113,10 @@ static void reads_over_files(void **state)
     const int64_t count_b[] = { 4 }, token_b[] = { 30, 31, 32, 255 };
     foreign("a.h5", H5T_STD_U16BE, 2, count_a, 5, token_a, "");
     foreign("empty.h5", H5T_STD_I32LE, 0, NULL, 0, NULL, NULL);
+    foreign("also-empty.h5", H5T_STD_I32LE, 0, NULL, 0, NULL, NULL);
     foreign("b.h5", H5T_STD_I64LE, 1, count_b, 4, token_b, "abc");
-    if (open_files(&t, &err, 4, "empty.h5", "a.h5", "empty.h5", "b.h5") != BG_OK)
+    expect_error(open_files(&t, &err, 3, "b.h5", "a.h5", "b.h5"), BG_EARG, &err, "are the same file");
+    if (open_files(&t, &err, 4, "empty.h5", "a.h5", "also-empty.h5", "b.h5") != BG_OK)
         fail_msg("%s", err.msg);
     assert_int_equal(bg_tokens_sequences(t), 3);
     assert_int_equal(bg_tokens_count(t, 1), 3);
