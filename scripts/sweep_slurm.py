@@ -1,7 +1,8 @@
 """Slurm: what is in the queue, and how the missing parts of a plan get into it.
 
 A job is known by the comment it was submitted with, "bregman:KEY:COMMAND": KEY stands for what it makes, COMMAND for
-how; ":FIRST" follows where an array begins at another shard than 0.  Job ids are only ever used for jobs that squeue lists now: Slurm may use an id again.
+how; ":FIRST" follows where an array begins at another shard than 0.  Job ids are only ever used for jobs that squeue
+lists now: Slurm may use an id again.
 """
 import collections
 import os

@@ -37,7 +37,7 @@ static bg_status check_lengths(const scoring *w, bg_err *err)
     return st;
 }
 
-/* This shard's run of the candidates, or of the whole corpus; of more shards than there are sequences some have none. */
+/* This shard's run of the candidates, or of the whole corpus; none, where there are more shards than sequences. */
 static bg_status choose_sequences(scoring *w, bg_err *err)
 {
     uint64_t corpus = bg_tokens_sequences(w->tokens), n = corpus;

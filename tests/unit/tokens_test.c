@@ -16,7 +16,7 @@
 #include "bregman/tokens.h"
 
 static char folder[] = "/tmp/bg-tokens-XXXXXX";
-static const char *const names[] = { "a.h5", "b.h5", "c.h5", "empty.h5", "queries.h5", "ours.h5", "MANIFEST" };
+static const char *const names[] = { "a.h5", "b.h5", "c.h5", "empty.h5", "also-empty.h5", "queries.h5", "ours.h5", "MANIFEST" };
 
 static const char *in_folder(const char *name)
 {
