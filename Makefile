@@ -198,7 +198,7 @@ install: prefix all
 	   else echo 'the Python programs need an environment: run $(OWN)/scripts/setup.sh --python'; fi; fi
 
 prefix:
-	@case '$(PREFIX)' in /*) ;; *) echo 'make: PREFIX=$(PREFIX) is not an absolute path' >&2; exit 1 ;; esac
+	@case '$(PREFIX)' in *[[:space:]]*|[!/]*|'') echo 'make: PREFIX=$(PREFIX) is not an absolute path without spaces' >&2; exit 1 ;; esac
 	@[ -n '$(DESTDIR)' ] || case "$$(realpath -m $(PREFIX))/" in \
 	 "$$(realpath -m $(B))"/?*) ;; \
 	 "$$(realpath -m $(B))"/|"$$(realpath $(SRC))"/*) \

@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 import zstandard
 
-from bregman_files import BLOCK_BYTES, UsageError, UserError, hash_file, hash_texts, printable
+from bregman_files import BLOCK_BYTES, UsageError, UserError, hash_file, hash_texts, printable, require_regular
 
 CHUNK_BYTES = 256 << 10
 CHUNK_TOKENS = 256 << 10
@@ -353,6 +353,7 @@ def open_source(path, text_field):
     name = os.path.basename(os.path.normpath(path))
     if os.path.isdir(path):
         return TextFolder(path, name)
+    require_regular(path)
     for suffix in JSON_SUFFIXES:
         if path.endswith(suffix):
             source = JsonLines(path, name[:-len(suffix)])

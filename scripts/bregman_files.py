@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import secrets
+import stat
 import subprocess
 import sys
 
@@ -80,8 +81,16 @@ def hash_bytes(data):
     return xxhash.xxh3_128_hexdigest(data)
 
 
+def require_regular(path):
+    """Refuse a named pipe, which would wait for ever for somebody to write, and what else is no file; one that is not there is not."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        kind = "a folder" if os.path.isdir(path) else "a named pipe" if stat.S_ISFIFO(os.stat(path).st_mode) else "no regular file"
+        raise UserError(f'cannot read "{path}": it is {kind}')
+
+
 def hash_file(path):
     digest = xxhash.xxh3_128()
+    require_regular(path)
     try:
         with open(path, "rb") as file:
             while block := file.read(BLOCK_BYTES):
@@ -335,6 +344,7 @@ def open_file(path, file_format):
     """Open for reading; refuses another format or an unknown major version.
 
     Token and query files that others made may lack the format attribute."""
+    require_regular(path)
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -393,7 +403,10 @@ def open_dataset(file, path, name, n_axes, lengths):
     file: open, of `path`.  lengths: a dictionary of what is known of the file's axes, kept between calls."""
     if _is_elsewhere(file, name):
         raise UserError(f'dataset "{name}" is a link into another file, which no hash of this one covers: "{path}"')
-    data = file.get(name)
+    try:
+        data = file.get(name)
+    except RuntimeError:                              # a link in a circle
+        data = None
     if not isinstance(data, h5py.Dataset):
         raise UserError(f'dataset "{name}" is missing: "{path}"')
     if data.ndim != n_axes:

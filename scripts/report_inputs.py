@@ -41,7 +41,10 @@ class InputFile:
         return plain(self._file.attrs[name]) if name in self._file.attrs else default
 
     def has(self, name):
-        return name in self._file
+        try:
+            return name in self._file
+        except RuntimeError:                          # a link in a circle
+            raise UserError(f'"{name}" is a link that leads nowhere: "{self.path}"') from None
 
     def dataset(self, name, n_axes):
         return open_dataset(self._file, self.path, name, n_axes, self._lengths)
@@ -126,6 +129,13 @@ class Sequences:
         id, source, language = (_document_field(file, name, document) for name in ("id", "source", "lang"))
         return id or f"sequence {sequence}", source, language
 
+    def first_place(self, sequence):
+        """(id of the document, start in it) of a sequence's first token, as rankings have them: "", -1 where the file does not say."""
+        index, row = self.locate(sequence)
+        file = self._open(self.paths[index])
+        document = int(file.read("document", rows=row)) if file.has("document") else -1
+        return _document_field(file, "id", document), int(file.read("start", rows=row)) if file.has("start") else -1
+
     def documents(self, sequence):
         """[((id, source, language), tokens)] of the documents that a sequence was cut from, in order."""
         index, row = self.locate(sequence)
@@ -154,7 +164,8 @@ def _document_field(file, name, document):
 class Queries:
     def __init__(self, path):
         self.file = InputFile(path, "bregman/queries")
-        self._row = {id: row for row, id in enumerate(self.file.strings("id"))}
+        self.ids = self.file.strings("id")
+        self._row = {id: row for row, id in enumerate(self.ids)}
         self._offset = _offsets(self.file.read("count"))
         self._completion_start = self.file.read("completion_start")
 
@@ -220,13 +231,17 @@ class Ranking:
     def size(self, end):
         return self._ends[end][0].shape[1]
 
-    def entry(self, end, query, place):
+    def place(self, end, name, query, place):
+        """`document` or `start` of an entry; None where the ranking does not say."""
+        return plain(self.file.read(f"{end}/{name}", 2, (query, place))) if self.file.has(f"{end}/{name}") else None
+
+    def entry(self, end, query, place, scores_only=False):
         """None where the query has fewer entries."""
         sequence, score, offset = self._ends[end]
         if place >= sequence.shape[1] or sequence[query, place] < 0:
             return None
         entry = Entry(place + 1, int(sequence[query, place]), float(score[query, place]))
-        if offset is not None:
+        if offset is not None and not scores_only:
             row = query * sequence.shape[1] + place
             rows = slice(offset[row], offset[row + 1])
             if rows.stop > rows.start:

@@ -29,6 +29,25 @@ def order_tokens(ranking, paths, hashes):
     return ordered
 
 
+def check_lists(ranking):
+    """Each query's list is in order and names a sequence once; the queries are those of queries.h5, in its order."""
+    for end, sign in (("top", -1), ("bottom", 1)):
+        for query, id in enumerate(ranking.ids):
+            entries = [e for e in (ranking.entry(end, query, place, scores_only=True) for place in range(ranking.size(end))) if e]
+            where = f'"{end}" of query "{id}" in "{ranking.file.path}"'
+            require(all(sign * a.score <= sign * b.score for a, b in zip(entries, entries[1:])),
+                    f"{where} is not in the order of its scores: merge the shards again")
+            require(len({e.sequence for e in entries}) == len(entries), f"{where} names a sequence twice: merge the shards again")
+
+
+def check_document(ranking, end, query, entry, file_document, start):
+    """What the ranking says of a sequence's place is what its token file says."""
+    for name, found in (("document", file_document), ("start", start)):
+        recorded = ranking.place(end, name, query, entry.rank - 1)
+        require(recorded in (None, "", -1, found), f'"{ranking.file.path}" names {name} {recorded!r} for sequence {entry.sequence}, '
+                                                   f"its token file {found!r}: merge the shards again")
+
+
 def check_hash(ranking, attribute, path, digest, what):
     """The ranking was made from this very file or model."""
     wanted = as_text(ranking.file.attribute(attribute, ""))

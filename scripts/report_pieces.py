@@ -6,6 +6,9 @@ and piece/length of each.  Where a file has none of this, a sequence is of one d
 import numpy as np
 
 
+PARTS = ("piece/count", "piece/document", "piece/length")
+
+
 class Pieces:
     """Reads the pieces of sequences; keeps where each sequence's begin, once for each file."""
 
@@ -14,7 +17,7 @@ class Pieces:
 
     def read(self, file, row):
         """(row of /documents, tokens) of each piece of a file's sequence, in order; None where it has no pieces."""
-        if not file.has("piece/count"):
+        if not any(file.has(name) for name in PARTS):
             return None
         if file.path not in self._offset:
             self._offset[file.path] = np.concatenate(([0], np.cumsum(file.read("piece/count").astype(np.int64))))

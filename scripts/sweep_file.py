@@ -13,7 +13,7 @@ import tomllib
 import h5py
 
 import bregman_corpus
-from bregman_files import UsageError, UserError, file_identity, hash_file
+from bregman_files import UsageError, UserError, file_identity, hash_file, require_regular
 from bregman_tokenizer import CHOICES, TextModel
 
 MOST_SHARDS = 99999
@@ -166,6 +166,7 @@ class Sweep:
 
     def __init__(self, path):
         self.path, self.problems = path, []
+        require_regular(path)
         try:
             with open(path, "rb") as file:
                 text = file.read().decode()

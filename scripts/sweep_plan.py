@@ -10,7 +10,7 @@ import time
 
 import h5py
 
-from bregman_files import UserError, hash_texts
+from bregman_files import UserError, hash_file, hash_model, hash_texts
 from sweep_file import OWN, STAGES, SweepError
 
 PROGRAM = {"tokenize": "tokenize_corpus", "tokenize-queries": "tokenize_queries", "fit": "fit_factors",
@@ -69,6 +69,7 @@ class Job:
         self.settings = sweep.settings(settings_of or stage, model)
         self.table = STAGES[settings_of or stage]
         self.arguments, self.elements, self.inputs, self.is_array = [], [], [], False
+        self.sources = [model.path] if model else []     # files of the user's own, and the model
         self.options = {key: self.settings.get(key, row.default) for key, row in self.table.items()
                         if key not in OWN.get(stage, ())}
         if self.options.get("candidates"):
@@ -141,7 +142,7 @@ class Plan:
             job.arguments = [path for path, _ in corpus.text] + ["--model", model.path, "--output", folder] + job.stage_options()
             files = [os.path.join(folder, name + ".h5") for _, name in corpus.text]
             self.add(job, files[0])
-            job.files = files
+            job.files, job.sources = files, [path for path, _ in corpus.text]
             self._tokens[key] = job
         return self._tokens[key].files, [self._tokens[key]]
 
@@ -154,6 +155,7 @@ class Plan:
             job = Job(self.sweep, "tokenize-queries", (key,), settings_of="tokenize")
             job.options = {key: job.options[key] for key in ("add_bos", "add_prefix_space")}
             job.arguments = [queries.path, "--model", model.path, "--output", path] + job.stage_options()
+            job.sources = [queries.path]
             self._queries[key] = self.add(job, path)
         return self._queries[key].elements[0].output, [self._queries[key]]
 
@@ -255,10 +257,10 @@ class Plan:
         problems = []
         needed = self.needed()
         for job in self.jobs:
-            done = [i for i in range(len(job.elements)) if job not in needed or i not in needed[job]]
-            for i in done:
-                if os.path.exists(job.elements[i].output):
-                    problems += self.out_of_date(job, job.elements[i].output)
+            outputs = [e.output for i, e in enumerate(job.elements) if job not in needed or i not in needed[job]]
+            for path in job.files if outputs and job.stage == "tokenize" else outputs:
+                if os.path.exists(path):
+                    problems += self.out_of_date(job, path)
             if job.stage == "score":
                 problems += self.check_shards(job, needed)
         if problems:
@@ -286,7 +288,12 @@ class Plan:
                 return [f'"{path}" was not made by {PROGRAM[job.stage]}: remove it']
             run = file["run"]
             problems = compare_options(job, path, run.attrs.get("options", "{}"))
-            hashes = run["input_hash"].asstr()[()].tolist() if "input_hash" in run else []
+            names, hashes = (run[name].asstr()[()].tolist() if name in run else [] for name in ("input_name", "input_hash"))
+        expected = len(job.inputs) + bool(job.options.get("candidates"))
+        if job.inputs and len(hashes) != expected:
+            problems.append(f'"{path}" was made from {len(hashes)} inputs, and this sweep has {expected}: remove it, it is made again')
+        problems += [f'"{path}" was made from another "{name}" than the one there now: remove it, and what was made from it'
+                     for name, recorded in zip(names, hashes) if name in job.sources and has_changed(name, recorded, path)]
         for name, recorded in zip(job.inputs, hashes):
             current = self.content_hash(name) if name else None
             if current and current != recorded:
@@ -325,6 +332,14 @@ class Plan:
                 units = len(times) if times else 0
                 left.append(per_unit * units * (1 - fraction) / fraction - (time.time() - max(recent)))
         return max(0.0, max(left)) if left else None
+
+
+def has_changed(source, recorded, output):
+    """Is a file or model of the user's own another than the output was made from?  One that is older than the output is not read."""
+    files = glob.glob(os.path.join(glob.escape(source), "*")) if os.path.isdir(source) else [source]
+    if not any(os.path.exists(file) and os.path.getmtime(file) > os.path.getmtime(output) for file in files):
+        return False
+    return (hash_model(source) if os.path.isdir(source) else hash_file(source)) not in (recorded, None)
 
 
 def open_output(path):

@@ -230,6 +230,45 @@ static bg_status read_origin(bg_ranking *r, const bg_store *s, bg_err *err)
     return st == BG_OK ? bg_store_get_text(s, "/", "explained", &r->explained, &found, err) : st;
 }
 
+static int by_number(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* A query's list is in the order of its scores, the places without a sequence last, and names a sequence once. */
+static bg_status check_list(const bg_ranking *r, int side, size_t q, int64_t *sorted, const char *path, bg_err *err)
+{
+    const int64_t *sequence = r->side[side].sequence + q * r->k;
+    const float *score = r->side[side].score + q * r->k;
+    size_t n = 0;
+    bool good = true;
+    while (n < r->k && sequence[n] >= 0)
+        n++;
+    for (size_t i = 0; i < r->k; i++)
+        good = good && (i < n ? i == 0 || (side == BG_TOP ? score[i] <= score[i - 1] : score[i] >= score[i - 1]) : sequence[i] < 0);
+    if (n > 0) {
+        memcpy(sorted, sequence, n * sizeof *sorted);
+        qsort(sorted, n, sizeof *sorted, by_number);
+    }
+    for (size_t i = 1; i < n; i++)
+        good = good && sorted[i] != sorted[i - 1];
+    return good ? BG_OK
+                : BG_FAIL(err, BG_EFORMAT, "%s: \"%s\" of query \"%.100s\" is not in the order of its scores, or names a sequence twice: "
+                          "remove it and merge the shards again", path, bg_side_name[side], r->query[q]);
+}
+
+static bg_status check_lists(const bg_ranking *r, const char *path, bg_err *err)
+{
+    int64_t *sorted = NULL;
+    bg_status st = BG_NEW(sorted, r->k, "ranked sequences", err);
+    for (int side = 0; side < BG_SIDES; side++)
+        for (size_t q = 0; q < r->n_queries && st == BG_OK; q++)
+            st = check_list(r, side, q, sorted, path, err);
+    bg_free(sorted);
+    return st;
+}
+
 bg_status bg_ranking_read(bg_ranking *r, const char *path, bg_err *err)
 {
     bg_store *s = NULL;
@@ -248,6 +287,8 @@ bg_status bg_ranking_read(bg_ranking *r, const char *path, bg_err *err)
     for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
         st = read_side(&r->side[side], bg_side_name[side], r->n_queries, r->k, s, err);
     bg_store_close(s);
+    if (st == BG_OK)
+        st = check_lists(r, path, err);
     if (st != BG_OK)
         bg_ranking_clear(r);
     return st;

@@ -392,12 +392,25 @@ const char *bg_tokens_query_id(const bg_tokens *t, uint64_t query)
     return t->id[query];
 }
 
+/* Copies under other names would count each of their sequences twice. */
+static bg_status check_copies(const bg_tokens *t, bg_err *err)
+{
+    for (size_t i = 0; i < t->n_files; i++)
+        for (size_t k = 0; k < i && t->file[i].n > 0; k++)
+            if (strcmp(t->hash[i].hex, t->hash[k].hex) == 0)
+                return BG_FAIL(err, BG_EARG, "\"%.150s\" and \"%.150s\" are copies of one file: give it once", t->file[k].path,
+                               t->file[i].path);
+    return BG_OK;
+}
+
 bg_status bg_tokens_hashes(bg_tokens *t, const bg_hash **hash, bg_err *err)
 {
     if (t->hash == NULL) {
         bg_status st = BG_NEW(t->hash, t->n_files, "hashes of token files", err);
         for (size_t i = 0; i < t->n_files && st == BG_OK; i++)
             st = bg_hash_file(t->file[i].path, &t->hash[i], err);
+        if (st == BG_OK)
+            st = check_copies(t, err);
         if (st != BG_OK) {
             bg_free(t->hash);
             t->hash = NULL;

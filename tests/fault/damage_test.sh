@@ -76,6 +76,7 @@ damage flip "$work/d/shard-00000-of-00001.h5" score
 merge score
 pristine "$in/s"
 damage nan "$work/d/shard-00000-of-00001.h5" score
+relist "$work/d/shard-00000-of-00001.h5"
 merge nan
 pristine "$in/s"
 damage attribute "$work/d/shard-00000-of-00001.h5" format bregman/other

@@ -44,7 +44,7 @@ change() {
 f = h5py.File(sys.argv[1], 'r+')
 $2
 f.close()" "$1" || fail "cannot change $1"
-    printf '%032d %s %s\n' 0 "$(stat -c %s "$1")" "$(basename "$1")" >> "$(dirname "$1")/MANIFEST"
+    relist "$1"
 }
 
 # ---- documents of the ranked sequences: from the shards, as far as those list them; all of them once explained
@@ -122,12 +122,23 @@ damaged() {    # REASON STATEMENTS
 }
 damaged "merge the shards again" "del f['corpus']"
 damaged "1000 sequences" "f.attrs['corpus_sequences'] = numpy.uint64(1000)"
-damaged "add up to" "f['top/score'][1, 0] *= 1.01"
-damaged "add up to" "f['bottom/sequence'][2, 0] = (f['bottom/sequence'][2, 0] + 3) % 30"
+damaged "add up to" "f['top/score'][1, 0] *= 1 + 0.01 * numpy.sign(f['top/score'][1, 0])"
+damaged "add up to" "s = f['bottom/sequence']; s[2, 0] = min(set(range(30)) - set(s[2].tolist()))"
+damaged "is not in the order of its scores" "x = f['top/score'][0]; f['top/score'][0] = x[::-1]"
+damaged "names a sequence twice" "f['top/sequence'][1, 1] = f['top/sequence'][1, 0]"
 damaged "other queries" "del f['query']; f.create_dataset('query', data=['q0', 'q2', 'q1'], dtype=h5py.string_dtype())"
 cp "$in/c.h5" "$work/c-old.h5"
 change "$work/c-old.h5" "del f.attrs['queries_hash']"
 refused "$work/c-old.h5" "compress them again" score_shards $m --queries "$work/c-old.h5" $t --output "$out"
+
+# ---- files that are not as their folder's MANIFEST lists them, and copies
+mkdir "$work/published"
+cp "$in/c.h5" "$work/published"
+grep " c.h5$" "$in/MANIFEST" > "$work/published/MANIFEST"
+"$python" -c "import sys, h5py
+with h5py.File(sys.argv[1], 'r+') as f: f['transformer.h.0.mlp.c_fc/left'][0] *= 2" "$work/published/c.h5"
+refused "$work/published/c.h5" "was changed since it was published" score_shards $m --queries "$work/published/c.h5" $t --output "$out"
+misused "are copies of one file" score_shards $m --queries "$in/c.h5" $t "$in/renamed.h5" --output "$out"
 
 # ---- the report takes what was scored, in any order, and nothing else
 report() {
@@ -142,6 +153,27 @@ report $t --model "$in/other-weights" && fail "the report takes another model"
 grep -q "not the model that" "$work/err" || fail "report: $(cat "$work/err")"
 report $t --model "$in/model"
 grep -q "not the model that" "$work/err" && fail "the report refuses the model that was scored: $(cat "$work/err")"
+# unreported REASON STATEMENTS: of a ranking that was changed
+unreported() {
+    cp "$in/r.h5" "$work/damaged.h5"
+    change "$work/damaged.h5" "$2"
+    "$SRC/scripts/report" --ranking "$work/damaged.h5" --queries "$in/queries.h5" $t --output "$work/no.html" > "$work/stdout" 2> "$work/err" &&
+        fail "the report takes a ranking: $1"
+    grep -q -- "$1" "$work/err" || fail "report: not '$1' but $(cat "$work/err")"
+}
+unreported "names document 'wrong' for sequence" "f['top/document'][0, 0] = 'wrong'"
+unreported "names start " "f['top/start'][0, 0] += 1"
+unreported "is not in the order of its scores" "f['top/score'][0] = f['top/score'][0][::-1]"
+unreported "names a sequence twice" "f['top/sequence'][0, 1] = f['top/sequence'][0, 0]"
+unreported "ranks other queries" "q = f['query'].asstr()[:][::-1]; f['query'][:] = list(q)"
+cp "$in/r.h5" "$work/victim.h5"
+"$SRC/scripts/report" --ranking "$in/r.h5" --queries "$in/queries.h5" $t --output "$work/victim.h5" 2> "$work/err" && fail "the report replaces a ranking"
+cmp -s "$in/r.h5" "$work/victim.h5" && grep -q "is there and no page" "$work/err" || fail "report: $(cat "$work/err")"
+mkfifo "$work/pipe"
+for program in "report --queries $in/queries.h5 $t --output $work/no.html --ranking" "tokenize_corpus --model $in/model --output $work/no"; do
+    timeout 60 "$SRC"/scripts/$program "$work/pipe" > "$work/stdout" 2> "$work/err"
+    [ $? -eq 1 ] && grep -q "pipe\": it is a named pipe" "$work/err" || fail "$program of a pipe: $(cat "$work/err")"
+done
 
 # ---- shards that do not belong together
 two=$work/s/shard-00001-of-00003.h5
