@@ -99,7 +99,7 @@ def run(args, ranks, stage, options, threads, may_fail=False):
     command = [os.path.join(HERE, "mpi"), str(ranks), os.path.join(args.build, "bin", stage), *options, "--threads", str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS=str(threads)))
     if done.returncode != 0 and not may_fail:
-        raise UserError(f"{stage} failed: {(done.stderr.strip() or '(no message)').splitlines()[-1]}")
+        raise UserError(f"{stage} failed: {done.stderr.strip() or '(no message)'}")
     return done.stdout
 
 

@@ -149,11 +149,15 @@ static bool asks_for(const char *name, int argc, char **argv)
     return false;
 }
 
-/* program: the name that it was called by, which is another where it is installed */
+/* The name that the program was called by, which is not the stage's where it is installed. */
+static const char *program_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
 static void print_help(const bg_stage *s, const char *program, const bg_option_table *tables, size_t n_tables)
 {
-    const char *slash = strrchr(program, '/');
-    program = slash != NULL ? slash + 1 : program;
     printf("usage: %s [options]\n%s\n\n", program, s->purpose);
     bg_options_help(stdout, tables, n_tables);
     const char *name = s->example != NULL ? strstr(s->example, s->name) : NULL;
@@ -306,9 +310,10 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     const size_t n_tables = s->runs_model ? 3 : 2;
     if (asks_for("--help", argc, argv) || asks_for("--version", argc, argv)) {
         if (ctx.grid.world_rank == 0 && asks_for("--help", argc, argv))
-            print_help(s, argv[0], tables, n_tables);
+            print_help(s, program_name(argv[0]), tables, n_tables);
         else if (ctx.grid.world_rank == 0)
-            printf("%s %s%s%s\n", s->name, bg_version(), bg_git_revision()[0] != '\0' ? " " : "", bg_git_revision());
+            printf("%s %s%s%s\n", program_name(argv[0]), bg_version(), bg_git_revision()[0] != '\0' ? " " : "",
+                   bg_git_revision());
         goto out;
     }
 

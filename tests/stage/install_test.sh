@@ -39,7 +39,7 @@ make_install -f "$SRC/Makefile" B="$BUILD" PREFIX="$prefix" || fail "a second ti
 for program in fit-factors compress-queries score-shards merge-scores inspect verify plan tokenize-corpus tokenize-queries \
     gguf-to-hf report; do
     (unset BREGMAN_VENV && "$prefix/bin/bregman-$program" --version) > "$work/log" 2>&1 &&
-        grep -q " $(cat "$SRC/VERSION")" "$work/log" || fail "bregman-$program --version: $(cat "$work/log")"
+        grep -q "^bregman-$program $(cat "$SRC/VERSION")" "$work/log" || fail "bregman-$program --version: $(cat "$work/log")"
     (unset BREGMAN_VENV && "$prefix/bin/bregman-$program" --help) > "$work/log" 2>&1 &&
         grep -q "^usage: bregman-$program " "$work/log" || fail "bregman-$program --help: $(cat "$work/log")"
     ! grep "^example: " "$work/log" | grep -qv " bregman-$program " || fail "bregman-$program: $(grep "^example" "$work/log")"

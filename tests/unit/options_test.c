@@ -237,7 +237,7 @@ static void help_and_version(void **state)
     assert_non_null(strstr(out, "usage: options_test [options]\n"));
     assert_non_null(strstr(out, "\n  options_test --model m a.h5\n"));
     assert_int_equal(run_toy("--version", out, errors, sizeof out), 0);
-    assert_int_equal(strncmp(out, "toy ", 4), 0);
+    assert_int_equal(strncmp(out, "options_test ", 13), 0);
 }
 
 int main(int argc, char **argv)
