@@ -69,7 +69,7 @@ class Job:
         self.settings = sweep.settings(settings_of or stage, model)
         self.table = STAGES[settings_of or stage]
         self.arguments, self.elements, self.inputs, self.is_array = [], [], [], False
-        self.sources = [model.path] if model else []     # files of the user's own, and the model
+        self.sources = [model.path] if model else []     # what may be the user's own: the model, texts, tokens, queries
         self.options = {key: self.settings.get(key, row.default) for key, row in self.table.items()
                         if key not in OWN.get(stage, ())}
         if self.options.get("candidates"):
@@ -174,6 +174,7 @@ class Plan:
         fit = Job(self.sweep, "fit", (model.name,), model, needs)
         fit.arguments = ["--model", model.path, "--tokens", *tokens, "--output", factors]
         fit.inputs = [None, *tokens]
+        fit.sources += tokens
         self.add(fit, os.path.join(factors, "index.h5"), os.path.join(factors, "work"))
         for queries in self.sweep.queries.values():
             self.add_queries(model, fit, queries, os.path.join(folder, queries.name))
@@ -185,6 +186,7 @@ class Plan:
         compress.arguments = ["--model", model.path, "--factors", os.path.dirname(fit.elements[0].output),
                               "--queries", path, "--output", compressed]
         compress.inputs = [None, fit.elements[0].output, path]
+        compress.sources.append(path)
         self.add(compress, compressed, compressed + ".work")
         wanted = self.sweep.settings("score", model).get("corpora", list(self.sweep.corpora))
         for name in wanted if isinstance(wanted, list) else [wanted]:
@@ -199,6 +201,7 @@ class Plan:
         arguments = ["--model", model.path, "--queries", compressed, "--tokens", *tokens, "--output", scores]
         score = Job(self.sweep, "score", about, model, [compress, *needs])
         score.arguments, score.inputs, score.is_array = arguments, [None, compressed, *tokens], True
+        score.sources += tokens
         shards = score.settings.get("shards", 1)
         names = [f"shard-{i:05d}-of-{shards:05d}" for i in range(shards)]
         score.elements = [Element(os.path.join(scores, name + ".h5"), os.path.join(scores, name + ".work"),
@@ -290,7 +293,7 @@ class Plan:
             problems = compare_options(job, path, run.attrs.get("options", "{}"))
             names, hashes = (run[name].asstr()[()].tolist() if name in run else [] for name in ("input_name", "input_hash"))
         expected = len(job.inputs) + bool(job.options.get("candidates"))
-        if job.inputs and len(hashes) != expected:
+        if job.stage in ("fit", "score") and len(hashes) != expected:
             problems.append(f'"{path}" was made from {len(hashes)} inputs, and this sweep has {expected}: remove it, it is made again')
         problems += [f'"{path}" was made from another "{name}" than the one there now: remove it, and what was made from it'
                      for name, recorded in zip(names, hashes) if name in job.sources and has_changed(name, recorded, path)]

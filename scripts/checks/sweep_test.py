@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+import h5py
+
 from engine_checks import BUILD, FOLDER, ROOT, check, corpus, finish, model, query_corpus, same_file, write_tokens
 import text_checks
 from text_checks import tiny_model, write as write_text
@@ -131,6 +133,17 @@ def test_local():
     check(done.stdout.startswith("all done") and before.st_mtime_ns == after.st_mtime_ns, "local run again: nothing to do",
           done.stdout)
     check("sbatch" not in sweep("good.toml", "--dry-run").stdout, "dry run: nothing to do")
+
+
+def test_sources():
+    """The user's own files may change after the sweep has used them."""
+    shutil.copy(path("queries.h5"), path("queries-before.h5"))
+    with h5py.File(path("queries.h5"), "r+") as file:
+        file.attrs["note"] = "another file"
+    done = sweep("good.toml", "--local")
+    check(done.returncode == 1 and "was made from another" in done.stderr and path("queries.h5") in done.stderr, "changed queries", done.stderr)
+    shutil.copy(path("queries-before.h5"), path("queries.h5"))      # later than what was made from it, and the same
+    check(sweep("good.toml", "--local").stdout.startswith("all done"), "the queries as they were")
 
 
 def test_missing_parts():
@@ -455,6 +468,7 @@ def test_mistakes():
 prepare()
 test_dry_run()
 test_local()
+test_sources()
 test_missing_parts()
 test_out_of_date()
 test_failure()
