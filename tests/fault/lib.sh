@@ -81,7 +81,7 @@ stopped() {
     trap '' TERM
     "$@" 2> /dev/null &
     pid=$!
-    while kill -TERM $pid 2> /dev/null; do sleep 0.02; done
+    while kill -TERM $pid 2> /dev/null; do sleep 0.002; done
     wait $pid
     code=$?
     trap - TERM
