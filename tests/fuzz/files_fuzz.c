@@ -225,7 +225,7 @@ static bg_status add_attributes(bg_store *s, bg_err *err)
     return st;
 }
 
-/* The extremes of the scores, which rise with the sequence: schema_fill knows nothing of what one dataset says of another. */
+/* Lists of extremes, of scores that rise with the sequence: schema_fill knows nothing of what one dataset says of another. */
 static void rank_scores(const char *path)
 {
     enum { SEQUENCES = 4, QUERIES = 4, TOP = 3 };
@@ -272,7 +272,7 @@ static void make_base(size_t kind)
         must(schema_write(s, kinds[kind].format, &err), &err);
     }
     must(bg_store_publish(s, NULL, &err), &err);
-    if (strcmp(kinds[kind].format, "bregman/scores") == 0)
+    if (strcmp(kinds[kind].format, "bregman/scores") == 0 || strcmp(kinds[kind].format, "bregman/ranking") == 0)
         rank_scores(path);
     load(path, &base[kind].byte, &base[kind].n);
     if (!kinds[kind].linked)
