@@ -6,10 +6,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* About 0.02 ms: longer than from one region of a pass to the next, shorter than what a region saves.  By default GNU's
+/* About 0.06 ms: longer than from one region of a pass to the next, shorter than what a region saves.  By default GNU's
  * threads spin for some milliseconds, and take that long from whatever else wants their core, the rank's own other
  * threads included.  LLVM's and Intel's OpenMP do not read it. */
-static const char spin_count[] = "1000";
+static const char spin_count[] = "3000";
 
 /* Valgrind leaves a program that executes another one, unless told to follow; its library is preloaded. */
 static bool runs_under_valgrind(void)

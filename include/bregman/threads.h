@@ -10,11 +10,11 @@
  *   FLOATS: elements that a kernel goes through, 0.1 to 0.3 ms on one core;
  *   PRODUCTS: multiply-adds of a matrix product, of which 64 take as long as a kernel's element;
  *   ENTRIES: of a matrix that LAPACK works on.  It goes through the matrix once a column, with regions of its BLAS in
- *   each: two threads on an idle node gain from a side of about 1000, and lose half at 512. */
+ *   each: two threads on an idle node gain a quarter from a side of 720 on, little below. */
 enum {
     BG_PARALLEL_FLOATS = 1 << 18,
     BG_PARALLEL_PRODUCTS = 64 * BG_PARALLEL_FLOATS,
-    BG_PARALLEL_ENTRIES = 1 << 20
+    BG_PARALLEL_ENTRIES = 1 << 19
 };
 
 /* Idle threads are to sleep soon, unless the environment has OMP_WAIT_POLICY or GOMP_SPINCOUNT, or binds threads to places.

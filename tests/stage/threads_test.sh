@@ -18,10 +18,10 @@ spins() {
 
 program=$BUILD/bin/fit_factors
 by_default=$(OMP_DISPLAY_ENV=verbose LD_PRELOAD=vgpreload_none.so "$program" --version 2>&1 | spin_counts)
-[ "$by_default" -gt 1000 ] || fail "under valgrind: spin count $by_default"
-spins "1000 $by_default " "$program"
-spins "1000 $by_default " sh -c "cd / && exec '$program' \"\$@\"" sh
-spins "1000 1000 $by_default $by_default " "$SRC/scripts/mpi" 2 "$program"
+[ "$by_default" -gt 3000 ] || fail "under valgrind: spin count $by_default"
+spins "3000 $by_default " "$program"
+spins "3000 $by_default " sh -c "cd / && exec '$program' \"\$@\"" sh
+spins "3000 3000 $by_default $by_default " "$SRC/scripts/mpi" 2 "$program"
 spins "77 " env GOMP_SPINCOUNT=77 "$program"
 spins "0 " env OMP_WAIT_POLICY=passive "$program"
 
