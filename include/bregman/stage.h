@@ -61,10 +61,12 @@ typedef struct {
  * signal with its finished work kept (run the same command to go on). */
 int bg_stage_main(const bg_stage *stage, int argc, char **argv);
 
-/* True once SIGTERM, SIGINT or SIGUSR1 has come, or a file named `stop` lies in the folder given to bg_stop_folder (looked for once
- * a second at most): finish the block in hand, checkpoint, then return BG_ESTOPPED. */
+/* True once SIGTERM, SIGINT or SIGUSR1 has come to this rank, or, on world rank 0, a file named `stop` lies in the folder given to
+ * bg_stop_folder (looked for once a second at most).  Other ranks hear of it by a notice (notice.h): finish the micro-batch or
+ * matrix in hand, keep what is done, then return BG_ESTOPPED. */
 bool bg_stop_requested(void);
-/* The folder that the stage writes into, or that of the file it writes.  BG_ESTOPPED if the stop file is there already. */
+/* The folder that the stage writes into, or that of the file it writes.  BG_ESTOPPED on world rank 0 if the stop file is there
+ * already. */
 bg_status bg_stop_folder(const char *folder, bg_err *err) BG_MUST_CHECK;
 bg_status bg_stop_folder_of(const char *file, bg_err *err) BG_MUST_CHECK;
 
