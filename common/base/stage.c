@@ -84,6 +84,23 @@ bool bg_stop_requested(void)
     return stop_requested != 0;
 }
 
+bool bg_stop_heard(bg_notice *n)
+{
+    if (bg_stop_requested())
+        bg_notice_say(n, BG_NOTICE_END);
+    return bg_notice_heard(n) != BG_NOTICE_NONE;
+}
+
+void bg_stop_wait(bg_notice *n)
+{
+    const struct timespec pause = { .tv_nsec = 1000000 };
+    bg_notice_through(n);
+    while (!bg_notice_over(n)) {
+        (void)bg_stop_heard(n);
+        nanosleep(&pause, NULL);
+    }
+}
+
 bg_status bg_stop_folder(const char *folder, bg_err *err)
 {
     if ((size_t)snprintf(stop_file, sizeof stop_file, "%s/stop", folder) >= sizeof stop_file)
