@@ -145,8 +145,6 @@ bg_status compress_assemble(compress *w, uint64_t n_units, bg_err *err)
     for (size_t i = 0; i < w->model->n_tracked && st == BG_OK;)
         st = assemble_block(w, &i, unit, n_units, s, sum, err);
     st = bg_store_end_once(s, st, err);
-    if (st == BG_OK)
-        st = bg_remove_folder(w->work, err);
     if (st == BG_OK) {
         report_kept(w, sum);
         bg_log("wrote %s", w->c->output);
