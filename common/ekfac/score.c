@@ -245,13 +245,14 @@ bg_status bg_compressed_modules(const char *file, char **modules, bg_err *err)
     return st;
 }
 
-void bg_scorer_begin_unit(bg_scorer *s, size_t n_sequences, size_t n_rows)
+void bg_scorer_begin_unit(bg_scorer *s, size_t n_sequences, size_t n_rows, size_t row0)
 {
     size_t bytes = result_bytes(s->detail, s->n_layers, s->n_queries, n_sequences, n_rows);
     s->sequences = n_sequences;
     s->rows = n_rows;
     memset(s->detail == BG_SCORE_TOKENS ? (void *)s->token : (void *)s->layer, 0, bytes);
-    s->row0 = s->batch_rows = 0;
+    s->row0 = row0;
+    s->batch_rows = 0;
 }
 
 void bg_scorer_begin_batch(bg_scorer *s, const bg_batch *batch, uint64_t first)

@@ -233,11 +233,6 @@ static bg_status push_batch(worker *w, bg_err *err)
     return st == BG_OK ? bg_pipeline_push(w->line, it->batch, it, err) : st;
 }
 
-static bool may_end(const worker *w)
-{
-    return w->pushed > 0 && (w->s->keep_part != NULL || w->unit == w->n_units || w->at == w->part[w->unit]);
-}
-
 /* Batches until there are no more or the end is asked for, but at least one, so that every stream gets something done. */
 static bg_status run_batches(worker *w, bg_err *err)
 {
@@ -246,7 +241,7 @@ static bg_status run_batches(worker *w, bg_err *err)
     while (st == BG_OK) {
         bool asked = end_is_asked(w);
         if (w->ctx->grid.pipeline_rank == 0)
-            more = !(asked && may_end(w)) && find_work(w);
+            more = !(asked && w->pushed > 0) && find_work(w);
         st = bg_pipeline_next(w->line, &more, err);
         if (st != BG_OK || !more)
             break;
@@ -264,7 +259,7 @@ static bg_status run_stream(worker *w, bg_err *err)
     bg_notice_begin(&w->notice, w->ctx->grid.world);
     bg_pipeline_begin(w->line);
     bg_status st = run_batches(w, err);
-    if (st == BG_OK && w->unit < w->n_units && w->at > w->part[w->unit] && w->s->keep_part != NULL) {
+    if (st == BG_OK && w->unit < w->n_units && w->at > w->part[w->unit]) {
         w->last.n_rows = rows_of(w->s, &w->last, w->last_part);
         st = write_unit(w, false, err);
     }
@@ -310,7 +305,8 @@ static void close_worker(worker *w)
 static bg_status find_finished(worker *w, bg_err *err)
 {
     const bg_grid *g = &w->ctx->grid;
-    uint64_t n_done = 0, n_parts = 0;
+    uint64_t n_done = 0, n_kept = 0;
+    char kept[64] = "";
     bool *done = NULL;
     bg_status st = g->world_rank == 0 ? BG_NEW(done, w->n_units, "list of units", err) : BG_OK;
     if (st == BG_OK && g->world_rank == 0)
@@ -326,11 +322,13 @@ static bg_status find_finished(worker *w, bg_err *err)
     bg_broadcast(g->world, w->part, w->n_units * sizeof *w->part, 0);
     for (uint64_t u = 0; u < w->n_units; u++) {
         n_done += w->state[u] == DONE;
-        n_parts += w->part[u] > 0;
+        n_kept += w->part[u];
     }
-    if (n_done + n_parts > 0)
-        bg_log("%s: %llu of %llu units were finished before%s; going on", w->s->what, (unsigned long long)n_done,
-               (unsigned long long)w->n_units, n_parts > 0 ? ", parts of others too" : "");
+    if (n_kept > 0)
+        snprintf(kept, sizeof kept, ", and %llu sequences of others,", (unsigned long long)n_kept);
+    if (n_done + n_kept > 0)
+        bg_log("%s: %llu of %llu units%s were finished before; going on", w->s->what, (unsigned long long)n_done,
+               (unsigned long long)w->n_units, kept);
     return BG_OK;
 }
 

@@ -113,9 +113,14 @@ bg_status bg_store_link(bg_store *s, const char *target, const char *path, bg_er
 bg_status bg_store_link_external(bg_store *s, const char *file, const char *target,
                                  const char *path, bg_err *err) BG_MUST_CHECK;
 
+/* Leave out what follows the first `rows` rows of each dataset of the file's own format, and publish it as `path`, in the same
+ * folder: how far a file that is written row by row gets may be known only at its end. */
+bg_status bg_store_cut(bg_store *s, const char *path, uint64_t rows, bg_err *err) BG_MUST_CHECK;
+
 /* Attach dimension scales, write run/finished, close, fsync, rename, manifest.
  * Frees s whatever happens; on failure the temporary file is gone and the
- * final name untouched.  hash [out, may be NULL]: of the published file. */
+ * final name untouched.  hash [out, may be NULL]: of the published file.
+ * Work files ("bregman/work") stand by their name: they are neither hashed nor listed, and hash must be NULL. */
 bg_status bg_store_publish(bg_store *s, bg_hash *hash, bg_err *err) BG_MUST_CHECK;
 void bg_store_discard(bg_store *s);    /* NULL is fine */
 

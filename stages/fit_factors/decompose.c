@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bregman/eigen.h"
 #include "bregman/log.h"
@@ -68,6 +69,7 @@ typedef struct {
     float *part;                       /* a unit's panels */
     double *sum;                       /* the units' panels, added in their order */
     float *rows;                       /* [BG_EIGEN_SLAB, width]: rows on their way to the file */
+    bg_units_reader *units;            /* of the matrix's block */
     bg_store *file;
     work_plan *plan;                   /* its fallbacks are counted */
     char covariance[BG_PATH_BYTES], vectors[BG_PATH_BYTES], values[BG_PATH_BYTES];
@@ -76,7 +78,7 @@ typedef struct {
 /* Read the sums of the panel that begins at column `begin`, and of as many after it as there is room for. */
 static bg_status read_panels(matrix_stream *m, size_t begin, bg_err *err)
 {
-    char path[BG_PATH_BYTES], name[BG_PATH_BYTES];
+    char name[BG_PATH_BYTES];
     size_t c0, w, n = 0;
     m->begin = m->end = begin;
     m->first = bg_symmetric_panel(m->sym, m->block, begin, &c0, &w);
@@ -89,16 +91,13 @@ static bg_status read_panels(matrix_stream *m, size_t begin, bg_err *err)
     }
     memset(m->sum, 0, n * sizeof *m->sum);
     bg_status st = bg_path(name, err, "%s/%s_sum", m->t->mod->name, m->t->side);
-    for (uint64_t u = 0; u < m->f->covariance_units && st == BG_OK; u++) {
-        bg_store *s = NULL;
-        st = fit_unit_path(m->f, "covariance", u, m->t->mod->block, path, err);
+    for (size_t u = 0; u < bg_units_runs(m->units) && st == BG_OK; u++) {
+        bg_rows unit;
+        st = bg_units_read(m->units, u, &unit, err);
         if (st == BG_OK)
-            st = bg_store_open(&s, path, "bregman/work", err);
-        if (st == BG_OK)
-            st = bg_store_read_rows(s, name, BG_F32, m->first, n, 1, m->part, err);
+            st = bg_store_read_rows(unit.file, name, BG_F32, m->first, n, 1, m->part, err);
         for (size_t i = 0; i < n && st == BG_OK; i++)
             m->sum[i] += (double)m->part[i];
-        bg_store_close(s);
     }
     return st;
 }
@@ -188,6 +187,10 @@ static bg_status open_stream(matrix_stream *m, const char *path, size_t ranks, b
     if (st == BG_OK)
         st = bg_path(m->values, err, "%s/%s_eigenvalues", m->t->mod->name, m->t->side);
     if (st == BG_OK)
+        st = bg_units_reader_new(&m->units, &m->f->covariance_units, err);
+    if (st == BG_OK)
+        st = bg_units_choose(m->units, m->t->mod->block, err);
+    if (st == BG_OK)
         st = bg_store_create(&m->file, path, "bregman/work", &m->f->in.run, err);
     if (st == BG_OK)
         st = bg_store_dataset(m->file, m->covariance, dims, err);
@@ -203,6 +206,7 @@ static bg_status close_stream(matrix_stream *m, const double *values, bg_status 
         st = bg_store_write(m->file, m->values, &n, values, err);
     if (m->file != NULL)
         st = bg_store_end(m->file, st, err);
+    bg_units_reader_free(m->units);
     bg_free(m->part);
     bg_free(m->sum);
     bg_free(m->rows);
@@ -256,7 +260,7 @@ static bg_status decompose_once(const fit *f, const matrix_task *t, MPI_Comm com
     if (st == BG_OK)
         st = fit_matrix_path(f, t->mod, t->side, path, err);
     if (st == BG_OK && rank == 0)
-        st = bg_store_is_done(path, f->in.run.fingerprint, &done, err);
+        done = access(path, F_OK) == 0;
     st = bg_agree(comm, st, err);
     bg_broadcast(comm, &done, sizeof done, 0);
     return st == BG_OK && !done ? decompose_matrix(f, t, path, comm, p, err) : st;
@@ -407,6 +411,11 @@ static bg_status read_vectors(const fit *f, const bg_module *mod, const char *si
         st = bg_store_read(s, name, BG_F32, (const uint64_t[]){ n, out->width }, out->a, err);
     bg_store_close(s);
     return st;
+}
+
+bg_status fit_matrix_path(const fit *f, const bg_module *mod, const char *side, char out[BG_PATH_BYTES], bg_err *err)
+{
+    return bg_path(out, err, "%s/%s-%s.h5", f->work, side, mod->name);
 }
 
 bg_status fit_read_bases(const fit *f, bg_run modules, bg_eigenbasis **out, bg_err *err)
