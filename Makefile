@@ -61,7 +61,7 @@ stage_obj = $(patsubst %.c,$(B)/obj/%.o,$(call rel,$(wildcard $(SRC)/stages/$(1)
 PROGRAMS := $(addprefix $(B)/bin/,$(STAGES))
 # the stages without their main(), for tests that link them
 STAGE_LIB_OBJ := $(filter-out %/main.o,$(foreach s,$(STAGES),$(call stage_obj,$(s))))
-TESTS    := $(patsubst %.c,$(B)/%,$(call rel,$(wildcard $(SRC)/tests/*/*_test.c $(SRC)/tests/*/*_mpitest.c)))
+TESTS    := $(patsubst %.c,$(B)/%,$(call rel,$(wildcard $(SRC)/tests/*/*_test.c $(SRC)/tests/*/*_mpitest.c $(SRC)/tests/*/*_drill.c)))
 HEADERS  := $(wildcard $(SRC)/include/bregman/*.h)
 
 all: $(PROGRAMS) $(B)/lib/libbregman.a
