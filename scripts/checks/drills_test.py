@@ -10,7 +10,6 @@ A job that has not ended after DRILL_LIMIT_S seconds (60) is a hang, and so is a
 DRILL_CASE_S (20)."""
 import collections
 import concurrent.futures
-import json
 import os
 import re
 import shutil
@@ -18,20 +17,18 @@ import signal
 import subprocess
 import sys
 
-from engine_checks import BUILD, FOLDER, check, engine, finish, same_file
+from engine_checks import BUILD, FOLDER, MPI, check, engine, fault_library, finish, plain_gpt2, same_file
 from restart_checks import kill
 import numpy as np
 
-from check_goldens import write_safetensors, write_tokens
+from check_goldens import write_tokens
 import h5py
 
 ALL = os.environ.get("DRILLS") == "all"
 LIMIT_S = int(os.environ.get("DRILL_LIMIT_S", "60"))
 CASE_S = int(os.environ.get("DRILL_CASE_S", "20"))
 JOBS = int(os.environ.get("DRILL_JOBS", "2"))      # at a time; what a job's ranks do is mostly waiting
-ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
-MPI = os.path.join(ROOT, "scripts", "mpi")
-D, FF, VOCABULARY, POSITIONS, BLOCKS = 64, 256, 64, 128, 10
+D, VOCABULARY, POSITIONS, BLOCKS = 64, 64, 128, 10
 UNITS, LONG, SHORT = 16, 100, 12                   # sequences; tokens of each: messages of 25 KB and of 2.8 KB
 WIDE, WIDE_UNIT = 10, 64                           # units, and sequences of each: a gather of 64 x 24 scores
 QUERIES = 24
@@ -41,24 +38,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # ---- inputs
 
-def make_model():
+def spoil(weights):
     """Positions from LONG - 1 on are NaN: only a sequence of more than LONG tokens meets them."""
-    random, folder = np.random.default_rng(7), f"{FOLDER}/model"
-    shapes = {"wte.weight": (VOCABULARY, D), "wpe.weight": (POSITIONS, D), "ln_f.weight": (D,), "ln_f.bias": (D,)}
-    for b in range(BLOCKS):
-        for name, shape in {"ln_1.weight": (D,), "ln_1.bias": (D,), "ln_2.weight": (D,), "ln_2.bias": (D,),
-                            "attn.c_attn.weight": (D, 3 * D), "attn.c_attn.bias": (3 * D,),
-                            "attn.c_proj.weight": (D, D), "attn.c_proj.bias": (D,), "mlp.c_fc.weight": (D, FF),
-                            "mlp.c_fc.bias": (FF,), "mlp.c_proj.weight": (FF, D), "mlp.c_proj.bias": (D,)}.items():
-            shapes[f"h.{b}.{name}"] = shape
-    weights = {name: random.normal(0, 0.1, shape) + ("ln_" in name and name.endswith("weight")) for name, shape in shapes.items()}
     weights["wpe.weight"][LONG - 1:] = np.nan
-    os.makedirs(folder)
-    write_safetensors(f"{folder}/model.safetensors", {name: x.astype("f4") for name, x in weights.items()})
-    with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
-        json.dump({"model_type": "gpt2", "n_embd": D, "n_head": 4, "n_layer": BLOCKS, "n_positions": POSITIONS,
-                   "vocab_size": VOCABULARY, "layer_norm_epsilon": 1e-5}, file)
-    return folder
 
 
 def make_tokens(name, lengths, queries=False):
@@ -77,20 +59,13 @@ def nan_at(n, at, **options):
     return make_tokens(f"nan-{'queries' if options else 'tokens'}-{n}-{at}", [LONG + (i == at) for i in range(n)], **options)
 
 
-MODEL = make_model()
+MODEL = plain_gpt2("model", D, BLOCKS, POSITIONS, VOCABULARY, spoil)
 LONG_TOKENS, SHORT_TOKENS = make_tokens("long", [LONG] * UNITS), make_tokens("short", [SHORT] * UNITS)
 WIDE_TOKENS = make_tokens("wide", [SHORT] * (WIDE * WIDE_UNIT))
 QUERY_TOKENS = make_tokens("queries", [LONG] * QUERIES, queries=True)
 
 
-def make_shim():
-    path = f"{FOLDER}/inject_fault.so"
-    subprocess.run([os.environ.get("CC", "cc"), "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", path,
-                    os.path.join(ROOT, "tests/fault/inject_fault.c"), "-ldl"], check=True)
-    return path
-
-
-SHIM = make_shim()
+LIBRARY = fault_library()
 
 
 # ---- what a drill is, and how it ends
@@ -113,9 +88,9 @@ def run_job(command, limit_s=LIMIT_S):
 
 def job_of(drill):
     """Its command; the fault is for the ranks alone, not for mpirun."""
-    shim = [f"LD_PRELOAD={SHIM}"] if drill.environment else []
+    library = [f"LD_PRELOAD={LIBRARY}"] if drill.environment else []
     variables = [f"{name}={value}" for name, value in drill.environment.items()]
-    return [MPI, drill.ranks, "env", *shim, *variables, *drill.command, "--pipeline", drill.pipeline]
+    return [MPI, drill.ranks, "env", *library, *variables, *drill.command, "--pipeline", drill.pipeline]
 
 
 def outcome(drill, code, said):
