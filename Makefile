@@ -145,7 +145,7 @@ check-slurm: setup
 KILLS ?= 1000
 drills check-kill: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests
-	@BUILD=$(abspath $(B)) OMP_NUM_THREADS=1 DRILLS=all KILLS=$(KILLS) \
+	@BUILD=$(abspath $(B)) OMP_NUM_THREADS=1 DRILLS=$(or $(DRILLS),all) KILLS=$(KILLS) \
 	   $(BREGMAN_VENV)/bin/python $(SRC)/scripts/checks/$(if $(filter drills,$@),drills,kill)_test.py
 
 # ---- fuzzing: the targets of tests/fuzz for FUZZ_SECONDS each, with clang's libFuzzer and sanitizers ----

@@ -2,7 +2,7 @@
 """How long score_shards and compress_queries take from a request to stop to their end, in units of 10 minutes that no job
 runs to its end: SIGUSR1 to mpirun, or a file named `stop`, on several grids.  Prints seconds and micro-batches; asserts nothing.
 
-    BUILD=build scripts/checks/stop_time.py [SECONDS A JOB MAY TAKE TO STOP, 120]
+    BUILD=build scripts/checks/stop_time.py [SECONDS A JOB MAY TAKE TO STOP, 120] [STAGE]
 """
 import json
 import os
@@ -94,7 +94,7 @@ FACTORS = TINY.fit(sequences("fit", 16), "factors")
 COMPRESSED = TINY.compress(FACTORS, sequences("queries", 4, True), "compressed.h5", "--rank", 16)
 BATCH = {"score_shards": PER_BATCH, "compress_queries": 1536 // (LENGTH - 1)}      # sequences of a micro-batch
 print("| stage | columns x pipeline | asked by | answered in | that is | |\n|---|---|---|---|---|---|", flush=True)
-for each_stage in "score_shards", "compress_queries":
+for each_stage in sys.argv[2:] or ["score_shards", "compress_queries"]:
     for each_grid in GRIDS:
         for each_how in "SIGUSR1", "stop file":
             stop(each_stage, each_grid, each_how)

@@ -185,8 +185,8 @@ static bool as_wanted(const inputs *in, const drill_case *now, int struck, bg_st
     snprintf(disk, sizeof disk, "disk of rank %d", now->bad);
     if (!struck)
         return st == BG_OK;
-    if (in->c->stop)    /* a stop asked for with the last batches may find all of them done */
-        return st == BG_ESTOPPED || (st == BG_OK && now->moment >= FLUSH);
+    if (in->c->stop)    /* a stop asked for late may find all done */
+        return st == BG_ESTOPPED || (st == BG_OK && now->moment > FIRST);
     if (now->place == IN_FILL)
         return st == BG_EFORMAT && err->rank == now->bad && strstr(err->msg, "label") != NULL;
     return st == BG_EIO && err->rank == now->bad && strcmp(err->msg, disk) == 0;
@@ -256,6 +256,8 @@ static bool choose_batch(const inputs *in, drill_case *now)
     uint64_t column = in->n / (uint64_t)g->data_size, after = (uint64_t)(g->pipeline_size - 1 - now->bad / g->data_size);
     const uint64_t at[MOMENTS] = { 0, column / 2, column - after, column - 1 };
     now->batch = at[now->moment];
+    if (now->place == IN_KEEP)     /* streams of a batch have no flush, and the last ends its unit */
+        return now->moment == FIRST || now->moment == MIDDLE;
     return now->moment != FLUSH || (now->place != IN_FILL && after > 1);
 }
 
