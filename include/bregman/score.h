@@ -40,9 +40,9 @@ bg_status bg_compressed_modules(const char *file, char **modules, bg_err *err) B
 void bg_scorer_begin_unit(bg_scorer *s, size_t n_sequences, size_t n_rows);
 void bg_scorer_begin_batch(bg_scorer *s, const bg_batch *batch, uint64_t first);
 bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err);
-/* At a unit's end, on all ranks of the pipeline: the first one gets the layers of the others.  Returns whether this is
- * the first, which now has the unit's results. */
-bool bg_scorer_gather(bg_scorer *s, bg_pipeline *l);
+/* At a unit's end, or that of a part of it, on all ranks of the pipeline: the first one gets the layers of the others, and has the
+ * results so far.  Errors: BG_ESTOPPED if another rank failed. */
+bg_status bg_scorer_gather(bg_scorer *s, bg_pipeline *l, bg_err *err) BG_MUST_CHECK;
 
 /* Results of the unit, sums over positions and modules in float64 layer by layer, then over layers from the first:
  * the order, and so the bytes, do not depend on how the layers were shared out.

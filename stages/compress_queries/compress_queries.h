@@ -50,7 +50,7 @@ size_t compress_columns(const compress *w, const bg_module *mod);
 bg_status compress_unit_path(const compress *w, uint64_t u, size_t block, char out[BG_PATH_BYTES], bg_err *err) BG_MUST_CHECK;
 size_t compress_next_block(const compress *w, size_t i);
 /* Callbacks of the sweep, and its tap; self is the compress. */
-bg_status compress_unit_find(void *self, uint64_t u, bool *done, uint64_t *part, bg_err *err);
+bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err);
 bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err);
 bg_status compress_unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err);
 bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err);

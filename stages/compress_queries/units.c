@@ -30,14 +30,16 @@ static bg_status block_done(const compress *w, uint64_t u, size_t block, bool *d
     return st == BG_OK ? bg_store_is_done(path, w->in.run.fingerprint, done, err) : st;
 }
 
-bg_status compress_unit_find(void *self, uint64_t u, bool *done, uint64_t *part, bg_err *err)
+bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err)
 {
     const compress *w = self;
     bg_status st = BG_OK;
-    *part = 0;
-    *done = true;
-    for (size_t i = 0; i < w->model->n_tracked && *done && st == BG_OK; i = compress_next_block(w, i))
-        st = block_done(w, u, w->model->tracked[i]->block, done, err);
+    (void)part;
+    for (uint64_t u = 0; u * w->c->unit_queries < bg_tokens_sequences(w->queries) && st == BG_OK; u++) {
+        done[u] = true;
+        for (size_t i = 0; i < w->model->n_tracked && done[u] && st == BG_OK; i = compress_next_block(w, i))
+            st = block_done(w, u, w->model->tracked[i]->block, &done[u], err);
+    }
     return st;
 }
 

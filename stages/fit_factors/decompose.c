@@ -47,6 +47,7 @@ typedef struct {
     size_t largest_alone;              /* of those for single ranks */
     size_t n_groups, group_size;
     double *load;                      /* [n_ranks] */
+    bg_notice notice;                  /* is there a reason to end? */
     uint64_t n_fallbacks;              /* drivers that did not converge, of this rank's matrices */
     char fallback[320];                /* the first of them, in words */
 } work_plan;
@@ -208,6 +209,14 @@ static bg_status close_stream(matrix_stream *m, const double *values, bg_status 
     return st;
 }
 
+/* Before a matrix or a diagonal block of it: has any rank failed, or been asked to stop? */
+static bg_status go_on(work_plan *p, bg_err *err)
+{
+    if (bg_stop_heard(&p->notice))
+        return BG_FAIL(err, BG_ESTOPPED, "eigendecomposition: stopped on request; finished matrices are kept");
+    return BG_OK;
+}
+
 /* Decompose a matrix by the ranks of comm; rank 0 reads and writes.  Collective on comm. */
 static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char *path, MPI_Comm comm, work_plan *p,
                                   bg_err *err)
@@ -226,6 +235,8 @@ static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char
         char what[256];
         snprintf(what, sizeof what, "%s: %s covariance", t->mod->name, t->side);
         take_block(&m, j);
+        if (j > 0 && (st = bg_agree(comm, go_on(p, err), err)) != BG_OK)
+            break;
         st = bg_eigen_shared(m.side, &stream, values + m.at, what, comm, err);
     }
     if (rank == 0)
@@ -234,15 +245,14 @@ static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char
     return bg_agree(comm, st, err);
 }
 
-/* The same, unless its file is there or a stop is asked for.  Collective on comm. */
+/* The same, unless its file is there or the end is asked for.  Collective on comm. */
 static bg_status decompose_once(const fit *f, const matrix_task *t, MPI_Comm comm, work_plan *p, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     int rank;
     bool done = false;
     MPI_Comm_rank(comm, &rank);
-    bg_status st = bg_stop_requested()
-        ? BG_FAIL(err, BG_ESTOPPED, "eigendecomposition: stopped on request; finished matrices are kept") : BG_OK;
+    bg_status st = go_on(p, err);
     if (st == BG_OK)
         st = fit_matrix_path(f, t->mod, t->side, path, err);
     if (st == BG_OK && rank == 0)
@@ -337,6 +347,7 @@ static bg_status work_off(const fit *f, const matrix_task *task, size_t n, work_
         MPI_Comm_split(g->world, me / p->group_size < p->n_groups ? (int)(me / p->group_size) : MPI_UNDEFINED,
                        g->world_rank, &group);
     bg_progress_start(&progress, "eigendecomposition", "matrices", 0, n);
+    bg_notice_begin(&p->notice, g->world);
     for (size_t i = 0; i < n && st == BG_OK; i++) {
         bool large = i < p->n_large;
         size_t width = large ? p->group_size : 1, places = large ? p->n_groups : p->n_ranks;
@@ -344,6 +355,9 @@ static bg_status work_off(const fit *f, const matrix_task *task, size_t n, work_
             st = decompose_once(f, &task[i], large ? group : MPI_COMM_SELF, p, err);
         bg_progress_update(&progress, i + 1);
     }
+    if (st != BG_OK)
+        bg_notice_say(&p->notice, BG_NOTICE_END);
+    bg_stop_wait(&p->notice);
     if (group != MPI_COMM_NULL)
         MPI_Comm_free(&group);
     st = bg_agree(g->world, st, err);

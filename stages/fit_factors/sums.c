@@ -152,12 +152,17 @@ static bg_status find_part(const phase *p, uint64_t u, uint64_t *part, bg_err *e
     return st;
 }
 
-static bg_status unit_find(void *self, uint64_t u, bool *done, uint64_t *part, bg_err *err)
+static bg_status unit_find(void *self, bool *done, uint64_t *part, bg_err *err)
 {
     const phase *p = self;
-    *part = 0;
-    bg_status st = all_there(p, u, 0, done, err);
-    return st == BG_OK && !*done ? find_part(p, u, part, err) : st;
+    bg_status st = BG_OK;
+    uint64_t n = p->kind.name[0] == 'c' ? p->f->covariance_units : p->f->lambda_units;
+    for (uint64_t u = 0; u < n && st == BG_OK; u++) {
+        st = all_there(p, u, 0, &done[u], err);
+        if (st == BG_OK && !done[u])
+            st = find_part(p, u, &part[u], err);
+    }
+    return st;
 }
 
 /* ---- a unit on this rank ---- */
@@ -193,8 +198,9 @@ static void remove_part(const phase *p, uint64_t u, size_t block, uint64_t part)
         unlink(path);
 }
 
-static bg_status unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
+static bg_status unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err)
 {
+    (void)l;
     phase *p = self;
     char path[BG_PATH_BYTES];
     bg_status st = BG_OK;

@@ -107,8 +107,9 @@ static bg_status explain_unit(void *self, const bg_unit *unit, bg_pipeline *l, b
     const explaining *e = self;
     const scoring *w = e->w;
     char path[BG_PATH_BYTES];
-    if (!bg_scorer_gather(w->scorer, l))
-        return BG_OK;
+    bg_status gathered = bg_scorer_gather(w->scorer, l, err);
+    if (gathered != BG_OK || w->ctx->grid.pipeline_rank != 0)
+        return gathered;
     const uint64_t *z = w->sequence + unit->first;
     size_t i0 = first_pair(e, z[0]), i1 = i0, row0 = 0;
     bg_store *s = NULL;
@@ -131,9 +132,9 @@ static bg_status explain_unit(void *self, const bg_unit *unit, bg_pipeline *l, b
 }
 
 /* The sweep's callbacks take the scoring; here `self` is the explaining around it. */
-static bg_status explain_find(void *self, uint64_t u, bool *done, uint64_t *part, bg_err *err)
+static bg_status explain_find(void *self, bool *done, uint64_t *part, bg_err *err)
 {
-    return score_unit_find(((explaining *)self)->w, u, done, part, err);
+    return score_unit_find(((explaining *)self)->w, done, part, err);
 }
 
 static bg_status explain_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err)

@@ -187,9 +187,10 @@ static bg_status unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_er
     size_t n = unit->n_sequences, nq = bg_scorer_queries(w->scorer), nl = w->model->config.n_blocks;
     uint64_t dims[3] = { n, nq, nl };
     float *x = NULL;
-    if (!bg_scorer_gather(w->scorer, l))
-        return BG_OK;
-    bg_status st = BG_NEW(x, n * nq * (w->c->layer_scores ? nl : 1), "scores", err);
+    bg_status st = bg_scorer_gather(w->scorer, l, err);
+    if (st != BG_OK || w->ctx->grid.pipeline_rank != 0)
+        return st;
+    st = BG_NEW(x, n * nq * (w->c->layer_scores ? nl : 1), "scores", err);
     if (st == BG_OK)
         st = score_unit_path(w, unit->unit, path, err);
     if (st == BG_OK)

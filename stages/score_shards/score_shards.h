@@ -53,7 +53,7 @@ bg_status score_divide_model(scoring *w, bg_err *err) BG_MUST_CHECK;
 bg_status score_choose_plan(scoring *w, bg_err *err) BG_MUST_CHECK;
 /* Path of unit u of the work folder, and whether it is finished. */
 bg_status score_unit_path(const scoring *w, uint64_t u, char out[BG_PATH_BYTES], bg_err *err) BG_MUST_CHECK;
-bg_status score_unit_find(void *scoring_, uint64_t u, bool *done, uint64_t *part, bg_err *err) BG_MUST_CHECK;
+bg_status score_unit_find(void *scoring_, bool *done, uint64_t *part, bg_err *err) BG_MUST_CHECK;
 /* Work folder, pass and scorer for units of unit_sequences. */
 bg_status score_open_memory(scoring *w, bg_err *err) BG_MUST_CHECK;
 /* The sweep over w's sequences with the score tap; callbacks still to be set. */

@@ -74,13 +74,18 @@ bg_status score_unit_path(const scoring *w, uint64_t u, char out[BG_PATH_BYTES],
     return bg_path(out, err, "%s/unit-%06llu.h5", w->work, (unsigned long long)u);
 }
 
-bg_status score_unit_find(void *scoring_, uint64_t u, bool *done, uint64_t *part, bg_err *err)
+bg_status score_unit_find(void *scoring_, bool *done, uint64_t *part, bg_err *err)
 {
     const scoring *w = scoring_;
     char path[BG_PATH_BYTES];
-    *part = 0;
-    bg_status st = score_unit_path(w, u, path, err);
-    return st == BG_OK ? bg_store_is_done(path, w->in.run.fingerprint, done, err) : st;
+    bg_status st = BG_OK;
+    (void)part;
+    for (uint64_t u = 0; u * w->unit_sequences < w->n_sequences && st == BG_OK; u++) {
+        st = score_unit_path(w, u, path, err);
+        if (st == BG_OK)
+            st = bg_store_is_done(path, w->in.run.fingerprint, &done[u], err);
+    }
+    return st;
 }
 
 static bg_status unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err)

@@ -34,11 +34,10 @@ static bg_status maybe(const drill *d, fault here, bg_err *err)
     return d->fault == here ? BG_FAIL(err, BG_EIO, "disk of rank %d", rank) : BG_OK;
 }
 
-static bg_status find(void *self, uint64_t unit, bool *done, uint64_t *part, bg_err *err)
+static bg_status find(void *self, bool *done, uint64_t *part, bg_err *err)
 {
-    (void)unit;
-    *done = false;
-    *part = 0;
+    (void)done;
+    (void)part;
     return maybe(self, FAIL_FIND, err);
 }
 
@@ -58,8 +57,9 @@ static bg_status pair(void *self, const bg_pair *p, bg_err *err)
     return maybe(self, FAIL_TAP, err);
 }
 
-static bg_status keep_part(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
+static bg_status keep_part(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err)
 {
+    (void)l;
     CHECK(part > 0 && part < unit->n_sequences && unit->n_rows == part * (LENGTH - 1));
     return maybe(self, FAIL_KEEP, err);
 }
@@ -70,8 +70,9 @@ static bg_status end_unit(void *self, const bg_unit *unit, bg_pipeline *l, bg_er
     drill *d = self;
     float mine = (float)unit->unit;
     CHECK(unit->n_rows == unit->n_sequences * (LENGTH - 1));
-    bg_pipeline_gather(l, &mine, sizeof mine, d->gathered, n_of);
-    bg_status st = maybe(d, FAIL_END, err);
+    bg_status st = bg_pipeline_gather(l, &mine, sizeof mine, d->gathered, n_of, err);
+    if (st == BG_OK)
+        st = maybe(d, FAIL_END, err);
     d->units_ended += st == BG_OK;
     return st;
 }
