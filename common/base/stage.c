@@ -84,21 +84,32 @@ bool bg_stop_requested(void)
     return stop_requested != 0;
 }
 
-bg_status bg_stop_folder(const char *folder, bg_err *err)
+bool bg_stop_heard(bg_notice *n)
 {
-    if ((size_t)snprintf(stop_file, sizeof stop_file, "%s/stop", folder) >= sizeof stop_file)
-        return BG_FAIL(err, BG_EARG, "path too long: %.60s...", folder);
+    if (bg_stop_requested())
+        bg_notice_say(n, BG_NOTICE_END);
+    return bg_notice_heard(n) != BG_NOTICE_NONE;
+}
+
+void bg_stop_wait(bg_notice *n)
+{
+    const struct timespec pause = { .tv_nsec = 1000000 };
+    bg_notice_through(n);
+    while (!bg_notice_over(n)) {
+        (void)bg_stop_heard(n);
+        nanosleep(&pause, NULL);
+    }
+}
+
+bg_status bg_stop_beside(const char *file, bg_err *err)
+{
+    const char *slash = strrchr(file, '/');
+    int n = slash == NULL ? 1 : slash == file ? 0 : (int)(slash - file);
+    if ((size_t)snprintf(stop_file, sizeof stop_file, "%.*s/stop", n, slash == NULL ? "." : file) >= sizeof stop_file)
+        return BG_FAIL(err, BG_EARG, "path too long: %.60s...", file);
     if (looks_for_file && access(stop_file, F_OK) == 0)
         return BG_FAIL(err, BG_ESTOPPED, "%s is there: remove it to go on", stop_file);
     return BG_OK;
-}
-
-bg_status bg_stop_folder_of(const char *file, bg_err *err)
-{
-    char folder[4096];
-    const char *slash = strrchr(file, '/');
-    snprintf(folder, sizeof folder, "%.*s", slash == NULL ? 1 : (int)(slash - file), slash == NULL ? "." : file);
-    return bg_stop_folder(folder[0] == '\0' ? "/" : folder, err);
 }
 
 static void catch_signals(void)

@@ -216,10 +216,9 @@ static bg_status batch_ends(void *worker_, void *item_, bg_err *err)
 static bool end_is_asked(worker *w)
 {
     double now = bg_now_s();
-    bool due = w->ctx->grid.world_rank == 0 && w->interval_s > 0 && now - w->stream_start_s > w->interval_s;
-    if (due || bg_stop_requested())
+    if (w->interval_s > 0 && now - w->stream_start_s > w->interval_s)
         bg_notice_say(&w->notice, BG_NOTICE_END);
-    bool asked = bg_notice_heard(&w->notice) != BG_NOTICE_NONE;
+    bool asked = bg_stop_heard(&w->notice);
     if (asked && w->end_s == 0)
         w->end_s = now;
     return asked;
@@ -267,7 +266,7 @@ static bg_status run_stream(worker *w, bg_err *err)
     if (st != BG_OK)
         bg_notice_say(&w->notice, BG_NOTICE_END);
     st = bg_pipeline_end(w->line, st, err);
-    bg_notice_finish(&w->notice);
+    bg_stop_wait(&w->notice);
     return st;
 }
 

@@ -51,12 +51,3 @@ bool bg_notice_over(bg_notice *n)
     look(n);
     return n->round == MPI_REQUEST_NULL;
 }
-
-void bg_notice_finish(bg_notice *n)
-{
-    n->through = true;
-    while (n->round != MPI_REQUEST_NULL) {
-        MPI_Wait(&n->round, MPI_STATUS_IGNORE);
-        bg_notice_turn(n);
-    }
-}

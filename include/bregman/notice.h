@@ -29,12 +29,10 @@ void bg_notice_begin(bg_notice *n, MPI_Comm comm);
 void bg_notice_say(bg_notice *n, bg_word word);
 /* Look, and give the greatest word that has come.  Local. */
 bg_word bg_notice_heard(bg_notice *n);
-/* This rank needs no word any more.  Local. */
+/* This rank needs no word any more, though it may still say one.  Local. */
 void bg_notice_through(bg_notice *n);
 /* Look; true once all ranks are through: the notice is over, and other collectives of comm may follow. */
 bool bg_notice_over(bg_notice *n);
-/* Wait until it is over. */
-void bg_notice_finish(bg_notice *n);
 
 /* For who waits with MPI_Waitany for n->round too, and found that complete. */
 void bg_notice_turn(bg_notice *n);

@@ -140,8 +140,6 @@ bg_status compress_assemble(compress *w, bg_err *err)
     if (st == BG_OK)
         st = assemble_modules(w, s, sum, err);
     st = bg_store_end_once(s, st, err);
-    if (st == BG_OK)
-        st = bg_remove_folder(w->work, err);
     if (st == BG_OK) {
         report_kept(w, sum);
         bg_log("wrote %s", w->c->output);

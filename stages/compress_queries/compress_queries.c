@@ -138,6 +138,9 @@ static bg_status choose_plan(compress *w, bg_err *err)
     size_t longest = bg_tokens_longest(w->queries, 0, bg_tokens_sequences(w->queries));
     bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, longest, ACTIVATION_BYTES), .passes = 1 },
                     .least_rows = longest - 1, .most_passes = 1, .self = w, .bytes = plan_bytes };
+    bg_status st = bg_attempt_recall(w->ctx, w->work, &d.given_rows, err);
+    if (st != BG_OK)
+        return st;
     bg_log("%s: %llu queries, %zu modules", w->c->queries, (unsigned long long)bg_tokens_sequences(w->queries), w->model->n_tracked);
     return bg_budget_choose(&d, w->ctx, &w->plan, err);
 }
@@ -162,11 +165,7 @@ static bg_status open_memory(compress *w, bg_err *err)
     const bg_grid *g = &w->ctx->grid;
     const bg_share whole = bg_model_whole(w->model);
     extent e = largest(w, g->world_rank == 0 ? &whole : &w->own);    /* rank 0 assembles */
-    bg_status st = bg_make_folder(w->work, err);
-    if (st == BG_OK)
-        st = bg_stop_folder_of(w->c->output, err);
-    if (st == BG_OK)
-        st = name_units(w, err);
+    bg_status st = name_units(w, err);
     if (st == BG_OK)
         st = bg_pipeline_pass_new(&w->pass, w->model, &w->own, g, w->plan.rows, err);
     if (st == BG_OK)
@@ -188,8 +187,9 @@ static bg_status open_memory(compress *w, bg_err *err)
 
 /* ---- the whole ---- */
 
-static bg_status compress_all(compress *w, bg_err *err)
+static bg_status compress_all(void *self, bg_err *err)
 {
+    compress *w = self;
     MPI_Comm world = w->ctx->grid.world;
     bg_status st = bg_agree(world, open_memory(w, err), err);
     if (st != BG_OK)
@@ -210,7 +210,6 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
 {
     compress w = { .c = config, .ctx = ctx };
     MPI_Comm world = ctx->grid.world;
-    bool done = false;
     bg_status st = open_inputs(&w, err);
     if (st == BG_OK)
         st = divide_model(&w, err);
@@ -224,12 +223,9 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
         st = choose_plan(&w, err);
     if (st == BG_OK)
         st = bg_inputs_share(&w.in, ctx, w.plan.identity, w.c->seed, hash_inputs(&w, err), err);
+    const bg_attempt a = { ctx, &w.in, w.c->output, w.work, w.plan.rows, &w, NULL, compress_all };
     if (st == BG_OK)
-        st = bg_agree(world, bg_store_is_done(w.c->output, w.in.run.fingerprint, &done, err), err);
-    if (st == BG_OK && done)
-        st = bg_inputs_already_done(ctx, w.c->output, w.work, err);
-    if (st == BG_OK && !done)
-        st = bg_inputs_outcome(&w.in, ctx, w.c->output, w.work, bg_inputs_is_done, compress_all(&w, err), err);
+        st = bg_attempt_run(&a, err);
     for (size_t b = 0; w.file != NULL && b < w.model->config.n_blocks; b++)
         bg_store_discard(w.file[b]);
     free(w.modules);

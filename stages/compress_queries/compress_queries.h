@@ -2,9 +2,9 @@
 #ifndef BG_STAGES_COMPRESS_QUERIES_H
 #define BG_STAGES_COMPRESS_QUERIES_H
 
+#include "bregman/attempt.h"
 #include "bregman/budget.h"
 #include "bregman/factors.h"
-#include "bregman/inputs.h"
 #include "bregman/precondition.h"
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
@@ -63,7 +63,7 @@ bg_status compress_make_datasets(bg_store *s, const bg_module *mod, uint64_t n, 
 bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, const float *left, const float *right,
                                double variance, double error, uint32_t rank, bg_err *err) BG_MUST_CHECK;
 
-/* assemble.c: all units into compressed.h5; removes their folder.  Rank 0. */
+/* assemble.c: all units into compressed.h5.  Rank 0. */
 bg_status compress_assemble(compress *w, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_STAGES_COMPRESS_QUERIES_H */

@@ -7,7 +7,6 @@
 #include "bregman/eigen.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
-#include "bregman/notice.h"
 #include "bregman/timing.h"
 #include "fit_factors.h"
 
@@ -217,10 +216,9 @@ static bg_status close_stream(matrix_stream *m, const double *values, bg_status 
 /* Before a matrix or a diagonal block of it: has any rank failed, or been asked to stop? */
 static bg_status go_on(work_plan *p, bg_err *err)
 {
-    if (bg_stop_requested())
-        bg_notice_say(&p->notice, BG_NOTICE_END);
-    return bg_notice_heard(&p->notice) == BG_NOTICE_NONE ? BG_OK
-        : BG_FAIL(err, BG_ESTOPPED, "eigendecomposition: stopped on request; finished matrices are kept");
+    if (bg_stop_heard(&p->notice))
+        return BG_FAIL(err, BG_ESTOPPED, "eigendecomposition: stopped on request; finished matrices are kept");
+    return BG_OK;
 }
 
 /* Decompose a matrix by the ranks of comm; rank 0 reads and writes.  Collective on comm. */
@@ -363,7 +361,7 @@ static bg_status work_off(const fit *f, const matrix_task *task, size_t n, work_
     }
     if (st != BG_OK)
         bg_notice_say(&p->notice, BG_NOTICE_END);
-    bg_notice_finish(&p->notice);
+    bg_stop_wait(&p->notice);
     if (group != MPI_COMM_NULL)
         MPI_Comm_free(&group);
     st = bg_agree(g->world, st, err);

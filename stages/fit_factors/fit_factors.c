@@ -153,6 +153,9 @@ static bg_status choose_plan(fit *f, bg_err *err)
 {
     size_t least = longest(f) - 1, rows = f->c->batch_tokens;
     bg_demand d = { .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .can_spill = true, .self = f, .bytes = fit_bytes };
+    bg_status st = bg_attempt_recall(f->ctx, f->work, &d.given_rows, err);
+    if (st != BG_OK)
+        return st;
     d.best.rows = rows == 0 ? bg_pass_rows_for(f->model, longest(f), ACTIVATION_BYTES) : rows < least ? least : rows;
     for (int r = 0; r < f->ctx->grid.pipeline_size; r++)
         if (f->share[r].end - f->share[r].first > d.most_passes)
@@ -178,18 +181,15 @@ static bg_status write_units(const fit *f, bg_err *err)
 static bg_status open_work(fit *f, bg_err *err)
 {
     const bg_grid *g = &f->ctx->grid;
-    bg_status st = bg_make_folder(f->work, err);
-    if (st == BG_OK)
-        st = bg_stop_folder(f->c->output, err);
-    if (st == BG_OK && g->world_rank == 0)
-        st = write_units(f, err);
+    bg_status st = g->world_rank == 0 ? write_units(f, err) : BG_OK;
     return st == BG_OK ? bg_pipeline_pass_new(&f->pass, f->model, &f->own, g, f->plan.rows, err) : st;
 }
 
 /* ---- the whole ---- */
 
-static bg_status fit_all(fit *f, bg_err *err)
+static bg_status fit_all(void *self, bg_err *err)
 {
+    fit *f = self;
     bg_status st = bg_agree(f->ctx->grid.world, open_work(f, err), err);
     if (st == BG_OK)
         st = fit_sum_covariance(f, err);
@@ -203,7 +203,6 @@ static bg_status fit_all(fit *f, bg_err *err)
 bg_status fit_factors_run(const void *config, const bg_context *ctx, bg_err *err)
 {
     fit f = { .c = config, .ctx = ctx };
-    bool done = false;
     bg_status st = open_inputs(&f, err);
     if (st == BG_OK)
         st = divide_model(&f, err);
@@ -211,12 +210,9 @@ bg_status fit_factors_run(const void *config, const bg_context *ctx, bg_err *err
         st = choose_plan(&f, err);
     if (st == BG_OK)
         st = bg_inputs_share(&f.in, ctx, f.plan.identity, f.c->seed, hash_inputs(&f, err), err);
+    const bg_attempt a = { ctx, &f.in, f.index, f.work, f.plan.rows, &f, NULL, fit_all };
     if (st == BG_OK)
-        st = bg_agree(ctx->grid.world, bg_store_is_done(f.index, f.in.run.fingerprint, &done, err), err);
-    if (st == BG_OK && done)
-        st = bg_inputs_already_done(ctx, f.index, f.work, err);
-    if (st == BG_OK && !done)
-        st = bg_inputs_outcome(&f.in, ctx, f.index, f.work, bg_inputs_is_done, fit_all(&f, err), err);
+        st = bg_attempt_run(&a, err);
     bg_pass_free(f.pass);
     bg_free(f.share);
     bg_free(f.block);

@@ -2,9 +2,9 @@
 #ifndef BG_STAGES_FIT_FACTORS_H
 #define BG_STAGES_FIT_FACTORS_H
 
+#include "bregman/attempt.h"
 #include "bregman/budget.h"
 #include "bregman/factors.h"
-#include "bregman/inputs.h"
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
 #include "bregman/units.h"
@@ -57,7 +57,7 @@ size_t fit_decompose_bytes(const fit *f);
 bg_status fit_read_bases(const fit *f, bg_run modules, bg_eigenbasis **out, bg_err *err) BG_MUST_CHECK;
 void fit_free_bases(const fit *f, bg_eigenbasis *basis);
 
-/* publish.c: add the units' squares (M8), write factors/block-NNN.h5 and index.h5, remove the work files.  Collective. */
+/* publish.c: add the units' squares (M8), write factors/block-NNN.h5 and index.h5.  Collective. */
 bg_status fit_publish(fit *f, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_STAGES_FIT_FACTORS_H */

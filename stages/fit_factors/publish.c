@@ -225,8 +225,6 @@ bg_status fit_publish(fit *f, bg_err *err)
     if (g->world_rank == 0) {
         st = write_index(f, err);
         if (st == BG_OK)
-            st = bg_remove_folder(f->work, err);
-        if (st == BG_OK)
             bg_log("wrote %s", f->index);
     }
     return bg_agree(g->world, st, err);

@@ -251,8 +251,6 @@ static bg_status publish_ranking(explaining *e, bg_err *err)
     st = bg_store_end(s, st, err);
     bg_units_reader_free(e->units);
     if (st == BG_OK)
-        st = bg_remove_folder(w->work, err);
-    if (st == BG_OK)
         bg_log("wrote token and layer scores to %s", w->c->explain);
     bg_free(hash);
     return st;
@@ -304,18 +302,20 @@ void score_explain_close(scoring *w)
     bg_free(w->explaining);
 }
 
-static bool is_explained(const bg_inputs *in, const char *path)
+/* As it is now: another attempt may have explained it since it was opened. */
+static bg_status is_explained(void *self, bool *done, bg_err *err)
 {
-    bg_err ignored;
+    const scoring *w = ((explaining *)self)->w;
     bg_ranking r = { 0 };
-    bool is = bg_ranking_read(&r, path, &ignored) == BG_OK && r.explained != NULL
-        && strcmp(r.explained, in->run.fingerprint) == 0;
+    bg_status st = bg_ranking_read(&r, w->c->explain, err);
+    *done = st == BG_OK && r.explained != NULL && strcmp(r.explained, w->in.fingerprint.hex) == 0;
     bg_ranking_clear(&r);
-    return is;
+    return st;
 }
 
-static bg_status explain_all(explaining *e, bg_err *err)
+static bg_status explain_all(void *self, bg_err *err)
 {
+    explaining *e = self;
     scoring *w = e->w;
     MPI_Comm world = w->ctx->grid.world;
     w->write_segment = write_token_scores;
@@ -329,9 +329,6 @@ static bg_status explain_all(explaining *e, bg_err *err)
 
 bg_status score_explain(scoring *w, bg_err *err)
 {
-    const bg_ranking *r = &w->explaining->ranking;
-    if (r->explained != NULL && strcmp(r->explained, w->in.run.fingerprint) == 0) {
-        return bg_inputs_already_done(w->ctx, w->c->explain, w->work, err);
-    }
-    return bg_inputs_outcome(&w->in, w->ctx, w->c->explain, w->work, is_explained, explain_all(w->explaining, err), err);
+    const bg_attempt a = { w->ctx, &w->in, w->c->explain, w->work, w->plan.rows, w->explaining, is_explained, explain_all };
+    return bg_attempt_run(&a, err);
 }

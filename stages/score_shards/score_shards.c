@@ -92,6 +92,14 @@ static bg_status check_tokenizers(const scoring *w, bg_err *err)
     return st;
 }
 
+static bg_status name_files(scoring *w, bg_err *err)
+{
+    char name[BG_SHARD_NAME_BYTES];
+    bg_shard_name(w->shard, w->n_shards, name);
+    bg_status st = bg_path(w->shard_file, err, "%s/%s", w->c->output, name);
+    return st == BG_OK ? bg_path(w->work, err, "%.*s.work", (int)(strlen(w->shard_file) - strlen(".h5")), w->shard_file) : st;
+}
+
 static bg_status open_inputs(scoring *w, bg_err *err)
 {
     const score_shards_config *c = w->c;
@@ -108,6 +116,8 @@ static bg_status open_inputs(scoring *w, bg_err *err)
         st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus", c->tokens.item[0]);
     if (st == BG_OK && c->explain == NULL)
         st = choose_sequences(w, err);
+    if (st == BG_OK && c->explain == NULL)
+        st = name_files(w, err);
     w->unit_sequences = c->unit_sequences;
     return st;
 }
@@ -292,13 +302,13 @@ static bg_status make_datasets(const scoring *w, bg_store *s, bg_err *err)
     return st == BG_OK ? bg_origin_write(&w->origin, s, err) : st;
 }
 
-static bg_status assemble(scoring *w, const char *path, bg_err *err)
+static bg_status assemble(scoring *w, bg_err *err)
 {
     bg_extremes e = { 0 };
     bg_store *s = NULL;
     bg_status st = bg_extremes_init(&e, bg_scorer_queries(w->scorer), w->c->top, err);
     if (st == BG_OK)
-        st = bg_store_create(&s, path, "bregman/scores", &w->in.run, err);
+        st = bg_store_create(&s, w->shard_file, "bregman/scores", &w->in.run, err);
     if (st == BG_OK)
         st = make_datasets(w, s, err);
     if (st == BG_OK)
@@ -307,44 +317,22 @@ static bg_status assemble(scoring *w, const char *path, bg_err *err)
         st = write_extremes(w, s, &e, err);
     st = bg_store_end_once(s, st, err);
     if (st == BG_OK)
-        st = bg_remove_folder(w->work, err);
-    if (st == BG_OK)
-        bg_log("wrote %s", path);
+        bg_log("wrote %s", w->shard_file);
     bg_extremes_clear(&e);
     return st;
 }
 
 /* ---- the whole ---- */
 
-static bg_status score_all(scoring *w, const char *path, bg_err *err)
+static bg_status score_all(void *self, bg_err *err)
 {
+    scoring *w = self;
     MPI_Comm world = w->ctx->grid.world;
     w->write_segment = write_scores;
     bg_status st = bg_agree(world, score_open_memory(w, "scores", err), err);
     if (st == BG_OK)
         st = score_sweep(w, "scores", err);
-    return st == BG_OK ? bg_agree(world, w->ctx->grid.world_rank == 0 ? assemble(w, path, err) : BG_OK, err) : st;
-}
-
-static bg_status score(scoring *w, bg_err *err)
-{
-    MPI_Comm world = w->ctx->grid.world;
-    char path[BG_PATH_BYTES], name[BG_SHARD_NAME_BYTES];
-    bool done = false;
-    bg_shard_name(w->shard, w->n_shards, name);
-    bg_status st = bg_path(path, err, "%s/%s", w->c->output, name);
-    if (st == BG_OK)
-        st = bg_path(w->work, err, "%.*s.work", (int)(strlen(path) - strlen(".h5")), path);
-    if (st == BG_OK)
-        st = bg_make_folder(w->c->output, err);
-    if (st == BG_OK)
-        st = bg_store_is_done(path, w->in.run.fingerprint, &done, err);
-    st = bg_agree(world, st, err);
-    if (st == BG_OK && done)
-        st = bg_inputs_already_done(w->ctx, path, w->work, err);
-    if (st != BG_OK || done)
-        return st;
-    return bg_inputs_outcome(&w->in, w->ctx, path, w->work, bg_inputs_is_done, score_all(w, path, err), err);
+    return st == BG_OK ? bg_agree(world, w->ctx->grid.world_rank == 0 ? assemble(w, err) : BG_OK, err) : st;
 }
 
 /* What decides the bytes of a shard beside the options that all shards share. */
@@ -373,8 +361,9 @@ bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *er
         st = bg_inputs_share(&w.in, ctx, call, 0, hash_inputs(&w, err), err);
     }
     if (st == BG_OK) {
+        const bg_attempt a = { ctx, &w.in, w.shard_file, w.work, w.plan.rows, &w, NULL, score_all };
         bg_broadcast(ctx->grid.world, &w.model_hash, sizeof w.model_hash, 0);
-        st = w.c->explain == NULL ? score(&w, err) : score_explain(&w, err);
+        st = w.c->explain == NULL ? bg_attempt_run(&a, err) : score_explain(&w, err);
     }
     score_explain_close(&w);
     bg_scorer_free(w.scorer);

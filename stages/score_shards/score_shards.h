@@ -2,8 +2,8 @@
 #ifndef BG_STAGES_SCORE_SHARDS_H
 #define BG_STAGES_SCORE_SHARDS_H
 
+#include "bregman/attempt.h"
 #include "bregman/budget.h"
-#include "bregman/inputs.h"
 #include "bregman/origin.h"
 #include "bregman/score.h"
 #include "bregman/stage.h"
@@ -43,6 +43,7 @@ struct scoring {
     uint64_t *sequence;                /* of this shard (or to explain); NULL: begin + i */
     uint64_t begin, n_sequences;
     uint64_t unit_sequences;
+    char shard_file[BG_PATH_BYTES];    /* scoring: OUTPUT/shard-... */
     char work[BG_PATH_BYTES];          /* folder of the units */
     bg_units units;
     uint64_t kept;                     /* the first sequence of the unit in hand that no file has */

@@ -45,6 +45,9 @@ bg_status score_choose_plan(scoring *w, bg_err *err)
     size_t least = w->longest_rows, rows = w->c->batch_tokens;
     bg_demand d = { .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .self = w, .bytes = plan_bytes };
     d.best.rows = rows == 0 ? bg_pass_rows_for(w->model, least + 1, ACTIVATION_BYTES) : rows < least ? least : rows;
+    bg_status st = bg_attempt_recall(w->ctx, w->work, &d.given_rows, err);
+    if (st != BG_OK)
+        return st;
     bg_log("%s: %llu sequences in units of %llu", w->model->dir, (unsigned long long)w->n_sequences,
            (unsigned long long)w->unit_sequences);
     return bg_budget_choose(&d, w->ctx, &w->plan, err);
@@ -56,12 +59,8 @@ bg_status score_open_memory(scoring *w, const char *kind, bg_err *err)
     char line[BG_UNITS_LINE_BYTES];
     w->units = (bg_units){ .folder = w->work, .kind = kind, .run = &w->in.run, .n_groups = 1, .n_sequences = w->n_sequences,
                            .unit_sequences = w->unit_sequences };
-    bg_status st = bg_make_folder(w->work, err);
-    if (st == BG_OK)
-        st = bg_stop_folder(w->c->output, err);
     bg_units_describe(&w->units, line);
-    if (st == BG_OK && g->world_rank == 0)
-        st = bg_write_units(w->work, line, err);
+    bg_status st = g->world_rank == 0 ? bg_write_units(w->work, line, err) : BG_OK;
     if (st == BG_OK)
         st = bg_scorer_new(&w->scorer, w->c->queries, w->model, &w->model_hash, w->share, g->pipeline_size,
                            g->pipeline_rank, w->detail, w->unit_sequences, w->unit_sequences * w->longest_rows, err);

@@ -116,7 +116,7 @@ static void say_leftover(const char *path, const char *suffix)
 
 static bool is_own(const char *name)
 {
-    return strcmp(name, "MANIFEST") == 0 || strcmp(name, "UNITS") == 0 || strcmp(name, "stop") == 0;
+    return strcmp(name, "MANIFEST") == 0 || strcmp(name, "UNITS") == 0 || strcmp(name, "IDENTITY") == 0 || strcmp(name, "stop") == 0;
 }
 
 static bg_status say_others(const verify_folder *f, bg_err *err)
