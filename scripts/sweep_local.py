@@ -19,7 +19,7 @@ class Runner:
             signal.signal(number, self.ask)
 
     def ask(self, _number, _frame):
-        """The first signal lets a stage finish its work unit (exit 75), the next one ends it."""
+        """The first signal asks a stage to stop (exit 75), the next one ends it."""
         self.asked += 1
         if self.child:
             try:

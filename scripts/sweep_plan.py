@@ -10,7 +10,7 @@ import time
 
 import h5py
 
-from bregman_files import UserError, hash_file, hash_model, hash_texts
+from bregman_files import UserError, hash_file, hash_model, hash_texts, read_manifest
 from sweep_file import OWN, STAGES, SweepError
 
 PROGRAM = {"tokenize": "tokenize_corpus", "tokenize-queries": "tokenize_queries", "fit": "fit_factors",
@@ -32,21 +32,15 @@ class Manifests:
         """(hash, size) of a published file, or None."""
         folder, name = os.path.split(path)
         if folder not in self._folders:
-            self._folders[folder] = self.read(folder)
+            self._folders[folder] = self._read(folder)
         return self._folders[folder].get(name)
 
     @staticmethod
-    def read(folder):
-        found = {}
+    def _read(folder):
         try:
-            with open(os.path.join(folder, "MANIFEST"), encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    fields = line.rstrip("\n").split(" ", 2)
-                    if len(fields) == 3 and fields[1].isascii() and fields[1].isdigit():
-                        found[fields[2]] = (fields[0], int(fields[1]))
+            return read_manifest(folder)
         except OSError:
-            pass
-        return found
+            return {}
 
     def published(self, path):
         entry = self.entry(path)
