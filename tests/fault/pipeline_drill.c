@@ -21,10 +21,10 @@ typedef struct {
 } drill_config;
 
 /* Where a rank fails: reading its batch, in a callback of its backward pass, in a unit's end before or after its
- * results are gathered, or in keeping a checkpoint. */
-typedef enum { IN_FILL, IN_BEGIN, IN_TAP, IN_END, IN_GATHERED, IN_KEEP, PLACES } place;
+ * results are gathered, or in keeping a part of a unit, before or after the same. */
+typedef enum { IN_FILL, IN_BEGIN, IN_TAP, IN_END, IN_GATHERED, IN_KEEP, IN_KEPT, PLACES } place;
 typedef enum { FIRST, MIDDLE, FLUSH, LAST, MOMENTS } moment;
-static const char *const place_name[] = { "fill", "begin", "tap", "end", "gathered", "keep" };
+static const char *const place_name[] = { "fill", "begin", "tap", "end", "gathered", "keep", "kept" };
 static const char *const moment_name[] = { "first batch", "middle batch", "first batch of its flush", "last batch" };
 
 typedef struct {
@@ -71,13 +71,12 @@ static bg_status maybe(drill *d, place here, uint64_t batch, bg_err *err)
     return BG_FAIL(err, BG_EIO, "disk of rank %d", rank);
 }
 
-static bg_status find(void *self, uint64_t unit, bool *done, uint64_t *part, bg_err *err)
+static bg_status find_none(void *self, bool *done, uint64_t *part, bg_err *err)
 {
     (void)self;
-    (void)unit;
+    (void)done;
+    (void)part;
     (void)err;
-    *done = false;
-    *part = 0;
     return BG_OK;
 }
 
@@ -103,23 +102,26 @@ static bg_status pair(void *self, const bg_pair *p, bg_err *err)
     return maybe(d, IN_TAP, d->begun - 1, err);
 }
 
-static bg_status end_unit(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
+/* The end of a unit or of a part of it: fails before or after the others' results have come. */
+static bg_status gather(drill *d, place before, place after, bg_pipeline *l, bg_err *err)
 {
-    drill *d = self;
-    (void)unit;
-    bg_status st = maybe(d, IN_END, d->begun - 1, err);
-    if (st != BG_OK)
-        return st;
-    bg_pipeline_gather(l, d->mine, d->c->gather_bytes, d->gathered, d->n_of);
-    return maybe(d, IN_GATHERED, d->begun - 1, err);
+    bg_status st = maybe(d, before, d->begun - 1, err);
+    if (st == BG_OK)
+        st = bg_pipeline_gather(l, d->mine, d->c->gather_bytes, d->gathered, d->n_of, err);
+    return st == BG_OK ? maybe(d, after, d->begun - 1, err) : st;
 }
 
-static bg_status keep_part(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
+static bg_status end_unit(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
 {
-    drill *d = self;
+    (void)unit;
+    return gather(self, IN_END, IN_GATHERED, l, err);
+}
+
+static bg_status keep_part(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err)
+{
     (void)unit;
     (void)part;
-    return maybe(d, IN_KEEP, d->begun - 1, err);
+    return gather(self, IN_KEEP, IN_KEPT, l, err);
 }
 
 /* ---- a case ---- */
@@ -145,12 +147,12 @@ static bg_status sweep(const inputs *in, const drill_case *now, int *struck, bg_
     bool bad = now != NULL && g->world_rank == now->bad;
     drill d = { .c = in->c, .now = bad ? now : NULL };
     bg_context ctx = *in->ctx;
-    if (now != NULL && now->place == IN_KEEP)
+    if (now != NULL && now->place >= IN_KEEP)
         ctx.checkpoint_s = 1e-9;
     const bg_sweep s = {
         .what = "drill", .tokens = in->tokens, .n_sequences = in->n, .unit_sequences = in->c->unit_sequences,
         .given_label = in->label, .given_width = in->width, .given_rows = in->n, .given_file = "labels",
-        .tap = { pair, &d }, .gather_bytes = in->c->gather_bytes, .self = &d, .find = find, .begin_unit = begin_unit,
+        .tap = { pair, &d }, .gather_bytes = in->c->gather_bytes, .self = &d, .find = find_none, .begin_unit = begin_unit,
         .begin_batch = begin_batch, .end_unit = end_unit, .keep_part = keep_part,
     };
     size_t place_bytes = in->c->gather_bytes * (size_t)g->pipeline_size, wrong = 0;
@@ -256,7 +258,7 @@ static bool choose_batch(const inputs *in, drill_case *now)
     uint64_t column = in->n / (uint64_t)g->data_size, after = (uint64_t)(g->pipeline_size - 1 - now->bad / g->data_size);
     const uint64_t at[MOMENTS] = { 0, column / 2, column - after, column - 1 };
     now->batch = at[now->moment];
-    if (now->place == IN_KEEP)     /* streams of a batch have no flush, and the last ends its unit */
+    if (now->place >= IN_KEEP)     /* streams of a batch have no flush, and the last ends its unit */
         return now->moment == FIRST || now->moment == MIDDLE;
     return now->moment != FLUSH || (now->place != IN_FILL && after > 1);
 }
@@ -270,7 +272,7 @@ static bool find_case(const inputs *in, uint64_t number, drill_case *now)
     for (int i = 0; i < 3; i++)
         for (now->place = IN_FILL; now->place < PLACES; now->place++)
             for (now->moment = FIRST; now->moment < MOMENTS; now->moment++) {
-                if ((i > 0 && row[i] == row[i - 1]) || (now->place == IN_KEEP && in->c->unit_sequences == 1))
+                if ((i > 0 && row[i] == row[i - 1]) || (now->place >= IN_KEEP && in->c->unit_sequences == 1))
                     continue;
                 now->bad = row[i] * g->data_size + (g->data_size - 1);
                 if (choose_batch(in, now) && seen++ == number)
