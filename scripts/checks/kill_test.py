@@ -113,8 +113,10 @@ def wait(job):
     limit = time.monotonic() + 10
     while members(job.process.pid) and time.monotonic() < limit:
         time.sleep(0.01)
-    check(not members(job.process.pid), f"{job.name}: no process is left", members(job.process.pid))
-    kill(job.process.pid)
+    left = members(job.process.pid)
+    check(not left, f"{job.name}: no process is left", left)
+    if left:
+        kill(job.process.pid)
     own = [line for line in said.splitlines() if line.startswith(f"{job.stage}: ")]
     return job.process.returncode, "\n".join(own[-3:]) or said[-500:]
 
