@@ -226,6 +226,7 @@ bg_status bg_manifest_lookup(const char *path, bool *listed, bg_manifest_entry *
     *listed = true;
     *entry = *found;
     entry->name = NULL;
+    entry->written = kept.about.st_mtim;
     return BG_OK;
 }
 

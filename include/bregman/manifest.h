@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "bregman/hash.h"
 #include "bregman/status.h"
@@ -19,6 +20,7 @@ typedef struct {
     bg_hash hash;
     uint64_t size_bytes;
     size_t line;                 /* from 1 */
+    struct timespec written;     /* bg_manifest_lookup only: the last write to the manifest, by the file system's clock */
 } bg_manifest_entry;
 
 typedef struct {
