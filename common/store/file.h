@@ -81,6 +81,9 @@ bg_status bg_heaps_check(const char *path, const struct stat *about, bg_err *err
 bool bg_references_are_sound(hid_t object, hid_t memory, hid_t space, size_t n) BG_MUST_CHECK;
 void bg_references_prepare(void);          /* once */
 
+/* The identity (inputs.h) that the file itself has, or "". */
+bg_status bg_store_identity(const bg_store *s, bg_hash *out, bg_err *err) BG_MUST_CHECK;
+
 /* The part of a path behind its last slash; the part before it, with the slash ("./" if there is none). */
 const char *bg_base_name(const char *path);
 bg_status bg_folder_of(const char *path, char out[BG_PATH_BYTES], bg_err *err) BG_MUST_CHECK;
