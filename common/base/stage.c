@@ -71,36 +71,48 @@ static void request_stop(int signal_number)
     stop_requested = 1;
 }
 
-/* PATH/stop, or empty before the stage has said where. */
+/* PATH/stop, or empty before the stage has said where.  World rank 0 alone looks for it. */
 static char stop_file[4096];
+static bool looks_for_file = true;
 static double stop_looked_s;
 
 bool bg_stop_requested(void)
 {
     const double every_s = 1;
     double now = bg_now_s();
-    if (stop_requested == 0 && stop_file[0] != '\0' && now - stop_looked_s > every_s) {
+    if (stop_requested == 0 && looks_for_file && stop_file[0] != '\0' && now - stop_looked_s > every_s) {
         stop_looked_s = now;
         stop_requested = access(stop_file, F_OK) == 0;
     }
     return stop_requested != 0;
 }
 
-bg_status bg_stop_folder(const char *folder, bg_err *err)
+bool bg_stop_heard(bg_notice *n)
 {
-    if ((size_t)snprintf(stop_file, sizeof stop_file, "%s/stop", folder) >= sizeof stop_file)
-        return BG_FAIL(err, BG_EARG, "path too long: %.60s...", folder);
-    if (access(stop_file, F_OK) == 0)
-        return BG_FAIL(err, BG_ESTOPPED, "%s is there: remove it to go on", stop_file);
-    return BG_OK;
+    if (bg_stop_requested())
+        bg_notice_say(n, BG_NOTICE_END);
+    return bg_notice_heard(n) != BG_NOTICE_NONE;
 }
 
-bg_status bg_stop_folder_of(const char *file, bg_err *err)
+void bg_stop_wait(bg_notice *n)
 {
-    char folder[4096];
+    const struct timespec pause = { .tv_nsec = 1000000 };
+    bg_notice_through(n);
+    while (!bg_notice_over(n)) {
+        (void)bg_stop_heard(n);
+        nanosleep(&pause, NULL);
+    }
+}
+
+bg_status bg_stop_beside(const char *file, bg_err *err)
+{
     const char *slash = strrchr(file, '/');
-    snprintf(folder, sizeof folder, "%.*s", slash == NULL ? 1 : (int)(slash - file), slash == NULL ? "." : file);
-    return bg_stop_folder(folder[0] == '\0' ? "/" : folder, err);
+    int n = slash == NULL ? 1 : slash == file ? 0 : (int)(slash - file);
+    if ((size_t)snprintf(stop_file, sizeof stop_file, "%.*s/stop", n, slash == NULL ? "." : file) >= sizeof stop_file)
+        return BG_FAIL(err, BG_EARG, "path too long: %.60s...", file);
+    if (looks_for_file && access(stop_file, F_OK) == 0)
+        return BG_FAIL(err, BG_ESTOPPED, "%s is there: remove it to go on", stop_file);
+    return BG_OK;
 }
 
 static void catch_signals(void)
@@ -306,6 +318,7 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     if ((st = bg_grid_init(&ctx.grid, MPI_COMM_WORLD, 1, &err)) != BG_OK)
         MPI_Abort(MPI_COMM_WORLD, EXIT_FAILED);
     bg_crash_catch(s->name, ctx.grid.world_rank);
+    looks_for_file = ctx.grid.world_rank == 0;
     catch_signals();
     clock_gettime(CLOCK_REALTIME, &now);
     ctx.started = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;

@@ -14,11 +14,12 @@ static uint64_t most_bytes(const bg_demand *d, const bg_context *ctx, const bg_p
 /* The largest micro-batches with which the rest of the plan fits; *bytes: what the rank that needs most then takes. */
 static bool fit_rows(const bg_demand *d, const bg_context *ctx, bg_plan *plan, uint64_t *bytes)
 {
-    for (plan->rows = d->best.rows;; plan->rows /= 2) {
-        if (plan->rows < d->least_rows)
-            plan->rows = d->least_rows;
+    size_t least = d->given_rows > 0 ? d->given_rows : d->least_rows;
+    for (plan->rows = d->given_rows > 0 ? least : d->best.rows;; plan->rows /= 2) {
+        if (plan->rows < least)
+            plan->rows = least;
         *bytes = most_bytes(d, ctx, plan);
-        if (*bytes <= ctx->memory_limit || plan->rows <= d->least_rows)
+        if (*bytes <= ctx->memory_limit || plan->rows <= least)
             return *bytes <= ctx->memory_limit;
     }
 }
@@ -28,6 +29,11 @@ static bg_status refuse(const bg_demand *d, const bg_context *ctx, const bg_plan
     char passes[64] = "";
     if (plan->passes > 1)
         snprintf(passes, sizeof passes, ", %zu passes over the modules", plan->passes);
+    if (d->given_rows > 0)
+        return BG_FAIL(err, BG_ENOMEM, "the work was begun with micro-batches of %zu rows, for which a rank needs %.0f MB%s, but --memory-limit "
+                       "is %.0f MB: give a higher one%s or a deeper --pipeline, or remove the work folder to begin anew", plan->rows,
+                       (double)bytes * 1e-6, passes, (double)ctx->memory_limit * 1e-6,
+                       d->can_spill && !plan->on_scratch ? ", --scratch" : "");
     return BG_FAIL(err, BG_ENOMEM, "a rank needs %.0f MB even with micro-batches of %zu rows%s%s, but --memory-limit is %.0f MB: "
                    "use a deeper --pipeline%s", (double)bytes * 1e-6, plan->rows, passes,
                    plan->on_scratch ? " and sums on --scratch" : "", (double)ctx->memory_limit * 1e-6,

@@ -245,13 +245,14 @@ bg_status bg_compressed_modules(const char *file, char **modules, bg_err *err)
     return st;
 }
 
-void bg_scorer_begin_unit(bg_scorer *s, size_t n_sequences, size_t n_rows)
+void bg_scorer_begin_unit(bg_scorer *s, size_t n_sequences, size_t n_rows, size_t row0)
 {
     size_t bytes = result_bytes(s->detail, s->n_layers, s->n_queries, n_sequences, n_rows);
     s->sequences = n_sequences;
     s->rows = n_rows;
     memset(s->detail == BG_SCORE_TOKENS ? (void *)s->token : (void *)s->layer, 0, bytes);
-    s->row0 = s->batch_rows = 0;
+    s->row0 = row0;
+    s->batch_rows = 0;
 }
 
 void bg_scorer_begin_batch(bg_scorer *s, const bg_batch *batch, uint64_t first)
@@ -299,14 +300,13 @@ bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err)
     return BG_OK;
 }
 
-bool bg_scorer_gather(bg_scorer *s, bg_pipeline *l)
+bg_status bg_scorer_gather(bg_scorer *s, bg_pipeline *l, bg_err *err)
 {
     size_t layer_bytes = result_bytes(s->detail, 1, s->n_queries, s->sequences, s->rows);
     char *own = s->detail == BG_SCORE_TOKENS ? (char *)s->token : (char *)s->layer;
     for (int r = 0; r < s->n_shares; r++)
         s->n_of[r] = own_layers(&s->share[r]) * layer_bytes;
-    bg_pipeline_gather(l, own, s->n_of[s->rank], own + s->n_of[0], s->n_of);
-    return s->rank == 0;
+    return bg_pipeline_gather(l, own, s->n_of[s->rank], own + s->n_of[0], s->n_of, err);
 }
 
 void bg_scorer_scores(const bg_scorer *s, float *out)

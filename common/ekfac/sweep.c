@@ -1,12 +1,11 @@
 #include "bregman/sweep.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/timing.h"
-
-enum { TAG_END_STREAMS = 1 };
 
 /* What is known of a unit on all ranks when a stream begins. */
 enum { PENDING, HELD, DONE };
@@ -41,10 +40,13 @@ typedef struct {
     uint64_t last_part;            /* and its sequences done; all of them if it has ended */
     uint64_t n_rows;               /* done on this rank */
     /* the end of streams */
-    bool end_streams, told;        /* asked for; this rank has told the columns' first ranks */
-    int heard;                     /* such messages received */
-    double stream_start_s;
-    uint64_t pushed;               /* batches of this stream */
+    bg_notice notice;              /* shall they end? */
+    double interval_s;             /* between checkpoints; 0: none */
+    double stream_start_s, end_s;  /* when this stream began; when this rank heard of its end, 0: not yet */
+    uint64_t pushed, done;         /* batches of this stream, begun and done */
+    /* what is said of it */
+    bool said_pace;
+    double file_s;                 /* longest time that the files of a unit took on this rank */
     bg_progress progress;
     uint64_t done_before, done_here;   /* sequences, by all before this stream, and by this column in it */
 } worker;
@@ -159,6 +161,35 @@ static bg_status batch_begins(void *worker_, void *item_, bg_err *err)
     return st;
 }
 
+/* Once, at the end of the first unit, or after half a minute where that takes longer. */
+static void say_pace(worker *w, bool unit_ended)
+{
+    const double soon_s = 30, margin_s = 60;
+    double s = bg_now_s() - w->stream_start_s;
+    unsigned long long size = unit_size(w->s, w->last.unit);
+    char kept[64] = "at a stop";
+    if (w->said_pace || !(unit_ended || s > soon_s))
+        return;
+    w->said_pace = true;
+    double unit_s = s / (double)w->done_here * (double)size, stop_s = (double)w->depth * s / (double)w->done + w->file_s;
+    if (w->interval_s > 0)
+        snprintf(kept, sizeof kept, "every %.3g s", w->interval_s);
+    bg_log("%s: a unit of %llu sequences takes about %.3g s; unfinished ones are kept %s; a stop takes about %.3g s: ask for it %.0f s "
+           "before a time limit", w->s->what, size, unit_s, kept, stop_s, stop_s + margin_s);
+}
+
+/* The files of the unit in hand, or of its part. */
+static bg_status write_unit(worker *w, bool ended, bg_err *err)
+{
+    const bg_sweep *s = w->s;
+    double start = bg_now_s();
+    bg_status st = ended ? s->end_unit(s->self, &w->last, w->line, err) : s->keep_part(s->self, &w->last, w->last_part, w->line, err);
+    double took_s = bg_now_s() - start;
+    w->file_s = took_s > w->file_s ? took_s : w->file_s;
+    say_pace(w, ended);
+    return st;
+}
+
 static bg_status batch_ends(void *worker_, void *item_, bg_err *err)
 {
     worker *w = worker_;
@@ -167,97 +198,75 @@ static bg_status batch_ends(void *worker_, void *item_, bg_err *err)
     w->done_here += it->batch->n_sequences;
     w->last = it->unit;
     w->last_part = it->first + it->batch->n_sequences;
+    w->done++;
     /* the other columns are taken to be as far as this one */
     uint64_t sum = w->done_before + w->done_here * (uint64_t)w->ctx->grid.data_size;
     bg_progress_update(&w->progress, sum < w->s->n_sequences ? sum : w->s->n_sequences);
-    if (!it->ends)
-        return BG_OK;
-    w->state[it->unit.unit] = DONE;
-    return w->s->end_unit(w->s->self, &w->last, w->line, err);
+    if (it->ends) {
+        w->state[it->unit.unit] = DONE;
+        return write_unit(w, true, err);
+    }
+    say_pace(w, false);
+    return BG_OK;
 }
 
 /* ---- the end of streams ---- */
 
-/* Tell the first ranks of all columns to end their streams: once a stream. */
-static void tell(worker *w)
+/* Before each batch, on every rank: say what there is to say, and hear. */
+static bool end_is_asked(worker *w)
 {
-    const bg_grid *g = &w->ctx->grid;
-    w->end_streams = true;
-    for (int column = 0; column < g->data_size && !w->told; column++)
-        if (column != g->world_rank)       /* world ranks 0 .. data_size - 1 are the columns' first */
-            MPI_Send(NULL, 0, MPI_BYTE, column, TAG_END_STREAMS, g->world);
-    w->told = true;
+    double now = bg_now_s();
+    if (w->interval_s > 0 && now - w->stream_start_s > w->interval_s)
+        bg_notice_say(&w->notice, BG_NOTICE_END);
+    bool asked = bg_stop_heard(&w->notice);
+    if (asked && w->end_s == 0)
+        w->end_s = now;
+    return asked;
 }
 
-static void hear(worker *w, bool wait)
+static bg_status push_batch(worker *w, bg_err *err)
 {
-    MPI_Status status;
-    int there = wait;
-    if (!wait)
-        MPI_Iprobe(MPI_ANY_SOURCE, TAG_END_STREAMS, w->ctx->grid.world, &there, &status);
-    if (!there)
-        return;
-    MPI_Recv(NULL, 0, MPI_BYTE, MPI_ANY_SOURCE, TAG_END_STREAMS, w->ctx->grid.world, MPI_STATUS_IGNORE);
-    w->heard++;
-    w->end_streams = true;
+    item *it = &w->ring[w->next_item++ % w->depth];
+    bool found = find_work(w);         /* on the first rank it has brought the same unit before */
+    bg_status st = found ? fill(w, it, err) : BG_FAIL(err, BG_EARG, "%s: ranks differ in what is left to do", w->s->what);
+    w->pushed++;
+    return st == BG_OK ? bg_pipeline_push(w->line, it->batch, it, err) : st;
 }
 
-/* On a column's first rank: is another batch to be sent on its way? */
-static bool goes_on(worker *w)
+/* Batches until there are no more or the end is asked for, but at least one, so that every stream gets something done. */
+static bg_status run_batches(worker *w, bg_err *err)
 {
-    hear(w, false);
-    if (w->ctx->checkpoint_s > 0 && bg_now_s() - w->stream_start_s > w->ctx->checkpoint_s)
-        w->end_streams = true;
-    /* every stream gets something done; work without parts ends between units */
-    bool may_end = w->pushed > 0 && (w->s->keep_part != NULL || w->unit == w->n_units || w->at == w->part[w->unit]);
-    return !(w->end_streams && may_end) && find_work(w);
+    bool more = true;
+    bg_status st = BG_OK;
+    while (st == BG_OK) {
+        bool asked = end_is_asked(w);
+        if (w->ctx->grid.pipeline_rank == 0)
+            more = !(asked && w->pushed > 0) && find_work(w);
+        st = bg_pipeline_next(w->line, &more, err);
+        if (st != BG_OK || !more)
+            break;
+        st = push_batch(w, err);
+    }
+    return st == BG_OK ? bg_pipeline_flush(w->line, err) : st;
 }
 
-/* Collective over the world: take the messages that tell() sent, and forget them. */
-static void settle(worker *w)
-{
-    int told = w->told, told_by_me = w->told;
-    MPI_Allreduce(MPI_IN_PLACE, &told, 1, MPI_INT, MPI_SUM, w->ctx->grid.world);
-    if (w->ctx->grid.pipeline_rank == 0)
-        while (w->heard < told - told_by_me)
-            hear(w, true);
-    w->heard = 0;
-    w->told = w->end_streams = false;
-}
-
-/* One stream of batches, and the part of the unit it leaves unfinished. */
+/* One stream of batches, and the part of the unit it leaves unfinished.  Collective over the world; a local status. */
 static bg_status run_stream(worker *w, bg_err *err)
 {
-    bool more = false;
-    bg_status st = BG_OK;
-    w->search = w->dealt = w->pushed = 0;
+    w->search = w->dealt = w->pushed = w->done = 0;
     w->stream_start_s = bg_now_s();
-    for (;;) {
-        if (bg_stop_requested())
-            tell(w);
-        if (w->ctx->grid.pipeline_rank == 0)
-            more = goes_on(w);
-        if ((st = bg_pipeline_next(w->line, &more, err)) != BG_OK || !more)
-            break;
-        item *it = &w->ring[w->next_item++ % w->depth];
-        bool found = find_work(w);         /* on the other ranks it brings the same unit */
-        st = found ? fill(w, it, err) : BG_FAIL(err, BG_EARG, "%s: ranks differ in what is left to do", w->s->what);
-        if (st == BG_OK)
-            st = bg_pipeline_push(w->line, it->batch, it, err);
-        w->pushed++;
-        if (st != BG_OK)
-            break;
-    }
-    if (st == BG_OK)
-        st = bg_pipeline_flush(w->line, err);
-    if (st == BG_OK && w->unit < w->n_units && w->at > w->part[w->unit] && w->s->keep_part != NULL) {
+    w->end_s = 0;
+    bg_notice_begin(&w->notice, w->ctx->grid.world);
+    bg_pipeline_begin(w->line);
+    bg_status st = run_batches(w, err);
+    if (st == BG_OK && w->unit < w->n_units && w->at > w->part[w->unit]) {
         w->last.n_rows = rows_of(w->s, &w->last, w->last_part);
-        st = w->s->keep_part(w->s->self, &w->last, w->last_part, err);
+        st = write_unit(w, false, err);
     }
-    if (st != BG_OK) {
-        bg_pipeline_abort(w->line);
-        tell(w);
-    }
+    if (st != BG_OK)
+        bg_notice_say(&w->notice, BG_NOTICE_END);
+    st = bg_pipeline_end(w->line, st, err);
+    bg_stop_wait(&w->notice);
     return st;
 }
 
@@ -267,7 +276,7 @@ static bg_status open_worker(worker *w, bg_err *err)
 {
     size_t rows = bg_pass_max_rows(w->pass);
     const bg_pipeline_work work = { w->s->labels, w->s->tap, w, batch_begins, batch_ends };
-    bg_status st = bg_pipeline_new(&w->line, w->pass, w->model, &w->ctx->grid, &work, w->s->gather_bytes, err);
+    bg_status st = bg_pipeline_new(&w->line, w->pass, w->model, &w->ctx->grid, &work, w->s->gather_bytes, &w->notice, err);
     if (st == BG_OK)
         st = BG_NEW(w->token, rows + 1, "tokens", err);
     if (st == BG_OK)
@@ -296,29 +305,34 @@ static void close_worker(worker *w)
 static bg_status find_finished(worker *w, bg_err *err)
 {
     const bg_grid *g = &w->ctx->grid;
-    bg_status st = BG_OK;
-    uint64_t n_done = 0, n_parts = 0;
+    uint64_t n_done = 0, n_kept = 0;
+    char kept[64] = "";
+    bool *done = NULL;
+    bg_status st = g->world_rank == 0 ? BG_NEW(done, w->n_units, "list of units", err) : BG_OK;
+    if (st == BG_OK && g->world_rank == 0)
+        st = w->s->find(w->s->self, done, w->part, err);
     for (uint64_t u = 0; u < w->n_units && st == BG_OK && g->world_rank == 0; u++) {
-        bool done = false;
-        st = w->s->find(w->s->self, u, &done, &w->part[u], err);
-        w->state[u] = done ? DONE : PENDING;
-        w->part[u] = done ? 0 : w->part[u];
+        w->state[u] = done[u] ? DONE : PENDING;
+        w->part[u] = done[u] ? 0 : w->part[u];
     }
+    bg_free(done);
     if ((st = bg_agree(g->world, st, err)) != BG_OK)
         return st;
     bg_broadcast(g->world, w->state, w->n_units * sizeof *w->state, 0);
     bg_broadcast(g->world, w->part, w->n_units * sizeof *w->part, 0);
     for (uint64_t u = 0; u < w->n_units; u++) {
         n_done += w->state[u] == DONE;
-        n_parts += w->part[u] > 0;
+        n_kept += w->part[u];
     }
-    if (n_done + n_parts > 0)
-        bg_log("%s: %llu of %llu units were finished before%s; going on", w->s->what, (unsigned long long)n_done,
-               (unsigned long long)w->n_units, n_parts > 0 ? ", parts of others too" : "");
+    if (n_kept > 0)
+        snprintf(kept, sizeof kept, ", and %llu sequences of others,", (unsigned long long)n_kept);
+    if (n_done + n_kept > 0)
+        bg_log("%s: %llu of %llu units%s were finished before; going on", w->s->what, (unsigned long long)n_done,
+               (unsigned long long)w->n_units, kept);
     return BG_OK;
 }
 
-/* Sequences that need no further work, parts not counted unless held. */
+/* Sequences that need no further work, those of parts too. */
 static uint64_t sequences_done(const worker *w)
 {
     uint64_t n = 0;
@@ -327,22 +341,31 @@ static uint64_t sequences_done(const worker *w)
     return n;
 }
 
+/* What all ranks must know after a stream: was a stop asked for, and what the checkpoint took the slowest of them. */
+static bool settle(worker *w)
+{
+    const double share = 0.05;
+    double seen[2] = { bg_stop_requested(), w->end_s > 0 ? bg_now_s() - w->end_s : 0 };
+    MPI_Allreduce(MPI_IN_PLACE, seen, 2, MPI_DOUBLE, MPI_MAX, w->ctx->grid.world);
+    double least_s = seen[1] * (1 - share) / share;
+    if (w->interval_s > 0)
+        w->interval_s = least_s > w->ctx->checkpoint_s ? least_s : w->ctx->checkpoint_s;
+    return seen[0] > 0;
+}
+
 /* Streams until all units are done; ranks agree after each. */
 static bg_status run_streams(worker *w, bg_err *err)
 {
     const bg_grid *g = &w->ctx->grid;
+    w->interval_s = w->ctx->checkpoint_s;
     bg_progress_start(&w->progress, w->s->what, "sequences", sequences_done(w), w->s->n_sequences);
     while (sequences_done(w) < w->s->n_sequences) {
         w->done_before = sequences_done(w);
         w->done_here = 0;
         bg_status st = run_stream(w, err);
-        int stopped = bg_stop_requested();
-        MPI_Allreduce(MPI_IN_PLACE, &stopped, 1, MPI_INT, MPI_MAX, g->world);
-        settle(w);
-        if ((st = bg_agree(g->world, st, err)) != BG_OK) {
-            bg_pipeline_drain(w->line);
+        bool stopped = settle(w);
+        if ((st = bg_agree(g->world, st, err)) != BG_OK)
             return st;
-        }
         w->held = w->unit < w->n_units && (w->held || w->at > w->part[w->unit]);
         if (w->held) {
             w->state[w->unit] = HELD;
@@ -373,7 +396,8 @@ static void report_waiting(const worker *w, double seconds)
 bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, const bg_context *ctx, bg_err *err)
 {
     uint64_t n = bg_sweep_units(s);
-    worker w = { .s = s, .ctx = ctx, .pass = pass, .model = model, .n_units = n, .unit = n, .depth = bg_pass_depth(pass) };
+    worker w = { .s = s, .ctx = ctx, .pass = pass, .model = model, .n_units = n, .unit = n, .depth = bg_pass_depth(pass),
+                 .notice.round = MPI_REQUEST_NULL };
     double start = bg_now_s();
     bg_timing_begin(s->what);
     bg_status st = bg_agree(ctx->grid.world, open_worker(&w, err), err);

@@ -289,6 +289,37 @@ bg_status bg_store_write(bg_store *s, const char *path, const uint64_t *dims,
     return st;
 }
 
+/* ---- fewer rows ---- */
+
+static bg_status cut_dataset(bg_store *s, bg_made_dataset *m, uint64_t rows, bg_err *err)
+{
+    hid_t id;
+    bg_status st = bg_dataset_open(s, m->path, &id, err);
+    m->dims[0] = rows;
+    const hsize_t shape[3] = { m->dims[0], m->dims[1], m->dims[2] };
+    if (st == BG_OK && H5Dset_extent(id, shape) < 0)
+        st = bg_hdf5_fail(err, BG_EIO, "cut \"%s\" of \"%s\"", m->path, s->path);
+    if (st != BG_OK)
+        s->failed = true;
+    return st;
+}
+
+bg_status bg_store_cut(bg_store *s, const char *path, uint64_t rows, bg_err *err)
+{
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < s->n_made && st == BG_OK; i++)
+        if (strcmp(s->made[i].row->format, s->format) == 0 && s->made[i].dims[0] > rows)
+            st = cut_dataset(s, &s->made[i], rows, err);
+    char *copy = st == BG_OK ? strdup(path) : NULL;
+    if (st == BG_OK && copy == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "out of memory to write \"%s\"", path);
+    if (st != BG_OK)
+        return st;
+    free(s->path);
+    s->path = copy;
+    return BG_OK;
+}
+
 /* ---- links ---- */
 
 bg_status bg_store_link(bg_store *s, const char *target, const char *path, bg_err *err)

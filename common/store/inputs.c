@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bregman/log.h"
 #include "file.h"
 
 bg_status bg_inputs_add(bg_inputs *in, const char *name, const bg_hash *hash, bg_err *err)
@@ -145,32 +144,4 @@ bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *chos
 out:
     free(text);
     return st;
-}
-
-bool bg_inputs_is_done(const bg_inputs *in, const char *path)
-{
-    bg_err ignored;
-    bool done = false;
-    return bg_store_is_done(path, in->run.fingerprint, &done, &ignored) == BG_OK && done;
-}
-
-bg_status bg_inputs_outcome(const bg_inputs *in, const bg_context *ctx, const char *path, const char *work,
-                            bool (*is_done)(const bg_inputs *in, const char *path), bg_status st, bg_err *err)
-{
-    bg_err ignored;
-    if (st == BG_OK || st == BG_ESTOPPED)
-        return st;
-    bool done = ctx->grid.world_rank == 0 && is_done(in, path) && bg_remove_folder(work, &ignored) == BG_OK;
-    bg_broadcast(ctx->grid.world, &done, sizeof done, 0);
-    if (!done)
-        return st;
-    *err = (bg_err){ .rank = -1, .file = "" };
-    bg_log("%s: finished by another run of the same command", path);
-    return BG_OK;
-}
-
-bg_status bg_inputs_already_done(const bg_context *ctx, const char *path, const char *work, bg_err *err)
-{
-    bg_log("%s: already done", path);
-    return bg_agree(ctx->grid.world, ctx->grid.world_rank == 0 ? bg_remove_folder(work, err) : BG_OK, err);
 }

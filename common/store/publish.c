@@ -80,21 +80,22 @@ static bg_status close_file(bg_store *s, bg_err *err)
     return status < 0 ? bg_hdf5_fail(err, BG_EIO, "write \"%s\"", s->path) : BG_OK;
 }
 
-/* Give the temporary file its name and list it. */
+/* Give the temporary file its name and list it, unless it is a work file. */
 static bg_status give_name(const bg_store *s, bg_hash *content, bg_err *err)
 {
     struct stat about;
+    bool work = strcmp(s->format, "bregman/work") == 0;
     bg_status st = bg_sync_path(s->temporary, s->path, 0, err);
-    if (st == BG_OK)
+    if (st == BG_OK && !work)
         st = bg_hash_file(s->temporary, content, err);
     if (st == BG_OK && (stat(s->temporary, &about) != 0 || rename(s->temporary, s->path) != 0))
         st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", s->path, strerror(errno));
-    return st == BG_OK ? bg_manifest_append(s->path, content, (uint64_t)about.st_size, err) : st;
+    return st == BG_OK && !work ? bg_manifest_append(s->path, content, (uint64_t)about.st_size, err) : st;
 }
 
 bg_status bg_store_publish(bg_store *s, bg_hash *hash, bg_err *err)
 {
-    bg_hash content;
+    bg_hash content = { "" };
     bg_status st = close_file(s, err);
     if (st == BG_OK)
         st = give_name(s, &content, err);
@@ -114,29 +115,16 @@ bg_status bg_store_end(bg_store *s, bg_status st, bg_err *err)
 
 /* ---- done? ---- */
 
-/* What to do about a file of another command line.  Of work files there may be thousands: all go at once. */
-static bg_status stale(const char *path, bool work, bg_err *err)
-{
-    if (work)
-        return BG_FAIL(err, BG_ESTALE, "\"%s\" was made from other inputs or options: give those again to go on, "
-                       "or remove its folder \"%.*s\"", path, (int)(bg_base_name(path) - path), path);
-    return BG_FAIL(err, BG_ESTALE, "\"%s\" was made from other inputs or options: remove it or choose another output",
-                   path);
-}
-
 static bg_status check_fingerprint(const char *path, const char *fingerprint, bg_err *err)
 {
     bg_store *s = NULL;
-    char *found = NULL, *format = NULL;
+    char *found = NULL;
     bg_status st = bg_store_open_any(&s, path, err);
     if (st == BG_OK)
         st = bg_store_get_text(s, "run", "fingerprint", &found, NULL, err);
-    if (st == BG_OK)
-        st = bg_store_get_text(s, "/", "format", &format, NULL, err);
     if (st == BG_OK && strcmp(found, fingerprint) != 0)
-        st = stale(path, strcmp(format, "bregman/work") == 0, err);
+        st = BG_FAIL(err, BG_ESTALE, "\"%s\" was made from other inputs or options: remove it or choose another output", path);
     free(found);
-    free(format);
     bg_store_close(s);
     return st;
 }

@@ -41,7 +41,7 @@ void bg_grid_free(bg_grid *g);
  *                   that failed, with err->rank set.  Untouched on BG_OK.
  *                   A real failure wins over BG_ESTOPPED.
  * Returns the same code on every rank: BG_OK iff all ranks passed BG_OK.
- * Cost: one 8-byte allreduce; on error also one broadcast of ~500 bytes. */
+ * Cost: one 4-byte allreduce; on error also one broadcast of ~500 bytes. */
 bg_status bg_agree(MPI_Comm comm, bg_status local, bg_err *err) BG_MUST_CHECK;
 
 /* Check that a value which must be the same on all ranks is.

@@ -48,16 +48,4 @@ bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *chos
 bg_status bg_inputs_fingerprint(const bg_inputs *in, const bg_context *ctx, const char *chosen, bg_hash *out,
                                 bg_err *err) BG_MUST_CHECK;
 
-/* Say that path is already done, and remove what an end between its publication and now has left of the work folder. Collective. */
-bg_status bg_inputs_already_done(const bg_context *ctx, const char *path, const char *work, bg_err *err) BG_MUST_CHECK;
-
-/* How a call that ended with status st (the same on all ranks) has really ended: another attempt of the same command, a job that
- * was requeued while its first run still lived, may have published `path` meanwhile and taken the work folder
- * away.  Then this one is done too.  Collective.
- *   is_done [in]  asked on rank 0: is the result there? */
-bg_status bg_inputs_outcome(const bg_inputs *in, const bg_context *ctx, const char *path, const char *work,
-                            bool (*is_done)(const bg_inputs *in, const char *path), bg_status st, bg_err *err) BG_MUST_CHECK;
-/* The usual is_done: path is published with this fingerprint. */
-bool bg_inputs_is_done(const bg_inputs *in, const char *path);
-
 #endif /* BG_INPUTS_H */

@@ -7,16 +7,19 @@
  * depend on P.
  *
  * A stream on every rank of the pipeline, where the first rank decides how long it goes on:
+ *     bg_pipeline_begin(l)
  *     while ((st = bg_pipeline_next(l, &more, err)) == BG_OK && more)
  *         make the batch, st = bg_pipeline_push(l, batch, item, err)
  *     st = bg_pipeline_flush(l, err)
- * After an error: bg_pipeline_abort at once (the neighbours fail too, with BG_ESTOPPED), and once all ranks
- * know (bg_agree), bg_pipeline_drain.
+ *     st = bg_pipeline_end(l, st, err)
+ * After an error of any of them, or of its own, a rank goes to the end at once; the others' calls then give BG_ESTOPPED within a
+ * product or a file's writing.  Between begin and end no other collective is entered that ranks of other columns take part in.
  */
 #ifndef BG_PIPELINE_H
 #define BG_PIPELINE_H
 
 #include "bregman/comm.h"
+#include "bregman/notice.h"
 #include "bregman/pass.h"
 
 typedef struct bg_pipeline bg_pipeline;
@@ -32,9 +35,10 @@ typedef struct {
 
 /* `pass` is of this rank's share, with depth bg_pipeline_depth(); lent.
  *   gather_bytes [in]  most that bg_pipeline_gather takes from this rank, 0: it is not used.
+ *   others [in]        a notice of more ranks, looked at wherever this pipeline computes or waits; NULL: none.  Lent.
  * Local.  Memory: depth + 3 buffers of [max_rows, d] float32 where there is more than one rank. */
 bg_status bg_pipeline_new(bg_pipeline **out, bg_pass *pass, const bg_model *model, const bg_grid *grid,
-                          const bg_pipeline_work *work, size_t gather_bytes, bg_err *err) BG_MUST_CHECK;
+                          const bg_pipeline_work *work, size_t gather_bytes, bg_notice *others, bg_err *err) BG_MUST_CHECK;
 void bg_pipeline_free(bg_pipeline *l);
 /* Batches that a rank of a pipeline has on their way at most, and bytes that bg_pipeline_new takes. */
 size_t bg_pipeline_depth(int rank, int size);
@@ -44,6 +48,8 @@ bg_status bg_pipeline_pass_new(bg_pass **out, const bg_model *model, const bg_sh
                                size_t max_rows, bg_err *err) BG_MUST_CHECK;
 size_t bg_pipeline_pass_bytes(const bg_model *model, const bg_share *share, const bg_grid *grid, size_t max_rows);
 
+/* Local: the first message is yet to come. */
+void bg_pipeline_begin(bg_pipeline *l);
 /* Is there another batch?  *more is given on the first rank and told to the others.
  * Errors: BG_ESTOPPED if another rank failed. */
 bg_status bg_pipeline_next(bg_pipeline *l, bool *more, bg_err *err) BG_MUST_CHECK;
@@ -53,15 +59,17 @@ bg_status bg_pipeline_push(bg_pipeline *l, const bg_batch *batch, void *item, bg
 /* Backward passes of all batches still on their way. */
 bg_status bg_pipeline_flush(bg_pipeline *l, bg_err *err) BG_MUST_CHECK;
 
-/* From within `end`, on all ranks of the pipeline in the same order: bring each rank's bytes to the first one.
+/* Between begin and end, on all ranks of the pipeline in the same order: bring each rank's bytes to the first one.
  *   to [out, first rank only]  the others' bytes, rank after rank; n_of[r] bytes of rank r (n_of[0] is not read).
- * The other ranks' data are copied: the call returns at once.  Multiples of 4 bytes. */
-void bg_pipeline_gather(bg_pipeline *l, const void *from, size_t n_bytes, void *to, const size_t *n_of);
+ * The other ranks' data are copied: the call returns at once unless those of the gather before are not taken yet.  Multiples of
+ * 4 bytes.  Errors: BG_ESTOPPED if another rank failed. */
+bg_status bg_pipeline_gather(bg_pipeline *l, const void *from, size_t n_bytes, void *to, const size_t *n_of, bg_err *err) BG_MUST_CHECK;
 
-void bg_pipeline_abort(bg_pipeline *l);
-void bg_pipeline_drain(bg_pipeline *l);      /* collective over the pipeline */
+/* The stream's end on this rank, whatever st is.  Collective over the pipeline: returns when no message is on its way and
+ * no rank will send one.  Gives st, or BG_ESTOPPED where another rank failed: BG_OK on all ranks of the pipeline or on none. */
+bg_status bg_pipeline_end(bg_pipeline *l, bg_status st, bg_err *err) BG_MUST_CHECK;
 
-/* Seconds that this rank has waited for messages: its part of the pipeline's bubble. */
+/* Seconds that this rank has waited for messages, or helped them on between products: its part of the pipeline's bubble. */
 double bg_pipeline_waited_s(const bg_pipeline *l);
 
 #endif /* BG_PIPELINE_H */

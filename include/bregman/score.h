@@ -36,13 +36,14 @@ size_t bg_scorer_gather_bytes(const bg_scorer *s);
 /* Modules that FILE was made for ("mlp", ...): what the model is to be opened with.  Caller frees with free(). */
 bg_status bg_compressed_modules(const char *file, char **modules, bg_err *err) BG_MUST_CHECK;
 
-/* Unit and batch in hand; `first` is the batch's first sequence counted from the unit's first. */
-void bg_scorer_begin_unit(bg_scorer *s, size_t n_sequences, size_t n_rows);
+/* Unit and batch in hand; `first` is the batch's first sequence counted from the unit's first.
+ *   row0 [in]  rows of the unit's sequences before the first batch, which another attempt has scored: their results are 0 here */
+void bg_scorer_begin_unit(bg_scorer *s, size_t n_sequences, size_t n_rows, size_t row0);
 void bg_scorer_begin_batch(bg_scorer *s, const bg_batch *batch, uint64_t first);
 bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err);
-/* At a unit's end, on all ranks of the pipeline: the first one gets the layers of the others.  Returns whether this is
- * the first, which now has the unit's results. */
-bool bg_scorer_gather(bg_scorer *s, bg_pipeline *l);
+/* At a unit's end, or that of a part of it, on all ranks of the pipeline: the first one gets the layers of the others, and has the
+ * results so far.  Errors: BG_ESTOPPED if another rank failed. */
+bg_status bg_scorer_gather(bg_scorer *s, bg_pipeline *l, bg_err *err) BG_MUST_CHECK;
 
 /* Results of the unit, sums over positions and modules in float64 layer by layer, then over layers from the first:
  * the order, and so the bytes, do not depend on how the layers were shared out.

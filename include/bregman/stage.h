@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "bregman/comm.h"
+#include "bregman/notice.h"
 #include "bregman/status.h"
 
 /* Field types in a stage's config struct:
@@ -61,12 +62,16 @@ typedef struct {
  * signal with its finished work kept (run the same command to go on). */
 int bg_stage_main(const bg_stage *stage, int argc, char **argv);
 
-/* True once SIGTERM, SIGINT or SIGUSR1 has come, or a file named `stop` lies in the folder given to bg_stop_folder (looked for once
- * a second at most): finish the block in hand, checkpoint, then return BG_ESTOPPED. */
+/* True once SIGTERM, SIGINT or SIGUSR1 has come to this rank, or, on world rank 0, a file named `stop` lies in the folder given to
+ * bg_stop_beside (looked for once a second at most).  Other ranks hear of it by a notice (notice.h): finish the micro-batch or
+ * matrix in hand, keep what is done, then return BG_ESTOPPED. */
 bool bg_stop_requested(void);
-/* The folder that the stage writes into, or that of the file it writes.  BG_ESTOPPED if the stop file is there already. */
-bg_status bg_stop_folder(const char *folder, bg_err *err) BG_MUST_CHECK;
-bg_status bg_stop_folder_of(const char *file, bg_err *err) BG_MUST_CHECK;
+/* Say on a notice that this rank has been asked to stop, if it has; true if any rank has said that streams are to end.  Local. */
+bool bg_stop_heard(bg_notice *n);
+/* This rank is through: go on listening, and saying so if it is asked to stop, until all are.  Collective. */
+void bg_stop_wait(bg_notice *n);
+/* The folder that `file` is in, where the stop file is looked for.  BG_ESTOPPED on world rank 0 if it is there already. */
+bg_status bg_stop_beside(const char *file, bg_err *err) BG_MUST_CHECK;
 
 /* Levenshtein distance, of names cut to 63 characters: for "did you mean". */
 size_t bg_edit_distance(const char *a, const char *b);

@@ -113,9 +113,14 @@ bg_status bg_store_link(bg_store *s, const char *target, const char *path, bg_er
 bg_status bg_store_link_external(bg_store *s, const char *file, const char *target,
                                  const char *path, bg_err *err) BG_MUST_CHECK;
 
+/* Leave out what follows the first `rows` rows of each dataset of the file's own format, and publish it as `path`, in the same
+ * folder: how far a file that is written row by row gets may be known only at its end. */
+bg_status bg_store_cut(bg_store *s, const char *path, uint64_t rows, bg_err *err) BG_MUST_CHECK;
+
 /* Attach dimension scales, write run/finished, close, fsync, rename, manifest.
  * Frees s whatever happens; on failure the temporary file is gone and the
- * final name untouched.  hash [out, may be NULL]: of the published file. */
+ * final name untouched.  hash [out, may be NULL]: of the published file.
+ * Work files ("bregman/work") stand by their name: they are neither hashed nor listed, and hash must be NULL. */
 bg_status bg_store_publish(bg_store *s, bg_hash *hash, bg_err *err) BG_MUST_CHECK;
 void bg_store_discard(bg_store *s);    /* NULL is fine */
 
@@ -125,7 +130,7 @@ bg_status bg_store_end(bg_store *s, bg_status st, bg_err *err) BG_MUST_CHECK;
 /* Two attempts of one call may run at once (a requeue while the first still lives).
  * bg_store_end_once: as bg_store_end, but if another attempt has published the file with the same fingerprint meanwhile, that
  * one stays and this one is dropped: others may know it by its content hash already.  For a stage's final files.
- * BG_ESTALE if a file of another call has the name by now.  See also bg_inputs_outcome. */
+ * BG_ESTALE if a file of another call has the name by now.  See also attempt.h. */
 bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err) BG_MUST_CHECK;
 
 /* Damaged files.  HDF5 refuses files that were cut short and checks the checksums of what it reads; only the heaps that hold texts

@@ -71,7 +71,7 @@ def stage_of(work, stage):
 
 # stage, units that show how far it is, how many of them to wait for
 MOMENTS = [("fit_factors", "covariance-*.h5", 20), ("fit_factors", "activation-*.h5", 2), ("fit_factors", "lambda-*.h5", 9),
-           ("compress_queries", "queries-*.h5", 2), ("score_shards", "unit-*.h5", 1), ("score_shards", "unit-*.h5", 25)]
+           ("compress_queries", "queries-*.h5", 2), ("score_shards", "scores-*.h5", 1), ("score_shards", "scores-*.h5", 25)]
 FINAL = {"fit_factors": f"{FACTORS}/index.h5", "compress_queries": COMPRESSED,
          "score_shards": f"{SCORES}/shard-00000-of-00001.h5"}
 IGNORED = ("@factors_fingerprint",)

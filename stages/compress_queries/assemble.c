@@ -5,20 +5,19 @@
 #include "bregman/memory.h"
 #include "compress_queries.h"
 
-/* Columns that the module's queries need, over all units. */
-static bg_status needed_columns(const bg_module *mod, bg_store *const *unit, uint64_t n_units, uint32_t *out, bg_err *err)
+/* Columns that the module's queries need. */
+static bg_status needed_columns(compress *w, const bg_module *mod, bg_units_reader *units, uint32_t *out, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     bg_status st = bg_path(path, err, "%s/rank", mod->name);
     *out = 1;
-    for (uint64_t u = 0; u < n_units && st == BG_OK; u++) {
-        uint64_t n = 0;
-        st = bg_store_dims(unit[u], path, 1, &n, err);
-        for (uint64_t i = 0; i < n && st == BG_OK; i++) {
-            uint32_t r = 0;
-            st = bg_store_read_rows(unit[u], path, BG_U32, i, 1, 1, &r, err);
-            *out = r > *out ? r : *out;
-        }
+    for (size_t i = 0; i < bg_units_runs(units) && st == BG_OK; i++) {
+        bg_rows q;
+        st = bg_units_read(units, i, &q, err);
+        if (st == BG_OK)
+            st = bg_store_read_rows(q.file, path, BG_U32, q.row, q.n, 1, w->rank_needed, err);
+        for (uint64_t k = 0; k < q.n && st == BG_OK; k++)
+            *out = w->rank_needed[k] > *out ? w->rank_needed[k] : *out;
     }
     return st;
 }
@@ -56,18 +55,19 @@ static bg_status copy_query(compress *w, const bg_module *mod, const bg_store *f
     return st == BG_OK ? compress_write_query(to, mod, query, w->left, w->right, variance, error, 0, err) : st;
 }
 
-static bg_status assemble_module(compress *w, const bg_module *mod, bg_store *const *unit, uint64_t n_units,
-                                 bg_store *to, query_sum *sum, bg_err *err)
+static bg_status assemble_module(compress *w, const bg_module *mod, bg_units_reader *units, bg_store *to, query_sum *sum, bg_err *err)
 {
-    uint64_t n = bg_tokens_sequences(w->queries), query = 0;
     uint32_t r;
     w->module_variance = 0;
-    bg_status st = needed_columns(mod, unit, n_units, &r, err);
+    bg_status st = needed_columns(w, mod, units, &r, err);
     if (st == BG_OK)
-        st = compress_make_datasets(to, mod, n, r, false, err);
-    for (uint64_t u = 0; u < n_units && st == BG_OK; u++)
-        for (uint64_t i = 0; i < w->c->unit_queries && query < n && st == BG_OK; i++, query++)
-            st = copy_query(w, mod, unit[u], i, to, query, r, &sum[query], err);
+        st = compress_make_datasets(to, mod, w->units.n_sequences, r, false, err);
+    for (size_t i = 0; i < bg_units_runs(units) && st == BG_OK; i++) {
+        bg_rows q;
+        st = bg_units_read(units, i, &q, err);
+        for (uint64_t k = 0; k < q.n && st == BG_OK; k++)
+            st = copy_query(w, mod, q.file, q.row + k, to, q.first + k, r, &sum[q.first + k], err);
+    }
     if (st == BG_OK && w->module_variance <= 0 && w->n_silent++ == 0)
         w->silent = mod->name;
     return st;
@@ -100,27 +100,6 @@ static bg_status write_head(const compress *w, bg_store *s, bg_err *err)
     return st;
 }
 
-/* All modules of one block, from the block's file of each unit.  *i: its first module, on return the next block's. */
-static bg_status assemble_block(compress *w, size_t *i, bg_store **unit, uint64_t n_units, bg_store *to, query_sum *sum,
-                                bg_err *err)
-{
-    char path[BG_PATH_BYTES];
-    size_t end = compress_next_block(w, *i);
-    bg_status st = BG_OK;
-    for (uint64_t u = 0; u < n_units && st == BG_OK; u++) {
-        st = compress_unit_path(w, u, w->model->tracked[*i]->block, path, err);
-        if (st == BG_OK)
-            st = bg_store_open(&unit[u], path, "bregman/work", err);
-    }
-    for (; *i < end && st == BG_OK; ++*i)
-        st = assemble_module(w, w->model->tracked[*i], unit, n_units, to, sum, err);
-    for (uint64_t u = 0; u < n_units; u++) {
-        bg_store_close(unit[u]);
-        unit[u] = NULL;
-    }
-    return st;
-}
-
 static void report_kept(const compress *w, const query_sum *sum)
 {
     for (uint64_t q = 0; q < bg_tokens_sequences(w->queries); q++)
@@ -131,27 +110,41 @@ static void report_kept(const compress *w, const query_sum *sum)
                "sequences that the factors were fitted on", w->n_silent, w->model->n_tracked, w->silent);
 }
 
-bg_status compress_assemble(compress *w, uint64_t n_units, bg_err *err)
+/* All modules, block after block. */
+static bg_status assemble_modules(compress *w, bg_store *to, query_sum *sum, bg_err *err)
 {
-    bg_store *s = NULL, **unit = NULL;
+    bg_units_reader *units = NULL;
+    bg_status st = bg_units_reader_new(&units, &w->units, err);
+    for (size_t i = 0; i < w->model->n_tracked && st == BG_OK; i++) {
+        const bg_module *mod = w->model->tracked[i];
+        if (i == 0 || mod->block != w->model->tracked[i - 1]->block)
+            st = bg_units_choose(units, mod->block, err);
+        if (st == BG_OK)
+            st = assemble_module(w, mod, units, to, sum, err);
+    }
+    bg_units_reader_free(units);
+    return st;
+}
+
+bg_status compress_assemble(compress *w, bg_err *err)
+{
+    bg_store *s = NULL;
     query_sum *sum = NULL;
-    bg_status st = BG_NEW(unit, n_units, "units", err);
+    bg_status st = BG_NEW(sum, w->units.n_sequences, "queries", err);
     if (st == BG_OK)
-        st = BG_NEW(sum, bg_tokens_sequences(w->queries), "units", err);
+        st = BG_NEW(w->rank_needed, w->c->unit_queries, "queries", err);
     if (st == BG_OK)
         st = bg_store_create(&s, w->c->output, "bregman/compressed", &w->in.run, err);
     if (st == BG_OK)
         st = write_head(w, s, err);
-    for (size_t i = 0; i < w->model->n_tracked && st == BG_OK;)
-        st = assemble_block(w, &i, unit, n_units, s, sum, err);
-    st = bg_store_end_once(s, st, err);
     if (st == BG_OK)
-        st = bg_remove_folder(w->work, err);
+        st = assemble_modules(w, s, sum, err);
+    st = bg_store_end_once(s, st, err);
     if (st == BG_OK) {
         report_kept(w, sum);
         bg_log("wrote %s", w->c->output);
     }
-    bg_free(unit);
+    bg_free(w->rank_needed);
     bg_free(sum);
     return st;
 }

@@ -150,19 +150,26 @@ static bg_status choose_plan(compress *w, bg_err *err)
     size_t longest = bg_tokens_longest(w->queries, 0, bg_tokens_sequences(w->queries));
     bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, longest, ACTIVATION_BYTES), .passes = 1 },
                     .least_rows = longest - 1, .most_passes = 1, .self = w, .bytes = plan_bytes };
+    bg_status st = bg_attempt_recall(w->ctx, w->work, &d.given_rows, err);
+    if (st != BG_OK)
+        return st;
     bg_log("%s: %llu queries, %zu modules", w->c->queries, (unsigned long long)bg_tokens_sequences(w->queries), w->model->n_tracked);
     return bg_budget_choose(&d, w->ctx, &w->plan, err);
 }
 
-/* How many files of units there will be. */
-static bg_status write_units(const compress *w, bg_err *err)
+/* The work files, and what a finished folder of them will hold. */
+static bg_status name_units(compress *w, bg_err *err)
 {
-    char text[64];
-    uint64_t blocks = 0, units = (bg_tokens_sequences(w->queries) + w->c->unit_queries - 1) / w->c->unit_queries;
-    for (size_t i = 0; i < w->model->n_tracked; i++)
-        blocks += i == 0 || w->model->tracked[i]->block != w->model->tracked[i - 1]->block;
-    snprintf(text, sizeof text, "queries- %llu\n", (unsigned long long)(units * blocks));
-    return bg_write_units(w->work, text, err);
+    char line[BG_UNITS_LINE_BYTES];
+    size_t n = 0;
+    bg_status st = BG_NEW(w->block, w->model->n_tracked, "list of blocks", err);
+    for (size_t i = 0; i < w->model->n_tracked && st == BG_OK; i++)
+        if (i == 0 || w->model->tracked[i]->block != w->model->tracked[i - 1]->block)
+            w->block[n++] = w->model->tracked[i]->block;
+    w->units = (bg_units){ .folder = w->work, .kind = "queries", .run = &w->in.run, .group = w->block, .n_groups = n,
+                           .n_sequences = bg_tokens_sequences(w->queries), .unit_sequences = w->c->unit_queries };
+    bg_units_describe(&w->units, line);
+    return st == BG_OK && w->ctx->grid.world_rank == 0 ? bg_write_units(w->work, line, err) : st;
 }
 
 static bg_status open_memory(compress *w, bg_err *err)
@@ -170,15 +177,13 @@ static bg_status open_memory(compress *w, bg_err *err)
     const bg_grid *g = &w->ctx->grid;
     const bg_share whole = bg_model_whole(w->model);
     extent e = largest(w, g->world_rank == 0 ? &whole : &w->own);    /* rank 0 assembles */
-    bg_status st = bg_make_folder(w->work, err);
-    if (st == BG_OK)
-        st = bg_stop_folder_of(w->c->output, err);
-    if (st == BG_OK && g->world_rank == 0)
-        st = write_units(w, err);
+    bg_status st = name_units(w, err);
     if (st == BG_OK)
         st = bg_pipeline_pass_new(&w->pass, w->model, &w->own, g, w->plan.rows, err);
     if (st == BG_OK)
-        st = BG_NEW(w->unit, w->model->config.n_blocks, "files of a unit", err);
+        st = BG_NEW(w->file, w->model->config.n_blocks, "files of a unit", err);
+    if (st == BG_OK)
+        st = BG_NEW(w->finished, w->model->config.n_blocks, "files of a unit", err);
     if (st == BG_OK)
         st = BG_NEW(w->rotated_a, w->plan.rows * e.m, "rotated activations", err);
     if (st == BG_OK)
@@ -194,20 +199,22 @@ static bg_status open_memory(compress *w, bg_err *err)
 
 /* ---- the whole ---- */
 
-static bg_status compress_all(compress *w, bg_err *err)
+static bg_status compress_all(void *self, bg_err *err)
 {
+    compress *w = self;
     MPI_Comm world = w->ctx->grid.world;
     bg_status st = bg_agree(world, open_memory(w, err), err);
     if (st != BG_OK)
         return st;
     bg_sweep s = {
-        .what = "queries", .tokens = w->queries, .n_sequences = bg_tokens_sequences(w->queries),
-        .unit_sequences = w->c->unit_queries, .tap = { compress_pair, w }, .self = w,
+        .what = "queries", .tokens = w->queries, .n_sequences = w->units.n_sequences,
+        .unit_sequences = w->units.unit_sequences, .tap = { compress_pair, w }, .self = w,
         .find = compress_unit_find, .begin_unit = compress_unit_begin, .end_unit = compress_unit_end,
+        .keep_part = compress_unit_keep,
     };
     st = bg_sweep_run(&s, w->pass, w->model, w->ctx, err);
     if (st == BG_OK)
-        st = bg_agree(world, w->ctx->grid.world_rank == 0 ? compress_assemble(w, bg_sweep_units(&s), err) : BG_OK, err);
+        st = bg_agree(world, w->ctx->grid.world_rank == 0 ? compress_assemble(w, err) : BG_OK, err);
     return st;
 }
 
@@ -215,7 +222,6 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
 {
     compress w = { .c = config, .ctx = ctx };
     MPI_Comm world = ctx->grid.world;
-    bool done = false;
     bg_status st = open_inputs(&w, err);
     if (st == BG_OK) {
         st = check_queries(&w, err);
@@ -233,16 +239,15 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
         st = choose_plan(&w, err);
     if (st == BG_OK)
         st = bg_inputs_share(&w.in, ctx, w.plan.identity, w.c->seed, hash_inputs(&w, err), err);
+    const bg_attempt a = { ctx, &w.in, w.c->output, w.work, w.plan.rows, &w, NULL, compress_all };
     if (st == BG_OK)
-        st = bg_agree(world, bg_store_is_done(w.c->output, w.in.run.fingerprint, &done, err), err);
-    if (st == BG_OK && done)
-        st = bg_inputs_already_done(ctx, w.c->output, w.work, err);
-    if (st == BG_OK && !done)
-        st = bg_inputs_outcome(&w.in, ctx, w.c->output, w.work, bg_inputs_is_done, compress_all(&w, err), err);
-    for (size_t b = 0; w.unit != NULL && b < w.model->config.n_blocks; b++)
-        bg_store_discard(w.unit[b]);
+        st = bg_attempt_run(&a, err);
+    for (size_t b = 0; w.file != NULL && b < w.model->config.n_blocks; b++)
+        bg_store_discard(w.file[b]);
     free(w.modules);
-    bg_free(w.unit);
+    bg_free(w.block);
+    bg_free(w.file);
+    bg_free(w.finished);
     bg_pass_free(w.pass);
     bg_free(w.share);
     bg_free(w.rotated_a);

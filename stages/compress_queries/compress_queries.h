@@ -2,12 +2,13 @@
 #ifndef BG_STAGES_COMPRESS_QUERIES_H
 #define BG_STAGES_COMPRESS_QUERIES_H
 
+#include "bregman/attempt.h"
 #include "bregman/budget.h"
 #include "bregman/factors.h"
-#include "bregman/inputs.h"
 #include "bregman/precondition.h"
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
+#include "bregman/units.h"
 
 typedef struct {
     const char *model, *factors, *queries, *output, *rank, *preconditioner, *modules;
@@ -34,24 +35,27 @@ typedef struct {
     size_t rank;                       /* most columns asked for; SIZE_MAX: all */
     double tolerance;                  /* 0: not by tolerance */
     char work[BG_PATH_BYTES];          /* folder of the units */
+    size_t *block;                     /* [units.n_groups] those with tracked modules */
+    bg_units units;
     /* the unit and batch in hand */
-    bg_store **unit;                   /* [n_blocks] files being written, of this rank's tracked blocks */
-    uint64_t unit_first;
+    bg_unit unit;
+    uint64_t kept;                     /* its first sequence that no published file has */
+    bg_store **file;                   /* [n_blocks] being written, of this rank's tracked blocks: queries from `kept` on */
+    bool *finished;                    /* [n_blocks] all of that was published by an earlier attempt */
     float *rotated_a, *rotated_d;      /* [rows, largest M], [rows, largest P] */
     float *gradient, *scratch, *left, *right;
+    uint32_t *rank_needed;             /* [unit_queries] while rank 0 assembles: columns that a module's queries need */
     double module_variance;            /* while rank 0 assembles: of the module in hand, over all queries */
     size_t n_silent;                   /* modules whose scores are all expected to be 0, and the first of them */
     const char *silent;
 } compress;
 
-/* units.c: columns kept of a module's gradients at most; the path of a unit's file of a block; the first tracked module after
- * i that is of another block. */
+/* units.c: columns kept of a module's gradients at most. */
 size_t compress_columns(const compress *w, const bg_module *mod);
-bg_status compress_unit_path(const compress *w, uint64_t u, size_t block, char out[BG_PATH_BYTES], bg_err *err) BG_MUST_CHECK;
-size_t compress_next_block(const compress *w, size_t i);
 /* Callbacks of the sweep, and its tap; self is the compress. */
-bg_status compress_unit_find(void *self, uint64_t u, bool *done, uint64_t *part, bg_err *err);
+bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err);
 bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err);
+bg_status compress_unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err);
 bg_status compress_unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err);
 bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err);
 /* The datasets of a module with n queries and r columns, and one query's rows in them; `rank` is kept of units only. */
@@ -59,7 +63,7 @@ bg_status compress_make_datasets(bg_store *s, const bg_module *mod, uint64_t n, 
 bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, const float *left, const float *right,
                                double variance, double error, uint32_t rank, bg_err *err) BG_MUST_CHECK;
 
-/* assemble.c: all units into compressed.h5; removes their folder.  Rank 0. */
-bg_status compress_assemble(compress *w, uint64_t n_units, bg_err *err) BG_MUST_CHECK;
+/* assemble.c: all units into compressed.h5.  Rank 0. */
+bg_status compress_assemble(compress *w, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_STAGES_COMPRESS_QUERIES_H */

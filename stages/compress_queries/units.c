@@ -9,36 +9,9 @@ size_t compress_columns(const compress *w, const bg_module *mod)
     return w->rank < least ? w->rank : least;
 }
 
-bg_status compress_unit_path(const compress *w, uint64_t u, size_t block, char out[BG_PATH_BYTES], bg_err *err)
+bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err)
 {
-    return bg_path(out, err, "%s/queries-%05llu-block-%03zu.h5", w->work, (unsigned long long)u, block);
-}
-
-/* The first tracked module after i that is of another block. */
-size_t compress_next_block(const compress *w, size_t i)
-{
-    size_t block = w->model->tracked[i]->block;
-    while (i < w->model->n_tracked && w->model->tracked[i]->block == block)
-        i++;
-    return i;
-}
-
-static bg_status block_done(const compress *w, uint64_t u, size_t block, bool *done, bg_err *err)
-{
-    char path[BG_PATH_BYTES];
-    bg_status st = compress_unit_path(w, u, block, path, err);
-    return st == BG_OK ? bg_store_is_done(path, w->in.run.fingerprint, done, err) : st;
-}
-
-bg_status compress_unit_find(void *self, uint64_t u, bool *done, uint64_t *part, bg_err *err)
-{
-    const compress *w = self;
-    bg_status st = BG_OK;
-    *part = 0;
-    *done = true;
-    for (size_t i = 0; i < w->model->n_tracked && *done && st == BG_OK; i = compress_next_block(w, i))
-        st = block_done(w, u, w->model->tracked[i]->block, done, err);
-    return st;
+    return bg_units_find(&((compress *)self)->units, done, part, err);
 }
 
 /* The five datasets of a module, with n queries and r columns. */
@@ -58,48 +31,62 @@ bg_status compress_make_datasets(bg_store *s, const bg_module *mod, uint64_t n, 
     return st;
 }
 
-static bg_status create_unit(compress *w, const bg_unit *unit, size_t block, bg_err *err)
+/* What is being computed of the unit in hand for a block. */
+static bg_segment segment_of(const compress *w, size_t block)
 {
-    char path[BG_PATH_BYTES];
-    bg_status st = compress_unit_path(w, unit->unit, block, path, err);
-    if (st == BG_OK)
-        st = bg_store_create(&w->unit[block], path, "bregman/work", &w->in.run, err);
-    for (size_t i = w->own.first_tracked; i < w->own.end_tracked && st == BG_OK; i++) {
-        const bg_module *mod = w->model->tracked[i];
-        if (mod->block == block)
-            st = compress_make_datasets(w->unit[block], mod, unit->n_sequences, compress_columns(w, mod), true, err);
-    }
-    return st;
+    return (bg_segment){ w->unit.unit, block, w->kept, w->unit.n_sequences };
 }
 
-/* Blocks that were finished before have no file open, and are passed over. */
 bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
 {
     compress *w = self;
-    bg_status st = BG_OK;
-    (void)part;
-    w->unit_first = unit->first;
-    for (size_t i = w->own.first_tracked; i < w->own.end_tracked && st == BG_OK; i = compress_next_block(w, i)) {
-        bool done = false;
-        st = block_done(w, unit->unit, w->model->tracked[i]->block, &done, err);
-        if (st == BG_OK && !done)
-            st = create_unit(w, unit, w->model->tracked[i]->block, err);
+    (void)err;
+    w->unit = *unit;
+    w->kept = part;
+    for (size_t b = w->own.first; b < w->own.end; b++) {
+        const bg_segment g = segment_of(w, b);
+        w->finished[b] = bg_units_has(&w->units, &g);
     }
+    return BG_OK;
+}
+
+/* The file of a block, made when its first query comes. */
+static bg_status file_of(compress *w, size_t block, bg_store **out, bg_err *err)
+{
+    const bg_segment g = segment_of(w, block);
+    bg_status st = BG_OK;
+    if ((*out = w->file[block]) != NULL)
+        return BG_OK;
+    st = bg_units_create(&w->file[block], &w->units, &g, err);
+    for (size_t i = w->own.first_tracked; i < w->own.end_tracked && st == BG_OK; i++) {
+        const bg_module *mod = w->model->tracked[i];
+        if (mod->block == block)
+            st = compress_make_datasets(w->file[block], mod, g.end - g.first, compress_columns(w, mod), true, err);
+    }
+    *out = w->file[block];
     return st;
 }
 
-bg_status compress_unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
+/* Publish the queries so far; those that follow go to new files. */
+bg_status compress_unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err)
 {
     compress *w = self;
     bg_status st = BG_OK;
     (void)unit;
     (void)l;
     for (size_t b = w->own.first; b < w->own.end && st == BG_OK; b++) {
-        bg_store *s = w->unit[b];
-        w->unit[b] = NULL;
-        st = s == NULL ? BG_OK : bg_store_publish(s, NULL, err);
+        const bg_segment g = segment_of(w, b);
+        bg_store *s = w->file[b];
+        w->file[b] = NULL;
+        st = s == NULL ? BG_OK : bg_units_end(s, &w->units, &g, part, BG_OK, err);
     }
+    w->kept = part;
     return st;
+}
+
+bg_status compress_unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
+{
+    return compress_unit_keep(self, unit, unit->n_sequences, l, err);
 }
 
 bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, const float *left, const float *right,
@@ -120,8 +107,7 @@ bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, c
     return st;
 }
 
-static bg_status compress_query(compress *w, const bg_curvature *c, const bg_pair *pair, size_t z,
-                                const float *a, size_t lda, const float *d, size_t ldd, bg_err *err)
+static bg_status compress_query(compress *w, const bg_curvature *c, bg_store *file, const bg_pair *pair, size_t z, const float *a, size_t lda, const float *d, size_t ldd, bg_err *err)
 {
     const bg_module *mod = pair->module;
     size_t p = mod->n_out, m = mod->n_in1, r = compress_columns(w, mod);
@@ -133,7 +119,7 @@ static bg_status compress_query(compress *w, const bg_curvature *c, const bg_pai
     bg_status st = bg_compress(c, w->gradient, w->tolerance, w->c->seed, query * w->model->n_tracked + mod->index,
                                w->scratch, &r, w->left, w->right, &variance, &error, err);
     if (st == BG_OK)
-        st = compress_write_query(w->unit[mod->block], mod, query - w->unit_first, w->left, w->right, variance, error, (uint32_t)r, err);
+        st = compress_write_query(file, mod, query - w->unit.first - w->kept, w->left, w->right, variance, error, (uint32_t)r, err);
     return st;
 }
 
@@ -146,9 +132,12 @@ bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err)
     const float *a = pair->activation, *d = pair->gradient;
     size_t lda = pair->ld_activation, ldd = pair->ld_gradient, rows = pair->batch->n_rows;
     bg_curvature c;
-    if (w->unit[mod->block] == NULL)
+    bg_store *file;
+    if (w->finished[mod->block])
         return BG_OK;
-    bg_status st = bg_curvature_read(w->factors, mod, w->damping, &c, err);
+    bg_status st = file_of(w, mod->block, &file, err);
+    if (st == BG_OK)
+        st = bg_curvature_read(w->factors, mod, w->damping, &c, err);
     if (st != BG_OK)
         return st;
     if (c.rotated) {
@@ -160,7 +149,7 @@ bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err)
         ldd = mod->n_out;
     }
     for (size_t z = 0; z < pair->batch->n_sequences && st == BG_OK; z++)
-        st = compress_query(w, &c, pair, z, a, lda, d, ldd, err);
+        st = compress_query(w, &c, file, pair, z, a, lda, d, ldd, err);
     bg_curvature_clear(&c);
     return st;
 }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bregman/eigen.h"
 #include "bregman/log.h"
@@ -47,6 +48,7 @@ typedef struct {
     size_t largest_alone;              /* of those for single ranks */
     size_t n_groups, group_size;
     double *load;                      /* [n_ranks] */
+    bg_notice notice;                  /* is there a reason to end? */
     uint64_t n_fallbacks;              /* drivers that did not converge, of this rank's matrices */
     char fallback[320];                /* the first of them, in words */
 } work_plan;
@@ -67,6 +69,7 @@ typedef struct {
     float *part;                       /* a unit's panels */
     double *sum;                       /* the units' panels, added in their order */
     float *rows;                       /* [BG_EIGEN_SLAB, width]: rows on their way to the file */
+    bg_units_reader *units;            /* of the matrix's block */
     bg_store *file;
     work_plan *plan;                   /* its fallbacks are counted */
     char covariance[BG_PATH_BYTES], vectors[BG_PATH_BYTES], values[BG_PATH_BYTES];
@@ -75,7 +78,7 @@ typedef struct {
 /* Read the sums of the panel that begins at column `begin`, and of as many after it as there is room for. */
 static bg_status read_panels(matrix_stream *m, size_t begin, bg_err *err)
 {
-    char path[BG_PATH_BYTES], name[BG_PATH_BYTES];
+    char name[BG_PATH_BYTES];
     size_t c0, w, n = 0;
     m->begin = m->end = begin;
     m->first = bg_symmetric_panel(m->sym, m->block, begin, &c0, &w);
@@ -88,16 +91,13 @@ static bg_status read_panels(matrix_stream *m, size_t begin, bg_err *err)
     }
     memset(m->sum, 0, n * sizeof *m->sum);
     bg_status st = bg_path(name, err, "%s/%s_sum", m->t->mod->name, m->t->side);
-    for (uint64_t u = 0; u < m->f->covariance_units && st == BG_OK; u++) {
-        bg_store *s = NULL;
-        st = fit_unit_path(m->f, "covariance", u, m->t->mod->block, path, err);
+    for (size_t u = 0; u < bg_units_runs(m->units) && st == BG_OK; u++) {
+        bg_rows unit;
+        st = bg_units_read(m->units, u, &unit, err);
         if (st == BG_OK)
-            st = bg_store_open(&s, path, "bregman/work", err);
-        if (st == BG_OK)
-            st = bg_store_read_rows(s, name, BG_F32, m->first, n, 1, m->part, err);
+            st = bg_store_read_rows(unit.file, name, BG_F32, m->first, n, 1, m->part, err);
         for (size_t i = 0; i < n && st == BG_OK; i++)
             m->sum[i] += (double)m->part[i];
-        bg_store_close(s);
     }
     return st;
 }
@@ -187,6 +187,10 @@ static bg_status open_stream(matrix_stream *m, const char *path, size_t ranks, b
     if (st == BG_OK)
         st = bg_path(m->values, err, "%s/%s_eigenvalues", m->t->mod->name, m->t->side);
     if (st == BG_OK)
+        st = bg_units_reader_new(&m->units, &m->f->covariance_units, err);
+    if (st == BG_OK)
+        st = bg_units_choose(m->units, m->t->mod->block, err);
+    if (st == BG_OK)
         st = bg_store_create(&m->file, path, "bregman/work", &m->f->in.run, err);
     if (st == BG_OK)
         st = bg_store_dataset(m->file, m->covariance, dims, err);
@@ -202,10 +206,19 @@ static bg_status close_stream(matrix_stream *m, const double *values, bg_status 
         st = bg_store_write(m->file, m->values, &n, values, err);
     if (m->file != NULL)
         st = bg_store_end(m->file, st, err);
+    bg_units_reader_free(m->units);
     bg_free(m->part);
     bg_free(m->sum);
     bg_free(m->rows);
     return st;
+}
+
+/* Before a matrix or a diagonal block of it: has any rank failed, or been asked to stop? */
+static bg_status go_on(work_plan *p, bg_err *err)
+{
+    if (bg_stop_heard(&p->notice))
+        return BG_FAIL(err, BG_ESTOPPED, "eigendecomposition: stopped on request; finished matrices are kept");
+    return BG_OK;
 }
 
 /* Decompose a matrix by the ranks of comm; rank 0 reads and writes.  Collective on comm. */
@@ -226,6 +239,8 @@ static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char
         char what[256];
         snprintf(what, sizeof what, "%s: %s covariance", t->mod->name, t->side);
         take_block(&m, j);
+        if (j > 0 && (st = bg_agree(comm, go_on(p, err), err)) != BG_OK)
+            break;
         st = bg_eigen_shared(m.side, &stream, values + m.at, what, comm, err);
     }
     if (rank == 0)
@@ -234,19 +249,18 @@ static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char
     return bg_agree(comm, st, err);
 }
 
-/* The same, unless its file is there or a stop is asked for.  Collective on comm. */
+/* The same, unless its file is there or the end is asked for.  Collective on comm. */
 static bg_status decompose_once(const fit *f, const matrix_task *t, MPI_Comm comm, work_plan *p, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     int rank;
     bool done = false;
     MPI_Comm_rank(comm, &rank);
-    bg_status st = bg_stop_requested()
-        ? BG_FAIL(err, BG_ESTOPPED, "eigendecomposition: stopped on request; finished matrices are kept") : BG_OK;
+    bg_status st = go_on(p, err);
     if (st == BG_OK)
         st = fit_matrix_path(f, t->mod, t->side, path, err);
     if (st == BG_OK && rank == 0)
-        st = bg_store_is_done(path, f->in.run.fingerprint, &done, err);
+        done = access(path, F_OK) == 0;
     st = bg_agree(comm, st, err);
     bg_broadcast(comm, &done, sizeof done, 0);
     return st == BG_OK && !done ? decompose_matrix(f, t, path, comm, p, err) : st;
@@ -337,6 +351,7 @@ static bg_status work_off(const fit *f, const matrix_task *task, size_t n, work_
         MPI_Comm_split(g->world, me / p->group_size < p->n_groups ? (int)(me / p->group_size) : MPI_UNDEFINED,
                        g->world_rank, &group);
     bg_progress_start(&progress, "eigendecomposition", "matrices", 0, n);
+    bg_notice_begin(&p->notice, g->world);
     for (size_t i = 0; i < n && st == BG_OK; i++) {
         bool large = i < p->n_large;
         size_t width = large ? p->group_size : 1, places = large ? p->n_groups : p->n_ranks;
@@ -344,6 +359,9 @@ static bg_status work_off(const fit *f, const matrix_task *task, size_t n, work_
             st = decompose_once(f, &task[i], large ? group : MPI_COMM_SELF, p, err);
         bg_progress_update(&progress, i + 1);
     }
+    if (st != BG_OK)
+        bg_notice_say(&p->notice, BG_NOTICE_END);
+    bg_stop_wait(&p->notice);
     if (group != MPI_COMM_NULL)
         MPI_Comm_free(&group);
     st = bg_agree(g->world, st, err);
@@ -393,6 +411,11 @@ static bg_status read_vectors(const fit *f, const bg_module *mod, const char *si
         st = bg_store_read(s, name, BG_F32, (const uint64_t[]){ n, out->width }, out->a, err);
     bg_store_close(s);
     return st;
+}
+
+bg_status fit_matrix_path(const fit *f, const bg_module *mod, const char *side, char out[BG_PATH_BYTES], bg_err *err)
+{
+    return bg_path(out, err, "%s/%s-%s.h5", f->work, side, mod->name);
 }
 
 bg_status fit_read_bases(const fit *f, bg_run modules, bg_eigenbasis **out, bg_err *err)

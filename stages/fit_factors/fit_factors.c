@@ -37,6 +37,26 @@ static uint64_t unit_of(bg_range r, uint64_t asked)
     return asked > 0 ? asked : unit;
 }
 
+/* The blocks of the model that have tracked modules, and the work files of both sums. */
+static bg_status name_units(fit *f, bg_err *err)
+{
+    bg_status st = BG_NEW(f->block, f->model->n_tracked, "list of blocks", err);
+    if (st != BG_OK)
+        return st;
+    for (size_t i = 0; i < f->model->n_tracked; i++)
+        if (i == 0 || f->model->tracked[i]->block != f->model->tracked[i - 1]->block)
+            f->block[f->n_blocks++] = f->model->tracked[i]->block;
+    f->covariance_units = (bg_units){
+        .folder = f->work, .kind = "covariance", .run = &f->in.run, .cumulative = true, .group = f->block, .n_groups = f->n_blocks,
+        .n_sequences = f->covariance.end - f->covariance.begin, .unit_sequences = unit_of(f->covariance, f->c->unit_sequences),
+    };
+    f->lambda_units = f->covariance_units;
+    f->lambda_units.kind = "lambda";
+    f->lambda_units.n_sequences = f->lambda.end - f->lambda.begin;
+    f->lambda_units.unit_sequences = unit_of(f->lambda, f->c->unit_sequences);
+    return BG_OK;
+}
+
 /* Before hours of work, not after. */
 static bg_status check_lengths(const fit *f, bg_err *err)
 {
@@ -64,17 +84,15 @@ static bg_status choose_units(fit *f, bg_err *err)
         if (f->model->tracked[i]->n_out < c->blocks || f->model->tracked[i]->n_in1 < c->blocks)
             st = BG_FAIL(err, BG_EARG, "--blocks %llu is more than %s has rows", (unsigned long long)c->blocks,
                          f->model->tracked[i]->name);
-    f->covariance_unit = unit_of(f->covariance, c->unit_sequences);
-    f->lambda_unit = unit_of(f->lambda, c->unit_sequences);
-    f->covariance_units = (f->covariance.end - f->covariance.begin + f->covariance_unit - 1) / f->covariance_unit;
-    f->lambda_units = (f->lambda.end - f->lambda.begin + f->lambda_unit - 1) / f->lambda_unit;
     if (st == BG_OK) {
         f->covariance_rows = rows_of(f, f->covariance);
         f->lambda_rows = rows_of(f, f->lambda);
     }
     if (st == BG_OK)
         st = bg_path(f->work, err, "%s/work", c->output);
-    return st == BG_OK ? bg_path(f->index, err, "%s/index.h5", c->output) : st;
+    if (st == BG_OK)
+        st = bg_path(f->index, err, "%s/index.h5", c->output);
+    return st == BG_OK ? name_units(f, err) : st;
 }
 
 /* Collective; the same status on all ranks. */
@@ -140,6 +158,9 @@ static bg_status choose_plan(fit *f, bg_err *err)
 {
     size_t least = longest(f) - 1, rows = f->c->batch_tokens;
     bg_demand d = { .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .can_spill = true, .self = f, .bytes = fit_bytes };
+    bg_status st = bg_attempt_recall(f->ctx, f->work, &d.given_rows, err);
+    if (st != BG_OK)
+        return st;
     d.best.rows = rows == 0 ? bg_pass_rows_for(f->model, longest(f), ACTIVATION_BYTES) : rows < least ? least : rows;
     for (int r = 0; r < f->ctx->grid.pipeline_size; r++)
         if (f->share[r].end - f->share[r].first > d.most_passes)
@@ -149,36 +170,31 @@ static bg_status choose_plan(fit *f, bg_err *err)
     return bg_budget_choose(&d, f->ctx, &f->plan, err);
 }
 
-/* How many files of each kind there will be. */
+/* What a finished work folder will hold. */
 static bg_status write_units(const fit *f, bg_err *err)
 {
-    char text[256];
-    uint64_t blocks = 0, activations = 0;
-    for (size_t b = 0; b < f->model->config.n_blocks; b++)
-        blocks += fit_block_is_tracked(f, b);
+    char text[512], covariance[BG_UNITS_LINE_BYTES], lambda[BG_UNITS_LINE_BYTES];
+    size_t activations = 0;
     for (size_t i = 0; i < f->model->n_tracked; i++)
         activations += f->model->tracked[i]->input == i;
-    snprintf(text, sizeof text, "covariance- %llu\nactivation- %llu\ngradient- %zu\nlambda- %llu\n",
-             (unsigned long long)(f->covariance_units * blocks), (unsigned long long)activations, f->model->n_tracked,
-             (unsigned long long)(f->lambda_units * blocks));
+    bg_units_describe(&f->covariance_units, covariance);
+    bg_units_describe(&f->lambda_units, lambda);
+    snprintf(text, sizeof text, "%sactivation %zu\ngradient %zu\n%s", covariance, activations, f->model->n_tracked, lambda);
     return bg_write_units(f->work, text, err);
 }
 
 static bg_status open_work(fit *f, bg_err *err)
 {
     const bg_grid *g = &f->ctx->grid;
-    bg_status st = bg_make_folder(f->work, err);
-    if (st == BG_OK)
-        st = bg_stop_folder(f->c->output, err);
-    if (st == BG_OK && g->world_rank == 0)
-        st = write_units(f, err);
+    bg_status st = g->world_rank == 0 ? write_units(f, err) : BG_OK;
     return st == BG_OK ? bg_pipeline_pass_new(&f->pass, f->model, &f->own, g, f->plan.rows, err) : st;
 }
 
 /* ---- the whole ---- */
 
-static bg_status fit_all(fit *f, bg_err *err)
+static bg_status fit_all(void *self, bg_err *err)
 {
+    fit *f = self;
     bg_status st = bg_agree(f->ctx->grid.world, open_work(f, err), err);
     if (st == BG_OK)
         st = fit_sum_covariance(f, err);
@@ -192,7 +208,6 @@ static bg_status fit_all(fit *f, bg_err *err)
 bg_status fit_factors_run(const void *config, const bg_context *ctx, bg_err *err)
 {
     fit f = { .c = config, .ctx = ctx };
-    bool done = false;
     bg_status st = open_inputs(&f, err);
     if (st == BG_OK) {
         st = choose_units(&f, err);
@@ -204,14 +219,12 @@ bg_status fit_factors_run(const void *config, const bg_context *ctx, bg_err *err
         st = choose_plan(&f, err);
     if (st == BG_OK)
         st = bg_inputs_share(&f.in, ctx, f.plan.identity, f.c->seed, hash_inputs(&f, err), err);
+    const bg_attempt a = { ctx, &f.in, f.index, f.work, f.plan.rows, &f, NULL, fit_all };
     if (st == BG_OK)
-        st = bg_agree(ctx->grid.world, bg_store_is_done(f.index, f.in.run.fingerprint, &done, err), err);
-    if (st == BG_OK && done)
-        st = bg_inputs_already_done(ctx, f.index, f.work, err);
-    if (st == BG_OK && !done)
-        st = bg_inputs_outcome(&f.in, ctx, f.index, f.work, bg_inputs_is_done, fit_all(&f, err), err);
+        st = bg_attempt_run(&a, err);
     bg_pass_free(f.pass);
     bg_free(f.share);
+    bg_free(f.block);
     bg_tokens_close(f.tokens);
     bg_model_close(f.model);
     bg_inputs_clear(&f.in);

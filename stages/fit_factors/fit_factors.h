@@ -2,11 +2,12 @@
 #ifndef BG_STAGES_FIT_FACTORS_H
 #define BG_STAGES_FIT_FACTORS_H
 
+#include "bregman/attempt.h"
 #include "bregman/budget.h"
 #include "bregman/factors.h"
-#include "bregman/inputs.h"
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
+#include "bregman/units.h"
 
 typedef struct {
     const char *model, *output, *modules, *labels;
@@ -31,22 +32,14 @@ typedef struct {
     bg_inputs in;
     bg_hash model_hash;                /* known on rank 0 */
     bg_range covariance, lambda;       /* the ranges, with their ends filled in */
-    uint64_t covariance_unit, lambda_unit;      /* sequences a unit */
-    uint64_t covariance_units, lambda_units;
+    size_t *block, n_blocks;           /* those with tracked modules, ascending */
+    bg_units covariance_units, lambda_units;    /* work files of the two sums, of all these blocks */
     uint64_t covariance_rows, lambda_rows;      /* predicted positions of the two ranges */
     char work[BG_PATH_BYTES];          /* OUTPUT/work */
     char index[BG_PATH_BYTES];         /* OUTPUT/index.h5 */
 } fit;
 
-/* work.c: path of the partial sums of unit u and a block of the model, of a phase ("covariance", "lambda"). */
-bg_status fit_unit_path(const fit *f, const char *phase, uint64_t u, size_t block, char out[BG_PATH_BYTES],
-                        bg_err *err) BG_MUST_CHECK;
-/* Path of a tracked module's decomposed matrix: side "activation" or "gradient". */
-bg_status fit_matrix_path(const fit *f, const bg_module *mod, const char *side, char out[BG_PATH_BYTES],
-                          bg_err *err) BG_MUST_CHECK;
-bool fit_block_is_tracked(const fit *f, size_t block);
-
-/* sums.c: the two sums over the corpus, each a file a unit and block of the model.  Collective. */
+/* sums.c: the two sums over the corpus, each in one file per unit and block of the model.  Collective. */
 bg_status fit_sum_covariance(fit *f, bg_err *err) BG_MUST_CHECK;
 bg_status fit_sum_lambda(fit *f, bg_err *err) BG_MUST_CHECK;
 /* This rank's bytes for the larger of the two under a plan: what bg_budget_choose asks. */
@@ -55,13 +48,16 @@ size_t fit_bytes(const void *fit_, const bg_plan *plan);
 /* decompose.c: add the units' covariance sums in order in float64, write and decompose each matrix (M6, M7),
  * largest first over ranks.  Collective. */
 bg_status fit_decompose(fit *f, bg_err *err) BG_MUST_CHECK;
+/* Path of a tracked module's decomposed matrix, which stands by its name: side "activation" or "gradient". */
+bg_status fit_matrix_path(const fit *f, const bg_module *mod, const char *side, char out[BG_PATH_BYTES],
+                          bg_err *err) BG_MUST_CHECK;
 /* What a rank holds at most while it decomposes, beside the pass. */
 size_t fit_decompose_bytes(const fit *f);
 /* Read the bases of a run of tracked modules back into [n_tracked]; modules that share their input share q_a.  Local; free with fit_free_bases. */
 bg_status fit_read_bases(const fit *f, bg_run modules, bg_eigenbasis **out, bg_err *err) BG_MUST_CHECK;
 void fit_free_bases(const fit *f, bg_eigenbasis *basis);
 
-/* publish.c: add the units' squares (M8), write factors/block-NNN.h5 and index.h5, remove the work files.  Collective. */
+/* publish.c: add the units' squares (M8), write factors/block-NNN.h5 and index.h5.  Collective. */
 bg_status fit_publish(fit *f, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_STAGES_FIT_FACTORS_H */

@@ -100,7 +100,7 @@ static bg_status link_activation(bg_store *to, const bg_module *owner, const bg_
 
 /* Rows [first, first + rows) of Λ or the diagonal Fisher: the units' sums in order in float64, over the number of
  * sequences (M8). */
-static bg_status mean_panel(const fit *f, const bg_module *mod, bg_store *const *unit, const char *sum_name, size_t first,
+static bg_status mean_panel(const fit *f, const bg_module *mod, bg_units_reader *units, const char *sum_name, size_t first,
                             size_t rows, panel *m, bg_err *err)
 {
     char dataset[BG_PATH_BYTES];
@@ -108,8 +108,11 @@ static bg_status mean_panel(const fit *f, const bg_module *mod, bg_store *const 
     double n_sequences = (double)(f->lambda.end - f->lambda.begin);
     bg_status st = bg_path(dataset, err, "%s/%s", mod->name, sum_name);
     memset(m->sum, 0, n * sizeof *m->sum);
-    for (uint64_t u = 0; u < f->lambda_units && st == BG_OK; u++) {
-        st = bg_store_read_rows(unit[u], dataset, BG_F32, first, rows, mod->n_in1, m->x, err);
+    for (size_t u = 0; u < bg_units_runs(units) && st == BG_OK; u++) {
+        bg_rows unit;
+        st = bg_units_read(units, u, &unit, err);
+        if (st == BG_OK)
+            st = bg_store_read_rows(unit.file, dataset, BG_F32, first, rows, mod->n_in1, m->x, err);
         for (size_t i = 0; i < n && st == BG_OK; i++)
             m->sum[i] += (double)m->x[i];
     }
@@ -118,7 +121,7 @@ static bg_status mean_panel(const fit *f, const bg_module *mod, bg_store *const 
     return st;
 }
 
-static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg_store *const *unit, const char *sum_name,
+static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg_units_reader *units, const char *sum_name,
                             const char *name, panel *m, bg_err *err)
 {
     char dataset[BG_PATH_BYTES];
@@ -129,7 +132,7 @@ static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg
         st = bg_store_dataset(to, dataset, dims, err);
     for (size_t first = 0; first < mod->n_out && st == BG_OK; first += rows) {
         size_t w = mod->n_out - first < rows ? mod->n_out - first : rows;
-        st = mean_panel(f, mod, unit, sum_name, first, w, m, err);
+        st = mean_panel(f, mod, units, sum_name, first, w, m, err);
         if (st == BG_OK)
             st = bg_store_write_rows(to, dataset, first, w, m->x, err);
     }
@@ -138,36 +141,16 @@ static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg
     return st == BG_OK ? bg_store_attr_u64(to, dataset, "n_tokens", f->lambda_rows, err) : st;
 }
 
-/* All units' sums of a block; close with close_units. */
-static bg_status open_units(const fit *f, size_t block, bg_store ***out, bg_err *err)
-{
-    char path[BG_PATH_BYTES];
-    bg_status st = BG_NEW(*out, f->lambda_units, "list of units", err);
-    for (uint64_t u = 0; u < f->lambda_units && st == BG_OK; u++) {
-        st = fit_unit_path(f, "lambda", u, block, path, err);
-        if (st == BG_OK)
-            st = bg_store_open(&(*out)[u], path, "bregman/work", err);
-    }
-    return st;
-}
-
-static void close_units(const fit *f, bg_store **unit)
-{
-    for (uint64_t u = 0; unit != NULL && u < f->lambda_units; u++)
-        bg_store_close(unit[u]);
-    bg_free(unit);
-}
-
-static bg_status write_module(const fit *f, bg_store *to, const bg_module *mod, bg_store *const *unit, panel *m, bg_err *err)
+static bg_status write_module(const fit *f, bg_store *to, const bg_module *mod, bg_units_reader *units, panel *m, bg_err *err)
 {
     bg_status st = copy_matrix(f, to, mod, "gradient", mod->n_out, m, err);
     if (st == BG_OK)
         st = mod->input == mod->index ? copy_matrix(f, to, mod, "activation", mod->n_in1, m, err)
                                       : link_activation(to, f->model->tracked[mod->input], mod, err);
     if (st == BG_OK)
-        st = write_mean(f, to, mod, unit, "lambda_sum", "lambda", m, err);
+        st = write_mean(f, to, mod, units, "lambda_sum", "lambda", m, err);
     if (st == BG_OK && !f->c->no_diagonal)
-        st = write_mean(f, to, mod, unit, "diagonal_sum", "diagonal", m, err);
+        st = write_mean(f, to, mod, units, "diagonal_sum", "diagonal", m, err);
     return st;
 }
 
@@ -176,23 +159,22 @@ static bg_status block_path(const fit *f, size_t block, char out[BG_PATH_BYTES],
     return bg_path(out, err, "%s/block-%03zu.h5", f->c->output, block);
 }
 
-static bg_status write_block(const fit *f, size_t block, panel *m, bg_err *err)
+static bg_status write_block(const fit *f, size_t block, bg_units_reader *units, panel *m, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     bool done = false;
-    bg_store *s = NULL, **unit = NULL;
+    bg_store *s = NULL;
     bg_status st = block_path(f, block, path, err);
     if (st == BG_OK)
         st = bg_store_is_done(path, f->in.run.fingerprint, &done, err);
     if (st != BG_OK || done)
         return st;
-    st = open_units(f, block, &unit, err);
+    st = bg_units_choose(units, block, err);
     if (st == BG_OK)
         st = bg_store_create(&s, path, "bregman/factors", &f->in.run, err);
     for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++)
         if (f->model->tracked[i]->block == block)
-            st = write_module(f, s, f->model->tracked[i], unit, m, err);
-    close_units(f, unit);
+            st = write_module(f, s, f->model->tracked[i], units, m, err);
     return bg_store_end_once(s, st, err);
 }
 
@@ -229,17 +211,19 @@ bg_status fit_publish(fit *f, bg_err *err)
 {
     const bg_grid *g = &f->ctx->grid;
     panel m;
+    bg_units_reader *units = NULL;
     bg_status st = panel_new(f, &m, err);
-    for (size_t b = 0; b < f->model->config.n_blocks && st == BG_OK; b++)
-        if ((int)(b % (size_t)g->world_size) == g->world_rank && fit_block_is_tracked(f, b))
-            st = write_block(f, b, &m, err);
+    if (st == BG_OK)
+        st = bg_units_reader_new(&units, &f->lambda_units, err);
+    for (size_t i = 0; i < f->n_blocks && st == BG_OK; i++)
+        if ((int)(f->block[i] % (size_t)g->world_size) == g->world_rank)
+            st = write_block(f, f->block[i], units, &m, err);
+    bg_units_reader_free(units);
     panel_free(&m);
     if ((st = bg_agree(g->world, st, err)) != BG_OK)
         return st;
     if (g->world_rank == 0) {
         st = write_index(f, err);
-        if (st == BG_OK)
-            st = bg_remove_folder(f->work, err);
         if (st == BG_OK)
             bg_log("wrote %s", f->index);
     }

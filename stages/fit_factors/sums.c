@@ -1,20 +1,13 @@
-/* sums.c - the sums over the corpus, covariances (M6) and squares in the eigenbases (M8): a file a unit and block
- * of the model, so that the next run may have another grid or other passes over the modules.
- *
- * PHASE-UUUUU-block-BBB.h5 holds a finished unit; PHASE-UUUUU-block-BBB.part-NNNNNN.h5 its first N sequences.  Of a
- * block's parts the last two stay: a job may end while its ranks write the last. */
-#include <dirent.h>
-#include <errno.h>
-#include <stdio.h>
+/* sums.c - the sums over the corpus, covariances (M6) and squares in the eigenbases (M8): one file per unit and block
+ * of the model, so that the next run may have another grid or other passes over the modules.  A part is the sum over a unit's
+ * first sequences.  Of a block's parts the last two stay: a job may end while its ranks write the last. */
 #include <string.h>
-#include <unistd.h>
 
 #include "bregman/memory.h"
 #include "fit_factors.h"
 
 /* What is the same of both sums. */
 typedef struct {
-    const char *name;                  /* "covariance", "lambda" */
     void *sums;
     void (*clear)(void *sums);
     bg_status (*write)(const void *sums, size_t block, bg_store *s, bg_err *err);
@@ -25,9 +18,10 @@ typedef struct {
     fit *f;
     summed kind;
     size_t pass;                       /* of f->plan.passes */
-    uint64_t part_before;              /* the part kept before the last one */
-    uint64_t last_part;
-    bool *finished;                    /* [n_blocks] the unit's file of this block is there already */
+    bg_units units;                    /* of the pass's blocks, of all ranks */
+    size_t *block;                     /* [units.n_groups] */
+    uint64_t kept, kept_before;        /* sequences of the last part of the unit in hand, and of the one before it; 0: none */
+    bool *finished;                    /* [n_blocks of the model] the unit's file of this block is there already */
 } phase;
 
 /* ---- which blocks ---- */
@@ -45,191 +39,105 @@ static bg_run pass_modules(const fit *f, size_t pass, size_t passes)
     return bg_model_tracked(f->model, blocks.first, blocks.end);
 }
 
-/* Is a block worked on in this pass, by whichever rank? */
-static bool in_pass(const phase *p, size_t block)
+static bool is_in_pass(const phase *p, const bg_share *s, size_t block)
 {
-    for (int r = 0; r < p->f->ctx->grid.pipeline_size; r++) {
-        bg_run b = pass_blocks(&p->f->share[r], p->pass, p->f->plan.passes);
-        if (block >= b.first && block < b.end)
-            return fit_block_is_tracked(p->f, block);
-    }
-    return false;
+    bg_run b = pass_blocks(s, p->pass, p->f->plan.passes);
+    return block >= b.first && block < b.end;
 }
 
-/* This rank's blocks in the pass, one after the other; false at the end. */
-static bool next_block(const phase *p, size_t *block)
+/* The work files of the pass: of the blocks that any rank works on in it.  Free p->block and p->finished. */
+static bg_status choose_blocks(phase *p, const bg_units *all, bg_err *err)
 {
-    bg_run own = pass_blocks(&p->f->own, p->pass, p->f->plan.passes);
-    if (*block < own.first)
-        *block = own.first;
-    while (*block < own.end && !fit_block_is_tracked(p->f, *block))
-        ++*block;
-    return *block < own.end;
-}
-
-/* ---- files ---- */
-
-static bg_status part_path(const phase *p, uint64_t u, size_t block, uint64_t part, char out[BG_PATH_BYTES], bg_err *err)
-{
-    return bg_path(out, err, "%s/%s-%05llu-block-%03zu.part-%06llu.h5", p->f->work, p->kind.name, (unsigned long long)u,
-                   block, (unsigned long long)part);
-}
-
-static bg_status is_done(const phase *p, const char *path, bool *done, bg_err *err)
-{
-    return bg_store_is_done(path, p->f->in.run.fingerprint, done, err);
-}
-
-static bg_status publish(const phase *p, const bg_unit *unit, size_t block, const char *path, uint64_t sequences, bg_err *err)
-{
-    bg_store *s = NULL;
-    bg_status st = bg_store_create(&s, path, "bregman/work", &p->f->in.run, err);
+    const fit *f = p->f;
+    bg_status st = BG_NEW(p->block, f->n_blocks, "list of blocks", err);
     if (st == BG_OK)
-        st = bg_store_attr_u64(s, "/", "n_rows", unit->n_rows, err);
-    if (st == BG_OK)
-        st = bg_store_attr_u64(s, "/", "n_sequences", sequences, err);
-    if (st == BG_OK)
-        st = p->kind.write(p->kind.sums, block, s, err);
-    return bg_store_end(s, st, err);
-}
-
-static bg_status load_part(const phase *p, const char *path, size_t block, bg_err *err)
-{
-    bg_store *s = NULL;
-    bg_status st = bg_store_open(&s, path, "bregman/work", err);
-    if (st == BG_OK)
-        st = p->kind.read(p->kind.sums, block, s, err);
-    bg_store_close(s);
+        st = BG_NEW(p->finished, f->model->config.n_blocks, "list of blocks", err);
+    p->units = *all;
+    p->units.group = p->block;
+    p->units.n_groups = 0;
+    for (size_t i = 0; i < f->n_blocks && st == BG_OK; i++)
+        for (int r = 0; r < f->ctx->grid.pipeline_size; r++)
+            if (is_in_pass(p, &f->share[r], f->block[i]))
+                p->block[p->units.n_groups++] = f->block[i];
     return st;
-}
-
-/* ---- what is there, as world rank 0 looks for it ---- */
-
-/* Are all of the pass's blocks finished, or else kept up to `part`? */
-static bg_status all_there(const phase *p, uint64_t u, uint64_t part, bool *there, bg_err *err)
-{
-    char path[BG_PATH_BYTES];
-    bg_status st = BG_OK;
-    *there = true;
-    for (size_t b = 0; b < p->f->model->config.n_blocks && *there && st == BG_OK; b++) {
-        if (!in_pass(p, b))
-            continue;
-        st = fit_unit_path(p->f, p->kind.name, u, b, path, err);
-        if (st == BG_OK)
-            st = is_done(p, path, there, err);
-        if (st != BG_OK || *there || part == 0)
-            continue;
-        st = part_path(p, u, b, part, path, err);
-        if (st == BG_OK)
-            st = is_done(p, path, there, err);
-    }
-    return st;
-}
-
-/* The furthest part of a unit that all blocks have; 0: none. */
-static bg_status find_part(const phase *p, uint64_t u, uint64_t *part, bg_err *err)
-{
-    bg_status st = BG_OK;
-    char prefix[64];
-    DIR *folder = opendir(p->f->work);
-    if (folder == NULL)
-        return BG_FAIL(err, BG_EIO, "cannot read folder \"%s\": %s", p->f->work, strerror(errno));
-    snprintf(prefix, sizeof prefix, "%s-%05llu-block-", p->kind.name, (unsigned long long)u);
-    for (const struct dirent *e; st == BG_OK && (e = readdir(folder)) != NULL;) {
-        unsigned long long n = 0;
-        size_t block;
-        char path[BG_PATH_BYTES];
-        bool there = false;
-        if (strncmp(e->d_name, prefix, strlen(prefix)) != 0
-            || sscanf(e->d_name + strlen(prefix), "%zu.part-%llu", &block, &n) != 2 || n <= *part
-            || part_path(p, u, block, n, path, NULL) != BG_OK || strcmp(path + strlen(p->f->work) + 1, e->d_name) != 0)
-            continue;            /* a name that this stage gives, to the letter: sscanf takes signs and blanks too */
-        st = all_there(p, u, n, &there, err);
-        if (there)
-            *part = n;
-    }
-    closedir(folder);
-    return st;
-}
-
-static bg_status unit_find(void *self, uint64_t u, bool *done, uint64_t *part, bg_err *err)
-{
-    const phase *p = self;
-    *part = 0;
-    bg_status st = all_there(p, u, 0, done, err);
-    return st == BG_OK && !*done ? find_part(p, u, part, err) : st;
 }
 
 /* ---- a unit on this rank ---- */
+
+static bg_status load_part(const phase *p, const bg_segment *g, bg_err *err)
+{
+    bg_store *s = NULL;
+    bg_status st = bg_units_open(&s, &p->units, g, err);
+    if (st == BG_OK)
+        st = p->kind.read(p->kind.sums, g->group, s, err);
+    bg_store_close(s);
+    return st;
+}
 
 /* A block that is finished is summed up along, but not kept again. */
 static bg_status unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
 {
     phase *p = self;
-    char path[BG_PATH_BYTES];
     bg_status st = BG_OK;
     p->kind.clear(p->kind.sums);
-    p->part_before = 0;
-    p->last_part = part;
-    for (size_t b = 0; st == BG_OK && next_block(p, &b); b++) {
-        st = fit_unit_path(p->f, p->kind.name, unit->unit, b, path, err);
-        if (st == BG_OK)
-            st = is_done(p, path, &p->finished[b], err);
-        if (st != BG_OK || p->finished[b] || part == 0)
+    p->kept_before = 0;
+    p->kept = part;
+    for (size_t i = 0; i < p->units.n_groups && st == BG_OK; i++) {
+        size_t b = p->block[i];
+        const bg_segment whole = { unit->unit, b, 0, unit->n_sequences }, kept = { unit->unit, b, 0, part };
+        if (!is_in_pass(p, &p->f->own, b))
             continue;
-        st = part_path(p, unit->unit, b, part, path, err);
-        if (st == BG_OK)
-            st = load_part(p, path, b, err);
+        p->finished[b] = bg_units_has(&p->units, &whole);
+        if (!p->finished[b] && part > 0)
+            st = load_part(p, &kept, err);
     }
     return st;
 }
 
-/* A part is only a help to get on: if it cannot be removed, the folder will be, at the end. */
-static void remove_part(const phase *p, uint64_t u, size_t block, uint64_t part)
+static bg_status write_sums(const phase *p, const bg_segment *g, bg_err *err)
 {
-    char path[BG_PATH_BYTES];
-    bg_err ignored;
-    if (part > 0 && part_path(p, u, block, part, path, &ignored) == BG_OK)
-        unlink(path);
+    bg_store *s = NULL;
+    bg_status st = bg_units_create(&s, &p->units, g, err);
+    if (st == BG_OK)
+        st = p->kind.write(p->kind.sums, g->group, s, err);
+    return bg_units_end(s, &p->units, g, g->end, st, err);
 }
 
-static bg_status unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
+/* The sums over the first `end` sequences of the unit, of this rank's blocks. */
+static bg_status keep(phase *p, const bg_unit *unit, uint64_t end, bg_err *err)
 {
-    phase *p = self;
-    char path[BG_PATH_BYTES];
     bg_status st = BG_OK;
-    for (size_t b = 0; st == BG_OK && next_block(p, &b); b++) {
-        if (p->finished[b])
+    for (size_t i = 0; i < p->units.n_groups && st == BG_OK; i++) {
+        size_t b = p->block[i];
+        const bg_segment g = { unit->unit, b, 0, end }, last = { unit->unit, b, 0, p->kept }, before = { unit->unit, b, 0, p->kept_before };
+        if (!is_in_pass(p, &p->f->own, b) || p->finished[b])
             continue;
-        st = part_path(p, unit->unit, b, part, path, err);
-        if (st == BG_OK)
-            st = publish(p, unit, b, path, part, err);
-        if (st == BG_OK)
-            remove_part(p, unit->unit, b, p->part_before);
+        st = write_sums(p, &g, err);
+        if (st == BG_OK && p->kept_before > 0)
+            bg_units_remove(&p->units, &before);
+        if (st == BG_OK && p->kept > 0 && end == unit->n_sequences)
+            bg_units_remove(&p->units, &last);
     }
-    p->part_before = p->last_part;
-    p->last_part = part;
+    p->kept_before = p->kept;
+    p->kept = end;
     return st;
+}
+
+static bg_status unit_find(void *self, bool *done, uint64_t *part, bg_err *err)
+{
+    return bg_units_find(&((phase *)self)->units, done, part, err);
+}
+
+static bg_status unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err)
+{
+    (void)l;
+    return keep(self, unit, part, err);
 }
 
 static bg_status unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
 {
-    phase *p = self;
-    char path[BG_PATH_BYTES];
-    bg_status st = BG_OK;
     (void)l;
-    for (size_t b = 0; st == BG_OK && next_block(p, &b); b++) {
-        if (p->finished[b])
-            continue;
-        st = fit_unit_path(p->f, p->kind.name, unit->unit, b, path, err);
-        if (st == BG_OK)
-            st = publish(p, unit, b, path, unit->n_sequences, err);
-        if (st != BG_OK)
-            continue;
-        remove_part(p, unit->unit, b, p->part_before);
-        remove_part(p, unit->unit, b, p->last_part);
-    }
-    return st;
+    return keep(self, unit, unit->n_sequences, err);
 }
 
 /* ---- the sweep ---- */
@@ -252,16 +160,14 @@ static bg_status given_labels(const fit *f, bg_tensors **file, const char *name,
     return BG_OK;
 }
 
-static bg_status run_sweep(phase *p, const char *what, bg_range r, uint64_t unit, const char *labels, bg_sweep *s,
-                           bg_status st, bg_err *err)
+static bg_status run_sweep(phase *p, const bg_units *units, uint64_t begin, const char *labels, bg_sweep *s, bg_status st, bg_err *err)
 {
     const fit *f = p->f;
     bg_tensors *file = NULL;
-    s->what = what;
     s->tokens = f->tokens;
-    s->begin = r.begin;
-    s->n_sequences = r.end - r.begin;
-    s->unit_sequences = unit;
+    s->begin = begin;
+    s->n_sequences = units->n_sequences;
+    s->unit_sequences = units->unit_sequences;
     s->labels = (bg_labels){ .sampled = !f->c->empirical_fisher && f->c->labels == NULL, .seed = f->c->seed };
     s->self = p;
     s->find = unit_find;
@@ -269,12 +175,13 @@ static bg_status run_sweep(phase *p, const char *what, bg_range r, uint64_t unit
     s->end_unit = unit_end;
     s->keep_part = unit_keep;
     if (st == BG_OK)
-        st = BG_NEW(p->finished, f->model->config.n_blocks, "list of blocks", err);
+        st = choose_blocks(p, units, err);
     if (st == BG_OK)
         st = given_labels(f, &file, labels, s, err);
-    if ((st = bg_agree(f->ctx->grid.world, st, err)) == BG_OK)
+    if ((st = bg_agree(f->ctx->grid.world, st, err)) == BG_OK && p->units.n_groups > 0)
         st = bg_sweep_run(s, f->pass, f->model, f->ctx, err);
     bg_tensors_close(file);
+    bg_free(p->block);
     bg_free(p->finished);
     return st;
 }
@@ -294,9 +201,9 @@ static bg_status covariance_pass(fit *f, size_t pass, bg_err *err)
     bg_covariance *sums = NULL;
     bg_run modules = pass_modules(f, pass, f->plan.passes);
     bg_status st = bg_covariance_new(&sums, f->model, modules, f->c->blocks, f->plan.on_scratch ? f->ctx->scratch : NULL, err);
-    phase p = { .f = f, .pass = pass, .kind = { "covariance", sums, clear_covariance, write_covariance, read_covariance } };
-    bg_sweep s = { .tap = { bg_covariance_pair, sums } };
-    st = run_sweep(&p, "covariance", f->covariance, f->covariance_unit, "pseudo_cov", &s, st, err);
+    phase p = { .f = f, .pass = pass, .kind = { sums, clear_covariance, write_covariance, read_covariance } };
+    bg_sweep s = { .what = "covariance", .tap = { bg_covariance_pair, sums } };
+    st = run_sweep(&p, &f->covariance_units, f->covariance.begin, "pseudo_cov", &s, st, err);
     bg_covariance_free(sums);
     return st;
 }
@@ -326,9 +233,9 @@ static bg_status lambda_pass(fit *f, size_t pass, bg_err *err)
     if (st == BG_OK)
         st = bg_eigenvalues_new(&sums, f->model, modules, basis, !f->c->no_diagonal, f->plan.rows,
                                 f->plan.on_scratch ? f->ctx->scratch : NULL, err);
-    phase p = { .f = f, .pass = pass, .kind = { "lambda", sums, clear_lambda, write_lambda, read_lambda } };
-    bg_sweep s = { .tap = { bg_eigenvalues_pair, sums }, .begin_batch = begin_lambda_batch };
-    st = run_sweep(&p, "eigenvalues", f->lambda, f->lambda_unit, "pseudo_lambda", &s, st, err);
+    phase p = { .f = f, .pass = pass, .kind = { sums, clear_lambda, write_lambda, read_lambda } };
+    bg_sweep s = { .what = "eigenvalues", .tap = { bg_eigenvalues_pair, sums }, .begin_batch = begin_lambda_batch };
+    st = run_sweep(&p, &f->lambda_units, f->lambda.begin, "pseudo_lambda", &s, st, err);
     bg_eigenvalues_free(sums);
     fit_free_bases(f, basis);
     return st;

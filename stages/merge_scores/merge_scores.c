@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bregman/attempt.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
@@ -191,28 +192,31 @@ static void clear(merge *m)
 }
 
 /* Reading is all there is to do: rank 0 does it. */
+static bg_status merge_all(void *self, bg_err *err)
+{
+    merge *m = self;
+    bg_status st = BG_OK;
+    if (m->ctx->grid.world_rank == 0) {
+        st = open_memory(m, err);
+        if (st == BG_OK)
+            st = stream(m, err);
+        if (st == BG_OK) {
+            finish(m);
+            st = merge_find_documents(m, err);
+        }
+        if (st == BG_OK)
+            st = publish(m, err);
+    }
+    return bg_agree(m->ctx->grid.world, st, err);
+}
+
 bg_status merge_scores_run(const void *config, const bg_context *ctx, bg_err *err)
 {
     merge m = { .c = config, .ctx = ctx, .last = -1 };
-    bool done = false, first = ctx->grid.world_rank == 0;
-    bg_status st = bg_inputs_share(&m.in, ctx, "", 0, first ? merge_open_shards(&m, err) : BG_OK, err);
-    if (st == BG_OK) {
-        st = bg_store_is_done(m.c->output, m.in.run.fingerprint, &done, err);
-        if (st == BG_OK && done)
-            bg_log("%s: already done", m.c->output);
-        if (st == BG_OK && !done && first) {
-            st = open_memory(&m, err);
-            if (st == BG_OK)
-                st = stream(&m, err);
-            if (st == BG_OK) {
-                finish(&m);
-                st = merge_find_documents(&m, err);
-            }
-            if (st == BG_OK)
-                st = publish(&m, err);
-        }
-        st = bg_agree(ctx->grid.world, st, err);
-    }
+    bg_status st = bg_inputs_share(&m.in, ctx, "", 0, ctx->grid.world_rank == 0 ? merge_open_shards(&m, err) : BG_OK, err);
+    const bg_attempt a = { .ctx = ctx, .in = &m.in, .output = m.c->output, .self = &m, .run = merge_all };
+    if (st == BG_OK)
+        st = bg_attempt_run(&a, err);
     clear(&m);
     return st;
 }

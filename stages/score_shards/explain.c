@@ -13,11 +13,11 @@ enum { UNIT_SEQUENCES = 8 };           /* token scores of all queries are held f
 /* A score and the sum of its parts are float32 sums in different orders: they agree to this part of the parts' magnitudes. */
 static const double sum_tolerance = 1e-4;
 
-/* A (sequence, query) whose parts are wanted; values of a unit's pairs lie back to back in its file. */
+/* A (sequence, query) whose parts are wanted; the values of all pairs lie back to back in the files of the units. */
 typedef struct {
-    uint64_t sequence;
+    uint64_t sequence, index;          /* number in the corpus, and among the sequences to explain */
     uint32_t query, rows;
-    uint64_t unit, at;                 /* file, first value in it */
+    uint64_t at;                       /* values before the pair's */
 } wanted;
 
 struct explaining {
@@ -25,6 +25,7 @@ struct explaining {
     bg_ranking ranking;
     wanted *pair;                      /* by sequence, then query */
     size_t n_pairs;
+    bg_units_reader *units;            /* while rank 0 publishes */
 };
 
 static int by_sequence(const void *a, const void *b)
@@ -61,11 +62,9 @@ static bg_status list_pairs(explaining *e, bg_err *err)
         if (kept > 0 && by_sequence(&e->pair[i], &e->pair[kept - 1]) == 0)
             continue;
         wanted p = e->pair[i];
-        if (w->n_sequences == 0 || w->sequence[w->n_sequences - 1] != p.sequence) {
-            at = w->n_sequences % UNIT_SEQUENCES == 0 ? 0 : at;
+        if (w->n_sequences == 0 || w->sequence[w->n_sequences - 1] != p.sequence)
             w->sequence[w->n_sequences++] = p.sequence;
-        }
-        p.unit = (w->n_sequences - 1) / UNIT_SEQUENCES;
+        p.index = w->n_sequences - 1;
         p.rows = bg_tokens_count(w->tokens, p.sequence) - 1;
         p.at = at;
         at += p.rows;
@@ -75,12 +74,13 @@ static bg_status list_pairs(explaining *e, bg_err *err)
     return BG_OK;
 }
 
-static size_t first_pair(const explaining *e, uint64_t sequence)
+/* The first pair of the sequences to explain from this one on. */
+static size_t first_pair(const explaining *e, uint64_t index)
 {
     size_t lo = 0, hi = e->n_pairs;
     while (lo < hi) {
         size_t m = (lo + hi) / 2;
-        if (e->pair[m].sequence < sequence)
+        if (e->pair[m].index < index)
             lo = m + 1;
         else
             hi = m;
@@ -88,8 +88,8 @@ static size_t first_pair(const explaining *e, uint64_t sequence)
     return lo;
 }
 
-/* One pair's values [rows, L] out of the unit's [row, Q, L]. */
-static bg_status write_pair(const explaining *e, bg_store *s, const wanted *p, size_t row0, bg_err *err)
+/* One pair's values [rows, L] out of the unit's [row, Q, L], where its sequence begins with row0, to `at` of the file. */
+static bg_status write_pair(const explaining *e, bg_store *s, const wanted *p, size_t row0, uint64_t at, bg_err *err)
 {
     size_t nl = e->w->model->config.n_blocks;
     float *x = NULL;
@@ -97,56 +97,24 @@ static bg_status write_pair(const explaining *e, bg_store *s, const wanted *p, s
     for (size_t t = 0; t < p->rows && st == BG_OK; t++)
         bg_scorer_tokens(e->w->scorer, row0 + t, p->query, x + t * nl);
     if (st == BG_OK)
-        st = bg_store_write_rows(s, "token_score", p->at, p->rows, x, err);
+        st = bg_store_write_rows(s, "token_score", at, p->rows, x, err);
     bg_free(x);
     return st;
 }
 
-static bg_status explain_unit(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
+static bg_status write_token_scores(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err)
 {
-    const explaining *e = self;
-    const scoring *w = e->w;
-    char path[BG_PATH_BYTES];
-    if (!bg_scorer_gather(w->scorer, l))
-        return BG_OK;
-    const uint64_t *z = w->sequence + unit->first;
-    size_t i0 = first_pair(e, z[0]), i1 = i0, row0 = 0;
-    bg_store *s = NULL;
-    while (i1 < e->n_pairs && e->pair[i1].unit == unit->unit)
-        i1++;
-    const wanted *last = &e->pair[i1 - 1];
-    uint64_t dims[2] = { last->at + last->rows, w->model->config.n_blocks };
-    bg_status st = score_unit_path(w, unit->unit, path, err);
-    if (st == BG_OK)
-        st = bg_store_create(&s, path, "bregman/work", &w->in.run, err);
-    if (st == BG_OK)
-        st = bg_store_dataset(s, "token_score", dims, err);
-    for (uint64_t i = 0; i < unit->n_sequences && st == BG_OK; i++) {
-        for (size_t k = i0; k < i1 && st == BG_OK; k++)
-            if (e->pair[k].sequence == z[i])
-                st = write_pair(e, s, &e->pair[k], row0, err);
-        row0 += bg_tokens_count(w->tokens, z[i]) - 1;
+    const explaining *e = w->explaining;
+    size_t k = first_pair(e, unit->first + g->first), end = first_pair(e, unit->first + g->end), row0 = 0;
+    const wanted *first = &e->pair[k], *last = &e->pair[end - 1];
+    uint64_t dims[2] = { last->at + last->rows - first->at, w->model->config.n_blocks };
+    bg_status st = bg_store_dataset(s, "token_score", dims, err);
+    for (uint64_t i = unit->first; i < unit->first + g->end && st == BG_OK; i++) {
+        for (; k < end && e->pair[k].index == i && st == BG_OK; k++)
+            st = write_pair(e, s, &e->pair[k], row0, e->pair[k].at - first->at, err);
+        row0 += bg_tokens_count(w->tokens, w->sequence[i]) - 1;
     }
-    return bg_store_end(s, st, err);
-}
-
-/* The sweep's callbacks take the scoring; here `self` is the explaining around it. */
-static bg_status explain_find(void *self, uint64_t u, bool *done, uint64_t *part, bg_err *err)
-{
-    return score_unit_find(((explaining *)self)->w, u, done, part, err);
-}
-
-static bg_status explain_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
-{
-    (void)part;
-    (void)err;
-    bg_scorer_begin_unit(((explaining *)self)->w->scorer, unit->n_sequences, unit->n_rows);
-    return BG_OK;
-}
-
-static void explain_batch(void *self, const bg_batch *batch, uint64_t first)
-{
-    bg_scorer_begin_batch(((explaining *)self)->w->scorer, batch, first);
+    return st;
 }
 
 /* ---- the new version of the ranking ---- */
@@ -167,22 +135,26 @@ static bg_status check_sum(const explaining *e, const wanted *p, float score, co
                    (unsigned long long)p->sequence, e->ranking.query[p->query], sum, sum_tolerance * magnitude);
 }
 
+/* Values before those in a file, whose own first sequence may come before the first of the run. */
+static uint64_t first_value(const explaining *e, const bg_rows *from)
+{
+    return e->pair[first_pair(e, from->first - from->row)].at;
+}
+
 /* Values of one entry of a side, appended at `at`. */
 static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, int side, uint64_t cell, uint64_t at, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     size_t nl = e->w->model->config.n_blocks;
     float *x = NULL, *sum = NULL;
-    bg_store *from = NULL;
-    bg_status st = score_unit_path(e->w, p->unit, path, err);
-    if (st == BG_OK)
-        st = bg_store_open(&from, path, "bregman/work", err);
+    bg_rows from;
+    bg_status st = bg_units_read(e->units, bg_units_run_of(e->units, p->index), &from, err);
     if (st == BG_OK)
         st = BG_NEW(x, p->rows * nl, "token scores", err);
     if (st == BG_OK)
         st = BG_NEW(sum, p->rows, "token scores", err);
     if (st == BG_OK)
-        st = bg_store_read_rows(from, "token_score", BG_F32, p->at, p->rows, nl, x, err);
+        st = bg_store_read_rows(from.file, "token_score", BG_F32, p->at - first_value(e, &from), p->rows, nl, x, err);
     if (st == BG_OK)
         st = check_sum(e, p, e->ranking.side[side].score[cell], x, err);
     for (size_t t = 0; t < p->rows && st == BG_OK; t++) {
@@ -199,7 +171,6 @@ static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, 
         st = bg_path(path, err, "%s/token_score", bg_side_name[side]);
     if (st == BG_OK)
         st = bg_store_write_rows(to, path, at, p->rows, sum, err);
-    bg_store_close(from);
     bg_free(x);
     bg_free(sum);
     return st;
@@ -267,6 +238,10 @@ static bg_status publish_ranking(explaining *e, bg_err *err)
         st = bg_store_create(&s, w->c->explain, "bregman/ranking", &merge, err);
     if (st == BG_OK)
         st = bg_ranking_write(r, s, err);
+    if (st == BG_OK)
+        st = bg_units_reader_new(&e->units, &w->units, err);
+    if (st == BG_OK)
+        st = bg_units_choose(e->units, BG_WHOLE_MODEL, err);
     for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
         st = write_side(e, s, side, err);
     if (st == BG_OK)
@@ -274,8 +249,7 @@ static bg_status publish_ranking(explaining *e, bg_err *err)
     if (st == BG_OK)
         st = bg_store_add_run(s, "run/explain", &w->in.run, err);
     st = bg_store_end(s, st, err);
-    if (st == BG_OK)
-        st = bg_remove_folder(w->work, err);
+    bg_units_reader_free(e->units);
     if (st == BG_OK)
         bg_log("wrote token and layer scores to %s", w->c->explain);
     bg_free(hash);
@@ -328,40 +302,33 @@ void score_explain_close(scoring *w)
     bg_free(w->explaining);
 }
 
-static bool is_explained(const bg_inputs *in, const char *path)
+/* As it is now: another attempt may have explained it since it was opened. */
+static bg_status is_explained(void *self, bool *done, bg_err *err)
 {
-    bg_err ignored;
+    const scoring *w = ((explaining *)self)->w;
     bg_ranking r = { 0 };
-    bool is = bg_ranking_read(&r, path, &ignored) == BG_OK && r.explained != NULL
-        && strcmp(r.explained, in->run.fingerprint) == 0;
+    bg_status st = bg_ranking_read(&r, w->c->explain, err);
+    *done = st == BG_OK && r.explained != NULL && strcmp(r.explained, w->in.fingerprint.hex) == 0;
     bg_ranking_clear(&r);
-    return is;
+    return st;
 }
 
-static bg_status explain_all(explaining *e, bg_err *err)
+static bg_status explain_all(void *self, bg_err *err)
 {
+    explaining *e = self;
     scoring *w = e->w;
     MPI_Comm world = w->ctx->grid.world;
-    bg_status st = score_open_memory(w, err);
+    w->write_segment = write_token_scores;
+    bg_status st = score_open_memory(w, "token_scores", err);
     if (st == BG_OK)
         st = check_queries(e, err);
-    if ((st = bg_agree(world, st, err)) != BG_OK)
-        return st;
-    bg_sweep s = score_sweep(w, "token scores");
-    s.self = e;
-    s.find = explain_find;
-    s.begin_unit = explain_begin;
-    s.begin_batch = explain_batch;
-    s.end_unit = explain_unit;
-    st = bg_sweep_run(&s, w->pass, w->model, w->ctx, err);
+    if ((st = bg_agree(world, st, err)) == BG_OK)
+        st = score_sweep(w, "token scores", err);
     return st == BG_OK ? bg_agree(world, w->ctx->grid.world_rank == 0 ? publish_ranking(e, err) : BG_OK, err) : st;
 }
 
 bg_status score_explain(scoring *w, bg_err *err)
 {
-    const bg_ranking *r = &w->explaining->ranking;
-    if (r->explained != NULL && strcmp(r->explained, w->in.run.fingerprint) == 0) {
-        return bg_inputs_already_done(w->ctx, w->c->explain, w->work, err);
-    }
-    return bg_inputs_outcome(&w->in, w->ctx, w->c->explain, w->work, is_explained, explain_all(w->explaining, err), err);
+    const bg_attempt a = { w->ctx, &w->in, w->c->explain, w->work, w->plan.rows, w->explaining, is_explained, explain_all };
+    return bg_attempt_run(&a, err);
 }

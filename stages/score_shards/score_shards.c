@@ -92,6 +92,14 @@ static bg_status check_tokenizers(const scoring *w, bg_err *err)
     return st;
 }
 
+static bg_status name_files(scoring *w, bg_err *err)
+{
+    char name[BG_SHARD_NAME_BYTES];
+    bg_shard_name(w->shard, w->n_shards, name);
+    bg_status st = bg_path(w->shard_file, err, "%s/%s", w->c->output, name);
+    return st == BG_OK ? bg_path(w->work, err, "%.*s.work", (int)(strlen(w->shard_file) - strlen(".h5")), w->shard_file) : st;
+}
+
 /* Collective; the same status on all ranks. */
 static bg_status open_inputs(scoring *w, bg_err *err)
 {
@@ -115,6 +123,8 @@ static bg_status check_inputs(scoring *w, bg_err *err)
         st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus", c->tokens.item[0]);
     if (st == BG_OK && c->explain == NULL)
         st = choose_sequences(w, err);
+    if (st == BG_OK && c->explain == NULL)
+        st = name_files(w, err);
     w->unit_sequences = c->unit_sequences;
     return st;
 }
@@ -169,31 +179,22 @@ static bg_status hash_inputs(scoring *w, bg_err *err)
 
 /* ---- units ---- */
 
-static bg_status unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
+static bg_status write_scores(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err)
 {
-    scoring *w = self;
-    char path[BG_PATH_BYTES];
-    bg_store *s = NULL;
-    size_t n = unit->n_sequences, nq = bg_scorer_queries(w->scorer), nl = w->model->config.n_blocks;
-    uint64_t dims[3] = { n, nq, nl };
+    size_t nq = bg_scorer_queries(w->scorer), nl = w->model->config.n_blocks;
+    uint64_t dims[3] = { g->end - g->first, nq, nl };
     float *x = NULL;
-    if (!bg_scorer_gather(w->scorer, l))
-        return BG_OK;
-    bg_status st = BG_NEW(x, n * nq * (w->c->layer_scores ? nl : 1), "scores", err);
-    if (st == BG_OK)
-        st = score_unit_path(w, unit->unit, path, err);
-    if (st == BG_OK)
-        st = bg_store_create(&s, path, "bregman/work", &w->in.run, err);
+    bg_status st = BG_NEW(x, unit->n_sequences * nq * (w->c->layer_scores ? nl : 1), "scores", err);
     if (st == BG_OK) {
         bg_scorer_scores(w->scorer, x);
-        st = bg_store_write(s, "score", dims, x, err);
+        st = bg_store_write(s, "score", dims, x + g->first * nq, err);
     }
     if (st == BG_OK && w->c->layer_scores) {
         bg_scorer_layers(w->scorer, x);
-        st = bg_store_write(s, "layer_score", dims, x, err);
+        st = bg_store_write(s, "layer_score", dims, x + g->first * nq * nl, err);
     }
     bg_free(x);
-    return bg_store_end(s, st, err);
+    return st;
 }
 
 /* ---- assembling, on rank 0 ---- */
@@ -216,41 +217,54 @@ static bg_status write_extremes(const scoring *w, bg_store *s, const bg_extremes
     return st;
 }
 
-/* Copy rows of unit u to the shard's file, and rank them. */
-static bg_status copy_unit(scoring *w, uint64_t u, bg_store *to, bg_extremes *e, bg_err *err)
+/* The numbers of the sequences, and their scores to the ranking; score [n, Q]. */
+static bg_status rank_rows(const scoring *w, const bg_rows *rows, const float *score, bg_store *to, bg_extremes *e, bg_err *err)
 {
-    char path[BG_PATH_BYTES];
-    uint64_t first = u * w->unit_sequences, n = w->n_sequences - first;
-    size_t nq = bg_scorer_queries(w->scorer), nl = w->model->config.n_blocks;
-    float *score = NULL, *layer = NULL;
-    bg_store *from = NULL;
-    n = n < w->unit_sequences ? n : w->unit_sequences;
-    bg_status st = score_unit_path(w, u, path, err);
-    if (st == BG_OK)
-        st = bg_store_open(&from, path, "bregman/work", err);
-    if (st == BG_OK)
-        st = BG_NEW(score, n * nq, "scores", err);
-    if (st == BG_OK)
-        st = bg_store_read(from, "score", BG_F32, (const uint64_t[]){ n, nq }, score, err);
-    if (st == BG_OK)
-        st = bg_store_write_rows(to, "score", first, n, score, err);
-    for (uint64_t i = 0; i < n && st == BG_OK; i++) {
-        uint64_t z = w->sequence == NULL ? w->begin + first + i : w->sequence[first + i];
+    bg_status st = BG_OK;
+    for (uint64_t i = 0; i < rows->n && st == BG_OK; i++) {
+        uint64_t z = w->sequence == NULL ? w->begin + rows->first + i : w->sequence[rows->first + i];
         int64_t number = (int64_t)z;
-        st = bg_store_write_rows(to, "sequence", first + i, 1, &number, err);
+        st = bg_store_write_rows(to, "sequence", rows->first + i, 1, &number, err);
         if (st == BG_OK)
-            st = bg_extremes_push(e, z, score + i * nq, err);
+            st = bg_extremes_push(e, z, score + i * bg_scorer_queries(w->scorer), err);
     }
-    if (st == BG_OK && w->c->layer_scores) {
-        st = BG_NEW(layer, n * nq * nl, "layer scores", err);
+    return st;
+}
+
+/* Copy a run of rows to the shard's file, and rank them.  x: room for a unit's. */
+static bg_status copy_rows(const scoring *w, const bg_rows *rows, float *x, bg_store *to, bg_extremes *e, bg_err *err)
+{
+    size_t nq = bg_scorer_queries(w->scorer), nl = w->model->config.n_blocks;
+    bg_status st = bg_store_read_rows(rows->file, "score", BG_F32, rows->row, rows->n, nq, x, err);
+    if (st == BG_OK)
+        st = bg_store_write_rows(to, "score", rows->first, rows->n, x, err);
+    if (st == BG_OK)
+        st = rank_rows(w, rows, x, to, e, err);
+    if (st == BG_OK && w->c->layer_scores)
+        st = bg_store_read_rows(rows->file, "layer_score", BG_F32, rows->row, rows->n, nq * nl, x, err);
+    if (st == BG_OK && w->c->layer_scores)
+        st = bg_store_write_rows(to, "layer_score", rows->first, rows->n, x, err);
+    return st;
+}
+
+static bg_status copy_units(const scoring *w, bg_store *to, bg_extremes *e, bg_err *err)
+{
+    size_t values = bg_scorer_queries(w->scorer) * (w->c->layer_scores ? w->model->config.n_blocks : 1);
+    bg_units_reader *units = NULL;
+    float *x = NULL;
+    bg_status st = BG_NEW(x, w->unit_sequences * values, "scores", err);
+    if (st == BG_OK)
+        st = bg_units_reader_new(&units, &w->units, err);
+    if (st == BG_OK)
+        st = bg_units_choose(units, BG_WHOLE_MODEL, err);
+    for (size_t i = 0; st == BG_OK && i < bg_units_runs(units); i++) {
+        bg_rows rows;
+        st = bg_units_read(units, i, &rows, err);
         if (st == BG_OK)
-            st = bg_store_read(from, "layer_score", BG_F32, (const uint64_t[]){ n, nq, nl }, layer, err);
-        if (st == BG_OK)
-            st = bg_store_write_rows(to, "layer_score", first, n, layer, err);
+            st = copy_rows(w, &rows, x, to, e, err);
     }
-    bg_store_close(from);
-    bg_free(score);
-    bg_free(layer);
+    bg_units_reader_free(units);
+    bg_free(x);
     return st;
 }
 
@@ -278,62 +292,37 @@ static bg_status make_datasets(const scoring *w, bg_store *s, bg_err *err)
     return st == BG_OK ? bg_origin_write(&w->origin, s, err) : st;
 }
 
-static bg_status assemble(scoring *w, const char *path, uint64_t n_units, bg_err *err)
+static bg_status assemble(scoring *w, bg_err *err)
 {
     bg_extremes e = { 0 };
     bg_store *s = NULL;
     bg_status st = bg_extremes_init(&e, bg_scorer_queries(w->scorer), w->c->top, err);
     if (st == BG_OK)
-        st = bg_store_create(&s, path, "bregman/scores", &w->in.run, err);
+        st = bg_store_create(&s, w->shard_file, "bregman/scores", &w->in.run, err);
     if (st == BG_OK)
         st = make_datasets(w, s, err);
-    for (uint64_t u = 0; u < n_units && st == BG_OK; u++)
-        st = copy_unit(w, u, s, &e, err);
+    if (st == BG_OK)
+        st = copy_units(w, s, &e, err);
     if (st == BG_OK)
         st = write_extremes(w, s, &e, err);
     st = bg_store_end_once(s, st, err);
     if (st == BG_OK)
-        st = bg_remove_folder(w->work, err);
-    if (st == BG_OK)
-        bg_log("wrote %s", path);
+        bg_log("wrote %s", w->shard_file);
     bg_extremes_clear(&e);
     return st;
 }
 
 /* ---- the whole ---- */
 
-static bg_status score_all(scoring *w, const char *path, bg_err *err)
+static bg_status score_all(void *self, bg_err *err)
 {
+    scoring *w = self;
     MPI_Comm world = w->ctx->grid.world;
-    bg_status st = bg_agree(world, score_open_memory(w, err), err);
-    if (st != BG_OK)
-        return st;
-    bg_sweep s = score_sweep(w, "scores");
-    s.end_unit = unit_end;
-    st = bg_sweep_run(&s, w->pass, w->model, w->ctx, err);
-    return st == BG_OK ? bg_agree(world, w->ctx->grid.world_rank == 0 ? assemble(w, path, bg_sweep_units(&s), err) : BG_OK, err)
-                       : st;
-}
-
-static bg_status score(scoring *w, bg_err *err)
-{
-    MPI_Comm world = w->ctx->grid.world;
-    char path[BG_PATH_BYTES], name[BG_SHARD_NAME_BYTES];
-    bool done = false;
-    bg_shard_name(w->shard, w->n_shards, name);
-    bg_status st = bg_path(path, err, "%s/%s", w->c->output, name);
+    w->write_segment = write_scores;
+    bg_status st = bg_agree(world, score_open_memory(w, "scores", err), err);
     if (st == BG_OK)
-        st = bg_path(w->work, err, "%.*s.work", (int)(strlen(path) - strlen(".h5")), path);
-    if (st == BG_OK)
-        st = bg_make_folder(w->c->output, err);
-    if (st == BG_OK)
-        st = bg_store_is_done(path, w->in.run.fingerprint, &done, err);
-    st = bg_agree(world, st, err);
-    if (st == BG_OK && done)
-        st = bg_inputs_already_done(w->ctx, path, w->work, err);
-    if (st != BG_OK || done)
-        return st;
-    return bg_inputs_outcome(&w->in, w->ctx, path, w->work, bg_inputs_is_done, score_all(w, path, err), err);
+        st = score_sweep(w, "scores", err);
+    return st == BG_OK ? bg_agree(world, w->ctx->grid.world_rank == 0 ? assemble(w, err) : BG_OK, err) : st;
 }
 
 /* What decides the bytes of a shard beside the options that all shards share. */
@@ -366,8 +355,9 @@ bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *er
         st = bg_inputs_share(&w.in, ctx, call, 0, hash_inputs(&w, err), err);
     }
     if (st == BG_OK) {
+        const bg_attempt a = { ctx, &w.in, w.shard_file, w.work, w.plan.rows, &w, NULL, score_all };
         bg_broadcast(ctx->grid.world, &w.model_hash, sizeof w.model_hash, 0);
-        st = w.c->explain == NULL ? score(&w, err) : score_explain(&w, err);
+        st = w.c->explain == NULL ? bg_attempt_run(&a, err) : score_explain(&w, err);
     }
     score_explain_close(&w);
     bg_scorer_free(w.scorer);

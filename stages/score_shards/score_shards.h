@@ -2,12 +2,13 @@
 #ifndef BG_STAGES_SCORE_SHARDS_H
 #define BG_STAGES_SCORE_SHARDS_H
 
+#include "bregman/attempt.h"
 #include "bregman/budget.h"
-#include "bregman/inputs.h"
 #include "bregman/origin.h"
 #include "bregman/score.h"
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
+#include "bregman/units.h"
 
 typedef struct {
     const char *model, *queries, *output, *shard, *candidates, *explain;
@@ -19,9 +20,10 @@ typedef struct {
 bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
 
 typedef struct explaining explaining;
+typedef struct scoring scoring;
 
 /* One call of the stage, scoring or explaining. */
-typedef struct {
+struct scoring {
     const score_shards_config *c;
     const bg_context *ctx;
     bg_model *model;
@@ -41,8 +43,13 @@ typedef struct {
     uint64_t *sequence;                /* of this shard (or to explain); NULL: begin + i */
     uint64_t begin, n_sequences;
     uint64_t unit_sequences;
+    char shard_file[BG_PATH_BYTES];    /* scoring: OUTPUT/shard-... */
     char work[BG_PATH_BYTES];          /* folder of the units */
-} scoring;
+    bg_units units;
+    uint64_t kept;                     /* the first sequence of the unit in hand that no file has */
+    /* Write the unit's results of sequences [first, end), of which the scorer has all; on the pipeline's first rank. */
+    bg_status (*write_segment)(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err);
+};
 
 /* Read a list of global sequence numbers: text, one a line, or HDF5 with a dataset `sequence`.
  * Sorted and without repetition.  Free with bg_free. */
@@ -51,13 +58,10 @@ bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **
 /* scoring.c: this rank's share of the model, and what its queries take (local); then micro-batches that fit (collective). */
 bg_status score_divide_model(scoring *w, bg_err *err) BG_MUST_CHECK;
 bg_status score_choose_plan(scoring *w, bg_err *err) BG_MUST_CHECK;
-/* Path of unit u of the work folder, and whether it is finished. */
-bg_status score_unit_path(const scoring *w, uint64_t u, char out[BG_PATH_BYTES], bg_err *err) BG_MUST_CHECK;
-bg_status score_unit_find(void *scoring_, uint64_t u, bool *done, uint64_t *part, bg_err *err) BG_MUST_CHECK;
-/* Work folder, pass and scorer for units of unit_sequences. */
-bg_status score_open_memory(scoring *w, bg_err *err) BG_MUST_CHECK;
-/* The sweep over w's sequences with the score tap; callbacks still to be set. */
-bg_sweep score_sweep(scoring *w, const char *what);
+/* Work folder, pass and scorer for units of unit_sequences, whose files are of this kind. */
+bg_status score_open_memory(scoring *w, const char *kind, bg_err *err) BG_MUST_CHECK;
+/* The sweep over w's sequences with the score tap: leaves all units in their files.  Collective. */
+bg_status score_sweep(scoring *w, const char *what, bg_err *err) BG_MUST_CHECK;
 
 /* explain.c: token and layer x token scores of the survivors in w->c->explain, published as a new version
  * of that ranking.  Open (local) sets the sequences and units of w; explain is collective. */

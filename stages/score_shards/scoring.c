@@ -45,22 +45,22 @@ bg_status score_choose_plan(scoring *w, bg_err *err)
     size_t least = w->longest_rows, rows = w->c->batch_tokens;
     bg_demand d = { .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .self = w, .bytes = plan_bytes };
     d.best.rows = rows == 0 ? bg_pass_rows_for(w->model, least + 1, ACTIVATION_BYTES) : rows < least ? least : rows;
+    bg_status st = bg_attempt_recall(w->ctx, w->work, &d.given_rows, err);
+    if (st != BG_OK)
+        return st;
     bg_log("%s: %llu sequences in units of %llu", w->model->dir, (unsigned long long)w->n_sequences,
            (unsigned long long)w->unit_sequences);
     return bg_budget_choose(&d, w->ctx, &w->plan, err);
 }
 
-bg_status score_open_memory(scoring *w, bg_err *err)
+bg_status score_open_memory(scoring *w, const char *kind, bg_err *err)
 {
     const bg_grid *g = &w->ctx->grid;
-    char units[64];
-    bg_status st = bg_make_folder(w->work, err);
-    if (st == BG_OK)
-        st = bg_stop_folder(w->c->output, err);
-    snprintf(units, sizeof units, "unit- %llu\n",
-             (unsigned long long)((w->n_sequences + w->unit_sequences - 1) / w->unit_sequences));
-    if (st == BG_OK && g->world_rank == 0)
-        st = bg_write_units(w->work, units, err);
+    char line[BG_UNITS_LINE_BYTES];
+    w->units = (bg_units){ .folder = w->work, .kind = kind, .run = &w->in.run, .n_groups = 1, .n_sequences = w->n_sequences,
+                           .unit_sequences = w->unit_sequences };
+    bg_units_describe(&w->units, line);
+    bg_status st = g->world_rank == 0 ? bg_write_units(w->work, line, err) : BG_OK;
     if (st == BG_OK)
         st = bg_scorer_new(&w->scorer, w->c->queries, w->model, &w->model_hash, w->share, g->pipeline_size,
                            g->pipeline_rank, w->detail, w->unit_sequences, w->unit_sequences * w->longest_rows, err);
@@ -69,25 +69,20 @@ bg_status score_open_memory(scoring *w, bg_err *err)
 
 /* ---- units ---- */
 
-bg_status score_unit_path(const scoring *w, uint64_t u, char out[BG_PATH_BYTES], bg_err *err)
+static bg_status unit_find(void *self, bool *done, uint64_t *part, bg_err *err)
 {
-    return bg_path(out, err, "%s/unit-%06llu.h5", w->work, (unsigned long long)u);
-}
-
-bg_status score_unit_find(void *scoring_, uint64_t u, bool *done, uint64_t *part, bg_err *err)
-{
-    const scoring *w = scoring_;
-    char path[BG_PATH_BYTES];
-    *part = 0;
-    bg_status st = score_unit_path(w, u, path, err);
-    return st == BG_OK ? bg_store_is_done(path, w->in.run.fingerprint, done, err) : st;
+    return bg_units_find(&((scoring *)self)->units, done, part, err);
 }
 
 static bg_status unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
 {
-    (void)part;
+    scoring *w = self;
+    size_t row0 = 0;
     (void)err;
-    bg_scorer_begin_unit(((scoring *)self)->scorer, unit->n_sequences, unit->n_rows);
+    for (uint64_t i = unit->first; i < unit->first + part; i++)
+        row0 += bg_tokens_count(w->tokens, w->sequence == NULL ? w->begin + i : w->sequence[i]) - 1;
+    w->kept = part;
+    bg_scorer_begin_unit(w->scorer, unit->n_sequences, unit->n_rows, row0);
     return BG_OK;
 }
 
@@ -96,12 +91,33 @@ static void batch_begin(void *self, const bg_batch *batch, uint64_t first)
     bg_scorer_begin_batch(((scoring *)self)->scorer, batch, first);
 }
 
-bg_sweep score_sweep(scoring *w, const char *what)
+static bg_status unit_keep(void *self, const bg_unit *unit, uint64_t end, bg_pipeline *l, bg_err *err)
 {
-    return (bg_sweep){
+    scoring *w = self;
+    const bg_segment g = { unit->unit, BG_WHOLE_MODEL, w->kept, end };
+    bg_store *s = NULL;
+    bg_status st = bg_scorer_gather(w->scorer, l, err);
+    w->kept = end;
+    if (st != BG_OK || w->ctx->grid.pipeline_rank != 0)
+        return st;
+    st = bg_units_create(&s, &w->units, &g, err);
+    if (st == BG_OK)
+        st = w->write_segment(w, unit, &g, s, err);
+    return bg_units_end(s, &w->units, &g, end, st, err);
+}
+
+static bg_status unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
+{
+    return unit_keep(self, unit, unit->n_sequences, l, err);
+}
+
+bg_status score_sweep(scoring *w, const char *what, bg_err *err)
+{
+    const bg_sweep s = {
         .what = what, .tokens = w->tokens, .sequence = w->sequence, .begin = w->begin, .n_sequences = w->n_sequences,
         .unit_sequences = w->unit_sequences, .tap = { bg_scorer_pair, w->scorer }, .self = w,
         .gather_bytes = bg_scorer_gather_bytes(w->scorer),
-        .find = score_unit_find, .begin_unit = unit_begin, .begin_batch = batch_begin,
+        .find = unit_find, .begin_unit = unit_begin, .begin_batch = batch_begin, .end_unit = unit_end, .keep_part = unit_keep,
     };
+    return bg_sweep_run(&s, w->pass, w->model, w->ctx, err);
 }

@@ -5,13 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bregman/open.h"
 #include "bregman/shard.h"
 #include "verify.h"
 
 enum { LINE_BYTES = 1024 };
-
-bool verify_is_part(const char *name) { return strstr(name, ".part-") != NULL; }
 
 bool verify_counts(const bg_manifest *m, size_t i)
 {
@@ -28,41 +25,12 @@ static void add(char line[LINE_BYTES], const char *fmt, ...)
     va_end(ap);
 }
 
-static uint64_t count_good(const verify_folder *f, const char *prefix)
-{
-    uint64_t n = 0;
-    for (size_t i = 0; i < f->manifest.n; i++) {
-        const char *name = f->manifest.entry[i].name;
-        n += verify_counts(&f->manifest, i) && f->good[i] && !verify_is_part(name) &&
-             strncmp(name, prefix, strlen(prefix)) == 0;
-    }
-    return n;
-}
-
 static bool has_name(const verify_folder *f, const char *name)
 {
     for (size_t i = 0; i < f->n_names; i++)
         if (strcmp(f->name[i], name) == 0)
             return true;
     return false;
-}
-
-/* "covariance- 40" of UNITS becomes "12 of 40 of covariance". */
-static bool describe_units(const verify_folder *f, char line[LINE_BYTES])
-{
-    char path[BG_PATH_BYTES], prefix[256], digits[20];
-    FILE *file;
-    if (bg_path(path, NULL, "%sUNITS", f->path) != BG_OK || bg_open_stream(path, &file, NULL) != BG_OK)
-        return false;
-    while (fscanf(file, "%255s %19[0-9]", prefix, digits) == 2) {
-        uint64_t total = strtoull(digits, NULL, 10), n = count_good(f, prefix);
-        size_t end = strlen(prefix);
-        if (end > 0 && prefix[end - 1] == '-')
-            prefix[end - 1] = '\0';
-        add(line, "%s%" PRIu64 " of %" PRIu64 " units of %s", line[0] != '\0' ? ", " : "", n, total, prefix);
-    }
-    fclose(file);
-    return line[0] != '\0';
 }
 
 /* The division that a shard's file, its folder of units or an attempt at either belongs to. */
@@ -120,10 +88,13 @@ static void describe_repair(const verify_folder *f, char line[LINE_BYTES])
         add(line, "remove %s%s, then a rerun makes it again", f->first_bad, index_too ? " and index.h5" : "");
 }
 
-void verify_outlook(const verify_folder *f)
+bg_status verify_outlook(const verify_folder *f, bg_err *err)
 {
     char line[LINE_BYTES] = "";
-    bool complete = true, in_progress = describe_units(f, line);
+    bool complete = true, in_progress = f->n_kinds > 0;
+    bg_status st = verify_describe_units(f, line, sizeof line, err);
+    if (st != BG_OK)
+        return st;
     if (!in_progress && !describe_shards(f, line, &complete)) {
         complete = !is_factors(f) || bg_manifest_find(&f->manifest, "index.h5") != NULL;
         add(line, "%zu file%s", f->n_listed, f->n_listed == 1 ? "" : "s");
@@ -137,4 +108,5 @@ void verify_outlook(const verify_folder *f)
     else
         add(line, complete ? ", complete: a rerun says already done" : ", not complete: a rerun goes on");
     verify_say(f->path, "%s", line);
+    return BG_OK;
 }

@@ -71,7 +71,10 @@ static bg_status open_folder(verify_folder *f, const char *path, bg_err *err)
     bg_status st = list_names(f, err);
     if (st == BG_OK)
         st = bg_manifest_read(&f->manifest, path, err);
-    if (st == BG_OK && (f->good = calloc(f->manifest.n + 1, sizeof *f->good)) == NULL)
+    verify_read_units(f);
+    f->good = calloc(f->manifest.n + 1, sizeof *f->good);
+    f->sound = calloc(f->n_names + 1, sizeof *f->sound);
+    if (st == BG_OK && (f->good == NULL || f->sound == NULL))
         st = BG_FAIL(err, BG_ENOMEM, "out of memory for the files of \"%s\"", path);
     return st;
 }
@@ -82,6 +85,7 @@ static void close_folder(verify_folder *f)
         free(f->name[i]);
     free(f->name);
     free(f->good);
+    free(f->sound);
     bg_manifest_clear(&f->manifest);
 }
 
@@ -112,7 +116,7 @@ static void say_leftover(const char *path, const char *suffix)
 
 static bool is_own(const char *name)
 {
-    return strcmp(name, "MANIFEST") == 0 || strcmp(name, "UNITS") == 0 || strcmp(name, "stop") == 0;
+    return strcmp(name, "MANIFEST") == 0 || strcmp(name, "UNITS") == 0 || strcmp(name, "IDENTITY") == 0 || strcmp(name, "stop") == 0;
 }
 
 static bg_status say_others(const verify_folder *f, bg_err *err)
@@ -123,7 +127,8 @@ static bg_status say_others(const verify_folder *f, bg_err *err)
     for (size_t i = 0; i < f->n_names && st == BG_OK; i++) {
         const char *temporary = strstr(f->name[i], ".tmp-");
         st = bg_path(path, err, "%s%s", f->path, f->name[i]);
-        if (st != BG_OK || is_own(f->name[i]) || bg_manifest_find(&f->manifest, f->name[i]) != NULL || is_folder(path))
+        if (st != BG_OK || is_own(f->name[i]) || bg_manifest_find(&f->manifest, f->name[i]) != NULL || is_folder(path)
+            || verify_is_work_file(f, f->name[i]))
             continue;
         if (temporary != NULL)
             say_leftover(path, temporary + strlen(".tmp-"));
@@ -158,10 +163,12 @@ static bg_status check_one(verifying *v, const bg_manifest *m, const char *path,
     return st;
 }
 
-/* Partial sums are removed when their unit is finished, and stay listed. */
-static bool is_gone_part(const char *path, const char *name)
+static void count_bad(verify_folder *f, const char *name, const char *path)
 {
-    return verify_is_part(name) && access(path, F_OK) != 0;
+    if (f->n_bad++ == 0) {
+        f->first_bad = name;
+        f->first_is_there = access(path, F_OK) == 0;
+    }
 }
 
 static bg_status check_listed(verifying *v, verify_folder *f, bg_err *err)
@@ -171,14 +178,28 @@ static bg_status check_listed(verifying *v, verify_folder *f, bg_err *err)
     for (size_t i = 0; i < f->manifest.n && st == BG_OK; i++) {
         const char *name = f->manifest.entry[i].name;
         st = bg_path(path, err, "%s%s", f->path, name);
-        if (st != BG_OK || !verify_counts(&f->manifest, i) || is_gone_part(path, name))
+        if (st != BG_OK || !verify_counts(&f->manifest, i))
             continue;
         st = check_one(v, &f->manifest, path, &f->good[i], err);
         f->n_listed++;
-        if (st == BG_OK && !f->good[i] && f->n_bad++ == 0) {
-            f->first_bad = name;
-            f->first_is_there = access(path, F_OK) == 0;
-        }
+        if (st == BG_OK && !f->good[i])
+            count_bad(f, name, path);
+    }
+    return st;
+}
+
+/* Work files stand by their name, without a line in a manifest.  They come and go while a stage runs. */
+static bg_status check_work_files(verifying *v, verify_folder *f, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < f->n_names && st == BG_OK; i++) {
+        st = bg_path(path, err, "%s%s", f->path, f->name[i]);
+        if (st != BG_OK || !verify_is_work_file(f, f->name[i]) || access(path, F_OK) != 0)
+            continue;
+        st = check_one(v, &f->manifest, path, &f->sound[i], err);
+        if (st == BG_OK && !f->sound[i])
+            count_bad(f, f->name[i], path);
     }
     return st;
 }
@@ -201,6 +222,8 @@ static bg_status check_folder(verifying *v, const char *path, bg_err *err)
     if (st == BG_OK)
         st = check_listed(v, &f, err);
     if (st == BG_OK)
+        st = check_work_files(v, &f, err);
+    if (st == BG_OK)
         st = say_others(&f, err);
     for (size_t i = 0; i < f.n_names && st == BG_OK; i++) {
         st = bg_path(inner, err, "%s%s", path, f.name[i]);
@@ -211,7 +234,7 @@ static bg_status check_folder(verifying *v, const char *path, bg_err *err)
         }
     }
     if (st == BG_OK)
-        verify_outlook(&f);
+        st = verify_outlook(&f, err);
     close_folder(&f);
     return st;
 }

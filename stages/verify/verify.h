@@ -6,6 +6,7 @@
 #include "bregman/manifest.h"
 #include "bregman/stage.h"
 #include "bregman/store.h"
+#include "bregman/units.h"
 
 typedef struct {
     bg_list paths;
@@ -64,6 +65,15 @@ bool verify_dataset(const verify_place *at, hid_t dataset, bool known);
 /* inputs.c: are the inputs named in /run as they were?  What has changed or gone is printed; only a change is wrong. */
 bg_status verify_inputs(verifying *v, const bg_store *s, bool *good, bg_err *err) BG_MUST_CHECK;
 
+/* One line of a folder's UNITS: work files of a sweep, or a plain number of them. */
+typedef struct {
+    char kind[BG_UNIT_KIND_BYTES];
+    bg_units units;              /* of a sweep; n_sequences 0: no sweep, their names begin with KIND- */
+    uint64_t total;              /* units and groups, or files */
+} verify_kind;
+
+enum { VERIFY_MOST_KINDS = 8 };
+
 /* A folder while it is looked at. */
 typedef struct {
     const char *path;            /* with its last slash */
@@ -71,15 +81,22 @@ typedef struct {
     char **name;                 /* what is in it, sorted */
     size_t n_names;
     bool *good;                  /* of each manifest entry: as published */
-    size_t n_listed, n_bad;      /* names in the manifest; those damaged or missing */
+    verify_kind kind[VERIFY_MOST_KINDS];
+    size_t n_kinds;              /* 0: no folder of work files */
+    bool *sound;                 /* of each name: a work file that holds what it should */
+    size_t n_listed, n_bad;      /* names in the manifest; those damaged or missing, and damaged work files */
     const char *first_bad;
     bool first_is_there;         /* damaged, not missing */
 } verify_folder;
 
+/* work.c: what the folder's UNITS says; is this the name of one of its work files; and "12 of 40 units of covariance, ..." of those
+ * that are sound, appended to a line. */
+void verify_read_units(verify_folder *f);
+bool verify_is_work_file(const verify_folder *f, const char *name);
+bg_status verify_describe_units(const verify_folder *f, char *line, size_t n_bytes, bg_err *err) BG_MUST_CHECK;
+
 /* outlook.c: the summary line of a folder: what a rerun would do. */
-void verify_outlook(const verify_folder *f);
-/* Files that come and go while work is in progress: partial sums inside a unit. */
-bool verify_is_part(const char *name);
+bg_status verify_outlook(const verify_folder *f, bg_err *err) BG_MUST_CHECK;
 /* Does this entry count: the last of its name? */
 bool verify_counts(const bg_manifest *m, size_t i);
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # What a kill cannot show: the order in which a published file gets to the disk.  Every stage runs with its calls traced;
 # each file it publishes must be synced before it is renamed, its folder after that, then listed, then the manifest
-# synced, and nothing of it written later.
+# synced, and nothing of it written later.  Work files stand by their name and are not listed.
 . "$(dirname "$0")/lib.sh"
 
 ${CC:-cc} -D_GNU_SOURCE -shared -fPIC -o "$work/trace.so" "$here/trace_files.c" -ldl || exit 1
@@ -27,6 +27,12 @@ for i, temporary, final in renames:
     syncs = [k for k, e in enumerate(events) if e == ["sync", temporary]]
     if not writes or not syncs or not max(writes) < max(syncs) < i:
         wrong.append(f"{name}: not synced between its last write and the rename")
+    if any(e[0] == "write" and e[1] in (temporary, final) for e in events[i:]):
+        wrong.append(f"{name}: written after the rename")
+    if folder.endswith("work"):
+        if at("list", manifest, name) is not None:
+            wrong.append(f"{name}: listed, though it is a work file")
+        continue
     folder_synced = at("sync", folder, after=i)
     listed = at("list", manifest, name, after=i)
     if listed is None:
@@ -38,8 +44,6 @@ for i, temporary, final in renames:
     following = next((k for k in range(listed, len(events)) if events[k][0] == "rename"), len(events))
     if manifest_synced is None or manifest_synced > following:
         wrong.append(f"{name}: the manifest is not synced after its line")
-    if any(e[0] == "write" and e[1] in (temporary, final) for e in events[i:]):
-        wrong.append(f"{name}: written after the rename")
     early = [k for k, e in enumerate(events) if e == ["list", manifest, name] and k < i]
     if len(early) >= len([k for k, _, f in renames if f == final and k <= i]):
         wrong.append(f"{name}: listed before it had its name")

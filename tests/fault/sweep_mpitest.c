@@ -19,6 +19,7 @@ typedef enum { FAIL_NOWHERE, FAIL_FIND, FAIL_BEGIN, FAIL_TAP, FAIL_KEEP, FAIL_EN
 /* What the callbacks of one rank do and did. */
 typedef struct {
     fault fault;
+    bool slow;                     /* so that a stop of one rank comes before the others are done */
     uint64_t units_ended;
     float gathered[8];             /* a number of each rank of the pipeline, on its first */
 } drill;
@@ -34,11 +35,10 @@ static bg_status maybe(const drill *d, fault here, bg_err *err)
     return d->fault == here ? BG_FAIL(err, BG_EIO, "disk of rank %d", rank) : BG_OK;
 }
 
-static bg_status find(void *self, uint64_t unit, bool *done, uint64_t *part, bg_err *err)
+static bg_status find(void *self, bool *done, uint64_t *part, bg_err *err)
 {
-    (void)unit;
-    *done = false;
-    *part = 0;
+    (void)done;
+    (void)part;
     return maybe(self, FAIL_FIND, err);
 }
 
@@ -54,12 +54,16 @@ static bg_status begin_unit(void *self, const bg_unit *unit, uint64_t part, bg_e
 
 static bg_status pair(void *self, const bg_pair *p, bg_err *err)
 {
+    const drill *d = self;
     (void)p;
-    return maybe(self, FAIL_TAP, err);
+    if (d->slow)
+        usleep(2000);
+    return maybe(d, FAIL_TAP, err);
 }
 
-static bg_status keep_part(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
+static bg_status keep_part(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err)
 {
+    (void)l;
     CHECK(part > 0 && part < unit->n_sequences && unit->n_rows == part * (LENGTH - 1));
     return maybe(self, FAIL_KEEP, err);
 }
@@ -70,8 +74,9 @@ static bg_status end_unit(void *self, const bg_unit *unit, bg_pipeline *l, bg_er
     drill *d = self;
     float mine = (float)unit->unit;
     CHECK(unit->n_rows == unit->n_sequences * (LENGTH - 1));
-    bg_pipeline_gather(l, &mine, sizeof mine, d->gathered, n_of);
-    bg_status st = maybe(d, FAIL_END, err);
+    bg_status st = bg_pipeline_gather(l, &mine, sizeof mine, d->gathered, n_of, err);
+    if (st == BG_OK)
+        st = maybe(d, FAIL_END, err);
     d->units_ended += st == BG_OK;
     return st;
 }
@@ -119,7 +124,7 @@ static bg_status open_inputs(inputs *in, const bg_context *ctx, const char *toke
 /* Run the sweep with a fault on one rank (none: -1). */
 static bg_status run_drill(const inputs *in, const bg_context *ctx, int bad, fault what, drill *d, bg_err *err)
 {
-    *d = (drill){ .fault = ctx->grid.world_rank == bad ? what : FAIL_NOWHERE };
+    *d = (drill){ .fault = ctx->grid.world_rank == bad ? what : FAIL_NOWHERE, .slow = what == STOP };
     const bg_sweep s = {
         .what = "drill", .tokens = in->tokens, .n_sequences = SEQUENCES, .unit_sequences = UNIT, .tap = { pair, d },
         .gather_bytes = sizeof(float), .self = d, .find = find, .begin_unit = begin_unit, .end_unit = end_unit,

@@ -232,23 +232,31 @@ verified 0 "2 of 2 shards, complete" "$work/d"
 pristine "$in/f"
 mkdir "$work/d/work"
 rm "$work/d/index.h5"
-cp "$work/d/block-000.h5" "$work/d/work/covariance-00000-block-000.h5"
-cp "$work/d/block-001.h5" "$work/d/work/covariance-00001-block-001.h5"
-sed 's/ block-000/ covariance-00000-block-000/; s/ block-001/ covariance-00001-block-001/; /index/d' "$in/f/MANIFEST" > "$work/d/work/MANIFEST"
-printf '%s 100 %s\n' ffffffffffffffffffffffffffffffff covariance-00002-block-000.part-000004.h5 >> "$work/d/work/MANIFEST"
-printf 'covariance- 40\nactivation- 4\n' > "$work/d/work/UNITS"
+cp "$work/d/block-000.h5" "$work/d/work/covariance-00000-block-000.000000-000016.h5"
+cp "$work/d/block-001.h5" "$work/d/work/covariance-00001-block-001.000000-000007.h5"
+cp "$work/d/block-001.h5" "$work/d/work/covariance-00001-block-001.000007-000016.h5"
+cp "$work/d/block-000.h5" "$work/d/work/covariance-00002-block-000.000000-000015.h5"    # a part
+printf 'covariance 320 16 2\nactivation 4\n' > "$work/d/work/UNITS"
 grep -v index "$in/f/MANIFEST" > "$work/d/MANIFEST"
 verified 0 "$work/d/work/: 2 of 40 units of covariance, 0 of 4 units of activation are finished: a rerun goes on" "$work/d"
 says "$work/d/: 2 files, not complete: a rerun goes on"
-damage flip "$work/d/work/covariance-00001-block-001.h5" transformer.h.1.mlp.c_fc/lambda
+unlisted=$(grep -c "not listed" "$work/stdout")
+[ "$unlisted" -eq 0 ] || fail "work files are told as strangers: $(cat "$work/stdout")"
+for name in covariance-00001-block-001.000007-000016.h5.h5 covariance-00020-block-000.000000-000016.h5 covariance-0000-block-000.000000-000016.h5; do
+    touch "$work/d/work/$name"
+    verified 0 "$work/d/work/$name: not listed" "$work/d"
+    rm "$work/d/work/$name"
+done
+damage flip "$work/d/work/covariance-00001-block-001.000007-000016.h5" transformer.h.1.mlp.c_fc/lambda
 verified 1 "1 of 40 units of covariance" "$work/d"
-says "remove covariance-00001-block-001.h5, then a rerun makes it again"
+says "$work/d/work/covariance-00001-block-001.000007-000016.h5: "
+says "remove covariance-00001-block-001.000007-000016.h5, then a rerun makes it again"
 mkdir -p "$work/q.h5.work"
 verified 0 "$work/q.h5.work/: 0 files published here" "$work/q.h5"
 
 # a unit of scores, whose axis `sequence` has no values
 stopped "$BUILD/bin/score_shards" --quiet --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$work/t" --unit-sequences 2
-verified 0 "units of unit are finished: a rerun goes on" "$work/t"
+verified 0 "units of scores are finished: a rerun goes on" "$work/t"
 
 # ---- inputs
 cp -r "$in/model" "$work/model"

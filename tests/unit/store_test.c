@@ -869,7 +869,7 @@ static void fill_disk(size_t width)
     /* the room is free again, and the library is in order */
     publish(create("small/after.h5", "bregman/work"));
     assert_int_equal(unlink(in_folder("small/after.h5")), 0);
-    assert_int_equal(unlink(in_folder("small/MANIFEST")), 0);
+    assert_int_equal(access(in_folder("small/MANIFEST"), F_OK), -1);    /* work files are not listed */
     free(data);
 }
 
