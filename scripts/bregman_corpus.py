@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 import zstandard
 
-from bregman_files import BLOCK_BYTES, UsageError, UserError, hash_file, hash_texts, printable, require_regular
+from bregman_files import BLOCK_BYTES, UsageError, UserError, hash_file_once, hash_texts, printable, require_regular
 
 CHUNK_BYTES = 256 << 10
 CHUNK_TOKENS = 256 << 10
@@ -107,7 +107,7 @@ class _Source:
         return sum(self._size(path) for path in self.files())
 
     def hashes(self):
-        return [(path, hash_file(path)) for path in self.files()]
+        return [(path, hash_file_once(path)) for path in self.files()]
 
 
 # ---------------------------------------------------------------- JSON lines
@@ -248,7 +248,7 @@ class TextFolder(_Source):
         return [os.path.join(self.path, name) for name in self._files()]
 
     def hashes(self):
-        parts = [part for name in self._files() for part in (printable(name), hash_file(os.path.join(self.path, name)))]
+        parts = [part for name in self._files() for part in (printable(name), hash_file_once(os.path.join(self.path, name)))]
         return [(self.path, hash_texts(parts))]
 
     def chunks(self):

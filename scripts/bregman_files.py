@@ -16,6 +16,7 @@ import secrets
 import stat
 import subprocess
 import sys
+import time
 
 import h5py
 import numpy as np
@@ -101,6 +102,98 @@ def hash_file(path):
     return digest.hexdigest()
 
 
+# As in common/store/hash_cache.c: the stages and the scripts share the folder.
+LEAST_REMEMBERED_BYTES, SETTLED_S = 1 << 20, 2
+
+
+def _hash_cache():
+    """The folder where hashes are remembered, or ""."""
+    home = os.environ.get("HOME", "")
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    if not cache.startswith("/"):
+        cache = os.path.join(home, ".cache") if home.startswith("/") else ""
+    return os.environ.get("BREGMAN_HASH_CACHE", os.path.join(cache, "bregman/hashes") if cache else "")
+
+
+def _remembered(path):
+    """(the file's own entry, what stands there behind the hash, when the file was changed last), or None: not to be remembered."""
+    folder = _hash_cache()
+    try:
+        about = os.stat(path)
+    except OSError:
+        return None
+    if not folder or not stat.S_ISREG(about.st_mode) or about.st_size < LEAST_REMEMBERED_BYTES:
+        return None
+    real = os.fsencode(os.path.realpath(path))
+    times = " ".join(f"{ns // 10**9}.{ns % 10**9:09d}" for ns in (about.st_mtime_ns, about.st_ctime_ns))
+    key = f"{about.st_size} {about.st_ino} {times} ".encode() + real + b"\n"
+    return os.path.join(folder, hash_bytes(real)), key, max(about.st_mtime, about.st_ctime)
+
+
+def _entry(digest, key):
+    line = digest + b" " + key
+    return line + hash_bytes(line).encode() + b"\n"
+
+
+def _recall(entry, key):
+    try:
+        with open(entry, "rb") as file:
+            found = file.read()
+    except OSError:
+        return None
+    digest = found[:32]
+    return digest.decode() if re.fullmatch(rb"[0-9a-f]{32}", digest) and found == _entry(digest, key) else None
+
+
+def _remember(entry, key, digest):
+    temporary = f"{entry}.tmp-{secrets.token_hex(4)}"
+    try:
+        os.makedirs(os.path.dirname(entry), exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(_entry(digest.encode(), key))
+        os.replace(temporary, entry)
+    except OSError:
+        pass                                          # it is hashed again the next time
+
+
+def hash_file_once(path):
+    """hash_file, but a large file is read once as long as it stays the same, whichever program hashes it."""
+    before = _remembered(path)
+    known = before and _recall(*before[:2])
+    if known:
+        return known
+    digest = hash_file(path)
+    if before and _remembered(path) == before and time.time() - before[2] > SETTLED_S:
+        _remember(*before[:2], digest)
+    return digest
+
+
+def own_identity(path):
+    """The identity that a file has of its fingerprint; None for a file that others made."""
+    require_regular(path)
+    try:
+        with h5py.File(path, "r") as file:
+            fingerprint = file["run"].attrs.get("fingerprint", "") if "run" in file else ""
+    except OSError:
+        return None
+    text = fingerprint.decode("utf-8", "replace") if isinstance(fingerprint, bytes) else str(fingerprint)
+    return hash_texts([text]) if text else None
+
+
+def input_identity(path):
+    """What a file is known by as an input, as in include/bregman/inputs.h: its fingerprint, else the hash of its content.
+
+    Refuses a file that is listed and was changed since, as far as size and times tell."""
+    identity, entry = own_identity(path), _manifest_entry(path)
+    if entry:
+        about, listed = os.stat(path), os.stat(os.path.join(os.path.dirname(os.path.abspath(path)), "MANIFEST"))
+        as_listed = about.st_size == entry[1] and identity and about.st_mtime_ns <= listed.st_mtime_ns
+        if not as_listed and hash_file_once(path) != entry[0]:
+            raise UserError(f'"{path}" was changed since it was published: its content is not what its folder\'s MANIFEST lists; '
+                            "make it again")
+    return identity or hash_file_once(path)
+
+
 def hash_model(folder):
     """Content hash of a model's config.json and weights, as in every file of the stages; None if the folder lacks either."""
     weights = {"model.safetensors"}
@@ -114,7 +207,7 @@ def hash_model(folder):
         return None
     together = ""
     for name in sorted(weights, key=os.fsencode):
-        together = hash_texts([together, name, hash_file(os.path.join(folder, name))])
+        together = hash_texts([together, name, hash_file_once(os.path.join(folder, name))])
     return hash_texts([hash_file(os.path.join(folder, "config.json")), together])
 
 
@@ -170,17 +263,24 @@ def _library_versions(packages):
     return json.dumps(versions, sort_keys=True)
 
 
-class Run:
-    """Where an output comes from.  options: all of them; those in no_effect never change a result."""
+# Raised when a script gives other data than before for the same options and inputs.
+RESULTS = "results 1"
 
-    def __init__(self, stage, options, inputs, no_effect=(), packages=("h5py", "numpy"), processes=1):
+
+class Run:
+    """Where an output comes from.  options: all of them; those in no_effect never change a result.
+
+    decisive: packages whose version may decide on the data."""
+
+    def __init__(self, stage, options, inputs, no_effect=(), packages=("h5py", "numpy"), processes=1, decisive=()):
         self.stage, self.processes = stage, processes
         self.options = options = {k: printable(v) if isinstance(v, str) else v for k, v in options.items()}
-        self.inputs = list(inputs)                       # (name, content hash) pairs
+        self.inputs = list(inputs)                       # (name, identity) pairs
         self.packages = packages
         self.started = _now()
         identity = {k: v for k, v in options.items() if k not in no_effect}
-        self.fingerprint = hash_texts([stage, str(FORMAT_VERSION), json.dumps(identity, sort_keys=True),
+        versions = [f"{name} {importlib.metadata.version(name)}" for name in decisive]
+        self.fingerprint = hash_texts([stage, f"format {FORMAT_VERSION}", RESULTS, *versions, json.dumps(identity, sort_keys=True),
                                        *(digest for _, digest in self.inputs)])
 
     def write(self, file):
@@ -197,7 +297,8 @@ class Run:
         group.create_dataset("input_name", data=[printable(n) for n, _ in self.inputs], dtype=TEXT)
         group.create_dataset("input_hash", data=[h for _, h in self.inputs], dtype=TEXT)
         group["input_name"].attrs.update(description="files this one was made from", units="1")
-        group["input_hash"].attrs.update(description="XXH3-128 of each input's content, hexadecimal", units="1")
+        group["input_hash"].attrs.update(units="1", description="identity of each input: XXH3-128 of its fingerprint, "
+                                                                     "or of its content, hexadecimal")
 
 
 # ---------------------------------------------------------------- publication

@@ -10,7 +10,7 @@ import time
 
 import h5py
 
-from bregman_files import UserError, hash_file, hash_model, hash_texts, read_manifest
+from bregman_files import UserError, hash_model, hash_texts, input_identity, own_identity, read_manifest
 from sweep_file import OWN, STAGES, SweepError
 
 PROGRAM = {"tokenize": "tokenize_corpus", "tokenize-queries": "tokenize_queries", "fit": "fit_factors",
@@ -26,7 +26,7 @@ class Manifests:
     """What folders' MANIFEST files list, each read once."""
 
     def __init__(self):
-        self._folders = {}
+        self._folders, self._identities = {}, {}
 
     def entry(self, path):
         """(hash, size) of a published file, or None."""
@@ -48,6 +48,14 @@ class Manifests:
             return entry is not None and os.path.getsize(path) == entry[1]
         except OSError:
             return False
+
+    def identity(self, path):
+        """Of a published file as an input, which takes no reading of the whole; else None."""
+        if not self.published(path):
+            return None
+        if path not in self._identities:
+            self._identities[path] = own_identity(path) or self.entry(path)[0]
+        return self._identities[path]
 
 
 class Job:
@@ -292,19 +300,10 @@ class Plan:
         problems += [f'"{path}" was made from another "{name}" than the one there now: remove it, and what was made from it'
                      for name, recorded in zip(names, hashes) if name in job.sources and has_changed(name, recorded, path)]
         for name, recorded in zip(job.inputs, hashes):
-            current = self.content_hash(name) if name else None
+            current = self.manifests.identity(name) if name else None
             if current and current != recorded:
                 problems.append(f'"{path}" was made from another "{name}" than the one there now: remove it, it is made again')
         return problems
-
-    def content_hash(self, path):
-        """As the stages record it, where that takes no reading of the whole; else None."""
-        if not self.manifests.published(path):
-            return None
-        if os.path.basename(path) != "index.h5":
-            return self.manifests.entry(path)[0]
-        with open_output(path) as file:            # factors stand for themselves by their fingerprint
-            return hash_texts([str(file["run"].attrs["fingerprint"])])
 
     # ---- how far it is
 
@@ -335,7 +334,7 @@ def has_changed(source, recorded, output):
     files = glob.glob(os.path.join(glob.escape(source), "*")) if os.path.isdir(source) else [source]
     if not any(os.path.exists(file) and os.path.getmtime(file) > os.path.getmtime(output) for file in files):
         return False
-    return (hash_model(source) if os.path.isdir(source) else hash_file(source)) not in (recorded, None)
+    return (hash_model(source) if os.path.isdir(source) else input_identity(source)) not in (recorded, None)
 
 
 def open_output(path):

@@ -16,6 +16,7 @@ jobs=${JOBS:-$(($(nproc) + 1))}
 results=$(mktemp -d) || exit 1
 trap 'rm -rf "$results"' EXIT
 trap 'kill $(jobs -p) 2> /dev/null; exit 130' INT TERM
+export BREGMAN_HASH_CACHE=$results/hashes
 n=0
 
 # running PID: it and the processes below it, with their ages; from /proc, as ps is not everywhere

@@ -21,7 +21,7 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_STOPPED = 75 /* EX_T
 
 typedef struct {
     uint64_t threads;
-    const char *timings;
+    const char *timings, *hash_cache;
     bool quiet, help, version;
 } common_options;
 
@@ -51,6 +51,9 @@ static const bg_opt common_opts[] = {
       .no_effect = true },
     { "--timings", BG_OPT_STR, offsetof(common_options, timings), "", 0, 0,
       "write seconds, FLOPs and peak memory of every phase to this file, as JSON", .no_effect = true },
+    { "--hash-cache", BG_OPT_STR, offsetof(common_options, hash_cache), "", 0, 0,
+      "folder where hashes of large inputs are remembered; without it BREGMAN_HASH_CACHE, else bregman/hashes in XDG_CACHE_HOME or ~/.cache",
+      .no_effect = true },
     { "--quiet", BG_OPT_FLAG, offsetof(common_options, quiet), .help = "print errors only", .no_effect = true },
     { "--help", BG_OPT_FLAG, offsetof(common_options, help), .help = "print this and exit", .no_effect = true },
     { "--version", BG_OPT_FLAG, offsetof(common_options, version), .help = "print the version and exit",
@@ -244,6 +247,8 @@ static bg_status run_stage(const bg_stage *s, const common_options *common, cons
     bool chosen;
     bool speaks = ctx->grid.world_rank == 0 && !common->quiet;
     bg_log_setup(s->name, speaks);
+    if (common->hash_cache != NULL)
+        bg_hash_cache_folder(common->hash_cache);
     ctx->threads = choose_threads(common->threads, &cpus, &chosen);
     omp_set_num_threads(ctx->threads);
     bg_gemm_set_threads(ctx->threads);

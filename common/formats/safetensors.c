@@ -263,7 +263,7 @@ bg_status bg_tensors_hash(const bg_tensors *t, bg_hash *out, bg_err *err)
     bg_hash all = { "" }, content;
     bg_status st = BG_OK;
     for (size_t i = 0; i < t->n_files && st == BG_OK; i++) {
-        st = bg_hash_file(t->file[i].path, &content, err);
+        st = bg_hash_file_once(t->file[i].path, &content, err);
         const char *const part[3] = { all.hex, t->file[i].name, content.hex };
         if (st == BG_OK)
             all = bg_hash_texts(part, 3);

@@ -2,6 +2,8 @@
 #ifndef BG_STORE_FILE_H
 #define BG_STORE_FILE_H
 
+#include <sys/stat.h>
+
 #include "bregman/store.h"
 #include "bregman/walk.h"
 
@@ -70,13 +72,17 @@ bg_status bg_dataset_close_status(const bg_store *s, bg_err *err) BG_MUST_CHECK;
 /* Give every axis of the datasets made its dimension scale. */
 bg_status bg_axes_attach(bg_store *s, bg_err *err) BG_MUST_CHECK;
 
-/* BG_EFORMAT if heaps of strings in the file are damaged so that HDF5 would hang or crash. */
-bg_status bg_heaps_check(const char *path, bg_err *err) BG_MUST_CHECK;
+/* BG_EFORMAT if heaps of strings in the file are damaged so that HDF5 would hang or crash.  Reads up to 32 MiB of it, once in this
+ * process as long as `about` stays the same. */
+bg_status bg_heaps_check(const char *path, const struct stat *about, bg_err *err) BG_MUST_CHECK;
 /* Do n strings of variable length refer to objects of heaps that are there and as long as they say?  To be asked before HDF5 reads
  * them: it writes beyond its memory if not.
  *   memory, space [in]  of a dataset: as for H5Dread; an attribute has all its values read */
 bool bg_references_are_sound(hid_t object, hid_t memory, hid_t space, size_t n) BG_MUST_CHECK;
 void bg_references_prepare(void);          /* once */
+
+/* The identity (inputs.h) that the file itself has, or "". */
+bg_status bg_store_identity(const bg_store *s, bg_hash *out, bg_err *err) BG_MUST_CHECK;
 
 /* The part of a path behind its last slash; the part before it, with the slash ("./" if there is none). */
 const char *bg_base_name(const char *path);

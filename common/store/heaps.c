@@ -81,7 +81,7 @@ static bg_status map_file(const char *path, image *out, bg_err *err)
     return st;
 }
 
-bg_status bg_heaps_check(const char *path, bg_err *err)
+static bg_status scan_file(const char *path, bg_err *err)
 {
     image file;
     bg_status st = map_file(path, &file, err);
@@ -92,6 +92,39 @@ bg_status bg_heaps_check(const char *path, bg_err *err)
     bool sound = heaps_are_sound(file.byte, file.n, 0, front) && heaps_are_sound(file.byte, file.n, back, file.n);
     munmap(file.byte, file.n);
     return sound ? BG_OK : BG_FAIL(err, BG_EFORMAT, "\"%s\" is damaged: a heap of strings does not hold together", path);
+}
+
+/* Files that this process has found sound, as the system described them then. */
+typedef struct { dev_t device; ino_t inode; off_t size; struct timespec changed; } sound_file;
+
+static int by_content(const void *a_, const void *b_)
+{
+    const sound_file *a = a_, *b = b_;
+    if (a->device != b->device)
+        return a->device < b->device ? -1 : 1;
+    if (a->inode != b->inode)
+        return a->inode < b->inode ? -1 : 1;
+    if (a->size != b->size)
+        return a->size < b->size ? -1 : 1;
+    if (a->changed.tv_sec != b->changed.tv_sec)
+        return a->changed.tv_sec < b->changed.tv_sec ? -1 : 1;
+    return (a->changed.tv_nsec > b->changed.tv_nsec) - (a->changed.tv_nsec < b->changed.tv_nsec);
+}
+
+bg_status bg_heaps_check(const char *path, const struct stat *about, bg_err *err)
+{
+    static void *sound_files;
+    const sound_file key = { about->st_dev, about->st_ino, about->st_size, about->st_mtim };
+    if (tfind(&key, &sound_files, by_content) != NULL)
+        return BG_OK;
+    bg_status st = scan_file(path, err);
+    sound_file *known = st == BG_OK ? malloc(sizeof *known) : NULL;
+    if (known != NULL) {
+        *known = key;
+        if (tsearch(known, &sound_files, by_content) == NULL)
+            free(known);    /* it is looked at again */
+    }
+    return st;
 }
 
 /* ---- what refers to the heaps ---- */

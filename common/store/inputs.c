@@ -1,9 +1,9 @@
 #include "bregman/inputs.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "bregman/manifest.h"
 #include "file.h"
 
 bg_status bg_inputs_add(bg_inputs *in, const char *name, const bg_hash *hash, bg_err *err)
@@ -26,36 +26,10 @@ bg_status bg_inputs_add(bg_inputs *in, const char *name, const bg_hash *hash, bg
     return BG_OK;
 }
 
-/* A file that its folder's MANIFEST lists has one of the contents that are listed: of two attempts at once both may have listed
- * theirs. */
-static bg_status check_listed(const char *path, const bg_hash *hash, bg_err *err)
-{
-    char folder[BG_PATH_BYTES];
-    bg_manifest m = { 0 };
-    bg_manifest_entry last;
-    bool listed;
-    bg_status st = bg_manifest_lookup(path, &listed, &last, err);
-    if (st != BG_OK || !listed || strcmp(last.hash.hex, hash->hex) == 0)
-        return st;
-    bool same = false;
-    st = bg_folder_of(path, folder, err);
-    if (st == BG_OK)
-        st = bg_manifest_read(&m, folder, err);
-    for (size_t i = 0; i < m.n && st == BG_OK; i++)
-        same = same || (strcmp(m.entry[i].name, bg_base_name(path)) == 0 && strcmp(m.entry[i].hash.hex, hash->hex) == 0);
-    bg_manifest_clear(&m);
-    if (st == BG_OK && !same)
-        st = BG_FAIL(err, BG_ESTALE, "\"%s\" was changed since it was published: its content is not what its folder's MANIFEST lists; "
-                     "make it again", path);
-    return st;
-}
-
 bg_status bg_inputs_add_file(bg_inputs *in, const char *path, bg_err *err)
 {
     bg_hash hash;
-    bg_status st = bg_hash_file(path, &hash, err);
-    if (st == BG_OK)
-        st = check_listed(path, &hash, err);
+    bg_status st = bg_input_identity(path, &hash, err);
     return st == BG_OK ? bg_inputs_add(in, path, &hash, err) : st;
 }
 
@@ -63,11 +37,8 @@ bg_status bg_inputs_add_tokens(bg_inputs *in, bg_tokens *t, const bg_list *files
 {
     const bg_hash *hash;
     bg_status st = bg_tokens_hashes(t, &hash, err);
-    for (size_t i = 0; i < files->n && st == BG_OK; i++) {
-        st = check_listed(files->item[i], &hash[i], err);
-        if (st == BG_OK)
-            st = bg_inputs_add(in, files->item[i], &hash[i], err);
-    }
+    for (size_t i = 0; i < files->n && st == BG_OK; i++)
+        st = bg_inputs_add(in, files->item[i], &hash[i], err);
     return st;
 }
 
@@ -120,19 +91,26 @@ static bg_status unpack(bg_inputs *in, char *text, bg_err *err)
     return st;
 }
 
-/* Over the stage, its identity options and the inputs' hashes; where the inputs lie does not matter. */
+/* Raised when a stage gives other numbers than before for the same options and inputs. */
+static const char *const RESULTS = "results 1";
+
+/* Over the stage, its identity options and the inputs' identities; where the inputs lie does not matter. */
 bg_status bg_inputs_fingerprint(const bg_inputs *in, const bg_context *ctx, const char *chosen, bg_hash *out,
                                 bg_err *err)
 {
-    const char **text = malloc((in->n + 3) * sizeof *text);
+    char format[32];
+    const char **text = malloc((in->n + 5) * sizeof *text);
     if (text == NULL)
         return BG_FAIL(err, BG_ENOMEM, "fingerprint: out of memory");
+    snprintf(format, sizeof format, "format %d", BG_FORMAT_VERSION);
     text[0] = ctx->name;
-    text[1] = ctx->identity;
+    text[1] = format;
+    text[2] = RESULTS;
+    text[3] = ctx->identity;
     for (size_t i = 0; i < in->n; i++)
-        text[2 + i] = in->hash[i].hex;
-    text[2 + in->n] = chosen;
-    *out = bg_hash_texts(text, in->n + (chosen[0] != '\0' ? 3 : 2));
+        text[4 + i] = in->hash[i].hex;
+    text[4 + in->n] = chosen;
+    *out = bg_hash_texts(text, in->n + (chosen[0] != '\0' ? 5 : 4));
     free(text);
     return BG_OK;
 }

@@ -86,7 +86,8 @@ static int by_name(const void *a, const void *b)
 
 /* Cut a text into lines and those into entries, after those that m has.  A torn line that was followed by another one ends in a slash, in
  * manifests that had several writers. */
-static bg_status parse_text(bg_manifest *m, size_t file, char *text, size_t n_bytes, const char *manifest, bg_err *err)
+static bg_status parse_text(bg_manifest *m, size_t file, const struct stat *about, char *text, size_t n_bytes, const char *manifest,
+                            bg_err *err)
 {
     size_t n_lines = 0, number = 0;
     for (size_t i = 0; i < n_bytes; i++)
@@ -103,6 +104,7 @@ static bg_status parse_text(bg_manifest *m, size_t file, char *text, size_t n_by
         /* a NUL within the line makes it none */
         if (strlen(line) == (size_t)(last - line) && parse_line(line, &m->entry[m->n])) {
             m->entry[m->n].file = file;
+            m->entry[m->n].written = about->st_mtim;
             m->entry[m->n++].line = number;
         } else if (last > line && strcmp(line, "/") != 0)
             m->n_malformed++;
@@ -142,7 +144,7 @@ static bg_status read_file(bg_manifest *m, size_t file, const char *manifest, bo
         st = read_text(fd, (size_t)about.st_size, manifest, &texts[m->n_texts], &n_bytes, err);
         m->exists = true;
         if (st == BG_OK)
-            st = parse_text(m, file, texts[m->n_texts], n_bytes, manifest, err);
+            st = parse_text(m, file, &about, texts[m->n_texts], n_bytes, manifest, err);
         m->n_texts++;
     }
     if (texts != NULL)

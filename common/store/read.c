@@ -13,24 +13,47 @@
 /* ---- opening ---- */
 
 /* What the system says about a file, before HDF5 puts it less clearly. */
-static bg_status check_readable(const char *path, bg_err *err)
+static bg_status look_at(const char *path, struct stat *about, bg_err *err)
 {
     int fd;
     bg_status st = bg_manifest_open_file(path, &fd, err);
     if (st != BG_OK)
         return st;
+    if (fstat(fd, about) != 0)
+        st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
     close(fd);
-    htri_t is_hdf5 = H5Fis_hdf5(path);
-    if (is_hdf5 < 0)
-        return bg_hdf5_fail(err, BG_EIO, "read \"%s\"", path);
-    return is_hdf5 > 0 ? BG_OK : BG_FAIL(err, BG_EFORMAT, "\"%s\" is not an HDF5 file", path);
+    return st;
 }
 
-bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err)
+static bg_status open_hdf5(bg_store *s, bg_err *err)
 {
+    hid_t access = bg_hdf5_access();
+    s->file = H5Fopen(s->path, H5F_ACC_RDONLY, access);
+    bg_status st = s->file < 0 ? bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\"", s->path) : BG_OK;
+    H5Pclose(access);
+    if (st == BG_OK)
+        return st;
+    htri_t is_hdf5 = H5Fis_hdf5(s->path);
+    if (is_hdf5 < 0)
+        return bg_hdf5_fail(err, BG_EIO, "read \"%s\"", s->path);
+    return is_hdf5 > 0 ? st : BG_FAIL(err, BG_EFORMAT, "\"%s\" is not an HDF5 file", s->path);
+}
+
+/* A manifest that cannot be read vouches for nothing. */
+static bool is_listed(const char *path, const struct stat *about)
+{
+    bg_manifest_entry entry;
+    bool listed = false;
+    return bg_manifest_lookup(path, &listed, &entry, NULL) == BG_OK && listed && entry.size_bytes == (uint64_t)about->st_size;
+}
+
+/* vouched [in]: somebody has said already that the file is whole; else its folder's manifest is asked, if `ask`. */
+static bg_status open_file(bg_store **out, const char *path, bool vouched, bool ask, bg_err *err)
+{
+    struct stat about;
     *out = NULL;
     bg_hdf5_prepare();
-    bg_status st = check_readable(path, err);
+    bg_status st = look_at(path, &about, err);
     if (st != BG_OK)
         return st;
     bg_store *s = calloc(1, sizeof *s);
@@ -44,12 +67,8 @@ bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err)
         bg_store_free(s);
         return BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", path);
     }
-    hid_t access = bg_hdf5_access();
-    s->file = H5Fopen(path, H5F_ACC_RDONLY, access);
-    if (s->file < 0)
-        st = bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\"", path);
-    H5Pclose(access);
-    if (st == BG_OK && (st = bg_heaps_check(path, err)) != BG_OK)
+    st = open_hdf5(s, err);
+    if (st == BG_OK && !vouched && !(ask && is_listed(path, &about)) && (st = bg_heaps_check(path, &about, err)) != BG_OK)
         H5Fclose(s->file);
     if (st != BG_OK) {
         H5Pclose(s->access);
@@ -59,6 +78,8 @@ bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err)
     *out = s;
     return BG_OK;
 }
+
+bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err) { return open_file(out, path, false, false, err); }
 
 static bool may_lack_format(const char *format)
 {
@@ -90,11 +111,34 @@ bg_status bg_store_open(bg_store **out, const char *path, const char *format, bg
 {
     bg_store *s;
     *out = NULL;
-    bg_status st = bg_store_open_any(&s, path, err);
+    bg_status st = open_file(&s, path, strcmp(format, "bregman/work") == 0, true, err);
     if (st != BG_OK)
         return st;
     snprintf(s->format, sizeof s->format, "%s", format);
     if ((st = check_format(s, format, err)) != BG_OK) {
+        bg_store_close(s);
+        return st;
+    }
+    *out = s;
+    return BG_OK;
+}
+
+bg_status bg_store_open_sequences(bg_store **out, const char *path, bg_err *err)
+{
+    bg_store *s;
+    char *text = NULL;
+    bool found = false;
+    *out = NULL;
+    bg_status st = open_file(&s, path, false, true, err);
+    if (st != BG_OK)
+        return st;
+    st = bg_store_get_text(s, "/", "format", &text, &found, err);
+    bool queries = st == BG_OK && (found ? strcmp(text, "bregman/queries") == 0 : bg_store_has(s, "completion_start"));
+    free(text);
+    snprintf(s->format, sizeof s->format, "%s", queries ? "bregman/queries" : "bregman/tokens");
+    if (st == BG_OK)
+        st = check_format(s, s->format, err);
+    if (st != BG_OK) {
         bg_store_close(s);
         return st;
     }

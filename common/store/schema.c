@@ -45,7 +45,7 @@
 /* the token files that sequences are numbered through, in their order */
 #define CORPUS(format) \
     D1(format, "corpus/file", BG_STRING, "file", BG_ANY, "1", "token files, in the order that numbers their sequences, as they were named"), \
-    D1(format, "corpus/hash", BG_STRING, "file", BG_ANY, "1", "XXH3-128 of each token file's content, hexadecimal"), \
+    D1(format, "corpus/hash", BG_STRING, "file", BG_ANY, "1", "identity of each token file, as in run/input_hash"), \
     D1(format, "corpus/sequences", BG_I64, "file", BG_FROM_0, "1", "sequences in each token file")
 
 /* where the sequences that a query's best or worst scores belong to come from */
@@ -72,7 +72,7 @@
 static const bg_schema_row rows[] = {
     /* "*": in every file that was written with a provenance */
     D1("*", "run/input_name", BG_STRING, "input_file", BG_ANY, "1", "files this one was made from"),
-    D1("*", "run/input_hash", BG_STRING, "input_file", BG_ANY, "1", "XXH3-128 of each input's content, hexadecimal"),
+    D1("*", "run/input_hash", BG_STRING, "input_file", BG_ANY, "1", "identity of each input: XXH3-128 of its fingerprint, or of its content, hexadecimal"),
 
     D1("tokens", "token", BG_U32, "token", BG_ANY, "1", "token ids of all sequences, back to back"),
     RAGGED("tokens", "count", 1, "sequence", NULL, "token", BG_SEQUENCE_LENGTH, "tokens", "tokens in each sequence"),
@@ -125,7 +125,7 @@ static const bg_schema_row rows[] = {
     EXTREMES("bottom", "lowest"),
     CORPUS("ranking"),
     D1("ranking", "run/explain/input_name", BG_STRING, "explain_input", BG_ANY, "1", "files that the token scores were made from"),
-    D1("ranking", "run/explain/input_hash", BG_STRING, "explain_input", BG_ANY, "1", "XXH3-128 of each such file's content, hexadecimal"),
+    D1("ranking", "run/explain/input_hash", BG_STRING, "explain_input", BG_ANY, "1", "identity of each such file, as in input_hash"),
     D1("ranking", "moments/count", BG_I64, "query", BG_FROM_0, "1", "scores of the query"),
     D1("ranking", "moments/sum", BG_F64, "query", BG_FINITE, "nats", "sum of the scores"),
     D1("ranking", "moments/sum_positive", BG_F64, "query", BG_NOT_NEGATIVE, "nats", "sum of the scores above 0"),

@@ -1,7 +1,15 @@
-/* inputs.h - the inputs of a stage, their content hashes, and the fingerprint made of them.
+/* inputs.h - the inputs of a stage, their identities, and the fingerprint made of them.
  *
- * A stage is a pure function of its options and inputs: the fingerprint, over the stage's name, its identity options and
- * its inputs' hashes, tells whether a file was made by the same call.
+ * A stage is a pure function of its options and inputs: the fingerprint, over the stage's name, the versions of format and results,
+ * its identity options and its inputs' identities, tells whether a file was made by the same call.
+ *
+ * Identity of an input.  A file with a fingerprint (/run/fingerprint) is known by that: its identity is
+ * bg_hash_texts({ fingerprint }).  Made again from the same inputs it is the same, though its bytes hold the time of day.
+ * Any other file is known by the hash of its content, a model by the hashes of its config.json and weights.
+ * scripts/bregman_files.py has the same definition, as input_identity.
+ * Who changes the datasets of a file by hand has to take its fingerprint away.  A file that its folder's MANIFEST lists is refused
+ * if its size is another, or if it was written to after the manifest and has another content than listed; beyond that a
+ * fingerprint is believed, and verify compares the content of all that is listed.
  */
 #ifndef BG_INPUTS_H
 #define BG_INPUTS_H
@@ -18,6 +26,11 @@ typedef struct {
     bg_hash fingerprint;
     bg_provenance run;         /* points into this struct and the context */
 } bg_inputs;
+
+/* Identity of a file.  Local.  Errors: BG_EIO; BG_EFORMAT of a damaged HDF5 file; BG_ESTALE: it is not as it is listed. */
+bg_status bg_input_identity(const char *path, bg_hash *out, bg_err *err) BG_MUST_CHECK;
+/* Only the comparison with the MANIFEST; content [in]: hash of the file's bytes, NULL if it has a fingerprint. */
+bg_status bg_input_check_listed(const char *path, const bg_hash *content, bg_err *err) BG_MUST_CHECK;
 
 /* Local: add one input.  BG_ENOMEM. */
 bg_status bg_inputs_add(bg_inputs *in, const char *name, const bg_hash *hash, bg_err *err) BG_MUST_CHECK;

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "bregman/hash.h"
 #include "bregman/status.h"
@@ -21,6 +22,7 @@ typedef struct {
     bg_hash hash;
     uint64_t size_bytes;
     size_t file, line;           /* 0: MANIFEST, else a writer's; from 1 */
+    struct timespec written;     /* the last write to that file, by the file system's clock */
 } bg_manifest_entry;
 
 typedef struct {

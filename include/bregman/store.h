@@ -133,12 +133,20 @@ bg_status bg_store_end(bg_store *s, bg_status st, bg_err *err) BG_MUST_CHECK;
  * BG_ESTALE if a file of another call has the name by now.  See also attempt.h. */
 bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err) BG_MUST_CHECK;
 
-/* Open for reading; checks that the root says `format` (a file that others made may lack
+/* Damaged files.  HDF5 refuses files that were cut short and checks the checksums of what it reads; only the heaps that hold texts
+ * have none, and damage in them makes it hang or crash.  A heap that a text is read from is therefore checked first, in
+ * every file and at each read.  A file that nobody vouches for is beside that searched for damaged heaps when it is opened, up to
+ * 32 MiB of it, once in a process and content.  A file is vouched for by its folder's MANIFEST, if that lists it with the size that
+ * it has, and work files ("bregman/work") by their folder, into which only the attempts of one call write.
+ *
+ * Open for reading; checks that the root says `format` (a file that others made may lack
  * "format" if format is bregman/tokens or bregman/queries; bregman/candidates may be in a file of any format) and a known
  * major version.  Errors name the file.  Close with bg_store_close. */
 bg_status bg_store_open(bg_store **out, const char *path, const char *format,
                         bg_err *err) BG_MUST_CHECK;
-/* The same without a look at format and version. */
+/* A file of tokens or of queries: one that does not say which holds queries if it has completions. */
+bg_status bg_store_open_sequences(bg_store **out, const char *path, bg_err *err) BG_MUST_CHECK;
+/* The same without a look at format and version, and whatever a manifest says: for those who go through all that a file holds. */
 bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err) BG_MUST_CHECK;
 void bg_store_close(bg_store *s);      /* NULL is fine */
 /* A text attribute of variable or fixed length; NULL if absent.  Caller frees. */

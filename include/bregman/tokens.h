@@ -3,6 +3,7 @@
 #ifndef BG_TOKENS_H
 #define BG_TOKENS_H
 
+#include <mpi.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,6 +19,9 @@ typedef struct bg_tokens bg_tokens;
  * A file of queries ("bregman/queries": completion_start, id) opens the same way.
  * Errors: BG_EIO, BG_EFORMAT, BG_EARG (twice), naming the file and the sequence. */
 bg_status bg_tokens_open(bg_tokens **out, const char *const *path, size_t n_paths, bg_err *err) BG_MUST_CHECK;
+/* The same on all ranks, each file opened once: rank 0 reads what is kept of it and tells the others, which open a file when they
+ * read of it.  Collective on comm, with the same paths and an agreed status. */
+bg_status bg_tokens_open_all(bg_tokens **out, const char *const *path, size_t n_paths, MPI_Comm comm, bg_err *err) BG_MUST_CHECK;
 void bg_tokens_close(bg_tokens *t);                 /* NULL is fine */
 
 uint64_t bg_tokens_sequences(const bg_tokens *t);
@@ -44,7 +48,8 @@ bool bg_tokens_are_queries(const bg_tokens *t);
 uint32_t bg_tokens_completion_start(const bg_tokens *t, uint64_t query);
 const char *bg_tokens_query_id(const bg_tokens *t, uint64_t query);
 
-/* Content hashes of the files, in order; n_paths of them, lent. Computed at first call (reads the files). */
+/* Identities of the files as inputs (inputs.h), in order; n_paths of them, lent.  The first call reads the files that others made.
+ * BG_EARG: two are copies of one file. */
 bg_status bg_tokens_hashes(bg_tokens *t, const bg_hash **hash, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_TOKENS_H */

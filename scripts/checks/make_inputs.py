@@ -248,7 +248,8 @@ def make_all(folder):
 
 
 COMMANDS = {"flip": flip, "nan": set_nan, "remove": remove, "attribute": set_attribute, "check": check, "same": same}
-if sys.argv[1] in COMMANDS:
-    COMMANDS[sys.argv[1]](*sys.argv[2:])
-else:
-    make_all(sys.argv[1])
+if __name__ == "__main__":
+    if sys.argv[1] in COMMANDS:
+        COMMANDS[sys.argv[1]](*sys.argv[2:])
+    else:
+        make_all(sys.argv[1])

@@ -16,7 +16,7 @@ import bregman_env  # noqa: E402, F401
 
 import h5py  # noqa: E402
 import numpy as np  # noqa: E402
-from bregman_files import hash_bytes, hash_file  # noqa: E402
+from bregman_files import hash_bytes, hash_file, input_identity  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
 DOCUMENTS = [
@@ -102,13 +102,13 @@ def token_scores(random, tokens, shared, layers, sign, total):
 def write_origin(file, token_files, queries, documents):
     """What a ranking says of the files it was made from.  documents: of the sequences of all token files, by id."""
     file.create_dataset("corpus/file", data=[os.path.basename(path) for path in token_files], dtype=TEXT)
-    file.create_dataset("corpus/hash", data=[hash_file(path) for path in token_files], dtype=TEXT)
+    file.create_dataset("corpus/hash", data=[input_identity(path) for path in token_files], dtype=TEXT)
     lengths = []
     for path in token_files:
         with h5py.File(path, "r") as tokens:
             lengths.append(len(tokens["count"]))
     file["corpus/sequences"] = np.array(lengths)
-    file.attrs.update(corpus_sequences=sum(lengths), model_hash="0" * 32, compressed_fingerprint="1" * 32, queries_hash=hash_file(queries))
+    file.attrs.update(corpus_sequences=sum(lengths), model_hash="0" * 32, compressed_fingerprint="1" * 32, queries_hash=input_identity(queries))
     for end in ("top", "bottom"):
         sequence = file[f"{end}/sequence"][:]
         file.create_dataset(f"{end}/document", data=[[documents[s] if s >= 0 else "" for s in row] for row in sequence], dtype=TEXT)

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 
 import make_sample as sample
-from bregman_files import hash_file
+from bregman_files import input_identity
 
 PACKED = ((0, 1, 2), (3, 4), (5,))                  # documents of each sequence
 LENGTHS = ((4, 5, 3), (6, 2), (7,))
@@ -26,7 +26,7 @@ def write_tokens():
 
 def write_ranking(token_scores):
     """One query; the order of the sequences is 0, 1, 2 at both ends."""
-    inputs = [(name, hash_file(path(name))) for name in ("t.h5", "q.h5")]
+    inputs = [(name, input_identity(path(name))) for name in ("t.h5", "q.h5")]
     with sample.start_file(path("r.h5"), "bregman/ranking", "merge_scores", {}, inputs) as file:
         file.create_dataset("query", data=["q"], dtype=sample.TEXT)
         for end, sign in (("top", 1), ("bottom", -1)):

@@ -52,7 +52,8 @@ static bg_status open_model(compress *w, bg_err *err)
     return st;
 }
 
-static bg_status open_inputs(compress *w, bg_err *err)
+/* What does not need the queries. */
+static bg_status open_local(compress *w, bg_err *err)
 {
     const compress_queries_config *c = w->c;
     bg_status st = parse_rank(w, err);
@@ -60,11 +61,22 @@ static bg_status open_inputs(compress *w, bg_err *err)
         st = bg_preconditioner_parse(c->preconditioner, &w->damping.kind, err);
     w->damping.absolute = c->damping >= 0;
     w->damping.damping = w->damping.absolute ? c->damping : c->damping_factor;
-    if (st == BG_OK)
-        st = open_model(w, err);
-    if (st == BG_OK)
-        st = bg_tokens_open(&w->queries, &c->queries, 1, err);
-    if (st == BG_OK && !bg_tokens_are_queries(w->queries))
+    return st == BG_OK ? open_model(w, err) : st;
+}
+
+/* Collective; the same status on all ranks. */
+static bg_status open_inputs(compress *w, bg_err *err)
+{
+    MPI_Comm world = w->ctx->grid.world;
+    bg_status st = bg_agree(world, open_local(w, err), err);
+    return st == BG_OK ? bg_tokens_open_all(&w->queries, &w->c->queries, 1, world, err) : st;
+}
+
+static bg_status check_queries(compress *w, bg_err *err)
+{
+    const compress_queries_config *c = w->c;
+    bg_status st = BG_OK;
+    if (!bg_tokens_are_queries(w->queries))
         st = BG_FAIL(err, BG_EFORMAT, "%s holds no queries (no completion_start): make it with tokenize_queries", c->queries);
     if (st == BG_OK)
         st = bg_model_check_tokenizer(w->model, bg_tokens_tokenizer_hash(w->queries), c->queries, err);
@@ -211,11 +223,15 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
     compress w = { .c = config, .ctx = ctx };
     MPI_Comm world = ctx->grid.world;
     bg_status st = open_inputs(&w, err);
-    if (st == BG_OK)
-        st = divide_model(&w, err);
-    if (st == BG_OK && ctx->grid.world_rank == 0)
-        st = bg_model_hash(w.model, &w.model_hash, err);
-    if ((st = bg_agree(world, st, err)) == BG_OK) {
+    if (st == BG_OK) {
+        st = check_queries(&w, err);
+        if (st == BG_OK)
+            st = divide_model(&w, err);
+        if (st == BG_OK && ctx->grid.world_rank == 0)
+            st = bg_model_hash(w.model, &w.model_hash, err);
+        st = bg_agree(world, st, err);
+    }
+    if (st == BG_OK) {
         bg_broadcast(world, &w.model_hash, sizeof w.model_hash, 0);
         st = bg_agree(world, bg_factors_open(&w.factors, w.c->factors, w.model, &w.model_hash, err), err);
     }

@@ -64,14 +64,10 @@ static bg_status check_lengths(const fit *f, bg_err *err)
     return st == BG_OK ? bg_model_check_lengths(f->model, f->tokens, f->lambda.begin, f->lambda.end, err) : st;
 }
 
-static bg_status open_inputs(fit *f, bg_err *err)
+static bg_status choose_units(fit *f, bg_err *err)
 {
     const fit_factors_config *c = f->c;
-    bg_status st = bg_model_open(&f->model, c->model, c->modules, err);
-    if (st == BG_OK)
-        st = bg_tokens_open(&f->tokens, c->tokens.item, c->tokens.n, err);
-    if (st == BG_OK)
-        st = bg_model_check_tokenizer(f->model, bg_tokens_tokenizer_hash(f->tokens), c->tokens.item[0], err);
+    bg_status st = bg_model_check_tokenizer(f->model, bg_tokens_tokenizer_hash(f->tokens), c->tokens.item[0], err);
     if (st == BG_OK && bg_tokens_are_queries(f->tokens))
         st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus", c->tokens.item[0]);
     if (st != BG_OK)
@@ -97,6 +93,15 @@ static bg_status open_inputs(fit *f, bg_err *err)
     if (st == BG_OK)
         st = bg_path(f->index, err, "%s/index.h5", c->output);
     return st == BG_OK ? name_units(f, err) : st;
+}
+
+/* Collective; the same status on all ranks. */
+static bg_status open_inputs(fit *f, bg_err *err)
+{
+    const fit_factors_config *c = f->c;
+    MPI_Comm world = f->ctx->grid.world;
+    bg_status st = bg_agree(world, bg_model_open(&f->model, c->model, c->modules, err), err);
+    return st == BG_OK ? bg_tokens_open_all(&f->tokens, c->tokens.item, c->tokens.n, world, err) : st;
 }
 
 static bg_status hash_inputs(fit *f, bg_err *err)
@@ -204,9 +209,13 @@ bg_status fit_factors_run(const void *config, const bg_context *ctx, bg_err *err
 {
     fit f = { .c = config, .ctx = ctx };
     bg_status st = open_inputs(&f, err);
+    if (st == BG_OK) {
+        st = choose_units(&f, err);
+        if (st == BG_OK)
+            st = divide_model(&f, err);
+        st = bg_agree(ctx->grid.world, st, err);
+    }
     if (st == BG_OK)
-        st = divide_model(&f, err);
-    if ((st = bg_agree(ctx->grid.world, st, err)) == BG_OK)
         st = choose_plan(&f, err);
     if (st == BG_OK)
         st = bg_inputs_share(&f.in, ctx, f.plan.identity, f.c->seed, hash_inputs(&f, err), err);

@@ -100,16 +100,23 @@ static bg_status name_files(scoring *w, bg_err *err)
     return st == BG_OK ? bg_path(w->work, err, "%.*s.work", (int)(strlen(w->shard_file) - strlen(".h5")), w->shard_file) : st;
 }
 
+/* Collective; the same status on all ranks. */
 static bg_status open_inputs(scoring *w, bg_err *err)
 {
     const score_shards_config *c = w->c;
+    MPI_Comm world = w->ctx->grid.world;
     bg_status st = parse_shard(w, err);
     if (st == BG_OK)
         st = open_model(w, err);
-    if (st == BG_OK)
-        st = bg_tokens_open(&w->tokens, c->tokens.item, c->tokens.n, err);
-    if (st == BG_OK)
-        st = bg_model_check_tokenizer(w->model, bg_tokens_tokenizer_hash(w->tokens), c->tokens.item[0], err);
+    if ((st = bg_agree(world, st, err)) != BG_OK)
+        return st;
+    return bg_tokens_open_all(&w->tokens, c->tokens.item, c->tokens.n, world, err);
+}
+
+static bg_status check_inputs(scoring *w, bg_err *err)
+{
+    const score_shards_config *c = w->c;
+    bg_status st = bg_model_check_tokenizer(w->model, bg_tokens_tokenizer_hash(w->tokens), c->tokens.item[0], err);
     if (st == BG_OK)
         st = check_tokenizers(w, err);
     if (st == BG_OK && bg_tokens_are_queries(w->tokens))
@@ -119,23 +126,6 @@ static bg_status open_inputs(scoring *w, bg_err *err)
     if (st == BG_OK && c->explain == NULL)
         st = name_files(w, err);
     w->unit_sequences = c->unit_sequences;
-    return st;
-}
-
-/* A ranking stands for itself by the fingerprint of its merge: explaining it changes its bytes. */
-static bg_status add_ranking(scoring *w, bg_err *err)
-{
-    bg_store *s = NULL;
-    char *text = NULL;
-    bg_status st = bg_store_open(&s, w->c->explain, "bregman/ranking", err);
-    if (st == BG_OK)
-        st = bg_store_get_text(s, "/run", "fingerprint", &text, NULL, err);
-    if (st == BG_OK) {
-        bg_hash hash = bg_hash_texts((const char *const[]){ text }, 1);
-        st = bg_inputs_add(&w->in, w->c->explain, &hash, err);
-    }
-    bg_store_close(s);
-    free(text);
     return st;
 }
 
@@ -183,7 +173,7 @@ static bg_status hash_inputs(scoring *w, bg_err *err)
     if (st == BG_OK && w->c->candidates != NULL)
         st = bg_inputs_add_file(&w->in, w->c->candidates, err);
     if (st == BG_OK && w->c->explain != NULL)
-        st = add_ranking(w, err);
+        st = bg_inputs_add_file(&w->in, w->c->explain, err);
     return st;
 }
 
@@ -350,11 +340,15 @@ bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *er
     char call[CALL_BYTES];
     w.detail = w.c->explain != NULL ? BG_SCORE_TOKENS : w.c->layer_scores ? BG_SCORE_LAYERS : BG_SCORE_SEQUENCES;
     bg_status st = open_inputs(&w, err);
-    if (st == BG_OK && w.c->explain != NULL)
-        st = score_explain_open(&w, err);
+    if (st == BG_OK) {
+        st = check_inputs(&w, err);
+        if (st == BG_OK && w.c->explain != NULL)
+            st = score_explain_open(&w, err);
+        if (st == BG_OK)
+            st = score_divide_model(&w, err);
+        st = bg_agree(ctx->grid.world, st, err);
+    }
     if (st == BG_OK)
-        st = score_divide_model(&w, err);
-    if ((st = bg_agree(ctx->grid.world, st, err)) == BG_OK)
         st = score_choose_plan(&w, err);
     if (st == BG_OK) {
         describe_call(&w, call);

@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "bregman/model.h"
+#include "bregman/inputs.h"
 #include "verify.h"
 
 static bg_status hash_model(const char *dir, bg_hash *hash, bg_err *err)
@@ -18,33 +18,58 @@ static bg_status hash_model(const char *dir, bg_hash *hash, bg_err *err)
     return st;
 }
 
-/* Factors and rankings stand for themselves by their fingerprint, not by their bytes. */
-static bool fingerprint_gives(const char *path, const char *hex)
+/* What is remembered is read again all the same. */
+static void say_wrongly_remembered(const char *path, const char *entry, void *self)
 {
-    bg_store *s = NULL;
-    char *text = NULL;
-    bool same = false;
-    if (H5Fis_hdf5(path) > 0 && bg_store_open_any(&s, path, NULL) == BG_OK &&
-        bg_store_get_text(s, "run", "fingerprint", &text, NULL, NULL) == BG_OK)
-        same = strcmp(bg_hash_texts((const char *const[]){ text }, 1).hex, hex) == 0;
-    H5Eclear2(H5E_DEFAULT);
-    free(text);
-    bg_store_close(s);
-    return same;
+    verifying *v = self;
+    verify_say(path, "the hash of its content is not the one that is remembered in \"%s\": remove that file, and what was made meanwhile",
+               entry);
+    v->n_files++;
+    v->n_bad++;
 }
 
-static bg_status hash_input(const char *name, bg_hash *hash, bg_err *err)
+/* A file that is listed has the content that is listed, whatever it says of itself; else it is another than it was. */
+static bg_status check_content(verifying *v, const char *path, bg_hash *hash, bg_err *err)
+{
+    char folder[BG_PATH_BYTES];
+    const char *slash = strrchr(path, '/');
+    bg_manifest m = { 0 };
+    bool good = true, listed;
+    bg_status st = bg_path(folder, err, "%.*s", slash != NULL ? (int)(slash + 1 - path) : 2, slash != NULL ? path : "./");
+    if (st == BG_OK)
+        st = bg_manifest_read(&m, folder, err);
+    if (st == BG_OK)
+        st = verify_published(v, &m, path, &good, &listed, err);
+    bg_manifest_clear(&m);
+    if (st == BG_OK && !good)
+        *hash = (bg_hash){ "" };
+    return st;
+}
+
+static bg_status hash_file(verifying *v, const char *path, bg_hash *hash, bg_err *err)
+{
+    bg_status st = bg_input_identity(path, hash, err);
+    if (st == BG_ESTALE) {
+        verify_say(path, "%s", err->msg);
+        *hash = (bg_hash){ "" };
+        return BG_OK;
+    }
+    return st == BG_OK ? check_content(v, path, hash, err) : st;
+}
+
+/* A folder is a model, or one of factors, which its index stands for. */
+static bg_status hash_input(verifying *v, const char *name, bg_hash *hash, bg_err *err)
 {
     struct stat about;
-    char config[BG_PATH_BYTES];
-    if (stat(name, &about) == 0 && S_ISDIR(about.st_mode)) {
-        bg_status st = bg_path(config, err, "%s/config.json", name);
-        if (st == BG_OK && access(config, F_OK) == 0)
-            return hash_model(name, hash, err);
-        *hash = (bg_hash){ "" };    /* a folder of factors */
-        return st;
-    }
-    return bg_hash_file(name, hash, err);
+    char path[BG_PATH_BYTES];
+    if (stat(name, &about) != 0 || !S_ISDIR(about.st_mode))
+        return hash_file(v, name, hash, err);
+    bg_status st = bg_path(path, err, "%s/config.json", name);
+    if (st == BG_OK && access(path, F_OK) == 0)
+        return hash_model(name, hash, err);
+    if (st == BG_OK)
+        st = bg_path(path, err, "%s/index.h5", name);
+    return st == BG_OK ? hash_file(v, path, hash, err) : st;
 }
 
 /* Each input is hashed once, whatever number of files was made from it. */
@@ -55,7 +80,7 @@ static bg_status find_input(verifying *v, const char *name, const verify_seen **
     *seen = verify_find(&v->inputs, name);
     if (*seen != NULL)
         return BG_OK;
-    bool there = access(name, F_OK) == 0, good = there && hash_input(name, &hash, &why) == BG_OK;
+    bool there = access(name, F_OK) == 0, good = there && hash_input(v, name, &hash, &why) == BG_OK;
     if (!there)
         verify_say(name, "input is not there (any more, or not from this folder): not checked");
     else if (!good)
@@ -65,20 +90,12 @@ static bg_status find_input(verifying *v, const char *name, const verify_seen **
     return st == BG_OK && *seen == NULL ? BG_FAIL(err, BG_ENOMEM, "out of memory for the list of inputs") : st;
 }
 
-static bool is_unchanged(const verify_seen *input, const char *hex)
-{
-    char index[BG_PATH_BYTES];
-    if (strcmp(input->hash.hex, hex) == 0 || fingerprint_gives(input->path, hex))
-        return true;
-    return bg_path(index, NULL, "%s/index.h5", input->path) == BG_OK && access(index, F_OK) == 0 &&
-           fingerprint_gives(index, hex);
-}
-
 bg_status verify_inputs(verifying *v, const bg_store *s, bool *good, bg_err *err)
 {
     char **name = NULL, **hash = NULL;
     size_t n = 0, m = 0;
     *good = true;
+    bg_hash_reread(say_wrongly_remembered, v);
     if (!bg_store_has(s, "run/input_name"))
         return BG_OK;
     bg_status st = bg_store_read_strings(s, "run/input_name", &name, &n, err);
@@ -87,7 +104,7 @@ bg_status verify_inputs(verifying *v, const bg_store *s, bool *good, bg_err *err
     for (size_t i = 0; i < n && i < m && st == BG_OK; i++) {
         const verify_seen *input;
         st = find_input(v, name[i], &input, err);
-        if (st == BG_OK && input->good && !is_unchanged(input, hash[i])) {
+        if (st == BG_OK && input->good && strcmp(input->hash.hex, hash[i]) != 0) {
             verify_say(bg_store_path(s), "stale: its input \"%s\" has changed since", name[i]);
             *good = false;
         }

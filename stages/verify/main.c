@@ -6,7 +6,7 @@ static const bg_opt opts[] = {
     { .name = "--quick", .type = BG_OPT_FLAG, .offset = offsetof(verify_config, quick),
       .help = "look at names and sizes only" },
     { .name = "--inputs", .type = BG_OPT_FLAG, .offset = offsetof(verify_config, inputs),
-      .help = "also hash the inputs the files were made from, where they still are: reads whole models" },
+      .help = "also read the inputs the files were made from, where they still are, whole models too, whatever hashes are remembered" },
     { 0 },
 };
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "bregman/log.h"
+#include "bregman/manifest.h"
 #include "bregman/memory.h"
 #include "bregman/model.h"
 #include "bregman/score.h"
@@ -157,9 +158,11 @@ static bool save(const char *path, const unsigned char *byte, size_t n)
     return file != NULL && fclose(file) == 0 && good;
 }
 
-/* One to four bytes changed, half of them where HDF5 keeps its structure (the front of the file); or a cut. */
-static bool write_damaged(const char *path, const image *sound)
+/* One to four bytes changed, half of them where HDF5 keeps its structure (the front of the file); or a cut.  The manifest may list
+ * the file as it is then. */
+static bool write_damaged(const char *path, const image *sound, bool listed)
 {
+    const bg_hash hash = { "00000000000000000000000000000000" };
     unsigned char *copy = malloc(sound->n);
     size_t n = sound->n;
     if (copy == NULL)
@@ -171,7 +174,7 @@ static bool write_damaged(const char *path, const image *sound)
         size_t front = n < 4096 ? n : 4096, at = below(2) == 0 ? below(front) : below(n);
         copy[at] = (unsigned char)(below(2) == 0 ? next_random() : copy[at] ^ 1u << below(8));
     }
-    bool good = save(path, copy, n);
+    bool good = save(path, copy, n) && (!listed || bg_manifest_append(path, &hash, n, NULL) == BG_OK);
     free(copy);
     return good;
 }
@@ -184,13 +187,14 @@ static int fuzz(const context *c, const char *sound_path, read_file *read)
     bg_err err = { .msg = "" };
     int wrong = 0, refused = 0;
     image sound = load(sound_path);
-    if (sound.n == 0 || read(c, sound_path, &err) != BG_OK || bg_path(path, &err, "%s/damaged.h5", folder) != BG_OK) {
+    if (sound.n == 0 || read(c, sound_path, &err) != BG_OK) {
         fprintf(stderr, "%s: %s\n", sound_path, err.msg);
         wrong++;
     }
     for (int round = 0; round < ROUNDS && wrong == 0; round++) {
+        bool listed = round % 2 == 0;
         err = (bg_err){ .msg = "" };
-        if (!write_damaged(path, &sound)) {
+        if (bg_path(path, &err, "%s/%s.h5", folder, listed ? "listed" : "others") != BG_OK || !write_damaged(path, &sound, listed)) {
             fprintf(stderr, "cannot write %s\n", path);
             wrong++;
             break;

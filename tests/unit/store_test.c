@@ -506,6 +506,37 @@ static void damaged_chunk_is_found(void **state)
     bg_store_close(s);
 }
 
+/* What looks like a heap that does not hold together, within a dataset of plain bytes: found where nobody vouches for the file. */
+static void listed_and_work_files_are_not_searched(void **state)
+{
+    (void)state;
+    static unsigned char values[64] = { 'G', 'C', 'O', 'L', 1 };
+    const hsize_t dims[1] = { sizeof values };
+    bg_hash hash;
+    bg_err err;
+    bg_store *s;
+    struct stat about;
+    hid_t file = H5Fcreate(in_folder("heap.h5"), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t space = H5Screate_simple(1, dims, NULL);
+    hid_t d = H5Dcreate2(file, "anything", H5T_STD_U8LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(H5Dwrite(d, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    H5Dclose(d);
+    H5Sclose(space);
+    H5Fclose(file);
+    refused_when_opened("heap.h5", "bregman/tokens", BG_EFORMAT, "a heap of strings does not hold together");
+    assert_int_equal(bg_store_open(&s, in_folder("heap.h5"), "bregman/work", &err), BG_EFORMAT);
+    assert_says(err, "no format attribute");
+
+    assert_int_equal(stat(in_folder("heap.h5"), &about), 0);
+    assert_ok(bg_hash_file(in_folder("heap.h5"), &hash, &err), err);
+    assert_ok(bg_manifest_append(in_folder("heap.h5"), &hash, (uint64_t)about.st_size + 1, &err), err);
+    refused_when_opened("heap.h5", "bregman/tokens", BG_EFORMAT, "a heap of strings does not hold together");
+    assert_ok(bg_manifest_append(in_folder("heap.h5"), &hash, (uint64_t)about.st_size, &err), err);
+    assert_ok(bg_store_open(&s, in_folder("heap.h5"), "bregman/tokens", &err), err);
+    bg_store_close(s);
+    assert_int_equal(bg_store_open_any(&s, in_folder("heap.h5"), &err), BG_EFORMAT);    /* for those who read all there is */
+}
+
 /* Texts are kept as a length, the place of a heap and a number there, without a checksum; HDF5 believes the length and writes
  * beyond its memory.  One of 5003 bytes is found by that, with a place in the file behind it. */
 enum { LONG_TEXT = 5003 };
@@ -908,6 +939,7 @@ int main(void)
         cmocka_unit_test(interleaved_rows_of_many_datasets), cmocka_unit_test(empty_datasets),
         cmocka_unit_test(attributes), cmocka_unit_test(links), cmocka_unit_test(provenance),
         cmocka_unit_test(wrong_files), cmocka_unit_test(files_of_others), cmocka_unit_test(damaged_chunk_is_found),
+        cmocka_unit_test(listed_and_work_files_are_not_searched),
         cmocka_unit_test(texts_are_as_long_as_they_say),
         cmocka_unit_test(done_means_listed_and_made_the_same_way), cmocka_unit_test(unlisted_is_not_done),
         cmocka_unit_test(the_first_of_two_attempts_stays), cmocka_unit_test(renamed_over_a_listed_one_is_not_done),
