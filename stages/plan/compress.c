@@ -118,7 +118,8 @@ static void sweep(plan_costing *f)
         plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
         double files = (double)tracked_blocks(w, s);
         double bytes = queries_bytes(w, run.first, run.end, (double)unit, true);
-        f->rank[r] = (plan_rank_cost){ .unit_end_s = plan_write_s(f->c, &f->profile, plan_ranks(f->c, f->g), bytes, files) };
+        f->rank[r] = (plan_rank_cost){ .unit_end_s = plan_write_s(f->c, &f->profile, plan_ranks(f->c, f->g), bytes, files),
+                                       .part_s = files * f->profile.publish_s };     /* rows are written once */
         for (int i = 0; i < 2; i++) {
             size_t sequences = i == 0 ? b.sequences : b.rest;
             plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, false, true);
@@ -129,8 +130,7 @@ static void sweep(plan_costing *f)
     }
     double message = 4.0 * (double)b.rows * (double)w->model->config.d_model;
     plan_sweep_time t = plan_sweep(f->g, units, &b, f->rank, plan_message_s(f->c, &f->profile, f->g, message));
-    o->phase[0].seconds = t.seconds;
-    o->phase[0].idle = t.idle;
+    plan_count_parts(&o->phase[0], &t, 1, w->c->checkpoint_minutes);
     o->units = units;
     o->message_bytes = f->g->pipeline > 1 ? message : 0;
     o->network_bytes = 2 * message * (double)queries / (double)b.sequences * (double)(f->g->pipeline - 1);
@@ -161,11 +161,12 @@ static void cost(plan_costing *f)
     double unit = n < UNIT_QUERIES ? n : UNIT_QUERIES;
     o->work_bytes = queries_bytes(w, 0, w->model->n_tracked, unit, true) * (double)o->units;
     /* rank 0 copies the units' rows into one file, six small reads and five writes a query and module */
-    double assemble = plan_read_s(f->c, &f->profile, 1, o->final_bytes)
+    o->final_s = plan_read_s(f->c, &f->profile, 1, o->final_bytes)
         + plan_write_s(f->c, &f->profile, 1, o->final_bytes, 1) + 11 * n * tracked * f->profile.row_write_s;
     o->start_s = w->model_bytes * f->profile.hash_byte_s;
     o->flops = o->phase[0].flops;
-    o->seconds = o->start_s + o->phase[0].seconds + assemble;
+    o->resume_s = o->start_s;
+    o->seconds = o->job_s = o->start_s + o->phase[0].seconds + o->final_s;
 }
 
 void plan_compress(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out)

@@ -42,7 +42,7 @@ static bg_status divide(plan_fit_run *f, bg_err *err)
 /* ---- files ---- */
 
 /* A block's partial sums of a unit; of the whole model if `block` is SIZE_MAX. */
-typedef struct { double covariance, lambda, matrices, final; size_t blocks; } file_bytes;
+typedef struct { double covariance, lambda, matrices, bases, final; size_t blocks; } file_bytes;
 
 static void add_module(file_bytes *b, const plan_work *w, const bg_module *mod)
 {
@@ -52,6 +52,7 @@ static void add_module(file_bytes *b, const plan_work *w, const bg_module *mod)
     double squares = plan_dataset_bytes(p * m, 4) * (w->c->no_diagonal ? 1 : 2);
     double side = 2 * plan_dataset_bytes(p * wp, 4) + plan_dataset_bytes(p, 8);
     b->covariance += plan_dataset_bytes((double)bg_symmetric_floats(s), 4);
+    b->bases += 4 * p * wp;
     b->lambda += squares;
     b->matrices += side + plan_file_bytes();
     b->final += side + squares;
@@ -59,6 +60,7 @@ static void add_module(file_bytes *b, const plan_work *w, const bg_module *mod)
         return;
     side = 2 * plan_dataset_bytes(m * wm, 4) + plan_dataset_bytes(m, 8);
     b->covariance += plan_dataset_bytes((double)bg_symmetric_floats(a), 4);
+    b->bases += 4 * m * wm;
     b->matrices += side + plan_file_bytes();
     b->final += side;
 }
@@ -95,7 +97,7 @@ static void sweep(fitting *f, plan_phase *phase, bool lambda, size_t n_sequences
     const plan_grid *g = f->run.g;
     size_t rows = (size_t)w->c->sequence_tokens - 1, units = (n_sequences + unit - 1) / unit, passes = f->out->plan.passes;
     plan_batches b = plan_batches_of(unit, rows, rows, f->out->plan.rows);
-    double flops = 0, batches = (double)n_sequences / (double)b.sequences;
+    double flops = 0, batches = (double)n_sequences / (double)b.sequences, resume_s = 0, bases_s = 0;
     for (size_t r = 0; r < g->pipeline; r++) {
         const bg_share *s = &f->run.share[r];
         const bg_run run = { s->first_tracked, s->end_tracked };
@@ -103,7 +105,10 @@ static void sweep(fitting *f, plan_phase *phase, bool lambda, size_t n_sequences
         plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
         double end_s = plan_write_s(f->c, &f->profile, plan_ranks(f->c, g), lambda ? files.lambda : files.covariance,
                                     (double)files.blocks);
-        f->rank[r] = (plan_rank_cost){ .unit_end_s = end_s / (double)passes };
+        f->rank[r] = (plan_rank_cost){ .unit_end_s = end_s, .part_s = end_s };
+        resume_s = larger(resume_s, plan_read_s(f->c, &f->profile, plan_ranks(f->c, g), lambda ? files.lambda + files.bases
+                                                                                               : files.covariance));
+        bases_s = larger(bases_s, lambda ? plan_read_s(f->c, &f->profile, plan_ranks(f->c, g), files.bases) : 0);
         for (int i = 0; i < 2; i++) {
             size_t sequences = i == 0 ? b.sequences : b.rest;
             plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, true, true);
@@ -119,9 +124,13 @@ static void sweep(fitting *f, plan_phase *phase, bool lambda, size_t n_sequences
     }
     double bytes = 4.0 * (double)b.rows * (double)w->model->config.d_model;
     plan_sweep_time t = plan_sweep(g, units, &b, f->rank, plan_message_s(f->c, &f->profile, g, bytes) * (double)passes);
+    plan_count_parts(phase, &t, passes, w->c->checkpoint_minutes);
     phase->flops = flops;
-    phase->seconds = t.seconds;
-    phase->idle = t.idle;
+    phase->seconds += bases_s;
+    file_bytes all = files_of(w, 0, w->model->n_tracked);
+    double sums = (lambda ? all.lambda : all.covariance) / (double)passes;
+    f->out->part_bytes = larger(f->out->part_bytes, plan_parts_alive(phase) * sums * (double)smaller(units, g->data));
+    f->out->resume_s = larger(f->out->resume_s, resume_s / (double)passes);
     f->out->units = units;
     f->out->message_bytes = g->pipeline > 1 ? bytes : 0;
     f->out->network_bytes += 2 * bytes * batches * (double)(g->pipeline - 1) * (double)passes;
@@ -182,7 +191,7 @@ static void cost(fitting *f)
     o->phase[1].name = "eigendecomposition";
     o->phase[2].name = "eigenvalues";
     sweep(f, &o->phase[0], false, n[0], unit[0]);
-    o->phase[1].seconds = plan_decompose_s(&f->run, f->c, &f->profile, units[0], &o->phase[1].idle);
+    plan_decompose(&f->run, f->c, &f->profile, units[0], &o->phase[1]);
     sweep(f, &o->phase[2], true, n[1], unit[1]);
     o->units = units[0];
     plan_batches b = plan_batches_of(unit[0] > unit[1] ? unit[0] : unit[1], rows, rows, o->plan.rows);
@@ -191,13 +200,16 @@ static void cost(fitting *f)
     set_disk(f, units[0], units[1]);
     double tokens = 4.0 * (double)c->sequence_tokens * (double)(n[0] > n[1] ? n[0] : n[1]);
     o->start_s = (f->run.w->model_bytes + tokens) * f->profile.hash_byte_s;
-    o->seconds = o->start_s + publish_s(f, units[1]);
+    o->resume_s += o->start_s;
+    o->final_s = publish_s(f, units[1]);
+    o->seconds = o->start_s + o->final_s;
     for (size_t i = 0; i < o->n_phases; i++) {
         o->seconds += o->phase[i].seconds;
         o->flops += o->phase[i].flops;
         o->bytes = larger(o->bytes, o->phase[i].bytes);
         o->peak_bytes = larger(o->peak_bytes, o->phase[i].peak_bytes);
     }
+    o->job_s = o->seconds;
 }
 
 void plan_fit(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out)

@@ -141,11 +141,11 @@ static double matrix_s(const plan_fit_run *f, const plan_cluster *c, const plan_
 /* fit_factors deals by n³; the load here is in seconds. */
 typedef struct { double cost, seconds; } load;
 
-static double deal(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t units, const size_t *side,
-                   size_t n, load *of, double *idle)
+static void deal(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t units, const size_t *side,
+                 size_t n, load *of, plan_phase *out)
 {
     division d = divide(f);
-    double most = 0, sum = 0;
+    double most = 0, sum = 0, k = (double)f->w->blocks;
     size_t world = world_of(f);
     for (size_t i = 0; i < n; i++) {
         bool large = i < d.n_large;
@@ -155,6 +155,7 @@ static double deal(const plan_fit_run *f, const plan_cluster *c, const plan_prof
                 least = j;
         double cube = (double)side[i] * (double)side[i] * (double)side[i];
         double seconds = matrix_s(f, c, p, side[i], units, (double)width);
+        out->stop_s = seconds / k > out->stop_s ? seconds / k : out->stop_s;
         for (size_t r = least * width; r < (least + 1) * width; r++) {
             of[r].cost += cube / (double)width;
             of[r].seconds += seconds;
@@ -162,17 +163,15 @@ static double deal(const plan_fit_run *f, const plan_cluster *c, const plan_prof
             most = of[r].seconds > most ? of[r].seconds : most;
         }
     }
-    *idle = most > 0 ? 1 - sum / (most * (double)world) : 0;
-    return most;
+    out->idle = most > 0 ? 1 - sum / (most * (double)world) : 0;
+    out->seconds = most;
 }
 
-double plan_decompose_s(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t units, double *idle)
+void plan_decompose(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t units, plan_phase *out)
 {
     const bg_model *m = f->w->model;
     size_t n = 0, *side = NULL;
     load *of = NULL;
-    double seconds = 0;
-    *idle = 0;
     if (BG_NEW(side, 2 * m->n_tracked, "list of matrices", NULL) == BG_OK
         && BG_NEW(of, world_of(f), "list of matrices", NULL) == BG_OK) {
         for (size_t i = 0; i < m->n_tracked; i++) {
@@ -181,9 +180,8 @@ double plan_decompose_s(const plan_fit_run *f, const plan_cluster *c, const plan
                 side[n++] = m->tracked[i]->n_in1;
         }
         qsort(side, n, sizeof *side, descending);
-        seconds = deal(f, c, p, units, side, n, of, idle);
+        deal(f, c, p, units, side, n, of, out);
     }
     bg_free(side);
     bg_free(of);
-    return seconds;
 }

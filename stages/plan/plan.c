@@ -91,6 +91,18 @@ static bg_status read_cluster(plan_cluster *out, const plan_config *c, bg_err *e
     return BG_OK;
 }
 
+/* What is asked for instead of the file's. */
+static bg_status change_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
+{
+    out->nodes = c->nodes > 0 ? (size_t)c->nodes : out->nodes;
+    out->ranks_per_node = c->ranks_per_node > 0 ? (size_t)c->ranks_per_node : out->ranks_per_node;
+    out->cores_per_node = c->cores_per_node > 0 ? (size_t)c->cores_per_node : out->cores_per_node;
+    if (out->ranks_per_node > out->cores_per_node)
+        return BG_FAIL(err, BG_EARG, "%zu ranks on a node of %zu cores: --ranks-per-node and --cores-per-node say otherwise", out->ranks_per_node,
+                       out->cores_per_node);
+    return BG_OK;
+}
+
 /* ---- grids ---- */
 
 typedef void stage_cost(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out);
@@ -98,8 +110,9 @@ typedef void stage_cost(const plan_work *w, const plan_cluster *c, const plan_gr
 /* Shards should not take longer each, as long as one array holds them. */
 static const double SHARD_S = 4 * 3600;
 
-/* What fits nothing: the least that any grid asks of a rank, and why the last one could not be. */
-typedef struct { double needs_bytes, limit_bytes; char why[200]; } refusal;
+/* What fits nothing: the least that any grid asks of a rank; why the last one could not be, of those that memory allows if
+ * there are any. */
+typedef struct { double needs_bytes, limit_bytes; bool fits; char why[200]; } refusal;
 
 static bool tries_shards(stage_cost *cost) { return cost == plan_score; }
 
@@ -138,11 +151,15 @@ static void try_pipelines(stage_cost *cost, const plan_work *w, const plan_clust
         g.pipeline = p;
         g.data = world / p;
         evaluate(cost, w, c, g, &s);
+        bool fits = s.possible;
+        if (fits)
+            plan_count_restarts(&s, w->c->time_limit);
         if (s.possible && is_better(&s, best))
             *best = s;
-        if (!s.possible && s.why_not[0] != '\0')
+        if (!s.possible && s.why_not[0] != '\0' && (fits || !no->fits)) {
             snprintf(no->why, sizeof no->why, "%s", s.why_not);
-        else if (!s.possible && (no->needs_bytes <= 0 || s.needs_bytes < no->needs_bytes)) {
+            no->fits = fits;
+        } else if (!s.possible && s.needs_bytes > 0 && (no->needs_bytes <= 0 || s.needs_bytes < no->needs_bytes)) {
             no->needs_bytes = s.needs_bytes;
             no->limit_bytes = (double)s.grid.memory_limit;
         }
@@ -188,7 +205,7 @@ static bg_status refuse(stage_cost *cost, const char *name, const plan_work *w, 
         try_grids(cost, w, c, 0, &other, &ignored);
     if (other.possible)
         snprintf(instead, sizeof instead, ": --pipeline %zu would do", other.grid.pipeline);
-    if (no->needs_bytes <= 0 && no->why[0] != '\0')
+    if ((no->needs_bytes <= 0 || no->fits) && no->why[0] != '\0')
         return BG_FAIL(err, BG_EARG, "%s: %s%s", name, no->why, instead);
     if (no->needs_bytes <= 0)
         return BG_FAIL(err, BG_EARG, "%s: the ranks of %zu nodes cannot be laid out in pipelines of %llu%s", name, c->nodes,
@@ -211,6 +228,7 @@ static bg_status choose_with(plan_work *w, const plan_cluster *c, plan_stage sta
             return refuse(what[i].cost, what[i].name, w, c, &no, err);
     }
     plan_merge(w, c, &stage[PLAN_MERGE]);
+    plan_count_restarts(&stage[PLAN_MERGE], 0);    /* it begins anew */
     return BG_OK;
 }
 
@@ -248,6 +266,8 @@ static bg_status print_plan(const plan_config *c, bg_err *err)
     plan_cluster cluster;
     plan_stage stage[PLAN_STAGES];
     bg_status st = read_cluster(&cluster, c, err);
+    if (st == BG_OK)
+        st = change_cluster(&cluster, c, err);
     if (st == BG_OK)
         st = open_work(&w, err);
     bg_log_setup("plan", 0);           /* bg_budget_choose speaks of every grid that is tried */

@@ -19,6 +19,8 @@ typedef struct {
     const char *config, *preset, *cluster, *modules, *blocks, *weights, *output;
     uint64_t sequences, sequence_tokens, fit_sequences, lambda_sequences, queries, query_tokens, completion_tokens, rank;
     uint64_t unit_sequences, pipeline, memory_limit, subgrid_side;
+    uint64_t nodes, ranks_per_node, cores_per_node;
+    double checkpoint_minutes, time_limit;
     bool no_diagonal, calibrate, json;
 } plan_config;
 
@@ -132,10 +134,15 @@ typedef struct {
     double flops, seconds;
     double bytes;                  /* of the rank that holds most, without mapped weights and the process itself */
     double peak_bytes;             /* peak resident set that --timings would show: mapped weights and process too */
-    double idle;                   /* part of the ranks' time spent waiting: bubble, imbalance, last units */
+    double idle;                   /* part of the ranks' time spent waiting: bubble, imbalance, last units, checkpoints */
+    double unit_s;                 /* a work unit */
+    double checkpoints;            /* of one job, in all */
+    double checkpoint_s;           /* each: parts written, and the pipeline filled again */
+    double interval_s;             /* from one to the next; 0: none are taken */
+    double stop_s;                 /* from being asked to stop to the end */
 } plan_phase;
 
-enum { PLAN_PHASES = 4 };
+enum { PLAN_PHASES = 4, PLAN_MARGIN_S = 60 };       /* Slurm may be late with a warning, and files with being written */
 
 typedef struct {
     const char *name;
@@ -148,10 +155,16 @@ typedef struct {
     size_t n_phases;
     plan_phase phase[PLAN_PHASES];
     double start_s;                /* hashing and reading before the first phase */
+    double resume_s;               /* the same of a job that goes on: parts are read back as well */
+    double final_s;                /* from the last phase to the end, when no stop is answered */
+    double job_s;                  /* one job: a shard; else all */
+    double stop_s, warning_s;      /* the longest of all phases; how long before a time limit to ask for it */
+    double restarts, restart_s;    /* of one job under --time-limit; each costs so much at most */
     double flops, seconds;         /* of the whole stage, shards one after another where they do not fit side by side */
     double weights_bytes;          /* mapped by the rank that maps most */
     double bytes, peak_bytes;      /* the most of all phases */
     double work_bytes, final_bytes;    /* disk: at the end of the last phase, and what stays */
+    double part_bytes;             /* of units in progress, beside the work files */
     double message_bytes;          /* a batch's activations or gradients, to one neighbour */
     double network_bytes;          /* of all messages */
 } plan_stage;
@@ -164,14 +177,20 @@ void plan_merge(const plan_work *w, const plan_cluster *c, plan_stage *out);
 
 /* shared by them: sweep.c */
 
-/* A sweep's ranks: seconds of a whole batch, of the rest, and of a unit's end. */
-typedef struct { plan_tally whole, rest; double unit_end_s; } plan_rank_cost;
+/* A sweep's ranks: seconds of a whole batch, of the rest, of a unit's end, and what a part adds to that. */
+typedef struct { plan_tally whole, rest; double unit_end_s, part_s; } plan_rank_cost;
 
-/* Time of all units over the grid's columns, and the FLOPs of all ranks.  last_unit: sequences of the last unit; its
- * batches' costs may differ, which counts for FLOPs only. */
-typedef struct { double seconds, idle; } plan_sweep_time;
+/* Time of all units over the grid's columns without checkpoints, of one unit, of filling the pipeline, of a stop (a batch's way
+ * through the pipeline and the files), and of a part. */
+typedef struct { double seconds, idle, unit_s, fill_s, stop_s, part_s; } plan_sweep_time;
 plan_sweep_time plan_sweep(const plan_grid *g, size_t units, const plan_batches *b, const plan_rank_cost *rank,
                            double message_s);
+/* checkpoint.c: the phase's seconds from those of its sweeps, which are `passes`, and what checkpoints add. */
+void plan_count_parts(plan_phase *p, const plan_sweep_time *t, size_t passes, double minutes);
+/* Parts of a unit that are there at a time. */
+double plan_parts_alive(const plan_phase *p);
+/* The warning that the stage needs, and with a time limit (0: none) its restarts; not possible if it would get nowhere. */
+void plan_count_restarts(plan_stage *s, double limit_hours);
 /* Seconds that one message of the batch takes between two ranks. */
 double plan_message_s(const plan_cluster *c, const plan_profile *p, const plan_grid *g, double bytes);
 /* Activations and messages of rank r of the pipeline, in micro-batches of `rows` rows.  SIZE_MAX batches: what is asked for; else
@@ -221,11 +240,12 @@ size_t plan_lambda_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, s
 /* The most that rank r holds at any time, as fit_bytes of fit_factors; and the most of all ranks. */
 size_t plan_rank_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows);
 size_t plan_fit_bytes(const void *fit_run, const bg_plan *plan);
-/* Eigendecomposition: what a rank holds, as fit_decompose_bytes; seconds of the last rank to finish, and of all. */
+/* Eigendecomposition: what a rank holds, as fit_decompose_bytes; seconds of the last rank to finish, idle time, and how long a
+ * stop takes: a diagonal block. */
 size_t plan_decompose_bytes(const plan_fit_run *f);
 /* Is no matrix too large for one rank, where one has to do? */
 bool plan_can_decompose(const plan_fit_run *f);
-double plan_decompose_s(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t units, double *idle);
+void plan_decompose(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t units, plan_phase *out);
 
 /* ---- choosing and printing ---- */
 

@@ -1,4 +1,5 @@
 /* report.c - the plan as text, with lines to paste, and as JSON. */
+#include <math.h>
 #include <string.h>
 
 #include "plan.h"
@@ -31,9 +32,31 @@ static double node_hours(const plan_stage *s, const plan_cluster *c)
     return s->seconds / 3600 * (double)(at_once * s->grid.nodes);
 }
 
+static void print_stops(FILE *to, const plan_stage *s)
+{
+    char t[24], w[24];
+    fprintf(to, "  stop      takes %s at most: warn %.0f s before a time limit\n", duration(s->stop_s, t), s->warning_s);
+    if (s->restarts > 0)
+        fprintf(to, "  restarts  %.0f%s, of %s each at most\n", s->restarts, s->grid.shards > 1 ? " of every shard" : "",
+                duration(s->restart_s, w));
+}
+
+static void print_checkpoints(FILE *to, const plan_stage *s, const plan_phase *p)
+{
+    char unit[24], every[24], each[24];
+    if (p->unit_s <= 0)
+        return;
+    fprintf(to, "  %-18s a unit takes %s; ", p->name, duration(p->unit_s, unit));
+    if (p->checkpoints > 0)
+        fprintf(to, "%.0f checkpoint%s%s, one in %s, of %s each\n", p->checkpoints, p->checkpoints > 1 ? "s" : "",
+                s->grid.shards > 1 ? " of every shard" : "", duration(p->interval_s, every), duration(p->checkpoint_s, each));
+    else
+        fprintf(to, "no checkpoints\n");
+}
+
 static void print_stage(FILE *to, const plan_stage *s, const plan_cluster *c)
 {
-    char t[24], b[24], w[24], disk[24], work[24], net[24];
+    char t[24], b[24], w[24], disk[24], work[24], net[24], parts[48] = "";
     const plan_grid *g = &s->grid;
     fprintf(to, "\n%s: %s, %.1f node-hours, %.3g FLOPs\n", s->name, duration(s->seconds, t), node_hours(s, c), s->flops);
     fprintf(to, "  grid      %zu node%s x %zu rank%s x %zu thread%s = %zu data x %zu pipeline", g->nodes, g->nodes == 1 ? "" : "s",
@@ -44,12 +67,17 @@ static void print_stage(FILE *to, const plan_stage *s, const plan_cluster *c)
                 s->units == 1 ? "" : "s", s->plan.passes, s->plan.passes == 1 ? "" : "es",
                 s->plan.on_scratch ? ", sums on scratch" : "");
     fprintf(to, "  memory    %s a rank, and %s of mapped weights\n", bytes_text(s->bytes, b), bytes_text(s->weights_bytes, w));
-    fprintf(to, "  disk      %s of work files, then %s\n", bytes_text(s->work_bytes, work), bytes_text(s->final_bytes, disk));
+    if (s->part_bytes > 0)
+        snprintf(parts, sizeof parts, " and %s of parts", bytes_text(s->part_bytes, b));
+    fprintf(to, "  disk      %s of work files%s, then %s\n", bytes_text(s->work_bytes, work), parts, bytes_text(s->final_bytes, disk));
     if (s->message_bytes > 0)
         fprintf(to, "  network   messages of %s, %s in all\n", bytes_text(s->message_bytes, b), bytes_text(s->network_bytes, net));
+    print_stops(to, s);
     for (size_t i = 0; i < s->n_phases; i++)
         fprintf(to, "  %-18s %10s  %9.3g FLOPs  %9s a rank  idle %.0f %%\n", s->phase[i].name, duration(s->phase[i].seconds, t),
                 s->phase[i].flops, bytes_text(s->phase[i].bytes, b), 100 * s->phase[i].idle);
+    for (size_t i = 0; i < s->n_phases; i++)
+        print_checkpoints(to, s, &s->phase[i]);
 }
 
 /* ---- lines to paste ---- */
@@ -61,10 +89,14 @@ static void print_limit(FILE *to, const plan_grid *g, const char *before, const 
         fprintf(to, "%s%lluM%s", before, (unsigned long long)(g->memory_limit >> 20), after);
 }
 
-static void print_sbatch(FILE *to, const plan_stage *s, size_t elements, const char *script, const char *arguments)
+static void print_sbatch(FILE *to, const plan_config *c, const plan_stage *s, size_t elements, const char *script,
+                         const char *arguments)
 {
     const plan_grid *g = &s->grid;
-    fprintf(to, "sbatch --nodes=%zu --ntasks-per-node=%zu --cpus-per-task=%zu ", g->nodes, g->ranks_per_node, g->threads);
+    fprintf(to, "sbatch --nodes=%zu --ntasks-per-node=%zu --cpus-per-task=%zu --signal=B:USR1@%.0f ", g->nodes, g->ranks_per_node,
+            g->threads, s->warning_s);
+    if (c->time_limit > 0)
+        fprintf(to, "--time=%.0f ", floor(60 * c->time_limit));
     if (elements > 1)
         fprintf(to, "--array=0-%zu ", elements - 1);
     fprintf(to, "jobs/%s.sbatch %s --pipeline %zu", script, arguments, g->pipeline);
@@ -73,22 +105,26 @@ static void print_sbatch(FILE *to, const plan_stage *s, size_t elements, const c
 }
 
 /* An array, or as many as the shards need. */
-static void print_arrays(FILE *to, const plan_stage *s, const char *arguments)
+static void print_arrays(FILE *to, const plan_config *c, const plan_stage *s, const char *arguments)
 {
     size_t shards = s->grid.shards;
     for (size_t first = 0; first < shards; first += PLAN_ARRAY_SHARDS) {
         size_t elements = shards - first < PLAN_ARRAY_SHARDS ? shards - first : PLAN_ARRAY_SHARDS;
         if (elements < shards)
             fprintf(to, "SHARDS=%zu FIRST_SHARD=%zu ", shards, first);
-        print_sbatch(to, s, elements, "score_shards", arguments);
+        print_sbatch(to, c, s, elements, "score_shards", arguments);
     }
 }
 
-static void print_table(FILE *to, const char *name, const plan_grid *g)
+static void print_table(FILE *to, const char *name, const plan_config *c, const plan_stage *s)
 {
+    const plan_grid *g = &s->grid;
     fprintf(to, "[%s]\nnodes = %zu\nranks_per_node = %zu\nthreads = %zu\npipeline = %zu\n", name, g->nodes, g->ranks_per_node,
             g->threads, g->pipeline);
     print_limit(to, g, "memory_limit = \"", "\"\n");
+    fprintf(to, "warning_seconds = %.0f\n", s->warning_s);
+    if (c->time_limit > 0)
+        fprintf(to, "time = \"%.0f\"\n", floor(60 * c->time_limit));
 }
 
 static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLAN_STAGES])
@@ -102,22 +138,22 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
     snprintf(text, sizeof text, "--model MODEL --tokens TOKENS --output factors --modules '%.80s' --blocks %zu "
              "--covariance-sequences 0:%llu --lambda-sequences %llu:%llu%s%s",
              c->modules, w->blocks, a, a, a + b, c->no_diagonal ? " --no-diagonal" : "", units);
-    print_sbatch(to, &stage[PLAN_FIT], 1, "fit_factors", text);
+    print_sbatch(to, c, &stage[PLAN_FIT], 1, "fit_factors", text);
     snprintf(text, sizeof text, "--model MODEL --factors factors --queries queries.h5 --output compressed.h5 "
              "--modules '%.80s' --rank %llu", c->modules, (unsigned long long)c->rank);
-    print_sbatch(to, &stage[PLAN_COMPRESS], 1, "compress_queries", text);
-    print_arrays(to, &stage[PLAN_SCORE], "--model MODEL --queries compressed.h5 --tokens TOKENS --output scores");
+    print_sbatch(to, c, &stage[PLAN_COMPRESS], 1, "compress_queries", text);
+    print_arrays(to, c, &stage[PLAN_SCORE], "--model MODEL --queries compressed.h5 --tokens TOKENS --output scores");
     fprintf(to, "sbatch jobs/merge_scores.sbatch --scores scores --output ranking.h5\n");
     fprintf(to, "\nOr, for jobs/sweep:\n[[model]]\nname = \"%s\"\npath = \"MODEL\"\n", w->name);
-    print_table(to, "model.cluster", &stage[PLAN_FIT].grid);
+    print_table(to, "model.cluster", c, &stage[PLAN_FIT]);
     fprintf(to, "[model.fit]\nblocks = %zu\nmodules = \"%s\"\n", w->blocks, c->modules);
     fprintf(to, "covariance_sequences = \"0:%llu\"\nlambda_sequences = \"%llu:%llu\"\n", a, a, a + b);
     fputs(c->no_diagonal ? "no_diagonal = true\n" : "", to);
     if (c->unit_sequences > 0)
         fprintf(to, "unit_sequences = %llu\n", (unsigned long long)c->unit_sequences);
-    print_table(to, "model.compress", &stage[PLAN_COMPRESS].grid);
+    print_table(to, "model.compress", c, &stage[PLAN_COMPRESS]);
     fprintf(to, "modules = \"%s\"\nrank = %llu\n", c->modules, (unsigned long long)c->rank);
-    print_table(to, "model.score", &stage[PLAN_SCORE].grid);
+    print_table(to, "model.score", c, &stage[PLAN_SCORE]);
     fprintf(to, "shards = %zu\n", stage[PLAN_SCORE].grid.shards);
 }
 
@@ -147,9 +183,10 @@ static json_t *phases_json(const plan_stage *s)
     json_t *list = json_array();
     for (size_t i = 0; i < s->n_phases; i++) {
         const plan_phase *p = &s->phase[i];
-        json_array_append_new(list, json_pack("{s:s, s:f, s:f, s:f, s:f, s:f}", "name", p->name, "flops", p->flops,
-                                              "seconds", p->seconds, "rank_bytes", p->bytes, "peak_rss_bytes", p->peak_bytes,
-                                              "idle", p->idle));
+        json_array_append_new(list, json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "name", p->name, "flops",
+                                              p->flops, "seconds", p->seconds, "rank_bytes", p->bytes, "peak_rss_bytes",
+                                              p->peak_bytes, "idle", p->idle, "unit_s", p->unit_s, "checkpoints", p->checkpoints,
+                                              "checkpoint_s", p->checkpoint_s, "interval_s", p->interval_s, "stop_s", p->stop_s));
     }
     return list;
 }
@@ -167,8 +204,12 @@ static json_t *stage_json(const plan_stage *s, const plan_cluster *c)
     json_t *sizes = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "rank_bytes", s->bytes, "peak_rss_bytes", s->peak_bytes,
                               "weights_bytes", s->weights_bytes, "work_bytes", s->work_bytes, "final_bytes", s->final_bytes,
                               "message_bytes", s->message_bytes, "network_bytes", s->network_bytes, "phases", phases_json(s));
+    json_t *stops = json_pack("{s:f, s:f, s:f, s:f, s:f}", "part_bytes", s->part_bytes, "stop_s", s->stop_s, "warning_s",
+                              s->warning_s, "restarts", s->restarts, "restart_s", s->restart_s);
     json_object_update(o, sizes);
+    json_object_update(o, stops);
     json_decref(sizes);
+    json_decref(stops);
     return o;
 }
 

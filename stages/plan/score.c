@@ -58,8 +58,10 @@ static void sweep(plan_costing *f, size_t n)
         const bg_run run = { s->first_tracked, s->end_tracked };
         plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
         f->rank[r] = (plan_rank_cost){ 0 };
-        if (r == 0)
+        if (r == 0) {
             f->rank[r].unit_end_s = plan_write_s(f->c, &f->profile, plan_ranks(f->c, f->g), 4.0 * (double)(unit * queries), 1);
+            f->rank[r].part_s = f->profile.publish_s;      /* rows are written once */
+        }
         for (int i = 0; i < 2; i++) {
             size_t sequences = i == 0 ? b.sequences : b.rest;
             plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, false, true);
@@ -69,8 +71,7 @@ static void sweep(plan_costing *f, size_t n)
     }
     double bytes = 4.0 * (double)b.rows * (double)w->model->config.d_model;
     plan_sweep_time t = plan_sweep(f->g, units, &b, f->rank, plan_message_s(f->c, &f->profile, f->g, bytes));
-    o->phase[0].seconds = t.seconds;
-    o->phase[0].idle = t.idle;
+    plan_count_parts(&o->phase[0], &t, 1, w->c->checkpoint_minutes);
     o->units = units;
     o->message_bytes = f->g->pipeline > 1 ? bytes : 0;
     o->network_bytes = 2 * bytes * (double)w->c->sequences / (double)b.sequences * (double)(f->g->pipeline - 1);
@@ -120,16 +121,17 @@ static void cost(plan_costing *f)
     o->start_s = (w->model_bytes + 4.0 * (double)(c->sequences * c->sequence_tokens) + compressed) * f->profile.hash_byte_s
         + plan_read_s(f->c, &f->profile, plan_ranks(f->c, f->g), compressed / (double)f->g->pipeline);
     double file = plan_dataset_bytes(rows * queries, 4) + plan_dataset_bytes(rows, 8) + plan_file_bytes() + lists_bytes(queries, TOP, rows);
-    double assemble = rows * f->profile.row_write_s + 2 * rows * queries * f->profile.ranked_s
+    o->final_s = rows * f->profile.row_write_s + 2 * rows * queries * f->profile.ranked_s
         + plan_write_s(f->c, &f->profile, at_once, file, 1);
-    double one = o->start_s + o->phase[0].seconds + assemble;
+    o->resume_s = o->start_s;
+    o->job_s = o->start_s + o->phase[0].seconds + o->final_s;
     double waves = (double)(size_t)((shards + at_once - 1) / at_once);
     o->work_bytes = (double)o->units * (plan_file_bytes() + plan_dataset_bytes((double)unit * queries, 4)) * at_once;
     o->final_bytes = file * shards;
     o->phase[0].flops *= shards;
     o->flops = o->phase[0].flops;
     o->phase[0].seconds *= waves;
-    o->seconds = waves * one;
+    o->seconds = waves * o->job_s;
 }
 
 void plan_score(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out)
@@ -148,7 +150,7 @@ void plan_merge(const plan_work *w, const plan_cluster *c, plan_stage *out)
     out->phase[0].name = "merging";
     out->seconds = bytes * c->profile.hash_byte_s + plan_read_s(c, &c->profile, 1, bytes) + 4 * scores * c->profile.ranked_s
         + c->profile.publish_s;
-    out->phase[0].seconds = out->seconds;
+    out->phase[0].seconds = out->job_s = out->final_s = out->seconds;
     out->final_bytes = plan_file_bytes() + 12 * plan_dataset_bytes(queries, 8) + plan_dataset_bytes(queries * BINS, 8)
         + plan_dataset_bytes(queries * tail, 4) + lists_bytes(queries, n < TOP ? n : TOP, n);
     out->bytes = queries * (16 * (tail + 2 * TOP) + 8 * BINS + 4 * ROWS_AT_ONCE);

@@ -12,21 +12,24 @@ static double larger(double a, double b) { return a > b ? a : b; }
 plan_sweep_time plan_sweep(const plan_grid *g, size_t units, const plan_batches *b, const plan_rank_cost *rank,
                            double message_s)
 {
-    double per_column = (double)((units + g->data - 1) / g->data), slowest = 0, fill = 0, busy = 0;
+    double per_column = (double)((units + g->data - 1) / g->data), slowest = 0, way = 0, busy = 0, file = 0, part = 0;
     size_t last = 0;
     for (size_t r = 0; r < g->pipeline; r++) {
         double unit_s = (double)b->whole * rank[r].whole.seconds + rank[r].rest.seconds + rank[r].unit_end_s;
         busy += unit_s;
-        fill += b->whole > 0 ? rank[r].whole.seconds : rank[r].rest.seconds;
+        way += b->whole > 0 ? rank[r].whole.seconds : rank[r].rest.seconds;
+        file = larger(file, rank[r].unit_end_s);
+        part = larger(part, rank[r].part_s);
         if (unit_s > slowest) {
             slowest = unit_s;
             last = r;
         }
     }
-    fill -= b->whole > 0 ? rank[last].whole.seconds : rank[last].rest.seconds;
+    double fill = way - (b->whole > 0 ? rank[last].whole.seconds : rank[last].rest.seconds);
     double batches = (double)b->whole + (b->rest > 0 ? 1 : 0);
-    double messages = g->pipeline > 1 ? message_s * batches * per_column : 0;
-    plan_sweep_time t = { .seconds = per_column * slowest + fill + messages };
+    double messages = g->pipeline > 1 ? message_s * batches : 0, there_and_back = 2 * message_s * (double)(g->pipeline - 1);
+    plan_sweep_time t = { .seconds = per_column * (slowest + messages) + fill, .unit_s = slowest + messages, .fill_s = fill,
+                          .stop_s = way + there_and_back + file, .part_s = part };
     double all = t.seconds * (double)g->pipeline * (double)g->data;
     t.idle = all > 0 ? 1 - busy * (double)units / all : 0;
     return t;

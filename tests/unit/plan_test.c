@@ -1,4 +1,5 @@
 /* Sketches of models, presets, and the plan's sizes against those of the stages themselves. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -156,12 +157,73 @@ static void slowest_rank_sets_the_pace(void **state)
     assert_true(t.idle > 0.25 && t.idle < 0.26);
 }
 
+/* A batch's way through both ranks and the slower rank's file; the faster rank's batch to fill the pipeline. */
+static void a_stop_takes_a_batch_and_a_file(void **state)
+{
+    const plan_grid g = { .nodes = 1, .ranks_per_node = 2, .data = 1, .pipeline = 2 };
+    const plan_batches b = { .sequences = 1, .rows = 1, .whole = 100, .sequence_rows = 1, .loss_rows = 1, .max_rows = 1 };
+    const plan_rank_cost rank[2] = { { .whole = { 0, 1 }, .unit_end_s = 30, .part_s = 30 }, { .whole = { 0, 2 }, .unit_end_s = 10 } };
+    (void)state;
+    plan_sweep_time t = plan_sweep(&g, 3, &b, rank, 0.5);
+    assert_true(t.stop_s == 3 + 2 * 0.5 + 30);
+    assert_true(t.unit_s == 210 + 100 * 0.5 && t.fill_s == 1 && t.part_s == 30);
+}
+
+/* 10 hours of which one checkpoint takes 200 s: the first after 10 minutes, then one in 3,800 s.  Two passes of five hours do the same
+ * to half of the sums each. */
+static void checkpoints_take_a_twentieth(void **state)
+{
+    const plan_sweep_time t = { .seconds = 36000, .idle = 0.1, .unit_s = 9000, .fill_s = 50, .stop_s = 210, .part_s = 150 };
+    plan_phase p = { 0 };
+    (void)state;
+    plan_count_parts(&p, &t, 1, 10);
+    assert_true(p.checkpoint_s == 200 && fabs(p.interval_s - 3800) < 1e-6 && p.checkpoints == 10);
+    assert_true(p.seconds == 36000 + 10 * 200 && p.stop_s == 210 && fabs(p.idle - (1 - 0.9 * 36000 / 38000)) < 1e-12);
+    assert_true(plan_parts_alive(&p) == 2);
+    plan_count_parts(&p, &t, 2, 10);
+    assert_true(p.checkpoint_s == 100 && p.checkpoints == 2 * 10 && p.unit_s == 4500);
+    plan_count_parts(&p, &t, 1, 120);                  /* not more often than asked for */
+    assert_true(p.interval_s == 7200 && p.checkpoints == 5);
+    plan_count_parts(&p, &t, 1, 601);
+    assert_true(p.checkpoints == 0 && p.seconds == 36000 && plan_parts_alive(&p) == 0);
+    plan_count_parts(&p, &t, 1, 0);
+    assert_true(p.checkpoints == 0 && p.interval_s == 0 && plan_parts_alive(&p) == 0);
+}
+
+/* 1,000 s of work after a start of 100 s; a stop takes 40 s, so the warning comes 100 s before the end. */
+static plan_stage some_stage(double final_s)
+{
+    return (plan_stage){ .possible = true, .n_phases = 1, .phase = { { .stop_s = 40 } }, .start_s = 100, .resume_s = 150, .final_s = final_s,
+                         .job_s = 1100, .seconds = 2200 };
+}
+
+static void restarts_are_counted(void **state)
+{
+    plan_stage s = some_stage(0);
+    (void)state;
+    plan_count_restarts(&s, 0);
+    assert_true(s.warning_s == 100 && s.restarts == 0 && s.seconds == 2200);
+    plan_count_restarts(&s, 1200 / 3600.0);            /* done just before the warning */
+    assert_true(s.restarts == 0 && s.seconds == 2200);
+    plan_count_restarts(&s, 550 / 3600.0);             /* 350 s, then 300 s in each of three more; two shards one after another */
+    assert_true(s.possible && s.restarts == 3 && s.restart_s == 250 && s.job_s == 1850 && s.seconds == 3700);
+    s = some_stage(0);
+    plan_count_restarts(&s, 240 / 3600.0);             /* all but 10 s of the time would go into reading and the warning */
+    assert_false(s.possible);
+    assert_non_null(strstr(s.why_not, "to begin (150 s) and to be warned before the end (100 s)"));
+    s = some_stage(300);
+    plan_count_restarts(&s, 0);                        /* the final files are not left off half way */
+    assert_true(s.warning_s == 360);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sketch_is_the_model), cmocka_unit_test(sketch_widens), cmocka_unit_test(presets_have_their_parameters),
         cmocka_unit_test(unknown_preset_names_the_nearest), cmocka_unit_test(fit_sizes_are_the_stages),
         cmocka_unit_test(units_are_cut_into_batches), cmocka_unit_test(slowest_rank_sets_the_pace),
+        cmocka_unit_test(a_stop_takes_a_batch_and_a_file), cmocka_unit_test(checkpoints_take_a_twentieth),
+        cmocka_unit_test(restarts_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,59 @@
+/* checkpoint.c - parts of units in progress, the warning that a job needs before its time limit, and restarts. */
+#include <math.h>
+#include <stdio.h>
+
+#include "plan.h"
+
+static double larger(double a, double b) { return a > b ? a : b; }
+
+/* As bg_sweep_run: due after so many minutes, then after that or what the last one took times 19, whichever is more. */
+void plan_count_parts(plan_phase *p, const plan_sweep_time *t, size_t passes, double minutes)
+{
+    const double share = 0.05;
+    double n = (double)passes, pass_s = t->seconds / n, first_s = 60 * minutes;
+    p->unit_s = t->unit_s / n;
+    p->stop_s = t->stop_s / n;
+    p->checkpoint_s = (t->fill_s + t->part_s) / n;
+    p->interval_s = first_s > 0 ? larger(first_s, p->checkpoint_s * (1 - share) / share) : 0;
+    p->checkpoints = first_s > 0 && pass_s > first_s ? n * (1 + floor((pass_s - first_s) / p->interval_s)) : 0;
+    p->seconds = t->seconds + p->checkpoints * p->checkpoint_s;
+    p->idle = p->seconds > 0 ? 1 - (1 - t->idle) * t->seconds / p->seconds : 0;
+}
+
+/* Of a unit's parts the last two stay. */
+double plan_parts_alive(const plan_phase *p)
+{
+    double of_unit = p->interval_s > 0 ? 1 + floor(p->unit_s / p->interval_s) : 0;
+    double alive = of_unit < p->checkpoints ? of_unit : p->checkpoints;
+    return alive < 2 ? alive : 2;
+}
+
+/* What is begun when the warning comes is ended first: micro-batches on their way, a diagonal block, the final files. */
+static void set_warning(plan_stage *s)
+{
+    s->stop_s = s->final_s;
+    for (size_t i = 0; i < s->n_phases; i++)
+        s->stop_s = larger(s->stop_s, s->phase[i].stop_s);
+    s->warning_s = ceil(s->stop_s + PLAN_MARGIN_S);
+}
+
+/* Every job, a shard's too, works until it is warned, and then begins anew in another allocation. */
+void plan_count_restarts(plan_stage *s, double limit_hours)
+{
+    set_warning(s);
+    double limit_s = 3600 * limit_hours, work_s = s->job_s - s->start_s;
+    double first_s = limit_s - s->warning_s - s->start_s, next_s = limit_s - s->warning_s - s->resume_s;
+    if (limit_s <= 0 || work_s <= first_s)
+        return;
+    if (first_s <= 0 || next_s <= 0) {
+        s->possible = false;
+        snprintf(s->why_not, sizeof s->why_not, "--time-limit %g hours is no more than it takes to begin (%.0f s) and to be warned before the end "
+                 "(%.0f s)", limit_hours, larger(s->start_s, s->resume_s), s->warning_s);
+        return;
+    }
+    double waves = s->seconds / s->job_s;
+    s->restarts = ceil((work_s - first_s) / next_s);
+    s->restart_s = s->resume_s + s->warning_s;
+    s->job_s += s->restarts * s->restart_s;
+    s->seconds = waves * s->job_s;
+}
