@@ -188,7 +188,7 @@ static void print_help(const bg_stage *s, const char *program, const bg_option_t
     bg_options_help(stdout, tables, n_tables);
     if (s->runs_model)
         printf("\nto stop it and go on later with the same command (exit code 75):\n"
-               "  SIGUSR1 to srun or mpirun, which end all ranks on SIGTERM; Ctrl-C or SIGTERM to bregman-mpi or to a rank;\n"
+               "  Ctrl-C or SIGTERM to bregman-mpi or to a rank; SIGUSR1 to mpirun or srun, which would kill the ranks otherwise;\n"
                "  scancel --signal=USR1 JOB; or a file named stop in the folder of the output\n");
     const char *name = s->example != NULL ? strstr(s->example, s->name) : NULL;
     if (name != NULL)
