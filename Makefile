@@ -61,7 +61,7 @@ stage_obj = $(patsubst %.c,$(B)/obj/%.o,$(call rel,$(wildcard $(SRC)/stages/$(1)
 PROGRAMS := $(addprefix $(B)/bin/,$(STAGES))
 # the stages without their main(), for tests that link them
 STAGE_LIB_OBJ := $(filter-out %/main.o,$(foreach s,$(STAGES),$(call stage_obj,$(s))))
-TESTS    := $(patsubst %.c,$(B)/%,$(call rel,$(wildcard $(SRC)/tests/*/*_test.c $(SRC)/tests/*/*_mpitest.c)))
+TESTS    := $(patsubst %.c,$(B)/%,$(call rel,$(wildcard $(SRC)/tests/*/*_test.c $(SRC)/tests/*/*_mpitest.c $(SRC)/tests/*/*_drill.c)))
 HEADERS  := $(wildcard $(SRC)/include/bregman/*.h)
 
 all: $(PROGRAMS) $(B)/lib/libbregman.a
@@ -141,6 +141,13 @@ check-slurm: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/tests/slurm/run.sh $(B) || [ $$? = 77 ]
 
+# All drills of one failing rank, as a table (an hour), and KILLS kills of whole runs (a second or two each).
+KILLS ?= 1000
+drills check-kill: setup
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests
+	@BUILD=$(abspath $(B)) OMP_NUM_THREADS=1 DRILLS=$(or $(DRILLS),all) KILLS=$(KILLS) \
+	   $(BREGMAN_VENV)/bin/python $(SRC)/scripts/checks/$(if $(filter drills,$@),drills,kill)_test.py
+
 # ---- fuzzing: the targets of tests/fuzz for FUZZ_SECONDS each, with clang's libFuzzer and sanitizers ----
 FUZZ_SECONDS ?= 30
 FUZZERS := $(patsubst %.c,$(B)/%,$(call rel,$(wildcard $(SRC)/tests/fuzz/*_fuzz.c)))
@@ -212,6 +219,8 @@ help:
 	@echo 'all (default)  the stages in B/bin and B/lib/libbregman.a      B=$(B)'
 	@echo 'check          set up, build, run the test suite (minutes)'
 	@echo 'check-slurm    the jobs and a sweep under a real Slurm on this machine (minutes)'
+	@echo 'drills         one rank fails, in every phase, place and moment: a table of how jobs end (about an hour)'
+	@echo 'check-kill     whole runs killed with -9 KILLS=$(KILLS) times, on other ranks each time'
 	@echo 'asan, ubsan    the suite under the address / undefined-behaviour sanitizer'
 	@echo 'fuzz           the fuzz targets of tests/fuzz, FUZZ_SECONDS=$(FUZZ_SECONDS) each (needs clang)'
 	@echo 'demo           the main job on SmolLM2-135M and real text; DEMO=full takes more of it'
@@ -220,6 +229,6 @@ help:
 	@echo 'install        PREFIX=$(PREFIX)'
 	@echo 'setup, tests, clean, help'
 
-.PHONY: all tests check check-slurm large-case asan ubsan fuzzers fuzz demo bench setup install prefix clean help always
+.PHONY: all tests check check-slurm check-kill drills large-case asan ubsan fuzzers fuzz demo bench setup install prefix clean help always
 .SECONDARY:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

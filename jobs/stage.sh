@@ -110,7 +110,7 @@ run_stage() {
     [ ! -e "$(stop_folder "$@")/stop" ] ||
         back_to_queue requeuehold "the file \"$(stop_folder "$@")/stop\" asks for it; remove it and scontrol release $SLURM_JOB_ID"
     [ "${SLURM_RESTART_COUNT:-0}" -lt "${BREGMAN_REQUEUES:-100}" ] ||
-        finish 75 "in the queue ${SLURM_RESTART_COUNT} times already: is the time limit too short for a work unit?"
+        finish 75 "in the queue ${SLURM_RESTART_COUNT} times already: is the time limit too short to get on?"
     back_to_queue requeue "warned of the time limit, finished work is kept; going on in a new allocation"
 }
 

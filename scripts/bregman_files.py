@@ -4,6 +4,7 @@ A file is written under a name of this attempt's own, flushed, closed, fsynced, 
 and then listed in the folder's MANIFEST ("HASH SIZE NAME" a line; the last line for a name counts), as the
 C stages do.  `is_done` believes only files that are listed there.
 """
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -201,19 +202,44 @@ class Run:
 
 # ---------------------------------------------------------------- publication
 
-def _manifest_entry(path):
-    """(hash, size) of a file as its folder's MANIFEST has it, or None."""
-    folder, name = os.path.split(os.path.abspath(path))
-    entry = None
-    try:
-        with open(os.path.join(folder, "MANIFEST"), encoding="utf-8", errors="surrogateescape") as manifest:
-            for line in manifest:
-                fields = line.rstrip("\n").split(" ", 2)
-                if len(fields) == 3 and fields[2] == name and fields[1].isascii() and fields[1].isdigit():
-                    entry = (fields[0], int(fields[1]))
-    except FileNotFoundError:
-        pass
-    return entry
+def manifest_lines(folder):
+    """Lines of a folder's manifest: of MANIFEST, then of the writers in MANIFEST.d in the order of their last change."""
+    writers = os.path.join(folder, "MANIFEST.d")
+    for _ in range(100):
+        texts = []
+        try:
+            names = sorted(os.listdir(writers), key=lambda name: (os.stat(os.path.join(writers, name)).st_mtime_ns, name))
+            for path in [os.path.join(writers, name) for name in names]:    # first: a fold moves their lines to MANIFEST
+                with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                    texts.append(file.read())
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.isdir(writers):
+                continue                           # one was closed or folded meanwhile: again
+        try:
+            with open(os.path.join(folder, "MANIFEST"), encoding="utf-8", errors="surrogateescape") as file:
+                texts.insert(0, file.read())
+        except FileNotFoundError:
+            pass
+        return [line for text in texts for line in text.split("\n")]
+    return []
+
+
+def read_manifest(folder):
+    """name -> (hash, size) of what a folder's manifest lists; of several entries the one of the file's size counts, then the last."""
+    found = {}
+    for line in manifest_lines(folder):
+        fields = line.rstrip("\r").split(" ", 2)
+        if len(fields) == 3 and fields[1].isascii() and fields[1].isdigit():
+            found.setdefault(fields[2], []).append((fields[0], int(fields[1])))
+    for name, entries in found.items():
+        if len(entries) > 1:
+            try:
+                size = os.path.getsize(os.path.join(folder, name))
+                entries = [entry for entry in entries if entry[1] == size] or entries
+            except OSError:
+                pass
+        found[name] = entries[-1]
+    return found
 
 
 def is_done(path, fingerprint, force=False):
@@ -229,7 +255,8 @@ def is_done(path, fingerprint, force=False):
     if found != fingerprint:
         raise UserError(f'"{path}" was made from other inputs or options (its fingerprint is {found}, '
                         f"these give {fingerprint}); remove it, or add --force to replace it")
-    entry = _manifest_entry(path)
+    folder, name = os.path.split(os.path.abspath(path))
+    entry = read_manifest(folder).get(name)
     return entry is not None and entry[1] == os.path.getsize(path)
 
 
@@ -241,28 +268,59 @@ def _fsync(path):
         os.close(descriptor)
 
 
+def writer_name():
+    """A name that says who writes, as include/bregman/writer.h has it."""
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot, space = file.read(8), os.stat("/proc/self/ns/pid").st_ino
+        return f"{platform.node()}.{boot}.{space}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{platform.node()}.0.0-{os.getpid()}-{secrets.token_hex(4)}"
+
+
 def attempt_name(path):
     """A name beside `path` that no other attempt uses."""
-    return f"{path}.tmp-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{path}.tmp-{writer_name()}"
+
+
+def _write(path, text):
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def list_published(path, digest, size):
+    """List a file that has its name: in a file of this writer's own, which is folded into MANIFEST unless others are at work in the
+    folder (common/store/manifest.c has the argument why no line is lost)."""
+    folder, name = os.path.split(os.path.abspath(path))
+    writers, manifest, me = os.path.join(folder, "MANIFEST.d"), os.path.join(folder, "MANIFEST"), writer_name()
+    own = os.path.join(writers, me)
+    _fsync(folder)
+    while True:
+        os.makedirs(writers, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):    # another that folds may take the folder away in between
+            _write(own + ".open", f"{digest} {size} {name}\n")
+            break
+    names = os.listdir(writers)
+    if any(other.endswith(".open") and other != me + ".open" for other in names):
+        os.rename(own + ".open", own)
+        return
+    lines = "".join(f"{entry[0]} {entry[1]} {listed}\n" for listed, entry in sorted(read_manifest(folder).items()))
+    _write(f"{manifest}.tmp-{me}", lines)
+    os.replace(f"{manifest}.tmp-{me}", manifest)
+    _fsync(folder)
+    for other in names:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(writers, other))
+    with contextlib.suppress(OSError):
+        os.rmdir(writers)
 
 
 def publish(temporary, path):
     """Give a finished file (closed) its final name, durably, and list it."""
-    folder, name = os.path.split(os.path.abspath(path))
     _fsync(temporary)
-    line = f"{hash_file(temporary)} {os.path.getsize(temporary)} {name}\n"
-    manifest = os.path.join(folder, "MANIFEST")
+    digest, size = hash_file(temporary), os.path.getsize(temporary)
     os.replace(temporary, path)
-    _fsync(folder)
-    descriptor = os.open(manifest, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = "/\n" + line                   # a crash cut the last line short: close it, so that it is no file's
-        os.write(descriptor, line.encode("utf-8", "surrogateescape"))   # one write: lines of parallel writers do not mix
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    list_published(path, digest, size)
 
 
 class OutputFile:

@@ -10,7 +10,7 @@ import time
 
 import h5py
 
-from bregman_files import UserError, hash_file, hash_model, hash_texts
+from bregman_files import UserError, hash_file, hash_model, hash_texts, read_manifest
 from sweep_file import OWN, STAGES, SweepError
 
 PROGRAM = {"tokenize": "tokenize_corpus", "tokenize-queries": "tokenize_queries", "fit": "fit_factors",
@@ -32,21 +32,15 @@ class Manifests:
         """(hash, size) of a published file, or None."""
         folder, name = os.path.split(path)
         if folder not in self._folders:
-            self._folders[folder] = self.read(folder)
+            self._folders[folder] = self._read(folder)
         return self._folders[folder].get(name)
 
     @staticmethod
-    def read(folder):
-        found = {}
+    def _read(folder):
         try:
-            with open(os.path.join(folder, "MANIFEST"), encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    fields = line.rstrip("\n").split(" ", 2)
-                    if len(fields) == 3 and fields[1].isascii() and fields[1].isdigit():
-                        found[fields[2]] = (fields[0], int(fields[1]))
+            return read_manifest(folder)
         except OSError:
-            pass
-        return found
+            return {}
 
     def published(self, path):
         entry = self.entry(path)
@@ -329,11 +323,10 @@ class Plan:
             element = job.elements[i]
             fraction, times = units_done(element.work)
             started = last_run(element.log).started
-            recent = [t for t in times if started and t >= started]
-            if fraction and recent:
-                per_unit = (max(recent) - started) / len(recent)
-                units = len(times) if times else 0
-                left.append(per_unit * units * (1 - fraction) / fraction - (time.time() - max(recent)))
+            recent = [(t, share) for t, share in times if started and t >= started]
+            if recent:
+                last = max(recent)[0]
+                left.append((last - started) / sum(share for _, share in recent) * (1 - fraction) - (time.time() - last))
         return max(0.0, max(left)) if left else None
 
 
@@ -377,24 +370,39 @@ def compare_options(job, path, recorded):
     return problems
 
 
+WORK_FILE = re.compile(r"(\w+)-(\d{5,})(?:-block-(\d{3,}))?\.(\d{6,})-(\d{6,})\.h5")
+
+
 def units_done(work):
-    """(fraction done, times at which units were finished) of a folder of work units; (None, []) without one."""
-    totals = {}
+    """(fraction done, [(time, share of the whole)] of what was finished) of a folder of work files; (None, []) without one."""
+    kinds, total, segments, reached, shares = {}, 0, [], {}, {}
     try:
         with open(os.path.join(work or "", "UNITS"), encoding="utf-8") as file:
             for line in file:
-                prefix, total = line.split()
-                totals[prefix] = int(total)
-    except (OSError, ValueError):
+                kind, *kinds[kind] = (word if i == 0 else int(word) for i, word in enumerate(line.split()))
+        names = os.listdir(work)
+        for numbers in kinds.values():                 # sequences, sequences a unit, groups; or a number of files
+            total += numbers[0] if len(numbers) == 1 else -(-numbers[0] // numbers[1]) * numbers[2]
+    except (OSError, ValueError, IndexError, ZeroDivisionError):
         return None, []
-    names = [name for name in Manifests.read(work) if ".part-" not in name and name.startswith(tuple(totals))]
-    times = []
     for name in names:
+        segment, numbers = WORK_FILE.fullmatch(name), kinds.get(name.split("-")[0], [])
+        if segment and len(numbers) == 3:
+            segments.append((segment[1], int(segment[2]), segment[3], int(segment[4]), -int(segment[5]), name))
+        elif name.endswith(".h5") and len(numbers) == 1:
+            shares[name] = 1 / total
+    for kind, unit, block, first, end, name in sorted(segments, key=lambda s: (*s[:2], s[2] or "", *s[3:])):
+        at = reached.get((kind, unit, block), 0)
+        if first <= at < -end:
+            reached[kind, unit, block] = -end
+            shares[name] = (-end - at) / max(1, min(kinds[kind][1], kinds[kind][0] - unit * kinds[kind][1])) / total
+    times = []
+    for name, share in shares.items():
         try:
-            times.append(os.path.getmtime(os.path.join(work, name)))
+            times.append((os.path.getmtime(os.path.join(work, name)), share))
         except OSError:                                # merged into another file by now
             pass
-    return min(1.0, len(names) / max(1, sum(totals.values()))), times
+    return min(1.0, sum(shares.values())), times
 
 
 # ---------------------------------------------------------------- logs

@@ -220,27 +220,10 @@ void bg_units_remove(const bg_units *u, const bg_segment *g)
         unlink(path);
 }
 
-static bg_status check_call(const bg_units *u, const bg_segment *g, bg_err *err)
-{
-    bg_store *s = NULL;
-    char *fingerprint = NULL;
-    bg_status st = bg_units_open(&s, u, g, err);
-    if (st == BG_OK)
-        st = bg_store_get_text(s, "run", "fingerprint", &fingerprint, NULL, err);
-    if (st == BG_OK && strcmp(fingerprint, u->run->fingerprint) != 0)
-        st = BG_FAIL(err, BG_ESTALE, "\"%s\" was made from other inputs or options: give those again to go on, or remove its folder "
-                     "\"%s\"", bg_store_path(s), u->folder);
-    free(fingerprint);
-    bg_store_close(s);
-    return st;
-}
-
 bg_status bg_units_find(const bg_units *u, bool *done, uint64_t *part, bg_err *err)
 {
     segments list;
     bg_status st = list_folder(u, &list, err);
-    if (st == BG_OK && list.n > 0)
-        st = check_call(u, &list.s[0], err);
     memset(done, 0, bg_units_count(u) * sizeof *done);
     memset(part, 0, bg_units_count(u) * sizeof *part);
     for (size_t i = 0, m; i < list.n && st == BG_OK; i += m) {
@@ -297,6 +280,22 @@ bg_status bg_units_end(bg_store *s, const bg_units *u, const bg_segment *g, uint
     return bg_store_end(s, st, err);
 }
 
+/* Closes the file of another call. */
+static bg_status check_call(bg_store **s, const bg_units *u, bg_err *err)
+{
+    char *fingerprint = NULL;
+    bg_status st = bg_store_get_text(*s, "run", "fingerprint", &fingerprint, NULL, err);
+    if (st == BG_OK && strcmp(fingerprint, u->run->fingerprint) != 0)
+        st = BG_FAIL(err, BG_ESTALE, "\"%s\" was made from other inputs or options: give those again to go on, or remove its folder "
+                     "\"%s\"", bg_store_path(*s), u->folder);
+    free(fingerprint);
+    if (st != BG_OK) {
+        bg_store_close(*s);
+        *s = NULL;
+    }
+    return st;
+}
+
 bg_status bg_units_open(bg_store **out, const bg_units *u, const bg_segment *g, bg_err *err)
 {
     char path[BG_PATH_BYTES];
@@ -310,7 +309,7 @@ bg_status bg_units_open(bg_store **out, const bg_units *u, const bg_segment *g, 
         return BG_FAIL(err, st, "%.380s; remove it, then run the same command again", found.msg);
     if (st != BG_OK && err != NULL)
         *err = found;
-    return st;
+    return st == BG_OK ? check_call(out, u, err) : st;
 }
 
 /* ---- reading what a finished sweep has left ---- */

@@ -50,14 +50,6 @@ static void head_forward(const bg_pass *p, head_place at, size_t rows, const flo
     }
 }
 
-/* dS = P * (dP - rowsum(dO * O)) * scale, in place of dP. */
-static void score_gradient(size_t n, size_t keys, float scale, const float *prob, const float *dot, float *ds)
-{
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < keys; j++)
-            ds[i * keys + j] = scale * prob[i * keys + j] * (ds[i * keys + j] - dot[i]);
-}
-
 /* Rows from the last block to the first: the last sees all keys, so it sets dk and dv (if no other head of the group has)
  * and the others add to them. */
 static void head_backward(const bg_pass *p, head_place at, size_t rows, const float *qkv, const float *att,
@@ -76,7 +68,7 @@ static void head_backward(const bg_pass *p, head_place at, size_t rows, const fl
         bg_group_dot(n, 1, hd, d_o, ldo, att + i0 * p->ld_att + at.out, p->ld_att, dot, 1);
         bg_gemm(BG_N, BG_T, n, keys, hd, 1.0f, d_o, ldo, qkv + at.v, w, 0.0f, ds, keys);
         bg_gemm(BG_T, BG_N, keys, hd, n, 1.0f, s, keys, d_o, ldo, keep, dqkv + at.v, w);
-        score_gradient(n, keys, scale, s, dot, ds);
+        bg_softmax_backward(n, keys, scale, s, dot, ds);
         bg_gemm(BG_N, BG_N, n, hd, keys, 1.0f, ds, keys, qkv + at.k, w, 0.0f, dqkv + i0 * w + at.q, w);
         bg_gemm(BG_T, BG_N, keys, hd, n, 1.0f, ds, keys, qkv + i0 * w + at.q, w, keep, dqkv + at.k, w);
     }

@@ -51,6 +51,16 @@ void bg_softmax_causal(size_t n, size_t columns, size_t limit0, float scale, flo
     }
 }
 
+BG_CLONES void bg_softmax_backward(size_t n, size_t columns, float scale, const float *prob, const float *dot, float *ds)
+{
+    for (size_t i = 0; i < n; i++, prob += columns, ds += columns) {
+        float mean = dot[i];
+        #pragma omp simd
+        for (size_t j = 0; j < columns; j++)
+            ds[j] = scale * prob[j] * (ds[j] - mean);
+    }
+}
+
 double bg_softmax_row(size_t v, float *x)
 {
     return v == 0 ? -(double)INFINITY : softmax(v, 1.0f, x);

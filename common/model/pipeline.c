@@ -3,9 +3,9 @@
  * 1. Between bg_pipeline_begin and bg_pipeline_end a rank waits for a message only in wait_for, which also waits for the column's
  *    notice (notice.h).  It leaves with BG_ESTOPPED when a rank of the column has failed.
  * 2. A rank that fails says so in bg_pipeline_end, which all ranks come to, each by itself or by 1.
- * 3. There, where one has failed, a rank takes whatever still comes, and is through when all that it sent has been taken; then the only message that it sends is
- *    its part in the notice's rounds.  It goes on taking until all are through.  So every long send is met, though its
- *    receive was cancelled; short ones that the library holds back are met too, or the job ends before they matter.
+ * 3. There, where one has failed, a rank takes whatever still comes, and is through when all that it sent has been taken (sends are
+ *    synchronous: complete when received); from then on it only has its part in the notice's rounds.  It goes on taking until
+ *    all are through (Hoefler, Siebert & Lumsdaine 2010).  So every send is met, though its receive was cancelled.
  * 4. Rounds go on: a rank that computes looks between its products, and one that waits is woken by them.
  * 5. Only after its end does a rank enter a collective of more ranks than the column's: those meet no rank that still waits for it. */
 #include "bregman/pipeline.h"
@@ -269,7 +269,7 @@ static void send_data(bg_pipeline *l, float *data, size_t floats, int to, int ta
     double start = bg_now_s(), limit_s = start + 1e-3 + (double)floats / slow_floats_per_s;
     int sent = 0;
     set_kind(data + floats, MESSAGE_DATA);
-    MPI_Isend(data, (int)(floats + BG_PASS_TRAILER), MPI_FLOAT, to, tag, l->comm, request);
+    MPI_Issend(data, (int)(floats + BG_PASS_TRAILER), MPI_FLOAT, to, tag, l->comm, request);
     while (!sent && bg_now_s() < limit_s)
         MPI_Test(request, &sent, MPI_STATUS_IGNORE);
     l->waited_s += bg_now_s() - start;
@@ -281,7 +281,7 @@ static void send_end(bg_pipeline *l)
     if (is_last(l))
         return;
     set_kind(l->end, MESSAGE_END);
-    MPI_Isend(l->end, BG_PASS_TRAILER, MPI_FLOAT, l->rank + 1, TAG_FORWARD, l->comm, &l->sent_end);
+    MPI_Issend(l->end, BG_PASS_TRAILER, MPI_FLOAT, l->rank + 1, TAG_FORWARD, l->comm, &l->sent_end);
 }
 
 /* ---- the stream ---- */
@@ -384,7 +384,7 @@ bg_status bg_pipeline_gather(bg_pipeline *l, const void *from, size_t n_bytes, v
         if ((st = wait_sent(l, &l->sent_gather, err)) != BG_OK)
             return st;
         memcpy(l->gather, from, n_bytes);
-        MPI_Isend(l->gather, (int)(n_bytes / sizeof(float)), MPI_FLOAT, 0, TAG_GATHER, l->comm, &l->sent_gather);
+        MPI_Issend(l->gather, (int)(n_bytes / sizeof(float)), MPI_FLOAT, 0, TAG_GATHER, l->comm, &l->sent_gather);
         return BG_OK;
     }
     for (int r = 1; r < l->size && st == BG_OK; r++) {

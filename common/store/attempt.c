@@ -1,5 +1,6 @@
 #include "bregman/attempt.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -8,7 +9,9 @@
 #include <unistd.h>
 
 #include "bregman/log.h"
+#include "bregman/manifest.h"
 #include "bregman/open.h"
+#include "bregman/writer.h"
 #include "file.h"
 
 /* ---- IDENTITY ---- */
@@ -42,11 +45,11 @@ static bg_status read_identity(const char *work, identity *id, bool *found, bg_e
 /* Whole or not at all, and the first attempt's stays. */
 static bg_status write_identity(const bg_attempt *a, bg_err *err)
 {
-    char path[BG_PATH_BYTES], temporary[BG_PATH_BYTES], text[256], host[65] = "host";
-    gethostname(host, sizeof host - 1);
+    char path[BG_PATH_BYTES], temporary[BG_PATH_BYTES], text[256], writer[BG_WRITER_BYTES];
+    bg_writer_name(writer);
     bg_status st = bg_path(path, err, "%s/IDENTITY", a->work);
     if (st == BG_OK)
-        st = bg_path(temporary, err, "%s.tmp-%s-%ld", path, host, (long)getpid());
+        st = bg_path(temporary, err, "%s.tmp-%s", path, writer);
     if (st != BG_OK)
         return st;
     int n = snprintf(text, sizeof text, shape, a->ctx->name, a->in->fingerprint.hex, a->rows);
@@ -81,25 +84,62 @@ static bg_status look_for_output(const bg_attempt *a, bool *done, bg_err *err)
                               : bg_store_is_done(a->output, a->in->fingerprint.hex, done, err);
 }
 
-/* The work folder, of this call and of no other. */
+/* Has no attempt kept anything in the folder? */
+static bool is_idle(const char *work)
+{
+    bool idle = true;
+    DIR *dir = opendir(work);
+    for (const struct dirent *e; dir != NULL && idle && (e = readdir(dir)) != NULL;) {
+        size_t n = strlen(e->d_name);
+        idle = n < 3 || strcmp(e->d_name + n - 3, ".h5") != 0;
+    }
+    if (dir != NULL)
+        closedir(dir);
+    return idle;
+}
+
+static bool is_of_call(const identity *id, const bg_attempt *a)
+{
+    return strcmp(id->stage, a->ctx->name) == 0 && strcmp(id->fingerprint, a->in->fingerprint.hex) == 0;
+}
+
+/* The work folder, of this call and of no other.  One in which nothing was kept, as after a call that was refused its inputs, is taken over:
+ * should another call be beginning in it, each tells the other's work files by their fingerprint. */
 static bg_status take_work(const bg_attempt *a, bg_err *err)
 {
+    char path[BG_PATH_BYTES];
     identity id;
     bool found;
     bg_status st = bg_make_folder(a->work, err);
     if (st == BG_OK)
+        st = read_identity(a->work, &id, &found, err);
+    if (st == BG_OK && found && !is_of_call(&id, a) && is_idle(a->work) && (st = bg_path(path, err, "%s/IDENTITY", a->work)) == BG_OK)
+        unlink(path);
+    if (st == BG_OK)
         st = write_identity(a, err);
     if (st == BG_OK)
         st = read_identity(a->work, &id, &found, err);
-    if (st == BG_OK && found && (strcmp(id.stage, a->ctx->name) != 0 || strcmp(id.fingerprint, a->in->fingerprint.hex) != 0))
+    if (st == BG_OK && found && !is_of_call(&id, a))
         st = BG_FAIL(err, BG_ESTALE, "\"%s/IDENTITY\" was made from other inputs or options: give those again to go on, or remove its "
                      "folder \"%s\"", a->work, a->work);
     return st;
 }
 
+static bg_status remove_work_leftovers(const char *work, bg_err *err)
+{
+    char folder[BG_PATH_BYTES];
+    bg_status st = bg_path(folder, err, "%s/", work);
+    return st == BG_OK ? bg_remove_leftovers(folder, err) : st;
+}
+
+/* What killed attempts have left goes first: its room may be needed. */
 static bg_status look(const bg_attempt *a, bool *done, bg_err *err)
 {
-    bg_status st = look_for_output(a, done, err);
+    bg_status st = bg_remove_leftovers(a->output, err);
+    if (st == BG_OK && a->work != NULL)
+        st = remove_work_leftovers(a->work, err);
+    if (st == BG_OK)
+        st = look_for_output(a, done, err);
     if (st == BG_OK && a->work != NULL)
         st = *done ? bg_remove_folder(a->work, err) : take_work(a, err);
     return st;
@@ -125,6 +165,22 @@ static bg_status outcome(const bg_attempt *a, bg_status st, bg_err *err)
     return BG_OK;
 }
 
+/* What is listed is folded by the last that writes, rank 0; the work folder goes. */
+static bg_status finish(const bg_attempt *a, bg_status st, bg_err *err)
+{
+    MPI_Comm world = a->ctx->grid.world;
+    bool first = a->ctx->grid.world_rank == 0;
+    bg_err ignored;
+    bg_status closed = first && st == BG_OK ? BG_OK : bg_manifest_close(false, &ignored);    /* it says nothing but that it ends */
+    if (st != BG_OK || (st = bg_agree(world, closed, err)) != BG_OK)
+        return st;
+    if (st == BG_OK && first)
+        st = bg_manifest_close(true, err);
+    if (st == BG_OK && first && a->work != NULL)
+        st = bg_remove_folder(a->work, err);
+    return bg_agree(world, st, err);
+}
+
 bg_status bg_attempt_run(const bg_attempt *a, bg_err *err)
 {
     MPI_Comm world = a->ctx->grid.world;
@@ -138,7 +194,5 @@ bg_status bg_attempt_run(const bg_attempt *a, bg_err *err)
     if (a->work != NULL && (st = bg_agree(world, bg_stop_beside(a->work, err), err)) != BG_OK)
         return st;
     st = outcome(a, a->run(a->self, err), err);
-    if (st == BG_OK && a->work != NULL)
-        st = bg_agree(world, a->ctx->grid.world_rank == 0 ? bg_remove_folder(a->work, err) : BG_OK, err);
-    return st;
+    return finish(a, st, err);
 }

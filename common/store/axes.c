@@ -15,10 +15,17 @@ static size_t group_length(const char *path)
     return slash != NULL ? (size_t)(slash + 1 - path) : 0;
 }
 
-static bool is_axis_name(const bg_made_dataset *m, const char *axis)
-{
-    return strcmp(m->path + group_length(m->path), axis) == 0;
-}
+/* An axis as all datasets of the file have it. */
+typedef struct {
+    const char *name;
+    uint64_t length;                   /* in the first dataset that has it */
+    const bg_made_dataset *first;
+    bool one_length, in_groups;        /* the same in all; in more than one group */
+    bool root_is_taken;                /* by a dataset of this name that is no scale of it: "document" of the token files */
+} axis;
+
+/* Names of axes are few. */
+typedef struct { axis *axis; size_t n, capacity; } axes;
 
 static bool same_group(const bg_made_dataset *a, const bg_made_dataset *b)
 {
@@ -26,26 +33,52 @@ static bool same_group(const bg_made_dataset *a, const bg_made_dataset *b)
     return n == group_length(b->path) && strncmp(a->path, b->path, n) == 0;
 }
 
-/* Does the root have the scale of this axis of m?  Only if other groups use the axis too, all with
- * one length (that of modules of different width has many), and no other dataset of the root has its
- * name ("document" of the token files).  Else it is m's group. */
-static bool is_shared(const bg_store *s, const bg_made_dataset *m, const char *axis, uint64_t length)
+static axis *find_axis(const axes *all, const char *name)
 {
-    bool elsewhere = false;
-    for (size_t i = 0; i < s->n_made; i++) {
-        const bg_made_dataset *other = &s->made[i];
-        bool along = other->row->n_dims == 1 && strcmp(other->row->dim[0], axis) == 0;
-        if (group_length(other->path) == 0 && is_axis_name(other, axis) && !along)
-            return false;
-        for (int d = 0; d < other->row->n_dims; d++)
-            if (strcmp(other->row->dim[d], axis) == 0) {
-                if (other->dims[d] != length)
-                    return false;
-                elsewhere = elsewhere || !same_group(other, m);
-            }
-    }
-    return elsewhere;
+    for (size_t i = 0; i < all->n; i++)
+        if (strcmp(all->axis[i].name, name) == 0)
+            return &all->axis[i];
+    return NULL;
 }
+
+static bg_status see_axis(axes *all, const bg_made_dataset *m, int d, bg_err *err)
+{
+    axis *a = find_axis(all, m->row->dim[d]);
+    if (a != NULL) {
+        a->one_length = a->one_length && a->length == m->dims[d];
+        a->in_groups = a->in_groups || !same_group(a->first, m);
+        return BG_OK;
+    }
+    if (all->n == all->capacity) {
+        size_t capacity = 2 * all->capacity + 16;
+        axis *more = realloc(all->axis, capacity * sizeof *more);
+        if (more == NULL)
+            return BG_FAIL(err, BG_ENOMEM, "out of memory for %zu axes", capacity);
+        all->axis = more;
+        all->capacity = capacity;
+    }
+    all->axis[all->n++] = (axis){ .name = m->row->dim[d], .length = m->dims[d], .first = m, .one_length = true };
+    return BG_OK;
+}
+
+static bg_status list_axes(const bg_store *s, axes *all, bg_err *err)
+{
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < s->n_made && st == BG_OK; i++)
+        for (int d = 0; d < s->made[i].row->n_dims && st == BG_OK; d++)
+            st = see_axis(all, &s->made[i], d, err);
+    for (size_t i = 0; i < s->n_made && st == BG_OK; i++) {
+        const bg_made_dataset *m = &s->made[i];
+        axis *a = group_length(m->path) == 0 ? find_axis(all, m->path) : NULL;
+        if (a != NULL && !(m->row->n_dims == 1 && strcmp(m->row->dim[0], a->name) == 0))
+            a->root_is_taken = true;
+    }
+    return st;
+}
+
+/* Does the root have its scale?  Only if several groups use the axis, all with one length (that of modules of different
+ * width has many).  Else each group has its own. */
+static bool is_shared(const axis *a) { return a->one_length && a->in_groups && !a->root_is_taken; }
 
 static bg_status axis_fail(bg_store *s, const char *path, bg_err *err)
 {
@@ -95,19 +128,19 @@ static bg_status open_scale(bg_store *s, const char *path, uint64_t length, hid_
     return st;
 }
 
-static bg_status attach_axis(bg_store *s, const bg_made_dataset *m, unsigned d, bg_err *err)
+static bg_status attach_axis(bg_store *s, const axes *all, const bg_made_dataset *m, unsigned d, bg_err *err)
 {
-    const char *axis = m->row->dim[d];
-    size_t n_group = is_shared(s, m, axis, m->dims[d]) ? 0 : group_length(m->path);
+    const char *name = m->row->dim[d];
+    size_t n_group = is_shared(find_axis(all, name)) ? 0 : group_length(m->path);
     char *path = NULL;
     hid_t scale;
-    if (asprintf(&path, "%.*s%s", (int)n_group, m->path, axis) < 0)
+    if (asprintf(&path, "%.*s%s", (int)n_group, m->path, name) < 0)
         return BG_FAIL(err, BG_ENOMEM, "out of memory for the axes of \"%s\"", s->path);
     bg_status st = open_scale(s, path, m->dims[d], &scale, err);
     if (st == BG_OK) {
         hid_t id = H5Dopen2(s->file, m->path, H5P_DEFAULT);
         /* a scale cannot be attached to itself */
-        if (id < 0 || H5DSset_label(id, d, axis) < 0 ||
+        if (id < 0 || H5DSset_label(id, d, name) < 0 ||
             (strcmp(path, m->path) != 0 && H5DSattach_scale(id, scale, d) < 0))
             st = axis_fail(s, path, err);
         if (id >= 0)
@@ -120,9 +153,11 @@ static bg_status attach_axis(bg_store *s, const bg_made_dataset *m, unsigned d, 
 
 bg_status bg_axes_attach(bg_store *s, bg_err *err)
 {
-    bg_status st = BG_OK;
+    axes all = { 0 };
+    bg_status st = list_axes(s, &all, err);
     for (size_t i = 0; i < s->n_made && st == BG_OK; i++)
         for (int d = 0; d < s->made[i].row->n_dims && st == BG_OK; d++)
-            st = attach_axis(s, &s->made[i], (unsigned)d, err);
+            st = attach_axis(s, &all, &s->made[i], (unsigned)d, err);
+    free(all.axis);
     return st;
 }

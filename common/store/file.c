@@ -6,28 +6,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "bregman/stage.h"
+#include "bregman/writer.h"
 
 enum { CHUNK_BYTES = 1 << 20 };
 
 /* ---- creation ---- */
 
-/* PATH.tmp-HOST-PID-RANDOM; NULL if out of memory. */
+/* PATH.tmp-WRITER; NULL if out of memory. */
 static char *attempt_name(const char *path)
 {
-    char host[65] = "host";
-    uint32_t random = 0;
-    char *name = NULL;
-    gethostname(host, sizeof host - 1);
-    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
-        random = (uint32_t)clock();
-    if (asprintf(&name, "%s.tmp-%s-%ld-%08" PRIx32, path, host, (long)getpid(), random) < 0)
-        return NULL;
-    return name;
+    char writer[BG_WRITER_BYTES], *name = NULL;
+    bg_writer_name(writer);
+    return asprintf(&name, "%s.tmp-%s", path, writer) < 0 ? NULL : name;
 }
 
 static bg_status write_texts(bg_store *s, const char *path, const char *const *text, size_t n, bg_err *err)

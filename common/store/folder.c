@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "bregman/store.h"
+#include "bregman/writer.h"
 
 bg_status bg_path(char out[BG_PATH_BYTES], bg_err *err, const char *fmt, ...)
 {
@@ -57,7 +58,6 @@ static bg_status remove_files(const char *path, bg_err *err)
     if (folder == NULL)
         return BG_FAIL(err, BG_EIO, "cannot remove folder \"%s\": %s", path, strerror(errno));
     bg_status st = BG_OK;
-    unlinkat(dirfd(folder), "MANIFEST", 0);    /* first: from then on nothing in it is published */
     for (const struct dirent *e; st == BG_OK && (e = readdir(folder)) != NULL;)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
             unlinkat(dirfd(folder), e->d_name, 0) != 0 && errno != ENOENT)
@@ -81,11 +81,11 @@ bg_status bg_remove_folder(const char *path, bg_err *err)
 
 bg_status bg_write_units(const char *folder, const char *text, bg_err *err)
 {
-    char path[BG_PATH_BYTES], temporary[BG_PATH_BYTES], host[65] = "host";
+    char path[BG_PATH_BYTES], temporary[BG_PATH_BYTES], writer[BG_WRITER_BYTES];
     bg_status st = bg_path(path, err, "%s/UNITS", folder);
-    gethostname(host, sizeof host - 1);
+    bg_writer_name(writer);
     if (st == BG_OK)
-        st = bg_path(temporary, err, "%s.tmp-%s-%ld", path, host, (long)getpid());
+        st = bg_path(temporary, err, "%s.tmp-%s", path, writer);
     if (st != BG_OK)
         return st;
     FILE *file = fopen(temporary, "we");

@@ -1,6 +1,16 @@
-/* A folder's manifest: read, asked, appended to; and paths' parts, for those who publish. */
+/* A folder's manifest: read, asked, appended to; and paths' parts, for those who publish.
+ *
+ * MANIFEST is written whole, under a temporary name, and renamed.  Lines of a process that is at work are in MANIFEST.d/WRITER.open (writer.h),
+ * which it alone appends to; when it is done the file becomes MANIFEST.d/WRITER and never changes any more, or it folds the folder: takes
+ * MANIFEST and all closed files into a new MANIFEST, and then removes those and its own.
+ *
+ * Why no line is lost.  1. A process folds only while there is no other's .open file but of writers that are surely dead.  Its own is there
+ * meanwhile, so no two fold at once: each would have to begin after the other's .open had gone.  2. A file is removed only
+ * after the MANIFEST that has its lines is on disk.  3. Who begins to write meanwhile has its own file.  A fold that does not come about, or is
+ * cut off, leaves lines twice or where they are: readers take all files together. */
 #include "bregman/manifest.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -12,9 +22,11 @@
 #include <unistd.h>
 
 #include "bregman/open.h"
+#include "bregman/writer.h"
 #include "file.h"
 
 enum { HASH_DIGITS = 32 };
+static const char open_suffix[] = ".open";
 
 /* ---- paths ---- */
 
@@ -67,83 +79,171 @@ static int by_name(const void *a, const void *b)
 {
     const bg_manifest_entry *x = a, *y = b;
     int order = strcmp(x->name, y->name);
+    if (order == 0 && x->file != y->file)
+        return x->file < y->file ? -1 : 1;
     return order != 0 ? order : x->line < y->line ? -1 : x->line > y->line;
 }
 
-/* Cut the text into lines and those into entries.  A torn line that was followed by another one ends in a slash: see
- * bg_manifest_append. */
-static bg_status parse_text(bg_manifest *m, size_t n_bytes, const char *manifest, bg_err *err)
+/* Cut a text into lines and those into entries, after those that m has.  A torn line that was followed by another one ends in a slash, in
+ * manifests that had several writers. */
+static bg_status parse_text(bg_manifest *m, size_t file, char *text, size_t n_bytes, const char *manifest, bg_err *err)
 {
     size_t n_lines = 0, number = 0;
     for (size_t i = 0; i < n_bytes; i++)
-        n_lines += m->text[i] == '\n';
-    m->torn = n_bytes > 0 && m->text[n_bytes - 1] != '\n';
-    if ((m->entry = calloc(n_lines + 1, sizeof *m->entry)) == NULL)
+        n_lines += text[i] == '\n';
+    m->torn = m->torn || (n_bytes > 0 && text[n_bytes - 1] != '\n');
+    bg_manifest_entry *more = realloc(m->entry, (m->n + n_lines + 1) * sizeof *more);
+    if (more == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory for the entries of \"%s\"", manifest);
-    for (char *line = m->text, *end; (end = memchr(line, '\n', (size_t)(m->text + n_bytes - line))) != NULL; line = end + 1) {
+    m->entry = more;
+    for (char *line = text, *end; (end = memchr(line, '\n', (size_t)(text + n_bytes - line))) != NULL; line = end + 1) {
         char *last = end > line && end[-1] == '\r' ? end - 1 : end;    /* other systems' editors end lines so */
         *last = '\0';
         number++;
         /* a NUL within the line makes it none */
-        if (strlen(line) == (size_t)(last - line) && parse_line(line, &m->entry[m->n]))
+        if (strlen(line) == (size_t)(last - line) && parse_line(line, &m->entry[m->n])) {
+            m->entry[m->n].file = file;
             m->entry[m->n++].line = number;
-        else if (last > line && strcmp(line, "/") != 0)
+        } else if (last > line && strcmp(line, "/") != 0)
             m->n_malformed++;
     }
-    qsort(m->entry, m->n, sizeof *m->entry, by_name);
     return BG_OK;
 }
 
 /* ---- reading ---- */
 
-/* -1 if there is none, with a status that says whether that is an error. */
-static bg_status open_manifest(const char *manifest, int *fd, bg_err *err)
-{
-    bg_status st = bg_open_file(manifest, fd, err);
-    return st != BG_OK && (errno == ENOENT || errno == ENOTDIR) ? BG_OK : st;
-}
-
 /* What the file holds now: it may grow meanwhile, but never by less than a line that was written at once. */
-static bg_status read_text(bg_manifest *m, int fd, size_t size, const char *manifest, size_t *n_bytes, bg_err *err)
+static bg_status read_text(int fd, size_t size, const char *manifest, char **text, size_t *n_bytes, bg_err *err)
 {
     ssize_t got = 0;
     *n_bytes = 0;
-    if ((m->text = malloc(size + 1)) == NULL)
+    if ((*text = malloc(size + 1)) == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", manifest);
-    while (*n_bytes < size && (got = pread(fd, m->text + *n_bytes, size - *n_bytes, (off_t)*n_bytes)) > 0)
+    while (*n_bytes < size && (got = pread(fd, *text + *n_bytes, size - *n_bytes, (off_t)*n_bytes)) > 0)
         *n_bytes += (size_t)got;
     return got >= 0 ? BG_OK : BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", manifest, strerror(errno));
 }
 
-static bg_status read_open(bg_manifest *m, int fd, const struct stat *about, const char *manifest, bg_err *err)
+/* A file more of the table.  *gone: it is not there. */
+static bg_status read_file(bg_manifest *m, size_t file, const char *manifest, bool *gone, bg_err *err)
 {
+    struct stat about;
     size_t n_bytes;
-    m->exists = true;
-    bg_status st = read_text(m, fd, (size_t)about->st_size, manifest, &n_bytes, err);
-    return st == BG_OK ? parse_text(m, n_bytes, manifest, err) : st;
+    int fd;
+    bg_status st = bg_open_file(manifest, &fd, err);
+    *gone = st != BG_OK && (errno == ENOENT || errno == ENOTDIR);
+    if (st != BG_OK)
+        return *gone ? BG_OK : st;
+    char **texts = realloc(m->text, (m->n_texts + 1) * sizeof *texts);
+    if (texts == NULL || fstat(fd, &about) != 0) {
+        st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", manifest, strerror(errno));
+    } else {
+        texts[m->n_texts] = NULL;
+        st = read_text(fd, (size_t)about.st_size, manifest, &texts[m->n_texts], &n_bytes, err);
+        m->exists = true;
+        if (st == BG_OK)
+            st = parse_text(m, file, texts[m->n_texts], n_bytes, manifest, err);
+        m->n_texts++;
+    }
+    if (texts != NULL)
+        m->text = texts;
+    close(fd);
+    return st;
+}
+
+/* ---- the writers' files ---- */
+
+typedef struct { char name[256]; struct stat about; } writer_file;
+typedef struct { writer_file *file; size_t n; } writer_files;
+
+/* In the order of their last change. */
+static int by_time(const void *a, const void *b)
+{
+    const writer_file *x = a, *y = b;
+    const struct timespec *s = &x->about.st_mtim, *t = &y->about.st_mtim;
+    if (s->tv_sec != t->tv_sec)
+        return s->tv_sec < t->tv_sec ? -1 : 1;
+    if (s->tv_nsec != t->tv_nsec)
+        return s->tv_nsec < t->tv_nsec ? -1 : 1;
+    return strcmp(x->name, y->name);
+}
+
+/* Those of "DIR/MANIFEST.d"; free with free(). */
+static bg_status list_writers(const char *folder, writer_files *list, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bg_status st = bg_path(path, err, "%sMANIFEST.d", folder);
+    *list = (writer_files){ 0 };
+    DIR *dir = st == BG_OK ? opendir(path) : NULL;
+    if (st != BG_OK || (dir == NULL && (errno == ENOENT || errno == ENOTDIR)))
+        return st;
+    if (dir == NULL)
+        return BG_FAIL(err, BG_EIO, "cannot read folder \"%s\": %s", path, strerror(errno));
+    for (const struct dirent *e; st == BG_OK && (e = readdir(dir)) != NULL;) {
+        writer_file *more = realloc(list->file, (list->n + 1) * sizeof *more);
+        if (more == NULL)
+            st = BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", path);
+        else
+            list->file = more;
+        if (st != BG_OK || e->d_name[0] == '.' || fstatat(dirfd(dir), e->d_name, &more[list->n].about, 0) != 0
+            || !S_ISREG(more[list->n].about.st_mode))
+            continue;
+        snprintf(more[list->n++].name, sizeof more->name, "%s", e->d_name);
+    }
+    closedir(dir);
+    if (list->n > 0)
+        qsort(list->file, list->n, sizeof *list->file, by_time);
+    return st;
+}
+
+static bool is_open(const char *name)
+{
+    size_t n = strlen(name);
+    return n > strlen(open_suffix) && strcmp(name + n - strlen(open_suffix), open_suffix) == 0;
+}
+
+/* Writers first: a fold has moved their lines to MANIFEST before their files go.  *changed: one of them went meanwhile. */
+static bg_status read_once(bg_manifest *m, const char *folder, bool *changed, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    writer_files writers;
+    bool gone = false;
+    *m = (bg_manifest){ 0 };
+    *changed = false;
+    bg_status st = list_writers(folder, &writers, err);
+    for (size_t i = 0; i < writers.n && st == BG_OK && !*changed; i++) {
+        st = bg_path(path, err, "%sMANIFEST.d/%s", folder, writers.file[i].name);
+        if (st == BG_OK)
+            st = read_file(m, i + 1, path, changed, err);
+    }
+    free(writers.file);
+    if (st == BG_OK)
+        st = bg_path(path, err, "%sMANIFEST", folder);
+    if (st == BG_OK)
+        st = read_file(m, 0, path, &gone, err);
+    if (m->n > 0)
+        qsort(m->entry, m->n, sizeof *m->entry, by_name);
+    return st;
 }
 
 bg_status bg_manifest_read(bg_manifest *m, const char *folder, bg_err *err)
 {
-    char manifest[BG_PATH_BYTES];
-    struct stat about;
-    int fd;
-    *m = (bg_manifest){ 0 };
-    bg_status st = bg_path(manifest, err, "%sMANIFEST", folder);
-    if (st == BG_OK)
-        st = open_manifest(manifest, &fd, err);
-    if (st != BG_OK || fd < 0)
-        return st;
-    st = fstat(fd, &about) == 0 ? read_open(m, fd, &about, manifest, err)
-                                : BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", manifest, strerror(errno));
-    close(fd);
+    enum { TRIES = 100 };
+    bool changed = true;
+    bg_status st = read_once(m, folder, &changed, err);
+    for (int i = 1; i < TRIES && st == BG_OK && changed; i++) {
+        bg_manifest_clear(m);
+        st = read_once(m, folder, &changed, err);
+    }
     return st;
 }
 
 void bg_manifest_clear(bg_manifest *m)
 {
-    free(m->entry);
+    for (size_t i = 0; i < m->n_texts; i++)
+        free(m->text[i]);
     free(m->text);
+    free(m->entry);
     *m = (bg_manifest){ 0 };
 }
 
@@ -162,65 +262,96 @@ const bg_manifest_entry *bg_manifest_find(const bg_manifest *m, const char *name
 
 /* ---- asking ---- */
 
-/* The table of the last folder asked about, and the file it was read from. */
+/* The table of the last folder asked about, and what told that it is up to date. */
 static struct {
-    char *manifest;
-    struct stat about;
+    char *folder;
+    bg_hash state;
     bg_manifest table;
 } kept;
-
-/* Any difference counts, a time that went backward too: the times are compared, not ordered. */
-static bool same_file(const struct stat *a, const struct stat *b)
-{
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
-           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
-}
 
 static void forget(void)
 {
     bg_manifest_clear(&kept.table);
-    free(kept.manifest);
-    kept.manifest = NULL;
+    free(kept.folder);
+    kept.folder = NULL;
 }
 
-/* Opened each time, not only looked at: that makes an NFS client ask the server how the file is now. */
-static bg_status refresh(const char *manifest, bg_err *err)
+/* Whatever changes when a line is added: any difference counts, a time that went backward too.  MANIFEST is opened, not only
+ * looked at: that makes an NFS client ask the server how the file is now. */
+static bg_status state_of(const char *folder, bg_hash *out, bg_err *err)
 {
-    struct stat about;
-    int fd;
-    bg_status st = open_manifest(manifest, &fd, err);
-    if (st != BG_OK || fd < 0) {
-        forget();
+    char path[BG_PATH_BYTES], *text = NULL;
+    size_t n = 0;
+    writer_files writers;
+    struct stat about = { .st_ino = 0 };
+    bg_status st = bg_path(path, err, "%sMANIFEST", folder);
+    if (st == BG_OK)
+        st = list_writers(folder, &writers, err);
+    if (st != BG_OK)
         return st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd >= 0) {
+        (void)fstat(fd, &about);
+        close(fd);
     }
-    if (fstat(fd, &about) != 0)
-        st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", manifest, strerror(errno));
-    else if (kept.manifest == NULL || strcmp(kept.manifest, manifest) != 0 || !same_file(&about, &kept.about)) {
-        forget();
-        kept.about = about;
-        if ((kept.manifest = strdup(manifest)) == NULL)
-            st = BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", manifest);
-        else
-            st = read_open(&kept.table, fd, &about, manifest, err);
+    FILE *f = open_memstream(&text, &n);
+    if (f != NULL) {
+        fwrite(&about.st_dev, sizeof about.st_dev, 1, f);
+        fwrite(&about.st_ino, sizeof about.st_ino, 1, f);
+        fwrite(&about.st_size, sizeof about.st_size, 1, f);
+        fwrite(&about.st_mtim, sizeof about.st_mtim, 1, f);
+        for (size_t i = 0; i < writers.n; i++)
+            fprintf(f, "%s %jd\n", writers.file[i].name, (intmax_t)writers.file[i].about.st_size);
     }
+    free(writers.file);
+    if (f == NULL || fclose(f) != 0)
+        st = BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", path);
+    else
+        *out = bg_hash_bytes(text, n);
+    free(text);
+    return st;
+}
+
+static bg_status refresh(const char *folder, bg_err *err)
+{
+    bg_hash now = { "" };
+    bg_status st = state_of(folder, &now, err);
+    if (st == BG_OK && kept.folder != NULL && strcmp(kept.folder, folder) == 0 && strcmp(kept.state.hex, now.hex) == 0)
+        return BG_OK;
+    forget();
+    if (st == BG_OK && (kept.folder = strdup(folder)) == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "out of memory to read the manifest of \"%s\"", folder);
+    kept.state = now;
+    if (st == BG_OK)
+        st = bg_manifest_read(&kept.table, folder, err);
     if (st != BG_OK)
         forget();
-    close(fd);
     return st;
+}
+
+/* Of several entries for a name the one that has the file's size, and of these the last. */
+static const bg_manifest_entry *choose(const bg_manifest *m, const char *path, const char *name)
+{
+    const bg_manifest_entry *last = bg_manifest_find(m, name);
+    struct stat about;
+    if (last == NULL || last == m->entry || stat(path, &about) != 0)
+        return last;
+    for (const bg_manifest_entry *e = last; e >= m->entry && strcmp(e->name, name) == 0; e--)
+        if (e->size_bytes == (uint64_t)about.st_size)
+            return e;
+    return last;
 }
 
 bg_status bg_manifest_lookup(const char *path, bool *listed, bg_manifest_entry *entry, bg_err *err)
 {
-    char folder[BG_PATH_BYTES], manifest[BG_PATH_BYTES];
+    char folder[BG_PATH_BYTES];
     *listed = false;
     bg_status st = bg_folder_of(path, folder, err);
     if (st == BG_OK)
-        st = bg_path(manifest, err, "%sMANIFEST", folder);
-    if (st == BG_OK)
-        st = refresh(manifest, err);
+        st = refresh(folder, err);
     if (st != BG_OK)
         return st;
-    const bg_manifest_entry *found = bg_manifest_find(&kept.table, bg_base_name(path));
+    const bg_manifest_entry *found = choose(&kept.table, path, bg_base_name(path));
     if (found == NULL)
         return BG_OK;
     *listed = true;
@@ -231,47 +362,192 @@ bg_status bg_manifest_lookup(const char *path, bool *listed, bg_manifest_entry *
 
 /* ---- appending ---- */
 
-/* Does the file end inside a line?  Then a crash cut it short. */
-static bool ends_torn(int fd)
+/* This process, and the folders that it has an open file in. */
+static struct {
+    pid_t pid;
+    char name[BG_WRITER_BYTES];
+    char **folder;
+    size_t n;
+} self;
+
+static void take_part(void)
 {
-    struct stat about;
-    char last;
-    return fstat(fd, &about) == 0 && about.st_size > 0 &&
-           pread(fd, &last, 1, about.st_size - 1) == 1 && last != '\n';
+    if (self.pid == getpid())
+        return;
+    memset(&self, 0, sizeof self);         /* the first time, or in a child */
+    self.pid = getpid();
+    bg_writer_name(self.name);
 }
 
-/* One write: the lines of several writers do not mix.  A torn line is closed by a slash: whatever is there
- * of its name, that is no file's. */
-static bg_status write_line(int fd, const char *manifest, const char *name, const bg_hash *hash, uint64_t size_bytes,
-                            bg_err *err)
+static bg_status remember_folder(const char *folder, bg_err *err)
 {
-    char *line = NULL;
-    int n = asprintf(&line, "%s%s %" PRIu64 " %s\n", ends_torn(fd) ? "/\n" : "", hash->hex, size_bytes, name);
-    if (n < 0)
-        return BG_FAIL(err, BG_ENOMEM, "out of memory for a line of \"%s\"", manifest);
+    for (size_t i = 0; i < self.n; i++)
+        if (strcmp(self.folder[i], folder) == 0)
+            return BG_OK;
+    char **more = realloc(self.folder, (self.n + 1) * sizeof *more);
+    if (more != NULL)
+        self.folder = more;
+    if (more == NULL || (more[self.n] = strdup(folder)) == NULL)
+        return BG_FAIL(err, BG_ENOMEM, "out of memory to list files of \"%s\"", folder);
+    self.n++;
+    return BG_OK;
+}
+
+/* This process's file in a folder: its name without .open is written to `manifest`. */
+static bg_status own_path(const char *folder, const char *suffix, char manifest[BG_PATH_BYTES], bg_err *err)
+{
+    return bg_path(manifest, err, "%sMANIFEST.d/%s%s", folder, self.name, suffix);
+}
+
+/* Another one that folds the folder may take MANIFEST.d away in between. */
+static int open_own(const char *folder, const char *manifest)
+{
+    char writers[BG_PATH_BYTES];
+    int fd = -1;
+    for (int tries = 0; fd < 0 && tries < 100 && bg_path(writers, NULL, "%sMANIFEST.d", folder) == BG_OK; tries++) {
+        if (mkdir(writers, 0777) != 0 && errno != EEXIST)
+            break;
+        fd = open(manifest, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+        if (fd < 0 && errno != ENOENT)
+            break;
+    }
+    return fd;
+}
+
+/* The file's own name, and that of its folder. */
+static bg_status sync_names(const char *folder, const char *shown, bg_err *err)
+{
+    char writers[BG_PATH_BYTES];
+    bg_status st = bg_path(writers, err, "%sMANIFEST.d", folder);
+    if (st == BG_OK)
+        st = bg_sync_path(writers, shown, O_DIRECTORY, err);
+    return st == BG_OK ? bg_sync_path(folder, shown, O_DIRECTORY, err) : st;
+}
+
+static bg_status write_all(int fd, const char *text, size_t n, const char *manifest, bg_err *err)
+{
     errno = ENOSPC;    /* what a short write means */
-    bg_status st = write(fd, line, (size_t)n) == n && fsync(fd) == 0
+    return write(fd, text, n) == (ssize_t)n && fsync(fd) == 0
         ? BG_OK : BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
-    free(line);
-    return st;
 }
 
 bg_status bg_manifest_append(const char *path, const bg_hash *hash, uint64_t size_bytes, bg_err *err)
 {
-    char folder[BG_PATH_BYTES], manifest[BG_PATH_BYTES];
+    char folder[BG_PATH_BYTES], manifest[BG_PATH_BYTES], *line = NULL;
     bg_status st = bg_folder_of(path, folder, err);
+    take_part();
     if (st == BG_OK)
-        st = bg_path(manifest, err, "%sMANIFEST", folder);
+        st = own_path(folder, open_suffix, manifest, err);
     if (st != BG_OK)
         return st;
-    int fd = open(manifest, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    int fd = open_own(folder, manifest);
     if (fd < 0)
         return BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
-    st = bg_sync_path(folder, path, O_DIRECTORY, err);
+    int n = asprintf(&line, "%s %" PRIu64 " %s\n", hash->hex, size_bytes, bg_base_name(path));
+    st = n < 0 ? BG_FAIL(err, BG_ENOMEM, "out of memory for a line of \"%s\"", manifest) : remember_folder(folder, err);
     if (st == BG_OK)
-        st = write_line(fd, manifest, bg_base_name(path), hash, size_bytes, err);
+        st = sync_names(folder, path, err);
+    if (st == BG_OK)
+        st = write_all(fd, line, (size_t)n, manifest, err);
+    if (n >= 0)
+        free(line);
     if (close(fd) != 0 && st == BG_OK)
         st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
+    return st;
+}
+
+/* ---- folding ---- */
+
+/* Is there a file of another process that may still write, or fold? */
+static bool others_write(const writer_files *list)
+{
+    size_t own = strlen(self.name);
+    for (size_t i = 0; i < list->n; i++) {
+        const char *name = list->file[i].name;
+        char writer[256];
+        snprintf(writer, sizeof writer, "%.*s", (int)(strlen(name) - strlen(open_suffix)), name);
+        if (is_open(name) && strncmp(name, self.name, own) != 0 && !bg_writer_is_dead(writer, &list->file[i].about))
+            return true;
+    }
+    return false;
+}
+
+/* All lines, those that count, by name. */
+static bg_status write_folded(const char *folder, const bg_manifest *m, bg_err *err)
+{
+    char manifest[BG_PATH_BYTES], temporary[BG_PATH_BYTES], path[BG_PATH_BYTES], *text = NULL;
+    size_t n = 0;
+    bg_status st = bg_path(manifest, err, "%sMANIFEST", folder);
+    if (st == BG_OK)
+        st = bg_path(temporary, err, "%s.tmp-%s", manifest, self.name);
+    FILE *f = st == BG_OK ? open_memstream(&text, &n) : NULL;
+    if (st == BG_OK && f == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "out of memory to write \"%s\"", manifest);
+    for (size_t i = 0; i < m->n && st == BG_OK; i++) {
+        bool last = i + 1 == m->n || strcmp(m->entry[i].name, m->entry[i + 1].name) != 0;
+        st = bg_path(path, err, "%s%s", folder, m->entry[i].name);
+        if (st != BG_OK || !last)
+            continue;
+        const bg_manifest_entry *e = choose(m, path, m->entry[i].name);
+        fprintf(f, "%s %" PRIu64 " %s\n", e->hash.hex, e->size_bytes, e->name);
+    }
+    if (f != NULL && fclose(f) != 0 && st == BG_OK)
+        st = BG_FAIL(err, BG_ENOMEM, "out of memory to write \"%s\"", manifest);
+    int fd = st == BG_OK ? open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
+    if (st == BG_OK && fd < 0)
+        st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
+    if (st == BG_OK)
+        st = write_all(fd, text, n, manifest, err);
+    if (fd >= 0)
+        close(fd);
+    if (st == BG_OK && rename(temporary, manifest) != 0)
+        st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
+    if (st == BG_OK)
+        st = bg_sync_path(folder, manifest, O_DIRECTORY, err);
+    else if (fd >= 0)
+        unlink(temporary);
+    free(text);
+    return st;
+}
+
+/* *folded false, and nothing done, if others are at work. */
+static bg_status fold(const char *folder, bool *folded, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    writer_files list;
+    bg_manifest m = { 0 };
+    *folded = false;
+    bg_status st = list_writers(folder, &list, err);
+    if (st == BG_OK && !others_write(&list)) {
+        st = bg_manifest_read(&m, folder, err);
+        if (st == BG_OK)
+            st = write_folded(folder, &m, err);
+        *folded = st == BG_OK;
+    }
+    for (size_t i = 0; i < list.n && *folded; i++)
+        if (bg_path(path, NULL, "%sMANIFEST.d/%s", folder, list.file[i].name) == BG_OK)
+            unlink(path);
+    if (*folded && bg_path(path, NULL, "%sMANIFEST.d", folder) == BG_OK)
+        rmdir(path);
+    bg_manifest_clear(&m);
+    free(list.file);
+    return st;
+}
+
+bg_status bg_manifest_close(bool folds, bg_err *err)
+{
+    char open_file[BG_PATH_BYTES], closed[BG_PATH_BYTES];
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < self.n; i++) {
+        bool folded = false;
+        if (folds && st == BG_OK)
+            st = fold(self.folder[i], &folded, err);
+        if (!folded && own_path(self.folder[i], open_suffix, open_file, NULL) == BG_OK && own_path(self.folder[i], "", closed, NULL) == BG_OK)
+            rename(open_file, closed);
+        free(self.folder[i]);
+    }
+    free(self.folder);
+    memset(&self, 0, sizeof self);
     return st;
 }
 

@@ -1,5 +1,6 @@
 /* From a temporary file to a published one: close, fsync, rename, list; and whether a file is done. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <search.h>
 #include <stdio.h>
@@ -80,27 +81,45 @@ static bg_status close_file(bg_store *s, bg_err *err)
     return status < 0 ? bg_hdf5_fail(err, BG_EIO, "write \"%s\"", s->path) : BG_OK;
 }
 
-/* Give the temporary file its name and list it, unless it is a work file. */
-static bg_status give_name(const bg_store *s, bg_hash *content, bg_err *err)
+static bool is_work(const bg_store *s) { return strcmp(s->format, "bregman/work") == 0; }
+
+/* On disk, and its content's hash and size, unless it is a work file. */
+static bg_status settle(const bg_store *s, bg_manifest_entry *listed, bg_err *err)
 {
-    struct stat about;
-    bool work = strcmp(s->format, "bregman/work") == 0;
+    struct stat about = { .st_size = 0 };
     bg_status st = bg_sync_path(s->temporary, s->path, 0, err);
-    if (st == BG_OK && !work)
-        st = bg_hash_file(s->temporary, content, err);
-    if (st == BG_OK && (stat(s->temporary, &about) != 0 || rename(s->temporary, s->path) != 0))
+    if (st == BG_OK && !is_work(s))
+        st = bg_hash_file(s->temporary, &listed->hash, err);
+    if (st == BG_OK && stat(s->temporary, &about) != 0)
         st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", s->path, strerror(errno));
-    return st == BG_OK && !work ? bg_manifest_append(s->path, content, (uint64_t)about.st_size, err) : st;
+    listed->size_bytes = (uint64_t)about.st_size;
+    return st;
+}
+
+static bg_status give_name(const bg_store *s, bg_err *err)
+{
+    if (rename(s->temporary, s->path) != 0)
+        return BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", s->path, strerror(errno));
+    return BG_OK;
+}
+
+static bg_status list(const bg_store *s, const bg_manifest_entry *e, bg_err *err)
+{
+    return is_work(s) ? BG_OK : bg_manifest_append(s->path, &e->hash, e->size_bytes, err);
 }
 
 bg_status bg_store_publish(bg_store *s, bg_hash *hash, bg_err *err)
 {
-    bg_hash content = { "" };
+    bg_manifest_entry e = { .name = NULL };
     bg_status st = close_file(s, err);
     if (st == BG_OK)
-        st = give_name(s, &content, err);
+        st = settle(s, &e, err);
+    if (st == BG_OK)
+        st = give_name(s, err);
+    if (st == BG_OK)
+        st = list(s, &e, err);
     if (st == BG_OK && hash != NULL)
-        *hash = content;
+        *hash = e.hash;
     bg_store_discard(s);
     return st;
 }
@@ -175,17 +194,56 @@ bg_status bg_store_is_done(const char *path, const char *fingerprint, bool *done
 
 /* ---- two attempts at once ---- */
 
+/* Give the temporary file its name unless another has it (*taken).  File systems without hard links may know another way; on one
+ * that has none, of two that end in the same moment the last one's file stays. */
+static bg_status take_name(const bg_store *s, bool *taken, bg_err *err)
+{
+    *taken = false;
+    if (link(s->temporary, s->path) == 0)
+        return BG_OK;
+    if (errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS || errno == EMLINK) {
+        if (renameat2(AT_FDCWD, s->temporary, AT_FDCWD, s->path, RENAME_NOREPLACE) == 0)
+            return BG_OK;
+        if ((errno == EINVAL || errno == ENOSYS) && access(s->path, F_OK) != 0)
+            return give_name(s, err);
+    }
+    *taken = errno == EEXIST || access(s->path, F_OK) == 0;
+    return *taken ? BG_OK : BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", s->path, strerror(errno));
+}
+
+/* Another attempt's file has the name: will it be listed?  One that still lives does so within a moment. */
+static bg_status other_is_done(const char *path, const char *fingerprint, bool *done, bg_err *err)
+{
+    enum { WAIT_S = 2, POLLS_PER_S = 50 };
+    const struct timespec pause = { .tv_nsec = 1000000000 / POLLS_PER_S };
+    bg_status st = bg_store_is_done(path, fingerprint, done, err);
+    for (int i = 0; i < WAIT_S * POLLS_PER_S && st == BG_OK && !*done; i++) {
+        nanosleep(&pause, NULL);
+        st = bg_store_is_done(path, fingerprint, done, err);
+    }
+    return st;
+}
+
 bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err)
 {
     char *fingerprint = NULL;
-    bool done = false;
+    bg_manifest_entry e = { .name = NULL };
+    bool taken = false, done = false;
     if (st == BG_OK)
         st = bg_store_get_text(s, "run", "fingerprint", &fingerprint, NULL, err);
     if (st == BG_OK)
-        st = bg_store_is_done(s->path, fingerprint, &done, err);
+        st = close_file(s, err);
+    if (st == BG_OK)
+        st = settle(s, &e, err);
+    if (st == BG_OK)
+        st = take_name(s, &taken, err);
+    if (st == BG_OK && taken)
+        st = other_is_done(s->path, fingerprint, &done, err);
+    if (st == BG_OK && taken && !done)    /* left by one that was killed before it could list it */
+        st = give_name(s, err);
+    if (st == BG_OK && !done)
+        st = list(s, &e, err);
     free(fingerprint);
-    if (!done)
-        return bg_store_end(s, st, err);
     bg_store_discard(s);
-    return BG_OK;
+    return st;
 }

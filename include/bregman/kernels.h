@@ -47,6 +47,9 @@ void bg_rope_apply(size_t n, size_t n_heads, size_t rotary_dims, float *x, size_
 /* In place softmax of rows [n, <=ld] with a causal limit: row i keeps columns 0..limit0 + i, the others up
  * to `columns` become 0.  s is multiplied by scale first. */
 void bg_softmax_causal(size_t n, size_t columns, size_t limit0, float scale, float *s, size_t ld);
+/* Its gradient: from those of the probabilities, dP [n, columns], to those of the scores, dS = P (dP - dot) scale, in place.
+ *   dot [in, n]: of each row, the sum of P dP, which attention has as the sum of dO O. */
+void bg_softmax_backward(size_t n, size_t columns, float scale, const float *prob, const float *dot, float *ds);
 
 /* One row of logits x[v] -> probabilities in place; returns log sum exp (float64, of the raw logits). */
 double bg_softmax_row(size_t v, float *x);

@@ -1,8 +1,10 @@
-/* manifest.h - a folder's MANIFEST: which of its files are published, with their sizes and content hashes.
+/* manifest.h - a folder's manifest: which of its files are published, with their sizes and content hashes.
  *
- * A text file of lines "HASH SIZE NAME" (XXH3-128 in hexadecimal, bytes, a name in this folder), only ever appended to.
- * The last line for a name counts.  A line that a crash cut short is no entry, nor is any other line of another shape.
- * Nothing here depends on a clock.  Local.
+ * Lines "HASH SIZE NAME" (XXH3-128 in hexadecimal, bytes, a name in this folder): in the text file MANIFEST and, while somebody
+ * writes into the folder or after an attempt was cut off, in the folder MANIFEST.d, where each writer has a file: none has two.
+ * All are read together.  Of several lines for a name the one counts that has the file's size, and of these the last: those of
+ * MANIFEST come first, then those of the writers in the order of their last change.  A line that a crash cut short is no entry, nor
+ * is any other line of another shape.  Local.
  */
 #ifndef BG_MANIFEST_H
 #define BG_MANIFEST_H
@@ -18,16 +20,17 @@ typedef struct {
     const char *name;            /* lent by the table */
     bg_hash hash;
     uint64_t size_bytes;
-    size_t line;                 /* from 1 */
+    size_t file, line;           /* 0: MANIFEST, else a writer's; from 1 */
 } bg_manifest_entry;
 
 typedef struct {
-    bool exists;                 /* the folder has a MANIFEST */
+    bool exists;                 /* the folder has one */
     size_t n;
     bg_manifest_entry *entry;    /* by name, those of one name in the order of their lines */
     size_t n_malformed;          /* whole lines that are no entry */
-    bool torn;                   /* the last line has no end */
-    char *text;                  /* the names point into it */
+    bool torn;                   /* a file's last line has no end */
+    char **text;                 /* [n_texts] what the names point into */
+    size_t n_texts;
 } bg_manifest;
 
 /* Read a folder's manifest into a table.  A folder that has none, or is not there, gives an empty one.
@@ -40,15 +43,19 @@ void bg_manifest_clear(bg_manifest *m);
 const bg_manifest_entry *bg_manifest_find(const bg_manifest *m, const char *name);
 
 /* What the manifest of its folder says of the file `path`.  The table of the last folder asked about is kept and read
- * again when its file has changed, so that a loop over a folder's files reads it once.  Not for several threads at once.
+ * again when its files have changed, so that a loop over a folder's files reads it once.  Not for several threads at once.
  *   entry [out]  without a name; untouched if the file is not listed
- * Errors: those of bg_manifest_read. */
+ * Errors: those of bg_manifest_read.  Cost: a stat for each writer at work. */
 bg_status bg_manifest_lookup(const char *path, bool *listed, bg_manifest_entry *entry, bg_err *err) BG_MUST_CHECK;
 
-/* List a file that has been renamed to `path`: append its line, in one write.  The folder is fsynced first, when it has
- * a manifest: no line is on disk before the names of the file and of the manifest are.  Then the manifest is.
+/* List a file that has its name: append its line to this process's own file, in one write.  The folder is fsynced
+ * first: no line is on disk before the name of the file is.
  * Errors: BG_EIO naming the file or the manifest, BG_ENOMEM. */
 bg_status bg_manifest_append(const char *path, const bg_hash *hash, uint64_t size_bytes, bg_err *err) BG_MUST_CHECK;
+/* This process lists no more files: its own files of all folders that it has listed some in are closed.
+ *   folds [in]  take what is in MANIFEST.d into MANIFEST, unless others are at work in the folder: for the last that writes.
+ * Errors: those of reading and appending; the lines are there all the same. */
+bg_status bg_manifest_close(bool folds, bg_err *err) BG_MUST_CHECK;
 
 /* Open a file for reading.  One that is not there is waited for, some seconds, if its folder's manifest lists it: file systems
  * of several hosts (NFS) may show the line before the file's new name.

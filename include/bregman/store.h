@@ -128,8 +128,8 @@ void bg_store_discard(bg_store *s);    /* NULL is fine */
 bg_status bg_store_end(bg_store *s, bg_status st, bg_err *err) BG_MUST_CHECK;
 
 /* Two attempts of one call may run at once (a requeue while the first still lives).
- * bg_store_end_once: as bg_store_end, but if another attempt has published the file with the same fingerprint meanwhile, that
- * one stays and this one is dropped: others may know it by its content hash already.  For a stage's final files.
+ * bg_store_end_once: as bg_store_end, but the name is taken by link or not at all: if another attempt has published the file with the same
+ * fingerprint meanwhile, that one stays and this one is dropped: others may have read it already.  For a stage's final files.
  * BG_ESTALE if a file of another call has the name by now.  See also attempt.h. */
 bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err) BG_MUST_CHECK;
 

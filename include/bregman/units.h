@@ -3,7 +3,7 @@
  * A work file holds the results of sequences [first, end) of one unit for one group, a block of the model or all of it, and is
  * called after that, all numbers as %05 (unit), %03 (block) and %06 PRIu64 (sequences, counted from the unit's first) print them:
  *     KIND-UUUUU-block-BBB.FFFFFF-EEEEEE.h5      KIND-UUUUU.FFFFFF-EEEEEE.h5 where the whole model is one group
- * It stands by its name: published with its name, whole, or not there.  The folder is of one call of a stage.
+ * It stands by its name: published with its name, whole, or not there.  The folder is of one call of a stage (attempt.h).
  *
  * Rows (scores, compressed queries) chain: [0, 3), then [3, 8).  Files may overlap, where some groups had got further than others
  * when an attempt ended; the rows of a sequence are the same bytes in each of them.  Cumulative sums (covariances) begin at 0, and
@@ -48,8 +48,7 @@ bool bg_units_parse(const char *name, char kind[BG_UNIT_KIND_BYTES], bg_segment 
 
 /* What is there, as bg_sweep asks for it.  Parts of sums that nothing needs any more, left by attempts that ended, are removed.
  *   done, part [out, bg_units_count each]
- * Errors: BG_EIO; BG_ESTALE naming the folder and what to do, if its files are of another call (one of them is opened); BG_ENOMEM.
- * Cost: one reading of the folder, n log n in its files. */
+ * Errors: BG_EIO, BG_ENOMEM.  Cost: one reading of the folder, n log n in its files; none is opened. */
 bg_status bg_units_find(const bg_units *u, bool *done, uint64_t *part, bg_err *err) BG_MUST_CHECK;
 
 /* Pairs of a unit and a group that are finished: what of `n_groups` groups of any numbers is there, for those who have a line of

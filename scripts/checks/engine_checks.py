@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -16,6 +17,7 @@ import numpy as np  # noqa: E402
 from check_goldens import Engine, read_safetensors, relative, write_safetensors, write_tokens  # noqa: E402
 
 BUILD = os.environ.get("BUILD", os.path.join(ROOT, "build"))
+MPI = os.path.join(ROOT, "scripts", "mpi")
 FOLDER = tempfile.mkdtemp(prefix="bregman-engine-")
 # An mpirun that is killed leaves its session's folder, and Open MPI 5 refuses to start when one of its process id exists.
 os.environ["TMPDIR"] = FOLDER
@@ -72,6 +74,35 @@ def deep_model(case="llama", n_blocks=5):
         json.dump(config, file)
     write_safetensors(f"{folder}/model.safetensors", weights)
     return folder
+
+
+def plain_gpt2(name, d, blocks, positions, vocabulary, change=lambda weights: None):
+    """A GPT-2 of random weights, of any size; change(weights) may disturb them."""
+    random, folder = np.random.default_rng(7), os.path.join(FOLDER, name)
+    shapes = {"wte.weight": (vocabulary, d), "wpe.weight": (positions, d), "ln_f.weight": (d,), "ln_f.bias": (d,)}
+    for b in range(blocks):
+        for part, shape in {"ln_1.weight": (d,), "ln_1.bias": (d,), "ln_2.weight": (d,), "ln_2.bias": (d,),
+                            "attn.c_attn.weight": (d, 3 * d), "attn.c_attn.bias": (3 * d,), "attn.c_proj.weight": (d, d),
+                            "attn.c_proj.bias": (d,), "mlp.c_fc.weight": (d, 4 * d), "mlp.c_fc.bias": (4 * d,),
+                            "mlp.c_proj.weight": (4 * d, d), "mlp.c_proj.bias": (d,)}.items():
+            shapes[f"h.{b}.{part}"] = shape
+    weights = {part: (random.normal(0, 0.1, shape) + ("ln_" in part and part.endswith("weight"))).astype("f4")
+               for part, shape in shapes.items()}
+    change(weights)
+    os.makedirs(folder)
+    write_safetensors(f"{folder}/model.safetensors", weights)
+    with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
+        json.dump({"model_type": "gpt2", "n_embd": d, "n_head": 4, "n_layer": blocks, "n_positions": positions,
+                   "vocab_size": vocabulary, "layer_norm_epsilon": 1e-5}, file)
+    return folder
+
+
+def fault_library():
+    """tests/fault/inject_fault.c, to be preloaded into ranks."""
+    path = os.path.join(FOLDER, "inject_fault.so")
+    subprocess.run([os.environ.get("CC", "cc"), "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", path,
+                    os.path.join(ROOT, "tests", "fault", "inject_fault.c"), "-ldl"], check=True)
+    return path
 
 
 def corpus(n, vocab=64, longest=32, seed=1):

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Sweeps without Slurm: the plan that is printed, a run here, the table, going on after failures, and every mistake in a
 sweep file, found before anything is done."""
+import glob
 import json
 import os
 import shutil
@@ -210,32 +211,31 @@ def test_failure():
 
 
 def test_progress():
-    """Fraction and time left come from the work units that are listed."""
+    """Fraction and time left come from the work files that are there, parts of units too."""
     work = path("busy/small/factors/work")
     os.makedirs(work)
     os.makedirs(path("busy/log"))
     write_sweep("busy.toml", GOOD.replace('"out"', '"busy"'))
     now = time.time()
     with open(os.path.join(work, "UNITS"), "w", encoding="utf-8") as file:
-        file.write("covariance- 30\nlambda- 10\n")
-    with open(os.path.join(work, "MANIFEST"), "w", encoding="utf-8") as file:
-        for name, age in (("covariance-00000-block-000.h5", 500), ("covariance-00001-block-000.h5", 300),
-                          ("covariance-00001-block-001.part-000004.h5", 300), ("covariance-00002-block-000.h5", 20), ("other", 1)):
-            file.write(f"{'0' * 32} 4 {name}\n")
-            write = os.path.join(work, name)
-            with open(write, "w", encoding="utf-8") as unit:
-                unit.write("unit")
-            os.utime(write, (now - age, now - age))
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - 420))      # one unit before it, two since, in 400 s
+        file.write("covariance 240 16 2\nlambda 160 16 1\n")
+    for name, age in (("covariance-00000-block-000.000000-000016.h5", 500), ("covariance-00001-block-000.000000-000016.h5", 300),
+                      ("covariance-00001-block-001.000000-000004.h5", 300), ("covariance-00001-block-001.000000-000002.h5", 310),
+                      ("covariance-00002-block-000.000000-000016.h5", 20), ("other", 1),
+                      ("covariance-00003-block-000.000000-000016.h5.tmp-n1-12-0a1b2c3d", 1)):
+        with open(os.path.join(work, name), "w", encoding="utf-8") as unit:
+            unit.write("unit")
+        os.utime(os.path.join(work, name), (now - age, now - age))
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - 420))      # one unit before it, two and a quarter since, in 400 s
     with open(path("busy/log/fit--small.log"), "w", encoding="utf-8") as file:
         file.write(f"== {started} job 7 run 1 started on n1: fit_factors\n")
     state = rows(sweep("busy.toml", "--status"))[("fit", "small")]
-    check(state.startswith("failed 7 % - ended without a word"), "status: a job that is gone", state)
+    check(state.startswith("failed 8 % - ended without a word"), "status: a job that is gone", state)
     with open(path("busy/.sweep.lock"), "w", encoding="utf-8") as held:
         import fcntl
         fcntl.flock(held, fcntl.LOCK_EX)
         state = rows(sweep("busy.toml", "--status"))[("fit", "small")]
-        check(state.startswith("running 7 % 2:0"), "status: 37 units of 200 s are left", state)
+        check(state.startswith("running 8 % 1:4"), "status: 36.75 units of 178 s are left", state)
         done = sweep("busy.toml", "--local")
         check(done.returncode == 1 and "another sweep" in done.stderr, "two at once", done.stderr)
     for code, state in ((75, "stopped"), (0, "failed")):
@@ -251,7 +251,7 @@ def test_stop():
     job = subprocess.Popen([SWEEP, path("stopped.toml"), "--local", "--ranks", "1"], env=ENVIRONMENT, text=True,
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     limit = time.monotonic() + 30
-    while not os.path.exists(path("stopped/small/factors/work/MANIFEST")) and time.monotonic() < limit:
+    while not glob.glob(path("stopped/small/factors/work/*.h5")) and time.monotonic() < limit:
         time.sleep(0.002)
     job.send_signal(signal.SIGTERM)
     said = job.communicate(timeout=60)

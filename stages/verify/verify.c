@@ -1,4 +1,5 @@
 /* verify.c - a folder at a time: what its manifest lists, what else is in it, what a rerun would do. */
+#include "bregman/writer.h"
 #include "verify.h"
 
 #include <dirent.h>
@@ -91,27 +92,24 @@ static void close_folder(verify_folder *f)
 
 /* ---- what else is there ---- */
 
-/* PATH.tmp-HOST-PID-RANDOM: whose attempt it is, and whether that still runs, where this host can tell. */
-static void say_leftover(const char *path, const char *suffix)
+/* PATH.tmp-WRITER: whose attempt it is, and whether that still runs, where this host can tell. */
+static void say_leftover(const char *path, const char *writer)
 {
-    char host[65] = "", own[65] = "";
-    const char *end = strrchr(suffix, '-'), *dash = end;
-    while (dash != NULL && dash > suffix && *--dash != '-')
-        ;
-    long pid = dash != NULL ? strtol(dash + 1, NULL, 10) : 0;
-    if (dash == NULL || dash <= suffix || pid <= 0 || pid > INT_MAX ||
-        dash + 1 + strspn(dash + 1, "0123456789") != end || (size_t)(dash - suffix) >= sizeof host) {
+    struct stat about;
+    const char *end = strrchr(writer, '-'), *pid = NULL;
+    long number = end == NULL || (pid = memrchr(writer, '-', (size_t)(end - writer))) == NULL ? 0 : strtol(pid + 1, NULL, 10);
+    if (number <= 0 || number > INT_MAX) {
         verify_say(path, "left over by an unknown attempt");
         return;
     }
-    memcpy(host, suffix, (size_t)(dash - suffix));
-    gethostname(own, sizeof own - 1);
-    if (strcmp(host, own) != 0)
-        verify_say(path, "left over by, or being written by, process %ld on %s", pid, host);
-    else if (kill((pid_t)pid, 0) == 0 || errno == EPERM)
-        verify_say(path, "being written by process %ld, if that is still the same one", pid);
+    int host = (int)(pid - writer);
+    for (int dots = 0; host > 0 && dots < 2; host--)    /* boot and namespace are no news to a reader */
+        dots += writer[host - 1] == '.';
+    if (lstat(path, &about) == 0 && bg_writer_is_dead(writer, &about))
+        verify_say(path, "left over by process %ld, which is gone: it can be removed, or the same command run again does so", number);
     else
-        verify_say(path, "left over by process %ld, which is gone: it can be removed", pid);
+        verify_say(path, "being written by process %ld of %.*s, or left over by it: remove it if that runs no more", number,
+                   host > 0 ? host : (int)(pid - writer), writer);
 }
 
 static bool is_own(const char *name)

@@ -33,26 +33,27 @@ done
 refused "$work/no/r.h5" "No such file" merge_scores --scores "$in/s" --output "$work/no/r.h5"
 
 # ---- checkpoints cut short
-# cut_short WANTED STAGE ARGS...: stop it, cut each of its work files, then do as the error says: the result must be WANTED's
+# cut_short WANTED STAGE ARGS...: stop it, cut one of its work files after the other, each from there anew, and go on; the
+# last is then removed, as the error says: the result must be WANTED's
 cut_short() {
     wanted=$1 program=$2
     shift 2
-    rm -rf "$work/stopped"
+    rm -rf "$work/stopped" "$work/kept"
     mkdir "$work/stopped"
     stopped "$BUILD/bin/$program" --quiet "$@"
+    cp -r "$work/stopped" "$work/kept"
     unit=
     for unit in $(find "$work/stopped" -path '*work/*.h5' | sort); do
-        cp "$unit" "$work/whole"
+        rm -rf "$work/stopped"
+        cp -r "$work/kept" "$work/stopped"
         truncate -s -100 "$unit"
-        refused "$unit" "cut short; remove it" "$program" "$@"
-        cp "$work/whole" "$unit"
+        refused "$unit" "remove it, then run the same command again" "$program" "$@"
     done
     if [ -z "$unit" ]; then
-        fail "$program: no unit was finished before it stopped"
+        fail "$program: nothing was kept when it stopped"
         return
     fi
     rm "$unit"
-    truncate -s -5 "$(dirname "$unit")/MANIFEST"
     works "$program" "$@"
     for file in "$wanted"/*.h5; do
         "$python" "$SRC/scripts/checks/make_inputs.py" same "$file" "$work/stopped/${file##*/}" || fail "$program: ${file##*/} differs after a damaged checkpoint"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # What a kill cannot show: the order in which a published file gets to the disk.  Every stage runs with its calls traced;
-# each file it publishes must be synced before it is renamed, its folder after that, then listed, then the manifest
-# synced, and nothing of it written later.
+# each file it publishes must be synced before it gets its name, its folder after that, then listed, then the writer's
+# manifest synced, and nothing of it written later; the manifest is folded at the end.  Work files stand by their name and are not listed.
 . "$(dirname "$0")/lib.sh"
 
 ${CC:-cc} -D_GNU_SOURCE -shared -fPIC -o "$work/trace.so" "$here/trace_files.c" -ldl || exit 1
@@ -19,14 +19,23 @@ def at(event, *rest, after=-1):
         if events[i] == [event, *rest]:
             return i
 
-renames = [(i, e[1], e[2]) for i, e in enumerate(events) if e[0] == "rename" and e[2].endswith(".h5")]
+renames = [(i, e[1], e[2]) for i, e in enumerate(events) if e[0] in ("rename", "link") and e[2].endswith(".h5")]
+fold = {e[2] for e in events if e[0] == "rename" and e[2].endswith("/MANIFEST")}
 for i, temporary, final in renames:
     folder, name = os.path.split(final)
-    manifest = folder + "/MANIFEST"
+    manifest = next((e[1] for e in events if e[0] == "list" and e[2] == name and e[1].startswith(folder + "/MANIFEST.d/")), "")
+    if not folder.endswith("work") and folder + "/MANIFEST" not in fold:
+        wrong.append(f"{name}: its folder's manifest is not folded")
     writes = [k for k, e in enumerate(events) if e == ["write", temporary]]
     syncs = [k for k, e in enumerate(events) if e == ["sync", temporary]]
     if not writes or not syncs or not max(writes) < max(syncs) < i:
         wrong.append(f"{name}: not synced between its last write and the rename")
+    if any(e[0] == "write" and e[1] in (temporary, final) for e in events[i:]):
+        wrong.append(f"{name}: written after the rename")
+    if folder.endswith("work"):
+        if at("list", manifest, name) is not None:
+            wrong.append(f"{name}: listed, though it is a work file")
+        continue
     folder_synced = at("sync", folder, after=i)
     listed = at("list", manifest, name, after=i)
     if listed is None:
@@ -35,17 +44,15 @@ for i, temporary, final in renames:
     if folder_synced is None or folder_synced > listed:
         wrong.append(f"{name}: its folder is not synced between the rename and the line of the manifest")
     manifest_synced = at("sync", manifest, after=listed)
-    following = next((k for k in range(listed, len(events)) if events[k][0] == "rename"), len(events))
+    following = next((k for k in range(listed, len(events)) if events[k][0] in ("rename", "link")), len(events))
     if manifest_synced is None or manifest_synced > following:
         wrong.append(f"{name}: the manifest is not synced after its line")
-    if any(e[0] == "write" and e[1] in (temporary, final) for e in events[i:]):
-        wrong.append(f"{name}: written after the rename")
     early = [k for k, e in enumerate(events) if e == ["list", manifest, name] and k < i]
     if len(early) >= len([k for k, _, f in renames if f == final and k <= i]):
         wrong.append(f"{name}: listed before it had its name")
     created = at("create", manifest)
     if created is not None and created < listed and not any(
-            events[k] == ["sync", folder] for k in range(created, listed)):
+            events[k] == ["sync", folder + "/MANIFEST.d"] for k in range(created, listed)):
         wrong.append(f"{name}: the new manifest's own name is not synced before its first line")
 if events and events[-1][0] != "sync":
     wrong.append(f"the last event is no sync: {' '.join(events[-1])}")

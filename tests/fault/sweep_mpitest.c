@@ -19,6 +19,7 @@ typedef enum { FAIL_NOWHERE, FAIL_FIND, FAIL_BEGIN, FAIL_TAP, FAIL_KEEP, FAIL_EN
 /* What the callbacks of one rank do and did. */
 typedef struct {
     fault fault;
+    bool slow;                     /* so that a stop of one rank comes before the others are done */
     uint64_t units_ended;
     float gathered[8];             /* a number of each rank of the pipeline, on its first */
 } drill;
@@ -53,8 +54,11 @@ static bg_status begin_unit(void *self, const bg_unit *unit, uint64_t part, bg_e
 
 static bg_status pair(void *self, const bg_pair *p, bg_err *err)
 {
+    const drill *d = self;
     (void)p;
-    return maybe(self, FAIL_TAP, err);
+    if (d->slow)
+        usleep(2000);
+    return maybe(d, FAIL_TAP, err);
 }
 
 static bg_status keep_part(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err)
@@ -120,7 +124,7 @@ static bg_status open_inputs(inputs *in, const bg_context *ctx, const char *toke
 /* Run the sweep with a fault on one rank (none: -1). */
 static bg_status run_drill(const inputs *in, const bg_context *ctx, int bad, fault what, drill *d, bg_err *err)
 {
-    *d = (drill){ .fault = ctx->grid.world_rank == bad ? what : FAIL_NOWHERE };
+    *d = (drill){ .fault = ctx->grid.world_rank == bad ? what : FAIL_NOWHERE, .slow = what == STOP };
     const bg_sweep s = {
         .what = "drill", .tokens = in->tokens, .n_sequences = SEQUENCES, .unit_sequences = UNIT, .tap = { pair, d },
         .gather_bytes = sizeof(float), .self = d, .find = find, .begin_unit = begin_unit, .end_unit = end_unit,

@@ -1,5 +1,5 @@
 /* trace_files.c - preloaded into a stage: writes down, in order, what it does to the files under $TRACE_FOLDER.
- * One line an event in $TRACE_LOG:  create PATH · write PATH · list MANIFEST NAME · sync PATH · rename FROM TO
+ * One line an event in $TRACE_LOG:  create PATH · write PATH · list MANIFEST.d/WRITER NAME · sync PATH · rename FROM TO · link FROM TO
  * A kill cannot show whether data were on disk; the order of these calls does. */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -49,7 +49,8 @@ static void record_write(int fd, const void *data, size_t n)
     char link[32], path[4096], line[4096];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
-    if (length < 9 || memcmp(path + length - 9, "/MANIFEST", 9) != 0 || n == 0 || n >= sizeof line) {
+    path[length > 0 ? length : 0] = '\0';
+    if (strstr(path, "/MANIFEST.d/") == NULL || n == 0 || n >= sizeof line) {
         record_fd("write", fd, "");
         return;
     }
@@ -114,11 +115,14 @@ static int sync_any(const char *name, int fd)
 int fsync(int fd) { return sync_any("fsync", fd); }
 int fdatasync(int fd) { return sync_any("fdatasync", fd); }
 
-int rename(const char *from, const char *to)
+static int name_any(const char *name, const char *from, const char *to)
 {
-    int (*next)(const char *, const char *) = (int (*)(const char *, const char *))real("rename");
+    int (*next)(const char *, const char *) = (int (*)(const char *, const char *))real(name);
     int result = next(from, to);
     if (result == 0)
-        record("rename", from, to);
+        record(name, from, to);
     return result;
 }
+
+int rename(const char *from, const char *to) { return name_any("rename", from, to); }
+int link(const char *from, const char *to) { return name_any("link", from, to); }

@@ -214,13 +214,13 @@ for name in shard-00000-of--0001.h5 shard-00001-of-99999999999999999999.h5 shard
     change "$work/d/$name" ""
 done
 verified 0 "$work/d/: 2 of 2 shards, 1 of 3 shards, 2 of 4 shards, not complete" "$work/d"
-host=$(uname -n)
+host=$(uname -n).$(head -c 8 /proc/sys/kernel/random/boot_id).$(stat -Lc %i /proc/self/ns/pid)
 sh -c 'exit 0' & gone=$!
 wait $gone
-touch "$work/d/$s.tmp-$host-$gone-0a1b2c3d" "$work/d/$s.tmp-$host-$$-0a1b2c3d" "$work/d/$s.tmp-other-host-12-0a1b2c3d" "$work/d/notes" "$work/d/x.tmp-$host-99999999999-0a1b2c3d"
+touch "$work/d/$s.tmp-$host-$gone-0a1b2c3d" "$work/d/$s.tmp-$host-$$-0a1b2c3d" "$work/d/$s.tmp-other-host.0123abcd.1-12-0a1b2c3d" "$work/d/notes" "$work/d/x.tmp-$host-99999999999-0a1b2c3d"
 verified 0 "left over by process $gone, which is gone: it can be removed" "$work/d"
 says "being written by process $$"
-says "being written by, process 12 on other-host"
+says "being written by process 12 of other-host, or left over by it"
 says "$work/d/notes: not listed"
 says "x.tmp-$host-99999999999-0a1b2c3d: left over by an unknown attempt"
 # published by two attempts at once: the line of the other one came last

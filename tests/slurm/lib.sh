@@ -51,7 +51,8 @@ restarted() { [ "$(field "$1" Restarts)" -ge "${2:-1}" ]; }
 gone() { ! squeue -h -j "$1" 2> /dev/null | grep -q .; }
 expect_state() { [ "$(state "$1")" = "$2" ] || fail "$3: job $1 is $(state "$1") $(field "$1" ExitCode) $(field "$1" Reason), not $2: $(tail -n 5 "$1.log" 2> /dev/null)"; }
 started() { grep -q "run ${2:-0} started" "$1"; }
-units_in() { [ "$(wc -l < "$1/MANIFEST")" -ge "$2" ]; }        # so many work units in a folder
+n_units() { find "$1" -name '*.h5' | wc -l; }                  # of a folder of work files
+units_in() { [ "$(n_units "$1")" -ge "$2" ]; }
 has_line() { grep -q -- "$2" "$1" || fail "$3: $1 does not say '$2': $(tail -n 5 "$1")"; }
 
 # same WHAT FILE REFERENCE: all datasets are the same bytes

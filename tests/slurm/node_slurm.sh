@@ -37,7 +37,7 @@ kill_slurmd n4
 ranks=$(for p in $(job_processes n4); do [ "$(cat "/proc/$p/comm")" = score_shards ] && echo "$p"; done)
 [ "$(wc -w <<< "$ranks")" = 2 ] || fail "slurmd alone: the first attempt's ranks are not alive: '$ranks'"
 kill -STOP $ranks
-before=$(wc -l < alone/$final.work/MANIFEST)
+before=$(n_units alone/$final.work)
 wait_until 40 restarted $job || quit "slurmd alone: $(state $job)"
 scontrol update jobid=$job reqnodelist=
 wait_until 40 started $job.log 1 || quit "slurmd alone: no second run: $(state $job) $(field $job Reason)"

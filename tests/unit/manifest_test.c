@@ -9,6 +9,7 @@
 
 #include "bregman/manifest.h"
 #include "bregman/store.h"
+#include "bregman/writer.h"
 #include "check.h"
 
 #define HASH_A "0123456789abcdef0123456789abcdef"
@@ -59,6 +60,21 @@ static void append(const char *name, const bg_hash *hash, uint64_t size)
 {
     bg_err err;
     assert_ok(bg_manifest_append(in_folder(name), hash, size, &err), err);
+}
+
+static void fold(void)
+{
+    bg_err err;
+    assert_ok(bg_manifest_close(true, &err), err);
+}
+
+/* No manifest at all. */
+static void clear(void)
+{
+    char command[128];
+    fold();
+    snprintf(command, sizeof command, "rm -rf '%s'MANIFEST*", folder);
+    assert_int_equal(system(command), 0);
 }
 
 /* ---- reading ---- */
@@ -174,9 +190,11 @@ static void an_unreadable_one_is_an_error(void **state)
     assert_says(err, manifest);
     bg_manifest_clear(&m);
     assert_int_equal(bg_manifest_lookup(in_folder("a"), &listed, &entry, &err), BG_EIO);
-    assert_int_equal(bg_manifest_append(in_folder("a"), &hash_a, 1, &err), BG_EIO);
-    assert_says(err, manifest);
     assert_int_equal(rmdir(manifest), 0);
+    write_bytes(in_folder("MANIFEST.d"), "", 0);
+    assert_int_equal(bg_manifest_append(in_folder("a"), &hash_a, 1, &err), BG_EIO);
+    assert_says(err, "MANIFEST.d");
+    clear();
     assert_int_equal(bg_manifest_append(in_folder("none/a"), &hash_a, 1, &err), BG_EIO);
     assert_says(err, "none/MANIFEST");
 }
@@ -186,7 +204,7 @@ static void an_unreadable_one_is_an_error(void **state)
 static void append_then_read(void **state)
 {
     (void)state;
-    unlink(manifest);
+    clear();
     append("a.h5", &hash_a, 10);
     append("b c.h5", &hash_b, UINT64_MAX);
     append("a.h5", &hash_b, 11);
@@ -195,9 +213,30 @@ static void append_then_read(void **state)
     assert_int_equal(bg_manifest_find(&m, "a.h5")->size_bytes, 11);
     assert_true(bg_manifest_find(&m, "b c.h5")->size_bytes == UINT64_MAX);
     bg_manifest_clear(&m);
+    assert_int_equal(access(manifest, F_OK), -1);
+
+    /* folded: one line a name; the next lines come after them */
+    fold();
+    assert_int_equal(access(in_folder("MANIFEST.d"), F_OK), -1);
+    append("c.h5", &hash_a, 12);
+    append("b c.h5", &hash_a, 13);
+    m = read_back();
+    assert_int_equal(m.n, 4);
+    assert_int_equal(bg_manifest_find(&m, "a.h5")->size_bytes, 11);
+    assert_int_equal(bg_manifest_find(&m, "b c.h5")->size_bytes, 13);
+    bg_manifest_clear(&m);
+
+    /* of two lines that one counts which has the file's size */
+    write_bytes(in_folder("a.h5"), "0123456789", 10);
+    append("a.h5", &hash_a, 10);
+    append("a.h5", &hash_b, 11);
+    assert_int_equal(look_up("a.h5"), 10);
+    fold();
+    assert_int_equal(look_up("a.h5"), 10);
+    assert_int_equal(unlink(in_folder("a.h5")), 0);
 }
 
-/* Cut at every byte of a line: the next one is whole, and nothing is made of the rest. */
+/* Cut at every byte of a line: the others are whole, and nothing is made of the rest. */
 static void any_cut_leaves_the_other_lines(void **state)
 {
     (void)state;
@@ -205,13 +244,18 @@ static void any_cut_leaves_the_other_lines(void **state)
     for (size_t cut = 0; cut < sizeof whole - 1; cut++) {
         char text[2 * sizeof whole];
         snprintf(text, sizeof text, "%s%.*s", HASH_B " 1 first\n", (int)cut, whole);
+        clear();
         write_text(text);
         append("next", &hash_b, 2);
         append("last", &hash_b, 3);
         bg_manifest m = read_back();
+        assert_int_equal(m.torn, cut > 0);
+        bg_manifest_clear(&m);
+        fold();
+        m = read_back();
         assert_false(m.torn);
         assert_int_equal(m.n, 3);
-        assert_int_equal(m.n_malformed, cut > 0);
+        assert_int_equal(m.n_malformed, 0);
         assert_non_null(bg_manifest_find(&m, "first"));
         assert_non_null(bg_manifest_find(&m, "next"));
         assert_non_null(bg_manifest_find(&m, "last"));
@@ -224,7 +268,7 @@ static void writers_do_not_mix(void **state)
     (void)state;
     enum { WRITERS = 4, LINES = 100 };
     pid_t child[WRITERS];
-    unlink(manifest);
+    clear();
     for (int w = 0; w < WRITERS; w++) {
         assert_true((child[w] = fork()) >= 0);
         if (child[w] == 0) {
@@ -246,6 +290,82 @@ static void writers_do_not_mix(void **state)
     assert_int_equal(m.n, WRITERS * LINES);
     assert_int_equal(m.n_malformed, 0);
     bg_manifest_clear(&m);
+    append("after", &hash_a, 1);
+    fold();                                    /* the children are gone */
+    assert_int_equal(access(in_folder("MANIFEST.d"), F_OK), -1);
+    m = read_back();
+    assert_int_equal(m.n, WRITERS * LINES + 1);
+    bg_manifest_clear(&m);
+}
+
+/* What may still be written to stays, and so does all else; a torn line costs itself. */
+static void others_at_work_are_left_alone(void **state)
+{
+    (void)state;
+    static const char *const others[] = { "node7.0123abcd.1-12-00000000.open", "strange.open" };
+    for (size_t i = 0; i < 3; i++) {
+        char path[256], name[BG_WRITER_BYTES], *pid;
+        clear();
+        append("mine", &hash_a, 1);
+        bg_writer_name(name);
+        if (i == 2 && (pid = strstr(name, "-")) != NULL)
+            snprintf(pid, sizeof name - (size_t)(pid - name), "-%ld-00000000.open", (long)getppid());    /* this host's, alive */
+        snprintf(path, sizeof path, "%sMANIFEST.d/%s", folder, i < 2 ? others[i] : name);
+        write_bytes(path, HASH_B " 2 theirs\n" HASH_B " 3 to", 83 - 3);
+        fold();
+        assert_int_equal(access(path, F_OK), 0);
+        assert_int_equal(look_up("mine"), 1);
+        assert_int_equal(look_up("theirs"), 2);
+        assert_int_equal(access(manifest, F_OK), -1);
+        assert_int_equal(unlink(path), 0);
+        append("more", &hash_a, 4);
+        fold();
+        assert_int_equal(access(in_folder("MANIFEST.d"), F_OK), -1);
+        assert_int_equal(look_up("mine"), 1);
+        assert_int_equal(look_up("more"), 4);
+    }
+}
+
+/* Processes that begin, list and fold as it comes: no line is lost, whenever who looks. */
+static void folds_at_once_lose_nothing(void **state)
+{
+    (void)state;
+    enum { WRITERS = 4, ROUNDS = 40 };
+    pid_t child[WRITERS];
+    clear();
+    for (int w = 0; w < WRITERS; w++) {
+        assert_true((child[w] = fork()) >= 0);
+        if (child[w] == 0) {
+            bg_status st = BG_OK;
+            for (int i = 0; i < ROUNDS && st == BG_OK; i++) {
+                char name[64];
+                bool listed = false;
+                bg_manifest_entry entry;
+                snprintf(name, sizeof name, "file-%d-%03d.h5", w, i);
+                st = bg_manifest_append(in_folder(name), &hash_a, (uint64_t)i, NULL);
+                if (st == BG_OK)
+                    st = bg_manifest_close(true, NULL);
+                for (int k = 0; k <= i && st == BG_OK; k++) {
+                    snprintf(name, sizeof name, "file-%d-%03d.h5", w, k);
+                    st = bg_manifest_lookup(in_folder(name), &listed, &entry, NULL);
+                    st = st == BG_OK && !listed ? BG_EIO : st;
+                }
+            }
+            _exit(st != BG_OK);
+        }
+    }
+    for (int w = 0; w < WRITERS; w++) {
+        int status = -1;
+        assert_int_equal(waitpid(child[w], &status, 0), child[w]);
+        assert_int_equal(status, 0);
+    }
+    bg_manifest m = read_back();
+    for (int i = 0; i < WRITERS * ROUNDS; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "file-%d-%03d.h5", i / ROUNDS, i % ROUNDS);
+        assert_non_null(bg_manifest_find(&m, name));
+    }
+    bg_manifest_clear(&m);
 }
 
 /* ---- asking ---- */
@@ -253,7 +373,7 @@ static void writers_do_not_mix(void **state)
 static void lookup_sees_every_change(void **state)
 {
     (void)state;
-    unlink(manifest);
+    clear();
     assert_int_equal(look_up("a"), -1);
     append("a", &hash_a, 1);
     assert_int_equal(look_up("a"), 1);
@@ -266,6 +386,8 @@ static void lookup_sees_every_change(void **state)
     assert_int_equal(look_up("a"), 1);
 
     /* another file of the same size under its name */
+    fold();
+    assert_int_equal(look_up("a"), 1);
     write_bytes(in_folder("new"), HASH_A " 3 a\n", 37);
     assert_int_equal(rename(in_folder("new"), manifest), 0);
     assert_int_equal(look_up("a"), 3);
@@ -287,8 +409,9 @@ static void clocks_do_not_count(void **state)
 {
     (void)state;
     static const time_t times[] = { 4000000000, 1, 1000000000, 0 };
-    unlink(manifest);
+    clear();
     append("a", &hash_a, 1);
+    fold();
     for (size_t i = 0; i < sizeof times / sizeof times[0]; i++) {
         char text[64];
         const struct timespec at[2] = { { .tv_sec = times[i] }, { .tv_sec = times[i] } };
@@ -299,6 +422,7 @@ static void clocks_do_not_count(void **state)
         assert_int_equal(look_up("a"), (int64_t)i + 2);
         append("b", &hash_a, i);
         assert_int_equal(look_up("b"), (int64_t)i);
+        fold();
         write_text(text);
     }
 }
@@ -317,7 +441,7 @@ static void listed_files_are_waited_for(void **state)
     (void)state;
     bg_err err;
     int fd;
-    unlink(manifest);
+    clear();
     append("late.h5", &hash_a, 1);
     write_bytes(in_folder("early"), "x", 1);
     double start = now_s();
@@ -371,7 +495,8 @@ int main(void)
         cmocka_unit_test(none_is_empty), cmocka_unit_test(odd_lines), cmocka_unit_test(the_last_line_for_a_name_counts),
         cmocka_unit_test(other_lines_are_no_entries), cmocka_unit_test(an_unreadable_one_is_an_error),
         cmocka_unit_test(append_then_read), cmocka_unit_test(any_cut_leaves_the_other_lines),
-        cmocka_unit_test(writers_do_not_mix), cmocka_unit_test(lookup_sees_every_change),
+        cmocka_unit_test(writers_do_not_mix), cmocka_unit_test(others_at_work_are_left_alone),
+        cmocka_unit_test(folds_at_once_lose_nothing), cmocka_unit_test(lookup_sees_every_change),
         cmocka_unit_test(clocks_do_not_count), cmocka_unit_test(listed_files_are_waited_for),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_all);

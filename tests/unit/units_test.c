@@ -266,27 +266,26 @@ static void random_files(void **state)
     }
 }
 
-static void files_of_another_call(void **state)
+static void damaged_files(void **state)
 {
     (void)state;
     bg_units u = rows_of_model(20, 8);
-    bg_provenance other = run;
+    const bg_segment g = { 0, BG_WHOLE_MODEL, 0, 8 };
     bool done[3];
     uint64_t part[3];
+    bg_store *s;
     bg_err err;
     char path[600];
     empty_folder();
     link_file("scores-00000.000000-000008.h5");
-    other.fingerprint = "f2";
-    u.run = &other;
-    assert_int_equal(bg_units_find(&u, done, part, &err), BG_ESTALE);
-    assert_says(err, "scores-00000.000000-000008.h5");
-    assert_says(err, "remove its folder");
-    u.run = &run;
     snprintf(path, sizeof path, "%s/scores-00000.000000-000008.h5", folder);
     assert_int_equal(truncate(path, 100), 0);
-    assert_int_equal(bg_units_find(&u, done, part, &err), BG_EFORMAT);
+    assert_int_equal(bg_units_open(&s, &u, &g, &err), BG_EFORMAT);
+    assert_says(err, "scores-00000.000000-000008.h5");
     assert_says(err, "remove it, then run the same command again");
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(bg_units_open(&s, &u, &g, &err), BG_EIO);
+    assert_says(err, "scores-00000.000000-000008.h5");
     u.folder = "/tmp/bregman-units-absent";
     assert_int_equal(bg_units_find(&u, done, part, &err), BG_EIO);
     assert_says(err, "bregman-units-absent");
@@ -411,7 +410,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_of_work_files), cmocka_unit_test(other_names), cmocka_unit_test(rows_chain),
-        cmocka_unit_test(sums_stand_for_what_is_before), cmocka_unit_test(random_files), cmocka_unit_test(files_of_another_call),
+        cmocka_unit_test(sums_stand_for_what_is_before), cmocka_unit_test(random_files), cmocka_unit_test(damaged_files),
         cmocka_unit_test(reads_all_in_order), cmocka_unit_test(tells_what_is_missing), cmocka_unit_test(cuts_a_file),
     };
     return cmocka_run_group_tests(tests, start, end);
