@@ -42,14 +42,15 @@ back_to_queue() {
 }
 
 # run COMMAND...: run it; its exit code in $code. The warning before the time limit reaches only this shell
-# (--signal=B:USR1@...) and is passed on; SIGTERM, of scancel, reaches the ranks by itself.
+# (--signal=B:USR1@...) and is passed on. SIGTERM, of scancel, reaches srun's ranks by itself, but not those of another
+# launcher; it is passed on as SIGUSR1 too, as srun and mpirun end all ranks on SIGTERM.
 run() {
     warned=no ended=no pid=
     trap 'warned=yes; [ -z "$pid" ] || kill -USR1 "$pid" 2> /dev/null' USR1
-    trap 'ended=yes' TERM
+    trap 'ended=yes; [ -z "$pid" ] || kill -USR1 "$pid" 2> /dev/null' TERM
     "$@" &
     pid=$!
-    [ "$warned" = no ] || kill -USR1 "$pid"
+    [ "$warned$ended" = nono ] || kill -USR1 "$pid"
     wait "$pid"
     code=$?
     while kill -0 "$pid" 2> /dev/null; do      # a signal ends wait early
@@ -101,8 +102,8 @@ run_stage() {
     elif [ "$code" = 0 ]; then
         finish 1 "$stage ended without a word of rank 0: its node was lost, or it is not on the node of this shell"
     fi
-    # 138: the warning came before the stage could listen for it, and SIGUSR1 ended a rank
-    [ "$warned" = yes ] && [ "$code" = 138 ] && code=75
+    # 138: the request came before the stage could listen for it, and SIGUSR1 ended a rank
+    [ "$warned$ended" != nono ] && [ "$code" = 138 ] && code=75
     [ "$code" = 0 ] && finish 0
     [ "$code" = 75 ] || finish "$code" "$stage failed"
     [ "$ended" = no ] || finish 75 "told to end (scancel, requeue or preemption); finished work is kept"

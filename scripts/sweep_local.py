@@ -19,17 +19,16 @@ class Runner:
             signal.signal(number, self.ask)
 
     def ask(self, _number, _frame):
-        """The first signal asks a stage to stop (exit 75), the next one ends it."""
+        """Of scripts/mpi the first signal makes a stage keep what it has done (exit 75), the next one ends it."""
         self.asked += 1
         if self.child:
             try:
-                os.killpg(self.child.pid, signal.SIGUSR1 if self.asked == 1 and self.can_stop else signal.SIGTERM)
+                os.killpg(self.child.pid, signal.SIGTERM)
             except ProcessLookupError:
                 pass
 
-    def run(self, command, log, name, environment, can_stop):
+    def run(self, command, log, name, environment):
         """Returns the exit code.  The child keeps the sweep's lock: it may outlive a killed sweep."""
-        self.can_stop = can_stop
         with open(log, "a", encoding="utf-8") as out:
             print(f"== {now()} job local run 0 started: {name}", file=out, flush=True)
             with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment,
@@ -70,8 +69,7 @@ def run_local(plan, programs, ranks, held):
         for i in missing:
             shown = job.name + (f" {i + 1}/{len(job.elements)}" if job.is_array else "")
             log = job.elements[i].log
-            code = runner.run(command_of(job, i, programs, share), log, PROGRAM[job.stage], dict(os.environ),
-                              job.stage not in SCRIPTS)
+            code = runner.run(command_of(job, i, programs, share), log, PROGRAM[job.stage], dict(os.environ))
             if code == STOPPED or runner.asked:
                 print(f"{shown}: stopped; finished work is kept, the same command goes on", flush=True)
                 return STOPPED

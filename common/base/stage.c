@@ -115,6 +115,18 @@ bg_status bg_stop_beside(const char *file, bg_err *err)
     return BG_OK;
 }
 
+/* how: SIG_BLOCK, and signals that ask for a stop wait, also while the program is begun anew; or SIG_UNBLOCK. */
+static void hold_signals(int how)
+{
+    sigset_t asking;
+    sigemptyset(&asking);
+    sigaddset(&asking, SIGTERM);
+    sigaddset(&asking, SIGUSR1);
+    sigaddset(&asking, SIGINT);
+    sigprocmask(how, &asking, NULL);
+}
+
+/* Before MPI_Init, which can take seconds, and after it, as it may set handlers of its own. */
 static void catch_signals(void)
 {
     struct sigaction action = { .sa_handler = request_stop, .sa_flags = SA_RESTART };
@@ -122,7 +134,9 @@ static void catch_signals(void)
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGUSR1, &action, NULL);
     action.sa_flags |= (int)SA_RESETHAND;    /* a second Ctrl-C ends the program at once */
-    sigaction(SIGINT, &action, NULL);
+    if (stop_requested == 0)
+        sigaction(SIGINT, &action, NULL);
+    hold_signals(SIG_UNBLOCK);
 }
 
 /* ---- threads ---- */
@@ -175,6 +189,10 @@ static void print_help(const bg_stage *s, const char *program, const bg_option_t
 {
     printf("usage: %s [options]\n%s\n\n", program, s->purpose);
     bg_options_help(stdout, tables, n_tables);
+    if (s->runs_model)
+        printf("\nto stop it and go on later with the same command (exit code 75):\n"
+               "  Ctrl-C or SIGTERM to bregman-mpi or to a rank; SIGUSR1 to mpirun or srun, which would kill the ranks otherwise;\n"
+               "  scancel --signal=USR1 JOB; or a file named stop in the folder of the output\n");
     const char *name = s->example != NULL ? strstr(s->example, s->name) : NULL;
     if (name != NULL)
         printf("\nexample:\n  %.*s%s%s\n", (int)(name - s->example), s->example, program, name + strlen(s->name));
@@ -312,7 +330,9 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     int provided, code = EXIT_DONE;
     bg_status st;
 
+    hold_signals(SIG_BLOCK);
     bg_threads_sleep_when_idle(argv);
+    catch_signals();
     bg_crash_begin();
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     if ((st = bg_grid_init(&ctx.grid, MPI_COMM_WORLD, 1, &err)) != BG_OK)

@@ -85,12 +85,13 @@ def strike(job, choice):
     session, name = job.process.pid, job.stage[:15]
     how = choice.choice(["job", "launcher", "rank", "ranks"])
     ranks = [pid for pid, process in members(session) if process == name]
+    launcher = [pid for pid, process in members(session) if process != name]       # scripts/mpi and mpirun
     if job.ranks == 1 or len(ranks) < job.ranks or not all(map(has_started, ranks)):
         how = "job"
     if how == "job":
         kill(session)
         return how
-    victims = {"ranks": ranks, "rank": [choice.choice(ranks)], "launcher": [session]}[how]
+    victims = {"ranks": ranks, "rank": [choice.choice(ranks)], "launcher": launcher}[how]
     for pid in victims:
         try:
             os.kill(pid, signal.SIGKILL)

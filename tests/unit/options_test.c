@@ -162,10 +162,23 @@ static bg_status toy_run(const void *config_, const bg_context *ctx, bg_err *err
         raise(SIGTERM);
         st = bg_stop_requested() ? BG_FAIL(err, BG_ESTOPPED, "stopped") : BG_OK;
     }
+    if (c->top == 5 && bg_stop_requested())
+        st = BG_FAIL(err, BG_ESTOPPED, "stopped");
     if (c->top == 4)
         printf("threads=%d options=%s identity=%s started=%d\n", ctx->threads, ctx->options, ctx->identity,
                ctx->started > 1.6e9);
     return bg_agree(ctx->grid.world, st, err);
+}
+
+/* MPI's own; a signal comes meanwhile, and it changes handlers, as MPI may. */
+int MPI_Init_thread(int *argc, char ***argv, int required, int *provided)
+{
+    const char *number = getenv("BREGMAN_TOY_SIGNAL");
+    if (number != NULL)
+        raise(atoi(number));
+    int code = PMPI_Init_thread(argc, argv, required, provided);
+    signal(SIGTERM, SIG_DFL);
+    return code;
 }
 
 static const bg_stage toy = { "toy", "A stage for tests.", opts, sizeof(config), false, "toy --model m a.h5", toy_run };
@@ -210,6 +223,20 @@ static void stage_ends_and_codes(void **state)
     assert_string_equal(errors, "toy: error: unknown option '--thread' (did you mean --threads?)\n");
 }
 
+static void signals_while_mpi_starts(void **state)
+{
+    (void)state;
+    static const int numbers[] = { SIGTERM, SIGUSR1, SIGINT };
+    char number[16], out[4096], errors[4096];
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(number, sizeof number, "%d", numbers[i]);
+        setenv("BREGMAN_TOY_SIGNAL", number, 1);
+        assert_int_equal(run_toy("--model m a.h5 --top 5", out, errors, sizeof out), 75);
+    }
+    unsetenv("BREGMAN_TOY_SIGNAL");
+    assert_int_equal(run_toy("--model m a.h5 --top 5", out, errors, sizeof out), 0);
+}
+
 static void stage_context(void **state)
 {
     (void)state;
@@ -246,7 +273,7 @@ int main(int argc, char **argv)
         return bg_stage_main(&toy, argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults), cmocka_unit_test(every_type), cmocka_unit_test(refusals),
-        cmocka_unit_test(options_as_json), cmocka_unit_test(stage_ends_and_codes),
+        cmocka_unit_test(options_as_json), cmocka_unit_test(stage_ends_and_codes), cmocka_unit_test(signals_while_mpi_starts),
         cmocka_unit_test(stage_context), cmocka_unit_test(help_and_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
