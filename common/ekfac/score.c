@@ -189,22 +189,24 @@ bg_status bg_scorer_bytes(const char *file, const bg_model *model, const bg_shar
                           size_t unit_sequences, size_t unit_rows, size_t *bytes, bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    uint64_t dims[3] = { 0 };
+    uint64_t dims[3] = { 0 }, n_queries = 0;
     size_t floats = 0, most = 1;
     bg_store *f = NULL;
     bg_status st = bg_store_open(&f, file, "bregman/compressed", err);
+    if (st == BG_OK)
+        st = bg_store_dims(f, "id", 1, &n_queries, err);
     for (size_t i = share->first_tracked; i < share->end_tracked && st == BG_OK; i++) {
         const bg_module *mod = model->tracked[i];
         st = bg_path(path, err, "%s/left", mod->name);
         if (st == BG_OK)
             st = bg_store_dims(f, path, 3, dims, err);
-        floats += dims[0] * dims[2] * (mod->n_out + mod->n_in1);
-        most = dims[0] * dims[2] > most ? dims[0] * dims[2] : most;
+        floats += n_queries * dims[2] * (mod->n_out + mod->n_in1);
+        most = n_queries * dims[2] > most ? n_queries * dims[2] : most;
     }
     bg_store_close(f);
     size_t layers = share->embeds ? model->config.n_blocks : own_layers(share);
-    *bytes = (floats + 2 * chunk_rows(most) * most) * sizeof(float)
-        + result_bytes(detail, layers, dims[0], unit_sequences, unit_rows);
+    *bytes = (floats + chunk_rows(most) * (2 * most + n_queries)) * sizeof(float)
+        + result_bytes(detail, layers, n_queries, unit_sequences, unit_rows);
     return st;
 }
 

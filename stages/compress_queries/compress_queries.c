@@ -125,10 +125,23 @@ static extent largest(const compress *w, const bg_share *share)
     return e;
 }
 
+/* What this rank allocates for.  Rank 0 also takes all modules' sides from file to file in the end. */
+static extent needed(const compress *w)
+{
+    extent e = largest(w, &w->own);
+    if (w->ctx->grid.world_rank == 0) {
+        const bg_share whole = bg_model_whole(w->model);
+        const extent all = largest(w, &whole);
+        e.left = all.left;
+        e.right = all.right;
+    }
+    return e;
+}
+
 static size_t plan_bytes(const void *compress_, const bg_plan *plan)
 {
     const compress *w = compress_;
-    extent e = largest(w, &w->own);
+    extent e = needed(w);
     size_t floats = plan->rows * (e.p + e.m) + e.pm + e.scratch + e.left + e.right + e.factors;
     return floats * sizeof(float) + bg_pipeline_pass_bytes(w->model, &w->own, &w->ctx->grid, plan->rows);
 }
@@ -175,8 +188,7 @@ static bg_status name_units(compress *w, bg_err *err)
 static bg_status open_memory(compress *w, bg_err *err)
 {
     const bg_grid *g = &w->ctx->grid;
-    const bg_share whole = bg_model_whole(w->model);
-    extent e = largest(w, g->world_rank == 0 ? &whole : &w->own);    /* rank 0 assembles */
+    extent e = needed(w);
     bg_status st = name_units(w, err);
     if (st == BG_OK)
         st = bg_pipeline_pass_new(&w->pass, w->model, &w->own, g, w->plan.rows, err);

@@ -27,7 +27,7 @@ static size_t scorer_bytes(const plan_costing *f, size_t r, size_t rows)
     chunk = chunk < 64 ? 64 : chunk > 8192 ? 8192 : chunk;
     chunk = smaller(chunk, rows);
     size_t layers = s->embeds ? f->w->model->config.n_blocks : s->end - s->first;
-    return (floats + 2 * chunk * widest) * sizeof(float) + layers * queries * unit_of(f) * sizeof(double);
+    return (floats + chunk * (2 * widest + queries)) * sizeof(float) + layers * queries * unit_of(f) * sizeof(double);
 }
 
 static size_t touched_bytes(const plan_costing *f, size_t r, size_t rows, size_t batches)

@@ -270,6 +270,33 @@ static void softmax_causal_matches(void **state)
     }
 }
 
+/* Widths of no, some and many vectors with a rest; each element rounded as the formula is, whatever the instruction set. */
+static void softmax_backward_matches(void **state)
+{
+    (void)state;
+    const size_t columns[] = { 1, 7, 16, 63, 130 };
+    for (size_t k = 0; k < sizeof columns / sizeof columns[0]; k++) {
+        size_t d = columns[k], n = 5;
+        float *prob = normals(1, n * d), *ds = normals(2, n * d), *given = normals(2, n * d), dot[5];
+        for (size_t i = 0; i < n; i++) {
+            double sum = 0;
+            (void)bg_softmax_row(d, prob + i * d);
+            for (size_t j = 0; j < d; j++)
+                sum += (double)prob[i * d + j] * (double)given[i * d + j];
+            dot[i] = (float)sum;
+        }
+        bg_softmax_backward(n, d, 0.25f, prob, dot, ds);
+        for (size_t i = 0; i < n * d; i++) {
+            volatile float scaled = 0.25f * prob[i], centred = given[i] - dot[i / d];
+            volatile float want = scaled * centred;
+            assert_true(ds[i] == want);
+        }
+        free(prob);
+        free(ds);
+        free(given);
+    }
+}
+
 static void samples_follow_the_running_sum(void **state)
 {
     (void)state;
@@ -410,6 +437,7 @@ int main(void)
         cmocka_unit_test(norms_match),
         cmocka_unit_test(softmax_matches),
         cmocka_unit_test(softmax_causal_matches),
+        cmocka_unit_test(softmax_backward_matches),
         cmocka_unit_test(samples_follow_the_running_sum),
         cmocka_unit_test(rope_rotates),
         cmocka_unit_test(rowwise_match),
