@@ -140,7 +140,7 @@ def size_of(path):
     return sum(os.path.getsize(os.path.join(top, name)) for top, _, names in os.walk(path) for name in names)
 
 
-def stage_options(case, folder, out):
+def stage_options(case, folder, out, limit=0):
     fit = dict(case[8])
     modules = fit.get("modules", "mlp")
     grid = ["--pipeline", str(case[7])]
@@ -149,7 +149,7 @@ def stage_options(case, folder, out):
     return {
         "fit_factors": [*model, "--tokens", tokens, "--output", f"{out}/factors", *listed(fit), *grid],
         "compress_queries": [*model, "--factors", f"{out}/factors", "--queries", queries, "--output", f"{out}/compressed.h5",
-                             "--rank", str(RANK), "--modules", modules, *grid],
+                             "--rank", str(RANK), "--modules", modules, "--memory-limit", str(limit), *grid],
         "score_shards": [*model, "--queries", f"{out}/compressed.h5", "--tokens", tokens, "--output", f"{out}/scores", *grid],
         "merge_scores": ["--scores", f"{out}/scores", "--output", f"{out}/ranking.h5"],
     }
@@ -165,11 +165,11 @@ def work_files(args, case, folder):
     return size
 
 
-def measure(args, case, folder):
-    """{stage: timings, and bytes of its files}"""
+def measure(args, case, folder, limit):
+    """{stage: timings, and bytes of its files}; limit: of compress_queries, which holds factors in what it leaves"""
     out = tempfile.mkdtemp(prefix="run-", dir=folder)
     found = {}
-    for stage, options in stage_options(case, folder, out).items():
+    for stage, options in stage_options(case, folder, out, limit).items():
         run(args, case[5], stage, [*options, "--timings", f"{out}/timings.json", "--quiet"], case[6])
         with open(f"{out}/timings.json", encoding="utf-8") as file:
             found[stage] = json.load(file)
@@ -182,7 +182,8 @@ def measure(args, case, folder):
 
 def compare(args, case, folder, plan):
     """Rows (what, kind, predicted, measured)."""
-    runs = [measure(args, case, folder) for _ in range(args.repeat)]
+    limit = next(int(s["grid"]["memory_limit"]) for s in plan["stages"] if s["name"] == "compress_queries")
+    runs = [measure(args, case, folder, limit) for _ in range(args.repeat)]
     rows = []
 
     def middle(get):

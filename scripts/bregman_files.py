@@ -184,10 +184,10 @@ def input_identity(path):
     """What a file is known by as an input, as in include/bregman/inputs.h: its fingerprint, else the hash of its content.
 
     Refuses a file that is listed and was changed since, as far as size and times tell."""
-    identity, entry = own_identity(path), _manifest_entry(path)
+    identity, entry = own_identity(path), manifest_entry(path)
     if entry:
-        about, listed = os.stat(path), os.stat(os.path.join(os.path.dirname(os.path.abspath(path)), "MANIFEST"))
-        as_listed = about.st_size == entry[1] and identity and about.st_mtime_ns <= listed.st_mtime_ns
+        about = os.stat(path)
+        as_listed = about.st_size == entry[1] and identity and about.st_mtime_ns <= entry[2]
         if not as_listed and hash_file_once(path) != entry[0]:
             raise UserError(f'"{path}" was changed since it was published: its content is not what its folder\'s MANIFEST lists; '
                             "make it again")
@@ -303,44 +303,49 @@ class Run:
 
 # ---------------------------------------------------------------- publication
 
-def manifest_lines(folder):
-    """Lines of a folder's manifest: of MANIFEST, then of the writers in MANIFEST.d in the order of their last change."""
+def _manifest_texts(folder):
+    """[(text, time of its last change in ns)]: MANIFEST, then the writers' files of MANIFEST.d in the order of their last change."""
     writers = os.path.join(folder, "MANIFEST.d")
+
+    def read(path):
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read(), os.fstat(file.fileno()).st_mtime_ns
+
     for _ in range(100):
         texts = []
-        try:
-            names = sorted(os.listdir(writers), key=lambda name: (os.stat(os.path.join(writers, name)).st_mtime_ns, name))
-            for path in [os.path.join(writers, name) for name in names]:    # first: a fold moves their lines to MANIFEST
-                with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                    texts.append(file.read())
+        try:                                       # writers first: a fold moves their lines to MANIFEST
+            texts = sorted((read(os.path.join(writers, name)) for name in sorted(os.listdir(writers))), key=lambda pair: pair[1])
         except (FileNotFoundError, NotADirectoryError):
             if os.path.isdir(writers):
                 continue                           # one was closed or folded meanwhile: again
-        try:
-            with open(os.path.join(folder, "MANIFEST"), encoding="utf-8", errors="surrogateescape") as file:
-                texts.insert(0, file.read())
-        except FileNotFoundError:
-            pass
-        return [line for text in texts for line in text.split("\n")]
+        with contextlib.suppress(FileNotFoundError):
+            texts.insert(0, read(os.path.join(folder, "MANIFEST")))
+        return texts
     return []
 
 
 def read_manifest(folder):
-    """name -> (hash, size) of what a folder's manifest lists; of several entries the one of the file's size counts, then the last."""
+    """name -> (hash, size, when written in ns) of what a folder's manifest lists; of several entries the one of the file's size
+    counts, then the last."""
     found = {}
-    for line in manifest_lines(folder):
-        fields = line.rstrip("\r").split(" ", 2)
-        if len(fields) == 3 and fields[1].isascii() and fields[1].isdigit():
-            found.setdefault(fields[2], []).append((fields[0], int(fields[1])))
+    for text, written in _manifest_texts(folder):
+        for line in text.split("\n"):
+            fields = line.rstrip("\r").split(" ", 2)
+            if len(fields) == 3 and fields[1].isascii() and fields[1].isdigit():
+                found.setdefault(fields[2], []).append((fields[0], int(fields[1]), written))
     for name, entries in found.items():
         if len(entries) > 1:
-            try:
+            with contextlib.suppress(OSError):
                 size = os.path.getsize(os.path.join(folder, name))
                 entries = [entry for entry in entries if entry[1] == size] or entries
-            except OSError:
-                pass
         found[name] = entries[-1]
     return found
+
+
+def manifest_entry(path):
+    """(hash, size, when written in ns) of a file as its folder's manifest has it, or None."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return read_manifest(folder).get(name)
 
 
 def is_done(path, fingerprint, force=False):
@@ -356,8 +361,7 @@ def is_done(path, fingerprint, force=False):
     if found != fingerprint:
         raise UserError(f'"{path}" was made from other inputs or options (its fingerprint is {found}, '
                         f"these give {fingerprint}); remove it, or add --force to replace it")
-    folder, name = os.path.split(os.path.abspath(path))
-    entry = read_manifest(folder).get(name)
+    entry = manifest_entry(path)
     return entry is not None and entry[1] == os.path.getsize(path)
 
 

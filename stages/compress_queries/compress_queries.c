@@ -110,7 +110,6 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 static extent largest(const compress *w, const bg_share *share)
 {
     extent e = { 0 };
-    size_t k = bg_factors_blocks(w->factors);
     for (size_t i = share->first_tracked; i < share->end_tracked; i++) {
         const bg_module *mod = w->model->tracked[i];
         size_t r = compress_columns(w, mod), p = mod->n_out, m = mod->n_in1;
@@ -120,7 +119,7 @@ static extent largest(const compress *w, const bg_share *share)
         e.scratch = larger(e.scratch, bg_compress_scratch(p, m, r));
         e.left = larger(e.left, p * r);
         e.right = larger(e.right, m * r);
-        e.factors = larger(e.factors, p * bg_block_width(p, k) + m * bg_block_width(m, k) + p * m);
+        e.factors = larger(e.factors, compress_factor_floats(w, mod));
     }
     return e;
 }
@@ -138,12 +137,17 @@ static extent needed(const compress *w)
     return e;
 }
 
+static size_t bytes_of(const compress *w, const extent *e, size_t rows)
+{
+    size_t floats = rows * (e->p + e->m) + e->pm + e->scratch + e->left + e->right + e->factors;
+    return floats * sizeof(float) + bg_pipeline_pass_bytes(w->model, &w->own, &w->ctx->grid, rows);
+}
+
 static size_t plan_bytes(const void *compress_, const bg_plan *plan)
 {
     const compress *w = compress_;
     extent e = needed(w);
-    size_t floats = plan->rows * (e.p + e.m) + e.pm + e.scratch + e.left + e.right + e.factors;
-    return floats * sizeof(float) + bg_pipeline_pass_bytes(w->model, &w->own, &w->ctx->grid, plan->rows);
+    return bytes_of(w, &e, plan->rows);
 }
 
 static bg_status divide_model(compress *w, bg_err *err)
@@ -189,7 +193,11 @@ static bg_status open_memory(compress *w, bg_err *err)
 {
     const bg_grid *g = &w->ctx->grid;
     extent e = needed(w);
+    uint64_t bytes = bytes_of(w, &e, w->plan.rows), limit = w->ctx->memory_limit;
+    w->room = limit == UINT64_MAX || limit < bytes ? 0 : limit - bytes;
     bg_status st = name_units(w, err);
+    if (st == BG_OK)
+        st = BG_NEW(w->held, w->model->n_tracked, "factors", err);
     if (st == BG_OK)
         st = bg_pipeline_pass_new(&w->pass, w->model, &w->own, g, w->plan.rows, err);
     if (st == BG_OK)
@@ -256,6 +264,9 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
         st = bg_attempt_run(&a, err);
     for (size_t b = 0; w.file != NULL && b < w.model->config.n_blocks; b++)
         bg_store_discard(w.file[b]);
+    for (size_t i = 0; w.held != NULL && i < w.model->n_tracked; i++)
+        bg_curvature_clear(&w.held[i]);
+    bg_free(w.held);
     free(w.modules);
     bg_free(w.block);
     bg_free(w.file);

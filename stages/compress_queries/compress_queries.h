@@ -44,6 +44,8 @@ typedef struct {
     bool *finished;                    /* [n_blocks] all of that was published by an earlier attempt */
     float *rotated_a, *rotated_d;      /* [rows, largest M], [rows, largest P] */
     float *gradient, *scratch, *left, *right;
+    bg_curvature *held;                /* [n_tracked] of modules whose factors stay in memory; p is 0 of the others */
+    uint64_t room;                     /* for further ones: what --memory-limit leaves */
     uint32_t *rank_needed;             /* [unit_queries] while rank 0 assembles: columns that a module's queries need */
     double module_variance;            /* while rank 0 assembles: of the module in hand, over all queries */
     size_t n_silent;                   /* modules whose scores are all expected to be 0, and the first of them */
@@ -52,6 +54,8 @@ typedef struct {
 
 /* units.c: columns kept of a module's gradients at most. */
 size_t compress_columns(const compress *w, const bg_module *mod);
+/* What a module's curvature takes in memory. */
+size_t compress_factor_floats(const compress *w, const bg_module *mod);
 /* Callbacks of the sweep, and its tap; self is the compress. */
 bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err);
 bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err);

@@ -9,6 +9,12 @@ size_t compress_columns(const compress *w, const bg_module *mod)
     return w->rank < least ? w->rank : least;
 }
 
+size_t compress_factor_floats(const compress *w, const bg_module *mod)
+{
+    size_t p = mod->n_out, m = mod->n_in1, k = bg_factors_blocks(w->factors);
+    return p * bg_block_width(p, k) + m * bg_block_width(m, k) + p * m;
+}
+
 bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err)
 {
     return bg_units_find(&((compress *)self)->units, done, part, err);
@@ -123,6 +129,22 @@ static bg_status compress_query(compress *w, const bg_curvature *c, bg_store *fi
     return st;
 }
 
+/* The module's curvature, in *read unless it stays in memory, as it does where there is room. */
+static bg_status curvature_of(compress *w, const bg_module *mod, bg_curvature *read, const bg_curvature **out, bg_err *err)
+{
+    bg_curvature *held = &w->held[mod->index];
+    uint64_t bytes = compress_factor_floats(w, mod) * sizeof(float);
+    *out = held;
+    if (held->p > 0)
+        return BG_OK;
+    if (bytes > w->room) {
+        *out = read;
+        return bg_curvature_read(w->factors, mod, w->damping, read, err);
+    }
+    w->room -= bytes;
+    return bg_curvature_read(w->factors, mod, w->damping, held, err);
+}
+
 /* The gradient tap: rotate the rows of all queries, then a gradient a query, preconditioned and truncated in the
  * eigenbasis (a truncation there is one in the parameters' basis, the bases being orthogonal). */
 bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err)
@@ -131,25 +153,26 @@ bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err)
     const bg_module *mod = pair->module;
     const float *a = pair->activation, *d = pair->gradient;
     size_t lda = pair->ld_activation, ldd = pair->ld_gradient, rows = pair->batch->n_rows;
-    bg_curvature c;
+    bg_curvature read = { .p = 0 };
+    const bg_curvature *c;
     bg_store *file;
     if (w->finished[mod->block])
         return BG_OK;
     bg_status st = file_of(w, mod->block, &file, err);
     if (st == BG_OK)
-        st = bg_curvature_read(w->factors, mod, w->damping, &c, err);
+        st = curvature_of(w, mod, &read, &c, err);
     if (st != BG_OK)
         return st;
-    if (c.rotated) {
-        bg_blockdiag_apply(&c.factors.basis.q_a, BG_N, rows, a, lda, w->rotated_a, mod->n_in1);
-        bg_blockdiag_apply(&c.factors.basis.q_s, BG_N, rows, d, ldd, w->rotated_d, mod->n_out);
+    if (c->rotated) {
+        bg_blockdiag_apply(&c->factors.basis.q_a, BG_N, rows, a, lda, w->rotated_a, mod->n_in1);
+        bg_blockdiag_apply(&c->factors.basis.q_s, BG_N, rows, d, ldd, w->rotated_d, mod->n_out);
         a = w->rotated_a;
         d = w->rotated_d;
         lda = mod->n_in1;
         ldd = mod->n_out;
     }
     for (size_t z = 0; z < pair->batch->n_sequences && st == BG_OK; z++)
-        st = compress_query(w, &c, file, pair, z, a, lda, d, ldd, err);
-    bg_curvature_clear(&c);
+        st = compress_query(w, c, file, pair, z, a, lda, d, ldd, err);
+    bg_curvature_clear(&read);
     return st;
 }

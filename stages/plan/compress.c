@@ -1,4 +1,4 @@
-/* compress.c - cost of compress_queries: few sequences, but every micro-batch reads all factors. */
+/* compress.c - cost of compress_queries: few sequences, but every micro-batch reads the factors that memory does not hold. */
 #include "bregman/precondition.h"
 #include "plan.h"
 
@@ -88,12 +88,21 @@ static double queries_bytes(const plan_work *w, size_t first, size_t end, double
     return bytes;
 }
 
-static double factors_read(const plan_work *w, const bg_share *s)
+/* Factors of rank r's modules: those that stay in memory, as --memory-limit leaves room for them, and those that are read for
+ * every micro-batch. */
+typedef struct { double held, read; } factor_bytes;
+
+static factor_bytes factors_of(const plan_costing *f, size_t r)
 {
-    double bytes = 0;
-    for (size_t i = s->first_tracked; i < s->end_tracked; i++)
-        bytes += 4 * (double)factor_floats(w, w->model->tracked[i]);
-    return bytes;
+    const bg_share *s = &f->share[r];
+    uint64_t limit = f->g->memory_limit, bytes = bytes_of(f, r, f->out->plan.rows, SIZE_MAX);
+    double room = limit == UINT64_MAX || limit < bytes ? 0 : (double)(limit - bytes);
+    factor_bytes found = { 0 };
+    for (size_t i = s->first_tracked; i < s->end_tracked; i++) {
+        double b = 4 * (double)factor_floats(f->w, f->w->model->tracked[i]);
+        *(b <= room - found.held ? &found.held : &found.read) += b;
+    }
+    return found;
 }
 
 static size_t tracked_blocks(const plan_work *w, const bg_share *s)
@@ -112,25 +121,30 @@ static void sweep(plan_costing *f)
     size_t loss = w->c->completion_tokens > 0 ? (size_t)w->c->completion_tokens : rows;
     size_t unit = queries < UNIT_QUERIES ? queries : UNIT_QUERIES, units = (queries + unit - 1) / unit;
     plan_batches b = plan_batches_of(unit, rows, loss < rows ? loss : rows, o->plan.rows);
+    double ranks = plan_ranks(f->c, f->g), once_s = 0;
     for (size_t r = 0; r < f->g->pipeline; r++) {
         const bg_share *s = &f->share[r];
         const bg_run run = { s->first_tracked, s->end_tracked };
         plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
         double files = (double)tracked_blocks(w, s);
         double bytes = queries_bytes(w, run.first, run.end, (double)unit, true);
-        f->rank[r] = (plan_rank_cost){ .unit_end_s = plan_write_s(f->c, &f->profile, plan_ranks(f->c, f->g), bytes, files),
+        factor_bytes factors = factors_of(f, r);
+        once_s = larger(once_s, plan_read_s(f->c, &f->profile, ranks, factors.held));
+        f->rank[r] = (plan_rank_cost){ .unit_end_s = plan_write_s(f->c, &f->profile, ranks, bytes, files),
                                        .part_s = files * f->profile.publish_s };     /* rows are written once */
         for (int i = 0; i < 2; i++) {
             size_t sequences = i == 0 ? b.sequences : b.rest;
             plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, false, true);
             plan_query_cost(tally[i], &f->profile, w->model, run, w->blocks, (size_t)w->c->rank, sequences, rows);
-            tally[i]->seconds += sequences > 0 ? plan_read_s(f->c, &f->profile, plan_ranks(f->c, f->g), factors_read(w, s)) : 0;
+            tally[i]->seconds += sequences > 0 ? plan_read_s(f->c, &f->profile, ranks, factors.read) : 0;
         }
         o->phase[0].flops += f->rank[r].whole.flops * (double)queries / (double)b.sequences;
     }
     double message = 4.0 * (double)b.rows * (double)w->model->config.d_model;
     plan_sweep_time t = plan_sweep(f->g, units, &b, f->rank, plan_message_s(f->c, &f->profile, f->g, message));
     plan_count_parts(&o->phase[0], &t, 1, w->c->checkpoint_minutes);
+    o->phase[0].seconds += once_s;
+    o->resume_s = once_s;
     o->units = units;
     o->message_bytes = f->g->pipeline > 1 ? message : 0;
     o->network_bytes = 2 * message * (double)queries / (double)b.sequences * (double)(f->g->pipeline - 1);
@@ -149,7 +163,7 @@ static void cost(plan_costing *f)
     size_t batches = plan_column_batches(f->g, o->units, &b);
     for (size_t r = 0; r < f->g->pipeline; r++) {
         double mapped = r == 0 ? w->model_bytes : plan_share_bytes(w->model, &f->share[r]),
-               bytes = (double)bytes_of(f, r, b.rows, batches);
+               bytes = (double)bytes_of(f, r, b.rows, batches) + factors_of(f, r).held;
         o->phase[0].bytes = larger(o->phase[0].bytes, bytes);
         o->phase[0].peak_bytes = larger(o->phase[0].peak_bytes,
                                         bytes + mapped + f->profile.process_bytes + cached_bytes(w, &f->share[r]));
@@ -165,7 +179,7 @@ static void cost(plan_costing *f)
         + plan_write_s(f->c, &f->profile, 1, o->final_bytes, 1) + 11 * n * tracked * f->profile.row_write_s;
     o->start_s = w->model_bytes * f->profile.hash_byte_s;
     o->flops = o->phase[0].flops;
-    o->resume_s = o->start_s;
+    o->resume_s += o->start_s;
     o->seconds = o->job_s = o->start_s + o->phase[0].seconds + o->final_s;
 }
 

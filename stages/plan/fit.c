@@ -139,7 +139,7 @@ static void sweep(fitting *f, plan_phase *phase, bool lambda, size_t n_sequences
 /* ---- memory ---- */
 
 /* The rank of the pipeline that holds most in each phase; rank 0 of the world has hashed, and so mapped, all weights. */
-static void set_memory(fitting *f, size_t rows)
+static void set_memory(fitting *f, size_t rows, size_t units)
 {
     const plan_work *w = f->run.w;
     plan_stage *o = f->out;
@@ -150,9 +150,10 @@ static void set_memory(fitting *f, size_t rows)
         double held[3] = { (double)plan_covariance_bytes(&f->run, r, &o->plan, rows),
                            (double)plan_covariance_bytes(&f->run, r, &bare, rows) + decompose,
                            (double)plan_lambda_bytes(&f->run, r, &o->plan, rows) };
+        const double cached[3] = { 0, plan_decompose_cached_bytes(&f->run, units), 0 };
         for (int i = 0; i < 3; i++) {
             o->phase[i].bytes = larger(o->phase[i].bytes, held[i]);
-            o->phase[i].peak_bytes = larger(o->phase[i].peak_bytes, held[i] + mapped + process);
+            o->phase[i].peak_bytes = larger(o->phase[i].peak_bytes, held[i] + cached[i] + mapped + process);
         }
         o->weights_bytes = larger(o->weights_bytes, plan_share_bytes(w->model, &f->run.share[r]));
     }
@@ -196,7 +197,7 @@ static void cost(fitting *f)
     o->units = units[0];
     plan_batches b = plan_batches_of(unit[0] > unit[1] ? unit[0] : unit[1], rows, rows, o->plan.rows);
     f->run.batches = plan_column_batches(f->run.g, units[0], &b);
-    set_memory(f, b.rows);
+    set_memory(f, b.rows, units[0]);
     set_disk(f, units[0], units[1]);
     double tokens = 4.0 * (double)c->sequence_tokens * (double)(n[0] > n[1] ? n[0] : n[1]);
     o->start_s = (f->run.w->model_bytes + tokens) * f->profile.hash_byte_s;

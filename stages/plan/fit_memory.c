@@ -4,6 +4,7 @@
 
 #include "bregman/eigen.h"
 #include "bregman/memory.h"
+#include "bregman/units.h"
 #include "plan.h"
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
@@ -95,6 +96,18 @@ size_t plan_decompose_bytes(const plan_fit_run *f)
     size_t alone = bg_eigen_bytes(d.largest_alone, 1), shared = d.n_large > 0 ? bg_eigen_bytes(d.largest, d.group_size) : 0;
     size_t side = d.n_large > 0 ? d.largest : d.largest_alone;
     return larger(alone, shared) + sum_capacity(side) * (sizeof(float) + sizeof(double)) + BG_EIGEN_SLAB * side * sizeof(float);
+}
+
+/* What HDF5 keeps of a matrix's sums in the units' files that stay open: chunks of 4 MiB each, and as many blocks of memory for
+ * the next ones, up to 16 MiB. */
+double plan_decompose_cached_bytes(const plan_fit_run *f, size_t units)
+{
+    const double chunks = 4 << 20, spare = 16 << 20;
+    division d = divide(f);
+    const bg_symmetric s = { larger(d.largest, d.largest_alone), 1 };
+    double sums = 4 * (double)bg_symmetric_floats(s) * (double)f->w->blocks;
+    double bytes = (double)(units < BG_UNITS_OPEN ? units : BG_UNITS_OPEN) * (sums < chunks ? sums : chunks);
+    return bytes + (bytes < spare ? bytes : spare);
 }
 
 size_t plan_rank_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows)

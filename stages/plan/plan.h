@@ -243,6 +243,7 @@ size_t plan_fit_bytes(const void *fit_run, const bg_plan *plan);
 /* Eigendecomposition: what a rank holds, as fit_decompose_bytes; seconds of the last rank to finish, idle time, and how long a
  * stop takes: a diagonal block. */
 size_t plan_decompose_bytes(const plan_fit_run *f);
+double plan_decompose_cached_bytes(const plan_fit_run *f, size_t units);
 /* Is no matrix too large for one rank, where one has to do? */
 bool plan_can_decompose(const plan_fit_run *f);
 void plan_decompose(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t units, plan_phase *out);

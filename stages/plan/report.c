@@ -194,9 +194,10 @@ static json_t *phases_json(const plan_stage *s)
 static json_t *stage_json(const plan_stage *s, const plan_cluster *c)
 {
     const plan_grid *g = &s->grid;
-    json_t *grid = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "nodes", (json_int_t)g->nodes, "ranks_per_node",
+    json_t *grid = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "nodes", (json_int_t)g->nodes, "ranks_per_node",
                              (json_int_t)g->ranks_per_node, "threads", (json_int_t)g->threads, "data", (json_int_t)g->data,
-                             "pipeline", (json_int_t)g->pipeline, "shards", (json_int_t)g->shards);
+                             "pipeline", (json_int_t)g->pipeline, "shards", (json_int_t)g->shards, "memory_limit",
+                             g->memory_limit == UINT64_MAX ? 0.0 : (double)g->memory_limit);
     json_t *o = json_pack("{s:s, s:o, s:I, s:I, s:b, s:I, s:f, s:f, s:f, s:f}", "name", s->name, "grid", grid, "batch_rows",
                           (json_int_t)s->plan.rows, "passes", (json_int_t)s->plan.passes, "on_scratch", (int)s->plan.on_scratch,
                           "units", (json_int_t)s->units, "flops", s->flops, "seconds", s->seconds, "start_s", s->start_s,
