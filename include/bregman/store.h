@@ -31,7 +31,7 @@ typedef enum {
     BG_ANY,
     BG_FINITE,
     BG_NOT_NEGATIVE,          /* finite, >= 0 */
-    BG_FRACTION,              /* 0 to 1, give or take rounding */
+    BG_SHARE_KEPT,            /* 1 at most, give or take rounding: what is left of a variance, which may be less than nothing */
     BG_FROM_0,                /* whole numbers */
     BG_FROM_0_OR_NONE,        /* the same, or -1 */
     BG_SEQUENCE_LENGTH,       /* tokens of a sequence: from 2 on, since the last is only predicted */
