@@ -324,6 +324,7 @@ struct bg_units_reader {
     size_t n_runs;
     bg_store *open[BG_UNITS_OPEN];     /* files of the first runs */
     bg_store *other;                   /* of the last run asked for, if it is none of those */
+    bg_store *last;                    /* one of them: the file asked for last; NULL: none */
 };
 
 bg_status bg_units_reader_new(bg_units_reader **out, const bg_units *u, bg_err *err)
@@ -352,7 +353,7 @@ static void close_files(bg_units_reader *r)
         r->open[i] = NULL;
     }
     bg_store_close(r->other);
-    r->other = NULL;
+    r->other = r->last = NULL;
 }
 
 void bg_units_reader_free(bg_units_reader *r)
@@ -420,10 +421,13 @@ bg_status bg_units_read(bg_units_reader *r, size_t i, bg_rows *out, bg_err *err)
     const run *found = &r->run[i];
     bg_store **slot = i < BG_UNITS_OPEN ? &r->open[i] : &r->other;
     bg_status st = BG_OK;
+    if (r->last != NULL && r->last != *slot)
+        bg_store_let_go(r->last);
     bg_store_close(r->other);
     r->other = NULL;
     if (*slot == NULL)
         st = bg_units_open(slot, r->u, found->file, err);
+    r->last = *slot;
     *out = (bg_rows){ *slot, found->first, found->n, found->row };
     return st;
 }

@@ -176,7 +176,7 @@ typedef struct { double least, most; const char *expected; } range;
 static const range ranges[] = {
     [BG_FINITE] = { -DBL_MAX, DBL_MAX, "a finite number" },
     [BG_NOT_NEGATIVE] = { 0, DBL_MAX, "a number that is not negative" },
-    [BG_FRACTION] = { -1e-3, 1 + 1e-3, "a fraction of 1" },
+    [BG_SHARE_KEPT] = { -DBL_MAX, 1 + 1e-3, "1 at most" },
     [BG_FROM_0] = { 0, DBL_MAX, "0 or more" },
     [BG_FROM_0_OR_NONE] = { -1, DBL_MAX, "0 or more, or -1" },
     [BG_SEQUENCE_LENGTH] = { 2, UINT32_MAX, "2 or more: a sequence of one token predicts nothing" },

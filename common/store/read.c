@@ -146,6 +146,8 @@ bg_status bg_store_open_sequences(bg_store **out, const char *path, bg_err *err)
     return BG_OK;
 }
 
+void bg_store_let_go(bg_store *s) { bg_dataset_close_all(s); }
+
 void bg_store_close(bg_store *s)
 {
     if (s == NULL)

@@ -35,8 +35,8 @@
        "left factor U of the preconditioned query gradient U V^T, singular values included"), \
     D3(format, "*/right", BG_F32, "query", "input", "r", BG_FINITE, "1", \
        "right factor V of the preconditioned query gradient U V^T"), \
-    D1(format, "*/kept", BG_F32, "query", BG_FRACTION, "1", \
-       "fraction of the expected score variance that the truncation kept"), \
+    D1(format, "*/kept", BG_F32, "query", BG_SHARE_KEPT, "1", \
+       "1 less the truncation error's share of the expected score variance; below 0 where the error is larger"), \
     D1(format, "*/error", BG_F64, "query", BG_FINITE, "nats2", \
        "expected variance of the error that the truncation makes in the score of a training sequence"), \
     D1(format, "*/variance", BG_F64, "query", BG_FINITE, "nats2", \

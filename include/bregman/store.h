@@ -31,7 +31,7 @@ typedef enum {
     BG_ANY,
     BG_FINITE,
     BG_NOT_NEGATIVE,          /* finite, >= 0 */
-    BG_FRACTION,              /* 0 to 1, give or take rounding */
+    BG_SHARE_KEPT,            /* 1 at most, give or take rounding: what is left of a variance, which may be less than nothing */
     BG_FROM_0,                /* whole numbers */
     BG_FROM_0_OR_NONE,        /* the same, or -1 */
     BG_SEQUENCE_LENGTH,       /* tokens of a sequence: from 2 on, since the last is only predicted */
@@ -149,6 +149,8 @@ bg_status bg_store_open_sequences(bg_store **out, const char *path, bg_err *err)
 /* The same without a look at format and version, and whatever a manifest says: for those who go through all that a file holds. */
 bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err) BG_MUST_CHECK;
 void bg_store_close(bg_store *s);      /* NULL is fine */
+/* A file that stays open, but is not read for a while, gives back what is cached of it: up to 4 MiB a dataset. */
+void bg_store_let_go(bg_store *s);
 /* A text attribute of variable or fixed length; NULL if absent.  Caller frees. */
 char *bg_hdf5_text(hid_t object, const char *name);
 hid_t bg_store_file(const bg_store *s);    /* lent, for what the schema does not name: links, types, attributes */

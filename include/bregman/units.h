@@ -77,8 +77,7 @@ void bg_units_remove(const bg_units *u, const bg_segment *g);
 /* ---- reading what a finished sweep has left ---- */
 
 /* All units of a group in turn, each sequence once, with a bounded number of files open: the first BG_UNITS_OPEN stay open over
- * repeated passes, the others are opened at each.  Memory: HDF5 keeps up to 4 MiB for each dataset of an open file that is being
- * read. */
+ * repeated passes, the others are opened at each.  Only the file read last keeps anything cached. */
 enum { BG_UNITS_OPEN = 16 };
 typedef struct bg_units_reader bg_units_reader;
 

@@ -20,8 +20,8 @@ void bg_writer_name(char out[BG_WRITER_BYTES]);
 bool bg_writer_is_dead(const char *name, const struct stat *about);
 
 /* Remove what dead writers have left of files whose paths begin with `prefix` ("out/block-", "out/c.h5"): PATH.tmp-WRITER, of all files
- * of a folder if it ends in a slash.  What others may still be writing stays.  A folder that is not there has none.
- * Errors: BG_EIO naming folder or file. */
+ * of a folder if it ends in a slash.  What others may still be writing stays.  A folder that is not there, or cannot be read, has none.
+ * Errors: BG_EIO naming the file. */
 bg_status bg_remove_leftovers(const char *prefix, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_WRITER_H */

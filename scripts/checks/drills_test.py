@@ -234,7 +234,9 @@ def stage_drill(phase, ranks, rank, moment, action, number):
     if environment is None:
         return None
     command = [f"{BUILD}/bin/{command[0]}", *command[1:], "--quiet"]
-    return Drill(phase, ranks, ranks, rank, moment, action, environment, command, final if expected == 75 or (ALL and moment == "steady") else "", expected)
+    if expected != 75 and not (ALL and moment == "steady"):  # whose rerun takes as long again
+        final = ""
+    return Drill(phase, ranks, ranks, rank, moment, action, environment, command, final, expected)
 
 
 def run_stage_drill(drill):
@@ -263,8 +265,10 @@ def driver_rows():
     if ALL:
         rows = [(p, p, tokens, gather, unit) for p in range(1, 9) for tokens in ("short", "long") for gather in (4, 6144)
                 for unit in (1, 4)]
-        return rows + [(r, p, tokens, 6144, unit) for r, p in ((4, 2), (6, 3), (8, 4)) for tokens in ("short", "long") for unit in (1, 4)]
-    return [(2, 2, "short", 4, 4), (3, 3, "short", 6144, 1), (5, 5, "long", 4, 1), (6, 3, "long", 6144, 1), (8, 8, "long", 6144, 4)]
+        return rows + [(ranks, p, tokens, 6144, unit) for ranks, p in ((4, 2), (6, 3), (8, 4))
+                       for tokens in ("short", "long") for unit in (1, 4)]
+    return [(2, 2, "short", 4, 4), (3, 3, "short", 6144, 1), (5, 5, "long", 4, 1), (6, 3, "long", 6144, 1),
+            (8, 8, "long", 6144, 4)]
 
 
 def driver_command(row, *options):
@@ -307,6 +311,8 @@ def all_stage_drills():
             for action in ("ENOSPC", "NaN", "EIO", "SIGTERM", "SIGUSR1"):
                 for rank in middle(ranks):
                     for moment in ("first", "steady", "flush", "last"):
+                        if moment == "flush" and phase in EIGEN:
+                            continue
                         if action == "NaN" and (rank > 0 or phase in (*EIGEN, "score, wide", "explain") or moment == "flush"):
                             continue
                         if action in ("ENOSPC", "SIGTERM", "SIGUSR1") and rank > 0 and PHASES[phase][3]:
@@ -336,8 +342,9 @@ def test_sweeps(pool, table):
         name = f"sweep, {ranks} ranks in pipelines of {pipeline}, {tokens} messages, {gather} B gathered, {unit} batches a unit"
         for case, ended in job.result():
             check(ended in ("ok", "not reached"), f"{name}: {case}", ended)
-            place = re.sub(r"rank \d+, ", "", case)
-            table[f"sweep, {tokens}, {gather} B, units of {unit}: {place.split(',')[0]}", ranks, pipeline][ended.split(":")[0]] += 1
+            place = re.sub(r"rank \d+, ", "", case).split(",")[0]
+            row = f"sweep, {tokens}, {gather} B, units of {unit}: {place}"
+            table[row, ranks, pipeline][ended.split(":")[0]] += 1
             print(f"{name}: {case}: {ended}", file=LOG, flush=True)
 
 
@@ -372,6 +379,7 @@ def test():
     if ALL:
         print_table(table)
     totals = sum(table.values(), collections.Counter())
+    check(6 * totals["not reached"] < sum(totals.values()), "most faults are met", totals)
     print(", ".join(f"{n} {ended}" for ended, n in totals.most_common()))
 
 

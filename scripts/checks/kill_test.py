@@ -32,7 +32,8 @@ Job = collections.namedtuple("Job", "process stage ranks name log")
 def stages(work):
     """(stage, arguments, final file) of a whole run in work's folder."""
     model, rows = ["--model", MODEL], ["--batch-tokens", 40]
-    return [("fit_factors", [*model, "--tokens", TOKENS, "--output", work.path("factors"), "--unit-sequences", 8, *rows], "index.h5"),
+    return [("fit_factors", [*model, "--tokens", TOKENS, "--output", work.path("factors"), "--unit-sequences", 8, *rows],
+             "index.h5"),
             ("compress_queries", [*model, "--factors", work.path("factors"), "--queries", QUERIES, "--output",
                                   work.path("compressed.h5"), "--unit-queries", 1, "--rank", 8], "compressed.h5"),
             ("score_shards", [*model, "--queries", work.path("compressed.h5"), "--tokens", TOKENS, "--output",
@@ -48,17 +49,18 @@ def start(work, stage, arguments, choice, fault=None):
     d, p = choice.choice(GRIDS)
     log = f"{work.folder}.fault-{choice.random()}"
     options = [] if stage == "merge_scores" else ["--pipeline", p, "--checkpoint-minutes", choice.choice(["1e-6", "0.001", "10"])]
-    variables = {**fault, "FAULT_RANK": choice.choice([0, choice.randrange(d * p)]), "FAULT_LOG": log} if fault else {}
+    variables = {**fault, "FAULT_RANK": choice.choice([0, 0, choice.randrange(d * p)]), "FAULT_LOG": log} if fault else {}
     command = [os.path.join(work.launcher), d * p, "env", *(f"{name}={value}" for name, value in variables.items()),
                f"{BUILD}/bin/{stage}", *arguments, "--threads", 1, *options]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)
     return Job(process, stage, d * p, f"{work.folder}, {stage} on {d * p} ranks {options}, {fault or 'no fault'}", log)
 
 
 def choose_fault(work, final, choice):
     """(call, variables of the fault): a rank's n-th call to any file of the run, its final file or a manifest."""
     call = choice.choice(["fsync", "rename", "link", "write"])
-    files, n = choice.choice([("*", 10), (f"*{final}*", 2), ("*MANIFEST*", 2)])
+    files, n = choice.choice([("*", 8), ("*", 3), (f"*{final}*", 1), ("*MANIFEST*", 2)])
     return call, {"LD_PRELOAD": LIBRARY, "FAULT_CALL": call, "FAULT_PATH": f"{work.folder}/{files}", "FAULT_ACTION": "SIGSTOP",
                   "FAULT_NTH": choice.randint(1, n)}
 
@@ -133,7 +135,7 @@ class Run:
     def disturb(self, number, stage, arguments, final, choice):
         """One attempt, or two at once, one of which may be killed; returns whether the stage has ended well."""
         place, fault, two = "random moment", None, choice.random() < 0.2
-        if choice.random() < 0.5:
+        if choice.random() < 0.7:
             place, fault = choose_fault(self.work, final, choice)
         job = start(self.work, stage, arguments, choice, fault)
         if fault:
@@ -200,7 +202,8 @@ def test():
     with concurrent.futures.ThreadPoolExecutor(RUNS_AT_ONCE) as pool:
         while sum(hits.values()) < KILLS and started < KILLS + 10:
             missing = KILLS - sum(hits.values())
-            runs = [Run(f"killed{started + i}", min(KILLS_A_RUN, (missing + 1) // RUNS_AT_ONCE + 1), seconds) for i in range(RUNS_AT_ONCE)]
+            kills = min(KILLS_A_RUN, (missing + 1) // RUNS_AT_ONCE + 1)
+            runs = [Run(f"killed{started + i}", kills, seconds) for i in range(RUNS_AT_ONCE)]
             started += RUNS_AT_ONCE
             for run in pool.map(Run.run, runs):
                 hits += run.hits

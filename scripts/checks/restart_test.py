@@ -97,7 +97,7 @@ def test_kills():
 def test_signals():
     """SIGTERM to one rank, or SIGUSR1 to all, as Slurm's warning comes: exit 75, then the same bytes."""
     stopped = 0
-    for stage, units, files in MOMENTS[0], MOMENTS[2], MOMENTS[5]:
+    for stage, units, files in MOMENTS[0], MOMENTS[2], MOMENTS[4]:
         for ranks, number in ((1, signal.SIGTERM), (2, signal.SIGUSR1), (2, signal.SIGTERM)):
             work = engine(CASE, f"{stage}-{files}-{ranks}-{number}", ranks=ranks if ranks > 1 else 0)
             command, folder, final = stage_of(work, stage)

@@ -221,14 +221,14 @@ static void has_minus_inf(const place *p) { set_element(p, 1, -(double)INFINITY,
 
 static void below(const place *p)
 {
-    static const double value[] = { [BG_NOT_NEGATIVE] = -1e-30, [BG_FRACTION] = -0.5, [BG_FROM_0] = -1, [BG_SEQUENCE_LENGTH] = 1,
+    static const double value[] = { [BG_NOT_NEGATIVE] = -1e-30, [BG_FROM_0] = -1, [BG_SEQUENCE_LENGTH] = 1,
                                     [BG_SEQUENCE] = -1, [BG_SEQUENCE_OR_NONE] = -2, [BG_FROM_0_OR_NONE] = -2, [BG_DOCUMENT] = -2 };
     set_element(p, 1, value[p->row->domain], NULL);
 }
 
 static void above(const place *p)
 {
-    set_element(p, 1, p->row->domain == BG_FRACTION ? 1.5 : p->row->domain == BG_DOCUMENT
+    set_element(p, 1, p->row->domain == BG_SHARE_KEPT ? 1.5 : p->row->domain == BG_DOCUMENT
                 ? (double)schema_length(p->row->format, "document") : CORPUS * 100.0, NULL);
 }
 
@@ -256,12 +256,13 @@ static bool any(const bg_schema_row *r) { return r != NULL; }
 
 static bool has_least(const bg_schema_row *r)
 {
-    return r->domain != BG_ANY && r->domain != BG_FINITE && r->domain != BG_NAMES && !(r->domain == BG_FROM_0 && r->dtype == BG_U32);
+    return r->domain != BG_ANY && r->domain != BG_FINITE && r->domain != BG_SHARE_KEPT && r->domain != BG_NAMES
+        && !(r->domain == BG_FROM_0 && r->dtype == BG_U32);
 }
 
 static bool has_most(const bg_schema_row *r)
 {
-    return r->domain == BG_FRACTION || r->domain == BG_SEQUENCE || r->domain == BG_SEQUENCE_OR_NONE || r->domain == BG_DOCUMENT;
+    return r->domain == BG_SHARE_KEPT || r->domain == BG_SEQUENCE || r->domain == BG_SEQUENCE_OR_NONE || r->domain == BG_DOCUMENT;
 }
 
 /* Does another dataset of the format have this axis of the row? */

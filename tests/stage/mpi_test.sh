@@ -66,6 +66,14 @@ for launcher in mpirun mpirun.mpich; do
     for rank in "$work"/ready-*; do until_so gone "${rank##*-}"; done
 done
 
+# a command that ends at once, again and again: its exit code is not lost
+printf '#!/bin/sh\n[ "$1" = --version ] || exit 3\n' > "$work/quick"
+chmod +x "$work/quick"
+for ((i = 0; i < 60; i++)); do
+    MPIRUN=$work/quick "$SRC/scripts/mpi" 1 true > "$work/log" 2>&1
+    [ $? = 3 ] || { fail "exit code of a command that ends at once"; break; }
+done
+
 # a request that comes before there are ranks: this launcher listens, and drops what comes before them, as mpirun does
 cat > "$work/late" <<'END'
 #!/bin/bash
