@@ -14,20 +14,22 @@ enum { ALIGNMENT = 64 };
 
 /* calloc, not aligned_alloc + memset: large arrays come from the kernel as zero pages that
  * take no memory until they are touched.  calloc's own pointer is kept just below the array. */
-bg_status bg_alloc(void **out, size_t n, size_t size, const char *what, bg_err *err)
+void *bg_alloc(size_t n, size_t size, const char *what, bg_err *err)
 {
     const size_t extra = ALIGNMENT + sizeof(void *);
-    *out = NULL;
-    if (size != 0 && n > (SIZE_MAX - extra) / size)
-        return BG_FAIL(err, BG_ENOMEM, "%s: %zu items of %zu bytes overflow size_t", what, n, size);
+    if (size != 0 && n > (SIZE_MAX - extra) / size) {
+        (void)BG_FAIL(err, BG_ENOMEM, "%s: %zu items of %zu bytes overflow size_t", what, n, size);
+        return NULL;
+    }
     char *base = calloc(1, n * size + extra);
-    if (base == NULL)
-        return BG_FAIL(err, BG_ENOMEM, "out of memory: %s needs %zu bytes", what, n * size);
+    if (base == NULL) {
+        (void)BG_FAIL(err, BG_ENOMEM, "out of memory: %s needs %zu bytes", what, n * size);
+        return NULL;
+    }
     char *p = base + extra;
     p -= (uintptr_t)p % ALIGNMENT;
     ((void **)(void *)p)[-1] = base;
-    *out = p;
-    return BG_OK;
+    return p;
 }
 
 void bg_free(void *p)
@@ -72,7 +74,7 @@ bg_status bg_room_new(bg_room *out, size_t n_bytes, const char *scratch, const c
     *out = (bg_room){ NULL, n_bytes, false };
     if (scratch != NULL && n_bytes > 0)
         return map_scratch(out, n_bytes, scratch, what, err);
-    return bg_alloc((void **)&out->x, n_bytes, 1, what, err);
+    return bg_allocated(out->x = bg_alloc(n_bytes, 1, what, err));
 }
 
 void bg_room_free(bg_room *r)

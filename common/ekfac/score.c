@@ -140,8 +140,12 @@ static bg_status open_memory(bg_scorer *s, bg_err *err)
     bg_log("compressed queries of a rank: %.0f MB (%zu queries, up to %zu columns a module)",
            (double)floats * sizeof(float) * 1e-6, s->n_queries, most);
     size_t bytes = result_bytes(s->detail, s->n_layers, s->n_queries, s->unit_sequences, s->unit_rows);
-    bg_status st = bg_alloc(s->detail == BG_SCORE_TOKENS ? (void **)&s->token : (void **)&s->layer, bytes, 1, "scores of a unit",
-                            err);
+    void *result = bg_alloc(bytes, 1, "scores of a unit", err);
+    bg_status st = bg_allocated(result);
+    if (s->detail == BG_SCORE_TOKENS)
+        s->token = result;
+    else
+        s->layer = result;
     if (st == BG_OK)
         st = BG_NEW(s->n_of, (size_t)s->n_shares, "scores of a unit", err);
     if (st == BG_OK)

@@ -169,7 +169,7 @@ bg_status bg_pipeline_new(bg_pipeline **out, bg_pass *pass, const bg_model *mode
     assert(l->size == 1 || l->max_floats <= INT_MAX);
     st = take_buffers(l, err);
     if (st == BG_OK && gather_bytes > 0 && !is_first(l))
-        st = bg_alloc(&l->gather, gather_bytes, 1, "results of a unit", err);
+        st = bg_allocated(l->gather = bg_alloc(gather_bytes, 1, "results of a unit", err));
     if (st != BG_OK) {
         bg_pipeline_free(l);
         return st;

@@ -123,28 +123,35 @@ typedef struct {
     size_t size;               /* of an element */
     int n_dims;
     uint64_t dims[2];
-    void **data;
+    size_t at;                 /* of the pointer in bg_ranking */
 } array;
 
 enum { ARRAYS = 11 };
 
-static void list_arrays(bg_ranking *r, array out[ARRAYS])
+static void list_arrays(const bg_ranking *r, array out[ARRAYS])
 {
     uint64_t q = r->n_queries;
     const array all[ARRAYS] = {
-        { "moments/count", BG_I64, 8, 1, { q, 1 }, (void **)&r->count },
-        { "moments/sum", BG_F64, 8, 1, { q, 1 }, (void **)&r->sum },
-        { "moments/sum_positive", BG_F64, 8, 1, { q, 1 }, (void **)&r->sum_positive },
-        { "moments/mean", BG_F64, 8, 1, { q, 1 }, (void **)&r->mean },
-        { "moments/sd", BG_F64, 8, 1, { q, 1 }, (void **)&r->sd },
-        { "moments/minimum", BG_F64, 8, 1, { q, 1 }, (void **)&r->minimum },
-        { "moments/maximum", BG_F64, 8, 1, { q, 1 }, (void **)&r->maximum },
-        { "histogram/edge", BG_F64, 8, 1, { r->n_bins + 1, 1 }, (void **)&r->edge },
-        { "histogram/count", BG_I64, 8, 2, { q, r->n_bins }, (void **)&r->bin },
-        { "tail/count", BG_U32, 4, 1, { q, 1 }, (void **)&r->tail_count },
-        { "tail/score", BG_F32, 4, 1, { r->n_tail, 1 }, (void **)&r->tail },
+        { "moments/count", BG_I64, 8, 1, { q, 1 }, offsetof(bg_ranking, count) },
+        { "moments/sum", BG_F64, 8, 1, { q, 1 }, offsetof(bg_ranking, sum) },
+        { "moments/sum_positive", BG_F64, 8, 1, { q, 1 }, offsetof(bg_ranking, sum_positive) },
+        { "moments/mean", BG_F64, 8, 1, { q, 1 }, offsetof(bg_ranking, mean) },
+        { "moments/sd", BG_F64, 8, 1, { q, 1 }, offsetof(bg_ranking, sd) },
+        { "moments/minimum", BG_F64, 8, 1, { q, 1 }, offsetof(bg_ranking, minimum) },
+        { "moments/maximum", BG_F64, 8, 1, { q, 1 }, offsetof(bg_ranking, maximum) },
+        { "histogram/edge", BG_F64, 8, 1, { r->n_bins + 1, 1 }, offsetof(bg_ranking, edge) },
+        { "histogram/count", BG_I64, 8, 2, { q, r->n_bins }, offsetof(bg_ranking, bin) },
+        { "tail/count", BG_U32, 4, 1, { q, 1 }, offsetof(bg_ranking, tail_count) },
+        { "tail/score", BG_F32, 4, 1, { r->n_tail, 1 }, offsetof(bg_ranking, tail) },
     };
     memcpy(out, all, sizeof all);
+}
+
+static void *data_of(const bg_ranking *r, const array *a)
+{
+    void *data;
+    memcpy(&data, (const char *)r + a->at, sizeof data);
+    return data;
 }
 
 static bg_status alloc_arrays(bg_ranking *r, bg_err *err)
@@ -152,8 +159,11 @@ static bg_status alloc_arrays(bg_ranking *r, bg_err *err)
     array a[ARRAYS];
     bg_status st = BG_OK;
     list_arrays(r, a);
-    for (int i = 0; i < ARRAYS && st == BG_OK; i++)
-        st = bg_alloc(a[i].data, a[i].dims[0] * a[i].dims[1], a[i].size, a[i].path, err);
+    for (int i = 0; i < ARRAYS && st == BG_OK; i++) {
+        void *data = bg_alloc(a[i].dims[0] * a[i].dims[1], a[i].size, a[i].path, err);
+        memcpy((char *)r + a[i].at, &data, sizeof data);
+        st = bg_allocated(data);
+    }
     return st;
 }
 
@@ -170,7 +180,7 @@ void bg_ranking_clear(bg_ranking *r)
     array a[ARRAYS];
     list_arrays(r, a);
     for (int i = 0; i < ARRAYS; i++)
-        bg_free(*a[i].data);
+        bg_free(data_of(r, &a[i]));
     for (int side = 0; side < BG_SIDES; side++)
         bg_ranked_clear(&r->side[side], r->n_queries, r->k);
     for (int i = 0; i < BG_RUN_TEXTS; i++)
@@ -283,7 +293,7 @@ bg_status bg_ranking_read(bg_ranking *r, const char *path, bg_err *err)
         st = alloc_arrays(r, err);
     list_arrays(r, a);
     for (int i = 0; i < ARRAYS && st == BG_OK; i++)
-        st = bg_store_read(s, a[i].path, a[i].dtype, a[i].dims, *a[i].data, err);
+        st = bg_store_read(s, a[i].path, a[i].dtype, a[i].dims, data_of(r, &a[i]), err);
     for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
         st = read_side(&r->side[side], bg_side_name[side], r->n_queries, r->k, s, err);
     bg_store_close(s);
@@ -309,13 +319,12 @@ static bg_status keep_run(const bg_ranking *r, bg_store *s, bg_err *err)
 
 bg_status bg_ranking_write(const bg_ranking *r, bg_store *s, bg_err *err)
 {
-    bg_ranking view = *r;
     array a[ARRAYS];
     uint64_t n = r->n_queries;
     bg_status st = bg_store_write(s, "query", &n, r->query, err);
-    list_arrays(&view, a);
+    list_arrays(r, a);
     for (int i = 0; i < ARRAYS && st == BG_OK; i++)
-        st = bg_store_write(s, a[i].path, a[i].dims, *a[i].data, err);
+        st = bg_store_write(s, a[i].path, a[i].dims, data_of(r, &a[i]), err);
     for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
         st = bg_ranked_write(&r->side[side], bg_side_name[side], r->n_queries, r->k, s, err);
     if (st == BG_OK)

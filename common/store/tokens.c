@@ -73,18 +73,16 @@ static bg_status check_tokenizer(bg_tokens *t, size_t i, const bg_store *s, bg_e
     return st;
 }
 
-/* Make *array one of `room` elements, of which the first `n` stay as they are. */
-static bg_status regrow(void **array, uint64_t n, uint64_t room, size_t size, const char *what, bg_err *err)
+/* An array of `room` elements in place of one whose first `n` stay as they are.  NULL: BG_ENOMEM, and that one stays. */
+static void *regrow(void *array, uint64_t n, uint64_t room, size_t size, const char *what, bg_err *err)
 {
-    void *larger;
-    bg_status st = bg_alloc(&larger, room, size, what, err);
-    if (st != BG_OK)
-        return st;
-    if (*array != NULL)
-        memcpy(larger, *array, n * size);
-    bg_free(*array);
-    *array = larger;
-    return BG_OK;
+    void *larger = bg_alloc(room, size, what, err);
+    if (larger == NULL)
+        return NULL;
+    if (array != NULL)
+        memcpy(larger, array, n * size);
+    bg_free(array);
+    return larger;
 }
 
 /* Room for n more sequences. */
@@ -95,12 +93,21 @@ static bg_status make_room(bg_tokens *t, uint64_t n, const char *path, bg_err *e
     if (t->begin != NULL && t->n + n <= t->room)
         return BG_OK;
     t->room = t->room * 2 > t->n + n ? t->room * 2 : t->n + n;
-    bg_status st = regrow((void **)&t->begin, t->begin != NULL ? t->n + 1 : 0, t->room + 1, sizeof *t->begin, "token counts", err);
-    if (st == BG_OK && t->are_queries)
-        st = regrow((void **)&t->completion_start, t->n, t->room, sizeof *t->completion_start, "completion starts", err);
-    if (st == BG_OK && t->are_queries)
-        st = regrow((void **)&t->id, t->n, t->room, sizeof *t->id, "query ids", err);
-    return st;
+    void *larger = regrow(t->begin, t->begin != NULL ? t->n + 1 : 0, t->room + 1, sizeof *t->begin, "token counts", err);
+    if (larger == NULL)
+        return BG_ENOMEM;
+    t->begin = larger;
+    if (!t->are_queries)
+        return BG_OK;
+    larger = regrow(t->completion_start, t->n, t->room, sizeof *t->completion_start, "completion starts", err);
+    if (larger == NULL)
+        return BG_ENOMEM;
+    t->completion_start = larger;
+    larger = regrow(t->id, t->n, t->room, sizeof *t->id, "query ids", err);
+    if (larger == NULL)
+        return BG_ENOMEM;
+    t->id = larger;
+    return BG_OK;
 }
 
 /* Counts of a file with n sequences, as running sums behind those that are there. */

@@ -7,15 +7,24 @@
 
 #include "bregman/status.h"
 
+void bg_free(void *p);    /* of bg_alloc and BG_NEW, and of nothing else; NULL is fine */
+
+/* gcc then warns of bg_alloc freed by free, or of malloc by bg_free, where it sees both. */
+#if defined __GNUC__ && !defined __clang__ && __GNUC__ >= 11
+#define BG_FREED_BY(function) __attribute__((malloc(function, 1)))
+#else
+#define BG_FREED_BY(function)
+#endif
+
 /* Allocate n * size bytes, zeroed, 64-byte aligned; free with bg_free().
  *
  * `what` names the array in the error.  n * size == 0 gives a valid pointer.
- * *out (a void ** in disguise: pass (void **)&pointer) is NULL on failure.
- * Errors: BG_ENOMEM, with the number of bytes. */
-bg_status bg_alloc(void **out, size_t n, size_t size, const char *what,
-                   bg_err *err) BG_MUST_CHECK;
-#define BG_NEW(ptr, n, what, err) bg_alloc((void **)&(ptr), (n), sizeof *(ptr), (what), (err))
-void bg_free(void *p);    /* NULL is fine */
+ * NULL: BG_ENOMEM, with the number of bytes. */
+void *bg_alloc(size_t n, size_t size, const char *what, bg_err *err) BG_MUST_CHECK BG_FREED_BY(bg_free);
+
+BG_MUST_CHECK static inline bg_status bg_allocated(const void *p) { return p != NULL ? BG_OK : BG_ENOMEM; }
+/* An array of n into ptr, NULL on failure; the status. */
+#define BG_NEW(ptr, n, what, err) bg_allocated((ptr) = bg_alloc((n), sizeof *(ptr), (what), (err)))
 
 /* Room for n_bytes, zeroed, in memory, or in an unlinked file of a scratch folder that is mapped: the system then writes
  * out and reads back what memory does not hold.  Errors: BG_ENOMEM; BG_EIO naming the folder (its room is

@@ -110,12 +110,12 @@ static uint64_t rows_at_once(const dataset *d, size_t row_bytes)
 static bg_status read_numbers(const dataset *d, bg_err *err)
 {
     uint64_t row_size = 1;
-    void *buffer = NULL;
     for (int i = 1; i < d->n_dims; i++)
         row_size *= d->dims[i];
     size_t row_bytes = row_size * H5Tget_size(d->type);
     uint64_t n = rows_at_once(d, row_bytes > 0 ? row_bytes : 1);
-    bg_status st = bg_alloc(&buffer, n, row_bytes > 0 ? row_bytes : 1, d->path, err);
+    void *buffer = bg_alloc(n, row_bytes > 0 ? row_bytes : 1, d->path, err);
+    bg_status st = bg_allocated(buffer);
     for (uint64_t first = 0; first < d->dims[0] && st == BG_OK; first += n) {
         uint64_t rows = d->dims[0] - first < n ? d->dims[0] - first : n;
         st = bg_store_read_rows(d->at->store, d->path, d->row->dtype, first, rows, row_size, buffer, err);

@@ -156,9 +156,9 @@ static bg_status sweep(const inputs *in, const drill_case *now, int *struck, bg_
         .begin_batch = begin_batch, .end_unit = end_unit, .keep_part = keep_part,
     };
     size_t place_bytes = in->c->gather_bytes * (size_t)g->pipeline_size, wrong = 0;
-    bg_status st = bg_alloc((void **)&d.mine, in->c->gather_bytes, 1, "drill", err);
+    bg_status st = bg_allocated(d.mine = bg_alloc(in->c->gather_bytes, 1, "drill", err));
     if (st == BG_OK)
-        st = bg_alloc((void **)&d.gathered, place_bytes, 1, "drill", err);
+        st = bg_allocated(d.gathered = bg_alloc(place_bytes, 1, "drill", err));
     if (st == BG_OK)
         st = BG_NEW(d.n_of, (size_t)g->pipeline_size, "drill", err);
     for (int r = 0; st == BG_OK && r < g->pipeline_size; r++)

@@ -329,7 +329,8 @@ static void read_any(const char *path, const char *format, bool good)
             st = bg_store_read_strings(s, name, &text, &n_text, &err);
             bg_strings_free(text, n_text);
         } else if (st == BG_OK) {
-            st = bg_alloc(&data, dims[0] * dims[1] * dims[2], bg_dtype_bytes(row[i].dtype), name, &err);
+            data = bg_alloc(dims[0] * dims[1] * dims[2], bg_dtype_bytes(row[i].dtype), name, &err);
+            st = bg_allocated(data);
             if (st == BG_OK)
                 st = bg_store_read(s, name, row[i].dtype, dims, data, &err);
             bg_free(data);
