@@ -125,19 +125,21 @@ static bg_status take_work(const bg_attempt *a, bg_err *err)
     return st;
 }
 
-static bg_status remove_work_leftovers(const char *work, bg_err *err)
+static bg_status remove_all_leftovers(const bg_attempt *a, bg_err *err)
 {
     char folder[BG_PATH_BYTES];
-    bg_status st = bg_path(folder, err, "%s/", work);
-    return st == BG_OK ? bg_remove_leftovers(folder, err) : st;
+    bg_status st = bg_folder_of(a->output, folder, err);
+    if (st == BG_OK)
+        st = bg_remove_leftovers(folder, err);
+    if (st == BG_OK && a->work != NULL)
+        st = bg_path(folder, err, "%s/", a->work);
+    return st == BG_OK && a->work != NULL ? bg_remove_leftovers(folder, err) : st;
 }
 
 /* What killed attempts have left goes first: its room may be needed. */
 static bg_status look(const bg_attempt *a, bool *done, bg_err *err)
 {
-    bg_status st = bg_remove_leftovers(a->output, err);
-    if (st == BG_OK && a->work != NULL)
-        st = remove_work_leftovers(a->work, err);
+    bg_status st = remove_all_leftovers(a, err);
     if (st == BG_OK)
         st = look_for_output(a, done, err);
     if (st == BG_OK && a->work != NULL)
