@@ -31,6 +31,7 @@ from sweep_local import run_local
 from sweep_plan import PROGRAM, SCRIPTS, Plan
 from sweep_slurm import ROOT, DryRun, Submitter, taken_out
 from sweep_status import print_status
+from sweep_warning import check_warnings
 
 LOCK = ".sweep.lock"
 
@@ -128,6 +129,8 @@ def main():
         for line in str(error).split("\n"):
             print(f"sweep: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
+    if not arguments.local:
+        check_warnings(sweep, plan, programs)
     if arguments.dry_run:
         print("\n".join(["#!/bin/sh", *(f"unset {name}" for name in taken_out())]))
         DryRun(plan, programs, lambda job, what: print(f"# {job.name}: {what}")).run()

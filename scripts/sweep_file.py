@@ -84,7 +84,7 @@ CLUSTER = {name: Key(takes) for name, takes in {
     "partition": _text, "account": _text, "qos": _text, "constraint": _text, "nodes": COUNT, "ranks_per_node": COUNT,
     "threads": COUNT, "pipeline": COUNT, "memory_limit": _match(BYTES, 'bytes, as "500M" or "2G"'), "scratch": _text,
     "checkpoint_minutes": _real, "time": _match(TIME, 'a time limit, as "30", "12:00:00" or "2-00:00:00"'),
-    "warning_seconds": COUNT, "array_limit": COUNT, "launch": _text, "setup": _texts, "sbatch": _texts}.items()}
+    "warning_seconds": COUNT, "profile": _text, "array_limit": COUNT, "launch": _text, "setup": _texts, "sbatch": _texts}.items()}
 CLUSTER_DEFAULTS = {"nodes": 1, "ranks_per_node": 1, "threads": 1, "pipeline": 1, "warning_seconds": 300,
                     "launch": "srun -K1", "setup": [], "sbatch": []}
 ONE_PROCESS = ("tokenize", "merge", "report")          # these take from [cluster] only what is not for many ranks:
@@ -190,14 +190,18 @@ class Sweep:
     # ---- problems
 
     def problem(self, place, what):
-        """Remember what is wrong at a place; its line, or that of the table it is in."""
+        """Remember what is wrong at a place."""
+        self.problems.append(self.described(place, what))
+
+    def described(self, place, what):
+        """With the place's line, or that of the table it is in."""
         at = place
         while at and at not in self.lines:
             at = at[:-1]
         line = f":{self.lines[at]}" if at else ""
         named = [p for p in place if isinstance(p, str)]
         shown = f"[{'.'.join(named[:-1])}] {named[-1]}" if len(named) > 1 else "".join(named)
-        self.problems.append(CONTROL.sub(" ", f"{self.path}{line}: {shown}: {what}"))
+        return CONTROL.sub(" ", f"{self.path}{line}: {shown}: {what}")
 
     def raise_problems(self):
         if self.problems:

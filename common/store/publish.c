@@ -103,6 +103,18 @@ static bg_status give_name(const bg_store *s, bg_err *err)
     return BG_OK;
 }
 
+/* In the place of a file that is listed: listed first, so that it is listed as it is whenever this ends. */
+static bg_status replace(const bg_store *s, const bg_manifest_entry *e, bg_err *err)
+{
+    char folder[BG_PATH_BYTES];
+    bg_status st = bg_folder_of(s->path, folder, err);
+    if (st == BG_OK)
+        st = bg_manifest_append(s->path, &e->hash, e->size_bytes, err);
+    if (st == BG_OK)
+        st = give_name(s, err);
+    return st == BG_OK ? bg_sync_path(folder, s->path, O_DIRECTORY, err) : st;
+}
+
 static bg_status list(const bg_store *s, const bg_manifest_entry *e, bg_err *err)
 {
     return is_work(s) ? BG_OK : bg_manifest_append(s->path, &e->hash, e->size_bytes, err);
@@ -114,9 +126,9 @@ bg_status bg_store_publish(bg_store *s, bg_hash *hash, bg_err *err)
     bg_status st = close_file(s, err);
     if (st == BG_OK)
         st = settle(s, &e, err);
-    if (st == BG_OK)
-        st = give_name(s, err);
-    if (st == BG_OK)
+    if (st == BG_OK && !is_work(s) && access(s->path, F_OK) == 0)
+        st = replace(s, &e, err);
+    else if (st == BG_OK && (st = give_name(s, err)) == BG_OK)
         st = list(s, &e, err);
     if (st == BG_OK && hash != NULL)
         *hash = e.hash;

@@ -4,6 +4,7 @@ sweep file, found before anything is done."""
 import glob
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -401,6 +402,32 @@ def test_array_limit():
     check(script.stdout.endswith("--shard 13/25\n"), "and scores it", script.stdout + script.stderr)
 
 
+def test_warnings():
+    """Jobs that would be warned too late are named, with what plan predicts, and submitted all the same."""
+    def warned(name, changed):
+        possible = GOOD.replace('"out"', '"warned"').replace("pipeline = 4", "pipeline = 2")
+        write_sweep(name, possible.replace('time = "1:00:00"', 'time = "1:00:00"\n' + changed))
+        done = sweep(name, "--dry-run")
+        check(done.returncode == 0 and done.stdout.count("sbatch") >= 10, f"{changed}: submitted all the same", done.stderr)
+        return done.stderr
+    check(warned("early.toml", "") == "", "300 s are enough for a small model")
+    said = warned("late.toml", "warning_seconds = 30")
+    wanted = [rf"late.toml:7: \[cluster\] warning_seconds: {stage} of {name} is predicted to need 6[1-5], not 30"
+              for stage in ("fit", "compress", "score", "explain") for name in ("small", "large")]
+    check(all(re.search(line, said) for line in wanted) and said.count("\n") == len(wanted), "30 s are not", said)
+    rates = ("flop_s", "operand_s", "result_s", "call_s", "attention_flop_s", "attention_pair_s", "element_s", "activation_s", "logit_s",
+             "sampled_s", "widened_s", "squared_s", "dot_s", "serial_s", "ranked_s", "eigen_cube_s", "eigen_square_s", "row_write_s",
+             "write_byte_s", "read_byte_s", "hash_byte_s", "message_s", "message_byte_s")
+    with open(path("cluster.json"), "w", encoding="utf-8") as file:
+        json.dump({"nodes": 4, "cores_per_node": 2, "memory_gb_per_node": 0, "network_gb_s": 0, "disk_gb_s": 0,
+                   "profile": {**dict.fromkeys(rates, 1e-9), "threads": 1, "subgrid_efficiency": 0.4, "process_bytes": 1e8,
+                               "publish_s": 1000}}, file)
+    said = warned("profile.toml", 'profile = "cluster.json"')
+    check("fit of large is predicted to need" in said and "not 300" in said, "files that take long on this cluster", said)
+    said = warned("profile.toml", 'profile = "nowhere.json"')
+    check("cannot be checked" in said and "nowhere.json" in said, "a profile that is not there", said)
+
+
 # ---------------------------------------------------------------- mistakes
 
 def test_mistakes():
@@ -477,6 +504,7 @@ test_stop()
 test_text()
 test_environment()
 test_array_limit()
+test_warnings()
 test_mistakes()
 shutil.rmtree(text_checks.FOLDER)
 finish(120)

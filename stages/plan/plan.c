@@ -21,9 +21,6 @@ static bg_status check_options(const plan_config *c, bg_err *err)
         return BG_FAIL(err, BG_EARG, "--output is the file of --calibrate: a plan is printed");
     if ((c->config != NULL) == (c->preset != NULL))
         return BG_FAIL(err, BG_EARG, "--config or --preset is required, and not both");
-    if (c->completion_tokens >= c->query_tokens)
-        return BG_FAIL(err, BG_EARG, "--completion-tokens %llu: a query of --query-tokens %llu has a prompt too",
-                       (unsigned long long)c->completion_tokens, (unsigned long long)c->query_tokens);
     return BG_OK;
 }
 
@@ -54,19 +51,27 @@ static bg_status read_config(const char *path, bg_model_config *out, bg_err *err
     return bg_model_config_read(out, dir, err);
 }
 
-static bg_status check_lengths(const plan_work *w, bg_err *err)
+static bg_status choose_lengths(plan_config *c, const plan_work *w, bg_err *err)
 {
-    const plan_config *c = w->c;
     size_t most = w->model->config.max_positions + 1;
+    if (c->sequence_tokens == 0)
+        c->sequence_tokens = most < 512 ? most : 512;
+    if (c->query_tokens == 0)
+        c->query_tokens = most < 128 ? most : 128;
+    if (c->sequence_tokens < 2 || c->query_tokens < 2)
+        return BG_FAIL(err, BG_EARG, "a sequence or query has 2 tokens at least");
+    if (c->completion_tokens >= c->query_tokens)
+        return BG_FAIL(err, BG_EARG, "--completion-tokens %llu: a query of --query-tokens %llu has a prompt too",
+                       (unsigned long long)c->completion_tokens, (unsigned long long)c->query_tokens);
     if (c->sequence_tokens > most || c->query_tokens > most)
         return BG_FAIL(err, BG_EARG, "%s takes %zu positions (%s): a sequence or query has at most %zu tokens", w->name,
                        most - 1, w->model->config.positions_key, most);
     return BG_OK;
 }
 
-static bg_status open_work(plan_work *w, bg_err *err)
+/* Of what is asked, *c. */
+static bg_status open_work(plan_work *w, plan_config *c, bg_err *err)
 {
-    const plan_config *c = w->c;
     bg_model_config config;
     bg_st_dtype dtype = BG_ST_BF16;
     bg_status st = weights_dtype(c->weights, &dtype, err);
@@ -80,7 +85,7 @@ static bg_status open_work(plan_work *w, bg_err *err)
     for (size_t i = 0; i < w->model->n_sketched; i++)
         w->model_bytes += (double)w->model->sketched[i].n_bytes;
     w->model_bytes += (double)w->model->n_small * (dtype == BG_ST_F32 ? 4 : 2);
-    return check_lengths(w, err);
+    return choose_lengths(c, w, err);
 }
 
 static bg_status read_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
@@ -260,8 +265,10 @@ bg_status plan_choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN
     return st;
 }
 
-static bg_status print_plan(const plan_config *c, bg_err *err)
+static bg_status print_plan(const plan_config *asked, bg_err *err)
 {
+    plan_config own = *asked;
+    const plan_config *c = &own;
     plan_work w = { .c = c };
     plan_cluster cluster;
     plan_stage stage[PLAN_STAGES];
@@ -269,7 +276,7 @@ static bg_status print_plan(const plan_config *c, bg_err *err)
     if (st == BG_OK)
         st = change_cluster(&cluster, c, err);
     if (st == BG_OK)
-        st = open_work(&w, err);
+        st = open_work(&w, &own, err);
     bg_log_setup("plan", 0);           /* bg_budget_choose speaks of every grid that is tried */
     if (st == BG_OK)
         st = plan_choose(&w, &cluster, stage, err);

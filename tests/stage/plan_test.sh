@@ -45,6 +45,26 @@ cluster wide 's/"nodes": 2/"nodes": 2500/; s/"hash_byte_s": 1e-10/"hash_byte_s":
 expect 0 'SHARDS=2500 FIRST_SHARD=1000 sbatch --nodes=1' --preset pythia-70m --pipeline 1 --sequences 100000000 --cluster "$folder/wide.json"
 expect 0 '--array=0-499 ' --preset pythia-70m --pipeline 1 --sequences 100000000 --cluster "$folder/wide.json"
 
+# parts, the warning, restarts
+fit="--preset 52b --fit-sequences 100000 --no-diagonal --unit-sequences 1600"
+expect 0 'one in 104 min' $fit
+expect 0 ' of work files and ' $fit
+expect 0 '; no checkpoints' --preset pythia-70m
+expect 0 'no checkpoints' $fit --checkpoint-minutes 0
+expect 0 '--signal=B:USR1@409' $fit
+expect 0 'warning_seconds = 409' $fit
+expect 0 'restarts  2, of ' $fit --time-limit 24
+expect 0 '--time=1440 ' $fit --time-limit 24
+expect 0 '"restarts": 2.0' $fit --time-limit 24 --json
+expect 2 '--time-limit 0.1 hours is no more than it takes to begin' $fit --time-limit 0.1
+# other nodes than the file's
+expect 0 '1 node x 2 ranks x 4 threads = 2 data x 1 pipeline' --preset pythia-70m --pipeline 1 --nodes 1 --ranks-per-node 2 \
+    --cores-per-node 8 --cluster "$folder/good.json"
+expect 2 '4 ranks on a node of 2 cores' --preset pythia-70m --cores-per-node 2 --cluster "$folder/good.json"
+# a model of few positions
+expect 0 'fit_factors:' --config "$SRC/tests/goldens/llama"
+expect 2 'takes 32 positions' --config "$SRC/tests/goldens/llama" --sequence-tokens 64
+
 # what is refused
 expect 2 "did you mean smollm2-135m?" --preset smollm-135m
 expect 2 'is required' --sequences 10

@@ -1,0 +1,82 @@
+"""Are a sweep's jobs warned early enough before their time limits?  bregman-plan predicts how long a stop takes on their grids."""
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+
+from bregman_files import UserError
+from sweep_plan import PROGRAM
+from sweep_slurm import clean_environment
+
+STAGES = ("fit", "compress", "score", "explain")
+LONGEST_S = 120
+
+
+def n_sequences(path):
+    with h5py.File(path, "r") as file:
+        return len(file["count"])
+
+
+def n_queries(path):
+    """Of a query file, or of its text."""
+    if path.endswith(".h5"):
+        return n_sequences(path)
+    with open(path, "rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+def options(sweep, job, model):
+    """Of the plan of one stage: its grid, and what its time depends on."""
+    own, fit, compress = job.settings, sweep.settings("fit", model), sweep.settings("compress", model)
+    rank = {"full": 100000, "auto": compress.get("max_rank", 128)}.get(compress.get("rank"), compress.get("rank"))
+    found = {"config": model.path, "nodes": own["nodes"], "ranks-per-node": own["ranks_per_node"], "pipeline": own["pipeline"],
+             "cores-per-node": own["ranks_per_node"] * own["threads"], "memory-limit": own.get("memory_limit"),
+             "cluster": sweep.absolute(own["profile"]) if "profile" in own else None, "blocks": fit.get("blocks", 1),
+             "modules": (job.stage != "fit" and compress.get("modules")) or fit.get("modules"), "rank": rank,
+             "unit-sequences": fit.get("unit_sequences"), "checkpoint-minutes": own.get("checkpoint_minutes")}
+    if job.stage != "fit":
+        found["queries"] = max(1, n_queries(sweep.queries[job.about[1]].path))
+    tokens = sweep.corpora[job.about[2]].tokens if job.stage in ("score", "explain") else []
+    if tokens:
+        shards = sweep.settings("score", model).get("shards", 1)
+        found["sequences"] = max(1, sum(n_sequences(path) for path in tokens) // shards)
+    words = [word for key, value in found.items() if value is not None for word in (f"--{key}", str(value))]
+    return tuple(words + ["--no-diagonal"] * bool(fit.get("no_diagonal")))
+
+
+@functools.lru_cache(maxsize=None)
+def predicted(program, words):
+    """{name of a stage: seconds from the warning to the time limit that it needs}"""
+    try:
+        done = subprocess.run([program, "--json", "--quiet", *words], capture_output=True, text=True, timeout=LONGEST_S, check=False,
+                              env=clean_environment(), stdin=subprocess.DEVNULL)
+        if done.returncode == 0:
+            return {stage["name"]: stage["warning_s"] for stage in json.loads(done.stdout)["stages"]}
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError) as error:
+        why = str(error)
+    raise UserError(why)
+
+
+def check_warnings(sweep, plan, programs):
+    """Say on standard error which jobs would be warned too late; it is a prediction, so nothing is refused."""
+    said = {}
+    models = list(sweep.models.values())
+    for job in plan.needed():
+        if job.stage not in STAGES:
+            continue
+        i = next(i for i, model in enumerate(models) if model.name == job.about[0])
+        warned = job.settings["warning_seconds"]
+        try:
+            needs = predicted(os.path.join(programs, "plan"), options(sweep, job, models[i]))[PROGRAM[job.stage]]
+        except (UserError, OSError, KeyError) as error:
+            said.setdefault(f"it cannot be checked whether the jobs of {job.about[0]} are warned early enough: {error}")
+            continue
+        if needs > warned:
+            said.setdefault(sweep.described(sweep.where(job.stage, i, "warning_seconds"), f"{job.stage} of {job.about[0]} is predicted to "
+                                            f"need {needs:.0f}, not {warned}, to keep what it has done"))
+    for line in said:
+        print(f"sweep: warning: {line}", file=sys.stderr)
