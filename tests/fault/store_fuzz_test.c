@@ -247,7 +247,7 @@ int main(void)
         fprintf(stderr, "%s\n", err.msg);
     }
     bg_model_close(model);
-    if (bg_remove_folder(folder, &err) != BG_OK)
+    if (bg_manifest_close(true, &err) != BG_OK || bg_remove_folder(folder, &err) != BG_OK)
         wrong++;
     return st != BG_OK || wrong != 0;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bregman/manifest.h"
 #include "bregman/memory.h"
 #include "bregman/stage.h"
 #include "bregman/store.h"
@@ -225,7 +226,7 @@ static bg_status run(const void *config, const bg_context *ctx, bg_err *err)
     if (ctx->grid.world_rank == 0) {
         bg_err ignored;
         path[20] = '\0';
-        if (bg_remove_folder(path, &ignored) != BG_OK)
+        if (bg_manifest_close(true, &ignored) != BG_OK || bg_remove_folder(path, &ignored) != BG_OK)
             fails++;
     }
     if (st == BG_OK && fails != 0)

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bregman/manifest.h"
 #include "bregman/score.h"
 #include "check.h"
 
@@ -58,5 +59,5 @@ int main(void)
     const struct CMUnitTest tests[] = { cmocka_unit_test(counts_bytes) };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     bg_err err;
-    return failed != 0 || bg_remove_folder(folder, &err) != BG_OK;
+    return failed != 0 || bg_manifest_close(true, &err) != BG_OK || bg_remove_folder(folder, &err) != BG_OK;
 }
