@@ -32,6 +32,18 @@ job 0 "$work" 'at work: TMPDIR=/tmp' BREGMAN_SETUP='export TMPDIR=/nowhere'
 # a rank on another node than the job's shell
 job 0 "$work" 'at work: TMPDIR=/tmp' BREGMAN_LAUNCH='env TMPDIR=/nowhere'
 
+# what the shell of a job is sent comes to its ranks as SIGUSR1, whatever launches them
+printf '#!/bin/bash\ntrap "exit 75" USR1\n: > "$READY"\nfor ((i = 0; i < 600; i++)); do sleep 0.1; done\n' > "$work/stub"
+for signal in TERM USR1; do
+    rm -f "$work/ready"
+    READY=$work/ready BREGMAN_REQUEUES=0 BREGMAN_LAUNCH="$SRC/scripts/mpi 1" bash -c '. "$BREGMAN/jobs/stage.sh"; run_stage stub --output x' > "$work/log" 2>&1 &
+    shell=$!
+    for ((i = 0; i < 600; i++)); do [ -e "$work/ready" ] && break; sleep 0.1; done
+    kill -s "$signal" "$shell"
+    wait "$shell"
+    [ $? = 75 ] || fail "SIG$signal: not exit code 75: $(cat "$work/log")"
+done
+
 TMPDIR=/proc/nowhere "$SRC/scripts/mpi" 2 sh -c 'echo "TMPDIR=$TMPDIR"' > "$work/log" 2> "$work/err" || fail "mpi: $(cat "$work/err")"
 [ "$(grep -c '^TMPDIR=/tmp$' "$work/log")" = 2 ] || fail "mpi: ranks got $(cat "$work/log")"
 grep -q '^mpi: TMPDIR=/proc/nowhere: no folder' "$work/err" || fail "mpi says nothing: $(cat "$work/err")"
