@@ -188,9 +188,9 @@ PHASES = {"covariance": ("*/work/covariance-*{:05d}-*", UNITS, 1, False),
           "lambda": ("*/work/lambda-*{:05d}-*", UNITS, 1, False),
           **{phase: ("*/work/@(activation|gradient)-*", 3, 1, False) for phase in EIGEN},
           "compress": ("*work/queries-*{:05d}-*", QUERIES, 1, False),
-          "score": ("*work/unit-*{:05d}[.-]*", UNITS, 1, True),
-          "score, wide": ("*work/unit-*{:05d}[.-]*", WIDE, 1, True),
-          "explain": ("*work/unit-*{:05d}[.-]*", UNITS // 8, 8, True)}
+          "score": ("*work/scores-{:05d}.*", UNITS, 1, True),
+          "score, wide": ("*work/scores-{:05d}.*", WIDE, 1, True),
+          "explain": ("*work/token_scores-{:05d}.*", UNITS // 8, 8, True)}
 
 
 def unit_at(moment, phase, ranks, rank):
