@@ -235,6 +235,31 @@ static void symmetric_keeps_about_half(void **state)
     assert_int_equal(bg_symmetric_floats((bg_symmetric){ 512, 2 }), 2 * 256 * 256);
 }
 
+/* What math.md says of a work unit of 1024 sequences of 512 tokens: here four columns, the first far from 0 as some
+ * activations are, added three sequences at a time. */
+static void sums_of_a_unit_are_good_to_a_millionth(void **state)
+{
+    (void)state;
+    enum { N = 4, ROWS = 3 * 511, TIMES = 341 };
+    bg_symmetric s = { N, 1 };
+    float *x = malloc(ROWS * N * sizeof *x), sum[N * N] = { 0 };
+    double want[N * N] = { 0 };
+    assert_int_equal(bg_symmetric_floats(s), N * N);
+    assert_non_null(x);
+    for (uint64_t i = 0; i < TIMES; i++) {
+        for (size_t j = 0; j < ROWS * N; j++)
+            x[j] = (float)(bg_uniform(1, i, (uint32_t)j) + (j % N == 0 ? 10.0 : -0.5));
+        bg_symmetric_add(s, sum, ROWS, x, N);
+        for (size_t t = 0; t < ROWS; t++)
+            for (size_t e = 0; e < N * N; e++)
+                want[e] += (double)x[t * N + e / N] * (double)x[t * N + e % N];
+    }
+    for (size_t r = 0; r < N; r++)
+        for (size_t c = 0; c <= r; c++)
+            check_close((double)sum[r * N + c], want[r * N + c], 1e-6 * want[0]);
+    free(x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +272,7 @@ int main(void)
         cmocka_unit_test(products_keep_the_number_of_threads),
         cmocka_unit_test(symmetric_matches_loops),
         cmocka_unit_test(symmetric_keeps_about_half),
+        cmocka_unit_test(sums_of_a_unit_are_good_to_a_millionth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
