@@ -58,12 +58,12 @@ typedef struct {
 static bool describe(const char *path, remembered *r)
 {
     char real[PATH_MAX];
-    if (stat(path, &r->about) != 0 || !S_ISREG(r->about.st_mode) || r->about.st_size < LEAST_BYTES || realpath(path, real) == NULL ||
+    const struct stat *s = &r->about;
+    if (stat(path, &r->about) != 0 || !S_ISREG(s->st_mode) || s->st_size < LEAST_BYTES || realpath(path, real) == NULL ||
         !find_folder(r->folder))
         return false;
-    int n = snprintf(r->key, sizeof r->key, "%jd %ju %jd.%09ld %jd.%09ld %s\n", (intmax_t)r->about.st_size, (uintmax_t)r->about.st_ino,
-                     (intmax_t)r->about.st_mtim.tv_sec, r->about.st_mtim.tv_nsec, (intmax_t)r->about.st_ctim.tv_sec,
-                     r->about.st_ctim.tv_nsec, real);
+    int n = snprintf(r->key, sizeof r->key, "%jd %ju %jd.%09ld %jd.%09ld %s\n", (intmax_t)s->st_size, (uintmax_t)s->st_ino,
+                     (intmax_t)s->st_mtim.tv_sec, s->st_mtim.tv_nsec, (intmax_t)s->st_ctim.tv_sec, s->st_ctim.tv_nsec, real);
     return n > 0 && (size_t)n < sizeof r->key &&
            bg_path(r->entry, NULL, "%s/%s", r->folder, bg_hash_bytes(real, strlen(real)).hex) == BG_OK;
 }
@@ -97,8 +97,8 @@ static void say_once(const char *folder, const char *why)
 {
     static bool said;
     if (!said)
-        bg_log("hashes of inputs cannot be remembered in \"%s\", so every run reads them anew: %s; --hash-cache names another folder",
-               folder, why);
+        bg_log("hashes of inputs cannot be remembered in \"%s\", so every run reads them anew: %s; --hash-cache names "
+               "another folder", folder, why);
     said = true;
 }
 

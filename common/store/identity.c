@@ -49,7 +49,8 @@ static bool is_later(struct timespec a, struct timespec b)
     return a.tv_sec != b.tv_sec ? a.tv_sec > b.tv_sec : a.tv_nsec > b.tv_nsec;
 }
 
-/* Has a listed file the listed size, and was it last written to before the manifest was?  Then its content need not be read. */
+/* Has a listed file the listed size, and was it last written to before the manifest was?  Then its content need not be
+ * read. */
 static bg_status looks_as_listed(const char *path, const bg_manifest_entry *entry, bool *good, bg_err *err)
 {
     struct stat about;
@@ -69,7 +70,8 @@ static bg_status is_listed_content(const char *path, const bg_hash *content, boo
     if (st == BG_OK)
         st = bg_manifest_read(&m, folder, err);
     for (size_t i = 0; i < m.n && st == BG_OK; i++)
-        *same = *same || (strcmp(m.entry[i].name, bg_base_name(path)) == 0 && strcmp(m.entry[i].hash.hex, content->hex) == 0);
+        *same = *same || (strcmp(m.entry[i].name, bg_base_name(path)) == 0 &&
+                          strcmp(m.entry[i].hash.hex, content->hex) == 0);
     bg_manifest_clear(&m);
     return st;
 }
@@ -92,8 +94,8 @@ bg_status bg_input_check_listed(const char *path, const bg_hash *content, bg_err
     else
         good = true;
     if (st == BG_OK && !good)
-        st = BG_FAIL(err, BG_ESTALE, "\"%s\" was changed since it was published: its content is not what its folder's MANIFEST lists; "
-                     "make it again", path);
+        st = BG_FAIL(err, BG_ESTALE, "\"%s\" was changed since it was published: its content is not what its folder's "
+                     "MANIFEST lists; make it again", path);
     return st;
 }
 

@@ -23,7 +23,8 @@ bg_status bg_hash_file(const char *path, bg_hash *out, bg_err *err) BG_MUST_CHEC
  * written costs a line in the log.  Not for several threads at once. */
 bg_status bg_hash_file_once(const char *path, bg_hash *out, bg_err *err) BG_MUST_CHECK;
 void bg_hash_cache_folder(const char *folder);    /* "": as if it was not called */
-/* From now on bg_hash_file_once reads every file and remembers none; of one that is remembered with another hash, `wrong` is told. */
+/* From now on bg_hash_file_once reads every file and remembers none; of one that is remembered with another hash, `wrong`
+ * is told. */
 void bg_hash_reread(void (*wrong)(const char *path, const char *entry, void *self), void *self);
 
 /* Hash of several texts in order (their lengths count, so parts cannot run together). */

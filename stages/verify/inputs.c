@@ -22,8 +22,8 @@ static bg_status hash_model(const char *dir, bg_hash *hash, bg_err *err)
 static void say_wrongly_remembered(const char *path, const char *entry, void *self)
 {
     verifying *v = self;
-    verify_say(path, "the hash of its content is not the one that is remembered in \"%s\": remove that file, and what was made meanwhile",
-               entry);
+    verify_say(path, "the hash of its content is not the one that is remembered in \"%s\": remove that file, and what was "
+               "made meanwhile", entry);
     v->n_files++;
     v->n_bad++;
 }
