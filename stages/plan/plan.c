@@ -103,8 +103,8 @@ static bg_status change_cluster(plan_cluster *out, const plan_config *c, bg_err 
     out->ranks_per_node = c->ranks_per_node > 0 ? (size_t)c->ranks_per_node : out->ranks_per_node;
     out->cores_per_node = c->cores_per_node > 0 ? (size_t)c->cores_per_node : out->cores_per_node;
     if (out->ranks_per_node > out->cores_per_node)
-        return BG_FAIL(err, BG_EARG, "%zu ranks on a node of %zu cores: --ranks-per-node and --cores-per-node say otherwise", out->ranks_per_node,
-                       out->cores_per_node);
+        return BG_FAIL(err, BG_EARG, "%zu ranks on a node of %zu cores: --ranks-per-node and --cores-per-node say otherwise",
+                       out->ranks_per_node, out->cores_per_node);
     return BG_OK;
 }
 
