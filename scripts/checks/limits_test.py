@@ -112,7 +112,7 @@ def test_held_factors():
     found = [none, read_by(works[1], "--memory-limit", "4G")[1], read_by(works[2], "--memory-limit", needs + FACTOR_BYTES // 2)[1]]
     again = FACTOR_BYTES * (N_QUERIES - 1)             # what is not read again of all
     saved = [(none - n) / again for n in found]
-    check(0.95 < saved[1] < 1.05 and 0.2 < saved[2] < 0.6, "factors are read once where there is room", saved)
+    check(0.85 < saved[1] < 1.2 and 0.3 < saved[2] < 0.75, "factors are read once where there is room", saved)
     for work in works[1:]:
         same_file("held factors", work.path("compressed.h5"), works[0].path("compressed.h5"))
 
