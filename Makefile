@@ -82,7 +82,7 @@ $(foreach s,$(STAGES),$(eval $(call stage_rule,$(s))))
 
 $(B)/tests/%: $(B)/obj/tests/%.o $(STAGE_LIB_OBJ) $(B)/lib/libbregman.a
 	@mkdir -p $(@D)
-	@$(LINK) -o $@ $^ $(CMOCKA_LIBS) $(BG_LIBS)
+	@$(LINK) -o $@ $^ $(CMOCKA_LIBS) $(BG_LIBS) -ldl
 
 $(B)/obj/tests/%.o: EXTRA_FLAGS = -I$(SRC)/stages -I$(SRC)/tests $(CMOCKA_CFLAGS)
 $(B)/obj/common/model/kernels%.o: EXTRA_FLAGS = $(KERNEL_FLAGS)

@@ -1,11 +1,12 @@
 """What the Python scripts share: HDF5 files with provenance, content hashes, one-line errors.
 
 A file is written under a name of this attempt's own, flushed, closed, fsynced, renamed, its folder fsynced,
-and then listed in the folder's MANIFEST ("HASH SIZE NAME" a line; the last line for a name counts), as the
+and then listed in the folder's manifest ("HASH SIZE NAME" a line; include/bregman/manifest.h), as the
 C stages do.  `is_done` believes only files that are listed there.
 """
 import contextlib
 import datetime
+import errno
 import importlib.metadata
 import json
 import math
@@ -304,24 +305,38 @@ class Run:
 # ---------------------------------------------------------------- publication
 
 def _manifest_texts(folder):
-    """[(text, time of its last change in ns)]: MANIFEST, then the writers' files of MANIFEST.d in the order of their last change."""
-    writers = os.path.join(folder, "MANIFEST.d")
+    """[(text, time of its last change in ns)]: MANIFEST, then the writers' files of MANIFEST.d in the order of their last change.
+
+    Looked for in the order in which lines move: WRITER.open, WRITER, MANIFEST (common/store/manifest.c has the argument)."""
+    writers, texts = os.path.join(folder, "MANIFEST.d"), []
+
+    def names():
+        try:
+            return sorted(name for name in os.listdir(writers) if not name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def read(path):
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read(), os.fstat(file.fileno()).st_mtime_ns
+        for _ in range(100):
+            try:
+                with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+                    return [(file.read(), os.fstat(file.fileno()).st_mtime_ns)]
+            except FileNotFoundError:
+                return []
+            except OSError as error:                   # replaced by another host after it was opened
+                if error.errno != errno.ESTALE:
+                    raise
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
 
-    for _ in range(100):
-        texts = []
-        try:                                       # writers first: a fold moves their lines to MANIFEST
-            texts = sorted((read(os.path.join(writers, name)) for name in sorted(os.listdir(writers))), key=lambda pair: pair[1])
-        except (FileNotFoundError, NotADirectoryError):
-            if os.path.isdir(writers):
-                continue                           # one was closed or folded meanwhile: again
-        with contextlib.suppress(FileNotFoundError):
-            texts.insert(0, read(os.path.join(folder, "MANIFEST")))
-        return texts
-    return []
+    first = names()
+    for name in first:
+        path = os.path.join(writers, name)
+        texts += read(path) or read(path.removesuffix(".open"))
+    for name in names():                               # a list may miss a file that is renamed meanwhile
+        if not name.endswith(".open") and name not in first and name + ".open" not in first:
+            texts += read(os.path.join(writers, name))
+    texts.sort(key=lambda pair: pair[1])
+    return read(os.path.join(folder, "MANIFEST")) + texts
 
 
 def read_manifest(folder):
@@ -329,10 +344,10 @@ def read_manifest(folder):
     counts, then the last."""
     found = {}
     for text, written in _manifest_texts(folder):
-        for line in text.split("\n"):
-            fields = line.rstrip("\r").split(" ", 2)
-            if len(fields) == 3 and fields[1].isascii() and fields[1].isdigit():
-                found.setdefault(fields[2], []).append((fields[0], int(fields[1]), written))
+        for line in text.split("\n")[:-1]:               # what a crash cut short is no line
+            fields = re.fullmatch("([0-9a-f]{32}) ([0-9]+) ([^/]+)", line.removesuffix("\r"))
+            if fields:
+                found.setdefault(fields[3], []).append((fields[1], int(fields[2]), written))
     for name, entries in found.items():
         if len(entries) > 1:
             with contextlib.suppress(OSError):
@@ -375,10 +390,13 @@ def _fsync(path):
 
 def writer_name():
     """A name that says who writes, as include/bregman/writer.h has it."""
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        boot, space = file.read(8), os.stat("/proc/self/ns/pid").st_ino
-        return f"{platform.node()}.{boot}.{space}-{os.getpid()}-{secrets.token_hex(4)}"
-    return f"{platform.node()}.0.0-{os.getpid()}-{secrets.token_hex(4)}"
+    boot = space = start = "0"
+    with contextlib.suppress(OSError):
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot, space = file.read(8), os.stat("/proc/self/ns/pid").st_ino
+        with open(f"/proc/{os.getpid()}/stat", encoding="utf-8", errors="replace") as file:
+            start = file.read().rpartition(")")[2].split()[19]
+    return f"{platform.node()}.{boot}.{space}-{os.getpid()}.{start}-{secrets.token_hex(4)}"
 
 
 def attempt_name(path):
@@ -387,7 +405,7 @@ def attempt_name(path):
 
 
 def _write(path, text):
-    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -397,7 +415,7 @@ def list_published(path, digest, size):
     """List a file that has its name: in a file of this writer's own, which is folded into MANIFEST unless others are at work in the
     folder (common/store/manifest.c has the argument why no line is lost)."""
     folder, name = os.path.split(os.path.abspath(path))
-    writers, manifest, me = os.path.join(folder, "MANIFEST.d"), os.path.join(folder, "MANIFEST"), writer_name()
+    writers, me = os.path.join(folder, "MANIFEST.d"), writer_name()
     own = os.path.join(writers, me)
     _fsync(folder)
     while True:
@@ -405,19 +423,31 @@ def list_published(path, digest, size):
         with contextlib.suppress(FileNotFoundError):    # another that folds may take the folder away in between
             _write(own + ".open", f"{digest} {size} {name}\n")
             break
-    names = os.listdir(writers)
+    names = [other for other in os.listdir(writers) if not other.startswith(".")]
     if any(other.endswith(".open") and other != me + ".open" for other in names):
         os.rename(own + ".open", own)
-        return
-    lines = "".join(f"{entry[0]} {entry[1]} {listed}\n" for listed, entry in sorted(read_manifest(folder).items()))
-    _write(f"{manifest}.tmp-{me}", lines)
-    os.replace(f"{manifest}.tmp-{me}", manifest)
+    else:
+        _fold(folder, names, me)
+
+
+def _fold(folder, names, me):
+    """Put the writers' texts behind the old MANIFEST, in the order of their last change, in which they are then removed."""
+    manifest, lines, written = os.path.join(folder, "MANIFEST"), "", 0
+    paths = sorted((os.path.join(folder, "MANIFEST.d", name) for name in names), key=lambda path: (os.stat(path).st_mtime_ns, path))
+    for path in [manifest] * os.path.exists(manifest) + paths:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            text = file.read()
+            lines += text if text.endswith("\n") or not text else text + "/\n"
+            written = max(written, os.fstat(file.fileno()).st_mtime_ns)
+    temporary = f"{manifest}.tmp-{me}"
+    _write(temporary, lines)
+    os.utime(temporary, ns=(written, written))
+    os.replace(temporary, manifest)
     _fsync(folder)
-    for other in names:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(writers, other))
+    for path in paths:
+        os.unlink(path)
     with contextlib.suppress(OSError):
-        os.rmdir(writers)
+        os.rmdir(os.path.join(folder, "MANIFEST.d"))
 
 
 def publish(temporary, path):

@@ -5,9 +5,14 @@
  * MANIFEST and all closed files into a new MANIFEST, and then removes those and its own.
  *
  * Why no line is lost.  1. A process folds only while there is no other's .open file but of writers that are surely dead.  Its own is there
- * meanwhile, so no two fold at once: each would have to begin after the other's .open had gone.  2. A file is removed only
- * after the MANIFEST that has its lines is on disk.  3. Who begins to write meanwhile has its own file.  A fold that does not come about, or is
- * cut off, leaves lines twice or where they are: readers take all files together. */
+ * meanwhile, so no two fold at once: each would have to begin after the other's .open had gone.  2. What it removes are the files that it had
+ * read, which nobody writes to any more, and only after the MANIFEST that has all their lines is on disk: it is the old one, whole, and
+ * their texts behind it.  3. Who begins to write meanwhile has its own file.  A fold that does not come about, or is cut off, leaves lines twice
+ * or where they are: readers take all files together.
+ *
+ * Why no line is missed.  A line goes from WRITER.open to WRITER to MANIFEST, and a reader looks in this order: it lists the folder, opens what it
+ * found (as WRITER if WRITER.open has gone; if that has gone too, the line is in MANIFEST), lists it again for files that were closed while the first
+ * list was being made, which may miss a file that is renamed, and opens MANIFEST last. */
 #include "bregman/manifest.h"
 
 #include <dirent.h>
@@ -75,17 +80,26 @@ static bool parse_line(char *line, bg_manifest_entry *entry)
     return true;
 }
 
+static int by_time(struct timespec a, struct timespec b)
+{
+    if (a.tv_sec != b.tv_sec)
+        return a.tv_sec < b.tv_sec ? -1 : 1;
+    return a.tv_nsec < b.tv_nsec ? -1 : a.tv_nsec > b.tv_nsec;
+}
+
 static int by_name(const void *a, const void *b)
 {
     const bg_manifest_entry *x = a, *y = b;
     int order = strcmp(x->name, y->name);
+    if (order == 0 && x->file != y->file && x->file != 0 && y->file != 0)
+        order = by_time(x->written, y->written);
     if (order == 0 && x->file != y->file)
         return x->file < y->file ? -1 : 1;
     return order != 0 ? order : x->line < y->line ? -1 : x->line > y->line;
 }
 
-/* Cut a text into lines and those into entries, after those that m has.  A torn line that was followed by another one ends in a slash, in
- * manifests that had several writers. */
+/* Cut a text into lines and those into entries, after those that m has.  A torn line that others were put behind is closed by a slash:
+ * whatever is there of its name, that is no file's. */
 static bg_status parse_text(bg_manifest *m, size_t file, const struct stat *about, char *text, size_t n_bytes, const char *manifest,
                             bg_err *err)
 {
@@ -126,54 +140,56 @@ static bg_status read_text(int fd, size_t size, const char *manifest, char **tex
     return got >= 0 ? BG_OK : BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", manifest, strerror(errno));
 }
 
-/* A file more of the table.  *gone: it is not there. */
-static bg_status read_file(bg_manifest *m, size_t file, const char *manifest, bool *gone, bg_err *err)
+static bg_status read_open(bg_manifest *m, size_t file, int fd, const char *manifest, bg_err *err)
 {
     struct stat about;
     size_t n_bytes;
-    int fd;
-    bg_status st = bg_open_file(manifest, &fd, err);
-    *gone = st != BG_OK && (errno == ENOENT || errno == ENOTDIR);
-    if (st != BG_OK)
-        return *gone ? BG_OK : st;
     char **texts = realloc(m->text, (m->n_texts + 1) * sizeof *texts);
-    if (texts == NULL || fstat(fd, &about) != 0) {
-        st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", manifest, strerror(errno));
-    } else {
-        texts[m->n_texts] = NULL;
-        st = read_text(fd, (size_t)about.st_size, manifest, &texts[m->n_texts], &n_bytes, err);
-        m->exists = true;
-        if (st == BG_OK)
-            st = parse_text(m, file, &about, texts[m->n_texts], n_bytes, manifest, err);
-        m->n_texts++;
+    if (texts == NULL)
+        return BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", manifest);
+    m->text = texts;
+    if (fstat(fd, &about) != 0)
+        return BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", manifest, strerror(errno));
+    bg_status st = read_text(fd, (size_t)about.st_size, manifest, &texts[m->n_texts], &n_bytes, err);
+    if (st != BG_OK) {
+        free(texts[m->n_texts]);
+        return st;
     }
-    if (texts != NULL)
-        m->text = texts;
-    close(fd);
-    return st;
+    m->exists = true;
+    return parse_text(m, file, &about, texts[m->n_texts++], n_bytes, manifest, err);
+}
+
+/* A file more of the table.  *gone: it is not there.  ESTALE: another host has replaced it after it was opened. */
+static bg_status read_file(bg_manifest *m, size_t file, const char *manifest, bool *gone, bg_err *err)
+{
+    enum { TRIES = 100 };
+    bg_status st = BG_OK;
+    int fd, cause = ESTALE;
+    for (int tries = 0; tries < TRIES && cause == ESTALE; tries++) {
+        st = bg_open_file(manifest, &fd, err);
+        cause = st == BG_OK ? 0 : errno;
+        if (st != BG_OK)
+            continue;
+        st = read_open(m, file, fd, manifest, err);
+        cause = st == BG_OK ? 0 : errno;
+        close(fd);
+    }
+    *gone = st != BG_OK && (cause == ENOENT || cause == ENOTDIR);
+    return *gone ? BG_OK : st;
 }
 
 /* ---- the writers' files ---- */
 
-typedef struct { char name[256]; struct stat about; } writer_file;
+typedef struct { char name[256]; struct timespec written; } writer_file;
 typedef struct { writer_file *file; size_t n; } writer_files;
 
-/* In the order of their last change. */
-static int by_time(const void *a, const void *b)
-{
-    const writer_file *x = a, *y = b;
-    const struct timespec *s = &x->about.st_mtim, *t = &y->about.st_mtim;
-    if (s->tv_sec != t->tv_sec)
-        return s->tv_sec < t->tv_sec ? -1 : 1;
-    if (s->tv_nsec != t->tv_nsec)
-        return s->tv_nsec < t->tv_nsec ? -1 : 1;
-    return strcmp(x->name, y->name);
-}
+static int by_file_name(const void *a, const void *b) { return strcmp(((const writer_file *)a)->name, ((const writer_file *)b)->name); }
 
-/* Those of "DIR/MANIFEST.d"; free with free(). */
+/* The names in "DIR/MANIFEST.d", sorted; free with free(). */
 static bg_status list_writers(const char *folder, writer_files *list, bg_err *err)
 {
     char path[BG_PATH_BYTES];
+    size_t capacity = 0;
     bg_status st = bg_path(path, err, "%sMANIFEST.d", folder);
     *list = (writer_files){ 0 };
     DIR *dir = st == BG_OK ? opendir(path) : NULL;
@@ -182,61 +198,79 @@ static bg_status list_writers(const char *folder, writer_files *list, bg_err *er
     if (dir == NULL)
         return BG_FAIL(err, BG_EIO, "cannot read folder \"%s\": %s", path, strerror(errno));
     for (const struct dirent *e; st == BG_OK && (e = readdir(dir)) != NULL;) {
-        writer_file *more = realloc(list->file, (list->n + 1) * sizeof *more);
-        if (more == NULL)
-            st = BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", path);
-        else
-            list->file = more;
-        if (st != BG_OK || e->d_name[0] == '.' || fstatat(dirfd(dir), e->d_name, &more[list->n].about, 0) != 0
-            || !S_ISREG(more[list->n].about.st_mode))
+        if (e->d_name[0] == '.')
             continue;
-        snprintf(more[list->n++].name, sizeof more->name, "%s", e->d_name);
+        if (list->n == capacity) {
+            capacity = 2 * capacity + 16;
+            writer_file *more = realloc(list->file, capacity * sizeof *more);
+            if (more == NULL) {
+                st = BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", path);
+                continue;
+            }
+            list->file = more;
+        }
+        snprintf(list->file[list->n++].name, sizeof list->file->name, "%s", e->d_name);
     }
     closedir(dir);
     if (list->n > 0)
-        qsort(list->file, list->n, sizeof *list->file, by_time);
+        qsort(list->file, list->n, sizeof *list->file, by_file_name);
     return st;
 }
 
-static bool is_open(const char *name)
+/* The length of the writer's own name. */
+static size_t name_length(const char *name)
 {
-    size_t n = strlen(name);
-    return n > strlen(open_suffix) && strcmp(name + n - strlen(open_suffix), open_suffix) == 0;
+    size_t n = strlen(name), suffix = strlen(open_suffix);
+    return n > suffix && strcmp(name + n - suffix, open_suffix) == 0 ? n - suffix : n;
 }
 
-/* Writers first: a fold has moved their lines to MANIFEST before their files go.  *changed: one of them went meanwhile. */
-static bg_status read_once(bg_manifest *m, const char *folder, bool *changed, bg_err *err)
+static bool is_open(const char *name) { return name[name_length(name)] != '\0'; }
+
+/* Sorted names: an .open file comes behind the closed one. */
+static bool has_writer(const writer_files *list, const char *closed)
+{
+    char open_name[sizeof list->file->name + sizeof open_suffix];
+    snprintf(open_name, sizeof open_name, "%s%s", closed, open_suffix);
+    return list->n > 0 && (bsearch(closed, list->file, list->n, sizeof *list->file, by_file_name) != NULL ||
+                           bsearch(open_name, list->file, list->n, sizeof *list->file, by_file_name) != NULL);
+}
+
+static bg_status read_writer(bg_manifest *m, size_t file, const char *folder, const char *name, bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    writer_files writers;
     bool gone = false;
+    bg_status st = bg_path(path, err, "%sMANIFEST.d/%s", folder, name);
+    if (st == BG_OK)
+        st = read_file(m, file, path, &gone, err);
+    if (st != BG_OK || !gone || !is_open(name))
+        return st;
+    path[strlen(path) - strlen(open_suffix)] = '\0';
+    return read_file(m, file, path, &gone, err);
+}
+
+bg_status bg_manifest_read(bg_manifest *m, const char *folder, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    writer_files first = { 0 }, then = { 0 };
+    bool gone = false;
+    size_t file = 0;
     *m = (bg_manifest){ 0 };
-    *changed = false;
-    bg_status st = list_writers(folder, &writers, err);
-    for (size_t i = 0; i < writers.n && st == BG_OK && !*changed; i++) {
-        st = bg_path(path, err, "%sMANIFEST.d/%s", folder, writers.file[i].name);
-        if (st == BG_OK)
-            st = read_file(m, i + 1, path, changed, err);
-    }
-    free(writers.file);
+    bg_status st = list_writers(folder, &first, err);
+    for (size_t i = 0; i < first.n && st == BG_OK; i++)
+        st = read_writer(m, ++file, folder, first.file[i].name, err);
+    if (st == BG_OK)
+        st = list_writers(folder, &then, err);
+    for (size_t i = 0; i < then.n && st == BG_OK; i++)
+        if (!is_open(then.file[i].name) && !has_writer(&first, then.file[i].name))
+            st = read_writer(m, ++file, folder, then.file[i].name, err);
+    free(first.file);
+    free(then.file);
     if (st == BG_OK)
         st = bg_path(path, err, "%sMANIFEST", folder);
     if (st == BG_OK)
         st = read_file(m, 0, path, &gone, err);
     if (m->n > 0)
         qsort(m->entry, m->n, sizeof *m->entry, by_name);
-    return st;
-}
-
-bg_status bg_manifest_read(bg_manifest *m, const char *folder, bg_err *err)
-{
-    enum { TRIES = 100 };
-    bool changed = true;
-    bg_status st = read_once(m, folder, &changed, err);
-    for (int i = 1; i < TRIES && st == BG_OK && changed; i++) {
-        bg_manifest_clear(m);
-        st = read_once(m, folder, &changed, err);
-    }
     return st;
 }
 
@@ -278,37 +312,39 @@ static void forget(void)
     kept.folder = NULL;
 }
 
-/* Whatever changes when a line is added: any difference counts, a time that went backward too.  MANIFEST is opened, not only
- * looked at: that makes an NFS client ask the server how the file is now. */
-static bg_status state_of(const char *folder, bg_hash *out, bg_err *err)
+/* Of a file, as it is now: opened, not only looked at, which makes an NFS client ask the server. */
+static void note_state(FILE *f, const char *path)
 {
-    char path[BG_PATH_BYTES], *text = NULL;
-    size_t n = 0;
-    writer_files writers;
     struct stat about = { .st_ino = 0 };
-    bg_status st = bg_path(path, err, "%sMANIFEST", folder);
-    if (st == BG_OK)
-        st = list_writers(folder, &writers, err);
-    if (st != BG_OK)
-        return st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd >= 0) {
         (void)fstat(fd, &about);
         close(fd);
     }
-    FILE *f = open_memstream(&text, &n);
-    if (f != NULL) {
-        fwrite(&about.st_dev, sizeof about.st_dev, 1, f);
-        fwrite(&about.st_ino, sizeof about.st_ino, 1, f);
-        fwrite(&about.st_size, sizeof about.st_size, 1, f);
-        fwrite(&about.st_mtim, sizeof about.st_mtim, 1, f);
-        for (size_t i = 0; i < writers.n; i++)
-            fprintf(f, "%s %jd\n", writers.file[i].name, (intmax_t)writers.file[i].about.st_size);
+    fprintf(f, "%ju %ju %jd %jd.%09ld\n", (uintmax_t)about.st_dev, (uintmax_t)about.st_ino, (intmax_t)about.st_size,
+            (intmax_t)about.st_mtim.tv_sec, about.st_mtim.tv_nsec);
+}
+
+/* Whatever changes when a line is added: any difference counts, a time that went backward too.  Files that are closed stay as they are. */
+static bg_status state_of(const char *folder, bg_hash *out, bg_err *err)
+{
+    char path[BG_PATH_BYTES], *text = NULL;
+    size_t n = 0;
+    writer_files writers;
+    bg_status st = list_writers(folder, &writers, err);
+    FILE *f = st == BG_OK ? open_memstream(&text, &n) : NULL;
+    for (size_t i = 0; i < writers.n && f != NULL && st == BG_OK; i++) {
+        fprintf(f, "%s\n", writers.file[i].name);
+        if (is_open(writers.file[i].name) && (st = bg_path(path, err, "%sMANIFEST.d/%s", folder, writers.file[i].name)) == BG_OK)
+            note_state(f, path);
     }
     free(writers.file);
-    if (f == NULL || fclose(f) != 0)
-        st = BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", path);
-    else
+    if (f != NULL && st == BG_OK && (st = bg_path(path, err, "%sMANIFEST", folder)) == BG_OK)
+        note_state(f, path);
+    bool noted = f != NULL && fclose(f) == 0;
+    if (st == BG_OK && !noted)
+        st = BG_FAIL(err, BG_ENOMEM, "out of memory to read the manifest of \"%s\"", folder);
+    if (st == BG_OK)
         *out = bg_hash_bytes(text, n);
     free(text);
     return st;
@@ -395,7 +431,7 @@ static bg_status remember_folder(const char *folder, bg_err *err)
     return BG_OK;
 }
 
-/* This process's file in a folder: its name without .open is written to `manifest`. */
+/* This process's file in a folder. */
 static bg_status own_path(const char *folder, const char *suffix, char manifest[BG_PATH_BYTES], bg_err *err)
 {
     return bg_path(manifest, err, "%sMANIFEST.d/%s%s", folder, self.name, suffix);
@@ -433,6 +469,16 @@ static bg_status write_all(int fd, const char *text, size_t n, const char *manif
         ? BG_OK : BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
 }
 
+/* All or nothing: a full disk may have room again at the next line. */
+static bg_status append_line(int fd, const char *line, size_t n, const char *manifest, bg_err *err)
+{
+    off_t before = lseek(fd, 0, SEEK_END);
+    bg_status st = write_all(fd, line, n, manifest, err);
+    bool cut = st == BG_OK || (before >= 0 && ftruncate(fd, before) == 0);
+    (void)cut;
+    return st;
+}
+
 bg_status bg_manifest_append(const char *path, const bg_hash *hash, uint64_t size_bytes, bg_err *err)
 {
     char folder[BG_PATH_BYTES], manifest[BG_PATH_BYTES], *line = NULL;
@@ -450,7 +496,7 @@ bg_status bg_manifest_append(const char *path, const bg_hash *hash, uint64_t siz
     if (st == BG_OK)
         st = sync_names(folder, path, err);
     if (st == BG_OK)
-        st = write_all(fd, line, (size_t)n, manifest, err);
+        st = append_line(fd, line, (size_t)n, manifest, err);
     if (n >= 0)
         free(line);
     if (close(fd) != 0 && st == BG_OK)
@@ -463,67 +509,110 @@ bg_status bg_manifest_append(const char *path, const bg_hash *hash, uint64_t siz
 /* Is there a file of another process that may still write, or fold? */
 static bool others_write(const writer_files *list)
 {
-    size_t own = strlen(self.name);
     for (size_t i = 0; i < list->n; i++) {
-        const char *name = list->file[i].name;
-        char writer[256];
-        snprintf(writer, sizeof writer, "%.*s", (int)(strlen(name) - strlen(open_suffix)), name);
-        if (is_open(name) && strncmp(name, self.name, own) != 0 && !bg_writer_is_dead(writer, &list->file[i].about))
+        char writer[sizeof list->file->name];
+        snprintf(writer, sizeof writer, "%.*s", (int)name_length(list->file[i].name), list->file[i].name);
+        if (is_open(list->file[i].name) && strcmp(writer, self.name) != 0 && !bg_writer_is_dead(writer))
             return true;
     }
     return false;
 }
 
-/* All lines, those that count, by name. */
-static bg_status write_folded(const char *folder, const bg_manifest *m, bg_err *err)
+/* A file's text behind what there is, a torn last line closed; *written becomes that of the latest. */
+static bg_status copy_text(FILE *out, const char *path, struct timespec *written, bg_err *err)
 {
-    char manifest[BG_PATH_BYTES], temporary[BG_PATH_BYTES], path[BG_PATH_BYTES], *text = NULL;
+    struct stat about;
+    char *text = NULL;
     size_t n = 0;
+    int fd;
+    bg_status st = bg_open_file(path, &fd, err);
+    if (st != BG_OK)
+        return errno == ENOENT ? BG_OK : st;
+    if (fstat(fd, &about) != 0)
+        st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
+    if (st == BG_OK)
+        st = read_text(fd, (size_t)about.st_size, path, &text, &n, err);
+    if (st == BG_OK && by_time(about.st_mtim, *written) > 0)
+        *written = about.st_mtim;
+    if (st == BG_OK && n > 0) {
+        fwrite(text, 1, n, out);
+        fputs(text[n - 1] != '\n' ? "/\n" : "", out);
+    }
+    free(text);
+    close(fd);
+    return st;
+}
+
+static int by_written(const void *a, const void *b)
+{
+    const writer_file *x = a, *y = b;
+    int order = by_time(x->written, y->written);
+    return order != 0 ? order : strcmp(x->name, y->name);
+}
+
+/* The text of a new MANIFEST: the old one and those of the writers, in the order of their last change, in which they are then removed:
+ * those that a fold which was cut off has left are the latest. */
+static bg_status fold_texts(const char *folder, writer_files *list, char **text, size_t *n, struct timespec *written, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    struct stat about;
+    *written = (struct timespec){ .tv_sec = 0 };
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < list->n && st == BG_OK; i++)
+        if ((st = bg_path(path, err, "%sMANIFEST.d/%s", folder, list->file[i].name)) == BG_OK)
+            list->file[i].written = stat(path, &about) == 0 ? about.st_mtim : *written;
+    if (st == BG_OK && list->n > 0)
+        qsort(list->file, list->n, sizeof *list->file, by_written);
+    FILE *f = st == BG_OK ? open_memstream(text, n) : NULL;
+    if (st == BG_OK && (st = bg_path(path, err, "%sMANIFEST", folder)) == BG_OK && f != NULL)
+        st = copy_text(f, path, written, err);
+    for (size_t i = 0; i < list->n && f != NULL && st == BG_OK; i++)
+        if ((st = bg_path(path, err, "%sMANIFEST.d/%s", folder, list->file[i].name)) == BG_OK)
+            st = copy_text(f, path, written, err);
+    bool whole = f != NULL && ferror(f) == 0;
+    if (f != NULL && fclose(f) != 0)
+        whole = false;
+    return st == BG_OK && !whole ? BG_FAIL(err, BG_ENOMEM, "out of memory to write \"%sMANIFEST\"", folder) : st;
+}
+
+/* It was written when the last of its lines was: readers compare that with the files' own times. */
+static bg_status replace_manifest(const char *folder, const char *text, size_t n, struct timespec written, bg_err *err)
+{
+    char manifest[BG_PATH_BYTES], temporary[BG_PATH_BYTES];
+    const struct timespec times[2] = { written, written };
     bg_status st = bg_path(manifest, err, "%sMANIFEST", folder);
     if (st == BG_OK)
         st = bg_path(temporary, err, "%s.tmp-%s", manifest, self.name);
-    FILE *f = st == BG_OK ? open_memstream(&text, &n) : NULL;
-    if (st == BG_OK && f == NULL)
-        st = BG_FAIL(err, BG_ENOMEM, "out of memory to write \"%s\"", manifest);
-    for (size_t i = 0; i < m->n && st == BG_OK; i++) {
-        bool last = i + 1 == m->n || strcmp(m->entry[i].name, m->entry[i + 1].name) != 0;
-        st = bg_path(path, err, "%s%s", folder, m->entry[i].name);
-        if (st != BG_OK || !last)
-            continue;
-        const bg_manifest_entry *e = choose(m, path, m->entry[i].name);
-        fprintf(f, "%s %" PRIu64 " %s\n", e->hash.hex, e->size_bytes, e->name);
-    }
-    if (f != NULL && fclose(f) != 0 && st == BG_OK)
-        st = BG_FAIL(err, BG_ENOMEM, "out of memory to write \"%s\"", manifest);
-    int fd = st == BG_OK ? open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
-    if (st == BG_OK && fd < 0)
+    if (st != BG_OK)
+        return st;
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
+    st = write_all(fd, text, n, manifest, err);
+    futimens(fd, times);
+    if (close(fd) != 0 && st == BG_OK)
         st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
-    if (st == BG_OK)
-        st = write_all(fd, text, n, manifest, err);
-    if (fd >= 0)
-        close(fd);
     if (st == BG_OK && rename(temporary, manifest) != 0)
         st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
     if (st == BG_OK)
-        st = bg_sync_path(folder, manifest, O_DIRECTORY, err);
-    else if (fd >= 0)
-        unlink(temporary);
-    free(text);
+        return bg_sync_path(folder, manifest, O_DIRECTORY, err);
+    unlink(temporary);
     return st;
 }
 
 /* *folded false, and nothing done, if others are at work. */
 static bg_status fold(const char *folder, bool *folded, bg_err *err)
 {
-    char path[BG_PATH_BYTES];
+    char path[BG_PATH_BYTES], *text = NULL;
+    size_t n = 0;
+    struct timespec written;
     writer_files list;
-    bg_manifest m = { 0 };
     *folded = false;
     bg_status st = list_writers(folder, &list, err);
     if (st == BG_OK && !others_write(&list)) {
-        st = bg_manifest_read(&m, folder, err);
+        st = fold_texts(folder, &list, &text, &n, &written, err);
         if (st == BG_OK)
-            st = write_folded(folder, &m, err);
+            st = replace_manifest(folder, text, n, written, err);
         *folded = st == BG_OK;
     }
     for (size_t i = 0; i < list.n && *folded; i++)
@@ -531,7 +620,7 @@ static bg_status fold(const char *folder, bool *folded, bg_err *err)
             unlink(path);
     if (*folded && bg_path(path, NULL, "%sMANIFEST.d", folder) == BG_OK)
         rmdir(path);
-    bg_manifest_clear(&m);
+    free(text);
     free(list.file);
     return st;
 }

@@ -206,21 +206,29 @@ bg_status bg_store_is_done(const char *path, const char *fingerprint, bool *done
 
 /* ---- two attempts at once ---- */
 
+static bool same_file(const struct stat *a, const struct stat *b) { return a->st_dev == b->st_dev && a->st_ino == b->st_ino; }
+
 /* Give the temporary file its name unless another has it (*taken).  File systems without hard links may know another way; on one
  * that has none, of two that end in the same moment the last one's file stays. */
 static bg_status take_name(const bg_store *s, bool *taken, bg_err *err)
 {
+    struct stat own, there;
     *taken = false;
     if (link(s->temporary, s->path) == 0)
         return BG_OK;
-    if (errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS || errno == EMLINK) {
+    int cause = errno;
+    if (cause == EPERM || cause == EOPNOTSUPP || cause == ENOSYS || cause == EMLINK) {
         if (renameat2(AT_FDCWD, s->temporary, AT_FDCWD, s->path, RENAME_NOREPLACE) == 0)
             return BG_OK;
-        if ((errno == EINVAL || errno == ENOSYS) && access(s->path, F_OK) != 0)
+        cause = errno;
+        if ((cause == EINVAL || cause == ENOSYS) && access(s->path, F_OK) != 0)
             return give_name(s, err);
     }
-    *taken = errno == EEXIST || access(s->path, F_OK) == 0;
-    return *taken ? BG_OK : BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", s->path, strerror(errno));
+    bool is_there = lstat(s->path, &there) == 0;
+    if (is_there && stat(s->temporary, &own) == 0 && same_file(&own, &there))    /* NFS asked twice, and answered the second time */
+        return BG_OK;
+    *taken = is_there || cause == EEXIST;
+    return *taken ? BG_OK : BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", s->path, strerror(cause));
 }
 
 /* Another attempt's file has the name: will it be listed?  One that still lives does so within a moment. */
@@ -234,6 +242,21 @@ static bg_status other_is_done(const char *path, const char *fingerprint, bool *
         st = bg_store_is_done(path, fingerprint, done, err);
     }
     return st;
+}
+
+/* The name is another's.  If that is held between taking it and listing it, its file has its temporary name too: it stays, and is
+ * listed for it.  If it was killed there, and what it left has been removed, its file is replaced: *e is listed by the caller. */
+static bg_status yield_name(const bg_store *s, const char *fingerprint, bg_manifest_entry *e, bool *done, bg_err *err)
+{
+    struct stat about = { .st_nlink = 0 };
+    bool held = stat(s->path, &about) == 0 && about.st_nlink > 1;    /* before the manifest is read: it lists first, then removes */
+    bg_status st = other_is_done(s->path, fingerprint, done, err);
+    if (st != BG_OK || *done)
+        return st;
+    if (!held)
+        return give_name(s, err);
+    e->size_bytes = (uint64_t)about.st_size;
+    return bg_hash_file(s->path, &e->hash, err);
 }
 
 bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err)
@@ -250,9 +273,7 @@ bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err)
     if (st == BG_OK)
         st = take_name(s, &taken, err);
     if (st == BG_OK && taken)
-        st = other_is_done(s->path, fingerprint, &done, err);
-    if (st == BG_OK && taken && !done)    /* left by one that was killed before it could list it */
-        st = give_name(s, err);
+        st = yield_name(s, fingerprint, &e, &done, err);
     if (st == BG_OK && !done)
         st = list(s, &e, err);
     free(fingerprint);

@@ -47,7 +47,7 @@ const bg_manifest_entry *bg_manifest_find(const bg_manifest *m, const char *name
 /* What the manifest of its folder says of the file `path`.  The table of the last folder asked about is kept and read
  * again when its files have changed, so that a loop over a folder's files reads it once.  Not for several threads at once.
  *   entry [out]  without a name; untouched if the file is not listed
- * Errors: those of bg_manifest_read.  Cost: a stat for each writer at work. */
+ * Errors: those of bg_manifest_read.  Cost: names of the writers' files, and a look at those of writers at work. */
 bg_status bg_manifest_lookup(const char *path, bool *listed, bg_manifest_entry *entry, bg_err *err) BG_MUST_CHECK;
 
 /* List a file that has its name: append its line to this process's own file, in one write.  The folder is fsynced

@@ -5,9 +5,9 @@
  * Local: no call here uses MPI; no file is written by two ranks.
  *
  * Publication.  A file is written under a name of this attempt's own
- * (PATH.tmp-HOST-PID-RANDOM), closed with its status checked, fsynced, renamed to its
+ * (PATH.tmp-WRITER, writer.h), closed with its status checked, fsynced, given its
  * final name, its folder fsynced; then one line "HASH SIZE NAME" is appended and
- * fsynced to MANIFEST in its folder.  Readers of a folder believe only the
+ * fsynced to the folder's manifest (manifest.h).  Readers of a folder believe only the
  * manifest.  A file that was not published is deleted by bg_store_discard; what
  * a kill -9 leaves behind has a .tmp- name that no reader looks at.
  */

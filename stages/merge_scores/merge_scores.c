@@ -171,7 +171,7 @@ static bg_status publish(merge *m, bg_err *err)
     bg_status st = bg_store_create(&s, m->c->output, "bregman/ranking", &m->in.run, err);
     if (st == BG_OK)
         st = bg_ranking_write(&m->r, s, err);
-    st = bg_store_end(s, st, err);
+    st = bg_store_end_once(s, st, err);
     if (st == BG_OK)
         bg_log("wrote %s: %" PRIu64 " sequences, %zu queries", m->c->output, m->n_sequences, m->r.n_queries);
     return st;

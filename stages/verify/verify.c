@@ -95,7 +95,6 @@ static void close_folder(verify_folder *f)
 /* PATH.tmp-WRITER: whose attempt it is, and whether that still runs, where this host can tell. */
 static void say_leftover(const char *path, const char *writer)
 {
-    struct stat about;
     const char *end = strrchr(writer, '-'), *pid = NULL;
     long number = end == NULL || (pid = memrchr(writer, '-', (size_t)(end - writer))) == NULL ? 0 : strtol(pid + 1, NULL, 10);
     if (number <= 0 || number > INT_MAX) {
@@ -105,7 +104,7 @@ static void say_leftover(const char *path, const char *writer)
     int host = (int)(pid - writer);
     for (int dots = 0; host > 0 && dots < 2; host--)    /* boot and namespace are no news to a reader */
         dots += writer[host - 1] == '.';
-    if (lstat(path, &about) == 0 && bg_writer_is_dead(writer, &about))
+    if (bg_writer_is_dead(writer))
         verify_say(path, "left over by process %ld, which is gone: it can be removed, or the same command run again does so", number);
     else
         verify_say(path, "being written by process %ld of %.*s, or left over by it: remove it if that runs no more", number,

@@ -1,7 +1,11 @@
+#include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -215,13 +219,13 @@ static void append_then_read(void **state)
     bg_manifest_clear(&m);
     assert_int_equal(access(manifest, F_OK), -1);
 
-    /* folded: one line a name; the next lines come after them */
+    /* folded: all lines as they were; the next come after them */
     fold();
     assert_int_equal(access(in_folder("MANIFEST.d"), F_OK), -1);
     append("c.h5", &hash_a, 12);
     append("b c.h5", &hash_a, 13);
     m = read_back();
-    assert_int_equal(m.n, 4);
+    assert_int_equal(m.n, 5);
     assert_int_equal(bg_manifest_find(&m, "a.h5")->size_bytes, 11);
     assert_int_equal(bg_manifest_find(&m, "b c.h5")->size_bytes, 13);
     bg_manifest_clear(&m);
@@ -234,6 +238,73 @@ static void append_then_read(void **state)
     fold();
     assert_int_equal(look_up("a.h5"), 10);
     assert_int_equal(unlink(in_folder("a.h5")), 0);
+}
+
+/* What a folder's MANIFEST said stays, another program's too, and so do all lines of a name: of two attempts that published a file in the same
+ * moment either may be the last to list it.  MANIFEST is as old as its last line. */
+static void a_fold_keeps_what_there_was(void **state)
+{
+    (void)state;
+    static const char strange[] = "# data of another program, version 2\n0123  data.csv";
+    static const time_t long_ago = 1000000000;
+    const struct timespec at[2] = { { .tv_sec = long_ago }, { .tv_sec = long_ago } };
+    char name[BG_WRITER_BYTES], path[256], text[1024], wanted[1024];
+    struct stat about;
+    bg_err err;
+    clear();
+    write_text(strange);
+    assert_int_equal(utimensat(AT_FDCWD, manifest, at, 0), 0);
+    append("a.h5", &hash_a, 10);
+    append("a.h5", &hash_b, 10);
+    assert_ok(bg_manifest_close(false, &err), err);
+    snprintf(path, sizeof path, "find '%sMANIFEST.d' -type f -exec touch -d @%ld {} +", folder, (long)long_ago + 7);
+    assert_int_equal(system(path), 0);
+    bg_writer_name(name);
+    snprintf(path, sizeof path, "%sMANIFEST.d/%s", folder, name);    /* cut off, and older than the other */
+    write_bytes(path, HASH_B " 3 c.h5\n" HASH_B " 4 d", 32 + 8 + 32 + 4);
+    assert_int_equal(utimensat(AT_FDCWD, path, at, 0), 0);
+    append("b.h5", &hash_a, 11);
+    assert_int_equal(stat(in_folder("MANIFEST.d"), &about), 0);
+    fold();
+    assert_int_equal(access(in_folder("MANIFEST.d"), F_OK), -1);
+    FILE *f = fopen(manifest, "r");
+    assert_non_null(f);
+    text[fread(text, 1, sizeof text - 1, f)] = '\0';
+    assert_int_equal(fclose(f), 0);
+    snprintf(wanted, sizeof wanted, "%s/\n%s 3 c.h5\n%s 4 d/\n%s 10 a.h5\n%s 10 a.h5\n%s 11 b.h5\n", strange, HASH_B, HASH_B, HASH_A, HASH_B,
+             HASH_A);
+    assert_string_equal(text, wanted);
+
+    /* a fold of lines of long ago is no younger than they are: a file that was changed since is younger than its line */
+    clear();
+    append("a.h5", &hash_a, 10);
+    snprintf(path, sizeof path, "find '%sMANIFEST.d' -type f -exec touch -d @%ld {} +", folder, (long)long_ago);
+    assert_int_equal(system(path), 0);
+    fold();
+    assert_int_equal(stat(manifest, &about), 0);
+    assert_int_equal(about.st_mtim.tv_sec, long_ago);
+}
+
+/* A line that does not fit on the disk leaves nothing that the next one would be put behind. */
+static void a_line_that_fails_spoils_none(void **state)
+{
+    (void)state;
+    bg_err err;
+    clear();
+    append("a.h5", &hash_a, 1);
+    const struct rlimit small = { .rlim_cur = 60, .rlim_max = RLIM_INFINITY }, none = { .rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY };
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    bg_status st = bg_manifest_append(in_folder("b.h5"), &hash_a, 2, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    assert_int_equal(st, BG_EIO);
+    append("c.h5", &hash_a, 3);
+    bg_manifest m = read_back();
+    assert_int_equal(m.n, 2);
+    assert_int_equal(m.n_malformed, 0);
+    assert_false(m.torn);
+    bg_manifest_clear(&m);
+    assert_int_equal(look_up("c.h5"), 3);
 }
 
 /* Cut at every byte of a line: the others are whole, and nothing is made of the rest. */
@@ -255,7 +326,7 @@ static void any_cut_leaves_the_other_lines(void **state)
         m = read_back();
         assert_false(m.torn);
         assert_int_equal(m.n, 3);
-        assert_int_equal(m.n_malformed, 0);
+        assert_int_equal(m.n_malformed, cut > 0);    /* it is closed, not made an entry */
         assert_non_null(bg_manifest_find(&m, "first"));
         assert_non_null(bg_manifest_find(&m, "next"));
         assert_non_null(bg_manifest_find(&m, "last"));
@@ -366,6 +437,43 @@ static void folds_at_once_lose_nothing(void **state)
         assert_non_null(bg_manifest_find(&m, name));
     }
     bg_manifest_clear(&m);
+}
+
+/* What happens while a folder is read: a file that is listed under its open name is closed at once; or it is closed behind the reader's back,
+ * which then meets neither name. */
+static enum { NOTHING, CLOSE_BEHIND, HIDE } meanwhile;
+
+struct dirent *readdir(DIR *dir)
+{
+    struct dirent *(*next)(DIR *);
+    const void *found = dlsym(RTLD_NEXT, "readdir");
+    memcpy(&next, &found, sizeof next);
+    struct dirent *e = next(dir);
+    size_t n = e != NULL ? strlen(e->d_name) : 0;
+    if (meanwhile == NOTHING || n < 5 || strcmp(e->d_name + n - 5, ".open") != 0)
+        return e;
+    char closed[256];
+    snprintf(closed, sizeof closed, "%.*s", (int)n - 5, e->d_name);
+    assert_int_equal(renameat(dirfd(dir), e->d_name, dirfd(dir), closed), 0);
+    bool hides = meanwhile == HIDE;
+    meanwhile = NOTHING;
+    return hides ? next(dir) : e;
+}
+
+static void no_line_is_missed_while_files_are_closed(void **state)
+{
+    (void)state;
+    for (int how = CLOSE_BEHIND; how <= HIDE; how++) {
+        clear();
+        write_text(HASH_A " 1 early\n");
+        append("late", &hash_a, 2);
+        meanwhile = how;
+        bg_manifest m = read_back();
+        assert_int_equal(meanwhile, NOTHING);
+        assert_non_null(bg_manifest_find(&m, "early"));
+        assert_non_null(bg_manifest_find(&m, "late"));
+        bg_manifest_clear(&m);
+    }
 }
 
 /* ---- asking ---- */
@@ -494,9 +602,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(none_is_empty), cmocka_unit_test(odd_lines), cmocka_unit_test(the_last_line_for_a_name_counts),
         cmocka_unit_test(other_lines_are_no_entries), cmocka_unit_test(an_unreadable_one_is_an_error),
-        cmocka_unit_test(append_then_read), cmocka_unit_test(any_cut_leaves_the_other_lines),
+        cmocka_unit_test(append_then_read), cmocka_unit_test(a_fold_keeps_what_there_was), cmocka_unit_test(a_line_that_fails_spoils_none),
+        cmocka_unit_test(any_cut_leaves_the_other_lines),
         cmocka_unit_test(writers_do_not_mix), cmocka_unit_test(others_at_work_are_left_alone),
-        cmocka_unit_test(folds_at_once_lose_nothing), cmocka_unit_test(lookup_sees_every_change),
+        cmocka_unit_test(folds_at_once_lose_nothing), cmocka_unit_test(no_line_is_missed_while_files_are_closed),
+        cmocka_unit_test(lookup_sees_every_change),
         cmocka_unit_test(clocks_do_not_count), cmocka_unit_test(listed_files_are_waited_for),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_all);
