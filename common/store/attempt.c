@@ -136,14 +136,25 @@ static bg_status remove_all_leftovers(const bg_attempt *a, bg_err *err)
     return st == BG_OK && a->work != NULL ? bg_remove_leftovers(folder, err) : st;
 }
 
+/* Another attempt that ends takes the folder away, also one that this attempt has just made sure of. */
+static bool is_taken_away(const char *work) { return access(work, F_OK) != 0 && errno == ENOENT; }
+
 /* What killed attempts have left goes first: its room may be needed. */
 static bg_status look(const bg_attempt *a, bool *done, bg_err *err)
 {
+    enum { TRIES = 100 };
     bg_status st = remove_all_leftovers(a, err);
-    if (st == BG_OK)
+    for (int tries = 0; tries < TRIES && st == BG_OK; tries++) {
         st = look_for_output(a, done, err);
-    if (st == BG_OK && a->work != NULL)
-        st = *done ? bg_remove_folder(a->work, err) : take_work(a, err);
+        if (st != BG_OK || a->work == NULL)
+            return st;
+        if (*done)
+            return bg_remove_folder(a->work, err);
+        st = take_work(a, err);
+        if (st == BG_OK || tries + 1 == TRIES || !is_taken_away(a->work))
+            return st;
+        st = BG_OK;
+    }
     return st;
 }
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Two attempts of one call, or two calls into one folder, where one is stopped at a moment of its publication until the other has ended: before
-# its file takes its name, before it lists it, before it folds the manifest.  The first one's file stays and is listed; no line is lost.
+# Two attempts of one call, or two calls into one folder, where one is stopped at a moment until the other has ended: before it marks its
+# work folder, before its file takes its name, before it lists it, before it folds the manifest.  The first one's file stays and is listed; no line is lost.
 # One that is killed at such a moment leaves nothing that the next attempt does not put right.
 . "$(dirname "$0")/lib.sh"
 
@@ -52,7 +52,8 @@ is_whole() {
 two_attempts() {
     file=$1
     shift
-    for moment in "link */$file" "open */MANIFEST.d/*.open"; do
+    for moment in "open */IDENTITY.tmp-*" "link */$file" "open */MANIFEST.d/*.open"; do
+        case "$1 $moment" in "merge_scores open */IDENTITY"*) continue ;; esac    # it has no work folder
         cases=$((cases + 1))
         what="$1 held before its ${moment%% *}"
         rm -rf "$out"
