@@ -165,7 +165,7 @@ MADE = make_reference()
 def stage_command(phase, folder, tokens=None):
     """(command, its final file, that of the undisturbed run) of the stage that a phase is part of."""
     model = ["--model", MODEL]
-    if phase in ("covariance", "lambda", *EIGEN):
+    if phase in ("covariance", "lambda", *BY_FILE):
         command = ["fit_factors", *model, "--tokens", tokens or LONG_TOKENS, "--output", f"{folder}/factors", *FIT]
         if phase == "eigendecomposition, shared":            # by sub-grids of ranks, whose number is seen in the last bits
             return [*command, "--subgrid-side", 128], "", ""
@@ -182,11 +182,13 @@ def stage_command(phase, folder, tokens=None):
 
 
 # phase: its work file of a unit, number of units, micro-batches of each, and does rank 0 alone write?  What the
-# eigendecomposition makes is not numbered: a rank's n-th file stands for a unit.
+# eigendecomposition and the publication make is not numbered: a rank's n-th file stands for a unit.
 EIGEN = ("eigendecomposition", "eigendecomposition, shared")
+BY_FILE = (*EIGEN, "publication")
 PHASES = {"covariance": ("*/work/covariance-*{:05d}-*", UNITS, 1, False),
           "lambda": ("*/work/lambda-*{:05d}-*", UNITS, 1, False),
           **{phase: ("*/work/@(activation|gradient)-*", 3, 1, False) for phase in EIGEN},
+          "publication": ("*/factors/block-*.h5.tmp-*", 1, 1, False),
           "compress": ("*work/queries-*{:05d}-*", QUERIES, 1, False),
           "score": ("*work/scores-{:05d}.*", UNITS, 1, True),
           "score, wide": ("*work/scores-{:05d}.*", WIDE, 1, True),
@@ -206,8 +208,8 @@ def write_fault(phase, ranks, rank, moment, action, folder):
     """The variables of a fault at the first write to a unit's file."""
     pattern, unit = PHASES[phase][0], unit_at(moment, phase, ranks, rank)
     return None if unit is None else {
-        "FAULT_CALL": "open" if phase in EIGEN else "write", "FAULT_PATH": pattern.format(unit), "FAULT_RANK": rank,
-        "FAULT_NTH": unit + 1 if phase in EIGEN else 1, "FAULT_ACTION": action, "FAULT_LOG": f"{folder}/fault"}
+        "FAULT_CALL": "open" if phase in BY_FILE else "write", "FAULT_PATH": pattern.format(unit), "FAULT_RANK": rank,
+        "FAULT_NTH": unit + 1 if phase in BY_FILE else 1, "FAULT_ACTION": action, "FAULT_LOG": f"{folder}/fault"}
 
 
 def stage_drill(phase, ranks, rank, moment, action, number):
@@ -311,13 +313,13 @@ def all_stage_drills():
             for action in ("ENOSPC", "NaN", "EIO", "SIGTERM", "SIGUSR1"):
                 for rank in middle(ranks):
                     for moment in ("first", "steady", "flush", "last"):
-                        if moment == "flush" and phase in EIGEN:
+                        if moment == "flush" and phase in BY_FILE or moment != "steady" and phase == "publication":
                             continue
-                        if action == "NaN" and (rank > 0 or phase in (*EIGEN, "score, wide", "explain") or moment == "flush"):
+                        if action == "NaN" and (rank > 0 or phase in (*BY_FILE, "score, wide", "explain") or moment == "flush"):
                             continue
                         if action in ("ENOSPC", "SIGTERM", "SIGUSR1") and rank > 0 and PHASES[phase][3]:
                             continue
-                        if action == "EIO" and (moment == "flush" or phase in EIGEN or ranks not in (3, 8)):
+                        if action == "EIO" and (moment == "flush" or phase in BY_FILE or ranks not in (3, 8)):
                             continue
                         if action == "SIGTERM" and moment != "steady":
                             continue
@@ -326,6 +328,7 @@ def all_stage_drills():
 
 SOME = [("covariance", 6, 1, "flush", "ENOSPC"), ("covariance", 3, 1, "first", "SIGUSR1"), ("covariance", 6, 5, "steady", "NaN"),
         ("eigendecomposition, shared", 3, 1, "first", "ENOSPC"), ("eigendecomposition", 3, 2, "steady", "SIGTERM"),
+        ("publication", 3, 1, "steady", "ENOSPC"), ("publication", 3, 2, "steady", "SIGUSR1"),
         ("lambda", 5, 0, "flush", "ENOSPC"), ("lambda", 4, 3, "steady", "SIGUSR1"), ("lambda", 3, 0, "steady", "NaN"),
         ("compress", 8, 2, "flush", "ENOSPC"), ("compress", 8, 4, "first", "SIGUSR1"), ("compress", 3, 0, "last", "NaN"),
         ("score", 5, 0, "flush", "ENOSPC"), ("score", 8, 0, "steady", "SIGTERM"), ("score, wide", 3, 0, "steady", "ENOSPC"),

@@ -13,6 +13,7 @@ typedef struct {
     float *x;
     double *sum;
     size_t n;                          /* elements of each: at least a row of everything */
+    bg_notice notice;                  /* is there a reason to end? */
 } panel;
 
 static bg_status panel_new(const fit *f, panel *m, bg_err *err)
@@ -33,6 +34,14 @@ static void panel_free(panel *m)
     bg_free(m->sum);
 }
 
+/* Before a panel. */
+static bg_status go_on(panel *m, bg_err *err)
+{
+    if (bg_stop_heard(&m->notice))
+        return BG_FAIL(err, BG_ESTOPPED, "publication: stopped on request; finished blocks are kept");
+    return BG_OK;
+}
+
 /* One dataset [n, width] (eigenvalues: [n]) of a matrix's work file. */
 static bg_status copy_dataset(const fit *f, const bg_store *from, bg_store *to, const char *path, bg_dtype type, size_t n,
                               size_t width, panel *m, bg_err *err)
@@ -43,7 +52,8 @@ static bg_status copy_dataset(const fit *f, const bg_store *from, bg_store *to, 
     bg_status st = bg_store_dataset(to, path, dims, err);
     for (size_t first = 0; first < n && st == BG_OK; first += rows) {
         size_t w = n - first < rows ? n - first : rows;
-        st = bg_store_read_rows(from, path, type, first, w, width, data, err);
+        if ((st = go_on(m, err)) == BG_OK)
+            st = bg_store_read_rows(from, path, type, first, w, width, data, err);
         if (st == BG_OK)
             st = bg_store_write_rows(to, path, first, w, data, err);
     }
@@ -132,7 +142,8 @@ static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg
         st = bg_store_dataset(to, dataset, dims, err);
     for (size_t first = 0; first < mod->n_out && st == BG_OK; first += rows) {
         size_t w = mod->n_out - first < rows ? mod->n_out - first : rows;
-        st = mean_panel(f, mod, units, sum_name, first, w, m, err);
+        if ((st = go_on(m, err)) == BG_OK)
+            st = mean_panel(f, mod, units, sum_name, first, w, m, err);
         if (st == BG_OK)
             st = bg_store_write_rows(to, dataset, first, w, m->x, err);
     }
@@ -215,9 +226,13 @@ bg_status fit_publish(fit *f, bg_err *err)
     bg_status st = panel_new(f, &m, err);
     if (st == BG_OK)
         st = bg_units_reader_new(&units, &f->lambda_units, err);
+    bg_notice_begin(&m.notice, g->world);
     for (size_t i = 0; i < f->n_blocks && st == BG_OK; i++)
         if ((int)(f->block[i] % (size_t)g->world_size) == g->world_rank)
             st = write_block(f, f->block[i], units, &m, err);
+    if (st != BG_OK)
+        bg_notice_say(&m.notice, BG_NOTICE_END);
+    bg_stop_wait(&m.notice);
     bg_units_reader_free(units);
     panel_free(&m);
     if ((st = bg_agree(g->world, st, err)) != BG_OK)

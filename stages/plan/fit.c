@@ -202,8 +202,7 @@ static void cost(fitting *f)
     double tokens = 4.0 * (double)c->sequence_tokens * (double)(n[0] > n[1] ? n[0] : n[1]);
     o->start_s = (f->run.w->model_bytes + tokens) * f->profile.hash_byte_s;
     o->resume_s += o->start_s;
-    o->final_s = publish_s(f, units[1]);
-    o->seconds = o->start_s + o->final_s;
+    o->seconds = o->start_s + publish_s(f, units[1]);
     for (size_t i = 0; i < o->n_phases; i++) {
         o->seconds += o->phase[i].seconds;
         o->flops += o->phase[i].flops;
