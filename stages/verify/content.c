@@ -11,7 +11,7 @@ typedef struct {
     const bg_store *store;
     bool good;
     bg_status st;                /* of the machine, not of the file */
-    bg_err *err;
+    bg_err *err, said;
 } walk;
 
 static void bad(walk *w, const char *object, const char *what)
@@ -23,7 +23,7 @@ static void bad(walk *w, const char *object, const char *what)
 /* The values of a dataset of several names are read once. */
 static void check_dataset(walk *w, hid_t id, const bg_walk_item *item)
 {
-    const verify_place at = { .path = w->path, .format = w->format, .store = w->store, .prefix = item->prefix, .name = item->name };
+    const verify_place at = { w->path, w->format, w->store, item->prefix, item->name, &w->said };
     w->good = verify_dataset(&at, id, item->again || item->kind == BG_WALK_LINK) && w->good;
 }
 

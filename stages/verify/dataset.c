@@ -141,8 +141,10 @@ static bool check_values(const dataset *d, bool known)
     bg_status st = bg_store_dims(d->at->store, d->path, d->row->n_dims, dims, &err);
     if (st == BG_OK && !known)
         st = d->row->dtype == BG_STRING ? read_texts(d, &err) : read_numbers(d, &err);
-    if (st != BG_OK)
+    if (st != BG_OK && strcmp(err.msg, d->at->said->msg) != 0)
         verify_say(d->at->path, "damaged: %s", err.msg);
+    if (st != BG_OK)
+        *d->at->said = err;
     return st == BG_OK;
 }
 

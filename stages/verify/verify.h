@@ -56,6 +56,7 @@ typedef struct {
     const char *path, *format;   /* of the file */
     const bg_store *store;
     const char *prefix, *name;   /* the path of its group with its last slash, "" at the root; its name in there */
+    bg_err *said;                /* last of the values of this file: those of one dataset are read with another's too */
 } verify_place;
 
 /* dataset.c: is one dataset as its format says?  If not, that is printed.  known [in]: its values have been read under another

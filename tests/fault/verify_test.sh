@@ -143,6 +143,7 @@ with h5py.File(sys.argv[1], "r+") as f:
     del f["token"]
     f.create_dataset("token", (2**42,), "u4", chunks=(2**20,), maxshape=(None,))' "$work/huge.h5" || exit 1
 verified 1 '"token" of "'"$work"'/huge.h5": declared [4398046511104]' "$work/huge.h5"
+[ "$(grep -c 'declared' "$work/stdout")" = 1 ] || fail "huge.h5: said more than once: $(cat "$work/stdout")"
 # documents of sequences
 documents() {
     cp "$in/tokens.h5" "$work/documents.h5"
