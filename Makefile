@@ -87,8 +87,8 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(STAGE_LIB_OBJ) $(B)/lib/libbregman.a
 $(B)/obj/tests/%.o: EXTRA_FLAGS = -I$(SRC)/stages -I$(SRC)/tests $(CMOCKA_CFLAGS)
 $(B)/obj/common/model/kernels%.o: EXTRA_FLAGS = $(KERNEL_FLAGS)
 $(B)/obj/common/linalg/eigen_grid.o: EXTRA_FLAGS = $(SCALAPACK_CFLAGS)
-$(B)/obj/common/base/provenance.o: EXTRA_FLAGS = -DBG_GIT_REVISION='"$(GIT_REVISION)"' -DBG_VERSION='"$(VERSION)"'
-$(B)/obj/common/base/provenance.o: $(B)/revision.txt
+$(B)/obj/common/base/version.o: EXTRA_FLAGS = -DBG_GIT_REVISION='"$(GIT_REVISION)"' -DBG_VERSION='"$(VERSION)"'
+$(B)/obj/common/base/version.o: $(B)/revision.txt
 $(B)/obj/%.o: $(SRC)/%.c | $(B)/found.txt
 	@mkdir -p $(@D)
 	@echo "  cc    $*.c"

@@ -1,8 +1,11 @@
+#include "bregman/covariance.h"
+
 #include <stdio.h>
 #include <string.h>
 
-#include "bregman/factors.h"
 #include "bregman/memory.h"
+#include "bregman/room.h"
+#include "bregman/symmetric.h"
 
 struct bg_covariance {
     const bg_model *model;

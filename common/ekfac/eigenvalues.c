@@ -1,10 +1,11 @@
+#include "bregman/eigenvalues.h"
+
 #include <stdio.h>
 #include <string.h>
 
-#include "bregman/factors.h"
-#include "bregman/gemm.h"
 #include "bregman/kernels.h"
 #include "bregman/memory.h"
+#include "bregman/room.h"
 
 /* Rows of a sequence's P x M gradient that are formed at a time where no more are needed. */
 enum { PANEL = 512 };

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "bregman/eigen.h"
+#include "bregman/low_rank.h"
 #include "bregman/memory.h"
 
 bg_status bg_preconditioner_parse(const char *text, bg_preconditioner *out, bg_err *err)

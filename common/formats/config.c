@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "bregman/store.h"
+#include "bregman/path.h"
 #include "family.h"
 #include "json.h"
 #include "rope.h"

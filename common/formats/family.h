@@ -2,7 +2,7 @@
 #ifndef BG_FORMATS_FAMILY_H
 #define BG_FORMATS_FAMILY_H
 
-#include "bregman/config.h"
+#include "bregman/model_config.h"
 
 enum { BG_FAMILY_REQUIRED = 3, BG_FAMILY_REFUSED = 4 };
 

@@ -1,11 +1,12 @@
 /* rope.c - rotary positions.  transformers 4 spells them rope_theta and rope_scaling {type or rope_type, ...},
  * transformers 5 rope_parameters {rope_type, rope_theta, ...}; both are read. */
-#include "rope.h"
+#include "bregman/rope.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "json.h"
+#include "rope.h"
 
 static const double DEFAULT_THETA = 10000;
 

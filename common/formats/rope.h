@@ -4,7 +4,6 @@
 
 #include <jansson.h>
 
-#include "bregman/config.h"
 #include "family.h"
 
 /* Fill c's rope fields; its sizes are set already, and c->rope tells whether the family has rope.

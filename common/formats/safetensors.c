@@ -9,9 +9,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bregman/hash_cache.h"
 #include "bregman/memory.h"
 #include "bregman/open.h"
-#include "bregman/store.h"
+#include "bregman/path.h"
 #include "json.h"
 #include "lfs.h"
 #include "safetensors_header.h"

@@ -2,7 +2,8 @@
 #ifndef BG_FORMATS_SAFETENSORS_HEADER_H
 #define BG_FORMATS_SAFETENSORS_HEADER_H
 
-#include "bregman/safetensors.h"
+#include "bregman/status.h"
+#include "bregman/tensor.h"
 
 enum { BG_ST_LENGTH_BYTES = 8 };    /* of the length in front of the header */
 

@@ -117,25 +117,6 @@ bg_status bg_eigen(size_t n, double *a, double *w, const char *what, bg_err *err
 
 /* ---- the same from and to streams ---- */
 
-/* Of columns [c, c + w) of a lower triangle, as bg_eigen_stream gives them. */
-static bool lower_is_finite(size_t rows, size_t w, const double *x)
-{
-    for (size_t i = 0; i < rows; i++)
-        for (size_t k = 0; k < w && k <= i; k++)
-            if (!isfinite(x[i * w + k]))
-                return false;
-    return true;
-}
-
-bg_status bg_eigen_read_lower(const bg_eigen_stream *stream, size_t n, size_t first, size_t count, double *out,
-                              const char *what, bg_err *err)
-{
-    bg_status st = stream->lower(stream->self, first, count, out, err);
-    if (st == BG_OK && !lower_is_finite(n - first, count, out))
-        st = BG_FAIL(err, BG_ENUMERIC, "\"%s\" has a NaN or an infinity", what);
-    return st;
-}
-
 /* ---- one rank ---- */
 
 static bg_status fill_whole(const bg_eigen_stream *stream, size_t n, double *a, const char *what, bg_err *err)
@@ -207,6 +188,10 @@ static bg_status decompose_on_rank_0(size_t n, const bg_eigen_stream *stream, do
     return st;
 }
 
+size_t bg_eigen_ranks(size_t n, size_t size) { return bg_eigen_grid_ranks(n, size); }
+size_t bg_eigen_bytes(size_t n, size_t size) { return bg_eigen_grid_bytes(n, size); }
+const char *bg_eigen_library(void) { return bg_eigen_grid_library(); }
+
 bg_status bg_eigen_shared(size_t n, const bg_eigen_stream *stream, double *w, const char *what, MPI_Comm comm,
                           bg_err *err)
 {
@@ -215,5 +200,5 @@ bg_status bg_eigen_shared(size_t n, const bg_eigen_stream *stream, double *w, co
     if (n == 0)
         return BG_OK;
     return bg_eigen_ranks(n, (size_t)size) == 1 ? decompose_on_rank_0(n, stream, w, what, comm, err)
-                                                : bg_eigen_on_grid(n, stream, w, what, comm, err);
+                                                : bg_eigen_grid_shared(n, stream, w, what, comm, err);
 }

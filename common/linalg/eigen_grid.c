@@ -8,23 +8,23 @@
 
 #ifndef BG_SCALAPACK
 
-const char *bg_eigen_library(void) { return "LAPACK"; }
+const char *bg_eigen_grid_library(void) { return "LAPACK"; }
 
-size_t bg_eigen_ranks(size_t n, size_t size)
+size_t bg_eigen_grid_ranks(size_t n, size_t size)
 {
     (void)n;
     (void)size;
     return 1;
 }
 
-size_t bg_eigen_bytes(size_t n, size_t size)
+size_t bg_eigen_grid_bytes(size_t n, size_t size)
 {
     (void)size;
     return bg_eigen_whole_bytes(n);
 }
 
-/* Never called: bg_eigen_ranks is 1. */
-bg_status bg_eigen_on_grid(size_t n, const bg_eigen_stream *stream, double *w, const char *what, MPI_Comm comm,
+/* Never called: bg_eigen_grid_ranks is 1. */
+bg_status bg_eigen_grid_shared(size_t n, const bg_eigen_stream *stream, double *w, const char *what, MPI_Comm comm,
                            bg_err *err)
 {
     (void)n;
@@ -69,7 +69,7 @@ void pdsyev_(const char *jobz, const char *uplo, const int *n, double *a, const 
 /* Reductions in a fixed order, and with the same result on all processes (BLACS's SGET_TOPSREPEAT and ..COHRNT). */
 enum { REPEATABLE = 15, COHERENT = 16 };
 
-const char *bg_eigen_library(void) { return "LAPACK and " BG_SCALAPACK; }
+const char *bg_eigen_grid_library(void) { return "LAPACK and " BG_SCALAPACK; }
 
 typedef struct { size_t rows, columns; } grid_shape;
 
@@ -85,7 +85,7 @@ static grid_shape choose_shape(size_t n, size_t size)
     return best;
 }
 
-size_t bg_eigen_ranks(size_t n, size_t size)
+size_t bg_eigen_grid_ranks(size_t n, size_t size)
 {
     grid_shape g = choose_shape(n, size);
     return g.rows * g.columns;
@@ -98,7 +98,7 @@ static size_t choose_block(size_t n, grid_shape shape)
     return nb > 0 ? nb : 1;
 }
 
-size_t bg_eigen_bytes(size_t n, size_t size)
+size_t bg_eigen_grid_bytes(size_t n, size_t size)
 {
     grid_shape g = choose_shape(n, size);
     size_t ranks = g.rows * g.columns;
@@ -468,7 +468,7 @@ static bg_status fix_signs(process_grid *g, const char *what, bg_err *err)
     return st;
 }
 
-bg_status bg_eigen_on_grid(size_t n, const bg_eigen_stream *stream, double *w, const char *what, MPI_Comm comm,
+bg_status bg_eigen_grid_shared(size_t n, const bg_eigen_stream *stream, double *w, const char *what, MPI_Comm comm,
                            bg_err *err)
 {
     process_grid grid = { .comm = comm, .n = n }, *g = &grid;

@@ -1,11 +1,12 @@
-/* eigen_grid.h - the two sides of bg_eigen_shared: the matrix on one rank (eigen.c) and on a grid (eigen_grid.c). */
+/* eigen_grid.h - a symmetric eigenproblem on a grid of ranks. */
 #ifndef BG_EIGEN_GRID_H
 #define BG_EIGEN_GRID_H
 
 #include <math.h>
+#include <mpi.h>
 #include <stdbool.h>
 
-#include "bregman/eigen.h"
+#include "bregman/eigen_stream.h"
 
 /* Largest side of the blocks of the grid's layout. */
 enum { BG_EIGEN_GRID_BLOCK = 64 };
@@ -29,12 +30,11 @@ static inline size_t bg_eigen_whole_bytes(size_t n)
 /* A callback of bg_eigen_stream that takes rows. */
 typedef bg_status bg_eigen_take_rows(void *self, size_t first, size_t count, const double *rows, bg_err *err);
 
-/* stream->lower, and BG_ENUMERIC where it gave a NaN or an infinity on or below the diagonal. */
-bg_status bg_eigen_read_lower(const bg_eigen_stream *stream, size_t n, size_t first, size_t count, double *out,
-                              const char *what, bg_err *err) BG_MUST_CHECK;
-
-/* bg_eigen_shared where bg_eigen_ranks is above 1. */
-bg_status bg_eigen_on_grid(size_t n, const bg_eigen_stream *stream, double *w, const char *what, MPI_Comm comm,
-                           bg_err *err) BG_MUST_CHECK;
+/* bg_eigen_ranks, bg_eigen_bytes and bg_eigen_shared where there are several ranks; bg_eigen_library. */
+size_t bg_eigen_grid_ranks(size_t n, size_t size);
+size_t bg_eigen_grid_bytes(size_t n, size_t size);
+bg_status bg_eigen_grid_shared(size_t n, const bg_eigen_stream *stream, double *w, const char *what, MPI_Comm comm,
+                               bg_err *err) BG_MUST_CHECK;
+const char *bg_eigen_grid_library(void);
 
 #endif /* BG_EIGEN_GRID_H */

@@ -3,12 +3,13 @@
  * A row-major m x n matrix is LAPACK's column-major n x m: everything here is written so that no transpose is needed.
  * The randomised path keeps a basis of l vectors as rows, row-major l x m (or l x n).
  */
+#include "bregman/low_rank.h"
+
 #include <limits.h>
 #include <math.h>
 #include <stdbool.h>
 
 #include "blas_names.h"
-#include "bregman/eigen.h"
 #include "bregman/gemm.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"

@@ -3,6 +3,8 @@
  * Panel p of a block of side s covers columns [c0, c0 + w), c0 = p * PANEL, and rows [c0, s): a row-major
  * (s - c0) x w rectangle.  Panels of a block follow one another, blocks too.
  */
+#include "bregman/symmetric.h"
+
 #include <assert.h>
 
 #include "bregman/gemm.h"

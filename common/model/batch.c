@@ -1,7 +1,8 @@
+#include "bregman/batch.h"
+
 #include <string.h>
 
 #include "bregman/memory.h"
-#include "bregman/pass.h"
 
 bg_status bg_batch_new(bg_batch **out, size_t max_sequences, size_t max_rows, bg_err *err)
 {

@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "bregman/kernels.h"
+#include "bregman/rope.h"
 #include "bregman/threads.h"
 #include "kernels_math.h"
 

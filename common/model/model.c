@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bregman/config.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
 

@@ -1,4 +1,6 @@
 /* The pass itself: what a block computes, forward and backward, for every family by its options. */
+#include "bregman/pass.h"
+
 #include <assert.h>
 #include <math.h>
 #include <string.h>

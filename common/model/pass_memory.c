@@ -6,6 +6,7 @@
 
 #include "bregman/kernels.h"
 #include "bregman/memory.h"
+#include "bregman/pass.h"
 #include "pass_state.h"
 
 /* Rows beyond which products gain no speed, and only memory is spent. */
@@ -196,14 +197,4 @@ void bg_pass_set_poke(bg_pass *p, void (*poke)(void *self), void *self)
 {
     p->poke = poke;
     p->poked = self;
-}
-
-bool bg_share_has_backward(const bg_model *model, const bg_share *share)
-{
-    return share->has_head || share->end > model->lowest_block;
-}
-
-bool bg_share_passes_gradient(const bg_model *model, const bg_share *share)
-{
-    return !share->embeds && share->first > model->lowest_block;
 }

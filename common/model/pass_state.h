@@ -2,7 +2,8 @@
 #ifndef BG_PASS_STATE_H
 #define BG_PASS_STATE_H
 
-#include "bregman/pass.h"
+#include "bregman/share.h"
+#include "bregman/tap.h"
 
 /* What the forward pass keeps of a block for its backward.  Norm outputs and activations
  * are recomputed: they are cheap beside the products. */
@@ -16,6 +17,8 @@ typedef struct {
     float *gate, *up;   /* [rows, d_ff]    before the activation                            */
     float *mlp_out;     /* [rows, d]       of down, before its norm; post-norm only          */
 } bg_saved;
+
+typedef struct bg_pass bg_pass;
 
 struct bg_pass {
     const bg_model *model;
@@ -48,7 +51,6 @@ struct bg_pass {
     size_t n_loss_rows;
 };
 
-enum { BG_PASS_TRAILER = 16 };      /* floats that pipeline.c sends behind an output */
 enum { BG_ATTENTION_ROWS = 128 };   /* rows of queries at a time: causality saves the rest */
 
 /* Rows [first, first + n) of a matrix as float32: in place, or widened into p->weight (valid until the next call), where

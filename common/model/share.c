@@ -1,6 +1,6 @@
-/* The model cut into contiguous shares for the ranks of a pipeline. */
+#include "bregman/share.h"
+
 #include "bregman/memory.h"
-#include "bregman/model.h"
 
 bg_run bg_model_tracked(const bg_model *m, size_t first_block, size_t end_block)
 {
@@ -90,4 +90,14 @@ bg_status bg_model_divide(const bg_model *m, size_t n, const double *tap_flops, 
     bg_free(cost);
     bg_free(end);
     return st;
+}
+
+bool bg_share_has_backward(const bg_model *model, const bg_share *share)
+{
+    return share->has_head || share->end > model->lowest_block;
+}
+
+bool bg_share_passes_gradient(const bg_model *model, const bg_share *share)
+{
+    return !share->embeds && share->first > model->lowest_block;
 }

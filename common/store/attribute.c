@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "file.h"
+#include "handle.h"
+#include "hdf5_lib.h"
+#include "heaps.h"
 
 /* ---- writing ---- */
 

@@ -1,5 +1,7 @@
-/* What a reader expects of a dataset, before a byte of it is used: the type, the axes and the domain that its row of the schema has,
+/* Datasets opened: what a reader expects of a dataset, before a byte of it is used: the type, the axes and the domain that its row of the schema has,
  * axes of one name equally long throughout the file, and every element stored in it. */
+#include "check.h"
+
 #include <float.h>
 #include <inttypes.h>
 #include <math.h>
@@ -8,63 +10,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "file.h"
-
-/* ---- links ---- */
-
-/* The index of factors links to the block files beside it.  Bytes that lie elsewhere are in no hash of this file, and are not read. */
-static herr_t follow_link(const char *parent_file, const char *parent_group, const char *file, const char *object, unsigned *flags,
-                          hid_t access, void *store)
-{
-    const bg_store *s = store;
-    (void)parent_file, (void)parent_group, (void)object, (void)flags, (void)access;
-    if (strcmp(s->format, "bregman/factors") == 0 && strncmp(file, "block-", 6) == 0 && strchr(file, '/') == NULL)
-        return 0;
-    free(s->cache->outside);
-    s->cache->outside = strdup(file);
-    return -1;
-}
-
-hid_t bg_link_access(bg_store *s)
-{
-    hid_t access = H5Pcreate(H5P_DATASET_ACCESS);
-    if (access >= 0)
-        H5Pset_elink_cb(access, follow_link, s);
-    return access;
-}
+#include "bregman/storage.h"
+#include "hdf5_lib.h"
 
 /* ---- axes ---- */
 
-typedef struct { char *key, *dataset; uint64_t length; } axis_length;
-
 static int by_key(const void *a, const void *b)
 {
-    return strcmp(((const axis_length *)a)->key, ((const axis_length *)b)->key);
+    return strcmp(((const bg_axis_length *)a)->key, ((const bg_axis_length *)b)->key);
 }
 
-void bg_axis_free(void *axis)
+static const bg_axis_length *find_axis(const bg_store *s, char *key)
 {
-    axis_length *a = axis;
-    free(a->key);
-    free(a->dataset);
-    free(a);
-}
-
-static const axis_length *find_axis(const bg_store *s, char *key)
-{
-    axis_length *const *found = tfind(&(axis_length){ .key = key }, &s->cache->axes, by_key);
+    bg_axis_length *const *found = tfind(&(bg_axis_length){ .key = key }, &s->cache->axes, by_key);
     return found != NULL ? *found : NULL;
 }
 
 static bg_status remember_axis(const bg_store *s, const char *key, const char *dataset, uint64_t length, bg_err *err)
 {
-    axis_length *a = calloc(1, sizeof *a);
+    bg_axis_length *a = calloc(1, sizeof *a);
     if (a != NULL)
-        *a = (axis_length){ strdup(key), strdup(dataset), length };
+        *a = (bg_axis_length){ strdup(key), strdup(dataset), length };
     if (a != NULL && a->key != NULL && a->dataset != NULL && tsearch(a, &s->cache->axes, by_key) != NULL)
         return BG_OK;
     if (a != NULL)
-        bg_axis_free(a);
+        bg_axis_length_free(a);
     return BG_FAIL(err, BG_ENOMEM, "out of memory for the axes of \"%s\"", s->path);
 }
 
@@ -84,7 +54,7 @@ static bg_status check_axis(const bg_store *s, const char *path, const char *axi
     if (length == 0 && !may_be_empty(axis))
         return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" is empty: its axis \"%s\" has length 0", path, s->path, axis);
     bg_schema_axis_key(s->format, path, axis, key);
-    const axis_length *known = find_axis(s, key);
+    const bg_axis_length *known = find_axis(s, key);
     if (known == NULL)
         return remember_axis(s, key, path, length, err);
     if (known->length != length)
@@ -108,7 +78,7 @@ static bg_status length_along(const bg_store *s, const char *path, const char *a
             if (strcmp(row[i].format, s->format) == 0 && strcmp(other, key) == 0 && bg_store_has(s, row[i].path))
                 st = bg_dataset_open(s, row[i].path, &id, err);
         }
-    const axis_length *known = find_axis(s, key);
+    const bg_axis_length *known = find_axis(s, key);
     *found = known != NULL;
     *length = *found ? known->length : 0;
     return st;
@@ -145,7 +115,7 @@ static bg_status check_filters(const bg_store *s, const char *path, hid_t id, bg
     return st;
 }
 
-bg_status bg_dataset_check(const bg_store *s, const char *path, hid_t id, bg_err *err)
+static bg_status check_dataset(const bg_store *s, const char *path, hid_t id, bg_err *err)
 {
     static const char *const kind[] = { "numbers with fractions", "numbers with fractions", "whole numbers", "whole numbers",
                                         "whole numbers", "text" };
@@ -167,6 +137,35 @@ bg_status bg_dataset_check(const bg_store *s, const char *path, hid_t id, bg_err
         st = bg_storage_check(id, path, s->path, err);
     for (int d = 0; d < n_dims && st == BG_OK; d++)
         st = check_axis(s, path, row->dim[d], length[d], err);
+    return st;
+}
+
+/* ---- opening ---- */
+
+static bg_status open_to_read(const bg_store *s, const char *path, hid_t id, bg_err *err)
+{
+    if (id >= 0)
+        return check_dataset(s, path, id, err);
+    bg_status st = bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\" of \"%s\"", path, s->path);
+    if (s->cache->outside != NULL)
+        return BG_FAIL(err, BG_EFORMAT, "\"%s\" of \"%s\" is a link into another file, \"%s\", which no hash of this one covers: "
+                       "it must hold the data itself", path, s->path, s->cache->outside);
+    return bg_store_has(s, path) ? st : BG_FAIL(err, BG_EFORMAT, "\"%s\" has no dataset \"%s\"", s->path, path);
+}
+
+bg_status bg_dataset_open(const bg_store *s, const char *path, hid_t *id, bg_err *err)
+{
+    if (bg_dataset_cached(s, path, id))
+        return BG_OK;
+    free(s->cache->outside);
+    s->cache->outside = NULL;    /* what an earlier question met says nothing of this path */
+    *id = H5Dopen2(s->file, path, s->access);
+    bg_status st = s->temporary == NULL ? open_to_read(s, path, *id, err)
+        : *id < 0 ? bg_hdf5_fail(err, BG_EIO, "write \"%s\" of \"%s\"", path, s->path) : BG_OK;
+    if (st == BG_OK)
+        st = bg_dataset_keep(s, path, *id, err);
+    if (st != BG_OK && *id >= 0)
+        H5Dclose(*id);
     return st;
 }
 

@@ -1,6 +1,8 @@
 /* Global heaps, where HDF5 keeps the bytes of strings.  They alone carry no checksum, and HDF5 1.10 walks their
  * objects without a look at the sizes: one of size 0 is an endless loop, a large one reads beyond the heap.
  * So the heaps are walked here first (HDF5 file format specification, III.E). */
+#include "heaps.h"
+
 #include <errno.h>
 #include <search.h>
 #include <stdlib.h>
@@ -10,7 +12,7 @@
 #include <unistd.h>
 
 #include "bregman/open.h"
-#include "file.h"
+#include "hdf5_lib.h"
 
 /* Heaps are looked for at either end of a file, where the attributes' and names' lie: all of a file of terabytes
  * is too much to read. */
@@ -142,8 +144,13 @@ static herr_t keep_references(hid_t from, hid_t to, H5T_cdata_t *about, size_t n
     return H5Tget_size(from) == REFERENCE_BYTES && H5Tget_size(to) == REFERENCE_BYTES ? 0 : -1;
 }
 
-void bg_references_prepare(void)
+static void prepare(void)
 {
+    static bool done;
+    bg_hdf5_prepare();
+    if (done)
+        return;
+    done = true;
     hid_t text = bg_string_type(), raw = H5Tcreate(H5T_OPAQUE, REFERENCE_BYTES);
     H5Tregister(H5T_PERS_SOFT, "references", text, raw, keep_references);
     H5Tclose(raw);
@@ -238,7 +245,7 @@ bool bg_references_are_sound(hid_t object, hid_t memory, hid_t space, size_t n)
     image file;
     hsize_t base = 0;
     unsigned intent = H5F_ACC_RDONLY;
-    bg_hdf5_prepare();
+    prepare();
     hid_t holder = H5Iget_file_id(object), create = H5Fget_create_plist(holder);
     if (H5Fget_intent(holder, &intent) >= 0 && (intent & H5F_ACC_RDWR) != 0) {    /* our own, and not all of it on disk yet */
         H5Pclose(create);

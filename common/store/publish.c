@@ -10,51 +10,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bregman/folder.h"
 #include "bregman/manifest.h"
-#include "file.h"
-
-void bg_utc_text(double seconds_since_epoch, char out[32])
-{
-    time_t t = (time_t)seconds_since_epoch;
-    struct tm utc;
-    gmtime_r(&t, &utc);
-    strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &utc);
-}
+#include "handle.h"
+#include "hdf5_lib.h"
+#include "scales.h"
 
 /* ---- closing ---- */
-
-void bg_store_free(bg_store *s)
-{
-    for (size_t i = 0; i < s->n_made; i++)
-        free(s->made[i].path);
-    free(s->made);
-    if (s->cache != NULL) {
-        tdestroy(s->cache->axes, bg_axis_free);
-        free(s->cache->outside);
-    }
-    free(s->cache);
-    free(s->temporary);
-    free(s->path);
-    free(s);
-}
-
-void bg_store_discard(bg_store *s)
-{
-    if (s == NULL)
-        return;
-    /* HDF5 must be able to write what it still holds, or its state stays behind in memory: on
-     * a full disk the file itself gives the room. */
-    bool emptied = s->failed && truncate(s->temporary, 0) == 0;
-    (void)emptied;
-    if (s->cache != NULL)
-        bg_dataset_close_all(s);
-    if (s->file >= 0)
-        H5Fclose(s->file);
-    H5Eclear2(H5E_DEFAULT);
-    if (s->temporary != NULL)
-        unlink(s->temporary);
-    bg_store_free(s);
-}
 
 /* Close the HDF5 file with everything written.  The flush comes first, since after a failed
  * close there is nothing left to close properly. */

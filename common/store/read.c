@@ -5,10 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "bregman/manifest.h"
-#include "file.h"
+#include "check.h"
+#include "hdf5_lib.h"
+#include "heaps.h"
 
 /* ---- opening ---- */
 
@@ -79,6 +82,14 @@ static bg_status open_file(bg_store **out, const char *path, bool vouched, bool 
     return BG_OK;
 }
 
+bool bg_store_is_hdf5(const char *path)
+{
+    bg_hdf5_prepare();
+    bool is_hdf5 = H5Fis_hdf5(path) > 0;
+    H5Eclear2(H5E_DEFAULT);
+    return is_hdf5;
+}
+
 bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err) { return open_file(out, path, false, false, err); }
 
 static bool may_lack_format(const char *format)
@@ -146,30 +157,7 @@ bg_status bg_store_open_sequences(bg_store **out, const char *path, bg_err *err)
     return BG_OK;
 }
 
-void bg_store_let_go(bg_store *s) { bg_dataset_close_all(s); }
-
-void bg_store_close(bg_store *s)
-{
-    if (s == NULL)
-        return;
-    bg_dataset_close_all(s);
-    H5Pclose(s->access);
-    H5Fclose(s->file);
-    H5Eclear2(H5E_DEFAULT);
-    bg_store_free(s);
-}
-
-const char *bg_store_path(const bg_store *s) { return s->path; }
-hid_t bg_store_file(const bg_store *s) { return s->file; }
-
 /* ---- shapes ---- */
-
-bool bg_store_has(const bg_store *s, const char *path)
-{
-    bool there = H5Oexists_by_name(s->file, path, s->access) > 0;
-    H5Eclear2(H5E_DEFAULT);    /* asking is no failure */
-    return there;
-}
 
 bg_status bg_store_dims(const bg_store *s, const char *path, int n_dims, uint64_t *dims, bg_err *err)
 {

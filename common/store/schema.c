@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "file.h"
+#include "bregman/schema.h"
 
 #define ROW(format, path, dtype, n_dims, d0, d1, d2, domain, units, text) \
     { "bregman/" format, path, dtype, n_dims, { d0, d1, d2 }, domain, units, text, NULL }

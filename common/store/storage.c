@@ -3,7 +3,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "file.h"
+#include "bregman/storage.h"
+#include "hdf5_lib.h"
 
 enum { SHAPE_BYTES = 240 };
 

@@ -2,7 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "file.h"
+#include "bregman/walk.h"
+#include "bregman/path.h"
 
 /* Groups within groups that are gone into: each takes some of the stack, and the longest path has a bound too. */
 enum { MAX_DEPTH = 64 };

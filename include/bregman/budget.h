@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "bregman/stage.h"
+#include "bregman/context.h"
 
 /* How a stage works. */
 typedef struct {

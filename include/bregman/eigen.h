@@ -1,4 +1,4 @@
-/* eigen.h - symmetric eigenproblems and low-rank factors (float64 inside; LAPACKE, ScaLAPACK where built in). */
+/* eigen.h - symmetric eigenproblems (float64 inside; LAPACKE, ScaLAPACK where built in). */
 #ifndef BG_EIGEN_H
 #define BG_EIGEN_H
 
@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bregman/status.h"
+#include "bregman/eigen_stream.h"
 
 /* Largest side for LAPACK: dsyevd counts its workspace, 1 + 6 n + 2 n² numbers, in a 32-bit int. */
 enum { BG_EIGEN_MAX_SIDE = 32764 };
@@ -21,26 +21,6 @@ enum { BG_EIGEN_MAX_SIDE = 32764 };
  * Called by the main thread; on one thread up to BG_PARALLEL_ENTRIES (threads.h).
  * Cost: about 9 n³ FLOPs; 2 n² doubles of workspace. */
 bg_status bg_eigen(size_t n, double *a, double *w, const char *what, bg_err *err) BG_MUST_CHECK;
-
-/* Most rows or columns that a callback of bg_eigen_stream is asked for or given at once. */
-enum { BG_EIGEN_SLAB = 256 };
-
-/* Where bg_eigen_shared takes a matrix A [n, n] from and where it puts it and its eigenvectors Q.  All are
- * local, are called on rank 0 of the communicator only, and run through A or Q from 0 to n in order, each before the
- * next one starts; an error of theirs ends the decomposition. */
-typedef struct {
-    void *self;
-    /* Columns [first, first + count) of A from row `first` down: out [n - first, count] row-major.  Its entries
-     * above A's diagonal are not read.  Run through from 0 again for each further driver that is tried. */
-    bg_status (*lower)(void *self, size_t first, size_t count, double *out, bg_err *err);
-    /* Rows [first, first + count) of the whole of A, rows [count, n] lent, row-major: the matrix as it is decomposed.
-     * May be NULL. */
-    bg_status (*symmetric)(void *self, size_t first, size_t count, const double *rows, bg_err *err);
-    /* Rows [first, first + count) of Q, rows [count, n] lent, row-major. */
-    bg_status (*vectors)(void *self, size_t first, size_t count, const double *rows, bg_err *err);
-    /* LAPACK's or ScaLAPACK's driver `failed` ("dsyevd") did not converge, and `next` is tried.  May be NULL. */
-    void (*fell_back)(void *self, const char *failed, const char *next);
-} bg_eigen_stream;
 
 /* Ranks, of `size`, that bg_eigen_shared computes with on an n x n matrix: of the grids p x q with p <= q <= 3 p and
  * at most n ranks the largest, of equals the squarest.  1 in a build without ScaLAPACK. */
@@ -71,19 +51,5 @@ bg_status bg_eigen_shared(size_t n, const bg_eigen_stream *stream, double *w, co
 /* What decomposes: "LAPACK and ScaLAPACK 2.2.1", or "LAPACK" in a build without ScaLAPACK; static storage. */
 const char *bg_eigen_library(void);
 
-/* Best rank-r approximation X ≈ U Vᵀ in the Frobenius norm (math.md M10), U = left singular vectors
- * times singular values.
- *   x [in, m x n, row-major, ld = n] float32.  r <= min(m, n).
- *   u [out, m x r], v [out, n x r], row-major.
- * Exact (dgesdd) where min(m, n) <= 128 or r + oversampling >= min(m, n) / 2; else randomised
- * subspace iteration (Halko, Martinsson & Tropp 2011, alg. 4.4), oversampling max(10, r), 6 power iterations with
- * re-orthogonalisation, test matrix from bg_normal_fill(seed, stream).
- * Sign: as bg_eigen, on the columns of V.  Deterministic.
- * Errors: BG_ENUMERIC, BG_ENOMEM. */
-bg_status bg_low_rank(size_t m, size_t n, const float *x, size_t r, uint64_t seed, uint64_t stream,
-                      float *u, float *v, bg_err *err) BG_MUST_CHECK;
-/* The same by the exact SVD always: the yardstick. */
-bg_status bg_low_rank_exact(size_t m, size_t n, const float *x, size_t r, float *u, float *v,
-                            bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_EIGEN_H */

@@ -2,20 +2,12 @@
  *
  * A stage is a pure function of its options and inputs: the fingerprint, over the stage's name, the versions of format and results,
  * its identity options and its inputs' identities, tells whether a file was made by the same call.
- *
- * Identity of an input.  A file with a fingerprint (/run/fingerprint) is known by that: its identity is
- * bg_hash_texts({ fingerprint }).  Made again from the same inputs it is the same, though its bytes hold the time of day.
- * Any other file is known by the hash of its content, a model by the hashes of its config.json and weights.
- * scripts/bregman_files.py has the same definition, as input_identity.
- * Who changes the datasets of a file by hand has to take its fingerprint away.  A file that its folder's MANIFEST lists is refused
- * if its size is another, or if it was written to after the manifest and has another content than listed; beyond that a
- * fingerprint is believed, and verify compares the content of all that is listed.
  */
 #ifndef BG_INPUTS_H
 #define BG_INPUTS_H
 
-#include "bregman/model.h"
-#include "bregman/stage.h"
+#include "bregman/context.h"
+#include "bregman/identity.h"
 #include "bregman/store.h"
 #include "bregman/tokens.h"
 
@@ -27,15 +19,10 @@ typedef struct {
     bg_provenance run;         /* points into this struct and the context */
 } bg_inputs;
 
-/* Identity of a file.  Local.  Errors: BG_EIO; BG_EFORMAT of a damaged HDF5 file; BG_ESTALE: it is not as it is listed. */
-bg_status bg_input_identity(const char *path, bg_hash *out, bg_err *err) BG_MUST_CHECK;
-/* Only the comparison with the MANIFEST; content [in]: hash of the file's bytes, NULL if it has a fingerprint. */
-bg_status bg_input_check_listed(const char *path, const bg_hash *content, bg_err *err) BG_MUST_CHECK;
-
 /* Local: add one input.  BG_ENOMEM. */
 bg_status bg_inputs_add(bg_inputs *in, const char *name, const bg_hash *hash, bg_err *err) BG_MUST_CHECK;
 bg_status bg_inputs_add_file(bg_inputs *in, const char *path, bg_err *err) BG_MUST_CHECK;
-bg_status bg_inputs_add_tokens(bg_inputs *in, bg_tokens *t, const bg_list *files, bg_err *err) BG_MUST_CHECK;
+bg_status bg_inputs_add_tokens(bg_inputs *in, bg_tokens *t, bg_err *err) BG_MUST_CHECK;
 void bg_inputs_clear(bg_inputs *in);
 
 /* Collective on ctx->grid.world.  Rank 0 has added everything with status st; afterwards all ranks have the same inputs, fingerprint and

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bregman/config.h"
+#include "bregman/model_config.h"
 
 /* y[i] = norm(x[i]) * gain + bias for rows i < n of d columns.  bias NULL: none (RMS norm has none).
  * Layer norm: (x - mean) / sqrt(var + eps); RMS norm: x / sqrt(mean(x²) + eps). */

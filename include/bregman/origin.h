@@ -6,7 +6,6 @@
 
 #include <stdbool.h>
 
-#include "bregman/stage.h"
 #include "bregman/store.h"
 #include "bregman/tokens.h"
 
@@ -21,7 +20,7 @@ typedef struct {
 } bg_origin;
 
 /* Token files that are open, with their hashes (reads them, if nobody has asked for those before).  o is all 0 before. */
-bg_status bg_origin_set_tokens(bg_origin *o, bg_tokens *t, const bg_list *files, bg_err *err) BG_MUST_CHECK;
+bg_status bg_origin_set_tokens(bg_origin *o, bg_tokens *t, bg_err *err) BG_MUST_CHECK;
 
 /* Of a file of scores or a ranking.  Clear with bg_origin_clear, also after an error.
  *   remedy [in]  what to do if the file does not say, or not consistently: "score it again" */

@@ -11,52 +11,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bregman/model.h"
-#include "bregman/status.h"
-
-/* A micro-batch.  A sequence of n tokens has n - 1 rows, one for each position that predicts a
- * token: its last token is only a target (causality makes its position irrelevant), so no
- * FLOP goes into padding or into rows without a loss.  Rows of all sequences lie back to back. */
-typedef struct {
-    size_t n_sequences, n_rows;
-    size_t *row_start;         /* [n_sequences + 1] */
-    uint64_t *sequence;        /* [n_sequences] global index: keys the sampled labels */
-    uint32_t *loss_start;      /* [n_sequences] first position whose prediction is in the loss; 0 for all */
-    uint32_t *input, *target;  /* [n_rows] */
-    size_t max_sequences, max_rows;
-} bg_batch;
-
-bg_status bg_batch_new(bg_batch **out, size_t max_sequences, size_t max_rows, bg_err *err) BG_MUST_CHECK;
-void bg_batch_free(bg_batch *b);
-void bg_batch_clear(bg_batch *b);
-/* Append a sequence if it fits (n_tokens - 1 rows; n_tokens >= 2).  Returns whether it did. */
-bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t n_tokens, uint32_t loss_start);
-
-/* What backward hands over for one tracked module and the whole batch; lent until the tap returns. */
-typedef struct {
-    const bg_module *module;
-    const bg_batch *batch;
-    const float *activation;   /* a: [n_rows, M], the homogeneous 1 included where M has it */
-    size_t ld_activation;
-    const float *gradient;     /* δ: [n_rows, P], of the loss summed over the batch */
-    size_t ld_gradient;
-} bg_pair;
-
-/* Called once a tracked module and batch: in a block down, gate, up, attention out, q, k, v; top block first.
- * Modules that share an input come one after the other. */
-typedef struct {
-    bg_status (*pair)(void *self, const bg_pair *pair, bg_err *err);
-    void *self;
-} bg_tap;
-
-typedef struct {
-    bool sampled;              /* labels from the model's own distribution (math.md M5) instead of `target` */
-    uint64_t seed;
-} bg_labels;
+#include "bregman/share.h"
+#include "bregman/tap.h"
 
 typedef struct bg_pass bg_pass;
 
 enum { BG_LOGITS_BYTES = 64 << 20 };       /* what a stage gives to a chunk of logits */
+enum { BG_PASS_TRAILER = 16 };             /* floats behind a share's output that it has room for: what a pipeline sends along */
 
 /* Room for batches of up to max_rows rows and sequences of up to max_rows + 1 tokens.
  *   share [in]         the blocks to run; NULL: the whole model.
@@ -97,10 +58,6 @@ bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_la
                            float *dx, float *loss, bg_err *err) BG_MUST_CHECK;
 /* Called between products, so that messages under way move on. */
 void bg_pass_set_poke(bg_pass *p, void (*poke)(void *self), void *self);
-/* Does backward reach the share's output at all, and go on below its first block? */
-bool bg_share_has_backward(const bg_model *model, const bg_share *share);
-bool bg_share_passes_gradient(const bg_model *model, const bg_share *share);
-
 /* Forward only: logits of every row, [n_rows, vocab]. For tests and small uses. */
 bg_status bg_pass_logits(bg_pass *p, const bg_batch *batch, float *logits, bg_err *err) BG_MUST_CHECK;
 

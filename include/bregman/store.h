@@ -20,47 +20,8 @@
 #include <stdint.h>
 
 #include "bregman/hash.h"
+#include "bregman/schema.h"
 #include "bregman/status.h"
-
-#define BG_PATH_BYTES 4096
-
-typedef enum { BG_F32, BG_F64, BG_I64, BG_U32, BG_U8, BG_STRING } bg_dtype;
-
-/* What values a dataset may hold.  No domain but BG_ANY has a NaN. */
-typedef enum {
-    BG_ANY,
-    BG_FINITE,
-    BG_NOT_NEGATIVE,          /* finite, >= 0 */
-    BG_SHARE_KEPT,            /* 1 at most, give or take rounding: what is left of a variance, which may be less than nothing */
-    BG_FROM_0,                /* whole numbers */
-    BG_FROM_0_OR_NONE,        /* the same, or -1 */
-    BG_SEQUENCE_LENGTH,       /* tokens of a sequence: from 2 on, since the last is only predicted */
-    BG_SEQUENCE,              /* numbers of sequences: below the attribute corpus_sequences, where the file has it */
-    BG_SEQUENCE_OR_NONE,      /* the same, or -1 */
-    BG_DOCUMENT,              /* rows of /documents, or -1 */
-    BG_NAMES,                 /* texts, none empty, no two equal */
-} bg_domain;
-
-/* One row of the schema: a dataset of one format. */
-typedef struct {
-    const char *format;       /* "bregman/scores" */
-    const char *path;         /* "score"; "*" + suffix matches any group: a module's datasets */
-    bg_dtype dtype;
-    int n_dims;
-    const char *dim[3];       /* axis names; an axis named like another dataset of the file is its dimension scale */
-    bg_domain domain;
-    const char *units;        /* "nats", "tokens", "1" */
-    const char *description;
-    const char *sample_dimension;   /* of a ragged array's row lengths: the axis they cut up (CF conventions); else NULL */
-} bg_schema_row;
-/* NULL if there is no such row.  path may be "MODULE/left": matches "* /left". */
-const bg_schema_row *bg_schema_find(const char *format, const char *path);
-/* All rows, for the format page and tests. */
-const bg_schema_row *bg_schema_rows(size_t *n);
-/* Axes of one name are equally long in all datasets of a file if a dataset of its root has the axis (or it is k, the length of
- * both lists of extremes), else in those of one group.
- * key [out]: a name that is the same for the axes that must agree: "query", "MODULE/input". */
-void bg_schema_axis_key(const char *format, const char *path, const char *axis, char key[BG_PATH_BYTES]);
 
 /* Where a file came from: becomes group /run of everything written with it. */
 typedef struct {
@@ -68,6 +29,7 @@ typedef struct {
     const char *fingerprint;          /* hex: stage, identity options and input hashes */
     uint64_t seed;
     int ranks, threads;
+    const char *libraries;            /* versions of the libraries, as JSON */
     double started;                   /* seconds since the epoch */
     size_t n_inputs;
     const char *const *input_name;
@@ -148,6 +110,7 @@ bg_status bg_store_open(bg_store **out, const char *path, const char *format,
 bg_status bg_store_open_sequences(bg_store **out, const char *path, bg_err *err) BG_MUST_CHECK;
 /* The same without a look at format and version, and whatever a manifest says: for those who go through all that a file holds. */
 bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err) BG_MUST_CHECK;
+bool bg_store_is_hdf5(const char *path);
 void bg_store_close(bg_store *s);      /* NULL is fine */
 /* A file that stays open, but is not read for a while, gives back what is cached of it: up to 4 MiB a dataset. */
 void bg_store_let_go(bg_store *s);
@@ -198,14 +161,5 @@ bg_status bg_store_get_f64(const bg_store *s, const char *object, const char *na
 bg_status bg_store_is_done(const char *path, const char *fingerprint, bool *done,
                            bg_err *err) BG_MUST_CHECK;
 
-/* Make a folder and its parents; no error if it exists.  BG_EIO naming it, also if not writable. */
-bg_status bg_make_folder(const char *path, bg_err *err) BG_MUST_CHECK;
-/* Write FOLDER/UNITS: how many files of each kind a finished folder of work files will hold, lines "PREFIX TOTAL". */
-bg_status bg_write_units(const char *folder, const char *text, bg_err *err) BG_MUST_CHECK;
-/* Delete a folder of work files (one level: files, then the folder).  Missing is fine; so is one that another attempt
- * of the same job goes on writing into, which then stays to be removed by that. */
-bg_status bg_remove_folder(const char *path, bg_err *err) BG_MUST_CHECK;
-/* printf into a fixed path buffer; BG_EARG if it does not fit. */
-bg_status bg_path(char out[BG_PATH_BYTES], bg_err *err, const char *fmt, ...) BG_PRINTF(3, 4) BG_MUST_CHECK;
 
 #endif /* BG_STORE_H */

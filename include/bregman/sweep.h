@@ -19,7 +19,7 @@
 #include "bregman/comm.h"
 #include "bregman/pass.h"
 #include "bregman/pipeline.h"
-#include "bregman/stage.h"
+#include "bregman/context.h"
 #include "bregman/tokens.h"
 
 typedef struct {

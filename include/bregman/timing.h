@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#include "bregman/stage.h"
+#include "bregman/context.h"
 
 /* Start recording.  From here on each phase's peak memory is its own, where the kernel lets a process
  * reset its peak (/proc/self/clear_refs). */

@@ -24,6 +24,8 @@ bg_status bg_tokens_open(bg_tokens **out, const char *const *path, size_t n_path
 bg_status bg_tokens_open_all(bg_tokens **out, const char *const *path, size_t n_paths, MPI_Comm comm, bg_err *err) BG_MUST_CHECK;
 void bg_tokens_close(bg_tokens *t);                 /* NULL is fine */
 
+size_t bg_tokens_files(const bg_tokens *t);
+const char *bg_tokens_path(const bg_tokens *t, size_t file);           /* as it was given; lent */
 uint64_t bg_tokens_sequences(const bg_tokens *t);
 uint64_t bg_tokens_file_sequences(const bg_tokens *t, size_t file);   /* of one of the files */
 uint32_t bg_tokens_count(const bg_tokens *t, uint64_t sequence);      /* tokens in it */
@@ -48,7 +50,7 @@ bool bg_tokens_are_queries(const bg_tokens *t);
 uint32_t bg_tokens_completion_start(const bg_tokens *t, uint64_t query);
 const char *bg_tokens_query_id(const bg_tokens *t, uint64_t query);
 
-/* Identities of the files as inputs (inputs.h), in order; n_paths of them, lent.  The first call reads the files that others made.
+/* Identities of the files as inputs (inputs.h), in order, lent.  The first call reads the files that others made.
  * BG_EARG: two are copies of one file. */
 bg_status bg_tokens_hashes(bg_tokens *t, const bg_hash **hash, bg_err *err) BG_MUST_CHECK;
 

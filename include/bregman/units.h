@@ -56,8 +56,11 @@ bg_status bg_units_find(const bg_units *u, bool *done, uint64_t *part, bg_err *e
  *   s [in, n]  of this kind; sorted on return */
 uint64_t bg_units_finished(const bg_units *u, bg_segment *s, size_t n);
 
-/* "covariance 1024 16 12\n": kind, sequences, sequences a unit, groups: what UNITS says of the sweep, for bg_write_units. */
+/* "covariance 1024 16 12\n": kind, sequences, sequences a unit, groups: what UNITS says of the sweep. */
 void bg_units_describe(const bg_units *u, char line[BG_UNITS_LINE_BYTES]);
+/* Write FOLDER/UNITS: how many files of each kind a finished folder of work files will hold, a line for
+ * each sweep (bg_units_describe) and "PREFIX TOTAL" for the others. */
+bg_status bg_units_promise(const char *folder, const char *text, bg_err *err) BG_MUST_CHECK;
 
 /* Is there a file of just this segment? */
 bool bg_units_has(const bg_units *u, const bg_segment *g);

@@ -88,7 +88,6 @@ static bg_status check_queries(compress *w, bg_err *err)
 /* Rank 0 hashes; the factors stand for themselves by their own fingerprint. */
 static bg_status hash_inputs(compress *w, bg_err *err)
 {
-    const bg_list files = { 1, (const char **)(uintptr_t)&w->c->queries };
     if (w->ctx->grid.world_rank != 0)
         return BG_OK;
     bg_hash factors = bg_hash_texts((const char *const[]){ bg_factors_fingerprint(w->factors) }, 1);
@@ -96,7 +95,7 @@ static bg_status hash_inputs(compress *w, bg_err *err)
     if (st == BG_OK)
         st = bg_inputs_add(&w->in, bg_factors_path(w->factors), &factors, err);
     if (st == BG_OK)
-        st = bg_inputs_add_tokens(&w->in, w->queries, &files, err);
+        st = bg_inputs_add_tokens(&w->in, w->queries, err);
     return st;
 }
 
@@ -186,7 +185,7 @@ static bg_status name_units(compress *w, bg_err *err)
     w->units = (bg_units){ .folder = w->work, .kind = "queries", .run = &w->in.run, .group = w->block, .n_groups = n,
                            .n_sequences = bg_tokens_sequences(w->queries), .unit_sequences = w->c->unit_queries };
     bg_units_describe(&w->units, line);
-    return st == BG_OK && w->ctx->grid.world_rank == 0 ? bg_write_units(w->work, line, err) : st;
+    return st == BG_OK && w->ctx->grid.world_rank == 0 ? bg_units_promise(w->work, line, err) : st;
 }
 
 static bg_status open_memory(compress *w, bg_err *err)

@@ -5,6 +5,7 @@
 #include "bregman/attempt.h"
 #include "bregman/budget.h"
 #include "bregman/factors.h"
+#include "bregman/inputs.h"
 #include "bregman/precondition.h"
 #include "bregman/stage.h"
 #include "bregman/sweep.h"

@@ -7,6 +7,8 @@
 #include "bregman/eigen.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
+#include "bregman/stop.h"
+#include "bregman/symmetric.h"
 #include "bregman/timing.h"
 #include "fit_factors.h"
 

@@ -113,7 +113,7 @@ static bg_status hash_inputs(fit *f, bg_err *err)
     if (st == BG_OK)
         st = bg_inputs_add(&f->in, f->model->dir, &f->model_hash, err);
     if (st == BG_OK)
-        st = bg_inputs_add_tokens(&f->in, f->tokens, &c->tokens, err);
+        st = bg_inputs_add_tokens(&f->in, f->tokens, err);
     if (st == BG_OK && c->labels != NULL)
         st = bg_inputs_add_file(&f->in, c->labels, err);
     return st;
@@ -180,7 +180,7 @@ static bg_status write_units(const fit *f, bg_err *err)
     bg_units_describe(&f->covariance_units, covariance);
     bg_units_describe(&f->lambda_units, lambda);
     snprintf(text, sizeof text, "%sactivation %zu\ngradient %zu\n%s", covariance, activations, f->model->n_tracked, lambda);
-    return bg_write_units(f->work, text, err);
+    return bg_units_promise(f->work, text, err);
 }
 
 static bg_status open_work(fit *f, bg_err *err)

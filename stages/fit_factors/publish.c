@@ -5,6 +5,7 @@
 
 #include "bregman/log.h"
 #include "bregman/memory.h"
+#include "bregman/stop.h"
 #include "fit_factors.h"
 
 /* Room for a panel of rows on its way from file to file. */

@@ -3,6 +3,8 @@
  * first sequences.  Of a block's parts the last two stay: a job may end while its ranks write the last. */
 #include <string.h>
 
+#include "bregman/covariance.h"
+#include "bregman/eigenvalues.h"
 #include "bregman/memory.h"
 #include "fit_factors.h"
 

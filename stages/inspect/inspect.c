@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bregman/path.h"
 #include "bregman/store.h"
 
 /* A directory is a model, unless it has no config.json but an index of factors. */

@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+#include "bregman/context.h"
+#include "bregman/options.h"
 #include "bregman/stage.h"
 
 typedef struct {

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bregman/folder.h"
 #include "bregman/hash.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"

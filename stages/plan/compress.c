@@ -1,5 +1,6 @@
 /* compress.c - cost of compress_queries: few sequences, but every micro-batch reads the factors that memory does not hold. */
 #include "bregman/precondition.h"
+#include "bregman/share.h"
 #include "plan.h"
 
 enum { ACTIVATION_BYTES = 96 << 20, UNIT_QUERIES = 8 };        /* of compress_queries */

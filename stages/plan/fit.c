@@ -2,6 +2,8 @@
 #include <stdio.h>
 
 #include "bregman/memory.h"
+#include "bregman/pass.h"
+#include "bregman/symmetric.h"
 #include "plan.h"
 
 enum { ACTIVATION_BYTES = 512 << 20 };             /* of fit_factors */

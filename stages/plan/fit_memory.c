@@ -2,8 +2,11 @@
  * formulas of stages/fit_factors/sums.c and decompose.c over bg_covariance_bytes and its like; a test compares them. */
 #include <stdlib.h>
 
+#include "bregman/covariance.h"
 #include "bregman/eigen.h"
+#include "bregman/eigenvalues.h"
 #include "bregman/memory.h"
+#include "bregman/symmetric.h"
 #include "bregman/units.h"
 #include "plan.h"
 

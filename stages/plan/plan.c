@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "bregman/config.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
 

@@ -13,6 +13,7 @@
 #include "bregman/budget.h"
 #include "bregman/factors.h"
 #include "bregman/model.h"
+#include "bregman/share.h"
 #include "bregman/stage.h"
 
 typedef struct {

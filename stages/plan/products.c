@@ -1,4 +1,5 @@
 /* products.c - what the pass and the taps compute for a micro-batch: the same calls, in the same shapes. */
+#include "bregman/pass.h"
 #include "plan.h"
 
 static double larger(double a, double b) { return a > b ? a : b; }

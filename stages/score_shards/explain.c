@@ -285,7 +285,7 @@ bg_status score_explain_open(scoring *w, bg_err *err)
     w->unit_sequences = UNIT_SEQUENCES;
     st = bg_ranking_read(&e->ranking, w->c->explain, err);
     if (st == BG_OK && w->ctx->grid.world_rank == 0)    /* before the numbers of sequences mean anything */
-        st = bg_origin_set_tokens(&w->origin, w->tokens, &w->c->tokens, err);
+        st = bg_origin_set_tokens(&w->origin, w->tokens, err);
     if (st == BG_OK && w->ctx->grid.world_rank == 0)
         st = score_explain_check(w, err);
     if (st == BG_OK)

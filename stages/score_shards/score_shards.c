@@ -165,11 +165,11 @@ static bg_status hash_inputs(scoring *w, bg_err *err)
     if (st == BG_OK)
         st = describe_queries(w, err);
     if (st == BG_OK && w->c->explain == NULL)
-        st = bg_origin_set_tokens(&w->origin, w->tokens, &w->c->tokens, err);
+        st = bg_origin_set_tokens(&w->origin, w->tokens, err);
     if (st == BG_OK && w->c->explain != NULL)
         st = score_explain_check(w, err);
     if (st == BG_OK)
-        st = bg_inputs_add_tokens(&w->in, w->tokens, &w->c->tokens, err);
+        st = bg_inputs_add_tokens(&w->in, w->tokens, err);
     if (st == BG_OK && w->c->candidates != NULL)
         st = bg_inputs_add_file(&w->in, w->c->candidates, err);
     if (st == BG_OK && w->c->explain != NULL)

@@ -4,6 +4,8 @@
 
 #include "bregman/attempt.h"
 #include "bregman/budget.h"
+#include "bregman/inputs.h"
+#include "bregman/options.h"
 #include "bregman/origin.h"
 #include "bregman/score.h"
 #include "bregman/stage.h"

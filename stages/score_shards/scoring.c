@@ -60,7 +60,7 @@ bg_status score_open_memory(scoring *w, const char *kind, bg_err *err)
     w->units = (bg_units){ .folder = w->work, .kind = kind, .run = &w->in.run, .n_groups = 1, .n_sequences = w->n_sequences,
                            .unit_sequences = w->unit_sequences };
     bg_units_describe(&w->units, line);
-    bg_status st = g->world_rank == 0 ? bg_write_units(w->work, line, err) : BG_OK;
+    bg_status st = g->world_rank == 0 ? bg_units_promise(w->work, line, err) : BG_OK;
     if (st == BG_OK)
         st = bg_scorer_new(&w->scorer, w->c->queries, w->model, &w->model_hash, w->share, g->pipeline_size,
                            g->pipeline_rank, w->detail, w->unit_sequences, w->unit_sequences * w->longest_rows, err);

@@ -4,7 +4,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bregman/hash_cache.h"
+#include "bregman/identity.h"
 #include "bregman/inputs.h"
+#include "bregman/model.h"
 #include "verify.h"
 
 static bg_status hash_model(const char *dir, bg_hash *hash, bg_err *err)

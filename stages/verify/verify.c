@@ -1,4 +1,5 @@
 /* verify.c - a folder at a time: what its manifest lists, what else is in it, what a rerun would do. */
+#include "bregman/stop.h"
 #include "bregman/writer.h"
 #include "verify.h"
 
@@ -6,7 +7,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,16 +14,6 @@
 #include <unistd.h>
 
 enum { MOST_STRANGERS = 10 };
-
-void verify_say(const char *path, const char *fmt, ...)
-{
-    va_list ap;
-    printf("%s: ", path);
-    va_start(ap, fmt);
-    vprintf(fmt, ap);
-    va_end(ap);
-    putchar('\n');
-}
 
 static bool is_folder(const char *path)
 {

@@ -2,11 +2,14 @@
 #ifndef BG_STAGES_VERIFY_H
 #define BG_STAGES_VERIFY_H
 
+#include "bregman/context.h"
 #include "bregman/log.h"
 #include "bregman/manifest.h"
+#include "bregman/options.h"
 #include "bregman/stage.h"
 #include "bregman/store.h"
 #include "bregman/units.h"
+#include "finding.h"
 
 typedef struct {
     bg_list paths;
@@ -16,15 +19,6 @@ typedef struct {
 /* Errors: BG_EFORMAT if anything is damaged or missing, after it has all been printed. */
 bg_status verify_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
 
-/* A file that was looked at, or an input that was hashed. */
-typedef struct {
-    char *path;
-    bool good;
-    bg_hash hash;                /* of an input */
-} verify_seen;
-
-typedef void *verify_set;        /* of verify_seen by path: a tree of search.h */
-
 /* One call of the stage. */
 typedef struct {
     const verify_config *c;
@@ -33,14 +27,6 @@ typedef struct {
     uint64_t done_bytes;
     bg_progress progress;
 } verifying;
-
-/* file.c: hash [in, may be NULL]. */
-const verify_seen *verify_find(const verify_set *set, const char *path);
-bg_status verify_remember(verify_set *set, const char *path, bool good, const bg_hash *hash, bg_err *err) BG_MUST_CHECK;
-void verify_forget(verify_set *set);
-
-/* One line on standard output: PATH: TEXT. */
-void verify_say(const char *path, const char *fmt, ...) BG_PRINTF(2, 3);
 
 /* file.c: compare a file with the lines of its folder's manifest: there, size, content.  What is wrong is printed; the
  * answer is remembered.  A file that is not listed is good, with *listed false: nobody has said how it should be. */

@@ -10,6 +10,7 @@
 #include "../../common/linalg/blas_names.h"
 #include "bregman/eigen.h"
 #include "bregman/gemm.h"
+#include "bregman/low_rank.h"
 #include "bregman/rng.h"
 
 enum { N = 50 };

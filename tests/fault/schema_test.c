@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../../common/store/file.h"
+#include "../../common/store/hdf5_lib.h"
 #include "unit/check.h"
 #include "unit/schema_values.h"
 

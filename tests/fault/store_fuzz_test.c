@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bregman/folder.h"
 #include "bregman/log.h"
 #include "bregman/manifest.h"
 #include "bregman/memory.h"

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bregman/folder.h"
 #include "bregman/manifest.h"
 #include "bregman/memory.h"
 #include "bregman/stage.h"

@@ -1,7 +1,8 @@
 /* Command lines of every stage: the first byte is the stage, the rest its arguments, a line each. */
 #include <jansson.h>
 
-#include "../../common/base/options.h"
+#include "bregman/stage.h"
+#include "bregman/options.h"
 #include "input.h"
 
 /* The stages' own mains, which come here instead of to bg_stage_main (see the Makefile). */

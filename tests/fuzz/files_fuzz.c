@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bregman/covariance.h"
 #include "bregman/factors.h"
 #include "bregman/memory.h"
 #include "bregman/ranking.h"

@@ -5,7 +5,8 @@
 #include <hdf5.h>
 #include <math.h>
 
-#include "../../common/store/file.h"
+#include "bregman/path.h"
+#include "../../common/store/hdf5_lib.h"
 #include "input.h"
 
 enum { MUTATE_BYTES = 1 << 20 };       /* most that is written into one dataset or attribute */

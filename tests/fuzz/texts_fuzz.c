@@ -5,6 +5,7 @@
 #include "bregman/config.h"
 #include "bregman/manifest.h"
 #include "bregman/memory.h"
+#include "bregman/rope.h"
 #include "bregman/store.h"
 #include "input.h"
 #include "plan/plan.h"

@@ -63,7 +63,7 @@ refused "mpi.h hdf5.h hdf5_hl.h cblas.h lapacke.h jansson.h xxhash.h" CPPFLAGS=-
 
 # MPICH's headers give warnings of their own
 if command -v mpicc.mpich > /dev/null; then
-    make -s -C "$SRC" CC=mpicc.mpich WERROR=-Werror B="$work/mpich" "$work/mpich/obj/common/model/pipeline.o" > "$work/log" 2>&1 ||
+    make -s -C "$SRC" CC=mpicc.mpich WERROR=-Werror B="$work/mpich" "$work/mpich/obj/common/engine/pipeline.o" > "$work/log" 2>&1 ||
         fail "with MPICH: $(tail -n 5 "$work/log")"
 fi
 exit $failed

@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "bregman/status.h"
+
 /* A status that must be OK; else its message is printed. */
 #define assert_ok(status, err) \
     do { if ((status) != BG_OK) fail_msg("%s", (err).msg); } while (0)

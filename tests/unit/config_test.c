@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "bregman/config.h"
+#include "bregman/rope.h"
 
 static char folder[] = "/tmp/bg-config-XXXXXX";
 static char file[64];

@@ -10,6 +10,7 @@
 
 #include "bregman/gemm.h"
 #include "bregman/rng.h"
+#include "bregman/symmetric.h"
 #include "bregman/threads.h"
 
 static float *normals(uint64_t stream, size_t n)

@@ -11,6 +11,7 @@
 #include "../../common/model/kernels_math.h"
 #include "bregman/kernels.h"
 #include "bregman/rng.h"
+#include "bregman/rope.h"
 #include "bregman/threads.h"
 
 static const size_t width[] = { 0, 1, 2, 15, 16, 61, 64, 67, 257, 1000 };

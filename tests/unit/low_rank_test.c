@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "bregman/eigen.h"
+#include "bregman/low_rank.h"
 #include "bregman/rng.h"
 
 static float *floats(size_t n)

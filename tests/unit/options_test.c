@@ -6,7 +6,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../common/base/options.h"
+#include "bregman/stage.h"
+#include "bregman/stop.h"
+#include "bregman/options.h"
 #include "check.h"
 
 typedef struct {

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bregman/folder.h"
 #include "bregman/manifest.h"
 #include "bregman/score.h"
 #include "check.h"

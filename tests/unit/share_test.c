@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bregman/config.h"
+#include "bregman/covariance.h"
+#include "bregman/eigenvalues.h"
 #include "bregman/factors.h"
 #include "bregman/pipeline.h"
 #include "check.h"

@@ -5,7 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../../common/store/file.h"
+#include "bregman/storage.h"
+#include "../../common/store/hdf5_lib.h"
 #include "check.h"
 
 static char folder[] = "/tmp/bregman-storage-XXXXXX";

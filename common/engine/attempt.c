@@ -1,0 +1,212 @@
+#include "bregman/attempt.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "bregman/folder.h"
+#include "bregman/log.h"
+#include "bregman/manifest.h"
+#include "bregman/open.h"
+#include "bregman/stop.h"
+#include "bregman/writer.h"
+
+/* ---- IDENTITY ---- */
+
+typedef struct { char stage[64], fingerprint[sizeof ((bg_hash *)0)->hex]; size_t rows; } identity;
+
+static const char shape[] = "stage %s\nfingerprint %s\nrows %zu\n";
+
+/* *found false if there is none. */
+static bg_status read_identity(const char *work, identity *id, bool *found, bg_err *err)
+{
+    char path[BG_PATH_BYTES], text[256];
+    int fd, end = 0;
+    *found = false;
+    bg_status st = bg_path(path, err, "%s/IDENTITY", work);
+    if (st == BG_OK)
+        st = bg_open_file(path, &fd, err);
+    if (st != BG_OK)
+        return errno == ENOENT || errno == ENOTDIR ? BG_OK : st;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n < 0)
+        return BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
+    text[n] = '\0';
+    *found = true;
+    if (sscanf(text, "stage %63s\nfingerprint %32[0-9a-f]\nrows %zu%n", id->stage, id->fingerprint, &id->rows, &end) == 3 && text[end] == '\n')
+        return BG_OK;
+    return BG_FAIL(err, BG_EFORMAT, "\"%s\" is damaged: remove the folder \"%s\"", path, work);
+}
+
+/* Whole or not at all, and the first attempt's stays. */
+static bg_status write_identity(const bg_attempt *a, bg_err *err)
+{
+    char path[BG_PATH_BYTES], temporary[BG_PATH_BYTES], text[256], writer[BG_WRITER_BYTES];
+    bg_writer_name(writer);
+    bg_status st = bg_path(path, err, "%s/IDENTITY", a->work);
+    if (st == BG_OK)
+        st = bg_path(temporary, err, "%s.tmp-%s", path, writer);
+    if (st != BG_OK)
+        return st;
+    int n = snprintf(text, sizeof text, shape, a->ctx->name, a->in->fingerprint.hex, a->rows);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    errno = fd < 0 ? errno : ENOSPC;    /* what a short write means */
+    bool written = fd >= 0 && write(fd, text, (size_t)n) == n && fsync(fd) == 0;
+    if (!written || (link(temporary, path) != 0 && errno != EEXIST && rename(temporary, path) != 0))
+        st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    unlink(temporary);
+    return st;
+}
+
+bg_status bg_attempt_recall(const bg_context *ctx, const char *work, size_t *rows, bg_err *err)
+{
+    identity id = { .rows = 0 };
+    bool found;
+    bg_status st = ctx->grid.world_rank == 0 ? read_identity(work, &id, &found, err) : BG_OK;
+    st = bg_agree(ctx->grid.world, st, err);
+    bg_broadcast(ctx->grid.world, &id.rows, sizeof id.rows, 0);
+    *rows = id.rows;
+    return st;
+}
+
+/* ---- the call, on rank 0 ---- */
+
+static bg_status look_for_output(const bg_attempt *a, bool *done, bg_err *err)
+{
+    *done = false;
+    return a->is_done != NULL ? a->is_done(a->self, done, err)
+                              : bg_store_is_done(a->output, a->in->fingerprint.hex, done, err);
+}
+
+/* Has no attempt kept anything in the folder? */
+static bool is_idle(const char *work)
+{
+    bool idle = true;
+    DIR *dir = opendir(work);
+    for (const struct dirent *e; dir != NULL && idle && (e = readdir(dir)) != NULL;) {
+        size_t n = strlen(e->d_name);
+        idle = n < 3 || strcmp(e->d_name + n - 3, ".h5") != 0;
+    }
+    if (dir != NULL)
+        closedir(dir);
+    return idle;
+}
+
+static bool is_of_call(const identity *id, const bg_attempt *a)
+{
+    return strcmp(id->stage, a->ctx->name) == 0 && strcmp(id->fingerprint, a->in->fingerprint.hex) == 0;
+}
+
+/* The work folder, of this call and of no other.  One in which nothing was kept, as after a call that was refused its inputs, is taken over:
+ * should another call be beginning in it, each tells the other's work files by their fingerprint. */
+static bg_status take_work(const bg_attempt *a, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    identity id;
+    bool found;
+    bg_status st = bg_make_folder(a->work, err);
+    if (st == BG_OK)
+        st = read_identity(a->work, &id, &found, err);
+    if (st == BG_OK && found && !is_of_call(&id, a) && is_idle(a->work) && (st = bg_path(path, err, "%s/IDENTITY", a->work)) == BG_OK)
+        unlink(path);
+    if (st == BG_OK)
+        st = write_identity(a, err);
+    if (st == BG_OK)
+        st = read_identity(a->work, &id, &found, err);
+    if (st == BG_OK && found && !is_of_call(&id, a))
+        st = BG_FAIL(err, BG_ESTALE, "\"%s/IDENTITY\" was made from other inputs or options: give those again to go on, or remove its "
+                     "folder \"%s\"", a->work, a->work);
+    return st;
+}
+
+static bg_status remove_all_leftovers(const bg_attempt *a, bg_err *err)
+{
+    char folder[BG_PATH_BYTES];
+    bg_status st = bg_folder_of(a->output, folder, err);
+    if (st == BG_OK)
+        st = bg_remove_leftovers(folder, err);
+    if (st == BG_OK && a->work != NULL)
+        st = bg_path(folder, err, "%s/", a->work);
+    return st == BG_OK && a->work != NULL ? bg_remove_leftovers(folder, err) : st;
+}
+
+/* Another attempt that ends takes the folder away, also one that this attempt has just made sure of. */
+static bool is_taken_away(const char *work) { return access(work, F_OK) != 0 && errno == ENOENT; }
+
+/* What killed attempts have left goes first: its room may be needed. */
+static bg_status look(const bg_attempt *a, bool *done, bg_err *err)
+{
+    enum { TRIES = 100 };
+    bg_status st = remove_all_leftovers(a, err);
+    for (int tries = 0; tries < TRIES && st == BG_OK; tries++) {
+        st = look_for_output(a, done, err);
+        if (st != BG_OK || a->work == NULL)
+            return st;
+        if (*done)
+            return bg_remove_folder(a->work, err);
+        st = take_work(a, err);
+        if (st == BG_OK || tries + 1 == TRIES || !is_taken_away(a->work))
+            return st;
+        st = BG_OK;
+    }
+    return st;
+}
+
+/* ---- the call ---- */
+
+/* How it has really ended: another attempt may have published the output meanwhile and taken the work folder away. */
+static bg_status outcome(const bg_attempt *a, bg_status st, bg_err *err)
+{
+    bg_err ignored;
+    bool done = false;
+    if (st == BG_OK || st == BG_ESTOPPED)
+        return st;
+    if (a->ctx->grid.world_rank == 0)
+        done = look_for_output(a, &done, &ignored) == BG_OK && done
+            && (a->work == NULL || bg_remove_folder(a->work, &ignored) == BG_OK);
+    bg_broadcast(a->ctx->grid.world, &done, sizeof done, 0);
+    if (!done)
+        return st;
+    *err = (bg_err){ .rank = -1, .file = "" };
+    bg_log("%s: finished by another run of the same command", a->output);
+    return BG_OK;
+}
+
+/* What is listed is folded by the last that writes, rank 0; the work folder goes. */
+static bg_status finish(const bg_attempt *a, bg_status st, bg_err *err)
+{
+    MPI_Comm world = a->ctx->grid.world;
+    bool first = a->ctx->grid.world_rank == 0;
+    bg_err ignored;
+    bg_status closed = first && st == BG_OK ? BG_OK : bg_manifest_close(false, &ignored);    /* it says nothing but that it ends */
+    if (st != BG_OK || (st = bg_agree(world, closed, err)) != BG_OK)
+        return st;
+    if (st == BG_OK && first)
+        st = bg_manifest_close(true, err);
+    if (st == BG_OK && first && a->work != NULL)
+        st = bg_remove_folder(a->work, err);
+    return bg_agree(world, st, err);
+}
+
+bg_status bg_attempt_run(const bg_attempt *a, bg_err *err)
+{
+    MPI_Comm world = a->ctx->grid.world;
+    bool done = false;
+    bg_status st = bg_agree(world, a->ctx->grid.world_rank == 0 ? look(a, &done, err) : BG_OK, err);
+    bg_broadcast(world, &done, sizeof done, 0);
+    if (st == BG_OK && done)
+        bg_log("%s: already done", a->output);
+    if (st != BG_OK || done)
+        return st;
+    if (a->work != NULL && (st = bg_agree(world, bg_stop_beside(a->work, err), err)) != BG_OK)
+        return st;
+    st = outcome(a, a->run(a->self, err), err);
+    return finish(a, st, err);
+}

@@ -1,0 +1,71 @@
+/* widen.c - 16-bit floats to float32, in loops that the compiler turns into vector code. */
+#include <assert.h>
+#include <string.h>
+
+#include "bregman/tensor.h"
+
+/* The file need not align its tensors: elements are read by memcpy, which costs nothing. */
+static inline uint32_t load_u16(const unsigned char *p, size_t i)
+{
+    uint16_t x;
+    memcpy(&x, p + 2 * i, sizeof x);
+    return x;
+}
+
+static inline float float_of(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* bfloat16 is the upper half of a float32. */
+static void widen_bf16(const unsigned char *p, size_t n, float *out)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        out[i] = float_of(load_u16(p, i) << 16);
+}
+
+static inline uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* Exponent and mantissa move to float32's places and the exponent is re-biased (127 - 15).  A zero
+ * exponent field (0 and subnormals, m 2^-24) has no hidden bit: it is given one, 2^-14, that is
+ * subtracted again as a float.  Infinity and NaN take float32's largest exponent.  Selected by masks:
+ * a branch would keep the loop scalar. */
+static inline float float_of_f16(uint32_t h)
+{
+    uint32_t bits = (h & 0x7fffu) << 13, exponent = h & 0x7c00u;
+    uint32_t if_subnormal = 0u - (uint32_t)(exponent == 0);
+    uint32_t if_special = 0u - (uint32_t)(exponent == 0x7c00u);
+    uint32_t subnormal = bits_of(float_of(bits + (113u << 23)) - 0x1p-14f);
+    uint32_t other = (bits + (112u << 23)) | (if_special & 0x7f800000u);
+    return float_of((if_subnormal & subnormal) | (~if_subnormal & other) | (h & 0x8000u) << 16);
+}
+
+static void widen_f16(const unsigned char *p, size_t n, float *out)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        out[i] = float_of_f16(load_u16(p, i));
+}
+
+void bg_tensor_widen(const bg_tensor *t, size_t first, size_t n, float *out)
+{
+    const unsigned char *p = t->data;
+    size_t size = t->dtype == BG_ST_F32 ? 4 : 2;
+    assert(t->dtype == BG_ST_F32 || t->dtype == BG_ST_BF16 || t->dtype == BG_ST_F16);
+    assert(first <= t->n_bytes / size && n <= t->n_bytes / size - first);
+    p += first * size;
+    if (t->dtype == BG_ST_F32)
+        memcpy(out, p, n * size);
+    else if (t->dtype == BG_ST_BF16)
+        widen_bf16(p, n, out);
+    else
+        widen_f16(p, n, out);
+}

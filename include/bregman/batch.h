@@ -1,0 +1,29 @@
+/* batch.h - a micro-batch of token sequences. */
+#ifndef BG_BATCH_H
+#define BG_BATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bregman/status.h"
+
+/* A micro-batch.  A sequence of n tokens has n - 1 rows, one for each position that predicts a
+ * token: its last token is only a target (causality makes its position irrelevant), so no
+ * FLOP goes into padding or into rows without a loss.  Rows of all sequences lie back to back. */
+typedef struct {
+    size_t n_sequences, n_rows;
+    size_t *row_start;         /* [n_sequences + 1] */
+    uint64_t *sequence;        /* [n_sequences] global index: keys the sampled labels */
+    uint32_t *loss_start;      /* [n_sequences] first position whose prediction is in the loss; 0 for all */
+    uint32_t *input, *target;  /* [n_rows] */
+    size_t max_sequences, max_rows;
+} bg_batch;
+
+bg_status bg_batch_new(bg_batch **out, size_t max_sequences, size_t max_rows, bg_err *err) BG_MUST_CHECK;
+void bg_batch_free(bg_batch *b);
+void bg_batch_clear(bg_batch *b);
+/* Append a sequence if it fits (n_tokens - 1 rows; n_tokens >= 2).  Returns whether it did. */
+bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t n_tokens, uint32_t loss_start);
+
+#endif /* BG_BATCH_H */

@@ -1,0 +1,31 @@
+/* eigenvalues.h - the tap that sums squares in the eigenbases (math.md M8). */
+#ifndef BG_EIGENVALUES_H
+#define BG_EIGENVALUES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "bregman/factors.h"
+#include "bregman/pass.h"
+#include "bregman/share.h"
+#include "bregman/store.h"
+
+typedef struct bg_eigenvalues bg_eigenvalues;
+/* Sums of (Q_Sᵀ G_z Q_A)∘² for the tracked modules of a run; with `diagonal` also of G_z∘² (the diagonal Fisher,
+ * a baseline).  basis [n_tracked] lent, filled for the run; modules that share their input share q_a.
+ *   scratch [in]  as for bg_covariance_new. */
+bg_status bg_eigenvalues_new(bg_eigenvalues **out, const bg_model *model, bg_run modules, const bg_eigenbasis *basis,
+                             bool diagonal, size_t max_rows, const char *scratch, bg_err *err) BG_MUST_CHECK;
+void bg_eigenvalues_free(bg_eigenvalues *e);
+void bg_eigenvalues_clear(bg_eigenvalues *e);
+/* Call before each batch: forgets the rotated input of the batch before. */
+void bg_eigenvalues_begin_batch(bg_eigenvalues *e);
+bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *err);
+/* Write a block's MODULE/lambda_sum and, if kept, MODULE/diagonal_sum; or read them back. */
+bg_status bg_eigenvalues_write(const bg_eigenvalues *e, size_t block, bg_store *s, bg_err *err) BG_MUST_CHECK;
+bg_status bg_eigenvalues_read(bg_eigenvalues *e, size_t block, const bg_store *s, bg_err *err) BG_MUST_CHECK;
+/* Sums; and what is there besides: bases, and room to work in. */
+size_t bg_eigenvalues_bytes(const bg_model *model, bg_run modules, bool diagonal);
+size_t bg_eigenvalues_other_bytes(const bg_model *model, bg_run modules, size_t k, bool diagonal, size_t max_rows);
+
+#endif /* BG_EIGENVALUES_H */
