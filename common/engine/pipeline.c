@@ -383,7 +383,8 @@ bg_status bg_pipeline_gather(bg_pipeline *l, const void *from, size_t n_bytes, v
     if (!is_first(l)) {
         if ((st = wait_sent(l, &l->sent_gather, err)) != BG_OK)
             return st;
-        memcpy(l->gather, from, n_bytes);
+        if (n_bytes > 0)    /* a share may be the head alone */
+            memcpy(l->gather, from, n_bytes);
         MPI_Issend(l->gather, (int)(n_bytes / sizeof(float)), MPI_FLOAT, 0, TAG_GATHER, l->comm, &l->sent_gather);
         return BG_OK;
     }

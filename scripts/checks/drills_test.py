@@ -298,6 +298,8 @@ def run_driver_stops(row, numbers):
     for number in numbers:
         code, said = run_job(driver_command(row, "--stop", "--cases", 1, "--from", number))
         found = re.search(r"^CASE \d+ (.*): (ok|not reached|HANG|LEFT.*|WRONG.*)$", said, re.MULTILINE)
+        if not found and code == 0:                           # there are fewer cases on so few ranks
+            continue
         yield f"stop, {found[1] if found else number}", found[2] if found else f"code {code}: {said[-300:]}"
 
 

@@ -270,7 +270,7 @@ static bool find_case(const inputs *in, uint64_t number, drill_case *now)
     const int size = g->pipeline_size, row[3] = { 0, size / 2, size - 1 };
     uint64_t seen = 0;
     for (int i = 0; i < 3; i++)
-        for (now->place = IN_FILL; now->place < PLACES; now->place++)
+        for (now->place = in->c->stop ? IN_FILL + 1 : IN_FILL; now->place < PLACES; now->place++)    /* a label asks for no stop */
             for (now->moment = FIRST; now->moment < MOMENTS; now->moment++) {
                 if ((i > 0 && row[i] == row[i - 1]) || (now->place >= IN_KEEP && in->c->unit_sequences == 1))
                     continue;

@@ -4,6 +4,7 @@
 [ -n "${LISTENS:-}" ] || exec env --default-signal=INT LISTENS=yes "$0"
 set -um
 work=$(mktemp -d) || exit 1
+export TMPDIR=$work
 trap 'kill -KILL $(jobs -p) 2> /dev/null; rm -rf "$work"' EXIT
 failed=0
 fail() { echo "not ok: $*: $(cat "$work/log")"; failed=1; }
