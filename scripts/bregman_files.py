@@ -103,7 +103,7 @@ def hash_file(path):
     return digest.hexdigest()
 
 
-# As in common/store/hash_cache.c: the stages and the scripts share the folder.
+# As in common/publish/hash_cache.c: the stages and the scripts share the folder.
 LEAST_REMEMBERED_BYTES, SETTLED_S = 1 << 20, 2
 
 
@@ -182,7 +182,7 @@ def own_identity(path):
 
 
 def input_identity(path):
-    """What a file is known by as an input, as in include/bregman/inputs.h: its fingerprint, else the hash of its content.
+    """What a file is known by as an input, as in include/bregman/identity.h: its fingerprint, else the hash of its content.
 
     Refuses a file that is listed and was changed since, as far as size and times tell."""
     identity, entry = own_identity(path), manifest_entry(path)
@@ -307,7 +307,7 @@ class Run:
 def _manifest_texts(folder):
     """[(text, time of its last change in ns)]: MANIFEST, then the writers' files of MANIFEST.d in the order of their last change.
 
-    Looked for in the order in which lines move: WRITER.open, WRITER, MANIFEST (common/store/manifest.c has the argument)."""
+    Looked for in the order in which lines move: WRITER.open, WRITER, MANIFEST (common/publish/manifest.c has the argument)."""
     writers, texts = os.path.join(folder, "MANIFEST.d"), []
 
     def names():
@@ -413,7 +413,7 @@ def _write(path, text):
 
 def list_published(path, digest, size):
     """List a file that has its name: in a file of this writer's own, which is folded into MANIFEST unless others are at work in the
-    folder (common/store/manifest.c has the argument why no line is lost)."""
+    folder (common/publish/manifest.c has the argument why no line is lost)."""
     folder, name = os.path.split(os.path.abspath(path))
     writers, me = os.path.join(folder, "MANIFEST.d"), writer_name()
     own = os.path.join(writers, me)
