@@ -161,6 +161,13 @@ $(B)/obj/tests/fuzz/main_of_%.o: $(B)/obj/stages/%/main.o
 fuzz: setup
 	@$(SRC)/tests/fuzz/run.sh $(B)/fuzz $(FUZZ_SECONDS)
 
+# The layout of all code, applied, or with FORMAT=check compared.
+format: setup
+	@cd $(SRC) && $(BREGMAN_VENV)/bin/clang-format $(if $(FORMAT),--dry-run -Werror,-i) \
+	   common/*/*.[ch] stages/*/*.[ch] include/bregman/*.h tests/*/*.[ch]
+	@cd $(SRC) && $(BREGMAN_VENV)/bin/ruff format -q --no-cache $(if $(FORMAT),--diff) . && \
+	   $(BREGMAN_VENV)/bin/ruff check -q --no-cache $(if $(FORMAT),,--fix) .
+
 demo: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/demo $(B)
@@ -223,12 +230,13 @@ help:
 	@echo 'check-kill     whole runs killed with -9 KILLS=$(KILLS) times, on other ranks each time'
 	@echo 'asan, ubsan    the suite under the address / undefined-behaviour sanitizer'
 	@echo 'fuzz           the fuzz targets of tests/fuzz, FUZZ_SECONDS=$(FUZZ_SECONDS) each (needs clang)'
+	@echo 'format         lay out all code as .clang-format and .ruff.toml say; FORMAT=check: only compare'
 	@echo 'demo           the main job on SmolLM2-135M and real text; DEMO=full takes more of it'
 	@echo 'bench          speed and memory, beside the SGEMM rate of this machine (and Kronfluence if importable)'
 	@echo 'large-case     a model with layers 28672 wide on four ranks; 45 GB of disk'
 	@echo 'install        PREFIX=$(PREFIX)'
 	@echo 'setup, tests, clean, help'
 
-.PHONY: all tests check check-slurm check-kill drills large-case asan ubsan fuzzers fuzz demo bench setup install prefix clean help always
+.PHONY: all tests check check-slurm check-kill drills large-case asan ubsan fuzzers fuzz format demo bench setup install prefix clean help always
 .SECONDARY:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

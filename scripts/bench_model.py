@@ -1,4 +1,5 @@
 """Inputs of bench.py: a random GPT-2-type model, and random token and query files."""
+
 import json
 import os
 
@@ -10,6 +11,7 @@ TEXT = h5py.string_dtype("utf-8")
 
 def gpt2_tensors(rng, d, n_layers, vocab, positions):
     """Name -> float32 array, initialised as GPT-2 is: normal with sd 0.02, residual outputs scaled down."""
+
     def normal(*shape, sd=0.02):
         return (sd * rng.standard_normal(shape)).astype(np.float32)
 
@@ -17,8 +19,12 @@ def gpt2_tensors(rng, d, n_layers, vocab, positions):
     residual_sd = 0.02 / np.sqrt(2 * n_layers)
     for layer in range(n_layers):
         at = f"transformer.h.{layer}."
-        linear = {"attn.c_attn": (d, 3 * d, 0.02), "attn.c_proj": (d, d, residual_sd),
-                  "mlp.c_fc": (d, 4 * d, 0.02), "mlp.c_proj": (4 * d, d, residual_sd)}
+        linear = {
+            "attn.c_attn": (d, 3 * d, 0.02),
+            "attn.c_proj": (d, d, residual_sd),
+            "mlp.c_fc": (d, 4 * d, 0.02),
+            "mlp.c_proj": (4 * d, d, residual_sd),
+        }
         for name, (n_in, n_out, sd) in linear.items():
             tensors[at + name + ".weight"] = normal(n_in, n_out, sd=sd)
             tensors[at + name + ".bias"] = np.zeros(n_out, np.float32)
@@ -47,10 +53,24 @@ def write_safetensors(path, tensors):
 def write_gpt2(folder, d=384, n_layers=6, vocab=8192, positions=1024, seed=1):
     """A Hugging Face directory of about 14M parameters by default."""
     os.makedirs(folder, exist_ok=True)
-    config = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": d, "n_layer": n_layers,
-              "n_head": d // 64, "n_positions": positions, "n_inner": 4 * d, "vocab_size": vocab,
-              "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
-              "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
+    config = {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "n_embd": d,
+        "n_layer": n_layers,
+        "n_head": d // 64,
+        "n_positions": positions,
+        "n_inner": 4 * d,
+        "vocab_size": vocab,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
     with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
         json.dump(config, file, indent=1)
     tensors = gpt2_tensors(np.random.default_rng(seed), d, n_layers, vocab, positions)

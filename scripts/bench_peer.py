@@ -4,6 +4,7 @@
 Needs torch, transformers and kronfluence, which Bregman itself does not: bench.py starts it with --peer-python.
 Prints one JSON object: seconds and peak memory of each phase.
 """
+
 import argparse
 import json
 import logging
@@ -146,12 +147,22 @@ def pairwise_scores(analyzer, queries, tokens, meter):
         return meter.run("scores", lambda: pass_over_sequences(**kwargs))
 
     pairwise.compute_dot_products_with_loader = timed_pass
-    arguments = ScoreArguments(damping_factor=None, query_gradient_low_rank=args.rank,    # None: 0.1 of the mean
-                               query_gradient_svd_dtype=torch.float32)
+    arguments = ScoreArguments(
+        damping_factor=None,
+        query_gradient_low_rank=args.rank,  # None: 0.1 of the mean
+        query_gradient_svd_dtype=torch.float32,
+    )
     started["queries"] = meter.start()
-    analyzer.compute_pairwise_scores("scores", "factors", queries, tokens, per_device_query_batch_size=len(queries),
-                                     per_device_train_batch_size=args.batch, score_args=arguments,
-                                     overwrite_output_dir=True)
+    analyzer.compute_pairwise_scores(
+        "scores",
+        "factors",
+        queries,
+        tokens,
+        per_device_query_batch_size=len(queries),
+        per_device_train_batch_size=args.batch,
+        score_args=arguments,
+        overwrite_output_dir=True,
+    )
     return analyzer.load_pairwise_scores("scores")["all_modules"]
 
 
@@ -161,25 +172,47 @@ def main():
     torch.manual_seed(0)
     imports_bytes, meter = peak_bytes(), Meter()
     model = meter.run("load", load_model)
-    task = NextToken([name for name, m in model.named_modules() if isinstance(m, nn.Linear) and name.endswith(MLP_SUFFIX)])
+    task = NextToken(
+        [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and name.endswith(MLP_SUFFIX)]
+    )
     model = prepare_model(model, task)
     tokens, queries = Sequences(args.tokens), Sequences(args.queries)
     work = tempfile.mkdtemp(prefix="peer-", dir=os.path.dirname(os.path.abspath(args.scores)))
-    analyzer = Analyzer(analysis_name="bench", model=model, task=task, cpu=True, output_dir=work, disable_tqdm=True,
-                        log_level=logging.ERROR)
+    analyzer = Analyzer(
+        analysis_name="bench",
+        model=model,
+        task=task,
+        cpu=True,
+        output_dir=work,
+        disable_tqdm=True,
+        log_level=logging.ERROR,
+    )
     factors = FactorArguments(use_empirical_fisher=False)
     fit = {"factor_args": factors, "overwrite_output_dir": True}
-    meter.run("covariance", lambda: analyzer.fit_covariance_matrices(
-        "factors", tokens, per_device_batch_size=args.batch, **fit))
+    meter.run(
+        "covariance",
+        lambda: analyzer.fit_covariance_matrices("factors", tokens, per_device_batch_size=args.batch, **fit),
+    )
     meter.run("eigendecomposition", lambda: analyzer.perform_eigendecomposition("factors", **fit))
-    meter.run("eigenvalues", lambda: analyzer.fit_lambda_matrices(
-        "factors", tokens, per_device_batch_size=args.batch, **fit))
+    meter.run(
+        "eigenvalues", lambda: analyzer.fit_lambda_matrices("factors", tokens, per_device_batch_size=args.batch, **fit)
+    )
     scores = pairwise_scores(analyzer, queries, tokens, meter)
     np.save(args.scores, scores.numpy())
     shutil.rmtree(work)
     import kronfluence
-    print(json.dumps({"version": kronfluence.__version__, "torch": torch.__version__, "peak_rss_bytes": meter.peak,
-                      "imports_rss_bytes": imports_bytes, "phases": meter.phases}))
+
+    print(
+        json.dumps(
+            {
+                "version": kronfluence.__version__,
+                "torch": torch.__version__,
+                "peak_rss_bytes": meter.peak,
+                "imports_rss_bytes": imports_bytes,
+                "phases": meter.phases,
+            }
+        )
+    )
 
 
 main()

@@ -5,6 +5,7 @@ Each is planned with a profile that --calibrate has just measured with its own r
 models on more grids and exits 1 if memory or disk is off by more than 10 % or FLOPs by more than 1 %; times, which
 depend on who else uses the machine, are never checked.
 """
+
 import bregman_env  # noqa: F401  (first: it may start another interpreter)
 
 import argparse
@@ -43,8 +44,12 @@ CHECK = {
     "llama-1x2": ("llama", (256, 4, 1024), 97, 48, 8, 2, 1, 2, {"no-diagonal": True}),
     "llama-1x1": ("llama", (256, 4, 2048), 129, 40, 9, 1, 2, 1, {"modules": "attention", "blocks": "2"}),
 }
-PHASES = {"fit_factors": ("covariance", "eigendecomposition", "eigenvalues"), "compress_queries": ("queries",),
-          "score_shards": ("scores",), "merge_scores": ()}
+PHASES = {
+    "fit_factors": ("covariance", "eigendecomposition", "eigenvalues"),
+    "compress_queries": ("queries",),
+    "score_shards": ("scores",),
+    "merge_scores": (),
+}
 
 
 def parse_arguments():
@@ -59,6 +64,7 @@ def parse_arguments():
 
 # ---------------------------------------------------------------- inputs
 
+
 def write_llama(folder, d, n_layers, vocab):
     """A Llama-type model with grouped heads, random float32 weights."""
     heads, kv, hd, ff = d // 32, d // 64, 32, 8 * d // 3 // 16 * 16
@@ -66,17 +72,37 @@ def write_llama(folder, d, n_layers, vocab):
     shapes = {"model.embed_tokens.weight": (vocab, d), "model.norm.weight": (d,), "lm_head.weight": (vocab, d)}
     for i in range(n_layers):
         at = f"model.layers.{i}."
-        for name, shape in {"self_attn.q_proj": (heads * hd, d), "self_attn.k_proj": (kv * hd, d), "self_attn.v_proj": (kv * hd, d),
-                            "self_attn.o_proj": (d, heads * hd), "mlp.gate_proj": (ff, d), "mlp.up_proj": (ff, d),
-                            "mlp.down_proj": (d, ff), "input_layernorm": (d,), "post_attention_layernorm": (d,)}.items():
+        for name, shape in {
+            "self_attn.q_proj": (heads * hd, d),
+            "self_attn.k_proj": (kv * hd, d),
+            "self_attn.v_proj": (kv * hd, d),
+            "self_attn.o_proj": (d, heads * hd),
+            "mlp.gate_proj": (ff, d),
+            "mlp.up_proj": (ff, d),
+            "mlp.down_proj": (d, ff),
+            "input_layernorm": (d,),
+            "post_attention_layernorm": (d,),
+        }.items():
             shapes[f"{at}{name}.weight"] = shape
-    tensors = {name: np.ones(s, np.float32) if len(s) == 1 else (0.02 * random.standard_normal(s)).astype(np.float32)
-               for name, s in shapes.items()}
+    tensors = {
+        name: np.ones(s, np.float32) if len(s) == 1 else (0.02 * random.standard_normal(s)).astype(np.float32)
+        for name, s in shapes.items()
+    }
     os.makedirs(folder)
     bench_model.write_safetensors(os.path.join(folder, "model.safetensors"), tensors)
-    config = {"model_type": "llama", "hidden_size": d, "num_hidden_layers": n_layers, "num_attention_heads": heads,
-              "num_key_value_heads": kv, "head_dim": hd, "intermediate_size": ff, "vocab_size": vocab,
-              "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "tie_word_embeddings": False}
+    config = {
+        "model_type": "llama",
+        "hidden_size": d,
+        "num_hidden_layers": n_layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv,
+        "head_dim": hd,
+        "intermediate_size": ff,
+        "vocab_size": vocab,
+        "max_position_embeddings": 1024,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+    }
     with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
         json.dump(config, file)
 
@@ -95,8 +121,16 @@ def write_inputs(case, folder):
 
 # ---------------------------------------------------------------- prediction
 
+
 def run(args, ranks, stage, options, threads, may_fail=False):
-    command = [os.path.join(HERE, "mpi"), str(ranks), os.path.join(args.build, "bin", stage), *options, "--threads", str(threads)]
+    command = [
+        os.path.join(HERE, "mpi"),
+        str(ranks),
+        os.path.join(args.build, "bin", stage),
+        *options,
+        "--threads",
+        str(threads),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS=str(threads)))
     if done.returncode != 0 and not may_fail:
         raise UserError(f"{stage} failed: {done.stderr.strip() or '(no message)'}")
@@ -110,17 +144,40 @@ def listed(options):
 
 def predict(args, case, folder, cluster):
     _, _, length, sequences, queries, _, threads, pipeline, fit = case
-    options = ["--config", os.path.join(folder, "model"), "--weights", "float32", "--cluster", cluster, "--json", "--quiet",
-               "--sequences", sequences, "--sequence-tokens", length, "--fit-sequences", sequences, "--lambda-sequences", sequences,
-               "--queries", queries, "--query-tokens", length, "--rank", RANK, "--pipeline", pipeline,
-               *listed({"blocks": "1", **fit})]
+    options = [
+        "--config",
+        os.path.join(folder, "model"),
+        "--weights",
+        "float32",
+        "--cluster",
+        cluster,
+        "--json",
+        "--quiet",
+        "--sequences",
+        sequences,
+        "--sequence-tokens",
+        length,
+        "--fit-sequences",
+        sequences,
+        "--lambda-sequences",
+        sequences,
+        "--queries",
+        queries,
+        "--query-tokens",
+        length,
+        "--rank",
+        RANK,
+        "--pipeline",
+        pipeline,
+        *listed({"blocks": "1", **fit}),
+    ]
     return json.loads(run(args, 1, "plan", [str(x) for x in options], threads))
 
 
 def calibrate(args, ranks, threads, work):
     """A cluster file of this machine with so many ranks, measured now: other users of the machine come and go."""
     path, small = os.path.join(work, f"cluster-{ranks}-{threads}.json"), os.path.join(work, "cluster-1-1.json")
-    if args.check and os.path.exists(small):           # sizes depend on the profile through process_bytes only
+    if args.check and os.path.exists(small):  # sizes depend on the profile through process_bytes only
         with open(small, encoding="utf-8") as file:
             cluster = json.load(file)
         cluster.update(cores_per_node=ranks * threads, ranks_per_node=ranks)
@@ -132,6 +189,7 @@ def calibrate(args, ranks, threads, work):
 
 
 # ---------------------------------------------------------------- measurement
+
 
 def size_of(path):
     """Bytes of a file or of all files under a folder."""
@@ -148,9 +206,32 @@ def stage_options(case, folder, out, limit=0):
     tokens, queries = os.path.join(folder, "tokens.h5"), os.path.join(folder, "queries.h5")
     return {
         "fit_factors": [*model, "--tokens", tokens, "--output", f"{out}/factors", *listed(fit), *grid],
-        "compress_queries": [*model, "--factors", f"{out}/factors", "--queries", queries, "--output", f"{out}/compressed.h5",
-                             "--rank", str(RANK), "--modules", modules, "--memory-limit", str(limit), *grid],
-        "score_shards": [*model, "--queries", f"{out}/compressed.h5", "--tokens", tokens, "--output", f"{out}/scores", *grid],
+        "compress_queries": [
+            *model,
+            "--factors",
+            f"{out}/factors",
+            "--queries",
+            queries,
+            "--output",
+            f"{out}/compressed.h5",
+            "--rank",
+            str(RANK),
+            "--modules",
+            modules,
+            "--memory-limit",
+            str(limit),
+            *grid,
+        ],
+        "score_shards": [
+            *model,
+            "--queries",
+            f"{out}/compressed.h5",
+            "--tokens",
+            tokens,
+            "--output",
+            f"{out}/scores",
+            *grid,
+        ],
         "merge_scores": ["--scores", f"{out}/scores", "--output", f"{out}/ranking.h5"],
     }
 
@@ -159,7 +240,14 @@ def work_files(args, case, folder):
     """Bytes of the fit's work files when all are there: a folder in the place of a factor file ends the fit just then."""
     out = tempfile.mkdtemp(prefix="work-", dir=folder)
     os.makedirs(f"{out}/factors/block-000.h5")
-    run(args, case[5], "fit_factors", stage_options(case, folder, out)["fit_factors"] + ["--quiet"], case[6], may_fail=True)
+    run(
+        args,
+        case[5],
+        "fit_factors",
+        stage_options(case, folder, out)["fit_factors"] + ["--quiet"],
+        case[6],
+        may_fail=True,
+    )
     size = size_of(f"{out}/factors/work")
     shutil.rmtree(out)
     return size
@@ -173,8 +261,12 @@ def measure(args, case, folder, limit):
         run(args, case[5], stage, [*options, "--timings", f"{out}/timings.json", "--quiet"], case[6])
         with open(f"{out}/timings.json", encoding="utf-8") as file:
             found[stage] = json.load(file)
-        files = {"fit_factors": "factors", "compress_queries": "compressed.h5", "score_shards": "scores",
-                 "merge_scores": "ranking.h5"}[stage]
+        files = {
+            "fit_factors": "factors",
+            "compress_queries": "compressed.h5",
+            "score_shards": "scores",
+            "merge_scores": "ranking.h5",
+        }[stage]
         found[stage]["final_bytes"] = size_of(f"{out}/{files}")
     shutil.rmtree(out)
     return found
@@ -188,6 +280,7 @@ def compare(args, case, folder, plan):
 
     def middle(get):
         return statistics.median(get(r) for r in runs)
+
     for stage in plan["stages"]:
         name = stage["name"]
         rows.append((name, "s", stage["seconds"], middle(lambda r: r[name]["seconds"])))
@@ -196,17 +289,31 @@ def compare(args, case, folder, plan):
             mine = stage["phases"][i]
             theirs = [r[name]["phases"][i] for r in runs]
             rows.append((phase, "s", mine["seconds"], statistics.median(t["seconds"] for t in theirs)))
-            rows.append((phase, "peak bytes", mine["peak_rss_bytes"], statistics.median(max(t["peak_rss_bytes"]) for t in theirs)))
+            rows.append(
+                (
+                    phase,
+                    "peak bytes",
+                    mine["peak_rss_bytes"],
+                    statistics.median(max(t["peak_rss_bytes"]) for t in theirs),
+                )
+            )
             if mine["flops"] > 0:
                 rows.append((phase, "FLOPs", mine["flops"], theirs[0]["flops"]))
-    if args.check:                                     # it takes another fit
+    if args.check:  # it takes another fit
         rows.append(("fit_factors", "work bytes", plan["stages"][0]["work_bytes"], work_files(args, case, folder)))
-    rows.append(("all stages", "s", sum(s["seconds"] for s in plan["stages"]),
-                 statistics.median(sum(s["seconds"] for s in r.values()) for r in runs)))
+    rows.append(
+        (
+            "all stages",
+            "s",
+            sum(s["seconds"] for s in plan["stages"]),
+            statistics.median(sum(s["seconds"] for s in r.values()) for r in runs),
+        )
+    )
     return rows
 
 
 # ---------------------------------------------------------------- the table
+
 
 def limit_of(what, kind, measured):
     """Relative error that is accepted, or None: only shown. Files and times next to nothing are not judged."""
@@ -230,15 +337,17 @@ def print_rows(name, rows, with_times):
         short = limit is not None and abs(error) > limit
         if short and (with_times or kind != "s"):
             missed.append(f"{name}: {what}, {kind}: predicted {predicted:.4g}, measured {measured:.4g}")
-        print(f"{what:<20} {kind:<12} {text_of(kind, predicted)} {text_of(kind, measured)} {100 * error:+6.1f}%"
-              + (f"  over {100 * limit:.0f} %" if short else ""))
+        print(
+            f"{what:<20} {kind:<12} {text_of(kind, predicted)} {text_of(kind, measured)} {100 * error:+6.1f}%"
+            + (f"  over {100 * limit:.0f} %" if short else "")
+        )
     return missed
 
 
 def main():
     args = parse_arguments()
     sys.stdout.reconfigure(line_buffering=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))    # so that temporary files go
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files go
     cases = CHECK if args.check else BENCH
     chosen = args.only.split(",") if args.only else list(cases)
     for name in chosen:
@@ -260,8 +369,10 @@ def main():
         shutil.rmtree(work, ignore_errors=True)
     for line in missed:
         print(f"{'not ok' if args.check else 'SHORT'}: {line}")
-    print(f"\n{len(chosen)} configurations, {len(missed)} figures off: limits are memory and disk {100 * SIZE:.0f} %, "
-          f"FLOPs {100 * FLOPS:.0f} %, time {100 * TIME:.0f} %")
+    print(
+        f"\n{len(chosen)} configurations, {len(missed)} figures off: limits are memory and disk {100 * SIZE:.0f} %, "
+        f"FLOPs {100 * FLOPS:.0f} %, time {100 * TIME:.0f} %"
+    )
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump(report, file, indent=1)

@@ -3,6 +3,7 @@
 Each source streams: it never holds more than a chunk.  Text sources yield chunks of (place, payload) records,
 which `parse` turns into documents in a worker process; a Megatron source yields token ids.
 """
+
 import collections
 import gzip
 import io
@@ -17,7 +18,7 @@ from bregman_files import BLOCK_BYTES, UsageError, UserError, hash_file_once, ha
 
 CHUNK_BYTES = 256 << 10
 CHUNK_TOKENS = 256 << 10
-ZSTD_BLOCK_BYTES = 64 << 10        # small, as one block may expand a thousandfold
+ZSTD_BLOCK_BYTES = 64 << 10  # small, as one block may expand a thousandfold
 JSON_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 FILE_SUFFIXES = JSON_SUFFIXES + (".parquet", ".bin", ".idx")
 
@@ -88,6 +89,7 @@ def _chunks_by_size(records):
 
 class _Source:
     """One input: path, name of its output, files it consists of, size for the progress bar."""
+
     has_text = True
 
     def __init__(self, path, name):
@@ -111,6 +113,7 @@ class _Source:
 
 
 # ---------------------------------------------------------------- JSON lines
+
 
 def _zstd_blocks(file):
     """Decompressed blocks of all frames; a frame that ends early is an error, which stream_reader would not tell."""
@@ -179,6 +182,7 @@ class JsonLines(_Source):
 
 # ---------------------------------------------------------------- Parquet
 
+
 class Parquet(_Source):
     parse = staticmethod(_parse_row)
 
@@ -188,6 +192,7 @@ class Parquet(_Source):
 
     def chunks(self):
         import pyarrow
+
         try:
             yield from _chunks_by_size(self._records())
         except (pyarrow.ArrowException, OSError) as error:
@@ -195,10 +200,13 @@ class Parquet(_Source):
 
     def _records(self):
         import pyarrow.parquet
+
         with pyarrow.parquet.ParquetFile(self.path) as file:
             have = file.schema_arrow.names
             if self.text_field not in have:
-                raise UserError(f'"{self.path}" has no column "{self.text_field}" (--text-field); it has: {", ".join(have)}')
+                raise UserError(
+                    f'"{self.path}" has no column "{self.text_field}" (--text-field); it has: {", ".join(have)}'
+                )
             columns = [self.text_field] + [name for name in ("id", "source", "lang") if name in have]
             per_row = self.size() / max(file.metadata.num_rows, 1)
             number = 0
@@ -209,20 +217,27 @@ class Parquet(_Source):
                 for row in rows:
                     number += 1
                     n_bytes = len(row[0]) if isinstance(row[0], bytes) else 0
-                    yield f"{self.path}: row {number}", row, n_bytes, int(per_row * number) - int(per_row * (number - 1))
+                    yield (
+                        f"{self.path}: row {number}",
+                        row,
+                        n_bytes,
+                        int(per_row * number) - int(per_row * (number - 1)),
+                    )
 
     @staticmethod
     def _column(column):
         import pyarrow
+
         types = pyarrow.types
         if types.is_string(column.type) or types.is_large_string(column.type):
-            column = column.cast(pyarrow.large_binary())   # decoded row by row, so that a bad one can be named
+            column = column.cast(pyarrow.large_binary())  # decoded row by row, so that a bad one can be named
         elif types.is_dictionary(column.type):
             column = column.dictionary_decode()
         return column.to_pylist()
 
 
 # ---------------------------------------------------------------- folders of plain text
+
 
 class TextFolder(_Source):
     parse = staticmethod(_parse_row)
@@ -238,8 +253,10 @@ class TextFolder(_Source):
             found += [os.path.relpath(os.path.join(folder, name), self.path) for name in names if name[0] != "."]
         for name in found:
             if name.endswith(FILE_SUFFIXES):
-                raise UserError(f'folder "{self.path}" holds "{name}": a folder is read as plain text, '
-                                "so give such files by their names")
+                raise UserError(
+                    f'folder "{self.path}" holds "{name}": a folder is read as plain text, '
+                    "so give such files by their names"
+                )
         if not found:
             raise UserError(f'folder "{self.path}" holds no file')
         return sorted(found)
@@ -248,7 +265,9 @@ class TextFolder(_Source):
         return [os.path.join(self.path, name) for name in self._files()]
 
     def hashes(self):
-        parts = [part for name in self._files() for part in (printable(name), hash_file_once(os.path.join(self.path, name)))]
+        parts = [
+            part for name in self._files() for part in (printable(name), hash_file_once(os.path.join(self.path, name)))
+        ]
         return [(self.path, hash_texts(parts))]
 
     def chunks(self):
@@ -276,6 +295,7 @@ class Megatron(_Source):
     """PATH.bin: token ids.  PATH.idx: magic, u64 version 1, u8 dtype code, u64 sequences, u64 document marks, then
     i32 length and i64 byte offset in .bin of each sequence, and i64 document marks (first sequence of each; the last
     is the number of sequences)."""
+
     has_text = False
 
     def __init__(self, path, name):
@@ -307,10 +327,12 @@ class Megatron(_Source):
         if n == 0 or marks == 0 or self._size(self.bin_path) == 0:
             raise UserError(f'"{self.path}" holds no sequence')
         dtype = np.dtype(_TOKEN_TYPES[code]).newbyteorder("<")
-        return (self._map(self.bin_path, dtype, 0, self._size(self.bin_path) // dtype.itemsize),
-                self._map(self.idx_path, "<i4", _HEADER_BYTES, n),
-                self._map(self.idx_path, "<i8", _HEADER_BYTES + 4 * n, n),
-                self._map(self.idx_path, "<i8", _HEADER_BYTES + 12 * n, marks))
+        return (
+            self._map(self.bin_path, dtype, 0, self._size(self.bin_path) // dtype.itemsize),
+            self._map(self.idx_path, "<i4", _HEADER_BYTES, n),
+            self._map(self.idx_path, "<i8", _HEADER_BYTES + 4 * n, n),
+            self._map(self.idx_path, "<i8", _HEADER_BYTES + 12 * n, marks),
+        )
 
     @staticmethod
     def _map(path, dtype, offset, count):
@@ -342,11 +364,14 @@ class Megatron(_Source):
         n, offset = int(length[i]), int(pointer[i])
         first = offset // ids.itemsize
         if n < 0 or offset < 0 or offset % ids.itemsize or first + n > len(ids):
-            raise UserError(f'"{self.idx_path}": sequence {i} ({n} tokens at byte {offset}) lies outside "{self.bin_path}"')
-        return ids[first:first + n]
+            raise UserError(
+                f'"{self.idx_path}": sequence {i} ({n} tokens at byte {offset}) lies outside "{self.bin_path}"'
+            )
+        return ids[first : first + n]
 
 
 # ---------------------------------------------------------------- which is which
+
 
 def open_source(path, text_field):
     """The source for an input path; the suffix decides."""
@@ -356,19 +381,21 @@ def open_source(path, text_field):
     require_regular(path)
     for suffix in JSON_SUFFIXES:
         if path.endswith(suffix):
-            source = JsonLines(path, name[:-len(suffix)])
+            source = JsonLines(path, name[: -len(suffix)])
             break
     else:
         if path.endswith(".parquet"):
-            source = Parquet(path, name[:-len(".parquet")], text_field)
+            source = Parquet(path, name[: -len(".parquet")], text_field)
         elif path.endswith((".bin", ".idx")):
             source = Megatron(path[:-4], name[:-4])
         elif not os.path.exists(path):
             raise UserError(f'cannot read "{path}": No such file or directory')
         else:
-            raise UsageError(f'"{path}": unknown kind of corpus; a folder of text files is one, or a file whose name '
-                             f'ends in {", ".join(FILE_SUFFIXES)}')
-    source.size()                                  # a missing file is told before any work starts
+            raise UsageError(
+                f'"{path}": unknown kind of corpus; a folder of text files is one, or a file whose name '
+                f"ends in {', '.join(FILE_SUFFIXES)}"
+            )
+    source.size()  # a missing file is told before any work starts
     return source
 
 

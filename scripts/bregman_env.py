@@ -3,6 +3,7 @@
 Import it before anything else.  Where the packages are missing, the script is started again with the
 Python of $BREGMAN_VENV, or of build/venv beside the scripts folder (made by scripts/setup.sh).
 """
+
 import importlib.util
 import os
 import sys
@@ -35,8 +36,10 @@ def _ensure():
         os.execv(python, [python, *sys.argv])
     missing = _missing()
     if missing:
-        sys.exit(f"{os.path.basename(sys.argv[0])}: {sys.executable} lacks {', '.join(missing)}; run {SETUP} --python, "
-                 "or set BREGMAN_VENV to an environment that has the packages of requirements.txt")
+        sys.exit(
+            f"{os.path.basename(sys.argv[0])}: {sys.executable} lacks {', '.join(missing)}; run {SETUP} --python, "
+            "or set BREGMAN_VENV to an environment that has the packages of requirements.txt"
+        )
 
 
 _ensure()

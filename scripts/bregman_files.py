@@ -4,6 +4,7 @@ A file is written under a name of this attempt's own, flushed, closed, fsynced, 
 and then listed in the folder's manifest ("HASH SIZE NAME" a line; include/bregman/manifest.h), as the
 C stages do.  `is_done` believes only files that are listed there.
 """
+
 import contextlib
 import datetime
 import errno
@@ -40,7 +41,7 @@ class UsageError(Exception):
 def run_main(main):
     """Run main(); report what went wrong as one line; exit 0, 1, 2 (usage) or 130 (interrupted)."""
     name = os.path.basename(sys.argv[0])
-    sys.stdout.reconfigure(errors="backslashreplace")      # a file's name need not be UTF-8; stderr is like that already
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8; stderr is like that already
     try:
         main()
         sys.stdout.flush()
@@ -80,6 +81,7 @@ def _cause(error):
 
 # ---------------------------------------------------------------- hashes
 
+
 def hash_bytes(data):
     return xxhash.xxh3_128_hexdigest(data)
 
@@ -87,7 +89,13 @@ def hash_bytes(data):
 def require_regular(path):
     """Refuse a named pipe, which would wait for ever for somebody to write, and what else is no file; one that is not there is not."""
     if os.path.exists(path) and not os.path.isfile(path):
-        kind = "a folder" if os.path.isdir(path) else "a named pipe" if stat.S_ISFIFO(os.stat(path).st_mode) else "no regular file"
+        kind = (
+            "a folder"
+            if os.path.isdir(path)
+            else "a named pipe"
+            if stat.S_ISFIFO(os.stat(path).st_mode)
+            else "no regular file"
+        )
         raise UserError(f'cannot read "{path}": it is {kind}')
 
 
@@ -154,7 +162,7 @@ def _remember(entry, key, digest):
             file.write(_entry(digest.encode(), key))
         os.replace(temporary, entry)
     except OSError:
-        pass                                          # it is hashed again the next time
+        pass  # it is hashed again the next time
 
 
 def hash_file_once(path):
@@ -190,8 +198,10 @@ def input_identity(path):
         about = os.stat(path)
         as_listed = about.st_size == entry[1] and identity and about.st_mtime_ns <= entry[2]
         if not as_listed and hash_file_once(path) != entry[0]:
-            raise UserError(f'"{path}" was changed since it was published: its content is not what its folder\'s MANIFEST lists; '
-                            "make it again")
+            raise UserError(
+                f'"{path}" was changed since it was published: its content is not what its folder\'s MANIFEST lists; '
+                "make it again"
+            )
     return identity or hash_file_once(path)
 
 
@@ -227,11 +237,12 @@ def file_identity(path):
     try:
         about = os.stat(path)
     except OSError:
-        return path                                   # reported where it is read
+        return path  # reported where it is read
     return about.st_dev, about.st_ino
 
 
 # ---------------------------------------------------------------- provenance
+
 
 def _now():
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -244,10 +255,17 @@ def _version():
         number, *revision = file.read().split()
     if revision or not os.path.exists(os.path.join(root, ".git")):
         return number, "".join(revision)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}    # of a hook's repository
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_")
+    }  # of a hook's repository
     try:
-        done = subprocess.run(["git", "-C", root, "-c", "safe.directory=*", "describe", "--always", "--dirty", "--abbrev=12"],
-                              capture_output=True, text=True, timeout=60, env=environment)
+        done = subprocess.run(
+            ["git", "-C", root, "-c", "safe.directory=*", "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return number, ""
     return number, done.stdout.strip() if done.returncode == 0 else ""
@@ -276,13 +294,21 @@ class Run:
     def __init__(self, stage, options, inputs, no_effect=(), packages=("h5py", "numpy"), processes=1, decisive=()):
         self.stage, self.processes = stage, processes
         self.options = options = {k: printable(v) if isinstance(v, str) else v for k, v in options.items()}
-        self.inputs = list(inputs)                       # (name, identity) pairs
+        self.inputs = list(inputs)  # (name, identity) pairs
         self.packages = packages
         self.started = _now()
         identity = {k: v for k, v in options.items() if k not in no_effect}
         versions = [f"{name} {importlib.metadata.version(name)}" for name in decisive]
-        self.fingerprint = hash_texts([stage, f"format {FORMAT_VERSION}", RESULTS, *versions, json.dumps(identity, sort_keys=True),
-                                       *(digest for _, digest in self.inputs)])
+        self.fingerprint = hash_texts(
+            [
+                stage,
+                f"format {FORMAT_VERSION}",
+                RESULTS,
+                *versions,
+                json.dumps(identity, sort_keys=True),
+                *(digest for _, digest in self.inputs),
+            ]
+        )
 
     def write(self, file):
         group = file.create_group("run")
@@ -298,11 +324,13 @@ class Run:
         group.create_dataset("input_name", data=[printable(n) for n, _ in self.inputs], dtype=TEXT)
         group.create_dataset("input_hash", data=[h for _, h in self.inputs], dtype=TEXT)
         group["input_name"].attrs.update(description="files this one was made from", units="1")
-        group["input_hash"].attrs.update(units="1", description="identity of each input: XXH3-128 of its fingerprint, "
-                                                                     "or of its content, hexadecimal")
+        group["input_hash"].attrs.update(
+            units="1", description="identity of each input: XXH3-128 of its fingerprint, or of its content, hexadecimal"
+        )
 
 
 # ---------------------------------------------------------------- publication
+
 
 def _manifest_texts(folder):
     """[(text, time of its last change in ns)]: MANIFEST, then the writers' files of MANIFEST.d in the order of their last change.
@@ -323,7 +351,7 @@ def _manifest_texts(folder):
                     return [(file.read(), os.fstat(file.fileno()).st_mtime_ns)]
             except FileNotFoundError:
                 return []
-            except OSError as error:                   # replaced by another host after it was opened
+            except OSError as error:  # replaced by another host after it was opened
                 if error.errno != errno.ESTALE:
                     raise
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
@@ -332,7 +360,7 @@ def _manifest_texts(folder):
     for name in first:
         path = os.path.join(writers, name)
         texts += read(path) or read(path.removesuffix(".open"))
-    for name in names():                               # a list may miss a file that is renamed meanwhile
+    for name in names():  # a list may miss a file that is renamed meanwhile
         if not name.endswith(".open") and name not in first and name + ".open" not in first:
             texts += read(os.path.join(writers, name))
     texts.sort(key=lambda pair: pair[1])
@@ -344,7 +372,7 @@ def read_manifest(folder):
     counts, then the last."""
     found = {}
     for text, written in _manifest_texts(folder):
-        for line in text.split("\n")[:-1]:               # what a crash cut short is no line
+        for line in text.split("\n")[:-1]:  # what a crash cut short is no line
             fields = re.fullmatch("([0-9a-f]{32}) ([0-9]+) ([^/]+)", line.removesuffix("\r"))
             if fields:
                 found.setdefault(fields[3], []).append((fields[1], int(fields[2]), written))
@@ -374,8 +402,10 @@ def is_done(path, fingerprint, force=False):
     except OSError:
         pass
     if found != fingerprint:
-        raise UserError(f'"{path}" was made from other inputs or options (its fingerprint is {found}, '
-                        f"these give {fingerprint}); remove it, or add --force to replace it")
+        raise UserError(
+            f'"{path}" was made from other inputs or options (its fingerprint is {found}, '
+            f"these give {fingerprint}); remove it, or add --force to replace it"
+        )
     entry = manifest_entry(path)
     return entry is not None and entry[1] == os.path.getsize(path)
 
@@ -420,7 +450,7 @@ def list_published(path, digest, size):
     _fsync(folder)
     while True:
         os.makedirs(writers, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):    # another that folds may take the folder away in between
+        with contextlib.suppress(FileNotFoundError):  # another that folds may take the folder away in between
             _write(own + ".open", f"{digest} {size} {name}\n")
             break
     names = [other for other in os.listdir(writers) if not other.startswith(".")]
@@ -433,7 +463,9 @@ def list_published(path, digest, size):
 def _fold(folder, names, me):
     """Put the writers' texts behind the old MANIFEST, in the order of their last change, in which they are then removed."""
     manifest, lines, written = os.path.join(folder, "MANIFEST"), "", 0
-    paths = sorted((os.path.join(folder, "MANIFEST.d", name) for name in names), key=lambda path: (os.stat(path).st_mtime_ns, path))
+    paths = sorted(
+        (os.path.join(folder, "MANIFEST.d", name) for name in names), key=lambda path: (os.stat(path).st_mtime_ns, path)
+    )
     for path in [manifest] * os.path.exists(manifest) + paths:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             text = file.read()
@@ -471,7 +503,7 @@ class OutputFile:
             self.file = h5py.File(self.temporary, "w-", libver=("earliest", "v110"))
         except OSError as error:
             raise UserError(f'cannot create "{path}": {os_error_text(error)}') from None
-        self._axes = {}                            # axis name -> its datasets
+        self._axes = {}  # axis name -> its datasets
         self.file.attrs["format"] = file_format
         self.file.attrs["format_version"] = np.uint64(FORMAT_VERSION)
         run.write(self.file)
@@ -479,8 +511,9 @@ class OutputFile:
     def dataset(self, name, dtype, axis, units, description, chunk=16384):
         """Make an empty dataset on an axis; an axis in a group is named like "documents/document"."""
         # HDF5 has no checksum filter for variable-length strings
-        data = self.file.create_dataset(name, (0,), dtype=dtype, maxshape=(None,), chunks=(chunk,),
-                                        fletcher32=dtype is not TEXT)
+        data = self.file.create_dataset(
+            name, (0,), dtype=dtype, maxshape=(None,), chunks=(chunk,), fletcher32=dtype is not TEXT
+        )
         data.attrs.update(units=units, description=description)
         self._axes.setdefault(axis, []).append(data)
         return data
@@ -488,7 +521,7 @@ class OutputFile:
     def _finish(self):
         for axis, members in self._axes.items():
             length = len(members[0])
-            scale = self.file.create_dataset(axis, (length,), dtype=">f4")   # never written: no storage
+            scale = self.file.create_dataset(axis, (length,), dtype=">f4")  # never written: no storage
             scale.make_scale(SCALE_NAME % length)
             scale.attrs.update(units="1", description="axis without coordinates (its values are not stored)")
             for data in members:
@@ -518,7 +551,7 @@ class OutputFile:
         try:
             self.file.close()
         except (OSError, RuntimeError):
-            pass                                   # the disk is full: the first error is the one to report
+            pass  # the disk is full: the first error is the one to report
         if os.path.exists(self.temporary):
             os.unlink(self.temporary)
 
@@ -532,6 +565,7 @@ def append(data, values):
 
 
 # ---------------------------------------------------------------- reading
+
 
 def open_file(path, file_format):
     """Open for reading; refuses another format or an unknown major version.
@@ -552,28 +586,58 @@ def open_file(path, file_format):
 
 
 # The axes of the datasets that are read here, as in common/store/schema.c: datasets with one axis are equally long along it.
-_SIDE = {"sequence": ("query", "k"), "score": ("query", "k"), "document": ("query", "k"), "start": ("query", "k"),
-         "count": ("query", "k"), "token_score": ("value",), "layer_token_score": ("value", "layer")}
+_SIDE = {
+    "sequence": ("query", "k"),
+    "score": ("query", "k"),
+    "document": ("query", "k"),
+    "start": ("query", "k"),
+    "count": ("query", "k"),
+    "token_score": ("value",),
+    "layer_token_score": ("value", "layer"),
+}
 AXES = {
     "bregman/tokens": {
-        "token": ("token",), "count": ("sequence",), "document": ("sequence",), "start": ("sequence",),
-        "piece/count": ("sequence",), "piece/document": ("piece",), "piece/start": ("piece",), "piece/length": ("piece",),
-        "documents/id": ("document",), "documents/source": ("document",), "documents/lang": ("document",)},
-    "bregman/queries": {
-        "token": ("token",), "count": ("query",), "completion_start": ("query",), "id": ("query",)},
+        "token": ("token",),
+        "count": ("sequence",),
+        "document": ("sequence",),
+        "start": ("sequence",),
+        "piece/count": ("sequence",),
+        "piece/document": ("piece",),
+        "piece/start": ("piece",),
+        "piece/length": ("piece",),
+        "documents/id": ("document",),
+        "documents/source": ("document",),
+        "documents/lang": ("document",),
+    },
+    "bregman/queries": {"token": ("token",), "count": ("query",), "completion_start": ("query",), "id": ("query",)},
     "bregman/ranking": {
-        "query": ("query",), **{f"{end}/{name}": tuple(a if a in ("query", "layer") else f"{end}/{a}" for a in axes)
-                                for end in ("top", "bottom") for name, axes in _SIDE.items()},
-        **{f"moments/{name}": ("query",) for name in ("count", "sum", "sum_positive", "mean", "sd", "minimum", "maximum")},
-        "histogram/edge": ("edge",), "histogram/count": ("query", "bin"), "tail/count": ("query",), "tail/score": ("tail_value",),
-        "corpus/file": ("file",), "corpus/hash": ("file",), "corpus/sequences": ("file",)},
+        "query": ("query",),
+        **{
+            f"{end}/{name}": tuple(a if a in ("query", "layer") else f"{end}/{a}" for a in axes)
+            for end in ("top", "bottom")
+            for name, axes in _SIDE.items()
+        },
+        **{
+            f"moments/{name}": ("query",)
+            for name in ("count", "sum", "sum_positive", "mean", "sd", "minimum", "maximum")
+        },
+        "histogram/edge": ("edge",),
+        "histogram/count": ("query", "bin"),
+        "tail/count": ("query",),
+        "tail/score": ("tail_value",),
+        "corpus/file": ("file",),
+        "corpus/hash": ("file",),
+        "corpus/sequences": ("file",),
+    },
 }
 
 
 def _is_elsewhere(file, name):
     """Is the dataset, or a group on the way to it, a link into another file?"""
     parts = name.split("/")
-    return any(isinstance(file.get("/".join(parts[:i + 1]), getlink=True), h5py.ExternalLink) for i in range(len(parts)))
+    return any(
+        isinstance(file.get("/".join(parts[: i + 1]), getlink=True), h5py.ExternalLink) for i in range(len(parts))
+    )
 
 
 def _what_lacks(data):
@@ -598,7 +662,7 @@ def open_dataset(file, path, name, n_axes, lengths):
         raise UserError(f'dataset "{name}" is a link into another file, which no hash of this one covers: "{path}"')
     try:
         data = file.get(name)
-    except RuntimeError:                              # a link in a circle
+    except RuntimeError:  # a link in a circle
         data = None
     if not isinstance(data, h5py.Dataset):
         raise UserError(f'dataset "{name}" is missing: "{path}"')

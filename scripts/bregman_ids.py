@@ -1,4 +1,5 @@
 """Ids that several documents of a corpus share."""
+
 import h5py
 import numpy as np
 import xxhash
@@ -12,8 +13,10 @@ def _hashes(path):
     with h5py.File(path, "r") as file:
         ids = file["documents/id"]
         for first in range(0, len(ids), ROWS):
-            rows = ids[first:first + ROWS]             # as bytes
-            found.append(np.fromiter((xxhash.xxh3_64_intdigest(text) if text else 0 for text in rows), np.uint64, len(rows)))
+            rows = ids[first : first + ROWS]  # as bytes
+            found.append(
+                np.fromiter((xxhash.xxh3_64_intdigest(text) if text else 0 for text in rows), np.uint64, len(rows))
+            )
     return np.concatenate(found or [np.empty(0, np.uint64)])
 
 

@@ -8,6 +8,7 @@ tokenizer.json is taken as it is, with what transformers 5 does beside it:
 - Truncation and padding that were saved with tokenizer.json are not applied.
 Beyond that, BPE dropout is never applied: ids would differ from run to run.
 """
+
 import copy
 import itertools
 import json
@@ -19,11 +20,17 @@ from bregman_files import UsageError, UserError, hash_bytes
 
 CHOICES = ("auto", "yes", "no")
 # the class that AutoTokenizer of transformers 5 has for a config.json's model_type
-CLASS_OF = {"gpt2": "GPT2Tokenizer", "gpt_neox": "GPTNeoXTokenizer", "mistral": "TokenizersBackend",
-            "qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer", "olmo2": "TokenizersBackend"}
+CLASS_OF = {
+    "gpt2": "GPT2Tokenizer",
+    "gpt_neox": "GPTNeoXTokenizer",
+    "mistral": "TokenizersBackend",
+    "qwen2": "Qwen2Tokenizer",
+    "qwen3": "Qwen2Tokenizer",
+    "olmo2": "TokenizersBackend",
+}
 # classes that set the space before a text themselves, and what they do without add_prefix_space
 PREFIX_SPACE = {"GPT2Tokenizer": False, "GPTNeoXTokenizer": False, "Qwen2Tokenizer": False, "LlamaTokenizer": True}
-PROBES = 1000                                     # tokens tried to find a text that gives one
+PROBES = 1000  # tokens tried to find a text that gives one
 
 
 class BadQuery(Exception):
@@ -64,6 +71,7 @@ def _token_id(config, name):
 
 # ---------------------------------------------------------------- parts of tokenizer.json
 
+
 def _parts(part):
     """A normalizer or pre-tokenizer and those that it is a sequence of."""
     if isinstance(part, dict):
@@ -75,7 +83,9 @@ def _parts(part):
 def _prefix_parts(description):
     """The parts that can put a space before a text."""
     yield from (part for part in _parts(description.get("normalizer")) if part.get("type") == "Prepend")
-    yield from (part for part in _parts(description.get("pre_tokenizer")) if part.get("type") in ("ByteLevel", "Metaspace"))
+    yield from (
+        part for part in _parts(description.get("pre_tokenizer")) if part.get("type") in ("ByteLevel", "Metaspace")
+    )
 
 
 def _puts_space(part):
@@ -95,7 +105,7 @@ def set_prefix_space(description, wanted):
         if part["type"] == "ByteLevel":
             part["add_prefix_space"] = wanted
         elif part["type"] == "Metaspace" and _puts_space(part) != wanted:
-            part.pop("add_prefix_space", None)    # how older files say it
+            part.pop("add_prefix_space", None)  # how older files say it
             part["prepend_scheme"] = "first" if wanted else "never"
     if not wanted:
         description["normalizer"] = _without_prepend(description.get("normalizer"))
@@ -112,9 +122,12 @@ def _without_prepend(normalizer):
 
 def transformers_class(config, tokenizer_config, description):
     """Name of the class that AutoTokenizer of transformers 5 takes for a tokenizer, without "Fast"."""
-    family, declared = config.get("model_type"), tokenizer_config.get("tokenizer_class") or config.get("tokenizer_class")
+    family, declared = (
+        config.get("model_type"),
+        tokenizer_config.get("tokenizer_class") or config.get("tokenizer_class"),
+    )
     registered = CLASS_OF.get(family) if isinstance(family, str) else None
-    if not isinstance(declared, str) or family == "qwen2":     # what Qwen2's checkpoints declare is not believed
+    if not isinstance(declared, str) or family == "qwen2":  # what Qwen2's checkpoints declare is not believed
         return registered
     declared = declared.removesuffix("Fast")
     byte_level = any(part.get("type") == "ByteLevel" for part in _parts(description.get("pre_tokenizer")))
@@ -125,19 +138,29 @@ def transformers_class(config, tokenizer_config, description):
 
 # ---------------------------------------------------------------- options
 
+
 def add_options(parser):
     """The options of both tokenizing programs, which a TextModel takes."""
     parser.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json, instead of --model's")
-    parser.add_argument("--add-bos", choices=CHOICES, default="auto",
-                        help="begin-of-text token before each text; auto: what transformers 5 does, that is what "
-                             "tokenizer.json says, not add_bos_token of tokenizer_config.json (auto)")
-    parser.add_argument("--add-prefix-space", choices=CHOICES, default="auto",
-                        help="space before each text; auto: as transformers 5, by add_prefix_space of tokenizer_config.json "
-                             "for the classes that heed it there (GPT-2, GPT-NeoX, Qwen2 and Llama), else by "
-                             "tokenizer.json (auto)")
+    parser.add_argument(
+        "--add-bos",
+        choices=CHOICES,
+        default="auto",
+        help="begin-of-text token before each text; auto: what transformers 5 does, that is what "
+        "tokenizer.json says, not add_bos_token of tokenizer_config.json (auto)",
+    )
+    parser.add_argument(
+        "--add-prefix-space",
+        choices=CHOICES,
+        default="auto",
+        help="space before each text; auto: as transformers 5, by add_prefix_space of tokenizer_config.json "
+        "for the classes that heed it there (GPT-2, GPT-NeoX, Qwen2 and Llama), else by "
+        "tokenizer.json (auto)",
+    )
 
 
 # ---------------------------------------------------------------- the tokenizer
+
 
 class TextModel:
     """tokenizer.json and the fields of config.json that matter for text.
@@ -147,8 +170,16 @@ class TextModel:
     it was set to, None as in tokenizer.json.  as_stored: is all of this what tokenizer.json has?  eos_id: the end-of-text
     token, or None; eos_note: where the files disagree on it.  notes: lines for the log."""
 
-    def __init__(self, model_folder=None, tokenizer_file=None, need_tokenizer=True, add_bos="auto", add_eos="auto",
-                 add_prefix_space="auto", eos_token_id=None):
+    def __init__(
+        self,
+        model_folder=None,
+        tokenizer_file=None,
+        need_tokenizer=True,
+        add_bos="auto",
+        add_eos="auto",
+        add_prefix_space="auto",
+        eos_token_id=None,
+    ):
         if model_folder and not os.path.isdir(model_folder):
             raise UserError(f'--model "{model_folder}" is not a folder')
         self.path = tokenizer_file or (os.path.join(model_folder, "tokenizer.json") if model_folder else "")
@@ -191,7 +222,9 @@ class TextModel:
         dropout = self._description["model"].get("dropout")
         if dropout:
             self._description["model"]["dropout"] = None
-            self.notes.append(f'"{self.path}" asks for BPE dropout {dropout}: not applied, ids would differ from run to run')
+            self.notes.append(
+                f'"{self.path}" asks for BPE dropout {dropout}: not applied, ids would differ from run to run'
+            )
         self._set_prefix_space(add_prefix_space)
         changed = dropout or self.prefix_space is not None
         self._tokenizer = self._make(json.dumps(self._description).encode() if changed else data)
@@ -199,7 +232,7 @@ class TextModel:
     def _make(self, data):
         try:
             made = tokenizers.Tokenizer.from_buffer(data)
-        except Exception as error:                # the library raises plain Exception, ValueError or its own type
+        except Exception as error:  # the library raises plain Exception, ValueError or its own type
             raise UserError(f'"{self.path}" is not a tokenizer.json: {_first_line(error)}') from None
         made.no_truncation()
         made.no_padding()
@@ -216,8 +249,10 @@ class TextModel:
             return
         if set_prefix_space(self._description, wanted):
             self.prefix_space = wanted
-            self.notes.append(f"{'a' if wanted else 'no'} space is put before each text "
-                              f"({'tokenizer_config.json' if choice == 'auto' else f'--add-prefix-space {choice}'})")
+            self.notes.append(
+                f"{'a' if wanted else 'no'} space is put before each text "
+                f"({'tokenizer_config.json' if choice == 'auto' else f'--add-prefix-space {choice}'})"
+            )
         elif choice == "yes":
             raise UserError(f'--add-prefix-space yes: "{self.path}" has no part that could put a space before a text')
 
@@ -238,8 +273,10 @@ class TextModel:
             return of_tokenizer, ""
         note = ""
         if of_tokenizer not in (None, of_model):
-            note = (f"the end-of-text token is {self.show(of_model)} in config.json, {self.show(of_tokenizer)} in "
-                    f"tokenizer_config.json; {of_model} is taken (--eos-token-id {of_tokenizer} takes the other)")
+            note = (
+                f"the end-of-text token is {self.show(of_model)} in config.json, {self.show(of_tokenizer)} in "
+                f"tokenizer_config.json; {of_model} is taken (--eos-token-id {of_tokenizer} takes the other)"
+            )
         return of_model, note
 
     def _find_added(self, config, add_bos, add_eos):
@@ -256,8 +293,10 @@ class TextModel:
         for name, choice, here, token in (("bos", add_bos, before, bos), ("eos", add_eos, after, eos)):
             asked = self._settings.get(f"add_{name}_token")
             if choice == "auto" and isinstance(asked, bool) and token is not None and asked != (token in here):
-                self.notes.append(f"add_{name}_token is {json.dumps(asked)} in tokenizer_config.json; as in transformers 5 it "
-                                  f"counts for nothing beside a tokenizer.json (--add-{name} {'yes' if asked else 'no'} heeds it)")
+                self.notes.append(
+                    f"add_{name}_token is {json.dumps(asked)} in tokenizer_config.json; as in transformers 5 it "
+                    f"counts for nothing beside a tokenizer.json (--add-{name} {'yes' if asked else 'no'} heeds it)"
+                )
         for where, ids in (("before", self.before), ("behind", self.after)):
             if ids:
                 self.notes.append(f"{' '.join(map(self.show, ids))} is put {where} each text")
@@ -287,39 +326,46 @@ class TextModel:
 
     def recorded(self):
         """What a token file's provenance says of all this."""
-        return {"tokenizer_hash": self.hash, "vocab_size": self.vocab_size, "tokens_before": self.before,
-                "tokens_after": self.after, "prefix_space": self.prefix_space,
-                "split_special_tokens": self._settings.get("split_special_tokens") is True}
+        return {
+            "tokenizer_hash": self.hash,
+            "vocab_size": self.vocab_size,
+            "tokens_before": self.before,
+            "tokens_after": self.after,
+            "prefix_space": self.prefix_space,
+            "split_special_tokens": self._settings.get("split_special_tokens") is True,
+        }
 
     # ---- text to ids
 
     def encode(self, text, special=False):
         try:
             return self._tokenizer.encode(text, add_special_tokens=special)
-        except Exception as error:                # a model without an unknown token, say
+        except Exception as error:  # a model without an unknown token, say
             raise UserError(f'"{self.path}" cannot tokenize {json.dumps(text[:40])}: {_first_line(error)}') from None
 
     def encode_documents(self, texts):
         """Token ids of each text, those put before and behind it included."""
         try:
             found = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        except Exception:                         # find out which
+        except Exception:  # find out which
             found = [self.encode(text) for text in texts]
         return [self.before + encoding.ids + self.after for encoding in found]
 
     def encode_query(self, prompt, completion):
         """(ids, where the completion starts among them, are they also the ids of the text in one piece?)"""
         whole = self.encode(prompt + completion)
-        if not prompt:                            # the completion is the text's beginning
+        if not prompt:  # the completion is the text's beginning
             return self.before + whole.ids, len(self.before), True
         first, second = self.encode(prompt).ids, self._encode_bare(completion)
         if self._stand_for_the_same(first + second, whole.ids, prompt + completion):
             return self.before + first + second, len(self.before) + len(first), first + second == whole.ids
         n = _token_boundary(whole.offsets, len(prompt))
         if n is None:
-            raise BadQuery(f"tokenized apart, its prompt and completion stand for {json.dumps(self._decode(first + second))}, "
-                           "and in one piece no token begins where the completion does; "
-                           "let the completion begin with a word, and the space before it")
+            raise BadQuery(
+                f"tokenized apart, its prompt and completion stand for {json.dumps(self._decode(first + second))}, "
+                "and in one piece no token begins where the completion does; "
+                "let the completion begin with a word, and the space before it"
+            )
         return self.before + whole.ids, len(self.before) + n, True
 
     def _encode_bare(self, text):

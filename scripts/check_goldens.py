@@ -8,6 +8,7 @@ covariance 2e-6, corrected eigenvalues and scores 3e-5, truncated ones 1e-4. Wea
 0.06 for these models) divides rounding errors by smaller numbers: 1e-4 with a damping of 1e-3, 2e-3 with one of 1e-8.
 Exits 1 if any is exceeded. Other tests take Engine and the readers from here.
 """
+
 import bregman_env  # noqa: F401  (first: it may start another interpreter)
 
 import argparse
@@ -35,10 +36,11 @@ VARIANTS = {
     "_diagonal": ["--rank", "full", "--preconditioner", "diagonal"],
     "_kfac": ["--rank", "full", "--preconditioner", "kfac"],
 }
-ALL_VARIANTS_OF = ("gpt2", "neox", "llama")        # the others: the first two
+ALL_VARIANTS_OF = ("gpt2", "neox", "llama")  # the others: the first two
 
 
 # ---------------------------------------------------------------- files
+
 
 def read_safetensors(path):
     """(tensors by name, metadata) of an F32/F64/I64 file."""
@@ -47,8 +49,10 @@ def read_safetensors(path):
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         data = file.read()
     metadata = header.pop("__metadata__", {})
-    return {name: np.frombuffer(data[slice(*t["data_offsets"])], types[t["dtype"]]).reshape(t["shape"])
-            for name, t in header.items()}, metadata
+    return {
+        name: np.frombuffer(data[slice(*t["data_offsets"])], types[t["dtype"]]).reshape(t["shape"])
+        for name, t in header.items()
+    }, metadata
 
 
 def write_safetensors(path, tensors):
@@ -59,7 +63,9 @@ def write_safetensors(path, tensors):
         at += x.nbytes
     text = json.dumps(header).encode()
     with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text + b"".join(x.astype("<f4").tobytes() for x in tensors.values()))
+        file.write(
+            len(text).to_bytes(8, "little") + text + b"".join(x.astype("<f4").tobytes() for x in tensors.values())
+        )
 
 
 def write_tokens(path, sequences, completion_start=None):
@@ -90,6 +96,7 @@ def relative(found, wanted):
 
 # ---------------------------------------------------------------- stages
 
+
 class Engine:
     """Stages of one build, on one model, writing into one folder."""
 
@@ -107,7 +114,14 @@ class Engine:
         """ranks 0: without mpirun"""
         launch = [self.launcher, str(self.ranks)] if self.ranks else []
         common = self.common if stage != "merge_scores" else []
-        return [*launch, os.path.join(self.build, "bin", stage), *map(str, arguments), "--threads", str(self.threads), *common]
+        return [
+            *launch,
+            os.path.join(self.build, "bin", stage),
+            *map(str, arguments),
+            "--threads",
+            str(self.threads),
+            *common,
+        ]
 
     def run(self, stage, *arguments):
         """Run a stage that must succeed; returns what it said."""
@@ -118,21 +132,42 @@ class Engine:
         return done.stderr
 
     def fit(self, tokens, output, *options):
-        self.run("fit_factors", "--model", self.model, "--tokens", tokens, "--output", self.path(output), "--quiet",
-                 *options)
+        self.run(
+            "fit_factors", "--model", self.model, "--tokens", tokens, "--output", self.path(output), "--quiet", *options
+        )
         return self.path(output)
 
     def compress(self, factors, queries, output, *options):
-        self.run("compress_queries", "--model", self.model, "--factors", factors, "--queries", queries,
-                 "--output", self.path(output), "--quiet",
-                 *options)
+        self.run(
+            "compress_queries",
+            "--model",
+            self.model,
+            "--factors",
+            factors,
+            "--queries",
+            queries,
+            "--output",
+            self.path(output),
+            "--quiet",
+            *options,
+        )
         return self.path(output)
 
     def score(self, queries, tokens, output, *options):
         """One shard; with --shard I/N among the options, that one."""
-        self.run("score_shards", "--model", self.model, "--queries", queries, "--tokens", tokens,
-                 "--output", self.path(output), "--quiet",
-                 *options)
+        self.run(
+            "score_shards",
+            "--model",
+            self.model,
+            "--queries",
+            queries,
+            "--tokens",
+            tokens,
+            "--output",
+            self.path(output),
+            "--quiet",
+            *options,
+        )
         return self.path(output)
 
     def merge(self, scores, output, *options):
@@ -153,12 +188,16 @@ def explained(ranking, side="top"):
     at = 0
     for q, i in np.ndindex(group["sequence"].shape):
         n = int(group["count"][q, i])
-        found[q, int(group["sequence"][q, i])] = (group["token_score"][at:at + n], group["layer_token_score"][at:at + n])
+        found[q, int(group["sequence"][q, i])] = (
+            group["token_score"][at : at + n],
+            group["layer_token_score"][at : at + n],
+        )
         at += n
     return found
 
 
 # ---------------------------------------------------------------- comparison
+
 
 class Report:
     def __init__(self, name):
@@ -175,11 +214,14 @@ def check_factors(report, golden, fisher, folder):
     names = [k.split("/")[2] for k in golden if k.startswith(f"{fisher}/lambda/")]
     with h5py.File(f"{folder}/index.h5", "r") as file:
         for name in names:
-            found = {"S": file[name]["gradient_covariance"][()], "A": file[name]["activation_covariance"][()],
-                     "lambda": file[name]["lambda"][()]}
+            found = {
+                "S": file[name]["gradient_covariance"][()],
+                "A": file[name]["activation_covariance"][()],
+                "lambda": file[name]["lambda"][()],
+            }
             for kind, x in found.items():
                 wanted = golden.get(f"{fisher}/{kind}/{name}")
-                if wanted is None:                 # A of a module that shares its input: same as the first one's
+                if wanted is None:  # A of a module that shares its input: same as the first one's
                     continue
                 if kind != "lambda":
                     worst[kind] = max(worst[kind], relative(x, x.T))
@@ -193,7 +235,7 @@ def check_factors(report, golden, fisher, folder):
 def check_parts(report, engine, golden, compressed, tokens, folder):
     """Layer and token scores against the golden, and their sums against the score."""
     score, layers = shard_scores(folder), shard_scores(folder, "layer_score")
-    wanted = golden["empirical/layer_token_score"].astype(np.float64)     # [Q, N, T - 1, L]
+    wanted = golden["empirical/layer_token_score"].astype(np.float64)  # [Q, N, T - 1, L]
     report.check("layer scores", relative(layers, wanted.sum(2).transpose(1, 0, 2)), SCORE)
     report.check("sum of layer scores", relative(layers.astype(np.float64).sum(2), score), 1e-6)
     ranking = engine.merge(folder, "ranking.h5", "--top", len(score))
@@ -202,7 +244,7 @@ def check_parts(report, engine, golden, compressed, tokens, folder):
     token_sums_differ = 0.0
     parts = explained(ranking)
     for (q, z), (token, layer_token) in parts.items():
-        found[q, z, :len(token)] = layer_token
+        found[q, z, : len(token)] = layer_token
         sums[z, q] = token.astype(np.float64).sum()
         token_sums_differ = max(token_sums_differ, relative(token, layer_token.astype(np.float64).sum(1)))
     report.check("every sequence explained", abs(len(parts) - score.size), 0)
@@ -232,7 +274,10 @@ def check_case(case, goldens, build, folder):
     tokens = write_tokens(engine.path("tokens.h5"), sequences(golden, "train"))
     queries = write_tokens(engine.path("queries.h5"), sequences(golden, "query"), golden["completion_start"])
     modules = metadata["modules"]
-    for fisher, option in (("empirical", ["--empirical-fisher"]), ("true", ["--labels", f"{model}/golden.safetensors"])):
+    for fisher, option in (
+        ("empirical", ["--empirical-fisher"]),
+        ("true", ["--labels", f"{model}/golden.safetensors"]),
+    ):
         factors = engine.fit(tokens, f"factors-{fisher}", "--modules", modules, *option)
         check_factors(report, golden, fisher, factors)
         check_scores(report, engine, golden, case, fisher, factors, tokens, queries, modules)

@@ -9,6 +9,7 @@ holds one diagonal block of one of them, its own block of the model's sums or le
 micro-batch. Prints a table of seconds and peak memory for every phase (each rank's, with the mapped weights it touches)
 and of the files' sizes. Needs about 45 GB of disk and half an hour on two cores.
 """
+
 import bregman_env  # noqa: F401  (first: it may start another interpreter)
 
 import argparse
@@ -33,11 +34,17 @@ def tensors(layers):
     shapes = {"model.embed_tokens.weight": (VOCAB, D), "model.norm.weight": (D,), "lm_head.weight": (VOCAB, D)}
     for layer in range(layers):
         at = f"model.layers.{layer}."
-        shapes |= {at + "input_layernorm.weight": (D,), at + "post_attention_layernorm.weight": (D,),
-                   at + "self_attn.q_proj.weight": (D, D), at + "self_attn.k_proj.weight": (kv, D),
-                   at + "self_attn.v_proj.weight": (kv, D), at + "self_attn.o_proj.weight": (D, D),
-                   at + "mlp.gate_proj.weight": (FF, D), at + "mlp.up_proj.weight": (FF, D),
-                   at + "mlp.down_proj.weight": (D, FF)}
+        shapes |= {
+            at + "input_layernorm.weight": (D,),
+            at + "post_attention_layernorm.weight": (D,),
+            at + "self_attn.q_proj.weight": (D, D),
+            at + "self_attn.k_proj.weight": (kv, D),
+            at + "self_attn.v_proj.weight": (kv, D),
+            at + "self_attn.o_proj.weight": (D, D),
+            at + "mlp.gate_proj.weight": (FF, D),
+            at + "mlp.up_proj.weight": (FF, D),
+            at + "mlp.down_proj.weight": (D, FF),
+        }
     return shapes
 
 
@@ -48,10 +55,22 @@ def bfloat16(x):
 def write_model(folder, layers):
     """Weights drawn from a pool of normal numbers at random offsets: billions of them take a minute. Returns how many."""
     os.makedirs(folder, exist_ok=True)
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": D, "intermediate_size": FF,
-              "num_hidden_layers": layers, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
-              "vocab_size": VOCAB, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
-              "hidden_act": "silu", "tie_word_embeddings": False, "torch_dtype": "bfloat16"}
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": D,
+        "intermediate_size": FF,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+    }
     with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
         json.dump(config, file, indent=1)
     shapes, header, at = tensors(layers), {"__metadata__": {"format": "pt"}}, 0
@@ -72,7 +91,7 @@ def write_model(folder, layers):
                 continue
             while left > 0:
                 start, n = int(random.integers(0, len(pool) // 2)), min(left, len(pool) // 2)
-                file.write(pool[start:start + n].tobytes())
+                file.write(pool[start : start + n].tobytes())
                 left -= n
     return at // 2
 
@@ -90,8 +109,21 @@ class Runner:
 
     def stage(self, name, output, *arguments):
         timings = f"{self.a.folder}/{name}.json"
-        command = [*self.launch, f"{self.a.build}/bin/{name}", "--model", self.model, "--output", output, *map(str, arguments),
-                   "--pipeline", str(self.a.pipeline), "--memory-limit", self.a.memory_limit, "--timings", timings]
+        command = [
+            *self.launch,
+            f"{self.a.build}/bin/{name}",
+            "--model",
+            self.model,
+            "--output",
+            output,
+            *map(str, arguments),
+            "--pipeline",
+            str(self.a.pipeline),
+            "--memory-limit",
+            self.a.memory_limit,
+            "--timings",
+            timings,
+        ]
         print("+", " ".join(command), flush=True)
         start = time.monotonic()
         subprocess.run(command, check=True)
@@ -128,16 +160,32 @@ def main():
     parameters = write_model(model, a.layers)
     print(f"{parameters / 1e9:.2f} billion parameters, {size_of(model) / 1e9:.1f} GB in bfloat16", flush=True)
     tokens, queries = f"{a.folder}/tokens.h5", f"{a.folder}/queries.h5"
-    if not os.path.exists(queries):                      # else a run that was cut short goes on
+    if not os.path.exists(queries):  # else a run that was cut short goes on
         write_token_file(tokens, random_tokens(a.sequences, TOKENS_A_SEQUENCE, VOCAB, 1))
         write_token_file(queries, random_tokens(QUERIES, 33, VOCAB, 2), are_queries=True)
 
     run = Runner(a, model)
-    factors = run.stage("fit_factors", f"{a.folder}/factors", "--tokens", tokens, "--blocks", a.blocks, "--subgrid-side",
-                        a.subgrid_side, "--no-diagonal", "--unit-sequences", max(1, a.sequences // 2), "--scratch", scratch)
-    compressed = run.stage("compress_queries", f"{a.folder}/compressed.h5", "--factors", factors, "--queries", queries,
-                           "--rank", 32)
-    scores = run.stage("score_shards", f"{a.folder}/scores", "--queries", compressed, "--tokens", tokens, "--unit-sequences", 2)
+    factors = run.stage(
+        "fit_factors",
+        f"{a.folder}/factors",
+        "--tokens",
+        tokens,
+        "--blocks",
+        a.blocks,
+        "--subgrid-side",
+        a.subgrid_side,
+        "--no-diagonal",
+        "--unit-sequences",
+        max(1, a.sequences // 2),
+        "--scratch",
+        scratch,
+    )
+    compressed = run.stage(
+        "compress_queries", f"{a.folder}/compressed.h5", "--factors", factors, "--queries", queries, "--rank", 32
+    )
+    scores = run.stage(
+        "score_shards", f"{a.folder}/scores", "--queries", compressed, "--tokens", tokens, "--unit-sequences", 2
+    )
     most = run.table()
     for name, path in (("factors", factors), ("compressed queries", compressed), ("scores", scores)):
         print(f"{name}: {size_of(path) / 1e9:.2f} GB")

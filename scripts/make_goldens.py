@@ -19,6 +19,7 @@ In golden.safetensors (float32 where not said; L blocks, N sequences, Q queries,
   FISHER/layer_token_score [Q, N, T-1, L]
 FISHER: empirical (labels of the data) or true (the pseudo labels). Metadata: modules (the --modules option), case.
 """
+
 import argparse
 import copy
 import json
@@ -28,7 +29,7 @@ import shutil
 import sys
 import tempfile
 
-sys.modules.setdefault("torchvision", None)      # Kronfluence asks for it; a mismatched one would not import
+sys.modules.setdefault("torchvision", None)  # Kronfluence asks for it; a mismatched one would not import
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -39,8 +40,14 @@ from torch import nn
 VOCAB, T, N, Q, PROMPT = 64, 32, 12, 3, 12
 MLP = ("mlp.c_fc", "mlp.c_proj", "dense_h_to_4h", "dense_4h_to_h", "gate_proj", "up_proj", "down_proj")
 SAME_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
-LLAMA3 = dict(rope_type="llama3", rope_theta=50.0, factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
-              original_max_position_embeddings=32)
+LLAMA3 = dict(
+    rope_type="llama3",
+    rope_theta=50.0,
+    factor=4.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=32,
+)
 CASES = {
     "gpt2": dict(family="gpt2", d=40, modules="mlp"),
     "neox": dict(family="neox", modules="all"),
@@ -48,8 +55,11 @@ CASES = {
     "llama": dict(family="llama", d=40, modules="mlp"),
     "llama_pad": dict(family="llama", modules="mlp", ragged=True, options=dict(attention_bias=True, mlp_bias=True)),
     "llama_llama3": dict(family="llama", modules=None, options=dict(rope_parameters=LLAMA3)),
-    "llama_linear": dict(family="llama", modules=None,
-                         options=dict(rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=3.0))),
+    "llama_linear": dict(
+        family="llama",
+        modules=None,
+        options=dict(rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=3.0)),
+    ),
     "llama_half": dict(family="llama", modules=None, half=True, options=dict(tie_word_embeddings=True)),
     "qwen2": dict(family="qwen2", modules="all", ragged=True, options=dict(tie_word_embeddings=True)),
     "qwen3": dict(family="qwen3", modules="attention", options=dict(head_dim=16)),
@@ -61,27 +71,55 @@ CASES = {
 
 # ---------------------------------------------------------------- models and data
 
+
 def make_model(index, case):
     torch.manual_seed(100 + index)
     d, blocks, vocab = case.get("d", 32), case.get("blocks", 2), case.get("vocab", VOCAB)
     options = case.get("options", {})
     special = dict(vocab_size=vocab, bos_token_id=0, eos_token_id=0)
     if case["family"] == "gpt2":
-        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
-            n_embd=d, n_layer=blocks, n_head=4, n_positions=T, n_inner=2 * d, resid_pdrop=0.0, embd_pdrop=0.0,
-            attn_pdrop=0.0, **special, **options))
+        model = transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(
+                n_embd=d,
+                n_layer=blocks,
+                n_head=4,
+                n_positions=T,
+                n_inner=2 * d,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                **special,
+                **options,
+            )
+        )
     elif case["family"] == "neox":
-        model = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(
-            hidden_size=d, num_hidden_layers=blocks, num_attention_heads=2, intermediate_size=2 * d,
-            max_position_embeddings=T, **special, **options))
+        model = transformers.GPTNeoXForCausalLM(
+            transformers.GPTNeoXConfig(
+                hidden_size=d,
+                num_hidden_layers=blocks,
+                num_attention_heads=2,
+                intermediate_size=2 * d,
+                max_position_embeddings=T,
+                **special,
+                **options,
+            )
+        )
     else:
         name = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "olmo2": "Olmo2"}[case["family"]]
         config = getattr(transformers, name + "Config")(
-            hidden_size=d, num_hidden_layers=blocks, num_attention_heads=4, num_key_value_heads=2,
-            intermediate_size=2 * d - 8, max_position_embeddings=T, pad_token_id=0, **special, **options)
+            hidden_size=d,
+            num_hidden_layers=blocks,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=2 * d - 8,
+            max_position_embeddings=T,
+            pad_token_id=0,
+            **special,
+            **options,
+        )
         model = getattr(transformers, name + "ForCausalLM")(config)
     generator = torch.Generator().manual_seed(200 + index)
-    with torch.no_grad():      # biases and gains that are not 0 and 1; activations large enough to be non-linear
+    with torch.no_grad():  # biases and gains that are not 0 and 1; activations large enough to be non-linear
         for parameter in model.parameters():
             parameter.add_((0.1 if parameter.dim() == 1 else 0.12) * torch.randn(parameter.shape, generator=generator))
     return model
@@ -112,10 +150,12 @@ def to_float64(model):
     """Double throughout: transformers computes RMS norms and rotary tables in float32.  Rotary frequencies
     stay the float32 ones that a model is trained with; GPT-2's Conv1D becomes an ordinary linear layer."""
     from transformers.pytorch_utils import Conv1D
-    frequencies = {name: module.inv_freq.clone().double() for name, module in model.named_modules()
-                   if hasattr(module, "inv_freq")}
+
+    frequencies = {
+        name: module.inv_freq.clone().double() for name, module in model.named_modules() if hasattr(module, "inv_freq")
+    }
     model = model.double().eval()
-    model.config._attn_implementation = "sdpa"     # the eager path's softmax is float32
+    model.config._attn_implementation = "sdpa"  # the eager path's softmax is float32
     for name, module in model.named_modules():
         for child_name, child in module.named_children():
             if isinstance(child, Conv1D):
@@ -123,14 +163,18 @@ def to_float64(model):
                 linear.weight.data, linear.bias.data = child.weight.data.t().contiguous(), child.bias.data
                 setattr(module, child_name, linear)
         if type(module).__name__.endswith("RMSNorm"):
+
             def norm(x, m=module):
                 return m.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + m.variance_epsilon))
+
             module.forward = norm
         elif name in frequencies:
+
             def rotary(x, position_ids, f=frequencies[name]):
                 angle = position_ids[..., None].double() * f
                 angle = torch.cat((angle, angle), -1)
                 return angle.cos(), angle.sin()
+
             module.forward = rotary
     return model
 
@@ -149,12 +193,14 @@ def make_data(case):
                 ids.append(int(random.choice(vocab, p=chain[ids[-1]])))
             out.append(np.array(ids))
         return out
+
     if case.get("ragged"):
         return draw([T, 2, *random.integers(T // 3, T + 1, N - 2)]), draw(random.integers(PROMPT + 4, T + 1, Q))
     return draw([T] * N), draw([T] * Q)
 
 
 # ---------------------------------------------------------------- what PyTorch says
+
 
 def linear_modules(model):
     return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n not in ("lm_head", "embed_out")}
@@ -169,12 +215,14 @@ def pairs(model, ids, labels, start=0):
     """One sequence's loss rows, logits and {module: (a with its 1, delta)}; positions before start have no loss."""
     caught, hooks = {}, []
     for name, module in linear_modules(model).items():
+
         def catch(module, inputs, output, name=name):
             a = inputs[0].detach()[0, :-1]
             if module.bias is not None:
                 a = torch.cat((a, torch.ones_like(a[:, :1])), 1)
             caught[name] = [a.numpy()]
             output.register_hook(lambda g, name=name: caught[name].append(g[0, :-1].numpy()))
+
         hooks.append(module.register_forward_hook(catch))
     logits = model(input_ids=torch.tensor(ids)[None], use_cache=False).logits[0, :-1]
     loss = F.cross_entropy(logits, torch.tensor(labels), reduction="none")
@@ -188,6 +236,7 @@ def pairs(model, ids, labels, start=0):
 
 # ---------------------------------------------------------------- the definitions, in numpy
 
+
 class Factors:
     """A, S, their bases and the corrected eigenvalues of one module."""
 
@@ -198,7 +247,7 @@ class Factors:
         self.sigma, self.q_s = np.linalg.eigh(self.S)
         gradients = [d.T @ a for a, d in lambda_pairs]
         self.Lambda = np.mean([(self.q_s.T @ g @ self.q_a) ** 2 for g in gradients], axis=0)
-        self.diagonal = np.mean([g ** 2 for g in gradients], axis=0)
+        self.diagonal = np.mean([g**2 for g in gradients], axis=0)
         self.kfac = np.outer(self.sigma, self.alpha) * len(a) / len(covariance)
 
     def precondition(self, gradient, kind="ekfac", damping=None):
@@ -236,11 +285,12 @@ def layer_token_scores(queries, train, factors, n_blocks):
             x = factor.precondition(query[name][1].T @ query[name][0])
             for i, z in enumerate(train):
                 value = np.einsum("tp,pm,tm->t", z[name][1], x, z[name][0])
-                out[q, i, :len(value), block] += value
+                out[q, i, : len(value), block] += value
     return out
 
 
 # ---------------------------------------------------------------- Kronfluence's word on the same
+
 
 def pad(rows, fill):
     return torch.tensor(np.array([np.pad(r, (0, T - len(r)), constant_values=fill) for r in rows]))
@@ -258,8 +308,9 @@ def kronfluence(model, names, train, query, pseudo):
         def loss(self, batch, model, sample):
             logits = model(input_ids=batch["ids"], attention_mask=batch["mask"], use_cache=False).logits[:, :-1]
             labels = pseudo[self.phase][batch["index"]] if sample else batch["labels"]
-            return F.cross_entropy(logits.reshape(-1, logits.size(-1)), labels.reshape(-1), reduction="sum",
-                                   ignore_index=-100)
+            return F.cross_entropy(
+                logits.reshape(-1, logits.size(-1)), labels.reshape(-1), reduction="sum", ignore_index=-100
+            )
 
         def compute_train_loss(self, batch, model, sample=False):
             return self.loss(batch, model, sample)
@@ -271,7 +322,7 @@ def kronfluence(model, names, train, query, pseudo):
             return names
 
         def get_attention_mask(self, batch):
-            mask = batch["mask"].clone()           # counted are the positions that predict a token
+            mask = batch["mask"].clone()  # counted are the positions that predict a token
             mask[torch.arange(len(mask)), mask.sum(1) - 1] = 0
             return mask
 
@@ -279,7 +330,7 @@ def kronfluence(model, names, train, query, pseudo):
         def __init__(self, ids, start):
             self.ids = pad(ids, 0)
             self.mask = pad([np.ones(len(x), int) for x in ids], 0)
-            self.labels = pad([np.where(np.arange(1, len(x)) >= start, x[1:], -100) for x in ids], -100)[:, :T - 1]
+            self.labels = pad([np.where(np.arange(1, len(x)) >= start, x[1:], -100) for x in ids], -100)[:, : T - 1]
 
         def __len__(self):
             return len(self.ids)
@@ -290,40 +341,68 @@ def kronfluence(model, names, train, query, pseudo):
     f64 = torch.float64
     task = LanguageModel()
     factor_arguments = FactorArguments(
-        strategy="ekfac", use_empirical_fisher=pseudo is None, activation_covariance_dtype=f64,
-        gradient_covariance_dtype=f64, per_sample_gradient_dtype=f64, lambda_dtype=f64, eigendecomposition_dtype=f64)
-    score_arguments = ScoreArguments(damping_factor=None, query_gradient_svd_dtype=f64, score_dtype=f64,
-                                     per_sample_gradient_dtype=f64, precondition_dtype=f64)
-    model = prepare_model(copy.deepcopy(model), task)      # it wraps the tracked modules in place
+        strategy="ekfac",
+        use_empirical_fisher=pseudo is None,
+        activation_covariance_dtype=f64,
+        gradient_covariance_dtype=f64,
+        per_sample_gradient_dtype=f64,
+        lambda_dtype=f64,
+        eigendecomposition_dtype=f64,
+    )
+    score_arguments = ScoreArguments(
+        damping_factor=None,
+        query_gradient_svd_dtype=f64,
+        score_dtype=f64,
+        per_sample_gradient_dtype=f64,
+        precondition_dtype=f64,
+    )
+    model = prepare_model(copy.deepcopy(model), task)  # it wraps the tracked modules in place
     with tempfile.TemporaryDirectory() as folder:
-        analyzer = Analyzer("golden", model, task, cpu=True, output_dir=folder, disable_tqdm=True,
-                            log_level=logging.ERROR)
+        analyzer = Analyzer(
+            "golden", model, task, cpu=True, output_dir=folder, disable_tqdm=True, log_level=logging.ERROR
+        )
         data, queries = Sequences(train, 0), Sequences(query, PROMPT)
         analyzer.fit_covariance_matrices("f", data, per_device_batch_size=N, factor_args=factor_arguments)
         analyzer.perform_eigendecomposition("f", factor_args=factor_arguments)
         task.phase = 1
         analyzer.fit_lambda_matrices("f", data, per_device_batch_size=N, factor_args=factor_arguments)
-        analyzer.compute_pairwise_scores("s", "f", queries, data, per_device_query_batch_size=Q,
-                                         per_device_train_batch_size=N, score_args=score_arguments)
-        c, l = analyzer.load_covariance_matrices("f"), analyzer.load_lambda_matrices("f")
-        factors = {n: (c["activation_covariance"][n] / c["num_activation_covariance_processed"][n],
-                       c["gradient_covariance"][n] / c["num_gradient_covariance_processed"][n],
-                       l["lambda_matrix"][n] / l["num_lambda_processed"][n]) for n in names}
+        analyzer.compute_pairwise_scores(
+            "s",
+            "f",
+            queries,
+            data,
+            per_device_query_batch_size=Q,
+            per_device_train_batch_size=N,
+            score_args=score_arguments,
+        )
+        c, lam = analyzer.load_covariance_matrices("f"), analyzer.load_lambda_matrices("f")
+        factors = {
+            n: (
+                c["activation_covariance"][n] / c["num_activation_covariance_processed"][n],
+                c["gradient_covariance"][n] / c["num_gradient_covariance_processed"][n],
+                lam["lambda_matrix"][n] / lam["num_lambda_processed"][n],
+            )
+            for n in names
+        }
         return factors, analyzer.load_pairwise_scores("s")["all_modules"].numpy()
 
 
 def check_against(kron, factors, score):
     def differ(x, y):
         return float(np.abs(np.asarray(x) - np.asarray(y)).max() / np.abs(np.asarray(y)).max())
+
     theirs, their_score = kron
-    worst = max(max(differ(theirs[n][0], f.A), differ(theirs[n][1], f.S), differ(theirs[n][2], f.Lambda))
-                for n, f in factors.items())
+    worst = max(
+        max(differ(theirs[n][0], f.A), differ(theirs[n][1], f.S), differ(theirs[n][2], f.Lambda))
+        for n, f in factors.items()
+    )
     print(f"  against Kronfluence: factors {worst:.1e}, scores {differ(their_score, score):.1e}", flush=True)
     if not (worst < 1e-7 and differ(their_score, score) < 1e-7):
         sys.exit("Kronfluence computes something else")
 
 
 # ---------------------------------------------------------------- cases
+
 
 def tracked(names, modules):
     return [n for n in names if modules == "all" or n.endswith(MLP) == (modules == "mlp")]
@@ -335,8 +414,13 @@ def lower(x):
 
 def add_factors(out, case, model, train, query, pseudo, empirical_pairs, query_pairs):
     names = tracked(linear_modules(model), case["modules"])
-    runs = {"empirical": (empirical_pairs, empirical_pairs), "true": tuple(
-        [pairs(model, ids, labels[:len(ids) - 1])[2] for ids, labels in zip(train, pseudo[k])] for k in ("cov", "lambda"))}
+    runs = {
+        "empirical": (empirical_pairs, empirical_pairs),
+        "true": tuple(
+            [pairs(model, ids, labels[: len(ids) - 1])[2] for ids, labels in zip(train, pseudo[k])]
+            for k in ("cov", "lambda")
+        ),
+    }
     for fisher, (for_covariance, for_lambda) in runs.items():
         factors = {n: Factors([p[n] for p in for_covariance], [p[n] for p in for_lambda]) for n in names}
         for name, factor in factors.items():
@@ -346,16 +430,24 @@ def add_factors(out, case, model, train, query, pseudo, empirical_pairs, query_p
             out[f"{fisher}/lambda/{name}"] = factor.Lambda
         variants = {"": {}, "_damping_1e-8": dict(damping=1e-8), "_damping_1e-3": dict(damping=1e-3)}
         if fisher == "empirical":
-            variants |= {"_rank32": dict(rank=32), "_rank8": dict(rank=8), "_identity": dict(kind="identity"),
-                         "_diagonal": dict(kind="diagonal"), "_kfac": dict(kind="kfac")}
-            out["empirical/layer_token_score"] = layer_token_scores(query_pairs, empirical_pairs, factors,
-                                                                    model.config.num_hidden_layers)
+            variants |= {
+                "_rank32": dict(rank=32),
+                "_rank8": dict(rank=8),
+                "_identity": dict(kind="identity"),
+                "_diagonal": dict(kind="diagonal"),
+                "_kfac": dict(kind="kfac"),
+            }
+            out["empirical/layer_token_score"] = layer_token_scores(
+                query_pairs, empirical_pairs, factors, model.config.num_hidden_layers
+            )
         for variant, options in variants.items():
             out[f"{fisher}/score{variant}"] = scores(query_pairs, empirical_pairs, factors, **options)
         labels = None
         if fisher == "true":
-            labels = [torch.tensor(np.where([[t < len(z) - 1 for t in range(T - 1)] for z in train], pseudo[k], -100))
-                      for k in ("cov", "lambda")]
+            labels = [
+                torch.tensor(np.where([[t < len(z) - 1 for t in range(T - 1)] for z in train], pseudo[k], -100))
+                for k in ("cov", "lambda")
+            ]
         check_against(kronfluence(model, names, train, query, labels), factors, out[f"{fisher}/score"])
 
 
@@ -378,10 +470,16 @@ def make_case(name, folder):
     for drawn in pseudo.values():
         for row, (_, logits, _) in zip(drawn, results):
             p = np.exp(logits - logits.max(1, keepdims=True))
-            row[:len(p)] = [random.choice(len(x), p=x / x.sum()) for x in p]
-    flat = {"train_token": np.concatenate(train), "train_count": np.array([len(x) for x in train]),
-            "query_token": np.concatenate(query), "query_count": np.array([len(x) for x in query]),
-            "completion_start": np.full(Q, PROMPT), "pseudo_cov": pseudo["cov"], "pseudo_lambda": pseudo["lambda"]}
+            row[: len(p)] = [random.choice(len(x), p=x / x.sum()) for x in p]
+    flat = {
+        "train_token": np.concatenate(train),
+        "train_count": np.array([len(x) for x in train]),
+        "query_token": np.concatenate(query),
+        "query_count": np.array([len(x) for x in query]),
+        "completion_start": np.full(Q, PROMPT),
+        "pseudo_cov": pseudo["cov"],
+        "pseudo_lambda": pseudo["lambda"],
+    }
     out = {"logits": np.concatenate([r[1] for r in results[:2]]), "loss": np.concatenate([r[0] for r in results])}
     for module in () if case.get("forward_only") else linear_modules(model):
         a, delta = (np.concatenate([r[2][module][i] for r in results[:2]]) for i in (0, 1))
@@ -404,6 +502,7 @@ SMOLLM2_PROMPT = "The capital of France is Paris, and the capital of Italy is"
 def make_smollm2(folder, path):
     """The 200 highest logits of a few positions, float64 from the weights that the folder holds."""
     from tokenizers import Tokenizer
+
     ids = Tokenizer.from_file(f"{folder}/tokenizer.json").encode(SMOLLM2_PROMPT).ids
     model = to_float64(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
     with torch.no_grad():
@@ -411,9 +510,22 @@ def make_smollm2(folder, path):
     positions = sorted({0, 4, len(ids) // 2, len(ids) - 1})
     top = {p: np.argsort(-logits[p])[:200] for p in positions}
     with open(path, "w", encoding="utf-8") as file:
-        json.dump({"prompt": SMOLLM2_PROMPT, "ids": ids, "rows": [
-            {"position": p, "largest": float(np.abs(logits[p]).max()), "id": top[p].tolist(),
-             "logit": [round(float(x), 6) for x in logits[p][top[p]]]} for p in positions]}, file)
+        json.dump(
+            {
+                "prompt": SMOLLM2_PROMPT,
+                "ids": ids,
+                "rows": [
+                    {
+                        "position": p,
+                        "largest": float(np.abs(logits[p]).max()),
+                        "id": top[p].tolist(),
+                        "logit": [round(float(x), 6) for x in logits[p][top[p]]],
+                    }
+                    for p in positions
+                ],
+            },
+            file,
+        )
         file.write("\n")
 
 

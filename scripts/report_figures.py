@@ -11,19 +11,19 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 34
 PLOT_WIDTH, PLOT_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-MIN_TAIL = 10               # scores that a power law is fitted to at least
+MIN_TAIL = 10  # scores that a power law is fitted to at least
 MAX_DOTS = 160
-DECADES_SHOWN = 4           # of scores, in the tail figure
+DECADES_SHOWN = 4  # of scores, in the tail figure
 
-POSITIVE, NEGATIVE = (214, 66, 42), (38, 116, 214)    # the page's --positive and --negative
-LEVELS = 15                 # colour steps on each side of zero
+POSITIVE, NEGATIVE = (214, 66, 42), (38, 116, 214)  # the page's --positive and --negative
+LEVELS = 15  # colour steps on each side of zero
 
 
 def significant(value, digits=3):
     """Rounded to so many digits, without an exponent where the number stays short."""
     rounded = float(f"{value:.{digits}g}")
     if rounded == 0 or 1e-3 <= abs(rounded) < 1e6:
-        return f"{rounded:.{digits}g}" if abs(rounded) < 10 ** digits else f"{rounded:.0f}"
+        return f"{rounded:.{digits}g}" if abs(rounded) < 10**digits else f"{rounded:.0f}"
     return f"{rounded:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
@@ -41,16 +41,25 @@ class Plot:
         self._parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, title)]
         self._line(0, 0, PLOT_WIDTH, 0, "axis")
         self._text(PLOT_WIDTH / 2, -29, x_label, "label", "middle")
-        self._parts.append(Markup('<text class="label" text-anchor="middle" transform="translate(10 {:.0f}) rotate(-90)">{}</text>')
-                           .format(TOP + PLOT_HEIGHT / 2, y_label))
+        self._parts.append(
+            Markup(
+                '<text class="label" text-anchor="middle" transform="translate(10 {:.0f}) rotate(-90)">{}</text>'
+            ).format(TOP + PLOT_HEIGHT / 2, y_label)
+        )
 
     def _line(self, x0, y0, x1, y1, kind):
-        self._parts.append(Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
-            kind, LEFT + x0, TOP + PLOT_HEIGHT - y0, LEFT + x1, TOP + PLOT_HEIGHT - y1))
+        self._parts.append(
+            Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
+                kind, LEFT + x0, TOP + PLOT_HEIGHT - y0, LEFT + x1, TOP + PLOT_HEIGHT - y1
+            )
+        )
 
     def _text(self, x, y, text, kind, anchor):
-        self._parts.append(Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
-            kind, LEFT + x, TOP + PLOT_HEIGHT - y, anchor, text))
+        self._parts.append(
+            Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+                kind, LEFT + x, TOP + PLOT_HEIGHT - y, anchor, text
+            )
+        )
 
     def x_tick(self, x, text):
         self._line(x, 0, x, -4, "axis")
@@ -61,8 +70,11 @@ class Plot:
         self._text(-6, y - 3, text, "tick", "end")
 
     def bar(self, x, width, y0, y1, kind, title):
-        self._parts.append(Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>').format(
-            kind, LEFT + x, TOP + PLOT_HEIGHT - max(y0, y1), max(width, 0.5), abs(y1 - y0), title))
+        self._parts.append(
+            Markup(
+                '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
+            ).format(kind, LEFT + x, TOP + PLOT_HEIGHT - max(y0, y1), max(width, 0.5), abs(y1 - y0), title)
+        )
 
     def dots(self, points, kind, radius):
         path = "".join(f"M{LEFT + x:.1f} {TOP + PLOT_HEIGHT - y:.1f}h0" for x, y in points)
@@ -87,7 +99,7 @@ def histogram(statistics):
     highest = log10(1 + int(count.max()))
     plot = Plot("histogram of scores", "score (nats), logarithmic bins", "sequences")
     for exponent in range(0, floor(highest) + 1, 1 + floor(highest) // 6):
-        plot.y_tick(log10(1 + 10 ** exponent) / highest * PLOT_HEIGHT, _power_label(exponent))
+        plot.y_tick(log10(1 + 10**exponent) / highest * PLOT_HEIGHT, _power_label(exponent))
     for bin in range(first, last + 1):
         if not count[bin]:
             continue
@@ -130,7 +142,7 @@ def tail(statistics, exponent):
     if n < 2 or largest <= 0:
         return None
     scores = statistics.tail[statistics.tail > 0]
-    lowest = largest / 10 ** DECADES_SHOWN
+    lowest = largest / 10**DECADES_SHOWN
     bulk = _bulk_survival(statistics, lowest, scores[-1] if scores.size else inf)
     points = [(x, (i + 1) / n) for i, x in enumerate(scores)]
     shown = bulk + points
@@ -154,7 +166,7 @@ def tail(statistics, exponent):
     if exponent is not None:
         x_min, share = scores[-1], scores.size / n
         ends = [(x, share * (x / x_min) ** (1 - exponent)) for x in (x_min, largest)]
-        plot.curve([place((x, max(y, 10 ** low))) for x, y in ends], "fit")
+        plot.curve([place((x, max(y, 10**low))) for x, y in ends], "fit")
     return plot.svg()
 
 
@@ -162,17 +174,27 @@ def _bulk_survival(statistics, lowest, highest):
     """Points of the complementary distribution below the stored tail, from the histogram."""
     above = np.cumsum(statistics.count[::-1])[::-1]
     n = statistics.moments["count"]
-    return [(float(edge), int(c) / n) for edge, c in zip(statistics.edge[:-1], above)
-            if lowest <= edge <= highest and c > 0]
+    return [
+        (float(edge), int(c) / n) for edge, c in zip(statistics.edge[:-1], above) if lowest <= edge <= highest and c > 0
+    ]
 
 
 def _log_ticks(left, right):
-    values = [m * 10.0 ** e for e in range(floor(left), ceil(right) + 1) for m in (1, 2, 5)]
+    values = [m * 10.0**e for e in range(floor(left), ceil(right) + 1) for m in (1, 2, 5)]
     inside = [v for v in values if left <= log10(v) <= right]
     if len(inside) > 8:
         inside = [v for v in inside if abs(log10(v) - round(log10(v))) < 1e-9]
-    return [(v, f"{v:g}" if 1e-3 <= v < 1e5 else _power_label(round(log10(v)))
-             if f"{v:e}".startswith("1.0") else significant(v)) for v in inside]
+    return [
+        (
+            v,
+            f"{v:g}"
+            if 1e-3 <= v < 1e5
+            else _power_label(round(log10(v)))
+            if f"{v:e}".startswith("1.0")
+            else significant(v),
+        )
+        for v in inside
+    ]
 
 
 def _thinned(points):
@@ -192,7 +214,7 @@ def layer_profile(totals):
     zero = -lowest * scale
     plot = Plot("influence by layer", "layer", "nats")
     for value in (0, highest, lowest):
-        if value and abs(value) * scale < 14:           # its label would cover that of zero
+        if value and abs(value) * scale < 14:  # its label would cover that of zero
             continue
         plot.y_tick(zero + value * scale, significant(value, 2))
     step = PLOT_WIDTH / totals.size
@@ -214,9 +236,12 @@ def layer_bars(totals):
         width = abs(value) * scale
         if width >= 0.1:
             bars["positive" if value > 0 else "negative"] += (
-                f"M{(min(value, 0) - lowest) * scale:.1f} {n - 0.9 - layer:.1f}h{width:.1f}v.8h-{width:.1f}z")
+                f"M{(min(value, 0) - lowest) * scale:.1f} {n - 0.9 - layer:.1f}h{width:.1f}v.8h-{width:.1f}z"
+            )
     paths = Markup("").join(Markup('<path class="{}" d="{}"/>').format(kind, d) for kind, d in bars.items() if d)
-    return Markup('<svg class="rows" viewBox="0 0 100 {}" preserveAspectRatio="none" aria-label="totals by layer">{}</svg>').format(n, paths)
+    return Markup(
+        '<svg class="rows" viewBox="0 0 100 {}" preserveAspectRatio="none" aria-label="totals by layer">{}</svg>'
+    ).format(n, paths)
 
 
 def _chunk(kind, data):
@@ -238,10 +263,17 @@ def matrix_png(values):
     level = np.rint(values / largest * LEVELS).astype(int) if largest else np.zeros(values.shape, int)
     pixels = np.where(level < 0, LEVELS - level, level).astype(np.uint8).T[::-1]
     height, width = pixels.shape
-    rows = np.zeros((height, width + 1), np.uint8)          # each row begins with its filter type, 0
+    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter type, 0
     rows[:, 1:] = pixels
     colours, alpha = _palette()
-    png = b"".join([b"\x89PNG\r\n\x1a\n", _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-                    _chunk(b"PLTE", colours), _chunk(b"tRNS", alpha),
-                    _chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)), _chunk(b"IEND", b"")])
+    png = b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+            _chunk(b"PLTE", colours),
+            _chunk(b"tRNS", alpha),
+            _chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)),
+            _chunk(b"IEND", b""),
+        ]
+    )
     return Markup("data:image/png;base64,") + base64.b64encode(png).decode()

@@ -43,7 +43,7 @@ class InputFile:
     def has(self, name):
         try:
             return name in self._file
-        except RuntimeError:                          # a link in a circle
+        except RuntimeError:  # a link in a circle
             raise UserError(f'"{name}" is a link that leads nowhere: "{self.path}"') from None
 
     def dataset(self, name, n_axes):
@@ -71,7 +71,7 @@ def _collect_runs(group, found):
     fields = {name: plain(value) for name, value in group.attrs.items()}
     for name, item in group.items():
         if isinstance(item, h5py.Dataset):
-            if not item.is_scale:                       # an axis has no values
+            if not item.is_scale:  # an axis has no values
                 fields[name] = plain(item[()])
         else:
             _collect_runs(item, found)
@@ -118,7 +118,7 @@ class Sequences:
 
     def tokens(self, sequence):
         file, row = self.locate(sequence)
-        begin, end = self._offset[file][row:row + 2]
+        begin, end = self._offset[file][row : row + 2]
         return self._open(self.paths[file]).read("token", rows=slice(begin, end))
 
     def document(self, sequence):
@@ -139,11 +139,14 @@ class Sequences:
     def documents(self, sequence):
         """[((id, source, language), tokens)] of the documents that a sequence was cut from, in order."""
         index, row = self.locate(sequence)
-        file, n_tokens = self._open(self.paths[index]), int(np.diff(self._offset[index][row:row + 2])[0])
+        file, n_tokens = self._open(self.paths[index]), int(np.diff(self._offset[index][row : row + 2])[0])
         pieces = self._pieces.read(file, row)
         if pieces is None:
             return [(self.document(sequence), n_tokens)]
-        require(sum(n for _, n in pieces) == n_tokens, f'the pieces of sequence {row} do not make up its {n_tokens} tokens: "{file.path}"')
+        require(
+            sum(n for _, n in pieces) == n_tokens,
+            f'the pieces of sequence {row} do not make up its {n_tokens} tokens: "{file.path}"',
+        )
         found = []
         for document, n in pieces:
             id, source, language = (_document_field(file, name, document) for name in ("id", "source", "lang"))
@@ -173,7 +176,7 @@ class Queries:
         """(prompt tokens, completion tokens)"""
         require(id in self._row, f'query "{id}" of the ranking is missing: "{self.file.path}"')
         row = self._row[id]
-        tokens = self.file.read("token", rows=slice(*self._offset[row:row + 2]))
+        tokens = self.file.read("token", rows=slice(*self._offset[row : row + 2]))
         start = int(self._completion_start[row])
         return tokens[:start], tokens[start:]
 
@@ -181,16 +184,18 @@ class Queries:
 @dataclass
 class Entry:
     """One place in a query's ranking."""
+
     rank: int
     sequence: int
     score: float
-    token_score: np.ndarray | None = None        # [position]
-    layer_score: np.ndarray | None = None        # [position, layer]
+    token_score: np.ndarray | None = None  # [position]
+    layer_score: np.ndarray | None = None  # [position, layer]
 
 
 @dataclass
 class Statistics:
     """Of all scores of one query."""
+
     moments: dict
     edge: np.ndarray
     count: np.ndarray
@@ -211,14 +216,18 @@ class Ranking:
     def _open_end(self, end):
         sequence = self.file.read(f"{end}/sequence", 2)
         score = self.file.read(f"{end}/score", 2)
-        require(sequence.shape == score.shape and sequence.shape[0] == len(self.ids),
-                f'"{end}/sequence" and "{end}/score" do not fit the {len(self.ids)} queries: "{self.file.path}"')
+        require(
+            sequence.shape == score.shape and sequence.shape[0] == len(self.ids),
+            f'"{end}/sequence" and "{end}/score" do not fit the {len(self.ids)} queries: "{self.file.path}"',
+        )
         offset = None
         if self.file.has(f"{end}/token_score"):
             offset = _offsets(self.file.read(f"{end}/count", 2).ravel())
             n = self.file.dataset(f"{end}/token_score", 1).shape[0]
-            require(offset[-1] == n,
-                    f'"{end}/token_score" has {n} values where "{end}/count" adds up to {offset[-1]}: "{self.file.path}"')
+            require(
+                offset[-1] == n,
+                f'"{end}/token_score" has {n} values where "{end}/count" adds up to {offset[-1]}: "{self.file.path}"',
+            )
         return sequence, score, offset
 
     @property
@@ -253,10 +262,12 @@ class Ranking:
     def statistics(self, query):
         moments = {m: values[query].item() for m, values in self._moments.items()}
         count = self.file.read("histogram/count", 2, query)
-        require(len(count) + 1 == len(self._edge),
-                f'"histogram/count" has {len(count)} bins where '
-                f'"histogram/edge" has {len(self._edge)} edges: "{self.file.path}"')
-        rows = slice(*self._tail_offset[query:query + 2])
+        require(
+            len(count) + 1 == len(self._edge),
+            f'"histogram/count" has {len(count)} bins where '
+            f'"histogram/edge" has {len(self._edge)} edges: "{self.file.path}"',
+        )
+        rows = slice(*self._tail_offset[query : query + 2])
         return Statistics(moments, self._edge, count, self.file.read("tail/score", rows=rows).astype(np.float64))
 
 

@@ -21,7 +21,7 @@ class Pieces:
             return None
         if file.path not in self._offset:
             self._offset[file.path] = np.concatenate(([0], np.cumsum(file.read("piece/count").astype(np.int64))))
-        rows = slice(*self._offset[file.path][row:row + 2])
+        rows = slice(*self._offset[file.path][row : row + 2])
         return list(zip(file.read("piece/document", rows=rows).tolist(), file.read("piece/length", rows=rows).tolist()))
 
 
@@ -30,7 +30,7 @@ def strongest(lengths, token_score, score):
 
     token_score: of the positions before the predicted tokens, so one less than the sequence has tokens."""
     ends = np.cumsum(lengths)
-    share = [token_score[max(end - n - 1, 0):end - 1].sum() for n, end in zip(lengths, ends)]
+    share = [token_score[max(end - n - 1, 0) : end - 1].sum() for n, end in zip(lengths, ends)]
     return int(np.argmax(np.sign(score) * np.array(share)))
 
 

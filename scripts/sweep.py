@@ -18,6 +18,7 @@ become several arrays; array_limit is shared among them.
 Exit codes: 0 done (or submitted); 1 failed (--status: something has failed); 2 the command line or the sweep file is
 wrong; 75 (--local) stopped by a signal or a stop file, finished work is kept.
 """
+
 import bregman_env  # noqa: F401  (first: it may start another interpreter)
 
 import argparse
@@ -37,14 +38,20 @@ LOCK = ".sweep.lock"
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(prog="sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", metavar="SWEEP.toml")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--dry-run", action="store_true", help="print the sbatch commands; submit nothing")
     how.add_argument("--local", action="store_true", help="run it here, through mpirun")
     how.add_argument("--status", action="store_true", help="a table of all stages")
-    parser.add_argument("--ranks", type=int, metavar="N", help="with --local: ranks of a stage (cores / threads); "
-                        "no effect on the result")
+    parser.add_argument(
+        "--ranks",
+        type=int,
+        metavar="N",
+        help="with --local: ranks of a stage (cores / threads); no effect on the result",
+    )
     arguments = parser.parse_args()
     if arguments.ranks is not None and (arguments.ranks < 1 or not arguments.local):
         parser.error("--ranks takes a number above 0, and --local with it")
@@ -53,8 +60,11 @@ def parse_arguments():
 
 def find_programs(sweep, plan):
     """The folder of the stages' programs; all that the plan runs must be there."""
-    folder = sweep.absolute(sweep.data["bin"]) if "bin" in sweep.data else os.environ.get(
-        "BREGMAN_BIN", os.path.join(ROOT, "build", "bin"))
+    folder = (
+        sweep.absolute(sweep.data["bin"])
+        if "bin" in sweep.data
+        else os.environ.get("BREGMAN_BIN", os.path.join(ROOT, "build", "bin"))
+    )
     for name in dict.fromkeys(PROGRAM[job.stage] for job in plan.jobs if job.stage not in SCRIPTS):
         path = os.path.join(folder, name)
         if not os.access(path, os.X_OK):
@@ -73,8 +83,11 @@ def lock(sweep, blocked="another sweep is being submitted or run into it"):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(f'"{sweep.output}": {blocked}') from None
-    except OSError as error:                       # no locks on this file system: every job still writes under a name of its own
-        print(f'sweep: "{sweep.output}" cannot be locked ({error.strerror}): run one sweep at a time here', file=sys.stderr)
+    except OSError as error:  # no locks on this file system: every job still writes under a name of its own
+        print(
+            f'sweep: "{sweep.output}" cannot be locked ({error.strerror}): run one sweep at a time here',
+            file=sys.stderr,
+        )
     return descriptor
 
 
@@ -95,7 +108,7 @@ def is_running_here(sweep):
         return False
     except BlockingIOError:
         return True
-    except OSError:                                # no locks on this file system
+    except OSError:  # no locks on this file system
         return False
     finally:
         os.close(descriptor)
@@ -144,5 +157,5 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "sweep"                  # the name that messages begin with
+    sys.argv[0] = "sweep"  # the name that messages begin with
     run_main(main)

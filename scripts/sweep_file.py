@@ -3,6 +3,7 @@
 Every key has a row in the tables below: what it takes, and the default of the stage's own option of that name (what
 was made with another value is out of date; None: the value changes no result, or has no default).
 """
+
 import collections
 import difflib
 import glob
@@ -17,7 +18,7 @@ from bregman_files import UsageError, UserError, file_identity, hash_file, requi
 from bregman_tokenizer import CHOICES, TextModel
 
 MOST_SHARDS = 99999
-PLAIN = re.compile(r"[A-Za-z0-9](-?[A-Za-z0-9._+])*")      # never "--", which joins names
+PLAIN = re.compile(r"[A-Za-z0-9](-?[A-Za-z0-9._+])*")  # never "--", which joins names
 RANGE = re.compile(r"(\d*):(\d*)")
 BYTES = re.compile(r"\d+(\.\d+)?[KMGT]?")
 TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
@@ -25,23 +26,29 @@ TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 Key = collections.namedtuple("Key", "takes default", defaults=(None,))
-Model = collections.namedtuple("Model", "name path tokenizer text overrides")       # tokenizer: its hash, "" without one
-Corpus = collections.namedtuple("Corpus", "name tokens text")        # paths of one of the two; text has names too
+Model = collections.namedtuple("Model", "name path tokenizer text overrides")  # tokenizer: its hash, "" without one
+Corpus = collections.namedtuple("Corpus", "name tokens text")  # paths of one of the two; text has names too
 Queries = collections.namedtuple("Queries", "name path")
 
 
 # ---------------------------------------------------------------- what a value may be: returns what is wrong, or None
+
 
 def _whole(least):
     def check(value):
         if isinstance(value, bool) or not isinstance(value, int):
             return "a whole number"
         return None if value >= least else f"{least} or more"
+
     return check
 
 
 def _real(value):
-    return None if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else "a number, 0 or more"
+    return (
+        None
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+        else "a number, 0 or more"
+    )
 
 
 def _text(value):
@@ -80,57 +87,128 @@ def _rank(value):
 COUNT, NATURAL = _whole(1), _whole(0)
 TABLE, TABLES = "a table", "an array of tables"
 
-CLUSTER = {name: Key(takes) for name, takes in {
-    "partition": _text, "account": _text, "qos": _text, "constraint": _text, "nodes": COUNT, "ranks_per_node": COUNT,
-    "threads": COUNT, "pipeline": COUNT, "memory_limit": _match(BYTES, 'bytes, as "500M" or "2G"'), "scratch": _text,
-    "checkpoint_minutes": _real, "time": _match(TIME, 'a time limit, as "30", "12:00:00" or "2-00:00:00"'),
-    "warning_seconds": COUNT, "profile": _text, "array_limit": COUNT, "launch": _text, "setup": _texts, "sbatch": _texts}.items()}
-CLUSTER_DEFAULTS = {"nodes": 1, "ranks_per_node": 1, "threads": 1, "pipeline": 1, "warning_seconds": 300,
-                    "launch": "srun -K1", "setup": [], "sbatch": []}
-ONE_PROCESS = ("tokenize", "merge", "report")          # these take from [cluster] only what is not for many ranks:
+CLUSTER = {
+    name: Key(takes)
+    for name, takes in {
+        "partition": _text,
+        "account": _text,
+        "qos": _text,
+        "constraint": _text,
+        "nodes": COUNT,
+        "ranks_per_node": COUNT,
+        "threads": COUNT,
+        "pipeline": COUNT,
+        "memory_limit": _match(BYTES, 'bytes, as "500M" or "2G"'),
+        "scratch": _text,
+        "checkpoint_minutes": _real,
+        "time": _match(TIME, 'a time limit, as "30", "12:00:00" or "2-00:00:00"'),
+        "warning_seconds": COUNT,
+        "profile": _text,
+        "array_limit": COUNT,
+        "launch": _text,
+        "setup": _texts,
+        "sbatch": _texts,
+    }.items()
+}
+CLUSTER_DEFAULTS = {
+    "nodes": 1,
+    "ranks_per_node": 1,
+    "threads": 1,
+    "pipeline": 1,
+    "warning_seconds": 300,
+    "launch": "srun -K1",
+    "setup": [],
+    "sbatch": [],
+}
+ONE_PROCESS = ("tokenize", "merge", "report")  # these take from [cluster] only what is not for many ranks:
 OF_MANY = ("nodes", "ranks_per_node", "pipeline", "memory_limit", "scratch", "checkpoint_minutes", "array_limit")
 
 STAGES = {
-    "tokenize": {"max_length": Key(_whole(2)), "packing": Key(_one_of("none", "concat"), "none"),
-                 "eos_between": Key(_one_of("yes", "no"), "yes"), "eos_token_id": Key(NATURAL),
-                 "add_bos": Key(_one_of(*CHOICES), "auto"), "add_eos": Key(_one_of(*CHOICES), "auto"),
-                 "add_prefix_space": Key(_one_of(*CHOICES), "auto"), "text_field": Key(_text, "text"),
-                 "bad_lines": Key(_one_of("stop", "skip"), "stop"), "processes": Key(COUNT)},
-    "fit": {"corpus": Key(_text), "covariance_sequences": Key(_range, ":"), "lambda_sequences": Key(_range, ":"),
-            "modules": Key(_text, "mlp"), "empirical_fisher": Key(_flag, False), "blocks": Key(COUNT, 1), "subgrid_side": Key(COUNT, 8192),
-            "seed": Key(NATURAL, 0), "no_diagonal": Key(_flag, False), "unit_sequences": Key(NATURAL, 0),
-            "batch_tokens": Key(NATURAL)},
-    "compress": {"modules": Key(_text), "rank": Key(_rank, 32), "tolerance": Key(_real, 0.01),
-                 "max_rank": Key(COUNT, 128), "preconditioner": Key(_one_of("ekfac", "kfac", "diagonal", "identity"), "ekfac"),
-                 "damping_factor": Key(_real, 0.1), "damping": Key(_real, -1), "seed": Key(NATURAL, 0),
-                 "unit_queries": Key(COUNT, 8)},
-    "score": {"shards": Key(COUNT), "corpora": Key(_texts), "candidates": Key(_text), "layer_scores": Key(_flag, False),
-              "top": Key(COUNT, 100), "unit_sequences": Key(COUNT, 64), "batch_tokens": Key(NATURAL)},
+    "tokenize": {
+        "max_length": Key(_whole(2)),
+        "packing": Key(_one_of("none", "concat"), "none"),
+        "eos_between": Key(_one_of("yes", "no"), "yes"),
+        "eos_token_id": Key(NATURAL),
+        "add_bos": Key(_one_of(*CHOICES), "auto"),
+        "add_eos": Key(_one_of(*CHOICES), "auto"),
+        "add_prefix_space": Key(_one_of(*CHOICES), "auto"),
+        "text_field": Key(_text, "text"),
+        "bad_lines": Key(_one_of("stop", "skip"), "stop"),
+        "processes": Key(COUNT),
+    },
+    "fit": {
+        "corpus": Key(_text),
+        "covariance_sequences": Key(_range, ":"),
+        "lambda_sequences": Key(_range, ":"),
+        "modules": Key(_text, "mlp"),
+        "empirical_fisher": Key(_flag, False),
+        "blocks": Key(COUNT, 1),
+        "subgrid_side": Key(COUNT, 8192),
+        "seed": Key(NATURAL, 0),
+        "no_diagonal": Key(_flag, False),
+        "unit_sequences": Key(NATURAL, 0),
+        "batch_tokens": Key(NATURAL),
+    },
+    "compress": {
+        "modules": Key(_text),
+        "rank": Key(_rank, 32),
+        "tolerance": Key(_real, 0.01),
+        "max_rank": Key(COUNT, 128),
+        "preconditioner": Key(_one_of("ekfac", "kfac", "diagonal", "identity"), "ekfac"),
+        "damping_factor": Key(_real, 0.1),
+        "damping": Key(_real, -1),
+        "seed": Key(NATURAL, 0),
+        "unit_queries": Key(COUNT, 8),
+    },
+    "score": {
+        "shards": Key(COUNT),
+        "corpora": Key(_texts),
+        "candidates": Key(_text),
+        "layer_scores": Key(_flag, False),
+        "top": Key(COUNT, 100),
+        "unit_sequences": Key(COUNT, 64),
+        "batch_tokens": Key(NATURAL),
+    },
     "merge": {"top": Key(COUNT, 100), "tail": Key(_real, 0.0001)},
     "explain": {"enabled": Key(_flag), "batch_tokens": Key(NATURAL)},
     "report": {"enabled": Key(_flag), "show": Key(COUNT), "title": Key(_text), "corpus_sequences": Key(COUNT)},
 }
-OWN = {"fit": ("corpus",), "score": ("shards", "corpora"), "explain": ("enabled",), "report": ("enabled",)}   # no options
-TOP = {"name": Key(_match(PLAIN, "a name of letters, digits, . _ + and single -")), "output": Key(_text), "bin": Key(_text),
-       "cluster": Key(TABLE), "model": Key(TABLES), "corpus": Key(TABLES), "queries": Key(TABLES),
-       **{stage: Key(TABLE) for stage in STAGES}}
+OWN = {
+    "fit": ("corpus",),
+    "score": ("shards", "corpora"),
+    "explain": ("enabled",),
+    "report": ("enabled",),
+}  # no options
+TOP = {
+    "name": Key(_match(PLAIN, "a name of letters, digits, . _ + and single -")),
+    "output": Key(_text),
+    "bin": Key(_text),
+    "cluster": Key(TABLE),
+    "model": Key(TABLES),
+    "corpus": Key(TABLES),
+    "queries": Key(TABLES),
+    **{stage: Key(TABLE) for stage in STAGES},
+}
 NAME = {"name": TOP["name"]}
-ENTRIES = {"model": {**NAME, "path": Key(_text), "cluster": Key(TABLE), **{stage: Key(TABLE) for stage in STAGES}},
-           "corpus": {**NAME, "tokens": Key(_texts), "text": Key(_texts)},
-           "queries": {**NAME, "file": Key(_text)}}
+ENTRIES = {
+    "model": {**NAME, "path": Key(_text), "cluster": Key(TABLE), **{stage: Key(TABLE) for stage in STAGES}},
+    "corpus": {**NAME, "tokens": Key(_texts), "text": Key(_texts)},
+    "queries": {**NAME, "file": Key(_text)},
+}
 
 
 def minutes(limit):
     """A Slurm time limit in minutes."""
     days, *parts = TIME.fullmatch(limit).groups()
     numbers = [int(part) for part in parts if part is not None]
-    if days is not None or len(numbers) == 3:          # D-H[:M[:S]] or H:M:S
+    if days is not None or len(numbers) == 3:  # D-H[:M[:S]] or H:M:S
         hours, mins, seconds = numbers + [0] * (3 - len(numbers))
         return int(days or 0) * 1440 + hours * 60 + mins + seconds / 60
     return numbers[0] + (numbers[1] / 60 if len(numbers) == 2 else 0)
 
 
 # ---------------------------------------------------------------- places in the file
+
 
 def key_lines(text):
     """{place: line}: places are tuples such as ("fit", "seed") and ("model", 1, "fit", "blocks")."""
@@ -173,7 +251,10 @@ class Sweep:
             self.data = tomllib.loads(text)
         except OSError as error:
             raise SweepError(f'cannot read "{path}": {error.strerror}') from None
-        except (ValueError, RecursionError) as error:      # TOML, UTF-8, a number of more digits than Python takes; too deep
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # TOML, UTF-8, a number of more digits than Python takes; too deep
             raise SweepError(f"{path}: not TOML: {error}") from None
         self.lines = key_lines(text)
         self.folder = os.path.dirname(os.path.abspath(path))
@@ -251,7 +332,9 @@ class Sweep:
             else:
                 wrong = takes(value)
             if wrong:
-                self.problem(place + (name,), f"it takes {wrong}" + ("" if takes in (TABLE, TABLES) else f", not {value!r}"))
+                self.problem(
+                    place + (name,), f"it takes {wrong}" + ("" if takes in (TABLE, TABLES) else f", not {value!r}")
+                )
         return None
 
     # ---- models, corpora, query sets
@@ -290,8 +373,9 @@ class Sweep:
 
     def has_text(self):
         """Is there anything to tokenize?  Then every model needs its tokenizer."""
-        return (any("text" in entry for entry in self.data["corpus"]) or
-                any(not entry["file"].endswith(".h5") for entry in self.data["queries"]))
+        return any("text" in entry for entry in self.data["corpus"]) or any(
+            not entry["file"].endswith(".h5") for entry in self.data["queries"]
+        )
 
     def expand(self, place, patterns):
         """The files of paths and glob patterns, in order."""
@@ -300,13 +384,17 @@ class Sweep:
             pattern = self.absolute(pattern)
             matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
             if not matches:
-                self.problem(place, f'"{pattern}" matches no file' if glob.has_magic(pattern) else f'no file "{pattern}"')
+                self.problem(
+                    place, f'"{pattern}" matches no file' if glob.has_magic(pattern) else f'no file "{pattern}"'
+                )
             found += matches
         first = {}
         for i, path in enumerate(found):
             other = first.setdefault(file_identity(path), i)
             if other != i:
-                self.problem(place, f'"{path}" is there twice' + (f', also as "{found[other]}"' if found[other] != path else ""))
+                self.problem(
+                    place, f'"{path}" is there twice' + (f', also as "{found[other]}"' if found[other] != path else "")
+                )
         return found
 
     def read_corpus(self, place, entry):
@@ -367,7 +455,9 @@ class Sweep:
                 for key, what in self.contradictions(stage, self.settings(stage, model)):
                     self.problem(self.where(stage, i, key), what)
         if len(self.corpora) > 1 and any("corpus" not in self.settings("fit", model) for model in self.models.values()):
-            self.problem(("fit",), f"which corpus are the factors fitted on? [fit] corpus takes one of {', '.join(self.corpora)}")
+            self.problem(
+                ("fit",), f"which corpus are the factors fitted on? [fit] corpus takes one of {', '.join(self.corpora)}"
+            )
         self.check_tokenizers()
         self.check_twice()
         self.problems = list(dict.fromkeys(self.problems))
@@ -376,15 +466,21 @@ class Sweep:
         """(key, what is wrong) of a stage's settings together."""
         ranks, limit = found["nodes"] * found["ranks_per_node"], found.get("time")
         if ranks % found["pipeline"]:
-            yield "pipeline", (f"{found['pipeline']} does not divide the {ranks} ranks "
-                               f"({found['nodes']} nodes of {found['ranks_per_node']})")
+            yield (
+                "pipeline",
+                (
+                    f"{found['pipeline']} does not divide the {ranks} ranks "
+                    f"({found['nodes']} nodes of {found['ranks_per_node']})"
+                ),
+            )
         if stage not in ("tokenize", "report") and limit and minutes(limit) * 60 <= found["warning_seconds"]:
             yield "time", f"{limit} is no longer than warning_seconds = {found['warning_seconds']}"
         if stage == "score" and found.get("shards", 1) > MOST_SHARDS:
             yield "shards", f"at most {MOST_SHARDS}"
         corpora = found.get("corpora", [])
         for key, name in [("corpora", name) for name in ([corpora] if isinstance(corpora, str) else corpora)] + [
-                ("corpus", name) for name in (found.get("corpus"),) if name]:
+            ("corpus", name) for name in (found.get("corpus"),) if name
+        ]:
             if name not in self.corpora:
                 yield key, f'no [[corpus]] is named "{name}"' + self.nearest(name)
         if "damping" in found and "damping_factor" in found:
@@ -401,20 +497,30 @@ class Sweep:
     def check_twice(self):
         """Entries of two names that are one would do all their work twice.  A model may be there with other settings."""
         for kind, entries, what in (
-                ("model", self.models, lambda m: (file_identity(m.path), repr(sorted(m.overrides.items())))),
-                ("corpus", self.corpora, lambda c: tuple(file_identity(path) for path in c.tokens or [path for path, _ in c.text])),
-                ("queries", self.queries, lambda q: file_identity(q.path))):
+            ("model", self.models, lambda m: (file_identity(m.path), repr(sorted(m.overrides.items())))),
+            (
+                "corpus",
+                self.corpora,
+                lambda c: tuple(file_identity(path) for path in c.tokens or [path for path, _ in c.text]),
+            ),
+            ("queries", self.queries, lambda q: file_identity(q.path)),
+        ):
             first = {}
             for i, entry in enumerate(entries.values()):
                 other = first.setdefault(what(entry), entry.name)
                 if other != entry.name:
-                    self.problem((kind, i, "name"), f'"{entry.name}" is the same as "{other}"'
-                                 + (", with the same settings" if kind == "model" else ""))
+                    self.problem(
+                        (kind, i, "name"),
+                        f'"{entry.name}" is the same as "{other}"'
+                        + (", with the same settings" if kind == "model" else ""),
+                    )
 
     def check_tokenizers(self):
         """Token and query files that were made before must be of every model's tokenizer."""
-        for kind, files in (("corpus", [c.tokens[:1] for c in self.corpora.values()]),
-                            ("queries", [[q.path] if q.path.endswith(".h5") else [] for q in self.queries.values()])):
+        for kind, files in (
+            ("corpus", [c.tokens[:1] for c in self.corpora.values()]),
+            ("queries", [[q.path] if q.path.endswith(".h5") else [] for q in self.queries.values()]),
+        ):
             for i, paths in enumerate(files):
                 for path in paths:
                     self.check_tokenizer((kind, i, "tokens" if kind == "corpus" else "file"), path)
@@ -424,7 +530,7 @@ class Sweep:
             with h5py.File(path, "r") as file:
                 made_by = file.attrs.get("tokenizer_hash", "")
         except OSError:
-            return                                     # reported where it was read
+            return  # reported where it was read
         for model in self.models.values():
             if model.tokenizer and made_by and made_by != model.tokenizer:
                 self.problem(place, f'"{path}" was made with another tokenizer than that of "{model.name}"')

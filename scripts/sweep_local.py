@@ -1,4 +1,5 @@
 """A plan run on this machine, without Slurm: one stage after another."""
+
 import datetime
 import os
 import signal
@@ -31,12 +32,22 @@ class Runner:
         """Returns the exit code.  The child keeps the sweep's lock: it may outlive a killed sweep."""
         with open(log, "a", encoding="utf-8") as out:
             print(f"== {now()} job local run 0 started: {name}", file=out, flush=True)
-            with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment,
-                                  start_new_session=True, pass_fds=(self.held,)) as self.child:
+            with subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=environment,
+                start_new_session=True,
+                pass_fds=(self.held,),
+            ) as self.child:
                 code = self.child.wait()
             self.child = None
-            print(f"== {now()} job local run 0 exit {code if code >= 0 else 128 - code}"
-                  + (f": {name} failed" if code not in (0, STOPPED) else ""), file=out)
+            print(
+                f"== {now()} job local run 0 exit {code if code >= 0 else 128 - code}"
+                + (f": {name} failed" if code not in (0, STOPPED) else ""),
+                file=out,
+            )
         return code
 
 
@@ -50,13 +61,18 @@ def command_of(job, i, programs, ranks):
         return [os.path.join(ROOT, "scripts", PROGRAM[job.stage]), *job.command()]
     if job.stage == "merge":
         ranks = 1
-    command = [os.path.join(ROOT, "scripts", "mpi"), str(ranks), os.path.join(programs, PROGRAM[job.stage]), *job.command(ranks)]
+    command = [
+        os.path.join(ROOT, "scripts", "mpi"),
+        str(ranks),
+        os.path.join(programs, PROGRAM[job.stage]),
+        *job.command(ranks),
+    ]
     return command + (["--shard", f"{i}/{len(job.elements)}"] if job.is_array else [])
 
 
 def run_local(plan, programs, ranks, held):
     """Run all that is missing; returns the exit code.  A stage that fails keeps only its dependents from running."""
-    runner, failed = Runner(held), {}              # failed: id(job) -> name of the job that failed first
+    runner, failed = Runner(held), {}  # failed: id(job) -> name of the job that failed first
     cores = len(os.sched_getaffinity(0))
     needed = plan.needed()
     for job, missing in needed.items():
@@ -78,5 +94,9 @@ def run_local(plan, programs, ranks, held):
                 print(f"{shown}: failed, exit code {code}: {last_run(log).reason} (log {log})", flush=True)
                 break
             print(f"{shown}: done", flush=True)
-    print(f"all done: {plan.sweep.output}" if not failed else f"{len(failed)} of {len(needed)} steps failed or did not run")
+    print(
+        f"all done: {plan.sweep.output}"
+        if not failed
+        else f"{len(failed)} of {len(needed)} steps failed or did not run"
+    )
     return 1 if failed else 0

@@ -1,4 +1,5 @@
 """The jobs of a sweep, what they depend on, and how far each is: read from the files they write, never from job ids."""
+
 import collections
 import datetime
 import glob
@@ -13,13 +14,20 @@ import h5py
 from bregman_files import UserError, hash_model, hash_texts, input_identity, own_identity, read_manifest
 from sweep_file import OWN, STAGES, SweepError
 
-PROGRAM = {"tokenize": "tokenize_corpus", "tokenize-queries": "tokenize_queries", "fit": "fit_factors",
-           "compress": "compress_queries", "score": "score_shards", "merge": "merge_scores", "explain": "score_shards",
-           "report": "report"}
-SCRIPTS = ("tokenize", "tokenize-queries", "report")      # programs of scripts/; the others are MPI programs
+PROGRAM = {
+    "tokenize": "tokenize_corpus",
+    "tokenize-queries": "tokenize_queries",
+    "fit": "fit_factors",
+    "compress": "compress_queries",
+    "score": "score_shards",
+    "merge": "merge_scores",
+    "explain": "score_shards",
+    "report": "report",
+}
+SCRIPTS = ("tokenize", "tokenize-queries", "report")  # programs of scripts/; the others are MPI programs
 NO_RESULT = ("processes", "batch_tokens", "candidates", "corpus_sequences", "show", "title")
 
-Element = collections.namedtuple("Element", "output work log")     # what one task of a job writes
+Element = collections.namedtuple("Element", "output work log")  # what one task of a job writes
 
 
 class Manifests:
@@ -71,9 +79,10 @@ class Job:
         self.settings = sweep.settings(settings_of or stage, model)
         self.table = STAGES[settings_of or stage]
         self.arguments, self.elements, self.inputs, self.is_array = [], [], [], False
-        self.sources = [model.path] if model else []     # what may be the user's own: the model, texts, tokens, queries
-        self.options = {key: self.settings.get(key, row.default) for key, row in self.table.items()
-                        if key not in OWN.get(stage, ())}
+        self.sources = [model.path] if model else []  # what may be the user's own: the model, texts, tokens, queries
+        self.options = {
+            key: self.settings.get(key, row.default) for key, row in self.table.items() if key not in OWN.get(stage, ())
+        }
         if self.options.get("candidates"):
             self.options["candidates"] = sweep.absolute(self.options["candidates"])
 
@@ -141,7 +150,9 @@ class Plan:
             job = Job(self.sweep, "tokenize", (key,))
             if "processes" not in job.settings:
                 job.settings["processes"] = job.options["processes"] = job.settings["threads"]
-            job.arguments = [path for path, _ in corpus.text] + ["--model", model.path, "--output", folder] + job.stage_options()
+            job.arguments = (
+                [path for path, _ in corpus.text] + ["--model", model.path, "--output", folder] + job.stage_options()
+            )
             files = [os.path.join(folder, name + ".h5") for _, name in corpus.text]
             self.add(job, files[0])
             job.files, job.sources = files, [path for path, _ in corpus.text]
@@ -185,8 +196,16 @@ class Plan:
         path, needs = self.query_file(queries, model)
         compressed = os.path.join(folder, "compressed.h5")
         compress = Job(self.sweep, "compress", (model.name, queries.name), model, [fit, *needs])
-        compress.arguments = ["--model", model.path, "--factors", os.path.dirname(fit.elements[0].output),
-                              "--queries", path, "--output", compressed]
+        compress.arguments = [
+            "--model",
+            model.path,
+            "--factors",
+            os.path.dirname(fit.elements[0].output),
+            "--queries",
+            path,
+            "--output",
+            compressed,
+        ]
         compress.inputs = [None, fit.elements[0].output, path]
         compress.sources.append(path)
         self.add(compress, compressed, compressed + ".work")
@@ -206,8 +225,14 @@ class Plan:
         score.sources += tokens
         shards = score.settings.get("shards", 1)
         names = [f"shard-{i:05d}-of-{shards:05d}" for i in range(shards)]
-        score.elements = [Element(os.path.join(scores, name + ".h5"), os.path.join(scores, name + ".work"),
-                                  os.path.join(self.log, f"{score.name}-{i}.log")) for i, name in enumerate(names)]
+        score.elements = [
+            Element(
+                os.path.join(scores, name + ".h5"),
+                os.path.join(scores, name + ".work"),
+                os.path.join(self.log, f"{score.name}-{i}.log"),
+            )
+            for i, name in enumerate(names)
+        ]
         self.jobs.append(score)
         merge = Job(self.sweep, "merge", about, model, [score])
         merge.arguments = ["--scores", scores, "--output", ranking]
@@ -219,8 +244,18 @@ class Plan:
             self.add(final, ranking, os.path.join(scores, "explain.work"))
         if self.sweep.settings("report", model).get("enabled", True):
             report = Job(self.sweep, "report", about, model, [final])
-            report.arguments = (["--ranking", ranking, "--tokens", *tokens, "--queries", query_file, "--model", model.path,
-                                 "--output", os.path.join(folder, corpus.name, "report.html")] + report.stage_options())
+            report.arguments = [
+                "--ranking",
+                ranking,
+                "--tokens",
+                *tokens,
+                "--queries",
+                query_file,
+                "--model",
+                model.path,
+                "--output",
+                os.path.join(folder, corpus.name, "report.html"),
+            ] + report.stage_options()
             self.add(report, os.path.join(folder, corpus.name, "report.html"))
 
     # ---- what is done
@@ -230,7 +265,9 @@ class Plan:
         path = job.elements[i].output
         if job.stage == "report":
             ranking = os.path.join(os.path.dirname(path), "ranking.h5")
-            return os.path.exists(path) and os.path.exists(ranking) and os.path.getmtime(path) >= os.path.getmtime(ranking)
+            return (
+                os.path.exists(path) and os.path.exists(ranking) and os.path.getmtime(path) >= os.path.getmtime(ranking)
+            )
         if job.stage == "tokenize":
             return all(self.manifests.published(file) for file in job.files)
         if not self.manifests.published(path):
@@ -276,10 +313,14 @@ class Plan:
         for path in glob.glob(os.path.join(glob.escape(folder), "shard-*-of-*.h5")):
             found = re.fullmatch(r"shard-[0-9]{5}-of-([0-9]{5})\.h5", os.path.basename(path))
             if found and int(found[1]) != shards:
-                return [f'"{folder}" holds scores in {int(found[1])} shards, this sweep file says {shards}: remove the folder']
+                return [
+                    f'"{folder}" holds scores in {int(found[1])} shards, this sweep file says {shards}: remove the folder'
+                ]
         compress = job.needs[0]
         if job in needed and compress in needed and len(needed[job]) < shards:
-            return [f'"{folder}" holds shards made from "{compress.elements[0].output}", which is gone: remove the folder']
+            return [
+                f'"{folder}" holds shards made from "{compress.elements[0].output}", which is gone: remove the folder'
+            ]
         return []
 
     def out_of_date(self, job, path):
@@ -293,16 +334,25 @@ class Plan:
                 return [f'"{path}" was not made by {PROGRAM[job.stage]}: remove it']
             run = file["run"]
             problems = compare_options(job, path, run.attrs.get("options", "{}"))
-            names, hashes = (run[name].asstr()[()].tolist() if name in run else [] for name in ("input_name", "input_hash"))
+            names, hashes = (
+                run[name].asstr()[()].tolist() if name in run else [] for name in ("input_name", "input_hash")
+            )
         expected = len(job.inputs) + bool(job.options.get("candidates"))
         if job.stage in ("fit", "score") and len(hashes) != expected:
-            problems.append(f'"{path}" was made from {len(hashes)} inputs, and this sweep has {expected}: remove it, it is made again')
-        problems += [f'"{path}" was made from another "{name}" than the one there now: remove it, and what was made from it'
-                     for name, recorded in zip(names, hashes) if name in job.sources and has_changed(name, recorded, path)]
+            problems.append(
+                f'"{path}" was made from {len(hashes)} inputs, and this sweep has {expected}: remove it, it is made again'
+            )
+        problems += [
+            f'"{path}" was made from another "{name}" than the one there now: remove it, and what was made from it'
+            for name, recorded in zip(names, hashes)
+            if name in job.sources and has_changed(name, recorded, path)
+        ]
         for name, recorded in zip(job.inputs, hashes):
             current = self.manifests.identity(name) if name else None
             if current and current != recorded:
-                problems.append(f'"{path}" was made from another "{name}" than the one there now: remove it, it is made again')
+                problems.append(
+                    f'"{path}" was made from another "{name}" than the one there now: remove it, it is made again'
+                )
         return problems
 
     # ---- how far it is
@@ -325,7 +375,9 @@ class Plan:
             recent = [(t, share) for t, share in times if started and t >= started]
             if recent:
                 last = max(recent)[0]
-                left.append((last - started) / sum(share for _, share in recent) * (1 - fraction) - (time.time() - last))
+                left.append(
+                    (last - started) / sum(share for _, share in recent) * (1 - fraction) - (time.time() - last)
+                )
         return max(0.0, max(left)) if left else None
 
 
@@ -341,7 +393,9 @@ def open_output(path):
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise UserError(f'cannot read "{path}", which its folder\'s MANIFEST lists: {str(error).splitlines()[0]}') from None
+        raise UserError(
+            f'cannot read "{path}", which its folder\'s MANIFEST lists: {str(error).splitlines()[0]}'
+        ) from None
 
 
 def _shown(value):
@@ -364,8 +418,10 @@ def compare_options(job, path, recorded):
         if key in NO_RESULT or wanted is None or key not in recorded:
             continue
         if _shown(recorded[key]) != _shown(wanted):
-            problems.append(f'"{path}" was made with {key} = {recorded[key]}, this sweep says {wanted}: remove it, or '
-                            "change the sweep's output folder")
+            problems.append(
+                f'"{path}" was made with {key} = {recorded[key]}, this sweep says {wanted}: remove it, or '
+                "change the sweep's output folder"
+            )
     return problems
 
 
@@ -380,7 +436,7 @@ def units_done(work):
             for line in file:
                 kind, *kinds[kind] = (word if i == 0 else int(word) for i, word in enumerate(line.split()))
         names = os.listdir(work)
-        for numbers in kinds.values():                 # sequences, sequences a unit, groups; or a number of files
+        for numbers in kinds.values():  # sequences, sequences a unit, groups; or a number of files
             total += numbers[0] if len(numbers) == 1 else -(-numbers[0] // numbers[1]) * numbers[2]
     except (OSError, ValueError, IndexError, ZeroDivisionError):
         return None, []
@@ -399,7 +455,7 @@ def units_done(work):
     for name, share in shares.items():
         try:
             times.append((os.path.getmtime(os.path.join(work, name)), share))
-        except OSError:                                # merged into another file by now
+        except OSError:  # merged into another file by now
             pass
     return min(1.0, sum(shares.values())), times
 
@@ -408,9 +464,11 @@ def units_done(work):
 
 Run = collections.namedtuple("Run", "started exit_code reason")
 STATUS = re.compile(r"== (\S+Z) (job \S+ run \d+) (started|exit (\d+))")
-TELLS = re.compile(r"(?:^\w[\w-]*: error: .*)|(?:^(?:tokenize_corpus|tokenize_queries|report|\w+Error): .*)|(?:DUE TO .*)|"
-                   r"(?:^(?:srun|slurmstepd): error: .*(?:Killed|oom|Out Of Memory|Segmentation|Exited|Node failure).*)|"
-                   r"(?:^mpirun .*(?:exited on signal|killed).*)|(?:^== .* exit \d+: .*)")
+TELLS = re.compile(
+    r"(?:^\w[\w-]*: error: .*)|(?:^(?:tokenize_corpus|tokenize_queries|report|\w+Error): .*)|(?:DUE TO .*)|"
+    r"(?:^(?:srun|slurmstepd): error: .*(?:Killed|oom|Out Of Memory|Segmentation|Exited|Node failure).*)|"
+    r"(?:^mpirun .*(?:exited on signal|killed).*)|(?:^== .* exit \d+: .*)"
+)
 TAIL_BYTES = 1 << 18
 
 
@@ -427,11 +485,14 @@ def last_run(log):
         status = STATUS.match(line)
         if status and status[3] == "started":
             started, run, code, first = status[1], status[2], None, number
-        elif status and status[2] == run:              # not of an earlier run that Slurm had lost sight of
+        elif status and status[2] == run:  # not of an earlier run that Slurm had lost sight of
             code = int(status[4])
     told = [line.strip() for line in lines[first:] if TELLS.search(line)]
     own = [line for line in told if re.match(r"\w+: ", line) and not line.startswith(("srun", "slurmstepd"))]
-    errors = [line for line in own if ": error: " in line] or own[-1:]         # scripts tell what went wrong last
+    errors = [line for line in own if ": error: " in line] or own[-1:]  # scripts tell what went wrong last
     reason = (errors or told or [""])[0]
-    return Run(started and datetime.datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp(), code,
-               re.sub(r"^== \S+ job \S+ run \d+ ", "", reason))
+    return Run(
+        started and datetime.datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp(),
+        code,
+        re.sub(r"^== \S+ job \S+ run \d+ ", "", reason),
+    )

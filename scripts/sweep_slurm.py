@@ -4,6 +4,7 @@ A job is known by the comment it was submitted with, "bregman:KEY:COMMAND": KEY 
 how; ":FIRST" follows where an array begins at another shard than 0.  Job ids are only ever used for jobs that squeue
 lists now: Slurm may use an id again.
 """
+
 import collections
 import os
 import re
@@ -16,13 +17,23 @@ from sweep_plan import PROGRAM, SCRIPTS, Plan
 ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 NEVER = "DependencyNeverSatisfied"
 LONGEST_S = 60
-ARRAY_SIZE = 1001                          # Slurm's own MaxArraySize
+ARRAY_SIZE = 1001  # Slurm's own MaxArraySize
 # Variables of Slurm's programs and of launchers.  Those of a user's shell change what squeue lists; those of a job that
 # the sweep is started in bind the new jobs' ranks to its CPUs, or contradict their options.
 SLURM_VARIABLE = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SINFO|SCONTROL|SCANCEL|PMI|PMIX(?!_MCA))_")
 # What finds Slurm, and choices of the user's that no job sets and the sweep file's keys override.
-KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_KEY", "SLURM_SACK_SOCKET",
-        "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_CONSTRAINT", "SBATCH_RESERVATION")
+KEPT = (
+    "SLURM_CONF",
+    "SLURM_CONF_SERVER",
+    "SLURM_JWT",
+    "SLURM_SACK_KEY",
+    "SLURM_SACK_SOCKET",
+    "SBATCH_ACCOUNT",
+    "SBATCH_PARTITION",
+    "SBATCH_QOS",
+    "SBATCH_CONSTRAINT",
+    "SBATCH_RESERVATION",
+)
 
 Entry = collections.namedtuple("Entry", "id state reason command")
 
@@ -45,8 +56,15 @@ def ask_slurm(*command, environment=None):
     """Output of one of Slurm's programs."""
     environment = environment or clean_environment(LC_ALL="C")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S, check=False, env=environment,
-                              stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_S,
+            check=False,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
     except FileNotFoundError:
         raise SlurmError(f"no {command[0]} on PATH: is this a machine with Slurm? --local does without") from None
     except OSError as error:
@@ -60,10 +78,11 @@ def ask_slurm(*command, environment=None):
 
 
 def read_queue():
-    """{key: {element: Entry}} of all this user's sweep jobs that Slurm has now. """
+    """{key: {element: Entry}} of all this user's sweep jobs that Slurm has now."""
     found = {}
-    for line in ask_slurm("squeue", "--noheader", "--array", "--user", str(os.getuid()),
-                          "--format", "%i|%T|%r|%k").splitlines():
+    for line in ask_slurm(
+        "squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i|%T|%r|%k"
+    ).splitlines():
         number, state, reason, comment = (line.strip().split("|", 3) + [""] * 3)[:4]
         parts = comment.split(":")
         if len(parts) in (3, 4) and parts[0] == "bregman":
@@ -93,7 +112,7 @@ def array_digits():
     try:
         config = ask_slurm("scontrol", "show", "config")
     except SlurmError:
-        config = ""                        # a plan can be looked at anywhere, and Slurm has the last word
+        config = ""  # a plan can be looked at anywhere, and Slurm has the last word
     limits = [int(n) for n in re.findall(r"(?:^MaxArraySize *= *|max_array_tasks=)(\d+)", config, re.MULTILINE)]
     return len(str(max(1, min(limits, default=ARRAY_SIZE)))) - 1
 
@@ -102,7 +121,7 @@ def arrays(elements, digits):
     """{first: elements - first}: cut where more than the last `digits` digits change."""
     found = collections.defaultdict(list)
     for n in elements:
-        found[n - n % 10 ** digits].append(n % 10 ** digits)
+        found[n - n % 10**digits].append(n % 10**digits)
     return found
 
 
@@ -110,7 +129,7 @@ def log_pattern(job, first, digits):
     """As sbatch --output takes it: the index, filled up to `digits` digits, behind the leading ones of the shard's number."""
     if not job.is_array:
         return job.elements[0].log.replace("%", "%%")
-    index = "%a" if first == 0 else str(first // 10 ** digits) + (f"%{digits}a" if digits else "")
+    index = "%a" if first == 0 else str(first // 10**digits) + (f"%{digits}a" if digits else "")
     return os.path.join(os.path.dirname(job.elements[0].log).replace("%", "%%"), f"{job.name}-{index}.log")
 
 
@@ -119,10 +138,23 @@ def sbatch_words(job, elements, dependency, first=0, digits=0, share=1):
     settings = job.settings
     log = log_pattern(job, first, digits)
     comment = f"bregman:{job.key}:{job.command_key}" + (f":{first}" if first else "")
-    words = ["sbatch", "--parsable", "--export=ALL", f"--job-name={job.name}", f"--comment={comment}",
-             f"--output={log}", "--open-mode=append", "--requeue", "--kill-on-invalid-dep=yes", f"--nodes={settings['nodes']}",
-             f"--ntasks-per-node={settings['ranks_per_node']}", f"--cpus-per-task={settings['threads']}"]
-    words += [f"--{key}={settings[key]}" for key in ("partition", "account", "qos", "constraint", "time") if key in settings]
+    words = [
+        "sbatch",
+        "--parsable",
+        "--export=ALL",
+        f"--job-name={job.name}",
+        f"--comment={comment}",
+        f"--output={log}",
+        "--open-mode=append",
+        "--requeue",
+        "--kill-on-invalid-dep=yes",
+        f"--nodes={settings['nodes']}",
+        f"--ntasks-per-node={settings['ranks_per_node']}",
+        f"--cpus-per-task={settings['threads']}",
+    ]
+    words += [
+        f"--{key}={settings[key]}" for key in ("partition", "account", "qos", "constraint", "time") if key in settings
+    ]
     if job.stage not in SCRIPTS:
         words.append(f"--signal=B:USR1@{settings['warning_seconds']}")
     if job.is_array:
@@ -137,8 +169,12 @@ def sbatch_words(job, elements, dependency, first=0, digits=0, share=1):
 def job_environment(job, programs, first=0):
     """What jobs/*.sbatch and stage.sh read."""
     setup = job.settings["setup"]
-    found = {"BREGMAN": ROOT, "BREGMAN_BIN": programs, "BREGMAN_LAUNCH": job.settings["launch"],
-             "BREGMAN_SETUP": "\n".join(setup if isinstance(setup, list) else [setup])}
+    found = {
+        "BREGMAN": ROOT,
+        "BREGMAN_BIN": programs,
+        "BREGMAN_LAUNCH": job.settings["launch"],
+        "BREGMAN_SETUP": "\n".join(setup if isinstance(setup, list) else [setup]),
+    }
     if job.is_array:
         found["SHARDS"] = str(len(job.elements))
         found["FIRST_SHARD"] = str(first)
@@ -151,8 +187,8 @@ class Submitter:
     def __init__(self, plan: Plan, programs, say):
         self.plan, self.programs, self.say = plan, programs, say
         self.queue, self.digits = {}, None
-        self.numbers = {}                  # id(job) -> ids that stand for it in a dependency
-        self.new = set()                   # jobs of which something was submitted
+        self.numbers = {}  # id(job) -> ids that stand for it in a dependency
+        self.new = set()  # jobs of which something was submitted
         self.submitted = self.kept = 0
 
     # what changes the queue: the dry run overrides these
@@ -162,9 +198,9 @@ class Submitter:
 
     def sbatch(self, job, words, environment):
         said = ask_slurm(*words, environment=clean_environment(**environment))
-        found = re.findall(r"^(\d+)(?:;.*)?$", said, re.MULTILINE)        # a site's sbatch may greet first
+        found = re.findall(r"^(\d+)(?:;.*)?$", said, re.MULTILINE)  # a site's sbatch may greet first
         if not found:
-            raise SlurmError(f"sbatch does not say the job's number, but \"{said.strip()[-100:]}\"")
+            raise SlurmError(f'sbatch does not say the job\'s number, but "{said.strip()[-100:]}"')
         return found[-1]
 
     def scontrol(self, *words):
@@ -190,8 +226,10 @@ class Submitter:
         for job in needed:
             for entry in self.live(job).values():
                 if entry.command != job.command_key:
-                    raise SlurmError(f'job {entry.id} in the queue makes "{job.elements[0].output}" with other options than '
-                                     f"this sweep file says: scancel {entry.id.split('_')[0]} first")
+                    raise SlurmError(
+                        f'job {entry.id} in the queue makes "{job.elements[0].output}" with other options than '
+                        f"this sweep file says: scancel {entry.id.split('_')[0]} first"
+                    )
 
     def dependency(self, job):
         numbers = [number for need in job.needs for number in self.numbers.get(id(need), [])]
@@ -256,13 +294,14 @@ class Submitter:
 
 class DryRun(Submitter):
     """Prints the commands instead, as a shell script that would submit the same."""
+
     variables = 0
 
     def read_queue(self):
         try:
             return read_queue()
         except SlurmError:
-            return {}                      # a plan can be looked at anywhere
+            return {}  # a plan can be looked at anywhere
 
     def sbatch(self, job, words, environment):
         self.variables += 1

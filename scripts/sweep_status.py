@@ -1,10 +1,11 @@
 """The table of a sweep's stages: from the files they write, their logs, and Slurm's queue."""
+
 import collections
 
 from sweep_plan import last_run
 from sweep_slurm import NEVER, SlurmError, read_queue
 
-ORDER = ("failed", "running", "held", "queued", "waiting", "stopped", "to do", "done")    # which one a row shows
+ORDER = ("failed", "running", "held", "queued", "waiting", "stopped", "to do", "done")  # which one a row shows
 STOPPED = 75
 
 
@@ -41,7 +42,9 @@ class Row:
         self.job, self.missing = job, needed.get(job, [])
         missing, waits = self.missing, any(need in needed for need in job.needs)
         entries = queue.get(job.key, {})
-        states = [element_state(job, i, entries.get(i), i not in missing, waits, here) for i in range(len(job.elements))]
+        states = [
+            element_state(job, i, entries.get(i), i not in missing, waits, here) for i in range(len(job.elements))
+        ]
         counts = collections.Counter(state for state, _ in states)
         self.state = next(state for state in ORDER if counts[state])
         self.note = self.why(states, counts)
@@ -98,8 +101,11 @@ def print_status(plan, here):
     rows, problem = status_rows(plan, here)
     table = [("stage", "model", "queries", "corpus", "state", "done", "left", "")]
     for row in rows:
-        about = (row.job.about + ("-", "-", "-"))[:3] if row.job.stage not in ("tokenize", "tokenize-queries") else (
-            "-", *(("-", row.job.about[0]) if row.job.stage == "tokenize" else (row.job.about[0], "-")))
+        about = (
+            (row.job.about + ("-", "-", "-"))[:3]
+            if row.job.stage not in ("tokenize", "tokenize-queries")
+            else ("-", *(("-", row.job.about[0]) if row.job.stage == "tokenize" else (row.job.about[0], "-")))
+        )
         table.append((row.job.stage, *about, row.state, row.done, row.left, row.note))
     widths = [max(len(line[c]) for line in table) for c in range(7)]
     for line in table:

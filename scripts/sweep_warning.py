@@ -1,4 +1,5 @@
 """Are a sweep's jobs warned early enough before their time limits?  bregman-plan predicts how long a stop takes on their grids."""
+
 import functools
 import json
 import os
@@ -32,11 +33,20 @@ def options(sweep, job, model):
     """Of the plan of one stage: its grid, and what its time depends on."""
     own, fit, compress = job.settings, sweep.settings("fit", model), sweep.settings("compress", model)
     rank = {"full": 100000, "auto": compress.get("max_rank", 128)}.get(compress.get("rank"), compress.get("rank"))
-    found = {"config": model.path, "nodes": own["nodes"], "ranks-per-node": own["ranks_per_node"], "pipeline": own["pipeline"],
-             "cores-per-node": own["ranks_per_node"] * own["threads"], "memory-limit": own.get("memory_limit"),
-             "cluster": sweep.absolute(own["profile"]) if "profile" in own else None, "blocks": fit.get("blocks", 1),
-             "modules": (job.stage != "fit" and compress.get("modules")) or fit.get("modules"), "rank": rank,
-             "unit-sequences": fit.get("unit_sequences"), "checkpoint-minutes": own.get("checkpoint_minutes")}
+    found = {
+        "config": model.path,
+        "nodes": own["nodes"],
+        "ranks-per-node": own["ranks_per_node"],
+        "pipeline": own["pipeline"],
+        "cores-per-node": own["ranks_per_node"] * own["threads"],
+        "memory-limit": own.get("memory_limit"),
+        "cluster": sweep.absolute(own["profile"]) if "profile" in own else None,
+        "blocks": fit.get("blocks", 1),
+        "modules": (job.stage != "fit" and compress.get("modules")) or fit.get("modules"),
+        "rank": rank,
+        "unit-sequences": fit.get("unit_sequences"),
+        "checkpoint-minutes": own.get("checkpoint_minutes"),
+    }
     if job.stage != "fit":
         found["queries"] = max(1, n_queries(sweep.queries[job.about[1]].path))
     tokens = sweep.corpora[job.about[2]].tokens if job.stage in ("score", "explain") else []
@@ -51,8 +61,15 @@ def options(sweep, job, model):
 def predicted(program, words):
     """{name of a stage: seconds from the warning to the time limit that it needs}"""
     try:
-        done = subprocess.run([program, "--json", "--quiet", *words], capture_output=True, text=True, timeout=LONGEST_S, check=False,
-                              env=clean_environment(), stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [program, "--json", "--quiet", *words],
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_S,
+            check=False,
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+        )
         if done.returncode == 0:
             return {stage["name"]: stage["warning_s"] for stage in json.loads(done.stdout)["stages"]}
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
@@ -76,7 +93,12 @@ def check_warnings(sweep, plan, programs):
             said.setdefault(f"it cannot be checked whether the jobs of {job.about[0]} are warned early enough: {error}")
             continue
         if needs > warned:
-            said.setdefault(sweep.described(sweep.where(job.stage, i, "warning_seconds"), f"{job.stage} of {job.about[0]} is predicted to "
-                                            f"need {needs:.0f}, not {warned}, to keep what it has done"))
+            said.setdefault(
+                sweep.described(
+                    sweep.where(job.stage, i, "warning_seconds"),
+                    f"{job.stage} of {job.about[0]} is predicted to "
+                    f"need {needs:.0f}, not {warned}, to keep what it has done",
+                )
+            )
     for line in said:
         print(f"sweep: warning: {line}", file=sys.stderr)

@@ -9,7 +9,7 @@ typedef struct {
     int number;
     const char *what;
     struct sigaction before;
-    char line[320];              /* made beforehand: nothing is formatted in a handler */
+    char line[320]; /* made beforehand: nothing is formatted in a handler */
 } fatal;
 
 static fatal signals[] = {
@@ -30,7 +30,7 @@ static void end_at_once(int number)
     for (int i = 0; i < N_SIGNALS; i++)
         if (signals[i].number == number && write(STDERR_FILENO, signals[i].line, strlen(signals[i].line)) < 0)
             break;
-    raise(number);               /* by default, when this returns: SA_RESETHAND */
+    raise(number); /* by default, when this returns: SA_RESETHAND */
 }
 
 void bg_crash_begin(void)

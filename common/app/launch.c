@@ -60,7 +60,8 @@ bg_status bg_launch_check(const bg_launch *launch, int world_size, bg_err *err)
     char of[32] = "";
     if (launch->size > 0)
         snprintf(of, sizeof of, " of %ld", launch->size);
-    return BG_FAIL(err, BG_EARG, "started as task %ld%s (says %s), but alone in MPI_COMM_WORLD: its launcher and its MPI "
+    return BG_FAIL(err, BG_EARG,
+                   "started as task %ld%s (says %s), but alone in MPI_COMM_WORLD: its launcher and its MPI "
                    "do not know each other, and every task would do all the work; use the mpirun of the MPI it was built "
                    "with, or srun --mpi=pmix or pmi2 (srun --mpi=list says which there are); for one process alone, "
                    "mpirun -n 1",
@@ -127,13 +128,14 @@ void bg_cpus_warn(const bg_cpus *cpus, int threads, bool chosen, const bg_launch
     const char *plural = cpus->own == 1 ? "" : "s";
     if (threads > cpus->own && cpus->allowed > cpus->own)
         bg_log("warning: %d threads on %d CPU%s: the launcher bound this rank to so few of the %d here; add --bind-to "
-               "none or --map-by slot:PE=%d to mpirun, or --cpus-per-task=%d to srun", threads, cpus->own, plural,
-               cpus->allowed, threads, threads);
+               "none or --map-by slot:PE=%d to mpirun, or --cpus-per-task=%d to srun",
+               threads, cpus->own, plural, cpus->allowed, threads, threads);
     else if (threads > cpus->own)
         bg_log("warning: %d threads on %d CPU%s: this node has no more for this rank", threads, cpus->own, plural);
     /* Without a job of Slurm's, whose own binding is what was asked for */
     else if (chosen && cpus->all < cpus->allowed && launch->variable != NULL && getenv("SLURM_JOB_ID") == NULL)
         bg_log("warning: the launcher bound the %d rank%s of this node to %d of %d CPUs, so that each takes %d "
-               "thread%s; add --bind-to none to mpirun, or --map-by slot:PE=THREADS", cpus->n_ranks,
-               cpus->n_ranks == 1 ? "" : "s", cpus->all, cpus->allowed, threads, threads == 1 ? "" : "s");
+               "thread%s; add --bind-to none to mpirun, or --map-by slot:PE=THREADS",
+               cpus->n_ranks, cpus->n_ranks == 1 ? "" : "s", cpus->all, cpus->allowed, threads,
+               threads == 1 ? "" : "s");
 }

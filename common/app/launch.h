@@ -10,8 +10,8 @@
 
 /* This process's place among those started together, as its launcher tells it in the environment. */
 typedef struct {
-    const char *variable;    /* where the rank was read; static storage; NULL: there is no word of a launcher */
-    long size, rank;         /* size 0: not told */
+    const char *variable; /* where the rank was read; static storage; NULL: there is no word of a launcher */
+    long size, rank;      /* size 0: not told */
 } bg_launch;
 
 /* To be called before MPI_Init, which may set these variables itself. */
@@ -22,7 +22,9 @@ bg_launch bg_launch_read(void);
 bg_status bg_launch_check(const bg_launch *launch, int world_size, bg_err *err);
 
 /* CPUs of this node: of this rank, of all ranks here together, and what they could have if nobody bound them. */
-typedef struct { int n_ranks, own, all, allowed; } bg_cpus;
+typedef struct {
+    int n_ranks, own, all, allowed;
+} bg_cpus;
 
 /* Collective on world. */
 bg_cpus bg_cpus_count(MPI_Comm world);

@@ -37,9 +37,8 @@ const char *bg_library_versions(void)
     snprintf(xxhash, sizeof xxhash, "%u.%u.%u", x / 10000, x / 100 % 100, x % 100);
     mpi_version(mpi);
 
-    json_t *all = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "hdf5", hdf5, "mpi", mpi,
-                            "blas", bg_gemm_library(), "eigen", bg_eigen_library(), "jansson", JANSSON_VERSION,
-                            "xxhash", xxhash);
+    json_t *all = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "hdf5", hdf5, "mpi", mpi, "blas", bg_gemm_library(),
+                            "eigen", bg_eigen_library(), "jansson", JANSSON_VERSION, "xxhash", xxhash);
     char *dump = json_dumps(all, JSON_SORT_KEYS);
     snprintf(text, sizeof text, "%s", dump != NULL ? dump : "{}");
     free(dump);

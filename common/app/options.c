@@ -13,13 +13,10 @@ typedef struct {
     const bg_option_table *tables;
     size_t n_tables;
     char **argv;
-    int argc, next;          /* next: index of the argument to read */
+    int argc, next; /* next: index of the argument to read */
 } command_line;
 
-static bool starts_option(const char *arg)
-{
-    return arg[0] == '-' && arg[1] == '-' && arg[2] != '\0';
-}
+static bool starts_option(const char *arg) { return arg[0] == '-' && arg[1] == '-' && arg[2] != '\0'; }
 
 /* ---- values ---- */
 
@@ -88,8 +85,7 @@ static bg_status bad_number(const bg_opt *o, const char *text, const char *kind,
 {
     if (o->lo == 0.0 && o->hi == 0.0)
         return BG_FAIL(err, BG_EARG, "%s takes %s, not '%s'", o->name, kind, text);
-    return BG_FAIL(err, BG_EARG, "%s takes %s from %.15g to %.15g, not '%s'",
-                   o->name, kind, o->lo, o->hi, text);
+    return BG_FAIL(err, BG_EARG, "%s takes %s from %.15g to %.15g, not '%s'", o->name, kind, o->lo, o->hi, text);
 }
 
 static bg_status append_item(bg_list *list, const char *text, size_t capacity, bg_err *err)
@@ -100,15 +96,13 @@ static bg_status append_item(bg_list *list, const char *text, size_t capacity, b
     return BG_OK;
 }
 
-static bg_status set_value(const bg_option_table *table, const bg_opt *o, const char *text,
-                           size_t list_capacity, bg_err *err)
+static bg_status set_value(const bg_option_table *table, const bg_opt *o, const char *text, size_t list_capacity,
+                           bg_err *err)
 {
     uint64_t u;
     double x;
     switch (o->type) {
-    case BG_OPT_STR:
-        *FIELD(const char *, table, o) = text;
-        return BG_OK;
+    case BG_OPT_STR: *FIELD(const char *, table, o) = text; return BG_OK;
     case BG_OPT_U64:
         if (!parse_u64(text, &u) || !in_limits(o, (double)u))
             return bad_number(o, text, "a whole number", err);
@@ -123,15 +117,12 @@ static bg_status set_value(const bg_option_table *table, const bg_opt *o, const 
         if (!parse_bytes(text, FIELD(uint64_t, table, o)))
             return BG_FAIL(err, BG_EARG, "%s takes a number of bytes such as 500M or 2.5G, not '%s'", o->name, text);
         return BG_OK;
-    case BG_OPT_FLAG:
-        *FIELD(bool, table, o) = true;
-        return BG_OK;
+    case BG_OPT_FLAG: *FIELD(bool, table, o) = true; return BG_OK;
     case BG_OPT_RANGE:
         if (!parse_range(text, FIELD(bg_range, table, o)))
             return BG_FAIL(err, BG_EARG, "%s takes a range A:B with A <= B, not '%s'", o->name, text);
         return BG_OK;
-    case BG_OPT_LIST:
-        return append_item(FIELD(bg_list, table, o), text, list_capacity, err);
+    case BG_OPT_LIST: return append_item(FIELD(bg_list, table, o), text, list_capacity, err);
     }
     return BG_FAIL(err, BG_EARG, "%s has no known type", o->name);
 }
@@ -148,8 +139,10 @@ size_t bg_edit_distance(const char *a, const char *b)
         row[0] = i;
         for (size_t j = 1; j <= nb; j++) {
             size_t best = diagonal + (a[i - 1] != b[j - 1]);
-            if (row[j] + 1 < best) best = row[j] + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            if (row[j] + 1 < best)
+                best = row[j] + 1;
+            if (row[j - 1] + 1 < best)
+                best = row[j - 1] + 1;
             diagonal = row[j];
             row[j] = best;
         }
@@ -160,7 +153,7 @@ size_t bg_edit_distance(const char *a, const char *b)
 static bg_status unknown_option(const command_line *line, const char *name, bg_err *err)
 {
     const char *nearest = NULL;
-    size_t least = 2 + strlen(name) / 4;    /* farther away is no help */
+    size_t least = 2 + strlen(name) / 4; /* farther away is no help */
     for (size_t i = 0; i < line->n_tables; i++)
         for (const bg_opt *o = line->tables[i].opts; o->name != NULL; o++) {
             bool begins = strlen(name) > 3 && strncmp(name, o->name, strlen(name)) == 0;
@@ -175,8 +168,7 @@ static bg_status unknown_option(const command_line *line, const char *name, bg_e
     return BG_FAIL(err, BG_EARG, "unknown option '%s' (--help lists them)", name);
 }
 
-static const bg_opt *find_option(const command_line *line, const char *name, size_t n,
-                                 const bg_option_table **table)
+static const bg_opt *find_option(const command_line *line, const char *name, size_t n, const bg_option_table **table)
 {
     for (size_t i = 0; i < line->n_tables; i++)
         for (const bg_opt *o = line->tables[i].opts; o->name != NULL; o++)
@@ -266,15 +258,13 @@ static bg_status check_complete(const bg_option_table *table, int argc, char **a
     for (const bg_opt *o = table->opts; o->name != NULL && st == BG_OK; o++) {
         if (o->deflt == NULL && o->type != BG_OPT_FLAG && !was_given(table, o, argc, argv))
             st = BG_FAIL(err, BG_EARG, "%s is required", o->name);
-        else if (o->type == BG_OPT_LIST && FIELD(bg_list, table, o)->n == 0 &&
-                 o->deflt != NULL && o->deflt[0] != '\0')
+        else if (o->type == BG_OPT_LIST && FIELD(bg_list, table, o)->n == 0 && o->deflt != NULL && o->deflt[0] != '\0')
             st = set_value(table, o, o->deflt, 1, err);
     }
     return st;
 }
 
-bg_status bg_options_parse(const bg_option_table *tables, size_t n_tables, int argc, char **argv,
-                           bg_err *err)
+bg_status bg_options_parse(const bg_option_table *tables, size_t n_tables, int argc, char **argv, bg_err *err)
 {
     command_line line = { tables, n_tables, argv, argc, 1 };
     bool options_end = false;
@@ -333,15 +323,13 @@ static json_t *value_json(const bg_option_table *table, const bg_opt *o)
 {
     const char *text;
     switch (o->type) {
-    case BG_OPT_STR:
-        text = *FIELD(const char *, table, o);
-        return text != NULL ? json_string(text) : json_null();
+    case BG_OPT_STR: text = *FIELD(const char *, table, o); return text != NULL ? json_string(text) : json_null();
     case BG_OPT_U64:
     case BG_OPT_BYTES: return json_integer((json_int_t)*FIELD(uint64_t, table, o));
-    case BG_OPT_F64:   return json_real(*FIELD(double, table, o));
-    case BG_OPT_FLAG:  return json_boolean(*FIELD(bool, table, o));
+    case BG_OPT_F64: return json_real(*FIELD(double, table, o));
+    case BG_OPT_FLAG: return json_boolean(*FIELD(bool, table, o));
     case BG_OPT_RANGE: return range_json(*FIELD(bg_range, table, o));
-    case BG_OPT_LIST:  return list_json(FIELD(bg_list, table, o));
+    case BG_OPT_LIST: return list_json(FIELD(bg_list, table, o));
     }
     return NULL;
 }
@@ -358,8 +346,7 @@ static bg_status add_option(json_t *object, const bg_option_table *table, const 
     return BG_OK;
 }
 
-bg_status bg_options_json(const bg_option_table *tables, size_t n_tables, bool identity_only,
-                          char **out, bg_err *err)
+bg_status bg_options_json(const bg_option_table *tables, size_t n_tables, bool identity_only, char **out, bg_err *err)
 {
     bg_status st = BG_OK;
     json_t *object = json_object();
@@ -379,8 +366,8 @@ bg_status bg_options_json(const bg_option_table *tables, size_t n_tables, bool i
 static void print_option(FILE *to, const bg_opt *o)
 {
     static const char *const value[] = {
-        [BG_OPT_STR] = " TEXT", [BG_OPT_U64] = " N", [BG_OPT_F64] = " X", [BG_OPT_BYTES] = " BYTES",
-        [BG_OPT_FLAG] = "", [BG_OPT_RANGE] = " A:B", [BG_OPT_LIST] = " TEXT...",
+        [BG_OPT_STR] = " TEXT", [BG_OPT_U64] = " N",     [BG_OPT_F64] = " X",        [BG_OPT_BYTES] = " BYTES",
+        [BG_OPT_FLAG] = "",     [BG_OPT_RANGE] = " A:B", [BG_OPT_LIST] = " TEXT...",
     };
     char left[96];
     snprintf(left, sizeof left, "%s%s", o->name, value[o->type]);

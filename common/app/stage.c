@@ -66,7 +66,7 @@ static const bg_opt common_opts[] = {
 static int positive_env(const char *name)
 {
     const char *text = getenv(name);
-    long n = text != NULL ? strtol(text, NULL, 10) : 0;    /* of a list "4,2" the outer level */
+    long n = text != NULL ? strtol(text, NULL, 10) : 0; /* of a list "4,2" the outer level */
     return n > 0 && n <= 4096 ? (int)n : 0;
 }
 
@@ -112,9 +112,10 @@ static void print_help(const bg_stage *s, const char *program, const bg_option_t
     printf("usage: %s [options]\n%s\n\n", program, s->purpose);
     bg_options_help(stdout, tables, n_tables);
     if (s->runs_model)
-        printf("\nto stop it and go on later with the same command (exit code 75):\n"
-               "  Ctrl-C or SIGTERM to bregman-mpi or to a rank; SIGUSR1 to mpirun or srun, which would kill the ranks otherwise;\n"
-               "  scancel --signal=USR1 JOB; or a file named stop in the folder of the output\n");
+        printf(
+            "\nto stop it and go on later with the same command (exit code 75):\n"
+            "  Ctrl-C or SIGTERM to bregman-mpi or to a rank; SIGUSR1 to mpirun or srun, which would kill the ranks otherwise;\n"
+            "  scancel --signal=USR1 JOB; or a file named stop in the folder of the output\n");
     const char *name = s->example != NULL ? strstr(s->example, s->name) : NULL;
     if (name != NULL)
         printf("\nexample:\n  %.*s%s%s\n", (int)(name - s->example), s->example, program, name + strlen(s->name));
@@ -124,8 +125,8 @@ static void say_start(const bg_context *ctx)
 {
     const char *git = bg_git_revision();
     bg_log("%s%s%s%s, %d rank%s x %d thread%s, %s", bg_version(), git[0] != '\0' ? " (" : "", git,
-           git[0] != '\0' ? ")" : "", ctx->grid.world_size, ctx->grid.world_size == 1 ? "" : "s",
-           ctx->threads, ctx->threads == 1 ? "" : "s", bg_gemm_library());
+           git[0] != '\0' ? ")" : "", ctx->grid.world_size, ctx->grid.world_size == 1 ? "" : "s", ctx->threads,
+           ctx->threads == 1 ? "" : "s", bg_gemm_library());
     if (ctx->grid.pipeline_size > 1)
         bg_log("grid: %d columns of data x pipelines of %d ranks", ctx->grid.data_size, ctx->grid.pipeline_size);
     double efficiency = bg_gemm_efficiency();
@@ -135,7 +136,10 @@ static void say_start(const bg_context *ctx)
 }
 
 /* The clock and the products executed when the stage proper began. */
-typedef struct { double s; uint64_t flops; } work;
+typedef struct {
+    double s;
+    uint64_t flops;
+} work;
 
 /* Collective on world. */
 static void say_end(const bg_context *ctx, work before)
@@ -161,8 +165,8 @@ static void say_error(const bg_stage *s, const bg_grid *g, bg_err *err)
 /* ---- main ---- */
 
 /* Local: options into config and their texts into ctx. */
-static bg_status read_options(const bg_option_table *tables, size_t n_tables, int argc, char **argv,
-                              char **options, char **identity, bg_err *err)
+static bg_status read_options(const bg_option_table *tables, size_t n_tables, int argc, char **argv, char **options,
+                              char **identity, bg_err *err)
 {
     bg_status st = bg_options_parse(tables, n_tables, argc, argv, err);
     if (st == BG_OK)
@@ -196,7 +200,7 @@ static bg_status run_stage(const bg_stage *s, const common_options *common, cons
         say_start(ctx);
         bg_cpus_warn(&cpus, ctx->threads, chosen, launch);
     }
-    const work before = { bg_now_s(), bg_gemm_flops() };    /* the FLOPs of say_start's probe are not the stage's */
+    const work before = { bg_now_s(), bg_gemm_flops() }; /* the FLOPs of say_start's probe are not the stage's */
     if (common->timings != NULL)
         bg_timing_enable();
     bg_status st = s->run(config, ctx, err);
@@ -211,7 +215,8 @@ static void say_stopped(const bg_stage *s)
 {
     const char *file = bg_stop_file();
     if (file != NULL)
-        fprintf(stderr, "%s: stopped by the file %s; finished work is kept: remove it and run the same command to go on\n",
+        fprintf(stderr,
+                "%s: stopped by the file %s; finished work is kept: remove it and run the same command to go on\n",
                 s->name, file);
     else
         bg_log("stopped by a signal; finished work is kept: run the same command to go on");

@@ -57,18 +57,20 @@ static void show_progress(const bg_progress *p, double now, bool finished)
     unsigned percent = p->total > 0 ? (unsigned)(100.0 * (double)p->done / (double)p->total) : 100;
 
     bool terminal = isatty(STDERR_FILENO) != 0;
-    fprintf(stderr, "%s%s: %s: %" PRIu64 " of %" PRIu64 " %s (%u %%)%s, %s %s%s%s",
-            terminal ? "\r" : "", log_name, p->what, p->done, p->total, p->unit, percent, rate,
-            duration, finished ? "in all" : per_s > 0 ? "left" : "so far",
+    fprintf(stderr, "%s%s: %s: %" PRIu64 " of %" PRIu64 " %s (%u %%)%s, %s %s%s%s", terminal ? "\r" : "", log_name,
+            p->what, p->done, p->total, p->unit, percent, rate, duration,
+            finished    ? "in all"
+            : per_s > 0 ? "left"
+                        : "so far",
             terminal ? "\033[K" : "", terminal && !finished ? "" : "\n");
 }
 
-void bg_progress_start(bg_progress *p, const char *what, const char *unit,
-                       uint64_t done, uint64_t total)
+void bg_progress_start(bg_progress *p, const char *what, const char *unit, uint64_t done, uint64_t total)
 {
     double now = bg_now_s();
-    *p = (bg_progress){ .what = what, .unit = unit, .total = total, .first = done, .done = done,
-                        .start_s = now, .last_s = now };
+    *p = (bg_progress){
+        .what = what, .unit = unit, .total = total, .first = done, .done = done, .start_s = now, .last_s = now
+    };
 }
 
 void bg_progress_update(bg_progress *p, uint64_t done)

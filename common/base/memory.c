@@ -43,7 +43,7 @@ size_t bg_peak_rss_bytes(void)
     struct rusage usage;
     if (getrusage(RUSAGE_SELF, &usage) != 0)
         return 0;
-    return (size_t)usage.ru_maxrss * 1024;    /* Linux counts in KiB */
+    return (size_t)usage.ru_maxrss * 1024; /* Linux counts in KiB */
 }
 
 /* ---- room that may lie on disk ---- */

@@ -8,8 +8,11 @@
 
 static const char *kind_of(mode_t mode)
 {
-    return S_ISREG(mode) ? NULL : S_ISDIR(mode) ? "it is a folder" : S_ISFIFO(mode) ? "it is a named pipe"
-         : S_ISSOCK(mode) ? "it is a socket" : "it is a device";
+    return S_ISREG(mode)    ? NULL
+           : S_ISDIR(mode)  ? "it is a folder"
+           : S_ISFIFO(mode) ? "it is a named pipe"
+           : S_ISSOCK(mode) ? "it is a socket"
+                            : "it is a device";
 }
 
 bg_status bg_open_file(const char *path, int *fd, bg_err *err)
@@ -18,7 +21,7 @@ bg_status bg_open_file(const char *path, int *fd, bg_err *err)
     /* O_NONBLOCK: a pipe is opened at once; regular files are read as ever */
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     int cause = *fd < 0 ? errno : 0;
-    int told = *fd >= 0 ? fstat(*fd, &about) : cause == ENXIO ? stat(path, &about) : -1;    /* ENXIO: a socket */
+    int told = *fd >= 0 ? fstat(*fd, &about) : cause == ENXIO ? stat(path, &about) : -1; /* ENXIO: a socket */
     if (*fd >= 0 && told != 0)
         cause = errno;
     const char *kind = told == 0 ? kind_of(about.st_mode) : NULL;

@@ -19,7 +19,7 @@ static bg_status map_scratch(bg_room *out, size_t n_bytes, const char *scratch, 
     int fd = mkostemp(name, O_CLOEXEC);
     if (fd < 0)
         return BG_FAIL(err, BG_EIO, "cannot write into scratch folder \"%s\": %s", scratch, strerror(errno));
-    unlink(name);                          /* gone with the process, however that ends */
+    unlink(name); /* gone with the process, however that ends */
     int error = posix_fallocate(fd, 0, (off_t)n_bytes);
     void *x = error == 0 ? mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
     if (error == 0 && x == MAP_FAILED)

@@ -29,7 +29,8 @@ static bool is_set_one_of(const char *const *name, size_t n)
 void bg_threads_sleep_when_idle(char **argv)
 {
     static const char *const chosen[] = { "OMP_WAIT_POLICY", "GOMP_SPINCOUNT" };
-    /* by these the library, once it is loaded, has bound this thread to its place: the program would go on with that CPU alone */
+    /* by these the library, once it is loaded, has bound this thread to its place: the program would go on with that
+     * CPU alone */
     static const char *const bound[] = { "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY" };
     char program[PATH_MAX];
     if (is_set_one_of(chosen, 2) || is_set_one_of(bound, 3) || runs_under_valgrind())

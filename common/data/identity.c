@@ -28,13 +28,13 @@ static bg_status read_identity(const char *path, bg_hash *out, bg_err *err)
     bg_store *s = NULL;
     int fd;
     *out = (bg_hash){ "" };
-    bg_status st = bg_open_file(path, &fd, err);    /* HDF5 would wait for a named pipe */
+    bg_status st = bg_open_file(path, &fd, err); /* HDF5 would wait for a named pipe */
     if (st != BG_OK)
         return st;
     close(fd);
     if (!bg_store_is_hdf5(path))
         return BG_OK;
-    st = bg_store_open(&s, path, "bregman/candidates", err);    /* a file of any format */
+    st = bg_store_open(&s, path, "bregman/candidates", err); /* a file of any format */
     if (st == BG_OK)
         st = bg_store_identity(s, out, err);
     bg_store_close(s);
@@ -67,8 +67,8 @@ static bg_status is_listed_content(const char *path, const bg_hash *content, boo
     if (st == BG_OK)
         st = bg_manifest_read(&m, folder, err);
     for (size_t i = 0; i < m.n && st == BG_OK; i++)
-        *same = *same || (strcmp(m.entry[i].name, bg_base_name(path)) == 0 &&
-                          strcmp(m.entry[i].hash.hex, content->hex) == 0);
+        *same = *same ||
+                (strcmp(m.entry[i].name, bg_base_name(path)) == 0 && strcmp(m.entry[i].hash.hex, content->hex) == 0);
     bg_manifest_clear(&m);
     return st;
 }
@@ -91,8 +91,10 @@ bg_status bg_input_check_listed(const char *path, const bg_hash *content, bg_err
     else
         good = true;
     if (st == BG_OK && !good)
-        st = BG_FAIL(err, BG_ESTALE, "\"%s\" was changed since it was published: its content is not what its folder's "
-                     "MANIFEST lists; make it again", path);
+        st = BG_FAIL(err, BG_ESTALE,
+                     "\"%s\" was changed since it was published: its content is not what its folder's "
+                     "MANIFEST lists; make it again",
+                     path);
     return st;
 }
 

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 bg_status bg_inputs_add(bg_inputs *in, const char *name, const bg_hash *hash, bg_err *err)
 {
     if (in->n == in->capacity) {
@@ -136,9 +135,16 @@ bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *chos
         st = bg_inputs_fingerprint(in, ctx, chosen, &in->fingerprint, err);
     st = bg_agree(comm, st, err);
     in->run = (bg_provenance){
-        .stage = ctx->name, .options = ctx->options, .fingerprint = in->fingerprint.hex, .seed = seed,
-        .ranks = ctx->grid.world_size, .threads = ctx->threads, .started = ctx->started,
-        .n_inputs = in->n, .input_name = (const char *const *)in->name, .input_hash = in->hash,
+        .stage = ctx->name,
+        .options = ctx->options,
+        .fingerprint = in->fingerprint.hex,
+        .seed = seed,
+        .ranks = ctx->grid.world_size,
+        .threads = ctx->threads,
+        .started = ctx->started,
+        .n_inputs = in->n,
+        .input_name = (const char *const *)in->name,
+        .input_hash = in->hash,
     };
 out:
     free(text);

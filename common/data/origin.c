@@ -46,7 +46,8 @@ static bg_status check_total(const bg_origin *o, const bg_store *s, const char *
     for (size_t i = 0; i < o->n_files; i++)
         total += (uint64_t)o->sequences[i];
     if (st == BG_OK && total != corpus)
-        st = BG_FAIL(err, BG_EFORMAT, "\"%s\" speaks of a corpus of %" PRIu64 " sequences, but its token files had %" PRIu64 ": %s",
+        st = BG_FAIL(err, BG_EFORMAT,
+                     "\"%s\" speaks of a corpus of %" PRIu64 " sequences, but its token files had %" PRIu64 ": %s",
                      bg_store_path(s), corpus, total, remedy);
     return st;
 }
@@ -66,7 +67,8 @@ bg_status bg_origin_read(bg_origin *o, const bg_store *s, const char *remedy, bg
     size_t n_hashes = 0;
     uint64_t n;
     if (!bg_store_has(s, "corpus/file"))
-        return BG_FAIL(err, BG_ESTALE, "\"%s\" does not say which token files it was made from: %s", bg_store_path(s), remedy);
+        return BG_FAIL(err, BG_ESTALE, "\"%s\" does not say which token files it was made from: %s", bg_store_path(s),
+                       remedy);
     bg_status st = bg_store_read_strings(s, "corpus/file", &o->file, &o->n_files, err);
     if (st == BG_OK)
         st = bg_store_read_strings(s, "corpus/hash", &o->hash, &n_hashes, err);
@@ -105,7 +107,8 @@ enum { FILE_BYTES = 136 };
 
 static void describe_file(const bg_origin *o, size_t i, char out[FILE_BYTES])
 {
-    snprintf(out, FILE_BYTES, "\"%.60s\" (%" PRId64 " sequences, hash %.8s)", bg_base_name(o->file[i]), o->sequences[i], o->hash[i]);
+    snprintf(out, FILE_BYTES, "\"%.60s\" (%" PRId64 " sequences, hash %.8s)", bg_base_name(o->file[i]), o->sequences[i],
+             o->hash[i]);
 }
 
 static bool same_file(const bg_origin *a, size_t i, const bg_origin *b, size_t j)
@@ -136,13 +139,17 @@ static bool files_differ(const bg_origin *given, const bg_origin *expected, char
     else if (j == given->n_files)
         snprintf(what, BG_DIFFERENCE_BYTES, "token file %zu is %s, not %s", i + 1, mine, its);
     else
-        snprintf(what, BG_DIFFERENCE_BYTES, "token file %zu is %s, not %s, which is token file %zu", i + 1, mine, its, j + 1);
+        snprintf(what, BG_DIFFERENCE_BYTES, "token file %zu is %s, not %s, which is token file %zu", i + 1, mine, its,
+                 j + 1);
     return true;
 }
 
 bool bg_origin_differs(const bg_origin *given, const bg_origin *expected, char what[BG_DIFFERENCE_BYTES])
 {
-    const struct { const char *name; const bg_hash *given, *expected; } part[] = {
+    const struct {
+        const char *name;
+        const bg_hash *given, *expected;
+    } part[] = {
         { "another model", &given->model, &expected->model },
         { "other compressed queries", &given->compressed, &expected->compressed },
         { "other queries", &given->queries, &expected->queries },

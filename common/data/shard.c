@@ -14,7 +14,8 @@ bool bg_shard_parse(const char *name, uint64_t *i, uint64_t *n)
 {
     char given[BG_SHARD_NAME_BYTES];
     uint64_t shard, shards;
-    if (sscanf(name, "shard-%5" SCNu64 "-of-%5" SCNu64, &shard, &shards) != 2 || shards > BG_MOST_SHARDS || shard >= shards)
+    if (sscanf(name, "shard-%5" SCNu64 "-of-%5" SCNu64, &shard, &shards) != 2 || shards > BG_MOST_SHARDS ||
+        shard >= shards)
         return false;
     bg_shard_name(shard, shards, given);
     if (strcmp(name, given) != 0)

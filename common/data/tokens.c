@@ -15,22 +15,25 @@
 
 /* One file is open at a time: sequences are read in order, and a corpus may have more files than a
  * process may have open. */
-typedef struct { size_t index; bg_store *store; } open_file;
+typedef struct {
+    size_t index;
+    bg_store *store;
+} open_file;
 
 struct bg_tokens {
     size_t n_files;
     char **path;
-    uint64_t *first;              /* [n_files + 1]: file i has sequences [first[i], first[i + 1]) */
-    bg_hash *hash;                /* [n_files]: identities; of files that others made "" until asked for */
-    bool hashed;                  /* all identities are known and differ */
+    uint64_t *first; /* [n_files + 1]: file i has sequences [first[i], first[i + 1]) */
+    bg_hash *hash;   /* [n_files]: identities; of files that others made "" until asked for */
+    bool hashed;     /* all identities are known and differ */
     open_file *current;
-    uint64_t n, room;             /* sequences; as many fit the arrays below */
-    uint64_t *begin;              /* [n + 1]: tokens before each sequence, over all files */
+    uint64_t n, room; /* sequences; as many fit the arrays below */
+    uint64_t *begin;  /* [n + 1]: tokens before each sequence, over all files */
     bool are_queries;
-    uint32_t *completion_start;   /* [n], queries only */
-    char **id;                    /* [n], queries only */
+    uint32_t *completion_start; /* [n], queries only */
+    char **id;                  /* [n], queries only */
     char *tokenizer_hash;
-    size_t hash_from;             /* the file tokenizer_hash was read from */
+    size_t hash_from; /* the file tokenizer_hash was read from */
 };
 
 /* Make file i the open one. */
@@ -93,7 +96,8 @@ static bg_status make_room(bg_tokens *t, uint64_t n, const char *path, bg_err *e
     if (t->begin != NULL && t->n + n <= t->room)
         return BG_OK;
     t->room = t->room * 2 > t->n + n ? t->room * 2 : t->n + n;
-    void *larger = regrow(t->begin, t->begin != NULL ? t->n + 1 : 0, t->room + 1, sizeof *t->begin, "token counts", err);
+    void *larger = regrow(t->begin, t->begin != NULL ? t->n + 1 : 0, t->room + 1, sizeof *t->begin, "token counts",
+                          err);
     if (larger == NULL)
         return BG_ENOMEM;
     t->begin = larger;
@@ -134,8 +138,9 @@ static bg_status read_queries(bg_tokens *t, uint64_t n, const bg_store *s, bg_er
         if (start == 0)
             st = BG_FAIL(err, BG_EFORMAT, "query \"%.100s\" of \"%s\" has no prompt", id[k], path);
         else if (start >= count)
-            st = BG_FAIL(err, BG_EFORMAT, "query \"%.100s\" of \"%s\" has no completion: it starts at token %" PRIu32
-                         " of %" PRIu32, id[k], path, start, count);
+            st = BG_FAIL(err, BG_EFORMAT,
+                         "query \"%.100s\" of \"%s\" has no completion: it starts at token %" PRIu32 " of %" PRIu32,
+                         id[k], path, start, count);
     }
     if (st != BG_OK) {
         bg_strings_free(id, n_ids);
@@ -183,7 +188,11 @@ static bg_status visit(bg_tokens *t, size_t i, bg_err *err)
     return st;
 }
 
-typedef struct { dev_t device; ino_t inode; size_t index; } place;
+typedef struct {
+    dev_t device;
+    ino_t inode;
+    size_t index;
+} place;
 
 static int compare_places(const void *a_, const void *b_)
 {
@@ -269,7 +278,9 @@ bg_status bg_tokens_open(bg_tokens **out, const char *const *path, size_t n_path
 /* ---- for all ranks ---- */
 
 /* What the other ranks need to know to make room for the rest. */
-typedef struct { uint64_t n, are_queries, hash_from, text_bytes; } outline;
+typedef struct {
+    uint64_t n, are_queries, hash_from, text_bytes;
+} outline;
 
 /* The tokenizer's hash and the queries' ids, each with its NUL; the length alone if text is NULL. */
 static uint64_t join_texts(const bg_tokens *t, char *text)
@@ -391,10 +402,7 @@ uint32_t bg_tokens_longest(const bg_tokens *t, uint64_t begin, uint64_t end)
     return longest;
 }
 
-const char *bg_tokens_tokenizer_hash(const bg_tokens *t)
-{
-    return t->tokenizer_hash != NULL ? t->tokenizer_hash : "";
-}
+const char *bg_tokens_tokenizer_hash(const bg_tokens *t) { return t->tokenizer_hash != NULL ? t->tokenizer_hash : ""; }
 
 /* The last file that starts at or before the sequence; an empty file shares its start with the next. */
 static size_t file_of(const bg_tokens *t, uint64_t sequence)
@@ -415,21 +423,23 @@ bg_status bg_tokens_check_longest(const bg_tokens *t, uint64_t begin, uint64_t e
     for (uint64_t i = begin; i < end; i++)
         if (bg_tokens_count(t, i) > max_tokens) {
             size_t file = file_of(t, i);
-            return BG_FAIL(err, BG_EFORMAT, "sequence %" PRIu64 " of \"%s\" has %" PRIu32 " tokens, and the model takes at most %zu",
+            return BG_FAIL(err, BG_EFORMAT,
+                           "sequence %" PRIu64 " of \"%s\" has %" PRIu32 " tokens, and the model takes at most %zu",
                            i - t->first[file], t->path[file], bg_tokens_count(t, i), max_tokens);
         }
     return BG_OK;
 }
 
 /* Sequences [begin, end) of one file are in `ids`: all below vocab_size? */
-static bg_status check_ids(const bg_tokens *t, size_t file, uint64_t begin, uint64_t end,
-                           size_t vocab_size, const uint32_t *ids, bg_err *err)
+static bg_status check_ids(const bg_tokens *t, size_t file, uint64_t begin, uint64_t end, size_t vocab_size,
+                           const uint32_t *ids, bg_err *err)
 {
     for (uint64_t s = begin; s < end; s++) {
         uint32_t count = bg_tokens_count(t, s);
         for (uint32_t k = 0; k < count; k++)
             if (ids[k] >= vocab_size)
-                return BG_FAIL(err, BG_EFORMAT, "token id %" PRIu32 " at position %" PRIu32 " of sequence %" PRIu64
+                return BG_FAIL(err, BG_EFORMAT,
+                               "token id %" PRIu32 " at position %" PRIu32 " of sequence %" PRIu64
                                " of \"%s\" is not below the model's vocabulary size %zu",
                                ids[k], k, s - t->first[file], t->path[file], vocab_size);
         ids += count;
@@ -437,8 +447,8 @@ static bg_status check_ids(const bg_tokens *t, size_t file, uint64_t begin, uint
     return BG_OK;
 }
 
-bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_t vocab_size,
-                         uint32_t *out, bg_err *err)
+bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_t vocab_size, uint32_t *out,
+                         bg_err *err)
 {
     assert(begin <= end && end <= t->n);
     bg_store *s;
@@ -508,8 +518,8 @@ static bg_status check_copies(const bg_tokens *t, bg_err *err)
     for (size_t i = 0; i < t->n_files; i++)
         for (size_t k = 0; k < i && bg_tokens_file_sequences(t, i) > 0; k++)
             if (strcmp(t->hash[i].hex, t->hash[k].hex) == 0)
-                return BG_FAIL(err, BG_EARG, "\"%.150s\" and \"%.150s\" are copies of one file: give it once", t->path[k],
-                               t->path[i]);
+                return BG_FAIL(err, BG_EARG, "\"%.150s\" and \"%.150s\" are copies of one file: give it once",
+                               t->path[k], t->path[i]);
     return BG_OK;
 }
 

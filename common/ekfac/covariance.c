@@ -11,8 +11,8 @@ struct bg_covariance {
     const bg_model *model;
     bg_run modules;
     size_t k;
-    bg_room sum;                       /* all sums back to back */
-    float **activation, **gradient;    /* [n_tracked]; activation NULL where another module owns the input */
+    bg_room sum;                    /* all sums back to back */
+    float **activation, **gradient; /* [n_tracked]; activation NULL where another module owns the input */
 };
 
 static bool owns_input(const bg_module *mod) { return mod->input == mod->index; }
@@ -73,10 +73,7 @@ void bg_covariance_free(bg_covariance *c)
     bg_free(c);
 }
 
-void bg_covariance_clear(bg_covariance *c)
-{
-    bg_room_clear(&c->sum);
-}
+void bg_covariance_clear(bg_covariance *c) { bg_room_clear(&c->sum); }
 
 static void add(bg_covariance *c, size_t n, float *sum, size_t rows, const float *x, size_t ldx)
 {

@@ -15,15 +15,17 @@ struct bg_eigenvalues {
     bg_run modules;
     const bg_eigenbasis *basis;
     bool diagonal;
-    bg_room sum;                       /* all sums back to back */
-    float **lambda, **diag;            /* [n_tracked] [P, M] each */
-    float *rotated_a, *rotated_d;      /* [max_rows, largest M], [max_rows, largest P] */
-    float *g, *half;                   /* a sequence's gradient or a panel of it, and half-way through its rotation */
-    size_t rotated_input;              /* whose input rotated_a holds; SIZE_MAX: nobody's */
+    bg_room sum;                  /* all sums back to back */
+    float **lambda, **diag;       /* [n_tracked] [P, M] each */
+    float *rotated_a, *rotated_d; /* [max_rows, largest M], [max_rows, largest P] */
+    float *g, *half;              /* a sequence's gradient or a panel of it, and half-way through its rotation */
+    size_t rotated_input;         /* whose input rotated_a holds; SIZE_MAX: nobody's */
 };
 
 /* Floats of the largest arrays over a run's modules. */
-typedef struct { size_t p, m, g, half; } extent;
+typedef struct {
+    size_t p, m, g, half;
+} extent;
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
@@ -41,7 +43,7 @@ static extent largest(const bg_model *model, bg_run modules, bool diagonal, size
     extent e = { 0, 0, 0, 0 };
     for (size_t i = modules.first; i < modules.end; i++) {
         const bg_module *mod = model->tracked[i];
-        bool whole = rotate_gradient(mod, diagonal, 1, (double)max_rows);    /* some batch may want it */
+        bool whole = rotate_gradient(mod, diagonal, 1, (double)max_rows); /* some batch may want it */
         e.p = larger(e.p, mod->n_out);
         e.m = larger(e.m, mod->n_in1);
         e.g = larger(e.g, (whole || mod->n_out < PANEL ? mod->n_out : PANEL) * mod->n_in1);
@@ -126,27 +128,20 @@ void bg_eigenvalues_free(bg_eigenvalues *e)
     bg_free(e);
 }
 
-void bg_eigenvalues_clear(bg_eigenvalues *e)
-{
-    bg_room_clear(&e->sum);
-}
+void bg_eigenvalues_clear(bg_eigenvalues *e) { bg_room_clear(&e->sum); }
 
-void bg_eigenvalues_begin_batch(bg_eigenvalues *e)
-{
-    e->rotated_input = SIZE_MAX;
-}
+void bg_eigenvalues_begin_batch(bg_eigenvalues *e) { e->rotated_input = SIZE_MAX; }
 
 static void rotate_rows(bg_eigenvalues *e, const bg_pair *pair)
 {
     const bg_module *mod = pair->module;
     const bg_eigenbasis *q = &e->basis[mod->index];
     if (e->rotated_input != mod->input) {
-        bg_blockdiag_apply(&q->q_a, BG_N, pair->batch->n_rows, pair->activation, pair->ld_activation,
-                           e->rotated_a, mod->n_in1);
+        bg_blockdiag_apply(&q->q_a, BG_N, pair->batch->n_rows, pair->activation, pair->ld_activation, e->rotated_a,
+                           mod->n_in1);
         e->rotated_input = mod->input;
     }
-    bg_blockdiag_apply(&q->q_s, BG_N, pair->batch->n_rows, pair->gradient, pair->ld_gradient,
-                       e->rotated_d, mod->n_out);
+    bg_blockdiag_apply(&q->q_s, BG_N, pair->batch->n_rows, pair->gradient, pair->ld_gradient, e->rotated_d, mod->n_out);
 }
 
 /* sum [P, M] += (δᵀ a)∘² over a sequence's rows, PANEL rows of the product at a time. */
@@ -161,8 +156,8 @@ static void add_square_by_rows(bg_eigenvalues *e, size_t p, size_t m, size_t row
 }
 
 /* The same, G whole and then rotated: lambda += (Q_Sᵀ G Q_A)∘², diag += G∘². */
-static void add_square_rotated(bg_eigenvalues *e, const bg_eigenbasis *q, size_t p, size_t m, size_t rows, const float *d,
-                               size_t ldd, const float *a, size_t lda, float *lambda, float *diag)
+static void add_square_rotated(bg_eigenvalues *e, const bg_eigenbasis *q, size_t p, size_t m, size_t rows,
+                               const float *d, size_t ldd, const float *a, size_t lda, float *lambda, float *diag)
 {
     bg_gemm(BG_T, BG_N, p, m, rows, 1.0f, d, ldd, a, lda, 0.0f, e->g, m);
     if (diag != NULL)
@@ -201,7 +196,8 @@ bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *er
     return BG_OK;
 }
 
-static bg_status move_sum(const bg_module *mod, const char *name, float *sum, bg_store *to, const bg_store *from, bg_err *err)
+static bg_status move_sum(const bg_module *mod, const char *name, float *sum, bg_store *to, const bg_store *from,
+                          bg_err *err)
 {
     char path[BG_PATH_BYTES];
     uint64_t dims[2] = { mod->n_out, mod->n_in1 };

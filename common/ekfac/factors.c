@@ -39,8 +39,10 @@ static bg_status check_listed(const char *path, bg_err *err)
     bool done = false;
     bg_status st = bg_store_is_done(path, NULL, &done, err);
     if (st == BG_OK && !done)
-        st = BG_FAIL(err, BG_ESTALE, "\"%s\" is missing, or its folder's MANIFEST does not list it: run fit_factors again, or copy "
-                     "the folder as a whole", path);
+        st = BG_FAIL(err, BG_ESTALE,
+                     "\"%s\" is missing, or its folder's MANIFEST does not list it: run fit_factors again, or copy "
+                     "the folder as a whole",
+                     path);
     return st;
 }
 
@@ -57,7 +59,8 @@ static bg_status check_block(const bg_factors *f, const char *dir, size_t block,
     if (st == BG_OK)
         st = bg_store_get_text(s, "/run", "fingerprint", &fingerprint, NULL, err);
     if (st == BG_OK && strcmp(fingerprint, f->fingerprint) != 0)
-        st = BG_FAIL(err, BG_ESTALE, "\"%s\" (%.8s) is of another fit than \"%s\" (%.8s): fit again, or put its own file back", path,
+        st = BG_FAIL(err, BG_ESTALE,
+                     "\"%s\" (%.8s) is of another fit than \"%s\" (%.8s): fit again, or put its own file back", path,
                      fingerprint, f->path, f->fingerprint);
     bg_store_close(s);
     free(fingerprint);
@@ -68,7 +71,8 @@ static bg_status check_module(const bg_factors *f, const bg_module *mod, bg_err 
 {
     bg_status st = BG_OK;
     if (!bg_store_has(f->index, mod->name))
-        return BG_FAIL(err, BG_ESTALE, "%s holds no factors of %s: it was fitted with other --modules", f->path, mod->name);
+        return BG_FAIL(err, BG_ESTALE, "%s holds no factors of %s: it was fitted with other --modules", f->path,
+                       mod->name);
     st = check_shape(f, mod, "lambda", mod->n_out, mod->n_in1, err);
     if (st == BG_OK)
         st = check_shape(f, mod, "activation_eigenvectors", mod->n_in1, bg_block_width(mod->n_in1, f->k), err);
@@ -77,14 +81,15 @@ static bg_status check_module(const bg_factors *f, const bg_module *mod, bg_err 
     return st;
 }
 
-static bg_status check_model(const bg_factors *f, const char *dir, const bg_model *model, const bg_hash *hash, bg_err *err)
+static bg_status check_model(const bg_factors *f, const char *dir, const bg_model *model, const bg_hash *hash,
+                             bg_err *err)
 {
     char *text = NULL;
     size_t block = SIZE_MAX;
     bg_status st = bg_store_get_text(f->index, "/", "model_hash", &text, NULL, err);
     if (st == BG_OK && strcmp(text, hash->hex) != 0)
-        st = BG_FAIL(err, BG_ESTALE, "%s was fitted on another model (%.8s) than %s (%.8s)", f->path, text,
-                     model->dir, hash->hex);
+        st = BG_FAIL(err, BG_ESTALE, "%s was fitted on another model (%.8s) than %s (%.8s)", f->path, text, model->dir,
+                     hash->hex);
     free(text);
     for (size_t i = 0; i < model->n_tracked && st == BG_OK; i++) {
         if (model->tracked[i]->block != block)
@@ -152,10 +157,7 @@ const char *bg_factors_path(const bg_factors *f) { return f->path; }
 const char *bg_factors_fingerprint(const bg_factors *f) { return f->fingerprint; }
 size_t bg_factors_blocks(const bg_factors *f) { return f->k; }
 
-double bg_factors_tokens_per_sequence(const bg_factors *f)
-{
-    return (double)f->n_tokens / (double)f->n_sequences;
-}
+double bg_factors_tokens_per_sequence(const bg_factors *f) { return (double)f->n_tokens / (double)f->n_sequences; }
 
 static bg_status read_f32(const bg_factors *f, const bg_module *mod, const char *name, size_t rows, size_t columns,
                           float **out, bg_err *err)

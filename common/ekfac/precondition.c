@@ -25,7 +25,7 @@ static void form(bg_preconditioner kind, double tokens_per_sequence, bg_curvatur
     bg_module_factors *f = &c->factors;
     float **from = kind == BG_EKFAC ? &f->lambda : &f->diagonal;
     if (kind == BG_EKFAC || kind == BG_DIAGONAL) {
-        c->c = *from;                     /* taken over */
+        c->c = *from; /* taken over */
         *from = NULL;
         for (size_t i = 0; i < c->p * c->m; i++)
             c->c[i] = c->c[i] > 0 ? c->c[i] : 0;
@@ -45,18 +45,22 @@ static bg_status set_lambda(bg_damping d, const bg_factors *f, const bg_module *
     }
     c->lambda = d.kind == BG_IDENTITY ? 1.0 : d.absolute ? d.damping : d.damping * sum / (double)(c->p * c->m);
     if (sum == 0 && d.kind != BG_IDENTITY && !d.absolute)
-        c->lambda = INFINITY;             /* every gradient was 0, so every score is */
+        c->lambda = INFINITY; /* every gradient was 0, so every score is */
     if (!isfinite(sum) || !(least + c->lambda > 0))
-        return BG_FAIL(err, BG_ENUMERIC, "%s: the damped curvature of %s is not positive everywhere (damping %g); use more damping",
+        return BG_FAIL(err, BG_ENUMERIC,
+                       "%s: the damped curvature of %s is not positive everywhere (damping %g); use more damping",
                        bg_factors_path(f), mod->name, c->lambda);
     return BG_OK;
 }
 
-bg_status bg_curvature_read(const bg_factors *f, const bg_module *mod, bg_damping damping, bg_curvature *out, bg_err *err)
+bg_status bg_curvature_read(const bg_factors *f, const bg_module *mod, bg_damping damping, bg_curvature *out,
+                            bg_err *err)
 {
     static const unsigned what[] = {
-        [BG_EKFAC] = BG_READ_BASES | BG_READ_LAMBDA, [BG_KFAC] = BG_READ_BASES | BG_READ_EIGENVALUES,
-        [BG_DIAGONAL] = BG_READ_DIAGONAL, [BG_IDENTITY] = 0,
+        [BG_EKFAC] = BG_READ_BASES | BG_READ_LAMBDA,
+        [BG_KFAC] = BG_READ_BASES | BG_READ_EIGENVALUES,
+        [BG_DIAGONAL] = BG_READ_DIAGONAL,
+        [BG_IDENTITY] = 0,
     };
     memset(out, 0, sizeof *out);
     out->kind = damping.kind;
@@ -93,7 +97,7 @@ void bg_curvature_divide(const bg_curvature *c, float *v)
 static double variance_of_rows(const bg_curvature *c, size_t first, size_t n, const float *v)
 {
     double sum = 0;
-    bool flat = c->kind == BG_IDENTITY;      /* no curvature to weigh by */
+    bool flat = c->kind == BG_IDENTITY; /* no curvature to weigh by */
     for (size_t i = 0; i < n; i++) {
         const float *weight = c->c + (first + i) * c->m;
         double row = 0;
@@ -106,10 +110,7 @@ static double variance_of_rows(const bg_curvature *c, size_t first, size_t n, co
     return sum;
 }
 
-double bg_curvature_variance(const bg_curvature *c, const float *v)
-{
-    return variance_of_rows(c, 0, c->p, v);
-}
+double bg_curvature_variance(const bg_curvature *c, const float *v) { return variance_of_rows(c, 0, c->p, v); }
 
 /* Rows of a residual that are formed at a time. */
 enum { PANEL = 512 };
@@ -134,7 +135,7 @@ static double truncation_error(const bg_curvature *c, const float *x, const floa
 static size_t enough_columns(const bg_curvature *c, const float *x, const float *u, const float *v, size_t r,
                              double limit, float *residual)
 {
-    size_t lo = 0, hi = r;             /* lo is not enough; hi is, or is all there is */
+    size_t lo = 0, hi = r; /* lo is not enough; hi is, or is all there is */
     while (hi - lo > 1) {
         size_t k = (lo + hi) / 2;
         if (truncation_error(c, x, u, v, r, k, residual) <= limit)
@@ -179,7 +180,8 @@ static void whole(const bg_curvature *c, const float *x, size_t r, float *u, flo
 }
 
 bg_status bg_compress(const bg_curvature *c, const float *x, double tolerance, uint64_t seed, uint64_t stream,
-                      float *scratch, size_t *r, float *left, float *right, double *variance, double *error, bg_err *err)
+                      float *scratch, size_t *r, float *left, float *right, double *variance, double *error,
+                      bg_err *err)
 {
     size_t least = c->p < c->m ? c->p : c->m, n = *r;
     float *residual = scratch, *u = residual + (c->p < PANEL ? c->p : PANEL) * c->m, *v = u + c->p * n;

@@ -8,33 +8,33 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
-enum { PRODUCT_BYTES = 32 << 20 };     /* the two thin products of a chunk of rows */
+enum { PRODUCT_BYTES = 32 << 20 }; /* the two thin products of a chunk of rows */
 
 /* One module's queries, side by side: query q has columns [q r, (q + 1) r). */
 typedef struct {
     size_t r;
-    float *u;                          /* [P, Q r] */
-    float *v;                          /* [M, Q r] */
+    float *u; /* [P, Q r] */
+    float *v; /* [M, Q r] */
 } module_queries;
 
 struct bg_scorer {
     const bg_model *model;
-    const bg_share *share;             /* [n_shares] */
+    const bg_share *share; /* [n_shares] */
     int n_shares, rank;
-    size_t *n_of;                      /* [n_shares] bytes of a unit's results from each */
+    size_t *n_of; /* [n_shares] bytes of a unit's results from each */
     bg_score_detail detail;
-    size_t n_queries, n_layers;        /* layers of the model; of the share if this is not the first rank */
+    size_t n_queries, n_layers; /* layers of the model; of the share if this is not the first rank */
     char **id;
-    module_queries *module;            /* [n_tracked], of the share */
-    size_t unit_sequences, unit_rows;  /* most of a unit */
-    size_t sequences, rows;            /* of the unit in hand */
-    double *layer;                     /* [n_layers, sequences, Q] */
-    float *token;                      /* [n_layers, rows, Q], in place of it */
-    size_t chunk;                      /* rows at a time */
-    float *left, *right;               /* [chunk, Q r] */
-    float *dot;                        /* [chunk, Q] */
-    uint64_t first;                    /* the batch's first sequence in the unit */
-    size_t row0, batch_rows;           /* the batch's first row in the unit, and its rows */
+    module_queries *module;           /* [n_tracked], of the share */
+    size_t unit_sequences, unit_rows; /* most of a unit */
+    size_t sequences, rows;           /* of the unit in hand */
+    double *layer;                    /* [n_layers, sequences, Q] */
+    float *token;                     /* [n_layers, rows, Q], in place of it */
+    size_t chunk;                     /* rows at a time */
+    float *left, *right;              /* [chunk, Q r] */
+    float *dot;                       /* [chunk, Q] */
+    uint64_t first;                   /* the batch's first sequence in the unit */
+    size_t row0, batch_rows;          /* the batch's first row in the unit, and its rows */
 };
 
 /* dataset [Q, n, r] -> side by side [n, Q r] */
@@ -209,8 +209,8 @@ bg_status bg_scorer_bytes(const char *file, const bg_model *model, const bg_shar
     }
     bg_store_close(f);
     size_t layers = share->embeds ? model->config.n_blocks : own_layers(share);
-    *bytes = (floats + chunk_rows(most) * (2 * most + n_queries)) * sizeof(float)
-        + result_bytes(detail, layers, n_queries, unit_sequences, unit_rows);
+    *bytes = (floats + chunk_rows(most) * (2 * most + n_queries)) * sizeof(float) +
+             result_bytes(detail, layers, n_queries, unit_sequences, unit_rows);
     return st;
 }
 

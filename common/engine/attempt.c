@@ -17,7 +17,10 @@
 
 /* ---- IDENTITY ---- */
 
-typedef struct { char stage[64], fingerprint[sizeof ((bg_hash *)0)->hex]; size_t rows; } identity;
+typedef struct {
+    char stage[64], fingerprint[sizeof((bg_hash *)0)->hex];
+    size_t rows;
+} identity;
 
 static const char shape[] = "stage %s\nfingerprint %s\nrows %zu\n";
 
@@ -38,7 +41,9 @@ static bg_status read_identity(const char *work, identity *id, bool *found, bg_e
         return BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
     text[n] = '\0';
     *found = true;
-    if (sscanf(text, "stage %63s\nfingerprint %32[0-9a-f]\nrows %zu%n", id->stage, id->fingerprint, &id->rows, &end) == 3 && text[end] == '\n')
+    if (sscanf(text, "stage %63s\nfingerprint %32[0-9a-f]\nrows %zu%n", id->stage, id->fingerprint, &id->rows, &end) ==
+            3 &&
+        text[end] == '\n')
         return BG_OK;
     return BG_FAIL(err, BG_EFORMAT, "\"%s\" is damaged: remove the folder \"%s\"", path, work);
 }
@@ -55,7 +60,7 @@ static bg_status write_identity(const bg_attempt *a, bg_err *err)
         return st;
     int n = snprintf(text, sizeof text, shape, a->ctx->name, a->in->fingerprint.hex, a->rows);
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    errno = fd < 0 ? errno : ENOSPC;    /* what a short write means */
+    errno = fd < 0 ? errno : ENOSPC; /* what a short write means */
     bool written = fd >= 0 && write(fd, text, (size_t)n) == n && fsync(fd) == 0;
     if (!written || (link(temporary, path) != 0 && errno != EEXIST && rename(temporary, path) != 0))
         st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", path, strerror(errno));
@@ -104,8 +109,9 @@ static bool is_of_call(const identity *id, const bg_attempt *a)
     return strcmp(id->stage, a->ctx->name) == 0 && strcmp(id->fingerprint, a->in->fingerprint.hex) == 0;
 }
 
-/* The work folder, of this call and of no other.  One in which nothing was kept, as after a call that was refused its inputs, is taken over:
- * should another call be beginning in it, each tells the other's work files by their fingerprint. */
+/* The work folder, of this call and of no other.  One in which nothing was kept, as after a call that was refused its
+ * inputs, is taken over: should another call be beginning in it, each tells the other's work files by their
+ * fingerprint. */
 static bg_status take_work(const bg_attempt *a, bg_err *err)
 {
     char path[BG_PATH_BYTES];
@@ -114,15 +120,18 @@ static bg_status take_work(const bg_attempt *a, bg_err *err)
     bg_status st = bg_make_folder(a->work, err);
     if (st == BG_OK)
         st = read_identity(a->work, &id, &found, err);
-    if (st == BG_OK && found && !is_of_call(&id, a) && is_idle(a->work) && (st = bg_path(path, err, "%s/IDENTITY", a->work)) == BG_OK)
+    if (st == BG_OK && found && !is_of_call(&id, a) && is_idle(a->work) &&
+        (st = bg_path(path, err, "%s/IDENTITY", a->work)) == BG_OK)
         unlink(path);
     if (st == BG_OK)
         st = write_identity(a, err);
     if (st == BG_OK)
         st = read_identity(a->work, &id, &found, err);
     if (st == BG_OK && found && !is_of_call(&id, a))
-        st = BG_FAIL(err, BG_ESTALE, "\"%s/IDENTITY\" was made from other inputs or options: give those again to go on, or remove its "
-                     "folder \"%s\"", a->work, a->work);
+        st = BG_FAIL(err, BG_ESTALE,
+                     "\"%s/IDENTITY\" was made from other inputs or options: give those again to go on, or remove its "
+                     "folder \"%s\"",
+                     a->work, a->work);
     return st;
 }
 
@@ -169,8 +178,8 @@ static bg_status outcome(const bg_attempt *a, bg_status st, bg_err *err)
     if (st == BG_OK || st == BG_ESTOPPED)
         return st;
     if (a->ctx->grid.world_rank == 0)
-        done = look_for_output(a, &done, &ignored) == BG_OK && done
-            && (a->work == NULL || bg_remove_folder(a->work, &ignored) == BG_OK);
+        done = look_for_output(a, &done, &ignored) == BG_OK && done &&
+               (a->work == NULL || bg_remove_folder(a->work, &ignored) == BG_OK);
     bg_broadcast(a->ctx->grid.world, &done, sizeof done, 0);
     if (!done)
         return st;
@@ -185,7 +194,8 @@ static bg_status finish(const bg_attempt *a, bg_status st, bg_err *err)
     MPI_Comm world = a->ctx->grid.world;
     bool first = a->ctx->grid.world_rank == 0;
     bg_err ignored;
-    bg_status closed = first && st == BG_OK ? BG_OK : bg_manifest_close(false, &ignored);    /* it says nothing but that it ends */
+    bg_status closed = first && st == BG_OK ? BG_OK
+                                            : bg_manifest_close(false, &ignored); /* it says nothing but that it ends */
     if (st != BG_OK || (st = bg_agree(world, closed, err)) != BG_OK)
         return st;
     if (st == BG_OK && first)

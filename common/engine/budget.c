@@ -30,14 +30,16 @@ static bg_status refuse(const bg_demand *d, const bg_context *ctx, const bg_plan
     if (plan->passes > 1)
         snprintf(passes, sizeof passes, ", %zu passes over the modules", plan->passes);
     if (d->given_rows > 0)
-        return BG_FAIL(err, BG_ENOMEM, "the work was begun with micro-batches of %zu rows, for which a rank needs %.0f MB%s, but --memory-limit "
-                       "is %.0f MB: give a higher one%s or a deeper --pipeline, or remove the work folder to begin anew", plan->rows,
-                       (double)bytes * 1e-6, passes, (double)ctx->memory_limit * 1e-6,
+        return BG_FAIL(err, BG_ENOMEM,
+                       "the work was begun with micro-batches of %zu rows, for which a rank needs %.0f MB%s, but --memory-limit "
+                       "is %.0f MB: give a higher one%s or a deeper --pipeline, or remove the work folder to begin anew",
+                       plan->rows, (double)bytes * 1e-6, passes, (double)ctx->memory_limit * 1e-6,
                        d->can_spill && !plan->on_scratch ? ", --scratch" : "");
-    return BG_FAIL(err, BG_ENOMEM, "a rank needs %.0f MB even with micro-batches of %zu rows%s%s, but --memory-limit is %.0f MB: "
-                   "use a deeper --pipeline%s", (double)bytes * 1e-6, plan->rows, passes,
-                   plan->on_scratch ? " and sums on --scratch" : "", (double)ctx->memory_limit * 1e-6,
-                   d->can_spill && !plan->on_scratch ? ", or --scratch" : "");
+    return BG_FAIL(err, BG_ENOMEM,
+                   "a rank needs %.0f MB even with micro-batches of %zu rows%s%s, but --memory-limit is %.0f MB: "
+                   "use a deeper --pipeline%s",
+                   (double)bytes * 1e-6, plan->rows, passes, plan->on_scratch ? " and sums on --scratch" : "",
+                   (double)ctx->memory_limit * 1e-6, d->can_spill && !plan->on_scratch ? ", or --scratch" : "");
 }
 
 bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *out, bg_err *err)
@@ -58,7 +60,8 @@ bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *o
     *out = plan;
     if (!fits)
         return refuse(d, ctx, &plan, bytes, err);
-    bg_log("memory a rank: %.0f MB at most, with micro-batches of %zu rows%s%s; weights are mapped", (double)bytes * 1e-6,
-           plan.rows, plan.passes > 1 ? " and several passes" : "", plan.on_scratch ? ", sums on scratch" : "");
+    bg_log("memory a rank: %.0f MB at most, with micro-batches of %zu rows%s%s; weights are mapped",
+           (double)bytes * 1e-6, plan.rows, plan.passes > 1 ? " and several passes" : "",
+           plan.on_scratch ? ", sums on scratch" : "");
     return BG_OK;
 }

@@ -1,13 +1,15 @@
 /* pipeline.c - one forward, one backward, and why no rank of it waits for ever.
  *
- * 1. Between bg_pipeline_begin and bg_pipeline_end a rank waits for a message only in wait_for, which also waits for the column's
- *    notice (notice.h).  It leaves with BG_ESTOPPED when a rank of the column has failed.
+ * 1. Between bg_pipeline_begin and bg_pipeline_end a rank waits for a message only in wait_for, which also waits for
+ * the column's notice (notice.h).  It leaves with BG_ESTOPPED when a rank of the column has failed.
  * 2. A rank that fails says so in bg_pipeline_end, which all ranks come to, each by itself or by 1.
- * 3. There, where one has failed, a rank takes whatever still comes, and is through when all that it sent has been taken (sends are
- *    synchronous: complete when received); from then on it only has its part in the notice's rounds.  It goes on taking until
- *    all are through (Hoefler, Siebert & Lumsdaine 2010).  So every send is met, though its receive was cancelled.
+ * 3. There, where one has failed, a rank takes whatever still comes, and is through when all that it sent has been
+ * taken (sends are synchronous: complete when received); from then on it only has its part in the notice's rounds.  It
+ * goes on taking until all are through (Hoefler, Siebert & Lumsdaine 2010).  So every send is met, though its receive
+ * was cancelled.
  * 4. Rounds go on: a rank that computes looks between its products, and one that waits is woken by them.
- * 5. Only after its end does a rank enter a collective of more ranks than the column's: those meet no rank that still waits for it. */
+ * 5. Only after its end does a rank enter a collective of more ranks than the column's: those meet no rank that still
+ * waits for it. */
 #include "bregman/pipeline.h"
 
 #include <assert.h>
@@ -18,34 +20,36 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
-
 enum { TAG_FORWARD = 1, TAG_BACKWARD, TAG_GATHER };
 /* What a message is, in its last BG_PASS_TRAILER floats. */
 enum { MESSAGE_DATA = 1, MESSAGE_END };
 
-typedef struct { const bg_batch *batch; void *item; } flight;
+typedef struct {
+    const bg_batch *batch;
+    void *item;
+} flight;
 
 struct bg_pipeline {
     bg_pass *pass;
     MPI_Comm comm;
     int rank, size;
     bg_pipeline_work work;
-    size_t d, depth, max_floats;       /* floats of a message at most */
-    bool receives_gradient, sends_gradient;     /* else the messages say only that a batch is done */
-    uint64_t n_forward, n_backward;    /* batches begun, and done */
-    flight *on_way;                    /* [depth], batch b at b % depth */
-    float **input;                     /* [depth + 1], batch b at b % (depth + 1) */
-    float *gradient[2];                /* batch b at b % 2 */
-    float *memory;                     /* what the buffers are cut from */
-    MPI_Request *sent_output;          /* [depth] */
+    size_t d, depth, max_floats;            /* floats of a message at most */
+    bool receives_gradient, sends_gradient; /* else the messages say only that a batch is done */
+    uint64_t n_forward, n_backward;         /* batches begun, and done */
+    flight *on_way;                         /* [depth], batch b at b % depth */
+    float **input;                          /* [depth + 1], batch b at b % (depth + 1) */
+    float *gradient[2];                     /* batch b at b % 2 */
+    float *memory;                          /* what the buffers are cut from */
+    MPI_Request *sent_output;               /* [depth] */
     MPI_Request sent_gradient[2], sent_end, sent_gather;
-    MPI_Request input_request, gradient_request;    /* receives posted ahead, or null */
+    MPI_Request input_request, gradient_request; /* receives posted ahead, or null */
     MPI_Request gather_request;
-    size_t arrived;                    /* floats of the batch that bg_pipeline_next announced */
+    size_t arrived; /* floats of the batch that bg_pipeline_next announced */
     void *gather;
     float end[BG_PASS_TRAILER];
-    bg_notice column;                  /* has a rank of it failed? */
-    bg_notice *others;                 /* the caller's, looked at along; may be NULL */
+    bg_notice column;  /* has a rank of it failed? */
+    bg_notice *others; /* the caller's, looked at along; may be NULL */
     double waited_s;
 };
 
@@ -69,9 +73,10 @@ bg_status bg_pipeline_pass_new(bg_pass **out, const bg_model *model, const bg_sh
 {
     *out = NULL;
     if (grid->pipeline_size > 1 && message_floats(model, max_rows) > INT_MAX)
-        return BG_FAIL(err, BG_EARG, "a micro-batch of %zu positions of %zu numbers is more than MPI sends at once: "
-                       "give a smaller --batch-tokens, shorter sequences, or --pipeline 1", max_rows,
-                       model->config.d_model);
+        return BG_FAIL(err, BG_EARG,
+                       "a micro-batch of %zu positions of %zu numbers is more than MPI sends at once: "
+                       "give a smaller --batch-tokens, shorter sequences, or --pipeline 1",
+                       max_rows, model->config.d_model);
     return bg_pass_new(out, model, share, bg_pipeline_depth(grid->pipeline_rank, grid->pipeline_size), max_rows,
                        BG_LOGITS_BYTES, err);
 }
@@ -79,14 +84,14 @@ bg_status bg_pipeline_pass_new(bg_pass **out, const bg_model *model, const bg_sh
 size_t bg_pipeline_pass_bytes(const bg_model *model, const bg_share *share, const bg_grid *grid, size_t max_rows)
 {
     int rank = grid->pipeline_rank, size = grid->pipeline_size;
-    return bg_pass_bytes(model, share, bg_pipeline_depth(rank, size), max_rows, BG_LOGITS_BYTES)
-        + bg_pipeline_bytes(model, rank, size, max_rows);
+    return bg_pass_bytes(model, share, bg_pipeline_depth(rank, size), max_rows, BG_LOGITS_BYTES) +
+           bg_pipeline_bytes(model, rank, size, max_rows);
 }
 
 /* ---- requests ---- */
 
-/* One at a time, not MPI_Testall: in MPICH's headers MPI_STATUSES_IGNORE looks to the compiler like an array that is too small, and it
- * warns. */
+/* One at a time, not MPI_Testall: in MPICH's headers MPI_STATUSES_IGNORE looks to the compiler like an array that is
+ * too small, and it warns. */
 static bool test_all(MPI_Request *requests, size_t n)
 {
     bool all = true;
@@ -108,8 +113,9 @@ static bool has_failed(bg_pipeline *l)
     return l->size > 1 && bg_notice_heard(&l->column) == BG_NOTICE_FAILED;
 }
 
-/* Where neither network nor kernel do the copying, a long message moves only while both its ranks call the MPI library, a
- * piece a call: so a rank that computes looks in between products, for up to a millisecond while something is on its way. */
+/* Where neither network nor kernel do the copying, a long message moves only while both its ranks call the MPI library,
+ * a piece a call: so a rank that computes looks in between products, for up to a millisecond while something is on its
+ * way. */
 static void poke(void *pipeline)
 {
     const double most_s = 1e-3;
@@ -132,7 +138,8 @@ static bg_status take_buffers(bg_pipeline *l, bg_err *err)
     if (st == BG_OK)
         st = BG_NEW(l->sent_output, l->depth, "pipeline", err);
     if (st == BG_OK)
-        st = BG_NEW(l->memory, l->size == 1 ? l->max_floats : (l->depth + 3) * l->max_floats, "messages of the pipeline", err);
+        st = BG_NEW(l->memory, l->size == 1 ? l->max_floats : (l->depth + 3) * l->max_floats,
+                    "messages of the pipeline", err);
     if (st != BG_OK)
         return st;
     float *at = l->memory;
@@ -157,14 +164,24 @@ bg_status bg_pipeline_new(bg_pipeline **out, bg_pass *pass, const bg_model *mode
     if (st != BG_OK)
         return st;
     *l = (bg_pipeline){
-        .pass = pass, .comm = grid->pipeline, .rank = grid->pipeline_rank, .size = grid->pipeline_size, .work = *work,
-        .d = model->config.d_model, .depth = bg_pass_depth(pass),
+        .pass = pass,
+        .comm = grid->pipeline,
+        .rank = grid->pipeline_rank,
+        .size = grid->pipeline_size,
+        .work = *work,
+        .d = model->config.d_model,
+        .depth = bg_pass_depth(pass),
         .max_floats = message_floats(model, bg_pass_max_rows(pass)),
         .receives_gradient = !share->has_head && bg_share_has_backward(model, share),
         .sends_gradient = bg_share_passes_gradient(model, share),
-        .sent_gradient = { MPI_REQUEST_NULL, MPI_REQUEST_NULL }, .sent_end = MPI_REQUEST_NULL,
-        .sent_gather = MPI_REQUEST_NULL, .input_request = MPI_REQUEST_NULL, .gradient_request = MPI_REQUEST_NULL,
-        .gather_request = MPI_REQUEST_NULL, .column.round = MPI_REQUEST_NULL, .others = others,
+        .sent_gradient = { MPI_REQUEST_NULL, MPI_REQUEST_NULL },
+        .sent_end = MPI_REQUEST_NULL,
+        .sent_gather = MPI_REQUEST_NULL,
+        .input_request = MPI_REQUEST_NULL,
+        .gradient_request = MPI_REQUEST_NULL,
+        .gather_request = MPI_REQUEST_NULL,
+        .column.round = MPI_REQUEST_NULL,
+        .others = others,
     };
     assert(l->size == 1 || l->max_floats <= INT_MAX);
     st = take_buffers(l, err);
@@ -335,7 +352,8 @@ static bg_status backward(bg_pipeline *l, bg_err *err)
     uint64_t b = l->n_backward;
     const flight *f = &l->on_way[b % l->depth];
     float *dx = l->gradient[b % 2];
-    bg_status st = is_last(l) ? wait_sent(l, &l->sent_gradient[b % 2], err) : receive_gradient(l, f->batch->n_rows, err);
+    bg_status st = is_last(l) ? wait_sent(l, &l->sent_gradient[b % 2], err)
+                              : receive_gradient(l, f->batch->n_rows, err);
     if (st == BG_OK)
         st = l->work.begin(l->work.self, f->item, err);
     if (st == BG_OK)
@@ -375,7 +393,8 @@ bg_status bg_pipeline_flush(bg_pipeline *l, bg_err *err)
 }
 
 /* Counts are in floats: up to 8 GB a message. */
-bg_status bg_pipeline_gather(bg_pipeline *l, const void *from, size_t n_bytes, void *to, const size_t *n_of, bg_err *err)
+bg_status bg_pipeline_gather(bg_pipeline *l, const void *from, size_t n_bytes, void *to, const size_t *n_of,
+                             bg_err *err)
 {
     char *at = to;
     bg_status st = BG_OK;
@@ -383,7 +402,7 @@ bg_status bg_pipeline_gather(bg_pipeline *l, const void *from, size_t n_bytes, v
     if (!is_first(l)) {
         if ((st = wait_sent(l, &l->sent_gather, err)) != BG_OK)
             return st;
-        if (n_bytes > 0)    /* a share may be the head alone */
+        if (n_bytes > 0) /* a share may be the head alone */
             memcpy(l->gather, from, n_bytes);
         MPI_Issend(l->gather, (int)(n_bytes / sizeof(float)), MPI_FLOAT, 0, TAG_GATHER, l->comm, &l->sent_gather);
         return BG_OK;
@@ -439,7 +458,7 @@ bg_status bg_pipeline_end(bg_pipeline *l, bg_status st, bg_err *err)
     cancel(&l->gradient_request);
     cancel(&l->gather_request);
     do {
-        if (st != BG_OK || l->column.heard == BG_NOTICE_FAILED)    /* else each message is received where it is due */
+        if (st != BG_OK || l->column.heard == BG_NOTICE_FAILED) /* else each message is received where it is due */
             discard_message(l);
         if (l->others != NULL)
             (void)bg_notice_heard(l->others);

@@ -15,8 +15,8 @@ enum { PENDING, HELD, DONE };
 typedef struct {
     bg_batch *batch;
     bg_unit unit;
-    uint64_t first;                /* its first sequence, counted from the unit's first */
-    uint64_t part;                 /* if it begins the unit here: sequences of the kept part to start from */
+    uint64_t first; /* its first sequence, counted from the unit's first */
+    uint64_t part;  /* if it begins the unit here: sequences of the kept part to start from */
     bool begins, ends;
 } item;
 
@@ -28,34 +28,31 @@ typedef struct {
     const bg_model *model;
     bg_pipeline *line;
     uint64_t n_units;
-    uint8_t *state;                /* [n_units] */
-    uint64_t *part;                /* [n_units] sequences of the parts found at the start */
-    item *ring;                    /* [depth] */
+    uint8_t *state; /* [n_units] */
+    uint64_t *part; /* [n_units] sequences of the parts found at the start */
+    item *ring;     /* [depth] */
     size_t next_item, depth;
-    uint32_t *token;               /* one sequence */
+    uint32_t *token; /* one sequence */
     /* where this column's next batch comes from */
-    uint64_t unit, at;             /* unit in hand (n_units: none), and its next sequence */
-    uint64_t search, dealt;        /* next unit to look at in this stream, and pending ones seen before it */
-    bool held;                     /* the unit in hand was begun in an earlier stream */
-    bg_unit last;                  /* unit of the last batch that was done, */
-    uint64_t last_part;            /* and its sequences done; all of them if it has ended */
-    uint64_t n_rows;               /* done on this rank */
+    uint64_t unit, at;      /* unit in hand (n_units: none), and its next sequence */
+    uint64_t search, dealt; /* next unit to look at in this stream, and pending ones seen before it */
+    bool held;              /* the unit in hand was begun in an earlier stream */
+    bg_unit last;           /* unit of the last batch that was done, */
+    uint64_t last_part;     /* and its sequences done; all of them if it has ended */
+    uint64_t n_rows;        /* done on this rank */
     /* the end of streams */
-    bg_notice notice;              /* shall they end? */
-    double interval_s;             /* between checkpoints; 0: none */
-    double stream_start_s, end_s;  /* when this stream began; when this rank heard of its end, 0: not yet */
-    uint64_t pushed, done;         /* batches of this stream, begun and done */
+    bg_notice notice;             /* shall they end? */
+    double interval_s;            /* between checkpoints; 0: none */
+    double stream_start_s, end_s; /* when this stream began; when this rank heard of its end, 0: not yet */
+    uint64_t pushed, done;        /* batches of this stream, begun and done */
     /* what is said of it */
     bool said_pace;
-    double file_s;                 /* longest time that the files of a unit took on this rank */
+    double file_s; /* longest time that the files of a unit took on this rank */
     bg_progress progress;
-    uint64_t done_before, done_here;   /* sequences, by all before this stream, and by this column in it */
+    uint64_t done_before, done_here; /* sequences, by all before this stream, and by this column in it */
 } worker;
 
-uint64_t bg_sweep_units(const bg_sweep *s)
-{
-    return (s->n_sequences + s->unit_sequences - 1) / s->unit_sequences;
-}
+uint64_t bg_sweep_units(const bg_sweep *s) { return (s->n_sequences + s->unit_sequences - 1) / s->unit_sequences; }
 
 static uint64_t unit_size(const bg_sweep *s, uint64_t u)
 {
@@ -80,9 +77,10 @@ static bg_status give_labels(const bg_sweep *s, uint64_t z, uint32_t *target, si
                        s->given_rows, s->given_width, (unsigned long long)z, rows, (unsigned long long)z);
     for (size_t i = 0; i < rows; i++) {
         int64_t y;
-        memcpy(&y, s->given_label + z * s->given_width + i, sizeof y);    /* a mapped file need not align it */
+        memcpy(&y, s->given_label + z * s->given_width + i, sizeof y); /* a mapped file need not align it */
         if (y < 0 || (uint64_t)y >= vocab)
-            return BG_FAIL(err, BG_EFORMAT, "%s: label %lld of sequence %llu at position %zu is not below the vocabulary size %zu",
+            return BG_FAIL(err, BG_EFORMAT,
+                           "%s: label %lld of sequence %llu at position %zu is not below the vocabulary size %zu",
                            s->given_file, (long long)y, (unsigned long long)z, i, vocab);
         target[i] = (uint32_t)y;
     }
@@ -172,11 +170,13 @@ static void say_pace(worker *w, bool unit_ended)
     if (w->said_pace || !(unit_ended || s > soon_s))
         return;
     w->said_pace = true;
-    double unit_s = s / (double)w->done_here * (double)size, stop_s = (double)w->depth * s / (double)w->done + w->file_s;
+    double unit_s = s / (double)w->done_here * (double)size,
+           stop_s = (double)w->depth * s / (double)w->done + w->file_s;
     if (w->interval_s > 0)
         snprintf(kept, sizeof kept, "every %.3g s", w->interval_s);
     bg_log("%s: a unit of %llu sequences takes about %.3g s; unfinished ones are kept %s; a stop takes about %.3g s: ask for it %.0f s "
-           "before a time limit", w->s->what, size, unit_s, kept, stop_s, stop_s + margin_s);
+           "before a time limit",
+           w->s->what, size, unit_s, kept, stop_s, stop_s + margin_s);
 }
 
 /* The files of the unit in hand, or of its part. */
@@ -184,7 +184,8 @@ static bg_status write_unit(worker *w, bool ended, bg_err *err)
 {
     const bg_sweep *s = w->s;
     double start = bg_now_s();
-    bg_status st = ended ? s->end_unit(s->self, &w->last, w->line, err) : s->keep_part(s->self, &w->last, w->last_part, w->line, err);
+    bg_status st = ended ? s->end_unit(s->self, &w->last, w->line, err)
+                         : s->keep_part(s->self, &w->last, w->last_part, w->line, err);
     double took_s = bg_now_s() - start;
     w->file_s = took_s > w->file_s ? took_s : w->file_s;
     say_pace(w, ended);
@@ -228,8 +229,9 @@ static bool end_is_asked(worker *w)
 static bg_status push_batch(worker *w, bg_err *err)
 {
     item *it = &w->ring[w->next_item++ % w->depth];
-    bool found = find_work(w);         /* on the first rank it has brought the same unit before */
-    bg_status st = found ? fill(w, it, err) : BG_FAIL(err, BG_EARG, "%s: ranks differ in what is left to do", w->s->what);
+    bool found = find_work(w); /* on the first rank it has brought the same unit before */
+    bg_status st = found ? fill(w, it, err)
+                         : BG_FAIL(err, BG_EARG, "%s: ranks differ in what is left to do", w->s->what);
     w->pushed++;
     return st == BG_OK ? bg_pipeline_push(w->line, it->batch, it, err) : st;
 }
@@ -277,7 +279,8 @@ static bg_status open_worker(worker *w, bg_err *err)
 {
     size_t rows = bg_pass_max_rows(w->pass);
     const bg_pipeline_work work = { w->s->labels, w->s->tap, w, batch_begins, batch_ends };
-    bg_status st = bg_pipeline_new(&w->line, w->pass, w->model, &w->ctx->grid, &work, w->s->gather_bytes, &w->notice, err);
+    bg_status st = bg_pipeline_new(&w->line, w->pass, w->model, &w->ctx->grid, &work, w->s->gather_bytes, &w->notice,
+                                   err);
     if (st == BG_OK)
         st = BG_NEW(w->token, rows + 1, "tokens", err);
     if (st == BG_OK)
@@ -397,7 +400,13 @@ static void report_waiting(const worker *w, double seconds)
 bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, const bg_context *ctx, bg_err *err)
 {
     uint64_t n = bg_sweep_units(s);
-    worker w = { .s = s, .ctx = ctx, .pass = pass, .model = model, .n_units = n, .unit = n, .depth = bg_pass_depth(pass),
+    worker w = { .s = s,
+                 .ctx = ctx,
+                 .pass = pass,
+                 .model = model,
+                 .n_units = n,
+                 .unit = n,
+                 .depth = bg_pass_depth(pass),
                  .notice.round = MPI_REQUEST_NULL };
     double start = bg_now_s();
     bg_timing_begin(s->what);

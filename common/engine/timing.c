@@ -20,7 +20,7 @@ typedef struct {
 static bool enabled;
 static phase *phases;
 static size_t n_phases, capacity;
-static bool lost;                      /* there was no memory for a phase */
+static bool lost; /* there was no memory for a phase */
 static bool phase_is_open;
 static uint64_t peak_before_reset;
 static double start_s;
@@ -32,7 +32,7 @@ static void reset_peak(void)
     peak_before_reset = now > peak_before_reset ? now : peak_before_reset;
     FILE *f = fopen("/proc/self/clear_refs", "w");
     if (f == NULL)
-        return;    /* a phase's peak is then that of all phases so far */
+        return; /* a phase's peak is then that of all phases so far */
     fputs("5", f);
     fclose(f);
 }
@@ -108,8 +108,8 @@ static json_t *gather(const bg_grid *g, phase p, uint64_t *peak)
     json_t *ranks = json_array();
     for (int r = 0; r < g->world_size; r++)
         json_array_append_new(ranks, json_integer((json_int_t)peak[r]));
-    return json_pack("{s:s, s:f, s:I, s:I, s:f, s:o}", "name", p.name, "seconds", p.seconds, "flops", (json_int_t)p.flops,
-                     "rows", (json_int_t)p.rows, "waited_s", p.waited_s, "peak_rss_bytes", ranks);
+    return json_pack("{s:s, s:f, s:I, s:I, s:f, s:o}", "name", p.name, "seconds", p.seconds, "flops",
+                     (json_int_t)p.flops, "rows", (json_int_t)p.rows, "waited_s", p.waited_s, "peak_rss_bytes", ranks);
 }
 
 static bg_status write_json(const char *path, const json_t *root, bg_err *err)
@@ -126,7 +126,9 @@ bg_status bg_timing_write(const char *path, const bg_context *ctx, bg_err *err)
 {
     const bg_grid *g = &ctx->grid;
     uint64_t *peak = NULL;
-    phase whole = { .name = ctx->name, .seconds = bg_now_s() - start_s, .flops = bg_gemm_flops() - start_flops,
+    phase whole = { .name = ctx->name,
+                    .seconds = bg_now_s() - start_s,
+                    .flops = bg_gemm_flops() - start_flops,
                     .peak_bytes = bg_timing_peak_bytes() };
     bg_status st = BG_NEW(peak, (size_t)g->world_size, "timings", err);
     if (st == BG_OK && lost)

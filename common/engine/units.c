@@ -23,7 +23,8 @@ uint64_t bg_units_size(const bg_units *u, uint64_t unit)
 
 void bg_units_describe(const bg_units *u, char line[BG_UNITS_LINE_BYTES])
 {
-    snprintf(line, BG_UNITS_LINE_BYTES, "%s %" PRIu64 " %" PRIu64 " %zu\n", u->kind, u->n_sequences, u->unit_sequences, u->n_groups);
+    snprintf(line, BG_UNITS_LINE_BYTES, "%s %" PRIu64 " %" PRIu64 " %zu\n", u->kind, u->n_sequences, u->unit_sequences,
+             u->n_groups);
 }
 
 /* ---- names ---- */
@@ -33,7 +34,8 @@ static void write_name(const char *kind, const bg_segment *g, char out[NAME_BYTE
     char block[32] = "";
     if (g->group != BG_WHOLE_MODEL)
         snprintf(block, sizeof block, "-block-%03zu", g->group);
-    snprintf(out, NAME_BYTES, "%s-%05" PRIu64 "%s.%06" PRIu64 "-%06" PRIu64 ".h5", kind, g->unit, block, g->first, g->end);
+    snprintf(out, NAME_BYTES, "%s-%05" PRIu64 "%s.%06" PRIu64 "-%06" PRIu64 ".h5", kind, g->unit, block, g->first,
+             g->end);
 }
 
 /* The digits at *at, which then is behind them; too many give another number, and so another name. */
@@ -100,8 +102,9 @@ static bool has_group(const bg_units *u, size_t group)
 static bool is_ours(const bg_units *u, const char *name, bg_segment *g)
 {
     char kind[BG_UNIT_KIND_BYTES];
-    return bg_units_parse(name, kind, g) && strcmp(kind, u->kind) == 0 && has_group(u, g->group) && g->unit < bg_units_count(u)
-        && g->first < g->end && g->end <= bg_units_size(u, g->unit) && (g->first == 0 || !u->cumulative);
+    return bg_units_parse(name, kind, g) && strcmp(kind, u->kind) == 0 && has_group(u, g->group) &&
+           g->unit < bg_units_count(u) && g->first < g->end && g->end <= bg_units_size(u, g->unit) &&
+           (g->first == 0 || !u->cumulative);
 }
 
 /* By unit, group and first sequence; of those that begin together the longest is first. */
@@ -117,7 +120,10 @@ static int in_order(const void *a_, const void *b_)
     return (a->end < b->end) - (a->end > b->end);
 }
 
-typedef struct { bg_segment *s; size_t n, capacity; } segments;
+typedef struct {
+    bg_segment *s;
+    size_t n, capacity;
+} segments;
 
 static bg_status add_segment(segments *list, const bg_segment *g, bg_err *err)
 {
@@ -234,7 +240,7 @@ bg_status bg_units_find(const bg_units *u, bool *done, uint64_t *part, bg_err *e
         done[s->unit] = kept == bg_units_size(u, s->unit);
         part[s->unit] = done[s->unit] ? 0 : kept;
         for (size_t k = 0; k < m && u->cumulative; k++)
-            if (s[k].end < kept)               /* one that is longer may be what another attempt is writing */
+            if (s[k].end < kept) /* one that is longer may be what another attempt is writing */
                 bg_units_remove(u, &s[k]);
     }
     free(list.s);
@@ -287,8 +293,10 @@ static bg_status check_call(bg_store **s, const bg_units *u, bg_err *err)
     char *fingerprint = NULL;
     bg_status st = bg_store_get_text(*s, "run", "fingerprint", &fingerprint, NULL, err);
     if (st == BG_OK && strcmp(fingerprint, u->run->fingerprint) != 0)
-        st = BG_FAIL(err, BG_ESTALE, "\"%s\" was made from other inputs or options: give those again to go on, or remove its folder "
-                     "\"%s\"", bg_store_path(*s), u->folder);
+        st = BG_FAIL(err, BG_ESTALE,
+                     "\"%s\" was made from other inputs or options: give those again to go on, or remove its folder "
+                     "\"%s\"",
+                     bg_store_path(*s), u->folder);
     free(fingerprint);
     if (st != BG_OK) {
         bg_store_close(*s);
@@ -316,16 +324,19 @@ bg_status bg_units_open(bg_store **out, const bg_units *u, const bg_segment *g, 
 /* ---- reading what a finished sweep has left ---- */
 
 /* Rows [row, row + n) of a file are those of sequences [first, first + n). */
-typedef struct { const bg_segment *file; uint64_t first, n, row; } run;
+typedef struct {
+    const bg_segment *file;
+    uint64_t first, n, row;
+} run;
 
 struct bg_units_reader {
     const bg_units *u;
     segments list;
-    run *run;                          /* [n_runs] of the group in hand; there is room for one a file */
+    run *run; /* [n_runs] of the group in hand; there is room for one a file */
     size_t n_runs;
-    bg_store *open[BG_UNITS_OPEN];     /* files of the first runs */
-    bg_store *other;                   /* of the last run asked for, if it is none of those */
-    bg_store *last;                    /* one of them: the file asked for last; NULL: none */
+    bg_store *open[BG_UNITS_OPEN]; /* files of the first runs */
+    bg_store *other;               /* of the last run asked for, if it is none of those */
+    bg_store *last;                /* one of them: the file asked for last; NULL: none */
 };
 
 bg_status bg_units_reader_new(bg_units_reader **out, const bg_units *u, bg_err *err)

@@ -13,14 +13,22 @@
 /* Of transformers' configuration classes, for keys that are absent. */
 enum { DEFAULT_WINDOW = 4096, DEFAULT_WINDOW_LAYERS = 28 };
 
-static bg_status read_activation(bg_model_config *c, const json_t *root, const bg_family *f,
-                                 const char *file, bg_err *err)
+static bg_status read_activation(bg_model_config *c, const json_t *root, const bg_family *f, const char *file,
+                                 bg_err *err)
 {
-    static const struct { const char *name; bg_activation value; } known[] = {
-        { "gelu", BG_ACT_GELU_ERF }, { "gelu_python", BG_ACT_GELU_ERF },
-        { "gelu_new", BG_ACT_GELU_TANH }, { "gelu_fast", BG_ACT_GELU_TANH },
-        { "gelu_pytorch_tanh", BG_ACT_GELU_TANH }, { "gelu_python_tanh", BG_ACT_GELU_TANH },
-        { "silu", BG_ACT_SILU }, { "swish", BG_ACT_SILU }, { "relu", BG_ACT_RELU },
+    static const struct {
+        const char *name;
+        bg_activation value;
+    } known[] = {
+        { "gelu", BG_ACT_GELU_ERF },
+        { "gelu_python", BG_ACT_GELU_ERF },
+        { "gelu_new", BG_ACT_GELU_TANH },
+        { "gelu_fast", BG_ACT_GELU_TANH },
+        { "gelu_pytorch_tanh", BG_ACT_GELU_TANH },
+        { "gelu_python_tanh", BG_ACT_GELU_TANH },
+        { "silu", BG_ACT_SILU },
+        { "swish", BG_ACT_SILU },
+        { "relu", BG_ACT_RELU },
     };
     const char *name = f->default_activation;
     bg_status st = bg_json_text(root, f->activation, file, &name, err);
@@ -35,8 +43,7 @@ static bg_status read_activation(bg_model_config *c, const json_t *root, const b
     return BG_FAIL(err, BG_EFORMAT, "%s '%.64s' is not supported in '%s'", f->activation, name, file);
 }
 
-static bg_status need_size(const json_t *root, const char *key, const char *file,
-                           size_t *out, bg_err *err)
+static bg_status need_size(const json_t *root, const char *key, const char *file, size_t *out, bg_err *err)
 {
     *out = 0;
     bg_status st = bg_json_size(root, key, file, out, err);
@@ -46,12 +53,15 @@ static bg_status need_size(const json_t *root, const char *key, const char *file
 }
 
 /* Sizes that the file must give. */
-static bg_status read_sizes(bg_model_config *c, const json_t *root, const bg_family *f,
-                            const char *file, bg_err *err)
+static bg_status read_sizes(bg_model_config *c, const json_t *root, const bg_family *f, const char *file, bg_err *err)
 {
-    const struct { const char *key; size_t *out; } sizes[] = {
-        { f->d_model, &c->d_model }, { f->n_blocks, &c->n_blocks }, { f->n_heads, &c->n_heads },
-        { f->max_positions, &c->max_positions }, { "vocab_size", &c->vocab_size },
+    const struct {
+        const char *key;
+        size_t *out;
+    } sizes[] = {
+        { f->d_model, &c->d_model },      { f->n_blocks, &c->n_blocks },
+        { f->n_heads, &c->n_heads },      { f->max_positions, &c->max_positions },
+        { "vocab_size", &c->vocab_size },
     };
     bg_status st = BG_OK;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0] && st == BG_OK; i++)
@@ -72,8 +82,8 @@ static bg_status read_sizes(bg_model_config *c, const json_t *root, const bg_fam
 }
 
 /* Sizes that follow from others where the file does not give them. */
-static bg_status read_derived_sizes(bg_model_config *c, const json_t *root, const bg_family *f,
-                                    const char *file, bg_err *err)
+static bg_status read_derived_sizes(bg_model_config *c, const json_t *root, const bg_family *f, const char *file,
+                                    bg_err *err)
 {
     bg_status st = BG_OK;
     c->n_kv_heads = c->n_heads;
@@ -91,20 +101,19 @@ static bg_status read_derived_sizes(bg_model_config *c, const json_t *root, cons
     if (st != BG_OK)
         return st;
     if (c->d_head == 0 && c->d_model % c->n_heads != 0)
-        return BG_FAIL(err, BG_EFORMAT, "%s %zu is not a multiple of %s %zu in '%s'",
-                       f->d_model, c->d_model, f->n_heads, c->n_heads, file);
+        return BG_FAIL(err, BG_EFORMAT, "%s %zu is not a multiple of %s %zu in '%s'", f->d_model, c->d_model,
+                       f->n_heads, c->n_heads, file);
     if (c->d_head == 0)
         c->d_head = c->d_model / c->n_heads;
     if (c->n_heads % c->n_kv_heads != 0)
-        return BG_FAIL(err, BG_EFORMAT, "%s %zu is not a multiple of %s %zu in '%s'",
-                       f->n_heads, c->n_heads, f->n_kv_heads, c->n_kv_heads, file);
-    if (c->d_ff > INT_MAX || c->d_head > INT_MAX / 3 / c->n_heads)    /* 3: rows of q, k and v together */
+        return BG_FAIL(err, BG_EFORMAT, "%s %zu is not a multiple of %s %zu in '%s'", f->n_heads, c->n_heads,
+                       f->n_kv_heads, c->n_kv_heads, file);
+    if (c->d_ff > INT_MAX || c->d_head > INT_MAX / 3 / c->n_heads) /* 3: rows of q, k and v together */
         return BG_FAIL(err, BG_EFORMAT, "the sizes in '%s' give a matrix with more than 2^31 - 1 rows", file);
     return BG_OK;
 }
 
-static bg_status read_flags(bg_model_config *c, const json_t *root, const bg_family *f,
-                            const char *file, bg_err *err)
+static bg_status read_flags(bg_model_config *c, const json_t *root, const bg_family *f, const char *file, bg_err *err)
 {
     bg_status st = bg_json_flag(root, "tie_word_embeddings", file, &c->tied_head, err);
     if (st == BG_OK && f->has_attention_bias_key) {
@@ -130,7 +139,8 @@ static bg_status refuse_unless(const json_t *root, const char *key, bool wanted,
 static bg_status refuse_unsupported(const json_t *root, const bg_family *f, const char *file, bg_err *err)
 {
     if (bg_json_value(root, "quantization_config") != NULL)
-        return BG_FAIL(err, BG_EFORMAT, "quantization_config is not supported in '%s': give the unquantised model", file);
+        return BG_FAIL(err, BG_EFORMAT, "quantization_config is not supported in '%s': give the unquantised model",
+                       file);
     if (json_object_size(bg_json_value(root, "per_layer_config")) > 0)
         return BG_FAIL(err, BG_EFORMAT, "per_layer_config is not supported in '%s'", file);
     bg_status st = refuse_unless(root, "is_causal", true, file, err);
@@ -163,8 +173,7 @@ static bg_status read_slides(const bg_model_config *c, const json_t *root, const
 }
 
 /* Within its window, sliding attention is plain causal attention: longer sequences are refused. */
-static bg_status read_window(bg_model_config *c, const json_t *root, const bg_family *f,
-                             const char *file, bg_err *err)
+static bg_status read_window(bg_model_config *c, const json_t *root, const bg_family *f, const char *file, bg_err *err)
 {
     bool used = f->window == BG_WINDOW_ALWAYS;
     bool none = json_is_null(json_object_get(root, "sliding_window"));
@@ -181,17 +190,15 @@ static bg_status read_window(bg_model_config *c, const json_t *root, const bg_fa
     return st;
 }
 
-static bg_status read_by_family(bg_model_config *c, const json_t *root, const bg_family *f,
-                                const char *file, bg_err *err)
+static bg_status read_by_family(bg_model_config *c, const json_t *root, const bg_family *f, const char *file,
+                                bg_err *err)
 {
     bg_status st;
     *c = f->fixed;
     snprintf(c->family, sizeof c->family, "%s", f->model_type);
-    if ((st = refuse_unsupported(root, f, file, err)) != BG_OK ||
-        (st = read_sizes(c, root, f, file, err)) != BG_OK ||
+    if ((st = refuse_unsupported(root, f, file, err)) != BG_OK || (st = read_sizes(c, root, f, file, err)) != BG_OK ||
         (st = read_derived_sizes(c, root, f, file, err)) != BG_OK ||
-        (st = read_activation(c, root, f, file, err)) != BG_OK ||
-        (st = read_flags(c, root, f, file, err)) != BG_OK ||
+        (st = read_activation(c, root, f, file, err)) != BG_OK || (st = read_flags(c, root, f, file, err)) != BG_OK ||
         (st = bg_rope_read(c, root, f, file, err)) != BG_OK)
         return st;
     return read_window(c, root, f, file, err);
@@ -216,8 +223,8 @@ bg_status bg_model_config_read(bg_model_config *out, const char *dir, bg_err *er
     const bg_family *f = bg_family_find(model_type);
     if (f == NULL) {
         bg_family_list(known, sizeof known);
-        st = BG_FAIL(err, BG_EFORMAT, "model_type '%.64s' is not supported in '%s'; supported: %s",
-                     model_type, file, known);
+        st = BG_FAIL(err, BG_EFORMAT, "model_type '%.64s' is not supported in '%s'; supported: %s", model_type, file,
+                     known);
         goto out;
     }
     st = read_by_family(out, root, f, file, err);

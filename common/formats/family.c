@@ -6,25 +6,20 @@
 #include <string.h>
 
 /* What Llama and its descendants share. */
-#define LLAMA_KEYS \
-    .d_model = "hidden_size", .n_blocks = "num_hidden_layers", .n_heads = "num_attention_heads", \
-    .n_kv_heads = "num_key_value_heads", .d_ff = "intermediate_size", \
-    .max_positions = "max_position_embeddings", .norm_epsilon = "rms_norm_eps", \
-    .activation = "hidden_act", .default_activation = "silu", \
+#define LLAMA_KEYS                                                                                                \
+    .d_model = "hidden_size", .n_blocks = "num_hidden_layers", .n_heads = "num_attention_heads",                  \
+    .n_kv_heads = "num_key_value_heads", .d_ff = "intermediate_size", .max_positions = "max_position_embeddings", \
+    .norm_epsilon = "rms_norm_eps", .activation = "hidden_act", .default_activation = "silu",                     \
     .default_rotary_fraction = 1
 
-#define LLAMA_FIXED \
-    .norm = BG_NORM_RMS, .qkv = BG_QKV_SEPARATE, .gated = true, .rope = BG_ROPE_DEFAULT
+#define LLAMA_FIXED .norm = BG_NORM_RMS, .qkv = BG_QKV_SEPARATE, .gated = true, .rope = BG_ROPE_DEFAULT
 
-#define LLAMA_NAMES \
-    .root = "model.", .block = "layers.%zu.", .embedding = "embed_tokens", .final_norm = "norm", \
-    .head = "lm_head", \
-    .q = "self_attn.q_proj", .k = "self_attn.k_proj", .v = "self_attn.v_proj", \
-    .attention_out = "self_attn.o_proj", \
+#define LLAMA_NAMES                                                                                                 \
+    .root = "model.", .block = "layers.%zu.", .embedding = "embed_tokens", .final_norm = "norm", .head = "lm_head", \
+    .q = "self_attn.q_proj", .k = "self_attn.k_proj", .v = "self_attn.v_proj", .attention_out = "self_attn.o_proj", \
     .gate = "mlp.gate_proj", .up = "mlp.up_proj", .down = "mlp.down_proj"
 
-#define PRE_NORM_NAMES \
-    .attention_norm = "input_layernorm", .mlp_norm = "post_attention_layernorm"
+#define PRE_NORM_NAMES .attention_norm = "input_layernorm", .mlp_norm = "post_attention_layernorm"
 
 static const bg_family families[] = {
     {

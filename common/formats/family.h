@@ -6,8 +6,11 @@
 
 enum { BG_FAMILY_REQUIRED = 3, BG_FAMILY_REFUSED = 4 };
 
-typedef enum { BG_WINDOW_NONE, BG_WINDOW_ALWAYS,     /* "sliding_window", where not null         */
-               BG_WINDOW_BY_BLOCK                    /* the same, in some of the blocks */ } bg_window_rule;
+typedef enum {
+    BG_WINDOW_NONE,
+    BG_WINDOW_ALWAYS,  /* "sliding_window", where not null         */
+    BG_WINDOW_BY_BLOCK /* the same, in some of the blocks */
+} bg_window_rule;
 
 typedef struct {
     const char *model_type;
@@ -16,21 +19,24 @@ typedef struct {
      * d_ff as d_ff_default_ratio * d_model. */
     const char *d_model, *n_blocks, *n_heads, *n_kv_heads, *d_head, *d_ff, *max_positions;
     const char *norm_epsilon, *activation, *default_activation;
-    size_t d_ff_default_ratio;                       /* 0: the key is needed */
-    const char *required[BG_FAMILY_REQUIRED];        /* further keys without a default that all checkpoints share */
+    size_t d_ff_default_ratio;                /* 0: the key is needed */
+    const char *required[BG_FAMILY_REQUIRED]; /* further keys without a default that all checkpoints share */
 
     /* Flags that must have this value, which is also what an absent one means. */
-    struct { const char *key; bool value; } refused_unless[BG_FAMILY_REFUSED];
+    struct {
+        const char *key;
+        bool value;
+    } refused_unless[BG_FAMILY_REFUSED];
 
     /* Biases of q, k, v and of the attention's output: fixed, or by the key "attention_bias". */
     bool has_attention_bias_key, has_mlp_bias_key;
-    bool has_parallel_residual_key;                  /* "use_parallel_residual" */
+    bool has_parallel_residual_key; /* "use_parallel_residual" */
 
-    const char *rope_theta, *rotary_fraction;        /* own spellings at the root; NULL: those of all others */
+    const char *rope_theta, *rotary_fraction; /* own spellings at the root; NULL: those of all others */
     double default_rotary_fraction;
     bg_window_rule window;
 
-    bg_model_config fixed;    /* everything no key decides, and the defaults of what one does */
+    bg_model_config fixed; /* everything no key decides, and the defaults of what one does */
 } bg_family;
 
 /* NULL if unknown. */

@@ -14,7 +14,7 @@
 
 /* ---- the text ---- */
 
-enum { READ_BYTES = 1 << 16, EXACT_DIGITS = 18 };    /* any integer of 18 digits fits 64 bits */
+enum { READ_BYTES = 1 << 16, EXACT_DIGITS = 18 }; /* any integer of 18 digits fits 64 bits */
 
 /* A whole file, with a 0 behind its n bytes; free with free. */
 static bg_status read_text(const char *path, char **out, size_t *n, bg_err *err)
@@ -118,8 +118,7 @@ bg_status bg_json_require(const json_t *object, const char *key, const char *whe
     return BG_OK;
 }
 
-bg_status bg_json_size(const json_t *object, const char *key, const char *where,
-                       size_t *out, bg_err *err)
+bg_status bg_json_size(const json_t *object, const char *key, const char *where, size_t *out, bg_err *err)
 {
     const json_t *v = bg_json_value(object, key);
     if (v == NULL)
@@ -128,14 +127,13 @@ bg_status bg_json_size(const json_t *object, const char *key, const char *where,
         return BG_FAIL(err, BG_EFORMAT, "key '%s' is not a whole number in '%s'", key, where);
     json_int_t n = json_integer_value(v);
     if (n < 1 || n > INT_MAX)
-        return BG_FAIL(err, BG_EFORMAT, "key '%s' is %lld, not within 1 .. 2^31 - 1, in '%s'",
-                       key, (long long)n, where);
+        return BG_FAIL(err, BG_EFORMAT, "key '%s' is %lld, not within 1 .. 2^31 - 1, in '%s'", key, (long long)n,
+                       where);
     *out = (size_t)n;
     return BG_OK;
 }
 
-bg_status bg_json_positive(const json_t *object, const char *key, const char *where,
-                           double *out, bg_err *err)
+bg_status bg_json_positive(const json_t *object, const char *key, const char *where, double *out, bg_err *err)
 {
     const json_t *v = bg_json_value(object, key);
     if (v == NULL)
@@ -149,8 +147,7 @@ bg_status bg_json_positive(const json_t *object, const char *key, const char *wh
     return BG_OK;
 }
 
-bg_status bg_json_flag(const json_t *object, const char *key, const char *where,
-                       bool *out, bg_err *err)
+bg_status bg_json_flag(const json_t *object, const char *key, const char *where, bool *out, bg_err *err)
 {
     const json_t *v = bg_json_value(object, key);
     if (v == NULL)
@@ -161,8 +158,7 @@ bg_status bg_json_flag(const json_t *object, const char *key, const char *where,
     return BG_OK;
 }
 
-bg_status bg_json_text(const json_t *object, const char *key, const char *where,
-                       const char **out, bg_err *err)
+bg_status bg_json_text(const json_t *object, const char *key, const char *where, const char **out, bg_err *err)
 {
     const json_t *v = bg_json_value(object, key);
     if (v == NULL)

@@ -47,8 +47,7 @@ static bg_status read_kind(bg_model_config *c, const json_t *settings, const cha
     return st;
 }
 
-static bg_status need_positive(const json_t *settings, const char *key, const char *file,
-                               double *out, bg_err *err)
+static bg_status need_positive(const json_t *settings, const char *key, const char *file, double *out, bg_err *err)
 {
     *out = 0;
     bg_status st = bg_json_positive(settings, key, file, out, err);
@@ -72,8 +71,8 @@ static bg_status read_llama3(bg_model_config *c, const json_t *settings, const c
 }
 
 /* How much of a head is rotated. */
-static bg_status read_rotary_dims(bg_model_config *c, const json_t *root, const json_t *settings,
-                                  const bg_family *f, const char *file, bg_err *err)
+static bg_status read_rotary_dims(bg_model_config *c, const json_t *root, const json_t *settings, const bg_family *f,
+                                  const char *file, bg_err *err)
 {
     double fraction = f->default_rotary_fraction;
     const char *key = f->rotary_fraction != NULL ? f->rotary_fraction : "partial_rotary_factor";
@@ -83,15 +82,19 @@ static bg_status read_rotary_dims(bg_model_config *c, const json_t *root, const 
     if (st != BG_OK)
         return st;
     if (fraction > 1 || (f->rotary_fraction == NULL && fraction < 1))
-        return BG_FAIL(err, BG_EFORMAT, "partial_rotary_factor %g is not supported for %s in '%s'",
-                       fraction, f->model_type, file);
+        return BG_FAIL(err, BG_EFORMAT, "partial_rotary_factor %g is not supported for %s in '%s'", fraction,
+                       f->model_type, file);
     c->rotary_dims = (size_t)((double)c->d_head * fraction);
     if (c->rotary_dims == 0 || c->rotary_dims % 2 != 0)
-        return BG_FAIL(err, BG_EFORMAT, "%zu of each head's %zu dimensions would be rotated in '%s', "
-                       "which is not a positive even number", c->rotary_dims, c->d_head, file);
+        return BG_FAIL(err, BG_EFORMAT,
+                       "%zu of each head's %zu dimensions would be rotated in '%s', "
+                       "which is not a positive even number",
+                       c->rotary_dims, c->d_head, file);
     if (c->rotary_dims > 2 * BG_ROPE_MAX_PAIRS)
-        return BG_FAIL(err, BG_EFORMAT, "%zu of each head's %zu dimensions would be rotated in '%s': at most %d are "
-                       "supported", c->rotary_dims, c->d_head, file, 2 * BG_ROPE_MAX_PAIRS);
+        return BG_FAIL(err, BG_EFORMAT,
+                       "%zu of each head's %zu dimensions would be rotated in '%s': at most %d are "
+                       "supported",
+                       c->rotary_dims, c->d_head, file, 2 * BG_ROPE_MAX_PAIRS);
     return BG_OK;
 }
 
@@ -106,8 +109,7 @@ static bg_status check_frequencies(const bg_model_config *c, const char *file, b
     return BG_OK;
 }
 
-bg_status bg_rope_read(bg_model_config *c, const json_t *root, const bg_family *f,
-                       const char *file, bg_err *err)
+bg_status bg_rope_read(bg_model_config *c, const json_t *root, const bg_family *f, const char *file, bg_err *err)
 {
     const json_t *settings;
     if (c->rope == BG_ROPE_NONE)
@@ -144,8 +146,8 @@ static double llama3_frequency(const bg_model_config *c, double freq)
         return freq / c->rope_factor;
     if (wavelength < high)
         return freq;
-    double smooth = (c->llama3_original_positions / wavelength - c->llama3_low_freq)
-                  / (c->llama3_high_freq - c->llama3_low_freq);
+    double smooth = (c->llama3_original_positions / wavelength - c->llama3_low_freq) /
+                    (c->llama3_high_freq - c->llama3_low_freq);
     return (1 - smooth) * freq / c->rope_factor + smooth * freq;
 }
 

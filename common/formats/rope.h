@@ -8,7 +8,7 @@
 
 /* Fill c's rope fields; its sizes are set already, and c->rope tells whether the family has rope.
  * Errors: BG_EFORMAT, naming the file and the key. */
-bg_status bg_rope_read(bg_model_config *c, const json_t *root, const bg_family *f,
-                       const char *file, bg_err *err) BG_MUST_CHECK;
+bg_status bg_rope_read(bg_model_config *c, const json_t *root, const bg_family *f, const char *file,
+                       bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_FORMATS_ROPE_H */

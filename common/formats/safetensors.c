@@ -19,7 +19,7 @@
 
 typedef struct {
     char *path;
-    const char *name;       /* path without its folder */
+    const char *name; /* path without its folder */
     const unsigned char *map;
     size_t map_bytes;
     bg_st_header header;
@@ -27,8 +27,8 @@ typedef struct {
 
 struct bg_tensors {
     size_t n_files, n;
-    mapped_file *file;      /* by name */
-    bg_tensor *tensor;      /* by name */
+    mapped_file *file; /* by name */
+    bg_tensor *tensor; /* by name */
 };
 
 static int by_tensor_name(const void *a, const void *b)
@@ -51,8 +51,8 @@ static bg_status map_file(mapped_file *f, bg_err *err)
     if (fstat(fd, &info) != 0) {
         st = BG_FAIL(err, BG_EIO, "cannot stat '%s': %s", f->path, strerror(errno));
     } else if (info.st_size < BG_ST_LENGTH_BYTES) {
-        st = BG_FAIL(err, BG_EFORMAT, "'%s' has %lld bytes: too short for a safetensors file",
-                     f->path, (long long)info.st_size);
+        st = BG_FAIL(err, BG_EFORMAT, "'%s' has %lld bytes: too short for a safetensors file", f->path,
+                     (long long)info.st_size);
     } else {
         void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (map == MAP_FAILED) {
@@ -62,7 +62,7 @@ static bg_status map_file(mapped_file *f, bg_err *err)
             f->map_bytes = (size_t)info.st_size;
         }
     }
-    close(fd);    /* the map stays */
+    close(fd); /* the map stays */
     return st;
 }
 
@@ -150,14 +150,14 @@ bg_status bg_tensors_open_file(bg_tensors **out, const char *path, bg_err *err)
 }
 
 /* Name the set's files after the distinct values of the index's weight_map. */
-static bg_status list_shards(bg_tensors **out, const char *dir, const char *index,
-                             json_t *weight_map, bg_err *err)
+static bg_status list_shards(bg_tensors **out, const char *dir, const char *index, json_t *weight_map, bg_err *err)
 {
     const char *tensor;
     json_t *value, *shards = json_object();
     char path[BG_PATH_BYTES];
     bg_status st = shards == NULL ? BG_FAIL(err, BG_ENOMEM, "list of shards: out of memory") : BG_OK;
-    json_object_foreach(weight_map, tensor, value) {
+    json_object_foreach(weight_map, tensor, value)
+    {
         const char *name = json_string_value(value);
         if (st != BG_OK)
             break;
@@ -172,7 +172,8 @@ static bg_status list_shards(bg_tensors **out, const char *dir, const char *inde
         st = new_set(out, json_object_size(shards), err);
     size_t i = 0;
     const char *name;
-    json_object_foreach(shards, name, value) {
+    json_object_foreach(shards, name, value)
+    {
         if (st == BG_OK)
             st = bg_path(path, err, "%s/%s", dir, name);
         if (st == BG_OK)
@@ -190,10 +191,10 @@ static bg_status open_sharded(bg_tensors **out, const char *dir, const char *ind
     if (st != BG_OK)
         return st;
     json_t *weight_map = json_object_get(index, "weight_map");
-    if ((st = list_shards(out, dir, index_path, weight_map, err)) != BG_OK ||
-        (st = open_files(*out, err)) != BG_OK)
+    if ((st = list_shards(out, dir, index_path, weight_map, err)) != BG_OK || (st = open_files(*out, err)) != BG_OK)
         goto out;
-    json_object_foreach(weight_map, tensor, value) {
+    json_object_foreach(weight_map, tensor, value)
+    {
         const char *file = json_string_value(value);
         const bg_tensor *t = bg_tensors_find(*out, tensor);
         size_t skip = strlen(dir) + 1;

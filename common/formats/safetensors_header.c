@@ -11,15 +11,19 @@
 #include "bregman/memory.h"
 
 enum { MAX_DIMS = 8 };
-static const uint64_t MAX_HEADER_BYTES = 100000000;    /* the reference implementation's limit */
+static const uint64_t MAX_HEADER_BYTES = 100000000; /* the reference implementation's limit */
 
-typedef struct { const char *name; bg_st_dtype dtype; unsigned bits; } dtype_row;
+typedef struct {
+    const char *name;
+    bg_st_dtype dtype;
+    unsigned bits;
+} dtype_row;
 static const dtype_row dtypes[] = {
-    { "F64", BG_ST_F64, 64 },    { "F32", BG_ST_F32, 32 },        { "F16", BG_ST_F16, 16 },
-    { "BF16", BG_ST_BF16, 16 },  { "I64", BG_ST_I64, 64 },        { "I32", BG_ST_I32, 32 },
-    { "I16", BG_ST_I16, 16 },    { "I8", BG_ST_I8, 8 },           { "U8", BG_ST_U8, 8 },
-    { "BOOL", BG_ST_BOOL, 8 },   { "U16", BG_ST_OTHER, 16 },      { "U32", BG_ST_OTHER, 32 },
-    { "U64", BG_ST_OTHER, 64 },  { "C64", BG_ST_OTHER, 64 },      { "F8_E4M3", BG_ST_OTHER, 8 },
+    { "F64", BG_ST_F64, 64 },      { "F32", BG_ST_F32, 32 },      { "F16", BG_ST_F16, 16 },
+    { "BF16", BG_ST_BF16, 16 },    { "I64", BG_ST_I64, 64 },      { "I32", BG_ST_I32, 32 },
+    { "I16", BG_ST_I16, 16 },      { "I8", BG_ST_I8, 8 },         { "U8", BG_ST_U8, 8 },
+    { "BOOL", BG_ST_BOOL, 8 },     { "U16", BG_ST_OTHER, 16 },    { "U32", BG_ST_OTHER, 32 },
+    { "U64", BG_ST_OTHER, 64 },    { "C64", BG_ST_OTHER, 64 },    { "F8_E4M3", BG_ST_OTHER, 8 },
     { "F8_E5M2", BG_ST_OTHER, 8 }, { "F8_E8M0", BG_ST_OTHER, 8 }, { "F6_E2M3", BG_ST_OTHER, 6 },
     { "F6_E3M2", BG_ST_OTHER, 6 }, { "F4", BG_ST_OTHER, 4 },
 };
@@ -35,8 +39,7 @@ static int by_place(const void *a, const void *b)
 }
 
 /* Length of the JSON header, believed only if it lies within the file. */
-static bg_status read_length(const unsigned char *map, size_t map_bytes, const char *path,
-                             size_t *length, bg_err *err)
+static bg_status read_length(const unsigned char *map, size_t map_bytes, const char *path, size_t *length, bg_err *err)
 {
     uint64_t n = 0;
     for (int i = BG_ST_LENGTH_BYTES - 1; i >= 0; i--)
@@ -45,8 +48,8 @@ static bg_status read_length(const unsigned char *map, size_t map_bytes, const c
         return BG_FAIL(err, BG_EFORMAT, "header length of '%s' is %llu bytes, more than %llu: not a safetensors file",
                        path, (unsigned long long)n, (unsigned long long)MAX_HEADER_BYTES);
     if (n > map_bytes - BG_ST_LENGTH_BYTES)
-        return BG_FAIL(err, BG_EFORMAT, "header of '%s' is %llu bytes, the file only %zu: truncated?",
-                       path, (unsigned long long)n, map_bytes);
+        return BG_FAIL(err, BG_EFORMAT, "header of '%s' is %llu bytes, the file only %zu: truncated?", path,
+                       (unsigned long long)n, map_bytes);
     *length = (size_t)n;
     return BG_OK;
 }
@@ -72,8 +75,8 @@ static bg_status read_dtype(bg_tensor *t, const json_t *entry, unsigned *bits, b
             return BG_OK;
         }
     }
-    return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' has the unknown dtype '%.32s' in '%s'",
-                   t->name, is_printable(json_string_value(v)) ? json_string_value(v) : "?", t->file);
+    return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' has the unknown dtype '%.32s' in '%s'", t->name,
+                   is_printable(json_string_value(v)) ? json_string_value(v) : "?", t->file);
 }
 
 /* Shape, and the bytes that shape and dtype ask for. */
@@ -81,16 +84,16 @@ static bg_status read_shape(bg_tensor *t, const json_t *entry, unsigned bits, bg
 {
     const json_t *v = json_object_get(entry, "shape");
     if (!json_is_array(v) || json_array_size(v) > MAX_DIMS)
-        return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' has no shape of at most %d sizes in '%s'",
-                       t->name, MAX_DIMS, t->file);
+        return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' has no shape of at most %d sizes in '%s'", t->name, MAX_DIMS,
+                       t->file);
     t->n_dims = (int)json_array_size(v);
     size_t n_bits = bits;
     bool empty = false, too_large = false;
     for (int d = 0; d < t->n_dims; d++) {
         const json_t *side = json_array_get(v, (size_t)d);
         if (!json_is_integer(side) || json_integer_value(side) < 0)
-            return BG_FAIL(err, BG_EFORMAT, "shape of tensor '%.200s' is not of whole numbers >= 0 in '%s'",
-                           t->name, t->file);
+            return BG_FAIL(err, BG_EFORMAT, "shape of tensor '%.200s' is not of whole numbers >= 0 in '%s'", t->name,
+                           t->file);
         t->shape[d] = (size_t)json_integer_value(side);
         if (t->shape[d] == 0)
             empty = true;
@@ -107,8 +110,8 @@ static bg_status read_shape(bg_tensor *t, const json_t *entry, unsigned bits, bg
 }
 
 /* Where the bytes lie; they are exactly as many as the shape asks for. */
-static bg_status read_offsets(bg_tensor *t, const json_t *entry, const unsigned char *buffer,
-                              size_t buffer_bytes, bg_err *err)
+static bg_status read_offsets(bg_tensor *t, const json_t *entry, const unsigned char *buffer, size_t buffer_bytes,
+                              bg_err *err)
 {
     const json_t *v = json_object_get(entry, "data_offsets");
     const json_t *begin = json_array_get(v, 0), *end = json_array_get(v, 1);
@@ -116,11 +119,11 @@ static bg_status read_offsets(bg_tensor *t, const json_t *entry, const unsigned 
         return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' has no pair of data_offsets in '%s'", t->name, t->file);
     json_int_t first = json_integer_value(begin), last = json_integer_value(end);
     if (first < 0 || last < first)
-        return BG_FAIL(err, BG_EFORMAT, "data_offsets of tensor '%.200s' are %lld .. %lld in '%s'",
-                       t->name, (long long)first, (long long)last, t->file);
+        return BG_FAIL(err, BG_EFORMAT, "data_offsets of tensor '%.200s' are %lld .. %lld in '%s'", t->name,
+                       (long long)first, (long long)last, t->file);
     if ((uint64_t)last > buffer_bytes)
-        return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' ends at byte %lld of %zu in '%s': truncated?",
-                       t->name, (long long)last, buffer_bytes, t->file);
+        return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' ends at byte %lld of %zu in '%s': truncated?", t->name,
+                       (long long)last, buffer_bytes, t->file);
     if ((size_t)(last - first) != t->n_bytes)
         return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' has %lld bytes, its shape and dtype ask for %zu, in '%s'",
                        t->name, (long long)(last - first), t->n_bytes, t->file);
@@ -129,8 +132,8 @@ static bg_status read_offsets(bg_tensor *t, const json_t *entry, const unsigned 
 }
 
 /* The tensors of one file must tile its buffer: no gap, no overlap, nothing left over. */
-static bg_status check_tiling(bg_tensor *t, size_t n, const unsigned char *buffer,
-                              size_t buffer_bytes, const char *path, bg_err *err)
+static bg_status check_tiling(bg_tensor *t, size_t n, const unsigned char *buffer, size_t buffer_bytes,
+                              const char *path, bg_err *err)
 {
     const unsigned char *expected = buffer, *end = buffer + buffer_bytes;
     qsort(t, n, sizeof *t, by_place);
@@ -142,14 +145,14 @@ static bg_status check_tiling(bg_tensor *t, size_t n, const unsigned char *buffe
         expected = at + t[i].n_bytes;
     }
     if (expected != end)
-        return BG_FAIL(err, BG_EFORMAT, "%zu bytes at the end of '%s' belong to no tensor",
-                       (size_t)(end - expected), path);
+        return BG_FAIL(err, BG_EFORMAT, "%zu bytes at the end of '%s' belong to no tensor", (size_t)(end - expected),
+                       path);
     return BG_OK;
 }
 
 /* One tensor's entry, without its name. */
-static bg_status read_entry(bg_tensor *t, const json_t *entry, const unsigned char *buffer,
-                            size_t buffer_bytes, bg_err *err)
+static bg_status read_entry(bg_tensor *t, const json_t *entry, const unsigned char *buffer, size_t buffer_bytes,
+                            bg_err *err)
 {
     unsigned bits = 0;
     bg_status st = read_dtype(t, entry, &bits, err);
@@ -160,8 +163,8 @@ static bg_status read_entry(bg_tensor *t, const json_t *entry, const unsigned ch
     return st;
 }
 
-static bg_status read_entries(bg_st_header *out, json_t *root, size_t header_bytes,
-                              const unsigned char *buffer, size_t buffer_bytes, const char *path, bg_err *err)
+static bg_status read_entries(bg_st_header *out, json_t *root, size_t header_bytes, const unsigned char *buffer,
+                              size_t buffer_bytes, const char *path, bg_err *err)
 {
     const char *name;
     json_t *entry;
@@ -171,13 +174,14 @@ static bg_status read_entries(bg_st_header *out, json_t *root, size_t header_byt
         st = BG_NEW(out->tensor, json_object_size(root), "table of tensors", err);
     if (st != BG_OK)
         return st;
-    json_object_foreach(root, name, entry) {
+    json_object_foreach(root, name, entry)
+    {
         if (strcmp(name, "__metadata__") == 0)
             continue;
         if (!is_printable(name))
             return BG_FAIL(err, BG_EFORMAT, "a tensor name holds a control character in '%s'", path);
         size_t length = strlen(name) + 1;
-        assert(used + length <= header_bytes);    /* each name stands in the header, in quotes */
+        assert(used + length <= header_bytes); /* each name stands in the header, in quotes */
         bg_tensor *t = &out->tensor[out->n++];
         *t = (bg_tensor){ .name = memcpy(out->names + used, name, length), .file = path };
         used += length;
@@ -187,8 +191,8 @@ static bg_status read_entries(bg_st_header *out, json_t *root, size_t header_byt
     return check_tiling(out->tensor, out->n, buffer, buffer_bytes, path, err);
 }
 
-bg_status bg_st_header_read(bg_st_header *out, const unsigned char *map, size_t map_bytes,
-                            const char *path, bg_err *err)
+bg_status bg_st_header_read(bg_st_header *out, const unsigned char *map, size_t map_bytes, const char *path,
+                            bg_err *err)
 {
     size_t header_bytes = 0;
     json_error_t why;

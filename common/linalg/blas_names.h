@@ -18,8 +18,8 @@
 
 #ifdef BLAS_SYMBOL_PREFIX
 #define BG_BLAS_PASTE_(prefix, name) prefix##name
-#define BG_BLAS_PASTE(prefix, name) BG_BLAS_PASTE_(prefix, name)
-#define BG_BLAS(name) BG_BLAS_PASTE(BLAS_SYMBOL_PREFIX, name)
+#define BG_BLAS_PASTE(prefix, name)  BG_BLAS_PASTE_(prefix, name)
+#define BG_BLAS(name)                BG_BLAS_PASTE(BLAS_SYMBOL_PREFIX, name)
 #else
 #define BG_BLAS(name) name
 #endif

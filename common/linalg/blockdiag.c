@@ -1,7 +1,6 @@
 #include "bregman/blockdiag.h"
 
-void bg_blockdiag_apply(const bg_blockdiag *q, bg_op op, size_t rows, const float *x, size_t ldx,
-                        float *y, size_t ldy)
+void bg_blockdiag_apply(const bg_blockdiag *q, bg_op op, size_t rows, const float *x, size_t ldx, float *y, size_t ldy)
 {
     for (size_t j = 0; j < q->k; j++) {
         size_t b = bg_block_start(q->n, q->k, j), side = bg_block_start(q->n, q->k, j + 1) - b;
@@ -9,12 +8,12 @@ void bg_blockdiag_apply(const bg_blockdiag *q, bg_op op, size_t rows, const floa
     }
 }
 
-void bg_blockdiag_apply_left(const bg_blockdiag *q, bg_op op, size_t columns, const float *x, size_t ldx,
-                             float *y, size_t ldy)
+void bg_blockdiag_apply_left(const bg_blockdiag *q, bg_op op, size_t columns, const float *x, size_t ldx, float *y,
+                             size_t ldy)
 {
     for (size_t j = 0; j < q->k; j++) {
         size_t b = bg_block_start(q->n, q->k, j), side = bg_block_start(q->n, q->k, j + 1) - b;
-        bg_gemm(op, BG_N, side, columns, side, 1.0f, q->a + b * q->width, q->width, x + b * ldx, ldx,
-                0.0f, y + b * ldy, ldy);
+        bg_gemm(op, BG_N, side, columns, side, 1.0f, q->a + b * q->width, q->width, x + b * ldx, ldx, 0.0f, y + b * ldy,
+                ldy);
     }
 }

@@ -45,8 +45,8 @@ static void transpose(size_t n, double *a)
 static bg_status check_side(size_t n, const char *what, bg_err *err)
 {
     if (n > BG_EIGEN_MAX_SIDE)
-        return BG_FAIL(err, BG_EARG, "\"%s\" is %zu x %zu: LAPACK takes at most %d; use more ranks or blocks", what, n, n,
-                       BG_EIGEN_MAX_SIDE);
+        return BG_FAIL(err, BG_EARG, "\"%s\" is %zu x %zu: LAPACK takes at most %d; use more ranks or blocks", what, n,
+                       n, BG_EIGEN_MAX_SIDE);
     return BG_OK;
 }
 
@@ -79,8 +79,13 @@ static lapack_int qr_iteration(size_t n, double *a, double *w)
 }
 
 /* The fastest first.  What one does not converge on, another mostly does. */
-static const struct { const char *name; lapack_int (*run)(size_t n, double *a, double *w); } driver[] = {
-    { "dsyevd", divide_and_conquer }, { "dsyevr", robust_representations }, { "dsyev", qr_iteration },
+static const struct {
+    const char *name;
+    lapack_int (*run)(size_t n, double *a, double *w);
+} driver[] = {
+    { "dsyevd", divide_and_conquer },
+    { "dsyevr", robust_representations },
+    { "dsyev", qr_iteration },
 };
 enum { N_DRIVERS = sizeof driver / sizeof driver[0] };
 
@@ -130,7 +135,7 @@ static bg_status fill_whole(const bg_eigen_stream *stream, size_t n, double *a, 
             for (size_t j = c; j < c + w && j <= i; j++)
                 a[i * n + j] = a[j * n + i] = slab[(i - c) * w + j - c];
     }
-    bg_free(slab);    /* before the workspace is taken */
+    bg_free(slab); /* before the workspace is taken */
     return st;
 }
 
@@ -176,8 +181,8 @@ static bg_status decompose_whole(size_t n, const bg_eigen_stream *stream, double
     return st;
 }
 
-static bg_status decompose_on_rank_0(size_t n, const bg_eigen_stream *stream, double *w, const char *what, MPI_Comm comm,
-                                     bg_err *err)
+static bg_status decompose_on_rank_0(size_t n, const bg_eigen_stream *stream, double *w, const char *what,
+                                     MPI_Comm comm, bg_err *err)
 {
     int rank;
     MPI_Comm_rank(comm, &rank);

@@ -1,8 +1,8 @@
 /* eigen_grid.c - one symmetric eigenproblem over the ranks of a communicator, by ScaLAPACK.
  *
- * ScaLAPACK's layout: the processes form a grid; the matrix is cut into nb x nb blocks, and block (i, j) lies on process
- * (i mod grid rows, j mod grid columns), each process's part column-major.  A slab is one block column of the matrix
- * (of a symmetric one also a block row), and passes through rank 0.
+ * ScaLAPACK's layout: the processes form a grid; the matrix is cut into nb x nb blocks, and block (i, j) lies on
+ * process (i mod grid rows, j mod grid columns), each process's part column-major.  A slab is one block column of the
+ * matrix (of a symmetric one also a block row), and passes through rank 0.
  */
 #include "eigen_grid.h"
 
@@ -25,7 +25,7 @@ size_t bg_eigen_grid_bytes(size_t n, size_t size)
 
 /* Never called: bg_eigen_grid_ranks is 1. */
 bg_status bg_eigen_grid_shared(size_t n, const bg_eigen_stream *stream, double *w, const char *what, MPI_Comm comm,
-                           bg_err *err)
+                               bg_err *err)
 {
     (void)n;
     (void)stream;
@@ -71,7 +71,9 @@ enum { REPEATABLE = 15, COHERENT = 16 };
 
 const char *bg_eigen_grid_library(void) { return "LAPACK and " BG_SCALAPACK; }
 
-typedef struct { size_t rows, columns; } grid_shape;
+typedef struct {
+    size_t rows, columns;
+} grid_shape;
 
 static grid_shape choose_shape(size_t n, size_t size)
 {
@@ -79,7 +81,7 @@ static grid_shape choose_shape(size_t n, size_t size)
     size = bg_smaller(size, n);
     for (size_t p = 1; p * p <= size; p++) {
         size_t q = bg_smaller(size / p, 3 * p);
-        if (p * q >= best.rows * best.columns)    /* of equals the squarest, which comes last */
+        if (p * q >= best.rows * best.columns) /* of equals the squarest, which comes last */
             best = (grid_shape){ p, q };
     }
     return best;
@@ -112,13 +114,13 @@ typedef struct {
     int handle, context, desc[9];
     size_t n, nb;
     grid_shape shape;
-    size_t row, column;            /* this process's place; meaningless outside the grid */
+    size_t row, column; /* this process's place; meaningless outside the grid */
     bool inside;
-    size_t n_rows, n_columns;      /* of this process's part; 0 outside the grid */
-    double *a, *z;                 /* [n_columns][n_rows]: the matrix, and then its vectors */
-    double *slab, *wire;           /* rank 0 [n, nb] */
-    double *piece;                 /* this process's part of a slab */
-    int *count, *displacement;     /* [size] of a slab's parts */
+    size_t n_rows, n_columns;  /* of this process's part; 0 outside the grid */
+    double *a, *z;             /* [n_columns][n_rows]: the matrix, and then its vectors */
+    double *slab, *wire;       /* rank 0 [n, nb] */
+    double *piece;             /* this process's part of a slab */
+    int *count, *displacement; /* [size] of a slab's parts */
 } process_grid;
 
 /* How many of indices [0, end) lie on process p of np; also the first local index that is not below `end`. */
@@ -339,8 +341,9 @@ static bg_status new_workspace(const process_grid *g, double **work, int *lwork,
     size_t product = 1 + 6 * n + 2 * g->n_rows * g->n_columns;
     size_t doubles = (product > tridiagonal ? product : tridiagonal) + 2 * n, ints = 7 * n + 8 * g->shape.columns + 2;
     if (doubles > INT_MAX || ints > INT_MAX)
-        return BG_FAIL(err, BG_EARG, "\"%s\" is %zu x %zu: too large for ScaLAPACK on %zu ranks; use more ranks or blocks",
-                       what, n, n, g->shape.rows * g->shape.columns);
+        return BG_FAIL(err, BG_EARG,
+                       "\"%s\" is %zu x %zu: too large for ScaLAPACK on %zu ranks; use more ranks or blocks", what, n,
+                       n, g->shape.rows * g->shape.columns);
     *lwork = (int)doubles;
     *liwork = (int)ints;
     bg_status st = BG_NEW(*work, doubles, what, err);
@@ -420,7 +423,10 @@ static bg_status run_drivers(process_grid *g, const bg_eigen_stream *stream, dou
 }
 
 /* Where each vector's entry of largest magnitude lies: MPI_MAXLOC takes the lowest index of equals. */
-typedef struct { double magnitude; int row; } largest_entry;
+typedef struct {
+    double magnitude;
+    int row;
+} largest_entry;
 
 static void find_largest(const process_grid *g, largest_entry *largest)
 {
@@ -469,10 +475,10 @@ static bg_status fix_signs(process_grid *g, const char *what, bg_err *err)
 }
 
 bg_status bg_eigen_grid_shared(size_t n, const bg_eigen_stream *stream, double *w, const char *what, MPI_Comm comm,
-                           bg_err *err)
+                               bg_err *err)
 {
     process_grid grid = { .comm = comm, .n = n }, *g = &grid;
-    if (n > INT_MAX / BG_EIGEN_GRID_BLOCK)    /* the same on all ranks */
+    if (n > INT_MAX / BG_EIGEN_GRID_BLOCK) /* the same on all ranks */
         return BG_FAIL(err, BG_EARG, "\"%s\" is %zu x %zu: too large for ScaLAPACK; use more blocks", what, n, n);
     place_ranks(g);
     bg_status st = bg_agree(g->comm, open_memory(g, what, err), err);
@@ -490,7 +496,7 @@ bg_status bg_eigen_grid_shared(size_t n, const bg_eigen_stream *stream, double *
         st = give_slabs(g, gather_vectors, g->rank == 0 ? stream->vectors : NULL, g->rank == 0 ? stream->self : NULL,
                         err);
     if (st == BG_OK)
-        bg_broadcast(g->comm, w, g->n * sizeof *w, 0);    /* to the ranks outside the grid */
+        bg_broadcast(g->comm, w, g->n * sizeof *w, 0); /* to the ranks outside the grid */
     close_grid(g);
     return st;
 }

@@ -6,22 +6,19 @@ enum { CHAINS = 8, STEPS = 500000, REPEATS = 3 };
 
 /* CHAINS independent multiply-adds cover the units' latency (4 cycles) times their number (2).
  * -std=c11 forbids fusing a * x + y, hence the attribute. */
-#define DEFINE_FMA_LOOP(name, floats, target_attribute)                                 \
-    typedef float name##_vector __attribute__((vector_size(4 * (floats))));             \
-    target_attribute __attribute__((noinline, optimize("O3", "fp-contract=fast")))            \
-    static float name(float x, float y)                                                 \
-    {                                                                                   \
-        name##_vector a[CHAINS], factor = x - (name##_vector){ 0 };                     \
-        for (int c = 0; c < CHAINS; c++)    /* all different, or they would be one */   \
-            a[c] = factor * (float)c;                                                   \
-        for (int s = 0; s < STEPS; s++) {                                            \
-            _Pragma("GCC unroll 8")                                                     \
-            for (int c = 0; c < CHAINS; c++)                                         \
-                a[c] = a[c] * factor + y;                                               \
-        }                                                                               \
-        for (int c = 1; c < CHAINS; c++)                                             \
-            a[0] += a[c];                                                               \
-        return a[0][0];                                                                 \
+#define DEFINE_FMA_LOOP(name, floats, target_attribute)                                                                \
+    typedef float name##_vector __attribute__((vector_size(4 * (floats))));                                            \
+    target_attribute __attribute__((noinline, optimize("O3", "fp-contract=fast"))) static float name(float x, float y) \
+    {                                                                                                                  \
+        name##_vector a[CHAINS], factor = x - (name##_vector){ 0 };                                                    \
+        for (int c = 0; c < CHAINS; c++) /* all different, or they would be one */                                     \
+            a[c] = factor * (float)c;                                                                                  \
+        for (int s = 0; s < STEPS; s++) {                                                                              \
+            _Pragma("GCC unroll 8") for (int c = 0; c < CHAINS; c++) a[c] = a[c] * factor + y;                         \
+        }                                                                                                              \
+        for (int c = 1; c < CHAINS; c++)                                                                               \
+            a[0] += a[c];                                                                                              \
+        return a[0][0];                                                                                                \
     }
 
 DEFINE_FMA_LOOP(fma_128, 4, )

@@ -34,9 +34,9 @@ static const char *const openblas_threading[] = { "sequential", "pthreads", "ope
 enum { OPENBLAS_BY_OPENMP = 2 };
 
 static _Atomic uint64_t flops;
-static _Atomic int n_threads;    /* 0: as the library chose */
-static bool serial;              /* between bg_gemm_serial_begin and _end, */
-static int omp_threads;          /* and what OpenMP had before */
+static _Atomic int n_threads; /* 0: as the library chose */
+static bool serial;           /* between bg_gemm_serial_begin and _end, */
+static int omp_threads;       /* and what OpenMP had before */
 
 static void set_library_threads(int n)
 {
@@ -78,9 +78,8 @@ static bool is_shared_out(size_t m, size_t n, size_t k)
     return (double)m * (double)n * (double)k > BG_PARALLEL_PRODUCTS;
 }
 
-void bg_gemm(bg_op op_a, bg_op op_b, size_t m, size_t n, size_t k, float alpha,
-             const float *a, size_t lda, const float *b, size_t ldb,
-             float beta, float *c, size_t ldc)
+void bg_gemm(bg_op op_a, bg_op op_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+             const float *b, size_t ldb, float beta, float *c, size_t ldc)
 {
     if (m == 0 || n == 0)
         return;
@@ -98,8 +97,8 @@ void bg_gemm(bg_op op_a, bg_op op_b, size_t m, size_t n, size_t k, float alpha,
     if (alone)
         bg_gemm_serial_begin();
     BG_BLAS(cblas_sgemm)(CblasRowMajor, op_a == BG_N ? CblasNoTrans : CblasTrans,
-                         op_b == BG_N ? CblasNoTrans : CblasTrans, (int)m, (int)n, (int)k,
-                         alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
+                         op_b == BG_N ? CblasNoTrans : CblasTrans, (int)m, (int)n, (int)k, alpha, a, (int)lda, b,
+                         (int)ldb, beta, c, (int)ldc);
     if (alone)
         bg_gemm_serial_end();
     atomic_fetch_add_explicit(&flops, 2 * (uint64_t)m * n * k, memory_order_relaxed);
@@ -128,7 +127,7 @@ static void describe_library(char *out, size_t size)
 const char *bg_gemm_library(void)
 {
     static char name[256];
-    #pragma omp critical(bg_gemm_library)
+#pragma omp critical(bg_gemm_library)
     if (name[0] == '\0')
         describe_library(name, sizeof name);
     return name;
@@ -151,7 +150,7 @@ double bg_gemm_efficiency(void)
     const size_t side = 512;
     float *ac = malloc(2 * side * side * sizeof *ac);
     if (ac == NULL)
-        return 1;    /* nothing was measured: no reason to warn */
+        return 1; /* nothing was measured: no reason to warn */
     for (size_t i = 0; i < side * side; i++)
         ac[i] = (float)(i % 17) - 8;
     bg_gemm_serial_begin();

@@ -99,8 +99,8 @@ static bg_status orthonormalise(size_t l, size_t width, float *basis, float *tau
 }
 
 /* Orthonormal rows q [l, m] that span X's leading left singular vectors (alg. 4.4); z [l, n] is scratch. */
-static bg_status find_range(size_t m, size_t n, const float *x, size_t l, uint64_t seed, uint64_t stream,
-                            float *q, float *z, float *tau, bg_err *err)
+static bg_status find_range(size_t m, size_t n, const float *x, size_t l, uint64_t seed, uint64_t stream, float *q,
+                            float *z, float *tau, bg_err *err)
 {
     bg_normal_fill(seed, stream, l * n, z);
     for (int pass = 0;; pass++) {
@@ -135,12 +135,18 @@ bg_status bg_low_rank_exact(size_t m, size_t n, const float *x, size_t r, float 
     double *a = NULL, *s = NULL, *right = NULL, *left = NULL;
     size_t k = smaller(m, n);
     bg_status st = check_sizes(m, n, r, err);
-    if (st != BG_OK || r == 0) goto out;
-    if ((st = BG_NEW(a, m * n, what, err)) != BG_OK) goto out;
-    if ((st = BG_NEW(s, k, what, err)) != BG_OK) goto out;
-    if ((st = BG_NEW(right, k * n, what, err)) != BG_OK) goto out;
-    if ((st = BG_NEW(left, k * m, what, err)) != BG_OK) goto out;
-    if ((st = svd(m, n, x, a, s, right, left, err)) != BG_OK) goto out;
+    if (st != BG_OK || r == 0)
+        goto out;
+    if ((st = BG_NEW(a, m * n, what, err)) != BG_OK)
+        goto out;
+    if ((st = BG_NEW(s, k, what, err)) != BG_OK)
+        goto out;
+    if ((st = BG_NEW(right, k * n, what, err)) != BG_OK)
+        goto out;
+    if ((st = BG_NEW(left, k * m, what, err)) != BG_OK)
+        goto out;
+    if ((st = svd(m, n, x, a, s, right, left, err)) != BG_OK)
+        goto out;
     take_factors(m, n, k, r, s, right, left, u, v);
 out:
     bg_free(left);
@@ -151,25 +157,35 @@ out:
 }
 
 /* X ≈ Qᵀ (Q X) with l rows in Q; the SVD is of the small Q X. */
-static bg_status low_rank_randomised(size_t m, size_t n, const float *x, size_t r, uint64_t seed,
-                                     uint64_t stream, float *u, float *v, bg_err *err)
+static bg_status low_rank_randomised(size_t m, size_t n, const float *x, size_t r, uint64_t seed, uint64_t stream,
+                                     float *u, float *v, bg_err *err)
 {
     size_t l = oversampled(r);
     float *q = NULL, *z = NULL, *tau = NULL, *scaled = NULL;
     double *wide = NULL, *s = NULL, *right = NULL, *left = NULL;
     bg_status st;
-    if ((st = BG_NEW(q, l * m, what, err)) != BG_OK) goto out;
-    if ((st = BG_NEW(z, l * n, what, err)) != BG_OK) goto out;
-    if ((st = BG_NEW(tau, l, what, err)) != BG_OK) goto out;
-    if ((st = BG_NEW(scaled, l * r, what, err)) != BG_OK) goto out;
-    if ((st = BG_NEW(wide, l * n, what, err)) != BG_OK) goto out;
-    if ((st = BG_NEW(s, l, what, err)) != BG_OK) goto out;
-    if ((st = BG_NEW(right, l * n, what, err)) != BG_OK) goto out;
-    if ((st = BG_NEW(left, l * l, what, err)) != BG_OK) goto out;
+    if ((st = BG_NEW(q, l * m, what, err)) != BG_OK)
+        goto out;
+    if ((st = BG_NEW(z, l * n, what, err)) != BG_OK)
+        goto out;
+    if ((st = BG_NEW(tau, l, what, err)) != BG_OK)
+        goto out;
+    if ((st = BG_NEW(scaled, l * r, what, err)) != BG_OK)
+        goto out;
+    if ((st = BG_NEW(wide, l * n, what, err)) != BG_OK)
+        goto out;
+    if ((st = BG_NEW(s, l, what, err)) != BG_OK)
+        goto out;
+    if ((st = BG_NEW(right, l * n, what, err)) != BG_OK)
+        goto out;
+    if ((st = BG_NEW(left, l * l, what, err)) != BG_OK)
+        goto out;
 
-    if ((st = find_range(m, n, x, l, seed, stream, q, z, tau, err)) != BG_OK) goto out;
+    if ((st = find_range(m, n, x, l, seed, stream, q, z, tau, err)) != BG_OK)
+        goto out;
     bg_gemm(BG_N, BG_N, l, n, m, 1, q, m, x, n, 0, z, n);
-    if ((st = svd(l, n, z, wide, s, right, left, err)) != BG_OK) goto out;
+    if ((st = svd(l, n, z, wide, s, right, left, err)) != BG_OK)
+        goto out;
     take_factors(l, n, l, r, s, right, left, scaled, v);
     bg_gemm(BG_T, BG_N, m, r, l, 1, q, m, scaled, r, 0, u, r);
 out:
@@ -184,8 +200,8 @@ out:
     return st;
 }
 
-bg_status bg_low_rank(size_t m, size_t n, const float *x, size_t r, uint64_t seed, uint64_t stream,
-                      float *u, float *v, bg_err *err)
+bg_status bg_low_rank(size_t m, size_t n, const float *x, size_t r, uint64_t seed, uint64_t stream, float *u, float *v,
+                      bg_err *err)
 {
     size_t side = smaller(m, n);
     if (r == 0 || side <= ALWAYS_EXACT_SIDE || r >= side / 4 || oversampled(r) >= side / 2)

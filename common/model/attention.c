@@ -11,8 +11,8 @@
 #include "pass_state.h"
 
 typedef struct {
-    size_t q, k, v;                 /* offsets in a row of qkv */
-    size_t out;                     /* offset in a row of att */
+    size_t q, k, v; /* offsets in a row of qkv */
+    size_t out;     /* offset in a row of att */
 } head_place;
 
 static head_place place(const bg_model_config *c, size_t h)
@@ -45,13 +45,13 @@ static void head_forward(const bg_pass *p, head_place at, size_t rows, const flo
     for (size_t i0 = 0; i0 < rows; i0 += BG_ATTENTION_ROWS) {
         size_t n = rows - i0 < BG_ATTENTION_ROWS ? rows - i0 : BG_ATTENTION_ROWS, keys = i0 + n;
         probabilities(p, qkv + at.q, qkv + at.k, i0, n, s);
-        bg_gemm(BG_N, BG_N, n, hd, keys, 1.0f, s, keys, qkv + at.v, p->w_qkv, 0.0f,
-                att + i0 * p->ld_att + at.out, p->ld_att);
+        bg_gemm(BG_N, BG_N, n, hd, keys, 1.0f, s, keys, qkv + at.v, p->w_qkv, 0.0f, att + i0 * p->ld_att + at.out,
+                p->ld_att);
     }
 }
 
-/* Rows from the last block to the first: the last sees all keys, so it sets dk and dv (if no other head of the group has)
- * and the others add to them. */
+/* Rows from the last block to the first: the last sees all keys, so it sets dk and dv (if no other head of the group
+ * has) and the others add to them. */
 static void head_backward(const bg_pass *p, head_place at, size_t rows, const float *qkv, const float *att,
                           const float *datt, float *dqkv, bool add, float *s, float *dot)
 {
@@ -100,8 +100,8 @@ void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float
     bg_gemm_serial_end();
 }
 
-void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, const float *att,
-                           const float *datt, float *dqkv)
+void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, const float *att, const float *datt,
+                           float *dqkv)
 {
     const bg_model_config *c = &p->model->config;
     size_t tasks = b->n_sequences * c->n_kv_heads, group = c->n_heads / c->n_kv_heads, ldo = c->n_heads * c->d_head;
@@ -113,8 +113,8 @@ void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, cons
         float *s = p->score + (size_t)thread * 2 * BG_ATTENTION_ROWS * p->max_rows;
         float *dot = p->attention_dot + (size_t)thread * BG_ATTENTION_ROWS;
         for (size_t g = 0; g < group; g++)
-            head_backward(p, place(c, t % c->n_kv_heads * group + g), rows, qkv + r0 * p->w_qkv,
-                          att + r0 * p->ld_att, datt + r0 * ldo, dqkv + r0 * p->w_qkv, g > 0, s, dot);
+            head_backward(p, place(c, t % c->n_kv_heads * group + g), rows, qkv + r0 * p->w_qkv, att + r0 * p->ld_att,
+                          datt + r0 * ldo, dqkv + r0 * p->w_qkv, g > 0, s, dot);
     }
     bg_gemm_serial_end();
 }

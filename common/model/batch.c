@@ -42,10 +42,7 @@ void bg_batch_free(bg_batch *b)
     bg_free(b);
 }
 
-void bg_batch_clear(bg_batch *b)
-{
-    b->n_sequences = b->n_rows = 0;
-}
+void bg_batch_clear(bg_batch *b) { b->n_sequences = b->n_rows = 0; }
 
 bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t n_tokens, uint32_t loss_start)
 {

@@ -7,12 +7,14 @@
 #include "kernels_math.h"
 
 /* act(x) and act'(x).  NaN gives NaN. */
-typedef struct { float value, slope; } act_at;
+typedef struct {
+    float value, slope;
+} act_at;
 
 BG_INLINE act_at gelu_tanh(float x)
 {
-    const float c1 = 1.5957691216f, c3 = 0.044715f;    /* 2 sqrt(2 / pi) */
-    float b = x < -30.0f ? -30.0f : x;                 /* beyond, the slope is 0 or 1 anyway and x³ may overflow */
+    const float c1 = 1.5957691216f, c3 = 0.044715f; /* 2 sqrt(2 / pi) */
+    float b = x < -30.0f ? -30.0f : x;              /* beyond, the slope is 0 or 1 anyway and x³ may overflow */
     b = b > 30.0f ? 30.0f : b;
     bg_sigmoid_pair s = bg_sigmoid(c1 * b * (1.0f + c3 * b * b));
     return (act_at){ x * s.plus, s.plus + b * s.plus * s.minus * (c1 * (1.0f + 3.0f * c3 * b * b)) };
@@ -30,48 +32,45 @@ BG_INLINE act_at silu(float x)
     return (act_at){ x * s.plus, s.plus * (1.0f + x * s.minus) };
 }
 
-BG_INLINE act_at relu(float x)
-{
-    return (act_at){ x < 0.0f ? 0.0f : x, x > 0.0f ? 1.0f : x <= 0.0f ? 0.0f : x };
-}
+BG_INLINE act_at relu(float x) { return (act_at){ x < 0.0f ? 0.0f : x, x > 0.0f ? 1.0f : x <= 0.0f ? 0.0f : x }; }
 
 /* With act a constant this is one of the four; what of it is not used is not computed. */
 BG_INLINE act_at act_of(bg_activation act, float x)
 {
     switch (act) {
     case BG_ACT_GELU_TANH: return gelu_tanh(x);
-    case BG_ACT_GELU_ERF:  return gelu_erf(x);
-    case BG_ACT_SILU:      return silu(x);
-    case BG_ACT_RELU:      return relu(x);
+    case BG_ACT_GELU_ERF: return gelu_erf(x);
+    case BG_ACT_SILU: return silu(x);
+    case BG_ACT_RELU: return relu(x);
     }
     return (act_at){ x, 1.0f };
 }
 
 BG_INLINE void forward_loop(bg_activation act, size_t d, const float *x, float *y)
 {
-    #pragma omp simd
+#pragma omp simd
     for (size_t j = 0; j < d; j++)
         y[j] = act_of(act, x[j]).value;
 }
 
 BG_INLINE void backward_loop(bg_activation act, size_t d, const float *x, const float *dy, float *dx)
 {
-    #pragma omp simd
+#pragma omp simd
     for (size_t j = 0; j < d; j++)
         dx[j] = dy[j] * act_of(act, x[j]).slope;
 }
 
 BG_INLINE void gated_forward_loop(bg_activation act, size_t d, const float *gate, const float *up, float *h)
 {
-    #pragma omp simd
+#pragma omp simd
     for (size_t j = 0; j < d; j++)
         h[j] = act_of(act, gate[j]).value * up[j];
 }
 
-BG_INLINE void gated_backward_loop(bg_activation act, size_t d, const float *gate, const float *up,
-                                   const float *dh, float *dgate, float *dup)
+BG_INLINE void gated_backward_loop(bg_activation act, size_t d, const float *gate, const float *up, const float *dh,
+                                   float *dgate, float *dup)
 {
-    #pragma omp simd
+#pragma omp simd
     for (size_t j = 0; j < d; j++) {
         act_at a = act_of(act, gate[j]);
         dgate[j] = dh[j] * up[j] * a.slope;
@@ -80,28 +79,22 @@ BG_INLINE void gated_backward_loop(bg_activation act, size_t d, const float *gat
 }
 
 /* Runs LOOP(act, ...) with act a constant, so that each activation gets a loop of its own. */
-#define FOR_ACTIVATION(act, LOOP, ...)                                     \
-    switch (act) {                                                         \
-    case BG_ACT_GELU_TANH: LOOP(BG_ACT_GELU_TANH, __VA_ARGS__); break;     \
-    case BG_ACT_GELU_ERF:  LOOP(BG_ACT_GELU_ERF, __VA_ARGS__); break;      \
-    case BG_ACT_SILU:      LOOP(BG_ACT_SILU, __VA_ARGS__); break;          \
-    case BG_ACT_RELU:      LOOP(BG_ACT_RELU, __VA_ARGS__); break;          \
+#define FOR_ACTIVATION(act, LOOP, ...)                                 \
+    switch (act) {                                                     \
+    case BG_ACT_GELU_TANH: LOOP(BG_ACT_GELU_TANH, __VA_ARGS__); break; \
+    case BG_ACT_GELU_ERF: LOOP(BG_ACT_GELU_ERF, __VA_ARGS__); break;   \
+    case BG_ACT_SILU: LOOP(BG_ACT_SILU, __VA_ARGS__); break;           \
+    case BG_ACT_RELU: LOOP(BG_ACT_RELU, __VA_ARGS__); break;           \
     }
 
-BG_CLONES static void forward_row(bg_activation act, size_t d, const float *x, float *y)
-{
-    FOR_ACTIVATION(act, forward_loop, d, x, y)
-}
+BG_CLONES static void forward_row(bg_activation act, size_t d, const float *x,
+                                  float *y){ FOR_ACTIVATION(act, forward_loop, d, x, y) }
 
-BG_CLONES static void backward_row(bg_activation act, size_t d, const float *x, const float *dy, float *dx)
-{
-    FOR_ACTIVATION(act, backward_loop, d, x, dy, dx)
-}
+BG_CLONES static void backward_row(bg_activation act, size_t d, const float *x, const float *dy,
+                                   float *dx){ FOR_ACTIVATION(act, backward_loop, d, x, dy, dx) }
 
-BG_CLONES static void gated_forward_row(bg_activation act, size_t d, const float *gate, const float *up, float *h)
-{
-    FOR_ACTIVATION(act, gated_forward_loop, d, gate, up, h)
-}
+BG_CLONES static void gated_forward_row(bg_activation act, size_t d, const float *gate, const float *up,
+                                        float *h){ FOR_ACTIVATION(act, gated_forward_loop, d, gate, up, h) }
 
 BG_CLONES static void gated_backward_row(bg_activation act, size_t d, const float *gate, const float *up,
                                          const float *dh, float *dgate, float *dup)
@@ -111,32 +104,31 @@ BG_CLONES static void gated_backward_row(bg_activation act, size_t d, const floa
 
 void bg_act_forward(bg_activation act, size_t n, size_t d, const float *x, size_t ldx, float *y, size_t ldy)
 {
-    #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
         forward_row(act, d, x + i * ldx, y + i * ldy);
 }
 
-void bg_act_backward(bg_activation act, size_t n, size_t d, const float *x, size_t ldx,
-                     const float *dy, size_t lddy, float *dx, size_t lddx)
+void bg_act_backward(bg_activation act, size_t n, size_t d, const float *x, size_t ldx, const float *dy, size_t lddy,
+                     float *dx, size_t lddx)
 {
-    #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
         backward_row(act, d, x + i * ldx, dy + i * lddy, dx + i * lddx);
 }
 
-void bg_gated_forward(bg_activation act, size_t n, size_t d, const float *gate, size_t ldg,
-                      const float *up, size_t ldu, float *h, size_t ldh)
+void bg_gated_forward(bg_activation act, size_t n, size_t d, const float *gate, size_t ldg, const float *up, size_t ldu,
+                      float *h, size_t ldh)
 {
-    #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
         gated_forward_row(act, d, gate + i * ldg, up + i * ldu, h + i * ldh);
 }
 
-void bg_gated_backward(bg_activation act, size_t n, size_t d, const float *gate, size_t ldg,
-                       const float *up, size_t ldu, const float *dh, size_t lddh,
-                       float *dgate, size_t lddg, float *dup, size_t lddu)
+void bg_gated_backward(bg_activation act, size_t n, size_t d, const float *gate, size_t ldg, const float *up,
+                       size_t ldu, const float *dh, size_t lddh, float *dgate, size_t lddg, float *dup, size_t lddu)
 {
-    #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
         gated_backward_row(act, d, gate + i * ldg, up + i * ldu, dh + i * lddh, dgate + i * lddg, dup + i * lddu);
 }

@@ -24,12 +24,12 @@
  * x = n ln 2 + r; the polynomial on |r| <= ln 2 / 2 is Cephes' expf (S. Moshier). */
 BG_INLINE float bg_exp(float x)
 {
-    const float round = 12582912.0f;                  /* 1.5 * 2^23: adding it rounds to an integer */
-    x = x < -104.0f ? -104.0f : x;                    /* this way round a NaN stays */
+    const float round = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    x = x < -104.0f ? -104.0f : x;   /* this way round a NaN stays */
     x = x > 89.0f ? 89.0f : x;
     float shifted = x * 1.44269504088896341f + round;
     float n = shifted - round;
-    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;    /* ln 2 in two parts, the first product exact */
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f; /* ln 2 in two parts, the first product exact */
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
@@ -40,7 +40,7 @@ BG_INLINE float bg_exp(float x)
     /* 2^n as the product of two powers: n may lie outside a float's exponents */
     uint32_t bits, half, rest;
     memcpy(&bits, &shifted, sizeof bits);
-    bits -= 0x4B400000u;                              /* n, two's complement */
+    bits -= 0x4B400000u; /* n, two's complement */
     half = (uint32_t)((int32_t)bits >> 1);
     rest = (bits - half + 127u) << 23;
     half = (half + 127u) << 23;
@@ -53,7 +53,9 @@ BG_INLINE float bg_exp(float x)
 BG_INLINE float bg_abs(float x) { return x < 0.0f ? -x : x; }
 
 /* The logistic function of z and of -z: both to full relative precision. */
-typedef struct { float plus, minus; } bg_sigmoid_pair;
+typedef struct {
+    float plus, minus;
+} bg_sigmoid_pair;
 
 BG_INLINE bg_sigmoid_pair bg_sigmoid(float z)
 {
@@ -63,7 +65,9 @@ BG_INLINE bg_sigmoid_pair bg_sigmoid(float z)
 }
 
 /* The normal distribution at x: cumulative to 2e-7, density. */
-typedef struct { float cumulative, density; } bg_normal_at;
+typedef struct {
+    float cumulative, density;
+} bg_normal_at;
 
 /* Tail: Phi(-|x|) = exp(-x²/2) t P(t), t = 1 / (1 + 0.35 |x|), P fitted to a relative error of 4e-8
  * (3.5e-7 in float32) on |x| <= 15, where the tail has underflown. */
@@ -88,21 +92,24 @@ BG_INLINE bg_normal_at bg_normal(float x)
 enum { BG_LANES = 16, BG_BLOCK = 4 * BG_LANES };
 
 typedef enum {
-    BG_SUM,           /* x            */
-    BG_SUM_SQUARE,    /* (x - shift)² */
-    BG_SUM_XY,        /* x y          */
-    BG_SUM_XYZ        /* x y (z - shift) */
+    BG_SUM,        /* x            */
+    BG_SUM_SQUARE, /* (x - shift)² */
+    BG_SUM_XY,     /* x y          */
+    BG_SUM_XYZ     /* x y (z - shift) */
 } bg_term;
 
-typedef struct { const float *x, *y, *z; float shift; } bg_terms;
+typedef struct {
+    const float *x, *y, *z;
+    float shift;
+} bg_terms;
 
 BG_INLINE float bg_term_at(bg_term term, bg_terms a, size_t j)
 {
     switch (term) {
-    case BG_SUM:        return a.x[j];
+    case BG_SUM: return a.x[j];
     case BG_SUM_SQUARE: return (a.x[j] - a.shift) * (a.x[j] - a.shift);
-    case BG_SUM_XY:     return a.x[j] * a.y[j];
-    case BG_SUM_XYZ:    return a.x[j] * a.y[j] * (a.z[j] - a.shift);
+    case BG_SUM_XY: return a.x[j] * a.y[j];
+    case BG_SUM_XYZ: return a.x[j] * a.y[j] * (a.z[j] - a.shift);
     }
     return 0;
 }
@@ -112,7 +119,7 @@ BG_INLINE double bg_row_sum(bg_term term, size_t d, bg_terms a)
     double lane[BG_LANES] = { 0 };
     size_t j = 0;
     for (; j + BG_BLOCK <= d; j += BG_BLOCK) {
-        #pragma omp simd
+#pragma omp simd
         for (size_t l = 0; l < BG_LANES; l++) {
             size_t i = j + l;
             lane[l] += (double)((bg_term_at(term, a, i) + bg_term_at(term, a, i + BG_LANES)) +
@@ -120,7 +127,7 @@ BG_INLINE double bg_row_sum(bg_term term, size_t d, bg_terms a)
         }
     }
     for (; j + BG_LANES <= d; j += BG_LANES) {
-        #pragma omp simd
+#pragma omp simd
         for (size_t l = 0; l < BG_LANES; l++)
             lane[l] += (double)bg_term_at(term, a, j + l);
     }

@@ -5,7 +5,9 @@
 #include "bregman/threads.h"
 #include "kernels_math.h"
 
-typedef struct { float mean, inverse_deviation; } moments;
+typedef struct {
+    float mean, inverse_deviation;
+} moments;
 
 BG_INLINE moments row_moments(bg_norm_kind kind, size_t d, const float *x, double epsilon)
 {
@@ -17,16 +19,16 @@ BG_INLINE moments row_moments(bg_norm_kind kind, size_t d, const float *x, doubl
     return (moments){ shift, (float)(1.0 / sqrt(variance + epsilon)) };
 }
 
-BG_CLONES static void forward_row(bg_norm_kind kind, size_t d, const float *x, const float *gain,
-                                  const float *bias, double epsilon, float *y)
+BG_CLONES static void forward_row(bg_norm_kind kind, size_t d, const float *x, const float *gain, const float *bias,
+                                  double epsilon, float *y)
 {
     moments m = row_moments(kind, d, x, epsilon);
     if (bias != NULL) {
-        #pragma omp simd
+#pragma omp simd
         for (size_t j = 0; j < d; j++)
             y[j] = (x[j] - m.mean) * m.inverse_deviation * gain[j] + bias[j];
     } else {
-        #pragma omp simd
+#pragma omp simd
         for (size_t j = 0; j < d; j++)
             y[j] = (x[j] - m.mean) * m.inverse_deviation * gain[j];
     }
@@ -34,39 +36,38 @@ BG_CLONES static void forward_row(bg_norm_kind kind, size_t d, const float *x, c
 
 /* With x^ = (x - mean) / deviation and g = dy gain: dx = (g - mean(g) - x^ mean(g x^)) / deviation; RMS norm
  * has no mean(g) term. */
-BG_CLONES static void backward_row(bg_norm_kind kind, size_t d, const float *x, const float *gain,
-                                   double epsilon, const float *dy, float *dx, int accumulate)
+BG_CLONES static void backward_row(bg_norm_kind kind, size_t d, const float *x, const float *gain, double epsilon,
+                                   const float *dy, float *dx, int accumulate)
 {
     moments m = row_moments(kind, d, x, epsilon);
     float inverse = m.inverse_deviation, mean_g = 0;
     if (kind == BG_NORM_LAYER)
         mean_g = (float)(bg_row_sum(BG_SUM_XY, d, (bg_terms){ .x = dy, .y = gain }) / (double)d);
     double sum_gx = bg_row_sum(BG_SUM_XYZ, d, (bg_terms){ .x = dy, .y = gain, .z = x, .shift = m.mean });
-    float slope = (float)(sum_gx / (double)d * (double)inverse * (double)inverse);    /* mean(g x^) / deviation */
+    float slope = (float)(sum_gx / (double)d * (double)inverse * (double)inverse); /* mean(g x^) / deviation */
     if (accumulate) {
-        #pragma omp simd
+#pragma omp simd
         for (size_t j = 0; j < d; j++)
             dx[j] += (dy[j] * gain[j] - mean_g - (x[j] - m.mean) * slope) * inverse;
     } else {
-        #pragma omp simd
+#pragma omp simd
         for (size_t j = 0; j < d; j++)
             dx[j] = (dy[j] * gain[j] - mean_g - (x[j] - m.mean) * slope) * inverse;
     }
 }
 
-void bg_norm_forward(bg_norm_kind kind, size_t n, size_t d, const float *x, size_t ldx,
-                     const float *gain, const float *bias, double epsilon, float *y, size_t ldy)
+void bg_norm_forward(bg_norm_kind kind, size_t n, size_t d, const float *x, size_t ldx, const float *gain,
+                     const float *bias, double epsilon, float *y, size_t ldy)
 {
-    #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
         forward_row(kind, d, x + i * ldx, gain, bias, epsilon, y + i * ldy);
 }
 
-void bg_norm_backward(bg_norm_kind kind, size_t n, size_t d, const float *x, size_t ldx,
-                      const float *gain, double epsilon, const float *dy, size_t lddy,
-                      float *dx, size_t lddx, int accumulate)
+void bg_norm_backward(bg_norm_kind kind, size_t n, size_t d, const float *x, size_t ldx, const float *gain,
+                      double epsilon, const float *dy, size_t lddy, float *dx, size_t lddx, int accumulate)
 {
-    #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
         backward_row(kind, d, x + i * ldx, gain, epsilon, dy + i * lddy, dx + i * lddx, accumulate);
 }

@@ -21,13 +21,13 @@ void bg_rope_table(const bg_model_config *c, size_t n_positions, float *table)
 }
 
 /* Every head of a row: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), with sin negated going back. */
-BG_CLONES static void rotate_row(size_t n_heads, size_t half, float *x, size_t head_stride,
-                                 const float *cosine, float sign)
+BG_CLONES static void rotate_row(size_t n_heads, size_t half, float *x, size_t head_stride, const float *cosine,
+                                 float sign)
 {
     const float *sine = cosine + half;
     for (size_t h = 0; h < n_heads; h++, x += head_stride) {
         float *x1 = x, *x2 = x + half;
-        #pragma omp simd
+#pragma omp simd
         for (size_t i = 0; i < half; i++) {
             float a = x1[i], b = x2[i], s = sign * sine[i];
             x1[i] = a * cosine[i] - b * s;
@@ -39,8 +39,8 @@ BG_CLONES static void rotate_row(size_t n_heads, size_t half, float *x, size_t h
 void bg_rope_apply(size_t n, size_t n_heads, size_t rotary_dims, float *x, size_t ldx, size_t head_stride,
                    const uint32_t *position, const float *table, int direction)
 {
-    #pragma omp parallel for if (n * n_heads * rotary_dims > BG_PARALLEL_FLOATS)
+#pragma omp parallel for if (n * n_heads * rotary_dims > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
-        rotate_row(n_heads, rotary_dims / 2, x + i * ldx, head_stride,
-                   table + (size_t)position[i] * rotary_dims, direction < 0 ? -1.0f : 1.0f);
+        rotate_row(n_heads, rotary_dims / 2, x + i * ldx, head_stride, table + (size_t)position[i] * rotary_dims,
+                   direction < 0 ? -1.0f : 1.0f);
 }

@@ -11,7 +11,7 @@ BG_INLINE float row_max(size_t d, const float *x)
         lane[l] = -INFINITY;
     size_t j = 0;
     for (; j + BG_LANES <= d; j += BG_LANES) {
-        #pragma omp simd
+#pragma omp simd
         for (size_t l = 0; l < BG_LANES; l++)
             lane[l] = x[j + l] > lane[l] ? x[j + l] : lane[l];
     }
@@ -26,17 +26,17 @@ BG_INLINE float row_max(size_t d, const float *x)
 BG_CLONES static double softmax(size_t d, float scale, float *x)
 {
     if (scale != 1.0f) {
-        #pragma omp simd
+#pragma omp simd
         for (size_t j = 0; j < d; j++)
             x[j] *= scale;
     }
     float max = row_max(d, x);
-    #pragma omp simd
+#pragma omp simd
     for (size_t j = 0; j < d; j++)
         x[j] = bg_exp(x[j] - max);
     double sum = bg_row_sum(BG_SUM, d, (bg_terms){ .x = x });
     float inverse = (float)(1.0 / sum);
-    #pragma omp simd
+#pragma omp simd
     for (size_t j = 0; j < d; j++)
         x[j] *= inverse;
     return (double)max + log(sum);
@@ -51,20 +51,18 @@ void bg_softmax_causal(size_t n, size_t columns, size_t limit0, float scale, flo
     }
 }
 
-BG_CLONES void bg_softmax_backward(size_t n, size_t columns, float scale, const float *prob, const float *dot, float *ds)
+BG_CLONES void bg_softmax_backward(size_t n, size_t columns, float scale, const float *prob, const float *dot,
+                                   float *ds)
 {
     for (size_t i = 0; i < n; i++, prob += columns, ds += columns) {
         float mean = dot[i];
-        #pragma omp simd
+#pragma omp simd
         for (size_t j = 0; j < columns; j++)
             ds[j] = scale * prob[j] * (ds[j] - mean);
     }
 }
 
-double bg_softmax_row(size_t v, float *x)
-{
-    return v == 0 ? -(double)INFINITY : softmax(v, 1.0f, x);
-}
+double bg_softmax_row(size_t v, float *x) { return v == 0 ? -(double)INFINITY : softmax(v, 1.0f, x); }
 
 enum { SAMPLE_BLOCK = 256 };
 

@@ -1,15 +1,12 @@
-/* A linear module, forward and to its input: s = W ā and da = Wᵀ δ, in whichever layout the weight is stored.  A matrix that
- * is not float32 in the file is widened some rows at a time. */
+/* A linear module, forward and to its input: s = W ā and da = Wᵀ δ, in whichever layout the weight is stored.  A matrix
+ * that is not float32 in the file is widened some rows at a time. */
 #include <assert.h>
 
 #include "bregman/gemm.h"
 #include "bregman/kernels.h"
 #include "pass_state.h"
 
-static bool in_place(const bg_tensor *t)
-{
-    return t->dtype == BG_ST_F32 && (uintptr_t)t->data % sizeof(float) == 0;
-}
+static bool in_place(const bg_tensor *t) { return t->dtype == BG_ST_F32 && (uintptr_t)t->data % sizeof(float) == 0; }
 
 size_t bg_pass_weight_rows(const bg_pass *p, const bg_tensor *t)
 {
@@ -27,8 +24,8 @@ const float *bg_pass_weight(bg_pass *p, const bg_tensor *t, size_t first, size_t
 }
 
 /* Rows of the stored matrix are outputs, or inputs where config.transposed: then the slices' products add up. */
-void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *a, size_t lda,
-                    float *y, size_t ldy, bool accumulate)
+void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *a, size_t lda, float *y, size_t ldy,
+                    bool accumulate)
 {
     const bg_tensor *t = mod->weight;
     size_t step = bg_pass_weight_rows(p, t);
@@ -46,8 +43,8 @@ void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *
     bg_pass_poke(p);
 }
 
-void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, const float *dy, size_t lddy,
-                         float *dx, size_t lddx, bool accumulate)
+void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, const float *dy, size_t lddy, float *dx,
+                         size_t lddx, bool accumulate)
 {
     const bg_tensor *t = mod->weight;
     size_t step = bg_pass_weight_rows(p, t);
@@ -55,7 +52,8 @@ void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, const fl
         size_t n = t->shape[0] - r < step ? t->shape[0] - r : step;
         const float *w = bg_pass_weight(p, t, r, n);
         if (p->model->config.transposed)
-            bg_gemm(BG_N, BG_T, rows, n, mod->n_out, 1.0f, dy, lddy, w, mod->n_out, accumulate ? 1.0f : 0.0f, dx + r, lddx);
+            bg_gemm(BG_N, BG_T, rows, n, mod->n_out, 1.0f, dy, lddy, w, mod->n_out, accumulate ? 1.0f : 0.0f, dx + r,
+                    lddx);
         else
             bg_gemm(BG_N, BG_N, rows, mod->n_in, n, 1.0f, dy + r, lddy, w, mod->n_in, accumulate || r > 0 ? 1.0f : 0.0f,
                     dx, lddx);

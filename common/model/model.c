@@ -18,11 +18,11 @@ typedef struct {
     bg_model *model;
     float *at;
     size_t n_floats;
-    bool sketch;                           /* shapes only: there are no tensors */
-    bg_st_dtype dtype;                     /* of a sketch's matrices */
+    bool sketch;       /* shapes only: there are no tensors */
+    bg_st_dtype dtype; /* of a sketch's matrices */
     size_t n_matrices;
-    double n_weights;                      /* of a sketch's matrices together */
-    bool *used;                            /* of the model's tensors, in their order */
+    double n_weights; /* of a sketch's matrices together */
+    bool *used;       /* of the model's tensors, in their order */
 } loader;
 
 /* A sketch has no files that bound its sizes: no model is beyond these, and nothing computed of them overflows. */
@@ -55,12 +55,17 @@ static void sketch_matrix(loader *l, size_t rows, size_t columns, const bg_tenso
     l->n_weights += (double)rows * (double)columns;
     if (t == NULL)
         return;
-    *t = (bg_tensor){ .name = "", .file = "", .dtype = l->dtype, .n_dims = 2, .shape = { rows, columns },
+    *t = (bg_tensor){ .name = "",
+                      .file = "",
+                      .dtype = l->dtype,
+                      .n_dims = 2,
+                      .shape = { rows, columns },
                       .n_bytes = rows * columns * (l->dtype == BG_ST_F32 ? 4 : 2) };
     *out = t;
 }
 
-static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t columns, const bg_tensor **out, bg_err *err)
+static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t columns, const bg_tensor **out,
+                             bg_err *err)
 {
     const bg_model *m = l->model;
     if (l->sketch) {
@@ -74,9 +79,8 @@ static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t co
     if (t->dtype != BG_ST_F32 && t->dtype != BG_ST_BF16 && t->dtype != BG_ST_F16)
         return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is neither F32, BF16 nor F16", t->file, path);
     if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != columns)
-        return BG_FAIL(err, BG_ESHAPE, "%s: tensor '%s' is [%zu, %zu], but config.json makes it [%zu, %zu]",
-                       t->file, path, t->n_dims > 0 ? t->shape[0] : 0, t->n_dims > 1 ? t->shape[1] : 0,
-                       rows, columns);
+        return BG_FAIL(err, BG_ESHAPE, "%s: tensor '%s' is [%zu, %zu], but config.json makes it [%zu, %zu]", t->file,
+                       path, t->n_dims > 0 ? t->shape[0] : 0, t->n_dims > 1 ? t->shape[1] : 0, rows, columns);
     *out = t;
     return BG_OK;
 }
@@ -105,8 +109,8 @@ static bg_status load_vector(loader *l, const char *path, size_t n, const float 
     if (t->dtype != BG_ST_F32 && t->dtype != BG_ST_BF16 && t->dtype != BG_ST_F16)
         return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is neither F32, BF16 nor F16", t->file, path);
     if (t->n_dims != 1 || t->shape[0] != n)
-        return BG_FAIL(err, BG_ESHAPE, "%s: tensor '%s' has %zu entries, but config.json makes it %zu",
-                       t->file, path, t->n_dims > 0 ? t->shape[0] : 0, n);
+        return BG_FAIL(err, BG_ESHAPE, "%s: tensor '%s' has %zu entries, but config.json makes it %zu", t->file, path,
+                       t->n_dims > 0 ? t->shape[0] : 0, n);
     l->n_floats += n;
     if (l->at == NULL)
         return BG_OK;
@@ -140,15 +144,15 @@ static const char *role_of(const bg_model_config *c, bg_role role, size_t *n_out
     *n_in = role == BG_ROLE_ATTENTION_OUT ? q : role == BG_ROLE_DOWN ? c->d_ff : c->d_model;
     *bias = role == BG_ROLE_ATTENTION_OUT ? c->attention_out_bias : attention ? c->qkv_bias : c->mlp_bias;
     switch (role) {
-    case BG_ROLE_Q:             *n_out = q; return separate ? n->q : NULL;
-    case BG_ROLE_K:             *n_out = kv; return separate ? n->k : NULL;
-    case BG_ROLE_V:             *n_out = kv; return separate ? n->v : NULL;
-    case BG_ROLE_QKV:           *n_out = q + 2 * kv; return separate ? NULL : n->qkv;
+    case BG_ROLE_Q: *n_out = q; return separate ? n->q : NULL;
+    case BG_ROLE_K: *n_out = kv; return separate ? n->k : NULL;
+    case BG_ROLE_V: *n_out = kv; return separate ? n->v : NULL;
+    case BG_ROLE_QKV: *n_out = q + 2 * kv; return separate ? NULL : n->qkv;
     case BG_ROLE_ATTENTION_OUT: *n_out = c->d_model; return n->attention_out;
-    case BG_ROLE_GATE:          *n_out = c->d_ff; return c->gated ? n->gate : NULL;
-    case BG_ROLE_UP:            *n_out = c->d_ff; return n->up;
-    case BG_ROLE_DOWN:          *n_out = c->d_model; return n->down;
-    default:                    return NULL;
+    case BG_ROLE_GATE: *n_out = c->d_ff; return c->gated ? n->gate : NULL;
+    case BG_ROLE_UP: *n_out = c->d_ff; return n->up;
+    case BG_ROLE_DOWN: *n_out = c->d_model; return n->down;
+    default: return NULL;
     }
 }
 
@@ -163,8 +167,8 @@ static bg_status load_module(loader *l, const char *prefix, bg_role role, bg_mod
     mod->role = role;
     mod->n_in1 = mod->n_in + bias;
     snprintf(path, sizeof path, "%s.weight", mod->name);
-    bg_status st = load_matrix(l, path, c->transposed ? mod->n_in : mod->n_out,
-                               c->transposed ? mod->n_out : mod->n_in, &mod->weight, err);
+    bg_status st = load_matrix(l, path, c->transposed ? mod->n_in : mod->n_out, c->transposed ? mod->n_out : mod->n_in,
+                               &mod->weight, err);
     snprintf(path, sizeof path, "%s.bias", mod->name);
     if (st == BG_OK && bias)
         st = load_vector(l, path, mod->n_out, &mod->bias, err);
@@ -200,8 +204,8 @@ static bg_status load_block(loader *l, size_t b, bg_module **next, bg_err *err)
         st = load_norm(l, prefix, c->names.mlp_norm, c->d_model, c->norm, &blk->mlp_norm, err);
     if (st == BG_OK && c->qk_norm != BG_QK_NORM_NONE) {
         bool full = c->qk_norm == BG_QK_NORM_FULL;
-        st = load_norm(l, prefix, c->names.q_norm, full ? c->n_heads * c->d_head : c->d_head, BG_NORM_RMS,
-                       &blk->q_norm, err);
+        st = load_norm(l, prefix, c->names.q_norm, full ? c->n_heads * c->d_head : c->d_head, BG_NORM_RMS, &blk->q_norm,
+                       err);
         if (st == BG_OK)
             st = load_norm(l, prefix, c->names.k_norm, full ? c->n_kv_heads * c->d_head : c->d_head, BG_NORM_RMS,
                            &blk->k_norm, err);
@@ -285,11 +289,12 @@ static bg_status track(bg_model *m, const char *modules, bg_err *err)
     bool all = strcmp(modules, "all") == 0;
     regex_t re;
     if (!mlp && !attention && !all && regcomp(&re, modules, REG_EXTENDED | REG_NOSUB) != 0)
-        return BG_FAIL(err, BG_EARG, "--modules: '%s' is neither mlp, attention, all nor a regular expression", modules);
+        return BG_FAIL(err, BG_EARG, "--modules: '%s' is neither mlp, attention, all nor a regular expression",
+                       modules);
     for (size_t i = 0; i < m->n_modules; i++) {
         bg_module *mod = &m->module[i];
-        mod->tracked = all || (mlp && !is_attention(mod)) || (attention && is_attention(mod))
-            || (!all && !mlp && !attention && regexec(&re, mod->name, 0, NULL, 0) == 0);
+        mod->tracked = all || (mlp && !is_attention(mod)) || (attention && is_attention(mod)) ||
+                       (!all && !mlp && !attention && regexec(&re, mod->name, 0, NULL, 0) == 0);
         if (!mod->tracked)
             continue;
         mod->index = mod->input = m->n_tracked;
@@ -325,7 +330,7 @@ static bg_status build(loader *l, const char *modules, bg_err *err)
     if (st == BG_OK)
         st = BG_NEW(m->block, m->config.n_blocks, "block table", err);
     if (st == BG_OK)
-        st = load_all(l, err);                   /* counts */
+        st = load_all(l, err); /* counts */
     if (st == BG_OK)
         st = check_sketch(l, err);
     if (st == BG_OK)
@@ -336,7 +341,7 @@ static bg_status build(loader *l, const char *modules, bg_err *err)
     m->n_small = l->n_floats;
     m->n_sketched = l->sketch ? l->n_matrices : 0;
     if (st == BG_OK)
-        st = load_all(l, err);                   /* reads */
+        st = load_all(l, err); /* reads */
     return st == BG_OK ? track(m, modules, err) : st;
 }
 
@@ -345,7 +350,7 @@ static bg_status build(loader *l, const char *modules, bg_err *err)
 static bool same_values(const bg_tensor *a, const bg_tensor *b)
 {
     return a->dtype == b->dtype && a->n_dims == 2 && b->n_dims == 2 && a->shape[0] == b->shape[0] &&
-        a->n_bytes == b->n_bytes && memcmp(a->data, b->data, a->n_bytes) == 0;
+           a->n_bytes == b->n_bytes && memcmp(a->data, b->data, a->n_bytes) == 0;
 }
 
 /* A head of its own, whatever config.json says, unless it equals the embedding. */
@@ -369,8 +374,8 @@ static void settle_head(loader *l)
 static bool is_buffer(const char *name)
 {
     static const char *const ending[] = {
-        ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq",
-        ".rotary_emb.cos_cached", ".rotary_emb.sin_cached",
+        ".attn.bias",           ".attn.masked_bias",      ".attention.bias",        ".attention.masked_bias",
+        ".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached",
     };
     size_t n = strlen(name);
     for (size_t i = 0; i < sizeof ending / sizeof ending[0]; i++)
@@ -489,8 +494,8 @@ bg_status bg_model_check_tokenizer(const bg_model *m, const char *tokens_hash, c
     bg_hash mine;
     bg_status st = bg_model_tokenizer_hash(m, &mine, err);
     if (st == BG_OK && mine.hex[0] != '\0' && tokens_hash[0] != '\0' && strcmp(mine.hex, tokens_hash) != 0)
-        st = BG_FAIL(err, BG_ESTALE, "%s was made with another tokenizer (%.8s) than %s/tokenizer.json (%.8s)",
-                     file, tokens_hash, m->dir, mine.hex);
+        st = BG_FAIL(err, BG_ESTALE, "%s was made with another tokenizer (%.8s) than %s/tokenizer.json (%.8s)", file,
+                     tokens_hash, m->dir, mine.hex);
     return st;
 }
 

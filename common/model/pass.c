@@ -28,8 +28,9 @@ static bg_saved *saved_of(const bg_pass *p, size_t block)
 /* Offset of a role's outputs within a row of qkv (separate q, k and v; a fused matrix has them all). */
 static size_t qkv_offset(const bg_model_config *c, bg_role role)
 {
-    return role == BG_ROLE_K ? c->n_heads * c->d_head
-         : role == BG_ROLE_V ? (c->n_heads + c->n_kv_heads) * c->d_head : 0;
+    return role == BG_ROLE_K   ? c->n_heads * c->d_head
+           : role == BG_ROLE_V ? (c->n_heads + c->n_kv_heads) * c->d_head
+                               : 0;
 }
 
 /* Heads of q (which 0) or k (1) in a row of qkv: offset of the first, their number and distance. */
@@ -73,8 +74,8 @@ static void qk_norm(const bg_pass *p, const bg_block *blk, size_t rows, float *q
             if (dqkv == NULL)
                 bg_norm_forward(BG_NORM_RMS, rows, d, from, p->w_qk, gain, NULL, c->norm_epsilon, at, p->w_qkv);
             else
-                bg_norm_backward(BG_NORM_RMS, rows, d, from, p->w_qk, gain, c->norm_epsilon, at, p->w_qkv,
-                                 at, p->w_qkv, 0);
+                bg_norm_backward(BG_NORM_RMS, rows, d, from, p->w_qk, gain, c->norm_epsilon, at, p->w_qkv, at, p->w_qkv,
+                                 0);
         }
     }
 }
@@ -86,13 +87,13 @@ static void module_input(const bg_pass *p, const bg_norm_weights *norm, size_t r
     if (c->post_norm)
         copy_rows(rows, c->d_model, x, c->d_model, p->a_d, p->ld_d);
     else
-        bg_norm_forward(c->norm, rows, c->d_model, x, c->d_model, norm->gain, norm->bias, c->norm_epsilon,
-                        p->a_d, p->ld_d);
+        bg_norm_forward(c->norm, rows, c->d_model, x, c->d_model, norm->gain, norm->bias, c->norm_epsilon, p->a_d,
+                        p->ld_d);
 }
 
 /* residual += norm?(module(a)); out_raw keeps the module's output where a norm follows it. */
-static void add_output(bg_pass *p, const bg_module *mod, const bg_norm_weights *norm, size_t rows,
-                       const float *a, size_t lda, float *out_raw, float *residual)
+static void add_output(bg_pass *p, const bg_module *mod, const bg_norm_weights *norm, size_t rows, const float *a,
+                       size_t lda, float *out_raw, float *residual)
 {
     const bg_model_config *c = &p->model->config;
     size_t d = c->d_model;
@@ -397,8 +398,7 @@ bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_la
     return st;
 }
 
-bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const bg_tap *tap_, float *loss,
-                      bg_err *err)
+bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const bg_tap *tap_, float *loss, bg_err *err)
 {
     float *out;
     assert(p->share.embeds && p->share.has_head);

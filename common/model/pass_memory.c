@@ -19,8 +19,10 @@ static size_t round16(size_t n) { return (n + 15) / 16 * 16; }
 /* Blocks below the lowest tracked one keep nothing for a backward pass: they have one state together. */
 static size_t states(const bg_model *m, const bg_share *s)
 {
-    size_t kept = m->lowest_block <= s->first ? s->end - s->first : m->lowest_block < s->end ? s->end - m->lowest_block : 0;
-    return kept + (kept < s->end - s->first) + 1;    /* + the share's output */
+    size_t kept = m->lowest_block <= s->first ? s->end - s->first
+                  : m->lowest_block < s->end  ? s->end - m->lowest_block
+                                              : 0;
+    return kept + (kept < s->end - s->first) + 1; /* + the share's output */
 }
 
 static void set_widths(bg_pass *p, const bg_model *m, const bg_share *share, size_t depth, size_t max_rows,
@@ -45,13 +47,15 @@ static void set_widths(bg_pass *p, const bg_model *m, const bg_share *share, siz
     p->n_saved = states(m, &p->share);
 }
 
-/* What is widened at a time of matrices that are not float32 in the file: the largest of the share if it is small enough. */
+/* What is widened at a time of matrices that are not float32 in the file: the largest of the share if it is small
+ * enough. */
 static size_t widening_floats(const bg_model *m, const bg_share *share)
 {
     size_t most = 0, row = 0;
     for (size_t i = 0; i <= m->n_modules; i++) {
         const bg_tensor *t = i < m->n_modules ? m->module[i].weight : m->head;
-        bool ours = i < m->n_modules ? m->module[i].block >= share->first && m->module[i].block < share->end : share->has_head;
+        bool ours = i < m->n_modules ? m->module[i].block >= share->first && m->module[i].block < share->end
+                                     : share->has_head;
         bool aligned = (uintptr_t)t->data % sizeof(float) == 0;
         if (!ours || (t->dtype == BG_ST_F32 && aligned))
             continue;

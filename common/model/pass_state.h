@@ -8,14 +8,14 @@
 /* What the forward pass keeps of a block for its backward.  Norm outputs and activations
  * are recomputed: they are cheap beside the products. */
 typedef struct {
-    float *x;           /* [rows, d]       input of the block                               */
-    float *qkv;         /* [rows, w_qkv]   after q/k norm and rotation                      */
-    float *qk_raw;      /* [rows, w_qk]    before the q/k norm; NULL without one            */
-    float *att;         /* [rows, ld_att]  heads' outputs, with the homogeneous 1            */
-    float *att_out;     /* [rows, d]       of attention_out, before its norm; post-norm only */
-    float *mid;         /* [rows, d]       residual between attention and MLP; not parallel  */
-    float *gate, *up;   /* [rows, d_ff]    before the activation                            */
-    float *mlp_out;     /* [rows, d]       of down, before its norm; post-norm only          */
+    float *x;         /* [rows, d]       input of the block                               */
+    float *qkv;       /* [rows, w_qkv]   after q/k norm and rotation                      */
+    float *qk_raw;    /* [rows, w_qk]    before the q/k norm; NULL without one            */
+    float *att;       /* [rows, ld_att]  heads' outputs, with the homogeneous 1            */
+    float *att_out;   /* [rows, d]       of attention_out, before its norm; post-norm only */
+    float *mid;       /* [rows, d]       residual between attention and MLP; not parallel  */
+    float *gate, *up; /* [rows, d_ff]    before the activation                            */
+    float *mlp_out;   /* [rows, d]       of down, before its norm; post-norm only          */
 } bg_saved;
 
 typedef struct bg_pass bg_pass;
@@ -23,38 +23,38 @@ typedef struct bg_pass bg_pass;
 struct bg_pass {
     const bg_model *model;
     bg_share share;
-    size_t depth, slot;             /* batches on their way, and the one in hand */
+    size_t depth, slot; /* batches on their way, and the one in hand */
     size_t max_rows;
     void (*poke)(void *self);
     void *poked;
-    size_t w_qk, w_qkv;             /* floats of a row of q and k, of q, k and v */
-    size_t ld_d, ld_att, ld_ff;     /* leading dimensions of the inputs a, room for the 1 */
-    size_t chunk_rows;              /* rows of logits at a time */
-    size_t weight_floats;           /* capacity of `weight` */
+    size_t w_qk, w_qkv;         /* floats of a row of q and k, of q, k and v */
+    size_t ld_d, ld_att, ld_ff; /* leading dimensions of the inputs a, room for the 1 */
+    size_t chunk_rows;          /* rows of logits at a time */
+    size_t weight_floats;       /* capacity of `weight` */
     int threads;
     float *arena;
-    size_t n_saved;                 /* blocks' states kept of a batch, and the last block's output */
-    bg_saved *saved;                /* [depth][n_saved]; see saved_of */
-    float *a_d, *a_ff;              /* [rows, ld_d], [rows, ld_ff]  inputs handed to taps */
-    float *dx, *dmid, *da;          /* [rows, d]  gradients of the residual stream and of a norm's output */
-    float *dqkv;                    /* [rows, w_qkv] */
-    float *datt;                    /* [rows, H d_head] */
-    float *dff, *dgate, *dup;       /* [rows, d_ff] */
-    float *head_x, *head_n;         /* [chunk, d]  gathered rows, and their norm or its gradient */
-    float *logits;                  /* [chunk, vocab] */
-    float *weight;                  /* one matrix, widened to float32 */
-    float *score;                   /* [threads][2 * ATTENTION_ROWS * max_rows] */
-    float *attention_dot;           /* [threads][ATTENTION_ROWS] */
-    float *rope;                    /* [max_rows, rotary_dims] */
-    uint32_t *position;             /* [rows] */
-    uint32_t *loss_row;             /* [rows] rows that are in the loss */
+    size_t n_saved;           /* blocks' states kept of a batch, and the last block's output */
+    bg_saved *saved;          /* [depth][n_saved]; see saved_of */
+    float *a_d, *a_ff;        /* [rows, ld_d], [rows, ld_ff]  inputs handed to taps */
+    float *dx, *dmid, *da;    /* [rows, d]  gradients of the residual stream and of a norm's output */
+    float *dqkv;              /* [rows, w_qkv] */
+    float *datt;              /* [rows, H d_head] */
+    float *dff, *dgate, *dup; /* [rows, d_ff] */
+    float *head_x, *head_n;   /* [chunk, d]  gathered rows, and their norm or its gradient */
+    float *logits;            /* [chunk, vocab] */
+    float *weight;            /* one matrix, widened to float32 */
+    float *score;             /* [threads][2 * ATTENTION_ROWS * max_rows] */
+    float *attention_dot;     /* [threads][ATTENTION_ROWS] */
+    float *rope;              /* [max_rows, rotary_dims] */
+    uint32_t *position;       /* [rows] */
+    uint32_t *loss_row;       /* [rows] rows that are in the loss */
     size_t n_loss_rows;
 };
 
-enum { BG_ATTENTION_ROWS = 128 };   /* rows of queries at a time: causality saves the rest */
+enum { BG_ATTENTION_ROWS = 128 }; /* rows of queries at a time: causality saves the rest */
 
-/* Rows [first, first + n) of a matrix as float32: in place, or widened into p->weight (valid until the next call), where
- * bg_pass_weight_rows of them fit at a time. */
+/* Rows [first, first + n) of a matrix as float32: in place, or widened into p->weight (valid until the next call),
+ * where bg_pass_weight_rows of them fit at a time. */
 const float *bg_pass_weight(bg_pass *p, const bg_tensor *t, size_t first, size_t n);
 size_t bg_pass_weight_rows(const bg_pass *p, const bg_tensor *t);
 
@@ -66,20 +66,20 @@ static inline void bg_pass_poke(const bg_pass *p)
 }
 
 /* y = (accumulate ? y : 0) + ā Wᵀ, and dx = (accumulate ? dx : 0) + dy W (inputs only, no bias). */
-void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *a, size_t lda,
-                    float *y, size_t ldy, bool accumulate);
-void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, const float *dy, size_t lddy,
-                         float *dx, size_t lddx, bool accumulate);
+void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *a, size_t lda, float *y, size_t ldy,
+                    bool accumulate);
+void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, const float *dy, size_t lddy, float *dx,
+                         size_t lddx, bool accumulate);
 
 /* Causal attention of every sequence of the batch over qkv, and its gradient: datt -> dqkv. */
 void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float *att);
-void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, const float *att,
-                           const float *datt, float *dqkv);
+void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, const float *att, const float *datt,
+                           float *dqkv);
 
 /* Final norm, head and loss of x over the rows in p->loss_row, in chunks; dx [out, rows x d, may be NULL]: gradient
  * of the summed loss. */
-bg_status bg_head_run(bg_pass *p, const bg_batch *b, bg_labels labels, const float *x, float *dx,
-                      float *loss, bg_err *err) BG_MUST_CHECK;
+bg_status bg_head_run(bg_pass *p, const bg_batch *b, bg_labels labels, const float *x, float *dx, float *loss,
+                      bg_err *err) BG_MUST_CHECK;
 
 /* Logits of all rows of x: [n, vocab]. */
 void bg_head_logits(bg_pass *p, size_t n_rows, const float *x, float *logits);

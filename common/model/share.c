@@ -38,7 +38,7 @@ static bool fits(const double *cost, size_t n_items, size_t n, double most, size
     size_t at = 0;
     for (size_t r = 0; r < n; r++) {
         double sum = 0;
-        size_t left = n - 1 - r;           /* shares still to come: an item each at least */
+        size_t left = n - 1 - r; /* shares still to come: an item each at least */
         for (size_t taken = 0; at < n_items - left && (taken == 0 || sum + cost[at] <= most); taken++)
             sum += cost[at++];
         if (sum > most)
@@ -70,8 +70,8 @@ bg_status bg_model_divide(const bg_model *m, size_t n, const double *tap_flops, 
     double *cost = NULL;
     size_t *end = NULL;
     if (n > n_blocks + 1)
-        return BG_FAIL(err, BG_EARG, "--pipeline %zu: %s has %zu blocks and a head, so at most %zu ranks can share it", n,
-                       m->dir, n_blocks, n_blocks + 1);
+        return BG_FAIL(err, BG_EARG, "--pipeline %zu: %s has %zu blocks and a head, so at most %zu ranks can share it",
+                       n, m->dir, n_blocks, n_blocks + 1);
     bg_status st = BG_NEW(cost, n_blocks + 1, "shares of the model", err);
     if (st == BG_OK)
         st = BG_NEW(end, n, "shares of the model", err);
@@ -79,8 +79,9 @@ bg_status bg_model_divide(const bg_model *m, size_t n, const double *tap_flops, 
         count_flops(m, tap_flops, cost);
         cut(cost, n_blocks + 1, n, end);
         for (size_t r = 0; r < n; r++) {
-            share[r] = (bg_share){ .first = r == 0 ? 0 : end[r - 1], .end = end[r], .embeds = r == 0, .has_head = r == n - 1 };
-            if (share[r].has_head)         /* the head is the item after the blocks */
+            share[r] =
+                (bg_share){ .first = r == 0 ? 0 : end[r - 1], .end = end[r], .embeds = r == 0, .has_head = r == n - 1 };
+            if (share[r].has_head) /* the head is the item after the blocks */
                 share[r].end = n_blocks;
             bg_run tracked = bg_model_tracked(m, share[r].first, share[r].end);
             share[r].first_tracked = tracked.first;

@@ -40,7 +40,10 @@ bg_status bg_agree(MPI_Comm comm, bg_status local, bg_err *err)
     int source = first % size;
 
     /* A fixed-size wire record: pointers do not cross ranks. */
-    struct { int code, line; char msg[sizeof err->msg]; } wire = { 0 };
+    struct {
+        int code, line;
+        char msg[sizeof err->msg];
+    } wire = { 0 };
     if (rank == source) {
         wire.code = (int)local;
         wire.line = err->line;
@@ -64,13 +67,12 @@ bg_status bg_same_u64(MPI_Comm comm, uint64_t value, const char *what, bg_err *e
     MPI_Allreduce(MPI_IN_PLACE, v, 2, MPI_UINT64_T, MPI_MAX, comm);
     if (v[0] == ~v[1])
         return BG_OK;
-    return BG_FAIL(err, BG_EARG, "%s differs between ranks: %" PRIu64 " to %" PRIu64,
-                   what, ~v[1], v[0]);
+    return BG_FAIL(err, BG_EARG, "%s differs between ranks: %" PRIu64 " to %" PRIu64, what, ~v[1], v[0]);
 }
 
 void bg_broadcast(MPI_Comm comm, void *data, size_t n_bytes, int root)
 {
-    const size_t piece = (size_t)1 << 30;    /* fits an int */
+    const size_t piece = (size_t)1 << 30; /* fits an int */
     for (size_t done = 0; done < n_bytes; done += piece) {
         size_t n = n_bytes - done < piece ? n_bytes - done : piece;
         MPI_Bcast((char *)data + done, (int)n, MPI_BYTE, root, comm);

@@ -78,7 +78,7 @@ void bg_stop_catch_signals(void)
     sigemptyset(&action.sa_mask);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGUSR1, &action, NULL);
-    action.sa_flags |= (int)SA_RESETHAND;    /* a second Ctrl-C ends the program at once */
+    action.sa_flags |= (int)SA_RESETHAND; /* a second Ctrl-C ends the program at once */
     if (stop_requested == 0)
         sigaction(SIGINT, &action, NULL);
     mask_signals(SIG_UNBLOCK);

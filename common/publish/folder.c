@@ -17,7 +17,7 @@ bg_status bg_make_folder(const char *path, bg_err *err)
     bg_status st = bg_path(part, err, "%s", path);
     if (st != BG_OK)
         return st;
-    int parent_error = 0;    /* of the first parent that could not be made: why the last then has none */
+    int parent_error = 0; /* of the first parent that could not be made: why the last then has none */
     for (char *c = part + 1; *c != '\0'; c++)
         if (*c == '/') {
             *c = '\0';
@@ -47,8 +47,8 @@ static bg_status remove_files(const char *path, bg_err *err)
         return BG_FAIL(err, BG_EIO, "cannot remove folder \"%s\": %s", path, strerror(errno));
     bg_status st = BG_OK;
     for (const struct dirent *e; st == BG_OK && (e = readdir(folder)) != NULL;)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
-            unlinkat(dirfd(folder), e->d_name, 0) != 0 && errno != ENOENT)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && unlinkat(dirfd(folder), e->d_name, 0) != 0 &&
+            errno != ENOENT)
             st = BG_FAIL(err, BG_EIO, "cannot remove \"%s/%s\": %s", path, e->d_name, strerror(errno));
     closedir(folder);
     return st;

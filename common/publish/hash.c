@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#define XXH_STATIC_LINKING_ONLY    /* the state's size, for one that needs no allocation */
+#define XXH_STATIC_LINKING_ONLY /* the state's size, for one that needs no allocation */
 #include <xxhash.h>
 
 #include "bregman/open.h"
@@ -26,10 +26,7 @@ static bg_hash to_hex(XXH128_hash_t value)
     return hash;
 }
 
-bg_hash bg_hash_bytes(const void *data, size_t n_bytes)
-{
-    return to_hex(XXH3_128bits(data, n_bytes));
-}
+bg_hash bg_hash_bytes(const void *data, size_t n_bytes) { return to_hex(XXH3_128bits(data, n_bytes)); }
 
 bg_status bg_hash_file(const char *path, bg_hash *out, bg_err *err)
 {

@@ -1,5 +1,5 @@
-/* Hashes of files, remembered between runs: a small file for each, written under another name and renamed, so that any number of
- * jobs may share the folder. */
+/* Hashes of files, remembered between runs: a small file for each, written under another name and renamed, so that any
+ * number of jobs may share the folder. */
 #include "bregman/hash_cache.h"
 
 #include <errno.h>
@@ -56,17 +56,18 @@ typedef struct {
     char key[ENTRY_BYTES];
 } remembered;
 
-/* The device has no part in it: on a network file system its number differs from node to node.  The time of the last change
- * of the file's record has, as no program can set that back. */
+/* The device has no part in it: on a network file system its number differs from node to node.  The time of the last
+ * change of the file's record has, as no program can set that back. */
 static bool describe(const char *path, remembered *r)
 {
     char real[PATH_MAX];
     const struct stat *s = &r->about;
-    if (stat(path, &r->about) != 0 || !S_ISREG(s->st_mode) || s->st_size < LEAST_BYTES || realpath(path, real) == NULL ||
-        !find_folder(r->folder))
+    if (stat(path, &r->about) != 0 || !S_ISREG(s->st_mode) || s->st_size < LEAST_BYTES ||
+        realpath(path, real) == NULL || !find_folder(r->folder))
         return false;
-    int n = snprintf(r->key, sizeof r->key, "%jd %ju %jd.%09ld %jd.%09ld %s\n", (intmax_t)s->st_size, (uintmax_t)s->st_ino,
-                     (intmax_t)s->st_mtim.tv_sec, s->st_mtim.tv_nsec, (intmax_t)s->st_ctim.tv_sec, s->st_ctim.tv_nsec, real);
+    int n = snprintf(r->key, sizeof r->key, "%jd %ju %jd.%09ld %jd.%09ld %s\n", (intmax_t)s->st_size,
+                     (uintmax_t)s->st_ino, (intmax_t)s->st_mtim.tv_sec, s->st_mtim.tv_nsec, (intmax_t)s->st_ctim.tv_sec,
+                     s->st_ctim.tv_nsec, real);
     return n > 0 && (size_t)n < sizeof r->key &&
            bg_path(r->entry, NULL, "%s/%s", r->folder, bg_hash_bytes(real, strlen(real)).hex) == BG_OK;
 }
@@ -101,7 +102,8 @@ static void say_once(const char *folder, const char *why)
     static bool said;
     if (!said)
         bg_log("hashes of inputs cannot be remembered in \"%s\", so every run reads them anew: %s; --hash-cache names "
-               "another folder", folder, why);
+               "another folder",
+               folder, why);
     said = true;
 }
 
@@ -114,7 +116,7 @@ static bool put(const remembered *r, const char *text, size_t n)
     int fd = mkstemp(temporary);
     if (fd < 0)
         return false;
-    errno = ENOSPC;    /* what a short write means */
+    errno = ENOSPC; /* what a short write means */
     bool good = write(fd, text, n) == (ssize_t)n && fchmod(fd, 0644) == 0;
     good = close(fd) == 0 && good && rename(temporary, r->entry) == 0;
     int cause = errno;
@@ -148,7 +150,10 @@ static void remember(const char *path, const remembered *before, const bg_hash *
 
 /* ---- asking ---- */
 
-static struct { void (*wrong)(const char *path, const char *entry, void *self); void *self; } reread;
+static struct {
+    void (*wrong)(const char *path, const char *entry, void *self);
+    void *self;
+} reread;
 
 void bg_hash_reread(void (*wrong)(const char *path, const char *entry, void *self), void *self)
 {

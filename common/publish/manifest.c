@@ -1,18 +1,21 @@
 /* A folder's manifest: read, asked, appended to; and paths' parts, for those who publish.
  *
- * MANIFEST is written whole, under a temporary name, and renamed.  Lines of a process that is at work are in MANIFEST.d/WRITER.open (writer.h),
- * which it alone appends to; when it is done the file becomes MANIFEST.d/WRITER and never changes any more, or it folds the folder: takes
- * MANIFEST and all closed files into a new MANIFEST, and then removes those and its own.
+ * MANIFEST is written whole, under a temporary name, and renamed.  Lines of a process that is at work are in
+ * MANIFEST.d/WRITER.open (writer.h), which it alone appends to; when it is done the file becomes MANIFEST.d/WRITER and
+ * never changes any more, or it folds the folder: takes MANIFEST and all closed files into a new MANIFEST, and then
+ * removes those and its own.
  *
- * Why no line is lost.  1. A process folds only while there is no other's .open file but of writers that are surely dead.  Its own is there
- * meanwhile, so no two fold at once: each would have to begin after the other's .open had gone.  2. What it removes are the files that it had
- * read, which nobody writes to any more, and only after the MANIFEST that has all their lines is on disk: it is the old one, whole, and
- * their texts behind it.  3. Who begins to write meanwhile has its own file.  A fold that does not come about, or is cut off, leaves lines twice
- * or where they are: readers take all files together.
+ * Why no line is lost.  1. A process folds only while there is no other's .open file but of writers that are surely
+ * dead.  Its own is there meanwhile, so no two fold at once: each would have to begin after the other's .open had gone.
+ * 2. What it removes are the files that it had read, which nobody writes to any more, and only after the MANIFEST that
+ * has all their lines is on disk: it is the old one, whole, and their texts behind it.  3. Who begins to write
+ * meanwhile has its own file.  A fold that does not come about, or is cut off, leaves lines twice or where they are:
+ * readers take all files together.
  *
- * Why no line is missed.  A line goes from WRITER.open to WRITER to MANIFEST, and a reader looks in this order: it lists the folder, opens what it
- * found (as WRITER if WRITER.open has gone; if that has gone too, the line is in MANIFEST), lists it again for files that were closed while the first
- * list was being made, which may miss a file that is renamed, and opens MANIFEST last. */
+ * Why no line is missed.  A line goes from WRITER.open to WRITER to MANIFEST, and a reader looks in this order: it
+ * lists the folder, opens what it found (as WRITER if WRITER.open has gone; if that has gone too, the line is in
+ * MANIFEST), lists it again for files that were closed while the first list was being made, which may miss a file that
+ * is renamed, and opens MANIFEST last. */
 #include "bregman/manifest.h"
 
 #include <dirent.h>
@@ -72,10 +75,10 @@ static int by_name(const void *a, const void *b)
     return order != 0 ? order : x->line < y->line ? -1 : x->line > y->line;
 }
 
-/* Cut a text into lines and those into entries, after those that m has.  A torn line that others were put behind is closed by a slash:
- * whatever is there of its name, that is no file's. */
-static bg_status parse_text(bg_manifest *m, size_t file, const struct stat *about, char *text, size_t n_bytes, const char *manifest,
-                            bg_err *err)
+/* Cut a text into lines and those into entries, after those that m has.  A torn line that others were put behind is
+ * closed by a slash: whatever is there of its name, that is no file's. */
+static bg_status parse_text(bg_manifest *m, size_t file, const struct stat *about, char *text, size_t n_bytes,
+                            const char *manifest, bg_err *err)
 {
     size_t n_lines = 0, number = 0;
     for (size_t i = 0; i < n_bytes; i++)
@@ -86,7 +89,7 @@ static bg_status parse_text(bg_manifest *m, size_t file, const struct stat *abou
         return BG_FAIL(err, BG_ENOMEM, "out of memory for the entries of \"%s\"", manifest);
     m->entry = more;
     for (char *line = text, *end; (end = memchr(line, '\n', (size_t)(text + n_bytes - line))) != NULL; line = end + 1) {
-        char *last = end > line && end[-1] == '\r' ? end - 1 : end;    /* other systems' editors end lines so */
+        char *last = end > line && end[-1] == '\r' ? end - 1 : end; /* other systems' editors end lines so */
         *last = '\0';
         number++;
         /* a NUL within the line makes it none */
@@ -154,10 +157,19 @@ static bg_status read_file(bg_manifest *m, size_t file, const char *manifest, bo
 
 /* ---- the writers' files ---- */
 
-typedef struct { char name[256]; struct timespec written; } writer_file;
-typedef struct { writer_file *file; size_t n; } writer_files;
+typedef struct {
+    char name[256];
+    struct timespec written;
+} writer_file;
+typedef struct {
+    writer_file *file;
+    size_t n;
+} writer_files;
 
-static int by_file_name(const void *a, const void *b) { return strcmp(((const writer_file *)a)->name, ((const writer_file *)b)->name); }
+static int by_file_name(const void *a, const void *b)
+{
+    return strcmp(((const writer_file *)a)->name, ((const writer_file *)b)->name);
+}
 
 /* The names in "DIR/MANIFEST.d", sorted; free with free(). */
 static bg_status list_writers(const char *folder, writer_files *list, bg_err *err)
@@ -259,7 +271,7 @@ void bg_manifest_clear(bg_manifest *m)
 
 const bg_manifest_entry *bg_manifest_find(const bg_manifest *m, const char *name)
 {
-    size_t low = 0, high = m->n;    /* the first entry behind those of the name */
+    size_t low = 0, high = m->n; /* the first entry behind those of the name */
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         if (strcmp(m->entry[middle].name, name) <= 0)
@@ -299,7 +311,8 @@ static void note_state(FILE *f, const char *path)
             (intmax_t)about.st_mtim.tv_sec, about.st_mtim.tv_nsec);
 }
 
-/* Whatever changes when a line is added: any difference counts, a time that went backward too.  Files that are closed stay as they are. */
+/* Whatever changes when a line is added: any difference counts, a time that went backward too.  Files that are closed
+ * stay as they are. */
 static bg_status state_of(const char *folder, bg_hash *out, bg_err *err)
 {
     char path[BG_PATH_BYTES], *text = NULL;
@@ -309,7 +322,8 @@ static bg_status state_of(const char *folder, bg_hash *out, bg_err *err)
     FILE *f = st == BG_OK ? open_memstream(&text, &n) : NULL;
     for (size_t i = 0; i < writers.n && f != NULL && st == BG_OK; i++) {
         fprintf(f, "%s\n", writers.file[i].name);
-        if (is_open(writers.file[i].name) && (st = bg_path(path, err, "%sMANIFEST.d/%s", folder, writers.file[i].name)) == BG_OK)
+        if (is_open(writers.file[i].name) &&
+            (st = bg_path(path, err, "%sMANIFEST.d/%s", folder, writers.file[i].name)) == BG_OK)
             note_state(f, path);
     }
     free(writers.file);
@@ -386,7 +400,7 @@ static void take_part(void)
 {
     if (self.pid == getpid())
         return;
-    memset(&self, 0, sizeof self);         /* the first time, or in a child */
+    memset(&self, 0, sizeof self); /* the first time, or in a child */
     self.pid = getpid();
     bg_writer_name(self.name);
 }
@@ -438,9 +452,10 @@ static bg_status sync_names(const char *folder, const char *shown, bg_err *err)
 
 static bg_status write_all(int fd, const char *text, size_t n, const char *manifest, bg_err *err)
 {
-    errno = ENOSPC;    /* what a short write means */
+    errno = ENOSPC; /* what a short write means */
     return write(fd, text, n) == (ssize_t)n && fsync(fd) == 0
-        ? BG_OK : BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
+               ? BG_OK
+               : BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
 }
 
 /* All or nothing: a full disk may have room again at the next line. */
@@ -524,9 +539,10 @@ static int by_written(const void *a, const void *b)
     return order != 0 ? order : strcmp(x->name, y->name);
 }
 
-/* The text of a new MANIFEST: the old one and those of the writers, in the order of their last change, in which they are then removed:
- * those that a fold which was cut off has left are the latest. */
-static bg_status fold_texts(const char *folder, writer_files *list, char **text, size_t *n, struct timespec *written, bg_err *err)
+/* The text of a new MANIFEST: the old one and those of the writers, in the order of their last change, in which they
+ * are then removed: those that a fold which was cut off has left are the latest. */
+static bg_status fold_texts(const char *folder, writer_files *list, char **text, size_t *n, struct timespec *written,
+                            bg_err *err)
 {
     char path[BG_PATH_BYTES];
     struct stat about;
@@ -607,7 +623,8 @@ bg_status bg_manifest_close(bool folds, bg_err *err)
         bool folded = false;
         if (folds && st == BG_OK)
             st = fold(self.folder[i], &folded, err);
-        if (!folded && own_path(self.folder[i], open_suffix, open_file, NULL) == BG_OK && own_path(self.folder[i], "", closed, NULL) == BG_OK)
+        if (!folded && own_path(self.folder[i], open_suffix, open_file, NULL) == BG_OK &&
+            own_path(self.folder[i], "", closed, NULL) == BG_OK)
             rename(open_file, closed);
         free(self.folder[i]);
     }
@@ -638,12 +655,16 @@ bg_status bg_manifest_open_file(const char *path, int *fd, bg_err *err)
     bg_status st = bg_open_file(path, fd, err);
     int cause = errno;
     /* as long as it is listed: another attempt may be removing the folder */
-    for (int i = 0; i < WAIT_S * POLLS_PER_S && *fd < 0 && cause == ENOENT && bg_folder_of(path, folder, NULL) == BG_OK &&
-                    bg_manifest_lookup(path, &listed, &entry, NULL) == BG_OK && listed; i++) {
+    for (int i = 0;
+         i < WAIT_S * POLLS_PER_S && *fd < 0 && cause == ENOENT && bg_folder_of(path, folder, NULL) == BG_OK &&
+         bg_manifest_lookup(path, &listed, &entry, NULL) == BG_OK && listed;
+         i++) {
         look_again(folder);
         st = bg_open_file(path, fd, err);
         cause = errno;
     }
-    return st == BG_OK || !listed ? st : BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s, though its folder's MANIFEST lists it",
-                                                 path, strerror(cause));
+    return st == BG_OK || !listed
+               ? st
+               : BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s, though its folder's MANIFEST lists it", path,
+                         strerror(cause));
 }

@@ -47,8 +47,9 @@ static bool look_at_process(long pid, uint64_t *ticks, char *letter)
     /* behind the command's name in brackets, which may have any character */
     const char *at = fgets(line, sizeof line, f) != NULL ? strrchr(line, ')') : NULL;
     fclose(f);
-    return at != NULL && sscanf(at, ") %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %" SCNu64,
-                                letter, ticks) == 2;
+    return at != NULL &&
+           sscanf(at, ") %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %" SCNu64, letter,
+                  ticks) == 2;
 }
 
 /* ---- names ---- */
@@ -83,7 +84,7 @@ bool bg_writer_is_dead(const char *name)
         return true;
     if (ticks == 0 || !look_at_process(pid, &now, &letter))
         return false;
-    return now != ticks || letter == 'Z' || letter == 'X';    /* it has ended, and nobody has asked how */
+    return now != ticks || letter == 'Z' || letter == 'X'; /* it has ended, and nobody has asked how */
 }
 
 /* ---- leftovers ---- */
@@ -96,16 +97,18 @@ bg_status bg_remove_leftovers(const char *prefix, bg_err *err)
     if (st != BG_OK)
         return st;
     DIR *dir = opendir(folder);
-    if (dir == NULL)                           /* who writes there will say why that cannot be */
+    if (dir == NULL) /* who writes there will say why that cannot be */
         return BG_OK;
     for (const struct dirent *e; st == BG_OK && (e = readdir(dir)) != NULL;) {
         const char *writer = strstr(e->d_name, mark);
         struct stat about;
-        if (strncmp(e->d_name, base, strlen(base)) != 0 || writer == NULL || fstatat(dirfd(dir), e->d_name, &about, AT_SYMLINK_NOFOLLOW) != 0
-            || !S_ISREG(about.st_mode) || !bg_writer_is_dead(writer + strlen(mark)))
+        if (strncmp(e->d_name, base, strlen(base)) != 0 || writer == NULL ||
+            fstatat(dirfd(dir), e->d_name, &about, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(about.st_mode) ||
+            !bg_writer_is_dead(writer + strlen(mark)))
             continue;
         if (unlinkat(dirfd(dir), e->d_name, 0) != 0 && errno != ENOENT)
-            st = BG_FAIL(err, BG_EIO, "cannot remove \"%s%s\", which an attempt that was killed has left: %s", folder, e->d_name, strerror(errno));
+            st = BG_FAIL(err, BG_EIO, "cannot remove \"%s%s\", which an attempt that was killed has left: %s", folder,
+                         e->d_name, strerror(errno));
     }
     closedir(dir);
     return st;

@@ -34,7 +34,9 @@ void bg_ranked_clear(bg_ranked *side, size_t n_queries, size_t k)
 }
 
 /* Paths of a side's datasets. */
-typedef struct { char sequence[32], score[32], document[32], start[32]; } side_paths;
+typedef struct {
+    char sequence[32], score[32], document[32], start[32];
+} side_paths;
 
 static side_paths paths_of(const char *side)
 {
@@ -66,7 +68,8 @@ bg_status bg_ranked_write(const bg_ranked *side, const char *name, size_t n_quer
     return st;
 }
 
-static bg_status read_side(bg_ranked *side, const char *name, size_t n_queries, size_t k, const bg_store *s, bg_err *err)
+static bg_status read_side(bg_ranked *side, const char *name, size_t n_queries, size_t k, const bg_store *s,
+                           bg_err *err)
 {
     const side_paths p = paths_of(name);
     const uint64_t dims[2] = { n_queries, k };
@@ -86,7 +89,11 @@ static bg_status read_side(bg_ranked *side, const char *name, size_t n_queries, 
 
 /* ---- documents ---- */
 
-typedef struct { int64_t sequence; char **document; int64_t *start; } cell;
+typedef struct {
+    int64_t sequence;
+    char **document;
+    int64_t *start;
+} cell;
 
 static int by_sequence(const void *a, const void *b)
 {
@@ -120,10 +127,10 @@ bg_status bg_ranked_find_documents(bg_ranked side[BG_SIDES], size_t n, const bg_
 typedef struct {
     const char *path;
     bg_dtype dtype;
-    size_t size;               /* of an element */
+    size_t size; /* of an element */
     int n_dims;
     uint64_t dims[2];
-    size_t at;                 /* of the pointer in bg_ranking */
+    size_t at; /* of the pointer in bg_ranking */
 } array;
 
 enum { ARRAYS = 11 };
@@ -210,8 +217,14 @@ static bg_status read_sizes(bg_ranking *r, const bg_store *s, bg_err *err)
 }
 
 static const char *const run_text[BG_RUN_TEXTS] = {
-    [BG_RUN_STAGE] = "stage", [BG_RUN_OPTIONS] = "options", [BG_RUN_FINGERPRINT] = "fingerprint",
-    "git_revision", "version", "library_versions", "started", "finished",
+    [BG_RUN_STAGE] = "stage",
+    [BG_RUN_OPTIONS] = "options",
+    [BG_RUN_FINGERPRINT] = "fingerprint",
+    "git_revision",
+    "version",
+    "library_versions",
+    "started",
+    "finished",
 };
 static const char *const run_number[BG_RUN_NUMBERS] = { "ranks", "threads", "seed" };
 
@@ -256,16 +269,20 @@ static bg_status check_list(const bg_ranking *r, int side, size_t q, int64_t *so
     while (n < r->k && sequence[n] >= 0)
         n++;
     for (size_t i = 0; i < r->k; i++)
-        good = good && (i < n ? i == 0 || (side == BG_TOP ? score[i] <= score[i - 1] : score[i] >= score[i - 1]) : sequence[i] < 0);
+        good = good && (i < n ? i == 0 || (side == BG_TOP ? score[i] <= score[i - 1] : score[i] >= score[i - 1])
+                              : sequence[i] < 0);
     if (n > 0) {
         memcpy(sorted, sequence, n * sizeof *sorted);
         qsort(sorted, n, sizeof *sorted, by_number);
     }
     for (size_t i = 1; i < n; i++)
         good = good && sorted[i] != sorted[i - 1];
-    return good ? BG_OK
-                : BG_FAIL(err, BG_EFORMAT, "%s: \"%s\" of query \"%.100s\" is not in the order of its scores, or names a sequence twice: "
-                          "remove it and merge the shards again", path, bg_side_name[side], r->query[q]);
+    return good
+               ? BG_OK
+               : BG_FAIL(err, BG_EFORMAT,
+                         "%s: \"%s\" of query \"%.100s\" is not in the order of its scores, or names a sequence twice: "
+                         "remove it and merge the shards again",
+                         path, bg_side_name[side], r->query[q]);
 }
 
 static bg_status check_lists(const bg_ranking *r, const char *path, bg_err *err)

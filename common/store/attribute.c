@@ -9,8 +9,8 @@
 
 /* ---- writing ---- */
 
-static bg_status write_scalar(bg_store *s, const char *object, const char *name, hid_t type,
-                              const void *value, bg_err *err)
+static bg_status write_scalar(bg_store *s, const char *object, const char *name, hid_t type, const void *value,
+                              bg_err *err)
 {
     /* an attribute is set, not added: the second value replaces the first */
     if (H5Aexists_by_name(s->file, object, name, H5P_DEFAULT) > 0)
@@ -28,8 +28,7 @@ static bg_status write_scalar(bg_store *s, const char *object, const char *name,
     return st;
 }
 
-bg_status bg_store_attr_text(bg_store *s, const char *object, const char *name,
-                             const char *text, bg_err *err)
+bg_status bg_store_attr_text(bg_store *s, const char *object, const char *name, const char *text, bg_err *err)
 {
     hid_t type = bg_string_type();
     bg_status st = write_scalar(s, object, name, type, &text, err);
@@ -37,32 +36,35 @@ bg_status bg_store_attr_text(bg_store *s, const char *object, const char *name,
     return st;
 }
 
-bg_status bg_store_attr_u64(bg_store *s, const char *object, const char *name,
-                            uint64_t value, bg_err *err)
+bg_status bg_store_attr_u64(bg_store *s, const char *object, const char *name, uint64_t value, bg_err *err)
 {
     return write_scalar(s, object, name, H5T_NATIVE_UINT64, &value, err);
 }
 
-bg_status bg_store_attr_f64(bg_store *s, const char *object, const char *name,
-                            double value, bg_err *err)
+bg_status bg_store_attr_f64(bg_store *s, const char *object, const char *name, double value, bg_err *err)
 {
     return write_scalar(s, object, name, H5T_NATIVE_DOUBLE, &value, err);
 }
 
 /* ---- reading ---- */
 
-typedef struct { hid_t id, type, space; } open_attribute;
+typedef struct {
+    hid_t id, type, space;
+} open_attribute;
 
 static void attribute_close(open_attribute *a)
 {
-    if (a->type >= 0) H5Tclose(a->type);
-    if (a->space >= 0) H5Sclose(a->space);
-    if (a->id >= 0) H5Aclose(a->id);
+    if (a->type >= 0)
+        H5Tclose(a->type);
+    if (a->space >= 0)
+        H5Sclose(a->space);
+    if (a->id >= 0)
+        H5Aclose(a->id);
 }
 
 /* Open an attribute of one value; a->id < 0 with BG_OK: it is not there and `found` says so. */
-static bg_status attribute_open(const bg_store *s, const char *object, const char *name,
-                                bool *found, open_attribute *a, bg_err *err)
+static bg_status attribute_open(const bg_store *s, const char *object, const char *name, bool *found, open_attribute *a,
+                                bg_err *err)
 {
     *a = (open_attribute){ H5I_INVALID_HID, H5I_INVALID_HID, H5I_INVALID_HID };
     bool there = (strcmp(object, "/") == 0 || bg_store_has(s, object)) &&
@@ -85,8 +87,7 @@ static bg_status attribute_open(const bg_store *s, const char *object, const cha
     return BG_FAIL(err, BG_EFORMAT, "attribute \"%s\" of \"%s\" in \"%s\" is not one value", name, object, s->path);
 }
 
-static bg_status wrong_kind(const bg_store *s, const char *object, const char *name,
-                            const char *kind, bg_err *err)
+static bg_status wrong_kind(const bg_store *s, const char *object, const char *name, const char *kind, bg_err *err)
 {
     return BG_FAIL(err, BG_EFORMAT, "attribute \"%s\" of \"%s\" in \"%s\" is not %s", name, object, s->path, kind);
 }
@@ -111,8 +112,8 @@ static char *read_text(const open_attribute *a)
     return copy;
 }
 
-bg_status bg_store_get_text(const bg_store *s, const char *object, const char *name,
-                            char **text, bool *found, bg_err *err)
+bg_status bg_store_get_text(const bg_store *s, const char *object, const char *name, char **text, bool *found,
+                            bg_err *err)
 {
     open_attribute a;
     *text = NULL;
@@ -122,7 +123,8 @@ bg_status bg_store_get_text(const bg_store *s, const char *object, const char *n
     if (H5Tget_class(a.type) != H5T_STRING)
         st = wrong_kind(s, object, name, "a text", err);
     else if (H5Tis_variable_str(a.type) > 0 && !bg_references_are_sound(a.id, H5S_ALL, H5S_ALL, 1))
-        st = BG_FAIL(err, BG_EFORMAT, "attribute \"%s\" of \"%s\" in \"%s\" is damaged: its text is not where it says, or not as long",
+        st = BG_FAIL(err, BG_EFORMAT,
+                     "attribute \"%s\" of \"%s\" in \"%s\" is damaged: its text is not where it says, or not as long",
                      name, object, s->path);
     else if ((*text = read_text(&a)) == NULL)
         st = bg_hdf5_fail(err, BG_EIO, "read attribute \"%s\" of \"%s\" in \"%s\"", name, object, s->path);
@@ -130,8 +132,8 @@ bg_status bg_store_get_text(const bg_store *s, const char *object, const char *n
     return st;
 }
 
-bg_status bg_store_get_u64(const bg_store *s, const char *object, const char *name,
-                           uint64_t *value, bool *found, bg_err *err)
+bg_status bg_store_get_u64(const bg_store *s, const char *object, const char *name, uint64_t *value, bool *found,
+                           bg_err *err)
 {
     open_attribute a;
     int64_t negative = 0;
@@ -148,14 +150,14 @@ bg_status bg_store_get_u64(const bg_store *s, const char *object, const char *na
     else if (negative < 0)
         st = wrong_kind(s, object, name, "0 or more", err);
     else if (strcmp(object, "/") == 0 && *value < bg_schema_attribute_least(s->format, name))
-        st = BG_FAIL(err, BG_EFORMAT, "attribute \"%s\" of \"%s\" is %" PRIu64 "; expected %" PRIu64 " or more", name, s->path, *value,
-                     bg_schema_attribute_least(s->format, name));
+        st = BG_FAIL(err, BG_EFORMAT, "attribute \"%s\" of \"%s\" is %" PRIu64 "; expected %" PRIu64 " or more", name,
+                     s->path, *value, bg_schema_attribute_least(s->format, name));
     attribute_close(&a);
     return st;
 }
 
-bg_status bg_store_get_f64(const bg_store *s, const char *object, const char *name,
-                           double *value, bool *found, bg_err *err)
+bg_status bg_store_get_f64(const bg_store *s, const char *object, const char *name, double *value, bool *found,
+                           bg_err *err)
 {
     open_attribute a;
     bg_status st = attribute_open(s, object, name, found, &a, err);
@@ -180,7 +182,8 @@ char *bg_hdf5_text(hid_t object, const char *name)
     if (H5Tget_class(type) == H5T_STRING && H5Sget_simple_extent_npoints(space) == 1) {
         if (H5Tis_variable_str(type) > 0) {
             char *lent = NULL;
-            if (bg_references_are_sound(attribute, H5S_ALL, H5S_ALL, 1) && H5Aread(attribute, type, &lent) >= 0 && lent != NULL)
+            if (bg_references_are_sound(attribute, H5S_ALL, H5S_ALL, 1) && H5Aread(attribute, type, &lent) >= 0 &&
+                lent != NULL)
                 text = strdup(lent);
             H5free_memory(lent);
         } else if ((text = calloc(H5Tget_size(type) + 1, 1)) != NULL) {

@@ -1,5 +1,5 @@
-/* Datasets opened: what a reader expects of a dataset, before a byte of it is used: the type, the axes and the domain that its row of the schema has,
- * axes of one name equally long throughout the file, and every element stored in it. */
+/* Datasets opened: what a reader expects of a dataset, before a byte of it is used: the type, the axes and the domain
+ * that its row of the schema has, axes of one name equally long throughout the file, and every element stored in it. */
 #include "check.h"
 
 #include <float.h>
@@ -58,13 +58,16 @@ static bg_status check_axis(const bg_store *s, const char *path, const char *axi
     if (known == NULL)
         return remember_axis(s, key, path, length, err);
     if (known->length != length)
-        return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %" PRIu64 " along the axis \"%s\", but \"%s\" has %" PRIu64,
-                       path, s->path, length, axis, known->dataset, known->length);
+        return BG_FAIL(err, BG_ESHAPE,
+                       "\"%s\" of \"%s\" has %" PRIu64 " along the axis \"%s\", but \"%s\" has %" PRIu64, path, s->path,
+                       length, axis, known->dataset, known->length);
     return BG_OK;
 }
 
-/* Length of an axis of `path`, from a dataset along it that may not have been opened yet; *found false if the file has none. */
-static bg_status length_along(const bg_store *s, const char *path, const char *axis, uint64_t *length, bool *found, bg_err *err)
+/* Length of an axis of `path`, from a dataset along it that may not have been opened yet; *found false if the file has
+ * none. */
+static bg_status length_along(const bg_store *s, const char *path, const char *axis, uint64_t *length, bool *found,
+                              bg_err *err)
 {
     char key[BG_PATH_BYTES], other[BG_PATH_BYTES];
     size_t n;
@@ -88,7 +91,7 @@ static bg_status length_along(const bg_store *s, const char *path, const char *a
 
 static bool has_class(hid_t id, bg_dtype dtype)
 {
-    static const H5T_class_t class[] = { [BG_F32] = H5T_FLOAT, [BG_F64] = H5T_FLOAT, [BG_I64] = H5T_INTEGER,
+    static const H5T_class_t class[] = { [BG_F32] = H5T_FLOAT,   [BG_F64] = H5T_FLOAT,  [BG_I64] = H5T_INTEGER,
                                          [BG_U32] = H5T_INTEGER, [BG_U8] = H5T_INTEGER, [BG_STRING] = H5T_STRING };
     hid_t type = H5Dget_type(id);
     bool same = H5Tget_class(type) == class[dtype];
@@ -107,8 +110,10 @@ static bg_status check_filters(const bg_store *s, const char *path, hid_t id, bg
         char name[64] = "";
         H5Z_filter_t filter = H5Pget_filter2(create, (unsigned)i, &flags, &n, NULL, sizeof name, name, &config);
         if (H5Zfilter_avail(filter) <= 0)
-            st = BG_FAIL(err, BG_EFORMAT, "\"%s\" of \"%s\" is stored with the filter %.60s (%d), which this HDF5 library lacks: "
-                         "write it with gzip or without a filter", path, s->path, name, filter);
+            st = BG_FAIL(err, BG_EFORMAT,
+                         "\"%s\" of \"%s\" is stored with the filter %.60s (%d), which this HDF5 library lacks: "
+                         "write it with gzip or without a filter",
+                         path, s->path, name, filter);
     }
     H5Pclose(create);
     H5Eclear2(H5E_DEFAULT);
@@ -117,21 +122,23 @@ static bg_status check_filters(const bg_store *s, const char *path, hid_t id, bg
 
 static bg_status check_dataset(const bg_store *s, const char *path, hid_t id, bg_err *err)
 {
-    static const char *const kind[] = { "numbers with fractions", "numbers with fractions", "whole numbers", "whole numbers",
-                                        "whole numbers", "text" };
+    static const char *const kind[] = { "numbers with fractions", "numbers with fractions", "whole numbers",
+                                        "whole numbers",          "whole numbers",          "text" };
     hsize_t length[H5S_MAX_RANK];
     const bg_schema_row *row = bg_schema_find(s->format, path);
     if (row == NULL)
         return BG_FAIL(err, BG_EARG, "\"%s\" is no dataset of format \"%s\"", path, s->format);
     if (!has_class(id, row->dtype))
-        return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" does not hold %s, as its format says", path, s->path, kind[row->dtype]);
+        return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" does not hold %s, as its format says", path, s->path,
+                       kind[row->dtype]);
     hid_t space = H5Dget_space(id);
     int n_dims = H5Sget_simple_extent_ndims(space);
     if (n_dims == row->n_dims)
         H5Sget_simple_extent_dims(space, length, NULL);
     H5Sclose(space);
     if (n_dims != row->n_dims)
-        return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %d axes instead of %d", path, s->path, n_dims, row->n_dims);
+        return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %d axes instead of %d", path, s->path, n_dims,
+                       row->n_dims);
     bg_status st = check_filters(s, path, id, err);
     if (st == BG_OK)
         st = bg_storage_check(id, path, s->path, err);
@@ -148,8 +155,10 @@ static bg_status open_to_read(const bg_store *s, const char *path, hid_t id, bg_
         return check_dataset(s, path, id, err);
     bg_status st = bg_hdf5_fail(err, BG_EFORMAT, "read \"%s\" of \"%s\"", path, s->path);
     if (s->cache->outside != NULL)
-        return BG_FAIL(err, BG_EFORMAT, "\"%s\" of \"%s\" is a link into another file, \"%s\", which no hash of this one covers: "
-                       "it must hold the data itself", path, s->path, s->cache->outside);
+        return BG_FAIL(err, BG_EFORMAT,
+                       "\"%s\" of \"%s\" is a link into another file, \"%s\", which no hash of this one covers: "
+                       "it must hold the data itself",
+                       path, s->path, s->cache->outside);
     return bg_store_has(s, path) ? st : BG_FAIL(err, BG_EFORMAT, "\"%s\" has no dataset \"%s\"", s->path, path);
 }
 
@@ -158,10 +167,11 @@ bg_status bg_dataset_open(const bg_store *s, const char *path, hid_t *id, bg_err
     if (bg_dataset_cached(s, path, id))
         return BG_OK;
     free(s->cache->outside);
-    s->cache->outside = NULL;    /* what an earlier question met says nothing of this path */
+    s->cache->outside = NULL; /* what an earlier question met says nothing of this path */
     *id = H5Dopen2(s->file, path, s->access);
     bg_status st = s->temporary == NULL ? open_to_read(s, path, *id, err)
-        : *id < 0 ? bg_hdf5_fail(err, BG_EIO, "write \"%s\" of \"%s\"", path, s->path) : BG_OK;
+                   : *id < 0            ? bg_hdf5_fail(err, BG_EIO, "write \"%s\" of \"%s\"", path, s->path)
+                                        : BG_OK;
     if (st == BG_OK)
         st = bg_dataset_keep(s, path, *id, err);
     if (st != BG_OK && *id >= 0)
@@ -171,7 +181,10 @@ bg_status bg_dataset_open(const bg_store *s, const char *path, hid_t *id, bg_err
 
 /* ---- values ---- */
 
-typedef struct { double least, most; const char *expected; } range;
+typedef struct {
+    double least, most;
+    const char *expected;
+} range;
 static const range ranges[] = {
     [BG_FINITE] = { -DBL_MAX, DBL_MAX, "a finite number" },
     [BG_NOT_NEGATIVE] = { 0, DBL_MAX, "a number that is not negative" },
@@ -185,13 +198,13 @@ static const range ranges[] = {
 };
 
 /* Index of the first value outside of [least, most], or n.  A NaN is outside of all. */
-#define FIND_OUTSIDE(name, type) \
+#define FIND_OUTSIDE(name, type)                                               \
     static uint64_t name(const type *x, uint64_t n, double least, double most) \
-    { \
-        uint64_t i = 0; \
-        while (i < n && (double)x[i] >= least && (double)x[i] <= most) \
-            i++; \
-        return i; \
+    {                                                                          \
+        uint64_t i = 0;                                                        \
+        while (i < n && (double)x[i] >= least && (double)x[i] <= most)         \
+            i++;                                                               \
+        return i;                                                              \
     }
 FIND_OUTSIDE(outside_f32, float)
 FIND_OUTSIDE(outside_f64, double)
@@ -202,11 +215,24 @@ static uint64_t find_outside(bg_dtype dtype, const void *x, uint64_t n, const ra
 {
     uint64_t i = n;
     switch (dtype) {
-    case BG_F32: i = outside_f32(x, n, r->least, r->most); *value = i < n ? (double)((const float *)x)[i] : 0; break;
-    case BG_F64: i = outside_f64(x, n, r->least, r->most); *value = i < n ? ((const double *)x)[i] : 0; break;
-    case BG_I64: i = outside_i64(x, n, r->least, r->most); *value = i < n ? (double)((const int64_t *)x)[i] : 0; break;
-    case BG_U32: i = outside_u32(x, n, r->least, r->most); *value = i < n ? ((const uint32_t *)x)[i] : 0; break;
-    case BG_U8: case BG_STRING: break;
+    case BG_F32:
+        i = outside_f32(x, n, r->least, r->most);
+        *value = i < n ? (double)((const float *)x)[i] : 0;
+        break;
+    case BG_F64:
+        i = outside_f64(x, n, r->least, r->most);
+        *value = i < n ? ((const double *)x)[i] : 0;
+        break;
+    case BG_I64:
+        i = outside_i64(x, n, r->least, r->most);
+        *value = i < n ? (double)((const int64_t *)x)[i] : 0;
+        break;
+    case BG_U32:
+        i = outside_u32(x, n, r->least, r->most);
+        *value = i < n ? ((const uint32_t *)x)[i] : 0;
+        break;
+    case BG_U8:
+    case BG_STRING: break;
     }
     return i;
 }
@@ -229,8 +255,8 @@ static bg_status narrow(const bg_store *s, const bg_schema_row *row, range *r, c
     return st;
 }
 
-static bg_status check_sum(const bg_store *s, const char *path, const bg_schema_row *row, bg_dtype dtype, const void *data,
-                           uint64_t n, bg_err *err)
+static bg_status check_sum(const bg_store *s, const char *path, const bg_schema_row *row, bg_dtype dtype,
+                           const void *data, uint64_t n, bg_err *err)
 {
     uint64_t sum = 0, length;
     bool found;
@@ -238,8 +264,8 @@ static bg_status check_sum(const bg_store *s, const char *path, const bg_schema_
         sum += dtype == BG_U32 ? ((const uint32_t *)data)[i] : (uint64_t)((const int64_t *)data)[i];
     bg_status st = length_along(s, path, row->sample_dimension, &length, &found, err);
     if (st == BG_OK && found && sum != length)
-        st = BG_FAIL(err, BG_EFORMAT, "\"%s\" of \"%s\" adds up to %" PRIu64 ", but there are %" PRIu64 " along \"%s\"", path, s->path,
-                     sum, length, row->sample_dimension);
+        st = BG_FAIL(err, BG_EFORMAT, "\"%s\" of \"%s\" adds up to %" PRIu64 ", but there are %" PRIu64 " along \"%s\"",
+                     path, s->path, sum, length, row->sample_dimension);
     return st;
 }
 
@@ -255,8 +281,8 @@ static uint64_t elements(const bg_store *s, const char *path, const bg_schema_ro
     return n;
 }
 
-bg_status bg_values_check(const bg_store *s, const char *path, bg_dtype dtype, const void *data, uint64_t first, uint64_t n,
-                          bg_err *err)
+bg_status bg_values_check(const bg_store *s, const char *path, bg_dtype dtype, const void *data, uint64_t first,
+                          uint64_t n, bg_err *err)
 {
     const bg_schema_row *row = bg_schema_find(s->format, path);
     double value = 0;
@@ -267,18 +293,16 @@ bg_status bg_values_check(const bg_store *s, const char *path, bg_dtype dtype, c
         st = narrow(s, row, &r, expected, err);
         uint64_t i = st == BG_OK ? find_outside(dtype, data, n, &r, &value) : n;
         if (st == BG_OK && i < n)
-            return BG_FAIL(err, isfinite(value) ? BG_EFORMAT : BG_ENUMERIC, "\"%s\" of \"%s\" holds %.17g at %" PRIu64 "; expected %s",
-                           path, s->path, value, first + i, expected);
+            return BG_FAIL(err, isfinite(value) ? BG_EFORMAT : BG_ENUMERIC,
+                           "\"%s\" of \"%s\" holds %.17g at %" PRIu64 "; expected %s", path, s->path, value, first + i,
+                           expected);
     }
     if (st == BG_OK && row->sample_dimension != NULL && first == 0 && n == elements(s, path, row))
         st = check_sum(s, path, row, dtype, data, n, err);
     return st;
 }
 
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
+static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 bg_status bg_texts_check(const bg_store *s, const char *path, char *const *text, size_t n, bg_err *err)
 {

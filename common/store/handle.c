@@ -24,8 +24,7 @@ static void close_slot(const bg_store *s, bg_open_dataset *slot)
     bg_err err;
     if (slot->path == NULL)
         return;
-    if (H5Dclose(slot->id) < 0 &&
-        bg_hdf5_fail(&err, BG_EIO, "write \"%s\" of \"%s\"", slot->path, s->path) != BG_OK &&
+    if (H5Dclose(slot->id) < 0 && bg_hdf5_fail(&err, BG_EIO, "write \"%s\" of \"%s\"", slot->path, s->path) != BG_OK &&
         s->cache->close_err.code == BG_OK)
         s->cache->close_err = err;
     free(slot->path);
@@ -83,9 +82,10 @@ void bg_axis_length_free(void *axis)
 
 /* ---- links ---- */
 
-/* The index of factors links to the block files beside it.  Bytes that lie elsewhere are in no hash of this file, and are not read. */
-static herr_t follow_link(const char *parent_file, const char *parent_group, const char *file, const char *object, unsigned *flags,
-                          hid_t access, void *store)
+/* The index of factors links to the block files beside it.  Bytes that lie elsewhere are in no hash of this file, and
+ * are not read. */
+static herr_t follow_link(const char *parent_file, const char *parent_group, const char *file, const char *object,
+                          unsigned *flags, hid_t access, void *store)
 {
     const bg_store *s = store;
     (void)parent_file, (void)parent_group, (void)object, (void)flags, (void)access;
@@ -158,6 +158,6 @@ hid_t bg_store_file(const bg_store *s) { return s->file; }
 bool bg_store_has(const bg_store *s, const char *path)
 {
     bool there = H5Oexists_by_name(s->file, path, s->access) > 0;
-    H5Eclear2(H5E_DEFAULT);    /* asking is no failure */
+    H5Eclear2(H5E_DEFAULT); /* asking is no failure */
     return there;
 }

@@ -13,13 +13,16 @@ void bg_hdf5_prepare(void)
     static bool done;
     if (done)
         return;
-    H5dont_atexit();    /* must come before any other call */
+    H5dont_atexit(); /* must come before any other call */
     H5open();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     done = true;
 }
 
-typedef struct { int errnum; char text[160]; } hdf5_cause;
+typedef struct {
+    int errnum;
+    char text[160];
+} hdf5_cause;
 
 /* Innermost first.  The file drivers write "errno = N" into their description. */
 static herr_t find_cause(unsigned depth, const H5E_error2_t *error, void *data)
@@ -44,8 +47,7 @@ bg_status bg_hdf5_fail(bg_err *err, bg_status code, const char *fmt, ...)
     va_end(ap);
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, find_cause, &cause);
     H5Eclear2(H5E_DEFAULT);
-    return BG_FAIL(err, code, "cannot %s: %s", what,
-                   cause.errnum != 0 ? strerror(cause.errnum) : cause.text);
+    return BG_FAIL(err, code, "cannot %s: %s", what, cause.errnum != 0 ? strerror(cause.errnum) : cause.text);
 }
 
 hid_t bg_hdf5_access(void)
@@ -83,7 +85,7 @@ hid_t bg_memory_type(bg_dtype dtype)
     case BG_F64: return H5T_NATIVE_DOUBLE;
     case BG_I64: return H5T_NATIVE_INT64;
     case BG_U32: return H5T_NATIVE_UINT32;
-    case BG_U8:  return H5T_NATIVE_UINT8;
+    case BG_U8: return H5T_NATIVE_UINT8;
     case BG_STRING: break;
     }
     return H5I_INVALID_HID;
@@ -92,10 +94,12 @@ hid_t bg_memory_type(bg_dtype dtype)
 size_t bg_dtype_bytes(bg_dtype dtype)
 {
     switch (dtype) {
-    case BG_F32: case BG_U32: return 4;
-    case BG_F64: case BG_I64: return 8;
+    case BG_F32:
+    case BG_U32: return 4;
+    case BG_F64:
+    case BG_I64: return 8;
     case BG_U8: return 1;
     case BG_STRING: break;
     }
-    return 16;    /* a reference into the file's heap */
+    return 16; /* a reference into the file's heap */
 }

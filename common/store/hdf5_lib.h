@@ -17,8 +17,8 @@ bg_status bg_hdf5_fail(bg_err *err, bg_status code, const char *fmt, ...) BG_PRI
 /* Access properties of every file here; close with H5Pclose. */
 hid_t bg_hdf5_access(void);
 
-hid_t bg_string_type(void);                /* UTF-8, variable length; close with H5Tclose */
-hid_t bg_memory_type(bg_dtype dtype);      /* native; not for BG_STRING; not to be closed */
-size_t bg_dtype_bytes(bg_dtype dtype);     /* of one element in the file */
+hid_t bg_string_type(void);            /* UTF-8, variable length; close with H5Tclose */
+hid_t bg_memory_type(bg_dtype dtype);  /* native; not for BG_STRING; not to be closed */
+size_t bg_dtype_bytes(bg_dtype dtype); /* of one element in the file */
 
 #endif /* BG_STORE_HDF5_LIB_H */

@@ -44,7 +44,7 @@ static bool heap_is_sound(const unsigned char *heap, size_t left)
         if (bytes > room || (is_free ? bytes == 0 : number <= before))
             return false;
         before = is_free ? before : number;
-        uint64_t step = is_free ? bytes : OBJECT_BYTES + (bytes + 7) / 8 * 8;    /* free space counts its own head */
+        uint64_t step = is_free ? bytes : OBJECT_BYTES + (bytes + 7) / 8 * 8; /* free space counts its own head */
         if (step > room)
             return false;
         at += step;
@@ -63,7 +63,10 @@ static bool heaps_are_sound(const unsigned char *map, size_t n, size_t begin, si
     return true;
 }
 
-typedef struct { unsigned char *byte; size_t n; } image;
+typedef struct {
+    unsigned char *byte;
+    size_t n;
+} image;
 
 static bg_status map_file(const char *path, image *out, bg_err *err)
 {
@@ -79,7 +82,7 @@ static bg_status map_file(const char *path, image *out, bg_err *err)
         st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
     else
         *out = (image){ map, (size_t)about.st_size };
-    close(fd);    /* the map stays */
+    close(fd); /* the map stays */
     return st;
 }
 
@@ -93,11 +96,17 @@ static bg_status scan_file(const char *path, bg_err *err)
     size_t back = file.n - front < END_BYTES ? front : file.n - END_BYTES;
     bool sound = heaps_are_sound(file.byte, file.n, 0, front) && heaps_are_sound(file.byte, file.n, back, file.n);
     munmap(file.byte, file.n);
-    return sound ? BG_OK : BG_FAIL(err, BG_EFORMAT, "\"%s\" is damaged: a heap of strings does not hold together", path);
+    return sound ? BG_OK
+                 : BG_FAIL(err, BG_EFORMAT, "\"%s\" is damaged: a heap of strings does not hold together", path);
 }
 
 /* Files that this process has found sound, as the system described them then. */
-typedef struct { dev_t device; ino_t inode; off_t size; struct timespec changed; } sound_file;
+typedef struct {
+    dev_t device;
+    ino_t inode;
+    off_t size;
+    struct timespec changed;
+} sound_file;
 
 static int by_content(const void *a_, const void *b_)
 {
@@ -124,20 +133,20 @@ bg_status bg_heaps_check(const char *path, const struct stat *about, bg_err *err
     if (known != NULL) {
         *known = key;
         if (tsearch(known, &sound_files, by_content) == NULL)
-            free(known);    /* it is looked at again */
+            free(known); /* it is looked at again */
     }
     return st;
 }
 
 /* ---- what refers to the heaps ---- */
 
-/* In the file a string is its length, the place of a heap and the number of an object there.  HDF5 makes room for as many
- * bytes as the one says and reads as many as the other has. */
+/* In the file a string is its length, the place of a heap and the number of an object there.  HDF5 makes room for as
+ * many bytes as the one says and reads as many as the other has. */
 enum { REFERENCE_BYTES = 16 };
 
 /* References as they are in the file, whatever layout and filters it has: a conversion that changes nothing. */
-static herr_t keep_references(hid_t from, hid_t to, H5T_cdata_t *about, size_t n, size_t stride, size_t other_stride, void *data,
-                              void *other, hid_t transfer)
+static herr_t keep_references(hid_t from, hid_t to, H5T_cdata_t *about, size_t n, size_t stride, size_t other_stride,
+                              void *data, void *other, hid_t transfer)
 {
     (void)n, (void)stride, (void)other_stride, (void)data, (void)other, (void)transfer;
     about->need_bkg = H5T_BKG_NO;
@@ -157,9 +166,16 @@ static void prepare(void)
     H5Tclose(text);
 }
 
-/* A heap that was met, with its objects by number: there may be tens of thousands, and as many references to each heap. */
-typedef struct { uint64_t number, bytes; } heap_object;
-typedef struct { uint64_t at; size_t n; heap_object *object; } known_heap;
+/* A heap that was met, with its objects by number: there may be tens of thousands, and as many references to each heap.
+ */
+typedef struct {
+    uint64_t number, bytes;
+} heap_object;
+typedef struct {
+    uint64_t at;
+    size_t n;
+    heap_object *object;
+} known_heap;
 
 static int by_place(const void *a, const void *b)
 {
@@ -224,7 +240,7 @@ static bool refers_to_text(const image *file, uint64_t base, void **heaps, const
     uint64_t length = little_endian(reference, 4), at = little_endian(reference + 4, 8);
     const heap_object key = { .number = little_endian(reference + 12, 4) };
     if (at == 0)
-        return true;    /* no text */
+        return true; /* no text */
     const known_heap *heap = at <= UINT64_MAX - base ? find_heap(file, base + at, heaps) : NULL;
     const heap_object *found = heap != NULL ? bsearch(&key, heap->object, heap->n, sizeof key, by_number) : NULL;
     return found != NULL && found->bytes == length;
@@ -247,14 +263,16 @@ bool bg_references_are_sound(hid_t object, hid_t memory, hid_t space, size_t n)
     unsigned intent = H5F_ACC_RDONLY;
     prepare();
     hid_t holder = H5Iget_file_id(object), create = H5Fget_create_plist(holder);
-    if (H5Fget_intent(holder, &intent) >= 0 && (intent & H5F_ACC_RDWR) != 0) {    /* our own, and not all of it on disk yet */
+    if (H5Fget_intent(holder, &intent) >= 0 &&
+        (intent & H5F_ACC_RDWR) != 0) { /* our own, and not all of it on disk yet */
         H5Pclose(create);
         H5Fclose(holder);
         return true;
     }
     unsigned char *reference = calloc(n + 1, REFERENCE_BYTES);
-    bool sound = reference != NULL && read_references(object, memory, space, reference) && H5Pget_userblock(create, &base) >= 0 &&
-                 H5Fget_name(object, path, sizeof path) > 0 && map_file(path, &file, NULL) == BG_OK;
+    bool sound = reference != NULL && read_references(object, memory, space, reference) &&
+                 H5Pget_userblock(create, &base) >= 0 && H5Fget_name(object, path, sizeof path) > 0 &&
+                 map_file(path, &file, NULL) == BG_OK;
     if (sound) {
         void *heaps = NULL;
         for (size_t i = 0; i < n && sound; i++)

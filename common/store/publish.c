@@ -116,7 +116,8 @@ static bg_status check_fingerprint(const char *path, const char *fingerprint, bg
     if (st == BG_OK)
         st = bg_store_get_text(s, "run", "fingerprint", &found, NULL, err);
     if (st == BG_OK && strcmp(found, fingerprint) != 0)
-        st = BG_FAIL(err, BG_ESTALE, "\"%s\" was made from other inputs or options: remove it or choose another output", path);
+        st = BG_FAIL(err, BG_ESTALE, "\"%s\" was made from other inputs or options: remove it or choose another output",
+                     path);
     free(found);
     bg_store_close(s);
     return st;
@@ -133,8 +134,8 @@ static bg_status check_unlisted(const char *path, const char *fingerprint, bg_er
         return BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", path, strerror(EISDIR));
     if (check_fingerprint(path, fingerprint, NULL) == BG_OK)
         return BG_OK;
-    return BG_FAIL(err, BG_ESTALE, "\"%s\" is there, but not as a file of this command line: remove it or choose another output",
-                   path);
+    return BG_FAIL(err, BG_ESTALE,
+                   "\"%s\" is there, but not as a file of this command line: remove it or choose another output", path);
 }
 
 bg_status bg_store_is_done(const char *path, const char *fingerprint, bool *done, bg_err *err)
@@ -157,8 +158,10 @@ bg_status bg_store_is_done(const char *path, const char *fingerprint, bool *done
         /* renamed, but not yet or never listed, over one that was listed: as good as one that never was */
         if (fingerprint != NULL && check_fingerprint(path, fingerprint, NULL) == BG_OK)
             return BG_OK;
-        return BG_FAIL(err, BG_EFORMAT, "\"%s\" has %jd bytes, %" PRIu64 " by its folder's MANIFEST: "
-                       "it was changed or cut short; remove it", path, (intmax_t)about.st_size, entry.size_bytes);
+        return BG_FAIL(err, BG_EFORMAT,
+                       "\"%s\" has %jd bytes, %" PRIu64 " by its folder's MANIFEST: "
+                       "it was changed or cut short; remove it",
+                       path, (intmax_t)about.st_size, entry.size_bytes);
     }
     if (fingerprint != NULL)
         st = check_fingerprint(path, fingerprint, err);
@@ -168,10 +171,13 @@ bg_status bg_store_is_done(const char *path, const char *fingerprint, bool *done
 
 /* ---- two attempts at once ---- */
 
-static bool same_file(const struct stat *a, const struct stat *b) { return a->st_dev == b->st_dev && a->st_ino == b->st_ino; }
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
 
-/* Give the temporary file its name unless another has it (*taken).  File systems without hard links may know another way; on one
- * that has none, of two that end in the same moment the last one's file stays. */
+/* Give the temporary file its name unless another has it (*taken).  File systems without hard links may know another
+ * way; on one that has none, of two that end in the same moment the last one's file stays. */
 static bg_status take_name(const bg_store *s, bool *taken, bg_err *err)
 {
     struct stat own, there;
@@ -187,7 +193,8 @@ static bg_status take_name(const bg_store *s, bool *taken, bg_err *err)
             return give_name(s, err);
     }
     bool is_there = lstat(s->path, &there) == 0;
-    if (is_there && stat(s->temporary, &own) == 0 && same_file(&own, &there))    /* NFS asked twice, and answered the second time */
+    if (is_there && stat(s->temporary, &own) == 0 &&
+        same_file(&own, &there)) /* NFS asked twice, and answered the second time */
         return BG_OK;
     *taken = is_there || cause == EEXIST;
     return *taken ? BG_OK : BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", s->path, strerror(cause));
@@ -206,12 +213,14 @@ static bg_status other_is_done(const char *path, const char *fingerprint, bool *
     return st;
 }
 
-/* The name is another's.  If that is held between taking it and listing it, its file has its temporary name too: it stays, and is
- * listed for it.  If it was killed there, and what it left has been removed, its file is replaced: *e is listed by the caller. */
+/* The name is another's.  If that is held between taking it and listing it, its file has its temporary name too: it
+ * stays, and is listed for it.  If it was killed there, and what it left has been removed, its file is replaced: *e is
+ * listed by the caller. */
 static bg_status yield_name(const bg_store *s, const char *fingerprint, bg_manifest_entry *e, bool *done, bg_err *err)
 {
     struct stat about = { .st_nlink = 0 };
-    bool held = stat(s->path, &about) == 0 && about.st_nlink > 1;    /* before the manifest is read: it lists first, then removes */
+    bool held = stat(s->path, &about) == 0 &&
+                about.st_nlink > 1; /* before the manifest is read: it lists first, then removes */
     bg_status st = other_is_done(s->path, fingerprint, done, err);
     if (st != BG_OK || *done)
         return st;

@@ -47,7 +47,8 @@ static bool is_listed(const char *path, const struct stat *about)
 {
     bg_manifest_entry entry;
     bool listed = false;
-    return bg_manifest_lookup(path, &listed, &entry, NULL) == BG_OK && listed && entry.size_bytes == (uint64_t)about->st_size;
+    return bg_manifest_lookup(path, &listed, &entry, NULL) == BG_OK && listed &&
+           entry.size_bytes == (uint64_t)about->st_size;
 }
 
 /* vouched [in]: somebody has said already that the file is whole; else its folder's manifest is asked, if `ask`. */
@@ -71,7 +72,8 @@ static bg_status open_file(bg_store **out, const char *path, bool vouched, bool 
         return BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", path);
     }
     st = open_hdf5(s, err);
-    if (st == BG_OK && !vouched && !(ask && is_listed(path, &about)) && (st = bg_heaps_check(path, &about, err)) != BG_OK)
+    if (st == BG_OK && !vouched && !(ask && is_listed(path, &about)) &&
+        (st = bg_heaps_check(path, &about, err)) != BG_OK)
         H5Fclose(s->file);
     if (st != BG_OK) {
         H5Pclose(s->access);
@@ -90,7 +92,10 @@ bool bg_store_is_hdf5(const char *path)
     return is_hdf5;
 }
 
-bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err) { return open_file(out, path, false, false, err); }
+bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err)
+{
+    return open_file(out, path, false, false, err);
+}
 
 static bool may_lack_format(const char *format)
 {
@@ -102,7 +107,7 @@ static bg_status check_format(const bg_store *s, const char *format, bg_err *err
     char *text = NULL;
     bool found;
     uint64_t version = BG_FORMAT_VERSION;
-    if (strcmp(format, "bregman/candidates") == 0)    /* any file that has them */
+    if (strcmp(format, "bregman/candidates") == 0) /* any file that has them */
         return BG_OK;
     bg_status st = bg_store_get_text(s, "/", "format", &text, &found, err);
     if (st == BG_OK && !found && !may_lack_format(format))
@@ -112,8 +117,8 @@ static bg_status check_format(const bg_store *s, const char *format, bg_err *err
     if (st == BG_OK && found)
         st = bg_store_get_u64(s, "/", "format_version", &version, NULL, err);
     if (st == BG_OK && version != BG_FORMAT_VERSION)
-        st = BG_FAIL(err, BG_EFORMAT, "\"%s\" has format version %" PRIu64 "; this program reads %d",
-                     s->path, version, BG_FORMAT_VERSION);
+        st = BG_FAIL(err, BG_EFORMAT, "\"%s\" has format version %" PRIu64 "; this program reads %d", s->path, version,
+                     BG_FORMAT_VERSION);
     free(text);
     return st;
 }
@@ -181,8 +186,8 @@ bg_status bg_store_dims(const bg_store *s, const char *path, int n_dims, uint64_
 /* ---- numbers ---- */
 
 /* A value that the caller's type cannot hold ends the read; HDF5 alone would put in the nearest. */
-static H5T_conv_ret_t refuse_out_of_range(H5T_conv_except_t what, hid_t from, hid_t to, void *source,
-                                          void *target, void *out_of_range)
+static H5T_conv_ret_t refuse_out_of_range(H5T_conv_except_t what, hid_t from, hid_t to, void *source, void *target,
+                                          void *out_of_range)
 {
     (void)from, (void)to, (void)source, (void)target;
     if (what != H5T_CONV_EXCEPT_RANGE_HI && what != H5T_CONV_EXCEPT_RANGE_LOW)
@@ -201,13 +206,14 @@ static bool same_class(hid_t dataset, bg_dtype dtype)
 }
 
 /* Rows [first, first + n) of a dataset of this shape, which they lie within. */
-static bg_status read_selection(const bg_store *s, const char *path, hid_t id, bg_dtype dtype, uint64_t first, uint64_t n,
-                                const uint64_t dims[3], int n_dims, void *data, bg_err *err)
+static bg_status read_selection(const bg_store *s, const char *path, hid_t id, bg_dtype dtype, uint64_t first,
+                                uint64_t n, const uint64_t dims[3], int n_dims, void *data, bg_err *err)
 {
     hsize_t start[3] = { first }, count[3] = { n, dims[1], dims[2] };
     bool out_of_range = false;
     bg_status st = BG_OK;
-    hid_t space = H5Dget_space(id), memory = H5Screate_simple(n_dims, count, NULL), transfer = H5Pcreate(H5P_DATASET_XFER);
+    hid_t space = H5Dget_space(id), memory = H5Screate_simple(n_dims, count, NULL),
+          transfer = H5Pcreate(H5P_DATASET_XFER);
     H5Pset_type_conv_cb(transfer, refuse_out_of_range, &out_of_range);
     H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL);
     if (H5Dread(id, bg_memory_type(dtype), memory, space, transfer, data) < 0) {
@@ -236,17 +242,19 @@ bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype
     if (!same_class(id, dtype))
         return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" cannot be read as %s", path, s->path, kind[dtype]);
     if (dims[1] * dims[2] != row_size)
-        return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %" PRIu64 " values in a row; expected %" PRIu64, path, s->path,
-                       dims[1] * dims[2], row_size);
+        return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %" PRIu64 " values in a row; expected %" PRIu64, path,
+                       s->path, dims[1] * dims[2], row_size);
     if (first > dims[0] || n > dims[0] - first)
-        return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %" PRIu64 " rows; rows %" PRIu64 " to %" PRIu64
-                       " are asked for", path, s->path, dims[0], first, first + n);
+        return BG_FAIL(err, BG_ESHAPE,
+                       "\"%s\" of \"%s\" has %" PRIu64 " rows; rows %" PRIu64 " to %" PRIu64 " are asked for", path,
+                       s->path, dims[0], first, first + n);
     if (n > 0 && row_size > 0)
         st = read_selection(s, path, id, dtype, first, n, dims, row->n_dims, data, err);
     return st == BG_OK ? bg_values_check(s, path, dtype, data, first * row_size, n * row_size, err) : st;
 }
 
-bg_status bg_store_read(const bg_store *s, const char *path, bg_dtype dtype, const uint64_t *dims, void *data, bg_err *err)
+bg_status bg_store_read(const bg_store *s, const char *path, bg_dtype dtype, const uint64_t *dims, void *data,
+                        bg_err *err)
 {
     const bg_schema_row *row = bg_schema_find(s->format, path);
     uint64_t found[3], row_size = 1;
@@ -254,7 +262,8 @@ bg_status bg_store_read(const bg_store *s, const char *path, bg_dtype dtype, con
                                : BG_FAIL(err, BG_EARG, "\"%s\" is no dataset of format \"%s\"", path, s->format);
     for (int d = 0; st == BG_OK && d < row->n_dims; d++) {
         if (found[d] != dims[d])
-            return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has length %" PRIu64 " along the axis \"%s\"; expected %" PRIu64, path,
+            return BG_FAIL(err, BG_ESHAPE,
+                           "\"%s\" of \"%s\" has length %" PRIu64 " along the axis \"%s\"; expected %" PRIu64, path,
                            s->path, found[d], row->dim[d], dims[d]);
         row_size *= d > 0 ? dims[d] : 1;
     }
@@ -271,14 +280,17 @@ void bg_strings_free(char **strings, size_t n)
 }
 
 /* Texts of a string dataset that are selected in it, and the shape they have in memory. */
-typedef struct { hid_t id, type, space, memory; size_t n; } text_selection;
+typedef struct {
+    hid_t id, type, space, memory;
+    size_t n;
+} text_selection;
 
 /* HDF5's own strings are copied, so that the caller frees with free(). */
 static bg_status read_variable(const bg_store *s, const char *path, const text_selection *t, char **out, bg_err *err)
 {
     if (!bg_references_are_sound(t->id, t->memory, t->space, t->n))
-        return BG_FAIL(err, BG_EFORMAT, "\"%s\" of \"%s\" is damaged: its texts are not where it says, or not as long", path,
-                       s->path);
+        return BG_FAIL(err, BG_EFORMAT, "\"%s\" of \"%s\" is damaged: its texts are not where it says, or not as long",
+                       path, s->path);
     char **lent = calloc(t->n + 1, sizeof *lent);
     if (lent == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
@@ -311,8 +323,8 @@ static bg_status read_fixed(const bg_store *s, const char *path, const text_sele
 }
 
 /* A block of a string dataset, which it lies within, into out[], which holds NULLs. */
-static bg_status read_texts(const bg_store *s, const char *path, const hsize_t start[3], const hsize_t count[3], char **out,
-                            bg_err *err)
+static bg_status read_texts(const bg_store *s, const char *path, const hsize_t start[3], const hsize_t count[3],
+                            char **out, bg_err *err)
 {
     text_selection t;
     bg_status st = bg_dataset_open(s, path, &t.id, err);
@@ -356,7 +368,8 @@ bg_status bg_store_read_strings(const bg_store *s, const char *path, char ***out
     char **strings = calloc(all + 1, sizeof *strings);
     if (strings == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
-    st = read_texts(s, path, (const hsize_t[]){ 0, 0, 0 }, (const hsize_t[]){ dims[0], dims[1], dims[2] }, strings, err);
+    st = read_texts(s, path, (const hsize_t[]){ 0, 0, 0 }, (const hsize_t[]){ dims[0], dims[1], dims[2] }, strings,
+                    err);
     if (st == BG_OK)
         st = bg_texts_check(s, path, strings, all, err);
     if (st != BG_OK) {
@@ -368,13 +381,18 @@ bg_status bg_store_read_strings(const bg_store *s, const char *path, char ***out
     return BG_OK;
 }
 
-bg_status bg_store_read_string(const bg_store *s, const char *path, uint64_t row, uint64_t column, char **text, bg_err *err)
+bg_status bg_store_read_string(const bg_store *s, const char *path, uint64_t row, uint64_t column, char **text,
+                               bg_err *err)
 {
     uint64_t dims[3];
     *text = NULL;
     bg_status st = text_dims(s, path, dims, err);
     if (st == BG_OK && (row >= dims[0] || column >= dims[1]))
-        st = BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %" PRIu64 " rows of %" PRIu64 "; row %" PRIu64 ", column %" PRIu64
-                     " is asked for", path, s->path, dims[0], dims[1], row, column);
-    return st == BG_OK ? read_texts(s, path, (const hsize_t[]){ row, column, 0 }, (const hsize_t[]){ 1, 1, 1 }, text, err) : st;
+        st = BG_FAIL(err, BG_ESHAPE,
+                     "\"%s\" of \"%s\" has %" PRIu64 " rows of %" PRIu64 "; row %" PRIu64 ", column %" PRIu64
+                     " is asked for",
+                     path, s->path, dims[0], dims[1], row, column);
+    return st == BG_OK
+               ? read_texts(s, path, (const hsize_t[]){ row, column, 0 }, (const hsize_t[]){ 1, 1, 1 }, text, err)
+               : st;
 }

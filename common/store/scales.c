@@ -19,14 +19,17 @@ static size_t group_length(const char *path)
 /* An axis as all datasets of the file have it. */
 typedef struct {
     const char *name;
-    uint64_t length;                   /* in the first dataset that has it */
+    uint64_t length; /* in the first dataset that has it */
     const bg_made_dataset *first;
-    bool one_length, in_groups;        /* the same in all; in more than one group */
-    bool root_is_taken;                /* by a dataset of this name that is no scale of it: "document" of the token files */
+    bool one_length, in_groups; /* the same in all; in more than one group */
+    bool root_is_taken;         /* by a dataset of this name that is no scale of it: "document" of the token files */
 } axis;
 
 /* Names of axes are few. */
-typedef struct { axis *axis; size_t n, capacity; } axes;
+typedef struct {
+    axis *axis;
+    size_t n, capacity;
+} axes;
 
 static bool same_group(const bg_made_dataset *a, const bg_made_dataset *b)
 {

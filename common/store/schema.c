@@ -5,6 +5,7 @@
 
 #include "bregman/schema.h"
 
+/* clang-format off */
 #define ROW(format, path, dtype, n_dims, d0, d1, d2, domain, units, text) \
     { "bregman/" format, path, dtype, n_dims, { d0, d1, d2 }, domain, units, text, NULL }
 #define D1(format, path, dtype, d0, domain, units, text) ROW(format, path, dtype, 1, d0, NULL, NULL, domain, units, text)
@@ -154,6 +155,7 @@ static const bg_schema_row rows[] = {
     D2("work", "token_score", BG_F32, "value", "layer", BG_FINITE, "nats",
        "share of each predicted token and layer in the score of the pairs of sequence and query that are ranked"),
 };
+/* clang-format on */
 
 const bg_schema_row *bg_schema_rows(size_t *n)
 {
@@ -187,7 +189,10 @@ const bg_schema_row *bg_schema_find(const char *format, const char *path)
 }
 
 /* Whole numbers that something is divided by, or that are counted to. */
-static const struct { const char *format, *name; uint64_t least; } attributes[] = {
+static const struct {
+    const char *format, *name;
+    uint64_t least;
+} attributes[] = {
     { "bregman/factors", "blocks", 1 },
     { "bregman/factors", "covariance_n_tokens", 1 },
     { "bregman/factors", "covariance_n_sequences", 1 },

@@ -1,5 +1,5 @@
-/* Does a file hold what a dataset declares?  HDF5 reads what was never written, and what a virtual dataset cannot find, as
- * the fill value and without an error, and values kept in other files are covered by no hash of this one. */
+/* Does a file hold what a dataset declares?  HDF5 reads what was never written, and what a virtual dataset cannot find,
+ * as the fill value and without an error, and values kept in other files are covered by no hash of this one. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -41,7 +41,8 @@ static bg_status lacking(const storage *d, const char *what)
 {
     char shape[SHAPE_BYTES];
     H5Eclear2(H5E_DEFAULT);
-    return BG_FAIL(d->err, BG_EFORMAT, "\"%s\" of \"%s\": declared %s, %s", d->path, d->file, shape_text(d, shape), what);
+    return BG_FAIL(d->err, BG_EFORMAT, "\"%s\" of \"%s\": declared %s, %s", d->path, d->file, shape_text(d, shape),
+                   what);
 }
 
 /* Elements, or pieces of `step` elements, that the axes add up to; false if no file could hold as many. */
@@ -84,8 +85,8 @@ static bool count_chunks(const storage *d, uint64_t needed, hsize_t *stored)
 #endif
 }
 
-/* A chunk is in memory as a whole while any part of it is read, and zeros are packed a thousandfold: one that is large, and much
- * larger than the dataset, was not made for it. */
+/* A chunk is in memory as a whole while any part of it is read, and zeros are packed a thousandfold: one that is large,
+ * and much larger than the dataset, was not made for it. */
 static bool is_swollen(const storage *d, const hsize_t *chunk)
 {
     const uint64_t large_bytes = 64 << 20;
@@ -129,21 +130,14 @@ static bg_status check_layout(const storage *d)
     hid_t create = H5Dget_create_plist(d->id);
     bg_status st = BG_OK;
     switch (create < 0 ? H5D_LAYOUT_ERROR : H5Pget_layout(create)) {
-    case H5D_COMPACT:
-        st = check_contiguous(d, H5D_COMPACT);
-        break;
+    case H5D_COMPACT: st = check_contiguous(d, H5D_COMPACT); break;
     case H5D_CONTIGUOUS:
         st = H5Pget_external_count(create) != 0 ? lacking(d, "its values are not here but in other, raw files")
                                                 : check_contiguous(d, H5D_CONTIGUOUS);
         break;
-    case H5D_CHUNKED:
-        st = check_chunks(d, create);
-        break;
-    case H5D_VIRTUAL:
-        st = lacking(d, "its values are not here but in other datasets (it is virtual)");
-        break;
-    default:
-        st = lacking(d, "in a layout that cannot be told");
+    case H5D_CHUNKED: st = check_chunks(d, create); break;
+    case H5D_VIRTUAL: st = lacking(d, "its values are not here but in other datasets (it is virtual)"); break;
+    default: st = lacking(d, "in a layout that cannot be told");
     }
     if (create >= 0)
         H5Pclose(create);

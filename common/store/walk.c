@@ -20,15 +20,12 @@ typedef struct {
 #endif
 } place;
 
-static int by_place(const void *a, const void *b)
-{
-    return memcmp(a, b, sizeof(place));
-}
+static int by_place(const void *a, const void *b) { return memcmp(a, b, sizeof(place)); }
 
 /* *again [out]: it was in the set.  An object whose place cannot be told is BG_EFORMAT. */
 static bg_status meet(bg_walk_met *met, uint64_t file_number, hid_t object, bool *again, bg_err *err)
 {
-    place *p = calloc(1, sizeof *p);    /* its padding too is compared */
+    place *p = calloc(1, sizeof *p); /* its padding too is compared */
     if (p == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory for the list of objects");
     p->file_number = file_number;
@@ -42,8 +39,9 @@ static bg_status meet(bg_walk_met *met, uint64_t file_number, hid_t object, bool
     p->at = about.addr;
 #endif
     place **found = told >= 0 ? tsearch(p, &met->tree, by_place) : NULL;
-    bg_status st = told < 0 ? BG_FAIL(err, BG_EFORMAT, "an object cannot be read")
-                 : found == NULL ? BG_FAIL(err, BG_ENOMEM, "out of memory for the list of objects") : BG_OK;
+    bg_status st = told < 0        ? BG_FAIL(err, BG_EFORMAT, "an object cannot be read")
+                   : found == NULL ? BG_FAIL(err, BG_ENOMEM, "out of memory for the list of objects")
+                                   : BG_OK;
     *again = st == BG_OK && *found != p;
     if (st != BG_OK || *again)
         free(p);
@@ -74,8 +72,9 @@ static bg_status walk_links(walk *w, hid_t group);
 
 static bg_status say_unreadable(const walk *w, hid_t group, const char *name)
 {
-    const bg_walk_item item = { .kind = BG_WALK_UNREADABLE, .prefix = w->prefix, .name = name, .group = group,
-                                .object = H5I_INVALID_HID };
+    const bg_walk_item item = {
+        .kind = BG_WALK_UNREADABLE, .prefix = w->prefix, .name = name, .group = group, .object = H5I_INVALID_HID
+    };
     H5Eclear2(H5E_DEFAULT);
     return w->visit(w->self, &item, w->err);
 }
@@ -108,8 +107,9 @@ static bg_status take_object(const walk *w, bg_walk_item *item)
 static herr_t take_link(hid_t group, const char *name, const H5L_info_t *link, void *self)
 {
     walk *w = self;
-    bg_walk_item item = { .kind = BG_WALK_LINK, .prefix = w->prefix, .name = name, .group = group, .object = H5I_INVALID_HID,
-                          .link = link };
+    bg_walk_item item = {
+        .kind = BG_WALK_LINK, .prefix = w->prefix, .name = name, .group = group, .object = H5I_INVALID_HID, .link = link
+    };
     if (link->type == H5L_TYPE_SOFT || link->type == H5L_TYPE_EXTERNAL) {
         w->st = w->visit(w->self, &item, w->err);
     } else if (link->type != H5L_TYPE_HARD || (item.object = H5Oopen(group, name, H5P_DEFAULT)) < 0) {
@@ -118,7 +118,7 @@ static herr_t take_link(hid_t group, const char *name, const H5L_info_t *link, v
         w->st = take_object(w, &item);
         H5Oclose(item.object);
     }
-    return w->st != BG_OK;    /* ends the iteration */
+    return w->st != BG_OK; /* ends the iteration */
 }
 
 static bg_status walk_links(walk *w, hid_t group)
@@ -130,8 +130,8 @@ static bg_status walk_links(walk *w, hid_t group)
     return w->st;
 }
 
-bg_status bg_walk_group(bg_walk_met *met, uint64_t file_number, hid_t group, const char *prefix, bg_walk_visit *visit, void *self,
-                        bg_err *err)
+bg_status bg_walk_group(bg_walk_met *met, uint64_t file_number, hid_t group, const char *prefix, bg_walk_visit *visit,
+                        void *self, bg_err *err)
 {
     bool again;
     walk w = { .met = met, .file_number = file_number, .visit = visit, .self = self, .prefix = prefix, .err = err };

@@ -54,15 +54,26 @@ static bg_status write_run(bg_store *s, const char *group, const bg_provenance *
 {
     char started[32];
     bg_utc_text(run->started, started);
-    const struct { const char *name, *value; } text[] = {
-        { "stage", run->stage }, { "options", run->options }, { "fingerprint", run->fingerprint },
-        { "git_revision", bg_git_revision() }, { "version", bg_version() },
-        { "library_versions", run->libraries }, { "started", started },
+    const struct {
+        const char *name, *value;
+    } text[] = {
+        { "stage", run->stage },
+        { "options", run->options },
+        { "fingerprint", run->fingerprint },
+        { "git_revision", bg_git_revision() },
+        { "version", bg_version() },
+        { "library_versions", run->libraries },
+        { "started", started },
     };
-    const struct { const char *name; uint64_t value; } number[] = {
-        { "ranks", (uint64_t)run->ranks }, { "threads", (uint64_t)run->threads }, { "seed", run->seed },
+    const struct {
+        const char *name;
+        uint64_t value;
+    } number[] = {
+        { "ranks", (uint64_t)run->ranks },
+        { "threads", (uint64_t)run->threads },
+        { "seed", run->seed },
     };
-    bg_status st = write_inputs(s, group, run, err);    /* makes the group */
+    bg_status st = write_inputs(s, group, run, err); /* makes the group */
     for (size_t i = 0; i < sizeof text / sizeof text[0] && st == BG_OK; i++)
         st = bg_store_attr_text(s, group, text[i].name, text[i].value != NULL ? text[i].value : "", err);
     for (size_t i = 0; i < sizeof number / sizeof number[0] && st == BG_OK; i++)
@@ -87,8 +98,7 @@ static bg_status create_file(bg_store *s, bg_err *err)
     return st;
 }
 
-bg_status bg_store_create(bg_store **out, const char *path, const char *format,
-                          const bg_provenance *run, bg_err *err)
+bg_status bg_store_create(bg_store **out, const char *path, const char *format, const bg_provenance *run, bg_err *err)
 {
     *out = NULL;
     bg_hdf5_prepare();
@@ -104,8 +114,8 @@ bg_status bg_store_create(bg_store **out, const char *path, const char *format,
     s->cache = calloc(1, sizeof *s->cache);
     snprintf(s->format, sizeof s->format, "%s", format);
     bg_status st = s->path != NULL && s->temporary != NULL && s->cache != NULL
-        ? create_file(s, err)
-        : BG_FAIL(err, BG_ENOMEM, "out of memory to create \"%s\"", path);
+                       ? create_file(s, err)
+                       : BG_FAIL(err, BG_ENOMEM, "out of memory to create \"%s\"", path);
     if (st == BG_OK)
         st = bg_store_attr_text(s, "/", "format", format, err);
     if (st == BG_OK)
@@ -152,7 +162,7 @@ static hid_t creation_properties(const bg_schema_row *row, const uint64_t *dims)
 {
     hsize_t chunk[3];
     hid_t create = H5Pcreate(H5P_DATASET_CREATE);
-    H5Pset_obj_track_times(create, false);    /* the same data give the same bytes */
+    H5Pset_obj_track_times(create, false); /* the same data give the same bytes */
     if (!is_empty(row, dims)) {
         choose_chunk(row, dims, chunk);
         H5Pset_chunk(create, row->n_dims, chunk);
@@ -162,8 +172,8 @@ static hid_t creation_properties(const bg_schema_row *row, const uint64_t *dims)
     return create;
 }
 
-static bg_status remember_dataset(bg_store *s, const char *path, const bg_schema_row *row,
-                                  const uint64_t *dims, bg_err *err)
+static bg_status remember_dataset(bg_store *s, const char *path, const bg_schema_row *row, const uint64_t *dims,
+                                  bg_err *err)
 {
     if (s->n_made == s->made_capacity) {
         size_t capacity = 2 * s->made_capacity + 16;
@@ -183,8 +193,8 @@ static bg_status remember_dataset(bg_store *s, const char *path, const bg_schema
     return BG_OK;
 }
 
-static bg_status create_dataset(bg_store *s, const char *path, const bg_schema_row *row,
-                                const uint64_t *dims, bg_err *err)
+static bg_status create_dataset(bg_store *s, const char *path, const bg_schema_row *row, const uint64_t *dims,
+                                bg_err *err)
 {
     hsize_t shape[3];
     for (int d = 0; d < row->n_dims; d++)
@@ -235,8 +245,8 @@ static const bg_made_dataset *find_made(const bg_store *s, const char *path)
     return NULL;
 }
 
-static bg_status write_selection(bg_store *s, const bg_made_dataset *m, uint64_t first, uint64_t n,
-                                 const void *data, bg_err *err)
+static bg_status write_selection(bg_store *s, const bg_made_dataset *m, uint64_t first, uint64_t n, const void *data,
+                                 bg_err *err)
 {
     const bg_schema_row *row = m->row;
     hsize_t start[3] = { first, 0, 0 }, count[3] = { n, 0, 0 };
@@ -250,8 +260,8 @@ static bg_status write_selection(bg_store *s, const bg_made_dataset *m, uint64_t
     hid_t file_space = H5Dget_space(id), memory = H5Screate_simple(row->n_dims, count, NULL);
     H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, count, NULL);
     st = bg_dataset_close_status(s, err);
-    if (st == BG_OK && H5Dwrite(id, row->dtype == BG_STRING ? text : bg_memory_type(row->dtype),
-                                memory, file_space, H5P_DEFAULT, data) < 0)
+    if (st == BG_OK && H5Dwrite(id, row->dtype == BG_STRING ? text : bg_memory_type(row->dtype), memory, file_space,
+                                H5P_DEFAULT, data) < 0)
         st = bg_hdf5_fail(err, BG_EIO, "write \"%s\" of \"%s\"", m->path, s->path);
     if (st != BG_OK)
         s->failed = true;
@@ -261,22 +271,21 @@ static bg_status write_selection(bg_store *s, const bg_made_dataset *m, uint64_t
     return st;
 }
 
-bg_status bg_store_write_rows(bg_store *s, const char *path, uint64_t first, uint64_t n,
-                              const void *data, bg_err *err)
+bg_status bg_store_write_rows(bg_store *s, const char *path, uint64_t first, uint64_t n, const void *data, bg_err *err)
 {
     const bg_made_dataset *m = find_made(s, path);
     if (m == NULL)
         return BG_FAIL(err, BG_EARG, "\"%s\" was not made in \"%s\"", path, s->path);
     if (first > m->dims[0] || n > m->dims[0] - first)
-        return BG_FAIL(err, BG_ESHAPE, "rows %" PRIu64 " to %" PRIu64 " are beyond the %" PRIu64
-                       " rows of \"%s\" of \"%s\"", first, first + n, m->dims[0], path, s->path);
+        return BG_FAIL(err, BG_ESHAPE,
+                       "rows %" PRIu64 " to %" PRIu64 " are beyond the %" PRIu64 " rows of \"%s\" of \"%s\"", first,
+                       first + n, m->dims[0], path, s->path);
     if (n == 0 || is_empty(m->row, m->dims))
         return BG_OK;
     return write_selection(s, m, first, n, data, err);
 }
 
-bg_status bg_store_write(bg_store *s, const char *path, const uint64_t *dims,
-                         const void *data, bg_err *err)
+bg_status bg_store_write(bg_store *s, const char *path, const uint64_t *dims, const void *data, bg_err *err)
 {
     bg_status st = bg_store_dataset(s, path, dims, err);
     if (st == BG_OK)
@@ -328,8 +337,7 @@ bg_status bg_store_link(bg_store *s, const char *target, const char *path, bg_er
     return st;
 }
 
-bg_status bg_store_link_external(bg_store *s, const char *file, const char *target,
-                                 const char *path, bg_err *err)
+bg_status bg_store_link_external(bg_store *s, const char *file, const char *target, const char *path, bg_err *err)
 {
     hid_t link = H5Pcreate(H5P_LINK_CREATE);
     H5Pset_create_intermediate_group(link, 1);

@@ -1,11 +1,12 @@
 /* attempt.h - one call of a stage against its output: is it done, to be begun, or to be gone on with?
  *
- * World rank 0 looks, once, and all ranks are told: what another host's ranks see of a file that is just being published may differ.
- * Two attempts of one call may run at once, a job that was requeued while its first run still lives: they may work side by side, and
- * the one that is overtaken ends well too.
+ * World rank 0 looks, once, and all ranks are told: what another host's ranks see of a file that is just being
+ * published may differ. Two attempts of one call may run at once, a job that was requeued while its first run still
+ * lives: they may work side by side, and the one that is overtaken ends well too.
  *
- * A work folder belongs to one call.  Its file IDENTITY, written before any work file and never again, says to which, and what an
- * earlier attempt chose that decides the bytes of the result though it is no option: so a rerun may have another grid or
+ * A work folder belongs to one call.  Its file IDENTITY, written before any work file and never again, says to which,
+ * and what an earlier attempt chose that decides the bytes of the result though it is no option: so a rerun may have
+ * another grid or
  * --memory-limit.  Work files stand by their names in it: of format bregman/work, published by rename. */
 #ifndef BG_ATTEMPT_H
 #define BG_ATTEMPT_H
@@ -20,10 +21,10 @@ bg_status bg_attempt_recall(const bg_context *ctx, const char *work, size_t *row
 
 typedef struct {
     const bg_context *ctx;
-    const bg_inputs *in;           /* shared (bg_inputs_share) */
-    const char *output;            /* the file whose publication ends the call */
-    const char *work;              /* folder of its work files; NULL: it has none, and no stop file is looked for */
-    size_t rows;                   /* of micro-batches, for later attempts to recall */
+    const bg_inputs *in; /* shared (bg_inputs_share) */
+    const char *output;  /* the file whose publication ends the call */
+    const char *work;    /* folder of its work files; NULL: it has none, and no stop file is looked for */
+    size_t rows;         /* of micro-batches, for later attempts to recall */
     void *self;
     /* On rank 0: is the result there?  NULL: `output` is published with the fingerprint of `in` (bg_store_is_done). */
     bg_status (*is_done)(void *self, bool *done, bg_err *err);
@@ -34,8 +35,8 @@ typedef struct {
 /* Say so if the output is there already; else make the work folder, run, and remove it.
  * Collective on ctx->grid.world; the same status on all ranks.
  * Errors: those of is_done and run; BG_ESTALE if output or work folder are of another call, naming them and the remedy;
- * BG_ESTOPPED if a stop file lies beside the work folder.  An error of run is none if another attempt has published the output
- * meanwhile. */
+ * BG_ESTOPPED if a stop file lies beside the work folder.  An error of run is none if another attempt has published the
+ * output meanwhile. */
 bg_status bg_attempt_run(const bg_attempt *a, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_ATTEMPT_H */

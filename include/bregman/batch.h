@@ -13,10 +13,10 @@
  * FLOP goes into padding or into rows without a loss.  Rows of all sequences lie back to back. */
 typedef struct {
     size_t n_sequences, n_rows;
-    size_t *row_start;         /* [n_sequences + 1] */
-    uint64_t *sequence;        /* [n_sequences] global index: keys the sampled labels */
-    uint32_t *loss_start;      /* [n_sequences] first position whose prediction is in the loss; 0 for all */
-    uint32_t *input, *target;  /* [n_rows] */
+    size_t *row_start;        /* [n_sequences + 1] */
+    uint64_t *sequence;       /* [n_sequences] global index: keys the sampled labels */
+    uint32_t *loss_start;     /* [n_sequences] first position whose prediction is in the loss; 0 for all */
+    uint32_t *input, *target; /* [n_rows] */
     size_t max_sequences, max_rows;
 } bg_batch;
 

@@ -12,7 +12,7 @@
 
 typedef struct {
     size_t n, k, width;
-    float *a;                  /* [n, width] */
+    float *a; /* [n, width] */
 } bg_blockdiag;
 
 static inline size_t bg_block_start(size_t n, size_t k, size_t j) { return j * n / k; }
@@ -21,10 +21,9 @@ static inline size_t bg_block_start(size_t n, size_t k, size_t j) { return j * n
 static inline size_t bg_block_width(size_t n, size_t k) { return (n + k - 1) / k; }
 
 /* Y = X op(Q): X, Y [rows, n].  Y and X must not overlap. */
-void bg_blockdiag_apply(const bg_blockdiag *q, bg_op op, size_t rows, const float *x, size_t ldx,
-                        float *y, size_t ldy);
+void bg_blockdiag_apply(const bg_blockdiag *q, bg_op op, size_t rows, const float *x, size_t ldx, float *y, size_t ldy);
 /* Y = op(Q) X: X, Y [n, columns]. */
-void bg_blockdiag_apply_left(const bg_blockdiag *q, bg_op op, size_t columns, const float *x, size_t ldx,
-                             float *y, size_t ldy);
+void bg_blockdiag_apply_left(const bg_blockdiag *q, bg_op op, size_t columns, const float *x, size_t ldx, float *y,
+                             size_t ldy);
 
 #endif /* BG_BLOCKDIAG_H */

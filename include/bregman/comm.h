@@ -20,9 +20,9 @@
  * axis: units of work are files (sweep.h). */
 typedef struct {
     MPI_Comm world;
-    MPI_Comm pipeline;                 /* the ranks of this column, in the order of the blocks */
+    MPI_Comm pipeline; /* the ranks of this column, in the order of the blocks */
     int world_rank, world_size;
-    int data_rank, data_size;          /* world_rank = pipeline_rank * data_size + data_rank */
+    int data_rank, data_size; /* world_rank = pipeline_rank * data_size + data_rank */
     int pipeline_rank, pipeline_size;
 } bg_grid;
 
@@ -47,8 +47,7 @@ bg_status bg_agree(MPI_Comm comm, bg_status local, bg_err *err) BG_MUST_CHECK;
 /* Check that a value which must be the same on all ranks is.
  *
  * Collective on comm.  BG_EARG on all ranks if not; `what` names the value. */
-bg_status bg_same_u64(MPI_Comm comm, uint64_t value, const char *what,
-                      bg_err *err) BG_MUST_CHECK;
+bg_status bg_same_u64(MPI_Comm comm, uint64_t value, const char *what, bg_err *err) BG_MUST_CHECK;
 
 /* Broadcast any number of bytes from rank `root` (MPI counts are ints). */
 void bg_broadcast(MPI_Comm comm, void *data, size_t n_bytes, int root);

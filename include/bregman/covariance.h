@@ -17,8 +17,8 @@ bg_status bg_covariance_new(bg_covariance **out, const bg_model *model, bg_run m
                             bg_err *err) BG_MUST_CHECK;
 void bg_covariance_free(bg_covariance *c);
 void bg_covariance_clear(bg_covariance *c);
-/* Σ a aᵀ and Σ δ δᵀ of a pair in float32 (math.md M6 says how good that is), each about half of a product's FLOPs.  Other
- * modules' pairs are passed over. */
+/* Σ a aᵀ and Σ δ δᵀ of a pair in float32 (math.md M6 says how good that is), each about half of a product's FLOPs.
+ * Other modules' pairs are passed over. */
 bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err);
 /* Write the sums of a block of the model, or read them back: MODULE/activation_sum (owners of their input only),
  * MODULE/gradient_sum. */

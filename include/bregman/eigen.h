@@ -51,5 +51,4 @@ bg_status bg_eigen_shared(size_t n, const bg_eigen_stream *stream, double *w, co
 /* What decomposes: "LAPACK and ScaLAPACK 2.2.1", or "LAPACK" in a build without ScaLAPACK; static storage. */
 const char *bg_eigen_library(void);
 
-
 #endif /* BG_EIGEN_H */

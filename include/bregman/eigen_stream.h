@@ -26,7 +26,8 @@ typedef struct {
     void (*fell_back)(void *self, const char *failed, const char *next);
 } bg_eigen_stream;
 
-/* stream->lower of an n x n matrix called `what`, and BG_ENUMERIC where it gave a NaN or an infinity on or below the diagonal. */
+/* stream->lower of an n x n matrix called `what`, and BG_ENUMERIC where it gave a NaN or an infinity on or below the
+ * diagonal. */
 bg_status bg_eigen_read_lower(const bg_eigen_stream *stream, size_t n, size_t first, size_t count, double *out,
                               const char *what, bg_err *err) BG_MUST_CHECK;
 

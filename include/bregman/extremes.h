@@ -7,7 +7,7 @@
 
 typedef struct {
     size_t n_queries, k;
-    bg_topk **set[BG_SIDES];   /* [n_queries] each; the bottom's scores with their sign turned */
+    bg_topk **set[BG_SIDES]; /* [n_queries] each; the bottom's scores with their sign turned */
 } bg_extremes;
 
 /* Clear with bg_extremes_clear, also after an error.  BG_EARG if k is 0; BG_ENOMEM. */

@@ -12,8 +12,8 @@
 
 /* A module's bases, as lent to the taps that work in them. */
 typedef struct {
-    bg_blockdiag q_a;          /* [M] activation eigenvectors in columns */
-    bg_blockdiag q_s;          /* [P] gradient eigenvectors in columns */
+    bg_blockdiag q_a; /* [M] activation eigenvectors in columns */
+    bg_blockdiag q_s; /* [P] gradient eigenvectors in columns */
 } bg_eigenbasis;
 
 typedef struct bg_factors bg_factors;
@@ -22,9 +22,9 @@ typedef struct bg_factors bg_factors;
 enum { BG_READ_BASES = 1, BG_READ_LAMBDA = 2, BG_READ_EIGENVALUES = 4, BG_READ_DIAGONAL = 8 };
 typedef struct {
     bg_eigenbasis basis;
-    float *lambda;             /* [P, M] */
-    float *diagonal;           /* [P, M] */
-    double *alpha, *sigma;     /* [M], [P] activation and gradient eigenvalues */
+    float *lambda;         /* [P, M] */
+    float *diagonal;       /* [P, M] */
+    double *alpha, *sigma; /* [M], [P] activation and gradient eigenvalues */
 } bg_module_factors;
 
 /* Open DIR/index.h5 and check that it was fitted on this model (hash) and holds all its tracked modules in
@@ -35,15 +35,15 @@ bg_status bg_factors_open(bg_factors **out, const char *dir, const bg_model *mod
 void bg_factors_close(bg_factors *f);
 /* The --modules that DIR/index.h5 was fitted with; caller frees with free(). */
 bg_status bg_factors_modules(const char *dir, char **modules, bg_err *err) BG_MUST_CHECK;
-const char *bg_factors_path(const bg_factors *f);              /* of index.h5 */
-const char *bg_factors_fingerprint(const bg_factors *f);       /* identity of the fit */
-size_t bg_factors_blocks(const bg_factors *f);                 /* k */
+const char *bg_factors_path(const bg_factors *f);        /* of index.h5 */
+const char *bg_factors_fingerprint(const bg_factors *f); /* identity of the fit */
+size_t bg_factors_blocks(const bg_factors *f);           /* k */
 /* mean predicted positions a sequence had in the covariance fit: N_tok / N_seq (math.md M9, K-FAC) */
 double bg_factors_tokens_per_sequence(const bg_factors *f);
 
 /* Read a module's factors; free with bg_module_factors_clear. */
-bg_status bg_factors_read(const bg_factors *f, const bg_module *mod, unsigned what,
-                          bg_module_factors *out, bg_err *err) BG_MUST_CHECK;
+bg_status bg_factors_read(const bg_factors *f, const bg_module *mod, unsigned what, bg_module_factors *out,
+                          bg_err *err) BG_MUST_CHECK;
 void bg_module_factors_clear(bg_module_factors *m);
 
 #endif /* BG_FACTORS_H */

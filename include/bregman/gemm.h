@@ -17,9 +17,8 @@ typedef enum { BG_N, BG_T } bg_op;
  * Dimensions fit in int (asserted).  Zero dimensions are fine (k = 0 scales C).
  * Runs on the BLAS's threads if the product is worth it (threads.h).  May be called inside a parallel region between
  * bg_gemm_serial_begin and _end: then each call runs on the calling thread. */
-void bg_gemm(bg_op op_a, bg_op op_b, size_t m, size_t n, size_t k, float alpha,
-             const float *a, size_t lda, const float *b, size_t ldb,
-             float beta, float *c, size_t ldc);
+void bg_gemm(bg_op op_a, bg_op op_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+             const float *b, size_t ldb, float beta, float *c, size_t ldc);
 
 /* FLOPs executed by bg_gemm in this process so far (2 m n k each), by all threads. */
 uint64_t bg_gemm_flops(void);
@@ -39,6 +38,5 @@ const char *bg_gemm_library(void);
 /* GFLOP/s of a 512 x 512 x 512 product here over that of a bare FMA loop on one core: a library
  * too old for the CPU shows as < 0.7.  About 50 ms. */
 double bg_gemm_efficiency(void);
-
 
 #endif /* BG_GEMM_H */

@@ -6,7 +6,9 @@
 
 #include "bregman/status.h"
 
-typedef struct { char hex[33]; } bg_hash;
+typedef struct {
+    char hex[33];
+} bg_hash;
 
 bg_hash bg_hash_bytes(const void *data, size_t n_bytes);
 

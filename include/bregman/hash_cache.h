@@ -5,17 +5,17 @@
 #include "bregman/hash.h"
 #include "bregman/status.h"
 
-/* As bg_hash_file, but a file of 1 MiB or more is read once as long as it stays the same: its hash is remembered in a folder that outlives
- * the job, with its full path, inode, size and the times of its last changes (of content, and of the record of it) in nanoseconds.
- * The folder is that of bg_hash_cache_folder, else $BREGMAN_HASH_CACHE (empty: nothing is remembered), else
- * $XDG_CACHE_HOME/bregman/hashes, else $HOME/.cache/bregman/hashes.  Any number of jobs may use it at once: an entry is a file
- * of its own that appears whole.  One that is damaged, or of the file as it once was, is none.  A file that was changed within
- * the last 2 seconds is not remembered, nor is one that changes while it is read.  A folder that cannot be
- * written costs a line in the log.  Not for several threads at once. */
+/* As bg_hash_file, but a file of 1 MiB or more is read once as long as it stays the same: its hash is remembered in a
+ * folder that outlives the job, with its full path, inode, size and the times of its last changes (of content, and of
+ * the record of it) in nanoseconds. The folder is that of bg_hash_cache_folder, else $BREGMAN_HASH_CACHE (empty:
+ * nothing is remembered), else $XDG_CACHE_HOME/bregman/hashes, else $HOME/.cache/bregman/hashes.  Any number of jobs
+ * may use it at once: an entry is a file of its own that appears whole.  One that is damaged, or of the file as it once
+ * was, is none.  A file that was changed within the last 2 seconds is not remembered, nor is one that changes while it
+ * is read.  A folder that cannot be written costs a line in the log.  Not for several threads at once. */
 bg_status bg_hash_file_once(const char *path, bg_hash *out, bg_err *err) BG_MUST_CHECK;
-void bg_hash_cache_folder(const char *folder);    /* "": as if it was not called */
-/* From now on bg_hash_file_once reads every file and remembers none; of one that is remembered with another hash, `wrong`
- * is told. */
+void bg_hash_cache_folder(const char *folder); /* "": as if it was not called */
+/* From now on bg_hash_file_once reads every file and remembers none; of one that is remembered with another hash,
+ * `wrong` is told. */
 void bg_hash_reread(void (*wrong)(const char *path, const char *entry, void *self), void *self);
 
 #endif /* BG_HASH_CACHE_H */

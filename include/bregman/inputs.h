@@ -1,7 +1,7 @@
 /* inputs.h - the inputs of a stage, their identities, and the fingerprint made of them.
  *
- * A stage is a pure function of its options and inputs: the fingerprint, over the stage's name, the versions of format and results,
- * its identity options and its inputs' identities, tells whether a file was made by the same call.
+ * A stage is a pure function of its options and inputs: the fingerprint, over the stage's name, the versions of format
+ * and results, its identity options and its inputs' identities, tells whether a file was made by the same call.
  */
 #ifndef BG_INPUTS_H
 #define BG_INPUTS_H
@@ -16,7 +16,7 @@ typedef struct {
     char **name;
     bg_hash *hash;
     bg_hash fingerprint;
-    bg_provenance run;         /* points into this struct and the context */
+    bg_provenance run; /* points into this struct and the context */
 } bg_inputs;
 
 /* Local: add one input.  BG_ENOMEM. */
@@ -25,13 +25,14 @@ bg_status bg_inputs_add_file(bg_inputs *in, const char *path, bg_err *err) BG_MU
 bg_status bg_inputs_add_tokens(bg_inputs *in, bg_tokens *t, bg_err *err) BG_MUST_CHECK;
 void bg_inputs_clear(bg_inputs *in);
 
-/* Collective on ctx->grid.world.  Rank 0 has added everything with status st; afterwards all ranks have the same inputs, fingerprint and
- * provenance.  The other ranks' lists are empty before.
- *   chosen [in]  what else decides the bytes of the result but is no option; "" if there is nothing. */
+/* Collective on ctx->grid.world.  Rank 0 has added everything with status st; afterwards all ranks have the same
+ * inputs, fingerprint and provenance.  The other ranks' lists are empty before. chosen [in]  what else decides the
+ * bytes of the result but is no option; "" if there is nothing. */
 bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *chosen, uint64_t seed, bg_status st,
                           bg_err *err) BG_MUST_CHECK;
 
-/* The fingerprint that bg_inputs_share would have given with another `chosen`: of what several calls have in common.  Local. */
+/* The fingerprint that bg_inputs_share would have given with another `chosen`: of what several calls have in common.
+ * Local. */
 bg_status bg_inputs_fingerprint(const bg_inputs *in, const bg_context *ctx, const char *chosen, bg_hash *out,
                                 bg_err *err) BG_MUST_CHECK;
 

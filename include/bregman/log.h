@@ -23,8 +23,7 @@ typedef struct {
     uint64_t total, first, done;
     double start_s, last_s;
 } bg_progress;
-void bg_progress_start(bg_progress *p, const char *what, const char *unit,
-                       uint64_t done, uint64_t total);
+void bg_progress_start(bg_progress *p, const char *what, const char *unit, uint64_t done, uint64_t total);
 void bg_progress_update(bg_progress *p, uint64_t done);
 void bg_progress_finish(bg_progress *p);
 

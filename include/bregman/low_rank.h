@@ -16,8 +16,8 @@
  * re-orthogonalisation, test matrix from bg_normal_fill(seed, stream).
  * Sign: as bg_eigen, on the columns of V.  Deterministic.
  * Errors: BG_ENUMERIC, BG_ENOMEM. */
-bg_status bg_low_rank(size_t m, size_t n, const float *x, size_t r, uint64_t seed, uint64_t stream,
-                      float *u, float *v, bg_err *err) BG_MUST_CHECK;
+bg_status bg_low_rank(size_t m, size_t n, const float *x, size_t r, uint64_t seed, uint64_t stream, float *u, float *v,
+                      bg_err *err) BG_MUST_CHECK;
 /* The same by the exact SVD always: the yardstick. */
 bg_status bg_low_rank_exact(size_t m, size_t n, const float *x, size_t r, float *u, float *v,
                             bg_err *err) BG_MUST_CHECK;

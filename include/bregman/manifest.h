@@ -1,10 +1,10 @@
 /* manifest.h - a folder's manifest: which of its files are published, with their sizes and content hashes.
  *
- * Lines "HASH SIZE NAME" (XXH3-128 in hexadecimal, bytes, a name in this folder): in the text file MANIFEST and, while somebody
- * writes into the folder or after an attempt was cut off, in the folder MANIFEST.d, where each writer has a file: none has two.
- * All are read together.  Of several lines for a name the one counts that has the file's size, and of these the last: those of
- * MANIFEST come first, then those of the writers in the order of their last change.  A line that a crash cut short is no entry, nor
- * is any other line of another shape.  Local.
+ * Lines "HASH SIZE NAME" (XXH3-128 in hexadecimal, bytes, a name in this folder): in the text file MANIFEST and, while
+ * somebody writes into the folder or after an attempt was cut off, in the folder MANIFEST.d, where each writer has a
+ * file: none has two. All are read together.  Of several lines for a name the one counts that has the file's size, and
+ * of these the last: those of MANIFEST come first, then those of the writers in the order of their last change.  A line
+ * that a crash cut short is no entry, nor is any other line of another shape.  Local.
  */
 #ifndef BG_MANIFEST_H
 #define BG_MANIFEST_H
@@ -18,20 +18,20 @@
 #include "bregman/status.h"
 
 typedef struct {
-    const char *name;            /* lent by the table */
+    const char *name; /* lent by the table */
     bg_hash hash;
     uint64_t size_bytes;
-    size_t file, line;           /* 0: MANIFEST, else a writer's; from 1 */
-    struct timespec written;     /* the last write to that file, by the file system's clock */
+    size_t file, line;       /* 0: MANIFEST, else a writer's; from 1 */
+    struct timespec written; /* the last write to that file, by the file system's clock */
 } bg_manifest_entry;
 
 typedef struct {
-    bool exists;                 /* the folder has one */
+    bool exists; /* the folder has one */
     size_t n;
-    bg_manifest_entry *entry;    /* by name, those of one name in the order of their lines */
-    size_t n_malformed;          /* whole lines that are no entry */
-    bool torn;                   /* a file's last line has no end */
-    char **text;                 /* [n_texts] what the names point into */
+    bg_manifest_entry *entry; /* by name, those of one name in the order of their lines */
+    size_t n_malformed;       /* whole lines that are no entry */
+    bool torn;                /* a file's last line has no end */
+    char **text;              /* [n_texts] what the names point into */
     size_t n_texts;
 } bg_manifest;
 
@@ -45,9 +45,9 @@ void bg_manifest_clear(bg_manifest *m);
 const bg_manifest_entry *bg_manifest_find(const bg_manifest *m, const char *name);
 
 /* What the manifest of its folder says of the file `path`.  The table of the last folder asked about is kept and read
- * again when its files have changed, so that a loop over a folder's files reads it once.  Not for several threads at once.
- *   entry [out]  without a name; untouched if the file is not listed
- * Errors: those of bg_manifest_read.  Cost: names of the writers' files, and a look at those of writers at work. */
+ * again when its files have changed, so that a loop over a folder's files reads it once.  Not for several threads at
+ * once. entry [out]  without a name; untouched if the file is not listed Errors: those of bg_manifest_read.  Cost:
+ * names of the writers' files, and a look at those of writers at work. */
 bg_status bg_manifest_lookup(const char *path, bool *listed, bg_manifest_entry *entry, bg_err *err) BG_MUST_CHECK;
 
 /* List a file that has its name: append its line to this process's own file, in one write.  The folder is fsynced
@@ -55,13 +55,12 @@ bg_status bg_manifest_lookup(const char *path, bool *listed, bg_manifest_entry *
  * Errors: BG_EIO naming the file or the manifest, BG_ENOMEM. */
 bg_status bg_manifest_append(const char *path, const bg_hash *hash, uint64_t size_bytes, bg_err *err) BG_MUST_CHECK;
 /* This process lists no more files: its own files of all folders that it has listed some in are closed.
- *   folds [in]  take what is in MANIFEST.d into MANIFEST, unless others are at work in the folder: for the last that writes.
- * Errors: those of reading and appending; the lines are there all the same. */
+ *   folds [in]  take what is in MANIFEST.d into MANIFEST, unless others are at work in the folder: for the last that
+ * writes. Errors: those of reading and appending; the lines are there all the same. */
 bg_status bg_manifest_close(bool folds, bg_err *err) BG_MUST_CHECK;
 
-/* Open a file for reading.  One that is not there is waited for, some seconds, if its folder's manifest lists it: file systems
- * of several hosts (NFS) may show the line before the file's new name.
- *   fd [out]  to be closed by the caller
+/* Open a file for reading.  One that is not there is waited for, some seconds, if its folder's manifest lists it: file
+ * systems of several hosts (NFS) may show the line before the file's new name. fd [out]  to be closed by the caller
  * Errors: BG_EIO naming the file, and saying so if it is listed. */
 bg_status bg_manifest_open_file(const char *path, int *fd, bg_err *err) BG_MUST_CHECK;
 

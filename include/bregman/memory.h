@@ -7,7 +7,7 @@
 
 #include "bregman/status.h"
 
-void bg_free(void *p);    /* of bg_alloc and BG_NEW, and of nothing else; NULL is fine */
+void bg_free(void *p); /* of bg_alloc and BG_NEW, and of nothing else; NULL is fine */
 
 /* gcc then warns of bg_alloc freed by free, or of malloc by bg_free, where it sees both. */
 #if defined __GNUC__ && !defined __clang__ && __GNUC__ >= 11

@@ -17,28 +17,39 @@
 #include "bregman/tokens.h"
 
 /* Linear modules of a block, in the order the forward pass meets them. */
-typedef enum { BG_ROLE_Q, BG_ROLE_K, BG_ROLE_V, BG_ROLE_QKV, BG_ROLE_ATTENTION_OUT,
-               BG_ROLE_GATE, BG_ROLE_UP, BG_ROLE_DOWN, BG_ROLES } bg_role;
+typedef enum {
+    BG_ROLE_Q,
+    BG_ROLE_K,
+    BG_ROLE_V,
+    BG_ROLE_QKV,
+    BG_ROLE_ATTENTION_OUT,
+    BG_ROLE_GATE,
+    BG_ROLE_UP,
+    BG_ROLE_DOWN,
+    BG_ROLES
+} bg_role;
 
 /* s = W ā (math.md M3): W is n_out x n_in, ā = [a; 1] where there is a bias. */
 typedef struct {
-    char name[160];            /* the module's path in transformers: "transformer.h.0.mlp.c_fc" */
+    char name[160]; /* the module's path in transformers: "transformer.h.0.mlp.c_fc" */
     bg_role role;
     size_t block;
-    size_t n_out;              /* P */
-    size_t n_in;               /* without the homogeneous coordinate */
-    size_t n_in1;              /* M: n_in + 1 with a bias, else n_in */
-    const bg_tensor *weight;   /* [n_out, n_in], or [n_in, n_out] if config.transposed */
-    const float *bias;         /* [n_out], NULL without one */
+    size_t n_out;            /* P */
+    size_t n_in;             /* without the homogeneous coordinate */
+    size_t n_in1;            /* M: n_in + 1 with a bias, else n_in */
+    const bg_tensor *weight; /* [n_out, n_in], or [n_in, n_out] if config.transposed */
+    const float *bias;       /* [n_out], NULL without one */
     bool tracked;
-    size_t input;              /* index in bg_model.tracked of the first tracked module that reads the same input */
-    size_t index;              /* own index in bg_model.tracked */
+    size_t input; /* index in bg_model.tracked of the first tracked module that reads the same input */
+    size_t index; /* own index in bg_model.tracked */
 } bg_module;
 
-typedef struct { const float *gain, *bias; } bg_norm_weights;      /* bias NULL: none */
+typedef struct {
+    const float *gain, *bias;
+} bg_norm_weights; /* bias NULL: none */
 
 typedef struct {
-    const bg_module *module[BG_ROLES];     /* NULL: the family has none */
+    const bg_module *module[BG_ROLES]; /* NULL: the family has none */
     bg_norm_weights attention_norm, mlp_norm, q_norm, k_norm;
 } bg_block;
 
@@ -46,21 +57,21 @@ typedef struct bg_model {
     bg_model_config config;
     bg_tensors *tensors;
     size_t n_modules;
-    bg_module *module;                     /* all linear modules, block by block */
+    bg_module *module; /* all linear modules, block by block */
     size_t n_tracked;
-    bg_module **tracked;                   /* those that --modules selects, same order */
-    size_t lowest_block;                   /* the first block with a tracked module */
-    bool lowest_is_mlp;                    /* ... of which only MLP modules are tracked */
-    bg_block *block;                       /* [n_blocks] */
-    const bg_tensor *embedding;            /* [vocab, d] */
-    const bg_tensor *position_embedding;   /* [max_positions, d], or NULL */
-    const bg_tensor *head;                 /* [vocab, d]; the embedding if tied */
+    bg_module **tracked;                 /* those that --modules selects, same order */
+    size_t lowest_block;                 /* the first block with a tracked module */
+    bool lowest_is_mlp;                  /* ... of which only MLP modules are tracked */
+    bg_block *block;                     /* [n_blocks] */
+    const bg_tensor *embedding;          /* [vocab, d] */
+    const bg_tensor *position_embedding; /* [max_positions, d], or NULL */
+    const bg_tensor *head;               /* [vocab, d]; the embedding if tied */
     const float *head_bias;
     bg_norm_weights final_norm;
     char *dir;
-    float *small;                          /* widened one-dimensional tensors */
-    bg_tensor *sketched;                   /* matrices of bg_model_sketch; NULL: they are in `tensors` */
-    size_t n_sketched, n_small;            /* how many of them, and floats of `small` */
+    float *small;               /* widened one-dimensional tensors */
+    bg_tensor *sketched;        /* matrices of bg_model_sketch; NULL: they are in `tensors` */
+    size_t n_sketched, n_small; /* how many of them, and floats of `small` */
 } bg_model;
 
 /* Open DIR/config.json and its weights.  `modules`: "mlp", "attention", "all", or an extended
@@ -74,7 +85,7 @@ typedef struct bg_model {
  * (matrices are checked by what they do to the loss: see bg_pass_run).
  * Errors: BG_EIO, BG_EFORMAT, BG_ESHAPE naming file and tensor; BG_EARG if nothing matches. */
 bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg_err *err) BG_MUST_CHECK;
-void bg_model_close(bg_model *m);          /* NULL is fine */
+void bg_model_close(bg_model *m); /* NULL is fine */
 
 /* The model of a config that has no weights: what can be asked of sizes, costs and shares can be asked of it.
  * Matrices have name, shape and dtype, but no data; gains and biases are ones.  It must not be run unless

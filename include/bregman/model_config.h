@@ -15,12 +15,16 @@
 
 typedef enum { BG_NORM_LAYER, BG_NORM_RMS } bg_norm_kind;
 typedef enum { BG_ACT_GELU_TANH, BG_ACT_GELU_ERF, BG_ACT_SILU, BG_ACT_RELU } bg_activation;
-typedef enum { BG_QKV_SEPARATE,       /* q_proj, k_proj, v_proj                        */
-               BG_QKV_FUSED,          /* one matrix, rows q | k | v (GPT-2)            */
-               BG_QKV_INTERLEAVED     /* one matrix, rows per head q_h | k_h | v_h (NeoX) */ } bg_qkv_layout;
-typedef enum { BG_QK_NORM_NONE,
-               BG_QK_NORM_HEAD,       /* RMS norm of each head's q and k (Qwen3)       */
-               BG_QK_NORM_FULL        /* RMS norm over all heads' q, and k (OLMo2)     */ } bg_qk_norm;
+typedef enum {
+    BG_QKV_SEPARATE,   /* q_proj, k_proj, v_proj                        */
+    BG_QKV_FUSED,      /* one matrix, rows q | k | v (GPT-2)            */
+    BG_QKV_INTERLEAVED /* one matrix, rows per head q_h | k_h | v_h (NeoX) */
+} bg_qkv_layout;
+typedef enum {
+    BG_QK_NORM_NONE,
+    BG_QK_NORM_HEAD, /* RMS norm of each head's q and k (Qwen3)       */
+    BG_QK_NORM_FULL  /* RMS norm over all heads' q, and k (OLMo2)     */
+} bg_qk_norm;
 typedef enum { BG_ROPE_NONE, BG_ROPE_DEFAULT, BG_ROPE_LINEAR, BG_ROPE_LLAMA3 } bg_rope_kind;
 
 /* Rotated pairs of a head at most; no published model has half as many. */
@@ -31,37 +35,37 @@ enum { BG_MAX_BLOCKS = 1 << 16 };
 /* Module and tensor names of a family, relative to a block's prefix unless marked.
  * A module NAME has tensors NAME.weight and, with a bias, NAME.bias. NULL: the family has none. */
 typedef struct {
-    const char *root;            /* prefix of everything in module paths, "transformer."; some checkpoints leave it out */
-    const char *block;           /* "h.%zu." after root */
-    const char *embedding, *position_embedding, *final_norm;   /* after root */
-    const char *head;            /* absolute: "lm_head", "embed_out" */
-    const char *attention_norm, *mlp_norm;    /* pre-norm: applied to the inputs; post-norm: to the outputs */
-    const char *q, *k, *v;       /* separate */
-    const char *qkv;             /* fused or interleaved */
+    const char *root;  /* prefix of everything in module paths, "transformer."; some checkpoints leave it out */
+    const char *block; /* "h.%zu." after root */
+    const char *embedding, *position_embedding, *final_norm; /* after root */
+    const char *head;                                        /* absolute: "lm_head", "embed_out" */
+    const char *attention_norm, *mlp_norm; /* pre-norm: applied to the inputs; post-norm: to the outputs */
+    const char *q, *k, *v;                 /* separate */
+    const char *qkv;                       /* fused or interleaved */
     const char *attention_out;
     const char *q_norm, *k_norm;
-    const char *gate, *up, *down;             /* gate NULL: plain two-layer MLP up -> act -> down */
+    const char *gate, *up, *down; /* gate NULL: plain two-layer MLP up -> act -> down */
 } bg_family_names;
 
 typedef struct {
-    char family[32];             /* model_type */
+    char family[32]; /* model_type */
     size_t n_blocks, d_model, n_heads, n_kv_heads, d_head, d_ff, vocab_size;
-    size_t max_positions;        /* longest sequence the model takes (sliding window counts) */
-    const char *positions_key;   /* the key in config.json that says so, "sliding_window"; static storage */
+    size_t max_positions;      /* longest sequence the model takes (sliding window counts) */
+    const char *positions_key; /* the key in config.json that says so, "sliding_window"; static storage */
     bg_norm_kind norm;
     double norm_epsilon;
-    bool post_norm;              /* x + norm(f(x)) instead of x + f(norm(x)) (OLMo2) */
-    bool parallel_residual;      /* x + attention(norm1 x) + mlp(norm2 x) (NeoX) */
+    bool post_norm;         /* x + norm(f(x)) instead of x + f(norm(x)) (OLMo2) */
+    bool parallel_residual; /* x + attention(norm1 x) + mlp(norm2 x) (NeoX) */
     bg_qkv_layout qkv;
     bg_qk_norm qk_norm;
-    bool transposed;             /* weights stored [in, out] (GPT-2's Conv1D) */
+    bool transposed; /* weights stored [in, out] (GPT-2's Conv1D) */
     bool qkv_bias, attention_out_bias, mlp_bias, head_bias;
     bool gated;
     bg_activation activation;
     bool tied_head;
-    bg_rope_kind rope;           /* NONE: learned positions */
+    bg_rope_kind rope; /* NONE: learned positions */
     double rope_theta, rope_factor;
-    size_t rotary_dims;          /* of each head, even, <= d_head, <= 2 BG_ROPE_MAX_PAIRS; half-split pairing */
+    size_t rotary_dims; /* of each head, even, <= d_head, <= 2 BG_ROPE_MAX_PAIRS; half-split pairing */
     double llama3_low_freq, llama3_high_freq, llama3_original_positions;
     bg_family_names names;
 } bg_model_config;

@@ -17,24 +17,29 @@ typedef enum { BG_OPT_STR, BG_OPT_U64, BG_OPT_F64, BG_OPT_FLAG, BG_OPT_RANGE, BG
 
 /* Sequences A..B-1.  The whole input is {0, UINT64_MAX}; either side of the
  * text "A:B" may be left out. */
-typedef struct { uint64_t begin, end; } bg_range;
-typedef struct { size_t n; const char **item; } bg_list;
+typedef struct {
+    uint64_t begin, end;
+} bg_range;
+typedef struct {
+    size_t n;
+    const char **item;
+} bg_list;
 
 typedef struct {
-    const char *name;     /* "--top" */
+    const char *name; /* "--top" */
     bg_opt_type type;
-    size_t offset;        /* offsetof the field in the stage's config struct */
-    const char *deflt;    /* text of the default; "" leaves STR NULL; NULL: required */
-    double lo, hi;        /* inclusive range for numbers */
-    const char *help;     /* one line, with the unit */
-    bool positional;      /* also takes arguments without an option name */
-    bool no_effect;       /* changes speed or talk, never a result: not in the fingerprint */
+    size_t offset;     /* offsetof the field in the stage's config struct */
+    const char *deflt; /* text of the default; "" leaves STR NULL; NULL: required */
+    double lo, hi;     /* inclusive range for numbers */
+    const char *help;  /* one line, with the unit */
+    bool positional;   /* also takes arguments without an option name */
+    bool no_effect;    /* changes speed or talk, never a result: not in the fingerprint */
 } bg_opt;
 
 /* Options that fill one config struct. */
 typedef struct {
-    const bg_opt *opts;   /* ends with .name == NULL */
-    void *config;         /* zeroed before parsing */
+    const bg_opt *opts; /* ends with .name == NULL */
+    void *config;       /* zeroed before parsing */
 } bg_option_table;
 
 /* Set every field from argv[1..] or its default.  Texts stay argv's or the table's; lists are
@@ -45,8 +50,8 @@ void bg_options_clear(const bg_option_table *tables, size_t n_tables);
 
 /* One compact JSON object, keys sorted and written with underscores; caller frees with free().
  * identity_only leaves out what cannot change a result: no_effect options and --output. */
-bg_status bg_options_json(const bg_option_table *tables, size_t n_tables, bool identity_only,
-                          char **out, bg_err *err) BG_MUST_CHECK;
+bg_status bg_options_json(const bg_option_table *tables, size_t n_tables, bool identity_only, char **out,
+                          bg_err *err) BG_MUST_CHECK;
 
 void bg_options_help(FILE *to, const bg_option_table *tables, size_t n_tables);
 

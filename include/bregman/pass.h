@@ -16,8 +16,8 @@
 
 typedef struct bg_pass bg_pass;
 
-enum { BG_LOGITS_BYTES = 64 << 20 };       /* what a stage gives to a chunk of logits */
-enum { BG_PASS_TRAILER = 16 };             /* floats behind a share's output that it has room for: what a pipeline sends along */
+enum { BG_LOGITS_BYTES = 64 << 20 }; /* what a stage gives to a chunk of logits */
+enum { BG_PASS_TRAILER = 16 }; /* floats behind a share's output that it has room for: what a pipeline sends along */
 
 /* Room for batches of up to max_rows rows and sequences of up to max_rows + 1 tokens.
  *   share [in]         the blocks to run; NULL: the whole model.
@@ -33,9 +33,9 @@ const bg_share *bg_pass_share(const bg_pass *p);
 
 /* Bytes that bg_pass_new would take. */
 size_t bg_pass_bytes(const bg_model *model, const bg_share *share, size_t depth, size_t max_rows, size_t logits_bytes);
-/* Rows for which the whole model's activations take about `budget_bytes`, at least `longest` - 1 rows, else at most 1536;
- * depends on the model and the arguments only.
- * A rank of a pipeline holds about as much or less: the first has 1 / P of the blocks, but P batches on their way. */
+/* Rows for which the whole model's activations take about `budget_bytes`, at least `longest` - 1 rows, else at most
+ * 1536; depends on the model and the arguments only. A rank of a pipeline holds about as much or less: the first has 1
+ * / P of the blocks, but P batches on their way. */
 size_t bg_pass_rows_for(const bg_model *model, size_t longest, size_t budget_bytes);
 
 /* Run a batch.  tap NULL: forward and loss only.
@@ -43,8 +43,8 @@ size_t bg_pass_rows_for(const bg_model *model, size_t longest, size_t budget_byt
  * Errors: what the tap returns; BG_ENUMERIC if the loss is NaN or infinite, naming the model and sequence;
  * BG_EARG for more positions than the model takes.
  * Cost: about 4 FLOPs a row and body weight, 4 a loss row and head weight, attention besides. */
-bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const bg_tap *tap,
-                      float *loss, bg_err *err) BG_MUST_CHECK;
+bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const bg_tap *tap, float *loss,
+                      bg_err *err) BG_MUST_CHECK;
 
 /* The two halves of bg_pass_run for a share, each batch in a slot of its own (0 .. depth - 1) from the first
  * to the second.  pipeline.h strings them together over ranks.

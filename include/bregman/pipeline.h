@@ -12,8 +12,9 @@
  *         make the batch, st = bg_pipeline_push(l, batch, item, err)
  *     st = bg_pipeline_flush(l, err)
  *     st = bg_pipeline_end(l, st, err)
- * After an error of any of them, or of its own, a rank goes to the end at once; the others' calls then give BG_ESTOPPED within a
- * product or a file's writing.  Between begin and end no other collective is entered that ranks of other columns take part in.
+ * After an error of any of them, or of its own, a rank goes to the end at once; the others' calls then give BG_ESTOPPED
+ * within a product or a file's writing.  Between begin and end no other collective is entered that ranks of other
+ * columns take part in.
  */
 #ifndef BG_PIPELINE_H
 #define BG_PIPELINE_H
@@ -29,8 +30,8 @@ typedef struct {
     bg_labels labels;
     bg_tap tap;
     void *self;
-    bg_status (*begin)(void *self, void *item, bg_err *err);      /* before its backward pass */
-    bg_status (*end)(void *self, void *item, bg_err *err);        /* after it */
+    bg_status (*begin)(void *self, void *item, bg_err *err); /* before its backward pass */
+    bg_status (*end)(void *self, void *item, bg_err *err);   /* after it */
 } bg_pipeline_work;
 
 /* `pass` is of this rank's share, with depth bg_pipeline_depth(); lent.
@@ -38,7 +39,8 @@ typedef struct {
  *   others [in]        a notice of more ranks, looked at wherever this pipeline computes or waits; NULL: none.  Lent.
  * Local.  Memory: depth + 3 buffers of [max_rows, d] float32 where there is more than one rank. */
 bg_status bg_pipeline_new(bg_pipeline **out, bg_pass *pass, const bg_model *model, const bg_grid *grid,
-                          const bg_pipeline_work *work, size_t gather_bytes, bg_notice *others, bg_err *err) BG_MUST_CHECK;
+                          const bg_pipeline_work *work, size_t gather_bytes, bg_notice *others,
+                          bg_err *err) BG_MUST_CHECK;
 void bg_pipeline_free(bg_pipeline *l);
 /* Batches that a rank of a pipeline has on their way at most, and bytes that bg_pipeline_new takes. */
 size_t bg_pipeline_depth(int rank, int size);
@@ -61,15 +63,18 @@ bg_status bg_pipeline_flush(bg_pipeline *l, bg_err *err) BG_MUST_CHECK;
 
 /* Between begin and end, on all ranks of the pipeline in the same order: bring each rank's bytes to the first one.
  *   to [out, first rank only]  the others' bytes, rank after rank; n_of[r] bytes of rank r (n_of[0] is not read).
- * The other ranks' data are copied: the call returns at once unless those of the gather before are not taken yet.  Multiples of
- * 4 bytes.  Errors: BG_ESTOPPED if another rank failed. */
-bg_status bg_pipeline_gather(bg_pipeline *l, const void *from, size_t n_bytes, void *to, const size_t *n_of, bg_err *err) BG_MUST_CHECK;
+ * The other ranks' data are copied: the call returns at once unless those of the gather before are not taken yet.
+ * Multiples of 4 bytes.  Errors: BG_ESTOPPED if another rank failed. */
+bg_status bg_pipeline_gather(bg_pipeline *l, const void *from, size_t n_bytes, void *to, const size_t *n_of,
+                             bg_err *err) BG_MUST_CHECK;
 
-/* The stream's end on this rank, whatever st is.  Collective over the pipeline: returns when no message is on its way and
- * no rank will send one.  Gives st, or BG_ESTOPPED where another rank failed: BG_OK on all ranks of the pipeline or on none. */
+/* The stream's end on this rank, whatever st is.  Collective over the pipeline: returns when no message is on its way
+ * and no rank will send one.  Gives st, or BG_ESTOPPED where another rank failed: BG_OK on all ranks of the pipeline or
+ * on none. */
 bg_status bg_pipeline_end(bg_pipeline *l, bg_status st, bg_err *err) BG_MUST_CHECK;
 
-/* Seconds that this rank has waited for messages, or helped them on between products: its part of the pipeline's bubble. */
+/* Seconds that this rank has waited for messages, or helped them on between products: its part of the pipeline's
+ * bubble. */
 double bg_pipeline_waited_s(const bg_pipeline *l);
 
 #endif /* BG_PIPELINE_H */

@@ -21,7 +21,7 @@ bg_status bg_preconditioner_parse(const char *text, bg_preconditioner *out, bg_e
 
 typedef struct {
     bg_preconditioner kind;
-    bool absolute;             /* damping is λ itself; else λ = damping * mean(C) */
+    bool absolute; /* damping is λ itself; else λ = damping * mean(C) */
     double damping;
 } bg_damping;
 
@@ -37,8 +37,8 @@ typedef struct {
 
 /* Read and form.  tokens_per_sequence: N_tok / N_seq of K-FAC, from the factors. Free with bg_curvature_clear.
  * Errors: those of bg_factors_read; BG_ENUMERIC if C + λ is 0 or NaN somewhere. */
-bg_status bg_curvature_read(const bg_factors *f, const bg_module *mod, bg_damping damping,
-                            bg_curvature *out, bg_err *err) BG_MUST_CHECK;
+bg_status bg_curvature_read(const bg_factors *f, const bg_module *mod, bg_damping damping, bg_curvature *out,
+                            bg_err *err) BG_MUST_CHECK;
 void bg_curvature_clear(bg_curvature *c);
 
 /* v [P, M] in the curvature's basis -> v ⊘ (C + λ), in place. */
@@ -56,6 +56,6 @@ double bg_curvature_variance(const bg_curvature *c, const float *v);
 bg_status bg_compress(const bg_curvature *c, const float *v, double tolerance, uint64_t seed, uint64_t stream,
                       float *scratch, size_t *r, float *left, float *right, double *variance, double *error,
                       bg_err *err) BG_MUST_CHECK;
-size_t bg_compress_scratch(size_t p, size_t m, size_t r);      /* floats */
+size_t bg_compress_scratch(size_t p, size_t m, size_t r); /* floats */
 
 #endif /* BG_PRECONDITION_H */

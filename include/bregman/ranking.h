@@ -8,13 +8,13 @@
 #include "bregman/store.h"
 
 enum { BG_TOP, BG_BOTTOM, BG_SIDES };
-extern const char *const bg_side_name[BG_SIDES];       /* "top", "bottom" */
+extern const char *const bg_side_name[BG_SIDES]; /* "top", "bottom" */
 
 typedef struct {
-    int64_t *sequence;         /* [Q, k], most extreme first; -1: none */
-    float *score;              /* [Q, k] */
-    char **document;           /* [Q, k] id of the sequence's document, "" or NULL: not known */
-    int64_t *start;            /* [Q, k] its first token within that, -1: not known */
+    int64_t *sequence; /* [Q, k], most extreme first; -1: none */
+    float *score;      /* [Q, k] */
+    char **document;   /* [Q, k] id of the sequence's document, "" or NULL: not known */
+    int64_t *start;    /* [Q, k] its first token within that, -1: not known */
 } bg_ranked;
 
 /* Attributes of /run.  What a ranking is made anew from keeps them. */
@@ -22,14 +22,14 @@ enum { BG_RUN_STAGE, BG_RUN_OPTIONS, BG_RUN_FINGERPRINT, BG_RUN_REQUIRED_TEXTS, 
 
 typedef struct {
     size_t n_queries, k, n_bins, n_tail;
-    char **query;              /* [Q] ids */
+    char **query; /* [Q] ids */
     bg_ranked side[BG_SIDES];
-    int64_t *count;            /* [Q] moments: of all scores of a query */
+    int64_t *count; /* [Q] moments: of all scores of a query */
     double *sum, *sum_positive, *mean, *sd, *minimum, *maximum;
-    double *edge;              /* [n_bins + 1] histogram: ascending; outer bins hold what lies beyond them */
-    int64_t *bin;              /* [Q, n_bins] */
-    uint32_t *tail_count;      /* [Q] largest scores kept */
-    float *tail;               /* [n_tail] flat, descending for each query */
+    double *edge;         /* [n_bins + 1] histogram: ascending; outer bins hold what lies beyond them */
+    int64_t *bin;         /* [Q, n_bins] */
+    uint32_t *tail_count; /* [Q] largest scores kept */
+    float *tail;          /* [n_tail] flat, descending for each query */
     uint64_t corpus_sequences;
     bg_origin origin;
     /* of the merge that made it, if it was read */
@@ -37,7 +37,7 @@ typedef struct {
     uint64_t run_number[BG_RUN_NUMBERS];
     char **input_name, **input_hash;
     size_t n_inputs;
-    char *explained;           /* fingerprint of the explanation it holds, or NULL */
+    char *explained; /* fingerprint of the explanation it holds, or NULL */
 } bg_ranking;
 
 /* Allocate one side's lists, with no sequence in them.  BG_ENOMEM.  Clear also after an error. */

@@ -24,15 +24,14 @@ bg_status bg_tensors_open_file(bg_tensors **out, const char *path, bg_err *err) 
  * dtype size = byte length (overflow-checked), names unique over files.
  * Errors: BG_EIO, BG_EFORMAT, naming the file and the tensor. */
 bg_status bg_tensors_open_model(bg_tensors **out, const char *dir, bg_err *err) BG_MUST_CHECK;
-void bg_tensors_close(bg_tensors *t);      /* NULL is fine; unmaps */
+void bg_tensors_close(bg_tensors *t); /* NULL is fine; unmaps */
 
 size_t bg_tensors_count(const bg_tensors *t);
-const bg_tensor *bg_tensors_at(const bg_tensors *t, size_t i);              /* i < count; sorted by name */
-const bg_tensor *bg_tensors_find(const bg_tensors *t, const char *name);    /* NULL if absent; O(log n) */
+const bg_tensor *bg_tensors_at(const bg_tensors *t, size_t i);           /* i < count; sorted by name */
+const bg_tensor *bg_tensors_find(const bg_tensors *t, const char *name); /* NULL if absent; O(log n) */
 
 /* Content hash over the files' names (without folder) and contents, in name order.
  * Reads all bytes once.  BG_EIO naming the file. */
 bg_status bg_tensors_hash(const bg_tensors *t, bg_hash *out, bg_err *err) BG_MUST_CHECK;
-
 
 #endif /* BG_SAFETENSORS_H */

@@ -14,13 +14,14 @@
 typedef struct bg_scorer bg_scorer;
 
 /* What to keep of the sum over modules and positions. */
-typedef enum { BG_SCORE_SEQUENCES,         /* the sequence's score                             */
-               BG_SCORE_LAYERS,            /* ... and its parts by layer (block of the model)  */
-               BG_SCORE_TOKENS             /* the parts by position and layer                  */ } bg_score_detail;
+typedef enum {
+    BG_SCORE_SEQUENCES, /* the sequence's score                             */
+    BG_SCORE_LAYERS,    /* ... and its parts by layer (block of the model)  */
+    BG_SCORE_TOKENS     /* the parts by position and layer                  */
+} bg_score_detail;
 
-/* Load the compressed queries of FILE for the tracked modules of this rank's share of the model (all of the model's and no
- * others must be there).
- *   share [in, n_shares]  of all ranks of the pipeline; share[rank] is this rank's.  Lent.
+/* Load the compressed queries of FILE for the tracked modules of this rank's share of the model (all of the model's and
+ * no others must be there). share [in, n_shares]  of all ranks of the pipeline; share[rank] is this rank's.  Lent.
  *   unit_sequences, unit_rows [in]  most of a unit.
  * Errors: BG_ESTALE (made for another model: names both), BG_ESHAPE, BG_EIO, BG_EFORMAT. */
 bg_status bg_scorer_new(bg_scorer **out, const char *file, const bg_model *model, const bg_hash *model_hash,
@@ -37,12 +38,13 @@ size_t bg_scorer_gather_bytes(const bg_scorer *s);
 bg_status bg_compressed_modules(const char *file, char **modules, bg_err *err) BG_MUST_CHECK;
 
 /* Unit and batch in hand; `first` is the batch's first sequence counted from the unit's first.
- *   row0 [in]  rows of the unit's sequences before the first batch, which another attempt has scored: their results are 0 here */
+ *   row0 [in]  rows of the unit's sequences before the first batch, which another attempt has scored: their results are
+ * 0 here */
 void bg_scorer_begin_unit(bg_scorer *s, size_t n_sequences, size_t n_rows, size_t row0);
 void bg_scorer_begin_batch(bg_scorer *s, const bg_batch *batch, uint64_t first);
 bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err);
-/* At a unit's end, or that of a part of it, on all ranks of the pipeline: the first one gets the layers of the others, and has the
- * results so far.  Errors: BG_ESTOPPED if another rank failed. */
+/* At a unit's end, or that of a part of it, on all ranks of the pipeline: the first one gets the layers of the others,
+ * and has the results so far.  Errors: BG_ESTOPPED if another rank failed. */
 bg_status bg_scorer_gather(bg_scorer *s, bg_pipeline *l, bg_err *err) BG_MUST_CHECK;
 
 /* Results of the unit, sums over positions and modules in float64 layer by layer, then over layers from the first:

@@ -9,15 +9,17 @@
 #include "bregman/status.h"
 
 /* Tracked modules [first, end), a rank's own or a part of them; and those of blocks [first_block, end_block). */
-typedef struct { size_t first, end; } bg_run;
+typedef struct {
+    size_t first, end;
+} bg_run;
 bg_run bg_model_tracked(const bg_model *m, size_t first_block, size_t end_block);
 
 /* The part of the model that one rank of a pipeline runs: blocks [first, end). */
 typedef struct {
     size_t first, end;
-    size_t first_tracked, end_tracked;     /* of bg_model.tracked: the modules of these blocks */
-    bool embeds;                           /* it starts from token ids rather than from the rank before */
-    bool has_head;                         /* it ends in the loss */
+    size_t first_tracked, end_tracked; /* of bg_model.tracked: the modules of these blocks */
+    bool embeds;                       /* it starts from token ids rather than from the rank before */
+    bool has_head;                     /* it ends in the loss */
 } bg_share;
 
 /* The whole model as one share. */

@@ -8,7 +8,7 @@
 #ifndef BG_STATUS_H
 #define BG_STATUS_H
 
-#define BG_MUST_CHECK __attribute__((warn_unused_result))
+#define BG_MUST_CHECK   __attribute__((warn_unused_result))
 #define BG_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 typedef enum {
@@ -26,9 +26,9 @@ typedef enum {
 
 typedef struct {
     bg_status code;
-    int rank;           /* rank the error arose on; -1 before agreement */
+    int rank; /* rank the error arose on; -1 before agreement */
     int line;
-    const char *file;   /* static storage; "" after crossing ranks */
+    const char *file; /* static storage; "" after crossing ranks */
     char msg[480];
 } bg_err;
 
@@ -36,8 +36,7 @@ typedef struct {
  *     if (n == 0) { st = BG_FAIL(err, BG_EARG, "n is 0"); goto out; }
  * Overwrites *err.  err may be NULL: then only the code is returned. */
 #define BG_FAIL(err, code, ...) bg_fail_at((err), (code), __FILE__, __LINE__, __VA_ARGS__)
-bg_status bg_fail_at(bg_err *err, bg_status code, const char *file, int line,
-                     const char *fmt, ...) BG_PRINTF(5, 6);
+bg_status bg_fail_at(bg_err *err, bg_status code, const char *file, int line, const char *fmt, ...) BG_PRINTF(5, 6);
 
 /* Name of a code ("BG_EIO"); "BG_?" for a value outside the enum. */
 const char *bg_status_name(bg_status code);

@@ -7,11 +7,12 @@
  *
  * A column runs its units one after another as one stream through its pipeline.  When a checkpoint is due, or any
  * rank is asked to stop or fails, all streams end: no further micro-batch is begun, those on their way are finished,
- * unfinished units are kept as parts, all ranks agree, and what is left is dealt anew.  A column in which a rank failed keeps
- * nothing of its unit.
+ * unfinished units are kept as parts, all ranks agree, and what is left is dealt anew.  A column in which a rank failed
+ * keeps nothing of its unit.
  *
- * A checkpoint is due after checkpoint_s seconds, or 19 times what the last one took where that is more: so they take at
- * most 5 % of the time (Young 1974 and Daly 2006 weigh that against the time between failures, which is not known here).
+ * A checkpoint is due after checkpoint_s seconds, or 19 times what the last one took where that is more: so they take
+ * at most 5 % of the time (Young 1974 and Daly 2006 weigh that against the time between failures, which is not known
+ * here).
  */
 #ifndef BG_SWEEP_H
 #define BG_SWEEP_H
@@ -23,33 +24,33 @@
 #include "bregman/tokens.h"
 
 typedef struct {
-    uint64_t unit;                 /* number */
-    uint64_t first, n_sequences;   /* in the work's own order */
-    uint64_t n_rows;               /* predicted positions; in keep_part those of the part */
+    uint64_t unit;               /* number */
+    uint64_t first, n_sequences; /* in the work's own order */
+    uint64_t n_rows;             /* predicted positions; in keep_part those of the part */
 } bg_unit;
 
 typedef struct {
-    const char *what;              /* for progress lines: "covariance" */
+    const char *what; /* for progress lines: "covariance" */
     const bg_tokens *tokens;
-    const uint64_t *sequence;      /* global numbers of the work's sequences, or NULL: begin + i */
+    const uint64_t *sequence; /* global numbers of the work's sequences, or NULL: begin + i */
     uint64_t begin, n_sequences;
     uint64_t unit_sequences;
     bg_labels labels;
-    const int64_t *given_label;    /* [.., given_width] by global number: replaces the targets; NULL: not */
+    const int64_t *given_label; /* [.., given_width] by global number: replaces the targets; NULL: not */
     size_t given_width;
     size_t given_rows;
-    const char *given_file;        /* where they are from */
+    const char *given_file; /* where they are from */
     bg_tap tap;
-    size_t gather_bytes;           /* see bg_pipeline_new */
-    void *self;                    /* of the callbacks below, each local */
-    /* Called once, on world rank 0.  done, part [out, n_units each, given as false and 0]: is the unit done, else how many of its first
-     * sequences are kept? */
+    size_t gather_bytes; /* see bg_pipeline_new */
+    void *self;          /* of the callbacks below, each local */
+    /* Called once, on world rank 0.  done, part [out, n_units each, given as false and 0]: is the unit done, else how
+     * many of its first sequences are kept? */
     bg_status (*find)(void *self, bool *done, uint64_t *part, bg_err *err);
     /* On every rank of the unit's column, in the order of its batches.  begin_unit starts from nothing, or from the
      * part of the first `part` sequences. */
     bg_status (*begin_unit)(void *self, const bg_unit *unit, uint64_t part, bg_err *err);
-    void (*begin_batch)(void *self, const bg_batch *batch, uint64_t first);     /* may be NULL; first: the batch's
-                                                                  first sequence, counted from the unit's first */
+    void (*begin_batch)(void *self, const bg_batch *batch, uint64_t first); /* may be NULL; first: the batch's
+                                                              first sequence, counted from the unit's first */
     bg_status (*end_unit)(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err);
     /* As end_unit, for the first `part` sequences of a unit that goes on in the next stream, or in another attempt. */
     bg_status (*keep_part)(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err);
@@ -59,7 +60,8 @@ uint64_t bg_sweep_units(const bg_sweep *s);
 
 /* Collective on ctx->grid.world; returns an agreed status, BG_ESTOPPED if a rank was asked to stop.  `pass` is of this
  * rank's share, with the depth of its place in the pipeline.  The speaking rank says how long a unit takes, how often
- * work is kept and how long a stop takes, as soon as that can be told; progress and an estimated end; with a pipeline, the time its ranks have waited. */
+ * work is kept and how long a stop takes, as soon as that can be told; progress and an estimated end; with a pipeline,
+ * the time its ranks have waited. */
 bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, const bg_context *ctx,
                        bg_err *err) BG_MUST_CHECK;
 

@@ -13,9 +13,9 @@
 typedef struct {
     const bg_module *module;
     const bg_batch *batch;
-    const float *activation;   /* a: [n_rows, M], the homogeneous 1 included where M has it */
+    const float *activation; /* a: [n_rows, M], the homogeneous 1 included where M has it */
     size_t ld_activation;
-    const float *gradient;     /* δ: [n_rows, P], of the loss summed over the batch */
+    const float *gradient; /* δ: [n_rows, P], of the loss summed over the batch */
     size_t ld_gradient;
 } bg_pair;
 
@@ -27,7 +27,7 @@ typedef struct {
 } bg_tap;
 
 typedef struct {
-    bool sampled;              /* labels from the model's own distribution (math.md M5) instead of `target` */
+    bool sampled; /* labels from the model's own distribution (math.md M5) instead of `target` */
     uint64_t seed;
 } bg_labels;
 

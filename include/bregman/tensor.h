@@ -5,17 +5,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { BG_ST_F64, BG_ST_F32, BG_ST_F16, BG_ST_BF16, BG_ST_I64, BG_ST_I32, BG_ST_I16,
-               BG_ST_I8, BG_ST_U8, BG_ST_BOOL, BG_ST_OTHER } bg_st_dtype;
+typedef enum {
+    BG_ST_F64,
+    BG_ST_F32,
+    BG_ST_F16,
+    BG_ST_BF16,
+    BG_ST_I64,
+    BG_ST_I32,
+    BG_ST_I16,
+    BG_ST_I8,
+    BG_ST_U8,
+    BG_ST_BOOL,
+    BG_ST_OTHER
+} bg_st_dtype;
 
 typedef struct {
-    const char *name;      /* lent by the set */
+    const char *name; /* lent by the set */
     bg_st_dtype dtype;
-    int n_dims;            /* 0..8 */
+    int n_dims; /* 0..8 */
     size_t shape[8];
     size_t n_bytes;
-    const void *data;      /* into the map; aligned as the file has it (safetensors: 8 bytes usual, not sure) */
-    const char *file;      /* path of the file it lies in, for messages */
+    const void *data; /* into the map; aligned as the file has it (safetensors: 8 bytes usual, not sure) */
+    const char *file; /* path of the file it lies in, for messages */
 } bg_tensor;
 
 /* Widen n elements of F32/BF16/F16 (from element `first`) to float.  dtype must be one of the three. */

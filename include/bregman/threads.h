@@ -11,15 +11,11 @@
  *   PRODUCTS: multiply-adds of a matrix product, of which 64 take as long as a kernel's element;
  *   ENTRIES: of a matrix that LAPACK works on.  It goes through the matrix once a column, with regions of its BLAS in
  *   each: two threads on an idle node gain a quarter from a side of 720 on, little below. */
-enum {
-    BG_PARALLEL_FLOATS = 1 << 18,
-    BG_PARALLEL_PRODUCTS = 64 * BG_PARALLEL_FLOATS,
-    BG_PARALLEL_ENTRIES = 1 << 19
-};
+enum { BG_PARALLEL_FLOATS = 1 << 18, BG_PARALLEL_PRODUCTS = 64 * BG_PARALLEL_FLOATS, BG_PARALLEL_ENTRIES = 1 << 19 };
 
-/* Idle threads are to sleep soon, unless the environment has OMP_WAIT_POLICY or GOMP_SPINCOUNT, or binds threads to places.
- * GNU's OpenMP reads those when it is loaded, before main, so this starts the program again with GOMP_SPINCOUNT set:
- * call it first, before MPI_Init.  Where that cannot be done it returns, and threads wait as they would have. */
+/* Idle threads are to sleep soon, unless the environment has OMP_WAIT_POLICY or GOMP_SPINCOUNT, or binds threads to
+ * places. GNU's OpenMP reads those when it is loaded, before main, so this starts the program again with GOMP_SPINCOUNT
+ * set: call it first, before MPI_Init.  Where that cannot be done it returns, and threads wait as they would have. */
 void bg_threads_sleep_when_idle(char **argv);
 
 #endif /* BG_THREADS_H */

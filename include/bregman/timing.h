@@ -26,10 +26,10 @@ void bg_timing_wait(double seconds);
 /* Peak resident set of this process from its start, in bytes, whatever was reset in between. */
 uint64_t bg_timing_peak_bytes(void);
 
-/* Rank 0 writes one JSON object: name (of the stage), ranks, threads, blas, seconds, flops (both since bg_timing_enable), peak_rss_bytes, and
- * phases[] with name, seconds, flops, rows, waited_s, peak_rss_bytes.  seconds: the slowest rank's;
- * flops (of matrix products, executed), rows and waited_s: summed over ranks; peak_rss_bytes: a number for each rank.
- * Collective on ctx->grid.world; returns an agreed status.  Errors: BG_EIO, BG_ENOMEM. */
+/* Rank 0 writes one JSON object: name (of the stage), ranks, threads, blas, seconds, flops (both since
+ * bg_timing_enable), peak_rss_bytes, and phases[] with name, seconds, flops, rows, waited_s, peak_rss_bytes.  seconds:
+ * the slowest rank's; flops (of matrix products, executed), rows and waited_s: summed over ranks; peak_rss_bytes: a
+ * number for each rank. Collective on ctx->grid.world; returns an agreed status.  Errors: BG_EIO, BG_ENOMEM. */
 bg_status bg_timing_write(const char *path, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_TIMING_H */

@@ -19,30 +19,32 @@ typedef struct bg_tokens bg_tokens;
  * A file of queries ("bregman/queries": completion_start, id) opens the same way.
  * Errors: BG_EIO, BG_EFORMAT, BG_EARG (twice), naming the file and the sequence. */
 bg_status bg_tokens_open(bg_tokens **out, const char *const *path, size_t n_paths, bg_err *err) BG_MUST_CHECK;
-/* The same on all ranks, each file opened once: rank 0 reads what is kept of it and tells the others, which open a file when they
- * read of it.  Collective on comm, with the same paths and an agreed status. */
-bg_status bg_tokens_open_all(bg_tokens **out, const char *const *path, size_t n_paths, MPI_Comm comm, bg_err *err) BG_MUST_CHECK;
-void bg_tokens_close(bg_tokens *t);                 /* NULL is fine */
+/* The same on all ranks, each file opened once: rank 0 reads what is kept of it and tells the others, which open a file
+ * when they read of it.  Collective on comm, with the same paths and an agreed status. */
+bg_status bg_tokens_open_all(bg_tokens **out, const char *const *path, size_t n_paths, MPI_Comm comm,
+                             bg_err *err) BG_MUST_CHECK;
+void bg_tokens_close(bg_tokens *t); /* NULL is fine */
 
 size_t bg_tokens_files(const bg_tokens *t);
-const char *bg_tokens_path(const bg_tokens *t, size_t file);           /* as it was given; lent */
+const char *bg_tokens_path(const bg_tokens *t, size_t file); /* as it was given; lent */
 uint64_t bg_tokens_sequences(const bg_tokens *t);
-uint64_t bg_tokens_file_sequences(const bg_tokens *t, size_t file);   /* of one of the files */
-uint32_t bg_tokens_count(const bg_tokens *t, uint64_t sequence);      /* tokens in it */
+uint64_t bg_tokens_file_sequences(const bg_tokens *t, size_t file); /* of one of the files */
+uint32_t bg_tokens_count(const bg_tokens *t, uint64_t sequence);    /* tokens in it */
 uint32_t bg_tokens_longest(const bg_tokens *t, uint64_t begin, uint64_t end);
 /* BG_EFORMAT, naming the file and the sequence, if one of [begin, end) has more than max_tokens. */
 bg_status bg_tokens_check_longest(const bg_tokens *t, uint64_t begin, uint64_t end, size_t max_tokens,
                                   bg_err *err) BG_MUST_CHECK;
-const char *bg_tokens_tokenizer_hash(const bg_tokens *t);             /* "" if unknown */
+const char *bg_tokens_tokenizer_hash(const bg_tokens *t); /* "" if unknown */
 
 /* Ids of sequences [begin, end), back to back: out has room for the sum of their counts.
  * Errors: BG_EIO; BG_EFORMAT for an id >= vocab_size (names file, sequence, position, id). */
-bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_t vocab_size,
-                         uint32_t *out, bg_err *err) BG_MUST_CHECK;
+bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_t vocab_size, uint32_t *out,
+                         bg_err *err) BG_MUST_CHECK;
 
-/* Where a sequence comes from: the id of its document, on the heap, "" if the file does not say; and its first token within
- * that, -1 if the file does not say.  Ask in ascending order: one file is open at a time. */
-bg_status bg_tokens_document(const bg_tokens *t, uint64_t sequence, char **id, int64_t *start, bg_err *err) BG_MUST_CHECK;
+/* Where a sequence comes from: the id of its document, on the heap, "" if the file does not say; and its first token
+ * within that, -1 if the file does not say.  Ask in ascending order: one file is open at a time. */
+bg_status bg_tokens_document(const bg_tokens *t, uint64_t sequence, char **id, int64_t *start,
+                             bg_err *err) BG_MUST_CHECK;
 
 /* Queries only: first token of the completion (1 <= it < count, checked at opening: a query without
  * a completion is BG_EFORMAT naming its id); and the query's id. Lent. */

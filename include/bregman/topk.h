@@ -12,8 +12,8 @@
 #include "bregman/status.h"
 
 typedef struct {
-    double score;    /* influence (math.md M2), or its negative to keep the worst; finite */
-    uint64_t id;     /* global sequence index, unique within one stream */
+    double score; /* influence (math.md M2), or its negative to keep the worst; finite */
+    uint64_t id;  /* global sequence index, unique within one stream */
 } bg_hit;
 
 typedef struct bg_topk bg_topk;
@@ -22,7 +22,7 @@ typedef struct bg_topk bg_topk;
  *
  * Caller frees *out with bg_topk_free().  Errors: BG_EARG if k is 0; BG_ENOMEM. */
 bg_status bg_topk_new(bg_topk **out, size_t k, bg_err *err) BG_MUST_CHECK;
-void bg_topk_free(bg_topk *t);    /* NULL is fine */
+void bg_topk_free(bg_topk *t); /* NULL is fine */
 
 /* Offer a hit; keep it iff it ranks among the best k so far.  O(log k).
  *

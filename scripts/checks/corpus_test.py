@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """tokenize_corpus: formats, packing, processes, bad lines, refusals, reruns."""
+
 from text_checks import ROOT, SCRIPTS, check, counts, datasets, finish, path, refused, run, tiny_model, write  # noqa: I001
 
 import gzip
@@ -33,7 +34,7 @@ def documents(n):
         if i % 3:
             document.update(id=f"doc/{i}", lang="en", source="test")
         made.append(document)
-    made[1]["text"] = "x"                          # one token: gives no sequence
+    made[1]["text"] = "x"  # one token: gives no sequence
     return made
 
 
@@ -51,7 +52,7 @@ def expected(max_length, packing):
         streams = [[(t, d, i) for i, t in enumerate(ids_of(document))] for d, document in enumerate(DOCUMENTS)]
     else:
         streams = [[(t, d, i) for d, document in enumerate(DOCUMENTS) for i, t in enumerate(ids_of(document) + [EOS])]]
-    cut = [stream[i:i + max_length] for stream in streams for i in range(0, len(stream), max_length)]
+    cut = [stream[i : i + max_length] for stream in streams for i in range(0, len(stream), max_length)]
     return [([t for t, _, _ in piece], piece[0][1], piece[0][2]) for piece in cut if len(piece) > 1]
 
 
@@ -70,7 +71,7 @@ def tokenize(source, out, *options):
 
 
 def test_formats():
-    write("c.jsonl", "\ufeff" + LINES + "\n")      # a byte order mark and a blank line do no harm
+    write("c.jsonl", "\ufeff" + LINES + "\n")  # a byte order mark and a blank line do no harm
     write("g/c.jsonl.gz", gzip.compress(LINES.encode()))
     two_frames = [zstandard.compress(part) for part in (LINES.encode()[:5000], LINES.encode()[5000:])]
     write("z/c.jsonl.zst", b"".join(two_frames))
@@ -85,21 +86,41 @@ def test_formats():
         check(found["documents/source"] == [d.get("source", "") for d in DOCUMENTS], f"{source}: source")
         check(found["documents/lang"] == [d.get("lang", "") for d in DOCUMENTS], f"{source}: lang")
     attributes = found["attributes"]
-    check(attributes["format"] == "bregman/tokens" and attributes["format_version"] == 1 and attributes["max_length"] == 64
-          and attributes["packing"] == "none" and attributes["vocab_size"] == EOS + 1 and len(attributes["tokenizer_hash"]) == 32,
-          "root attributes", attributes)
+    check(
+        attributes["format"] == "bregman/tokens"
+        and attributes["format_version"] == 1
+        and attributes["max_length"] == 64
+        and attributes["packing"] == "none"
+        and attributes["vocab_size"] == EOS + 1
+        and len(attributes["tokenizer_hash"]) == 32,
+        "root attributes",
+        attributes,
+    )
 
 
 def test_description():
     with h5py.File(path("format0/c.h5"), "r") as file:
         for name in ("token", "count", "document", "start", "documents/id"):
             data = file[name]
-            check(data.attrs["description"] and data.attrs["units"] in ("1", "tokens") and len(data.dims[0]) == 1
-                  and (name == "documents/id" or data.fletcher32), f"{name}: description, units, axis, checksum")
+            check(
+                data.attrs["description"]
+                and data.attrs["units"] in ("1", "tokens")
+                and len(data.dims[0]) == 1
+                and (name == "documents/id" or data.fletcher32),
+                f"{name}: description, units, axis, checksum",
+            )
         run_group = file["run"]
-        check(file["count"].attrs["sample_dimension"] == "n_tokens" and "n_tokens" in file, "ragged array's sample_dimension")
-        check(json.loads(run_group.attrs["options"])["max_length"] == 64 and run_group.attrs["finished"] >= run_group.attrs["started"]
-              and run_group["input_name"].asstr()[0] == "c.jsonl" and len(run_group["input_hash"].asstr()[0]) == 32, "/run")
+        check(
+            file["count"].attrs["sample_dimension"] == "n_tokens" and "n_tokens" in file,
+            "ragged array's sample_dimension",
+        )
+        check(
+            json.loads(run_group.attrs["options"])["max_length"] == 64
+            and run_group.attrs["finished"] >= run_group.attrs["started"]
+            and run_group["input_name"].asstr()[0] == "c.jsonl"
+            and len(run_group["input_hash"].asstr()[0]) == 32,
+            "/run",
+        )
     with open(path("format0/MANIFEST"), encoding="utf-8") as manifest:
         digest, size, name = manifest.read().split()
     check(name == "c.h5" and int(size) == os.path.getsize(path("format0/c.h5")) and len(digest) == 32, "MANIFEST")
@@ -128,13 +149,17 @@ def megatron(name, parts, marks, dtype=np.uint16, code=8, tail=b""):
 def test_megatron():
     parts = [np.arange(5), np.arange(5, 9), np.array([7]), np.arange(200)]
     megatron("m16", parts, [0, 2, 3, 4])
-    megatron("m32", parts, [0, 2, 3, 4], np.int32, 4, tail=bytes(4))        # with a mode byte a sequence
+    megatron("m32", parts, [0, 2, 3, 4], np.int32, 4, tail=bytes(4))  # with a mode byte a sequence
     for name in ("m16.bin", "m32.idx"):
         done = run("tokenize_corpus", name, "--vocab-size", 200, "--max-length", 64, "--output", path("meg"))
         check(done.returncode == 0, name, done.stderr)
         found = datasets(f"meg/{name[:-4]}.h5")
         check(found["token"] == list(range(9)) + list(range(200)), f"{name}: token")
-        check(found["count"] == [9, 64, 64, 64, 8] and found["document"] == [0, 2, 2, 2, 2], f"{name}: sequences", found["document"])
+        check(
+            found["count"] == [9, 64, 64, 64, 8] and found["document"] == [0, 2, 2, 2, 2],
+            f"{name}: sequences",
+            found["document"],
+        )
         check(found["attributes"]["tokenizer_hash"] == "" and len(found["documents/id"]) == 3, f"{name}: documents")
     out = ("--output", path("meg2"), "--vocab-size")
     refused("id beyond the vocabulary", run("tokenize_corpus", "m16.bin", *out, 199), "m16", "token id 199", "199")
@@ -150,10 +175,12 @@ def test_megatron():
 
 
 def test_packing_and_processes():
-    write("big.jsonl", LINES * 20)                 # several chunks
+    write("big.jsonl", LINES * 20)  # several chunks
     for packing in ("none", "concat"):
         for processes in (1, 3):
-            tokenize("big.jsonl", f"{packing}{processes}", "--max-length", 50, "--packing", packing, "--processes", processes)
+            tokenize(
+                "big.jsonl", f"{packing}{processes}", "--max-length", 50, "--packing", packing, "--processes", processes
+            )
         check(datasets(f"{packing}1/big.h5") == datasets(f"{packing}3/big.h5"), f"{packing}: 1 process = 3 processes")
     tokenize("c.jsonl", "concat", "--max-length", 50, "--packing", "concat")
     check_sequences("concat", datasets("concat/c.h5"), expected(50, "concat"))
@@ -164,7 +191,7 @@ def pieces(max_length):
     stream = [(d, i) for d, document in enumerate(DOCUMENTS) for i in range(len(ids_of(document)) + 1)]
     made = []
     for first in range(0, len(stream), max_length):
-        sequence = stream[first:first + max_length]
+        sequence = stream[first : first + max_length]
         begins = [k for k, (d, _) in enumerate(sequence) if k == 0 or d != sequence[k - 1][0]]
         made.append([(*sequence[k], end - k) for k, end in zip(begins, begins[1:] + [len(sequence)])])
     return [found for found in made if sum(length for *_, length in found) > 1]
@@ -173,20 +200,40 @@ def pieces(max_length):
 def test_pieces():
     """Every document of a sequence is in the file, and where; the schema of the stages knows these datasets."""
     found, wanted = datasets("concat/c.h5"), pieces(50)
-    check(found["piece/count"] == [len(sequence) for sequence in wanted] and max(found["piece/count"]) > 2, "piece/count")
+    check(
+        found["piece/count"] == [len(sequence) for sequence in wanted] and max(found["piece/count"]) > 2, "piece/count"
+    )
     for i, name in enumerate(("document", "start", "length")):
         check(found[f"piece/{name}"] == [piece[i] for sequence in wanted for piece in sequence], f"piece/{name}")
     first = [sum(found["piece/count"][:i]) for i in range(len(found["count"]))]
-    check([found["piece/document"][i] for i in first] == found["document"] and
-          [found["piece/start"][i] for i in first] == found["start"], "a sequence's first piece is its document and start")
+    check(
+        [found["piece/document"][i] for i in first] == found["document"]
+        and [found["piece/start"][i] for i in first] == found["start"],
+        "a sequence's first piece is its document and start",
+    )
     check("piece/count" not in datasets("none1/big.h5"), "none without concat")
-    verified = subprocess.run([os.path.join(os.environ.get("BUILD", os.path.join(ROOT, "build")), "bin", "verify"), path("concat/c.h5")],
-                              capture_output=True, text=True, timeout=60, check=False)
-    check(verified.returncode == 0 and "complete" in verified.stdout, "verify knows the pieces", verified.stdout + verified.stderr)
+    verified = subprocess.run(
+        [os.path.join(os.environ.get("BUILD", os.path.join(ROOT, "build")), "bin", "verify"), path("concat/c.h5")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    check(
+        verified.returncode == 0 and "complete" in verified.stdout,
+        "verify knows the pieces",
+        verified.stdout + verified.stderr,
+    )
 
 
-BAD = {"invalid JSON": b'{"text": "x', "invalid UTF-8": b'{"text": "\xff"}', "no text": b'{"id": "a"}', "no text ": b'{"text": ""}',
-       "not an object": b'["text"]', "unpaired surrogate": b'{"text": "\\ud800"}'}
+BAD = {
+    "invalid JSON": b'{"text": "x',
+    "invalid UTF-8": b'{"text": "\xff"}',
+    "no text": b'{"id": "a"}',
+    "no text ": b'{"text": ""}',
+    "not an object": b'["text"]',
+    "unpaired surrogate": b'{"text": "\\ud800"}',
+}
 
 
 def test_bad_lines():
@@ -194,21 +241,33 @@ def test_bad_lines():
     names = [write(f"bad{i}.jsonl", good + line + b"\n" + good) for i, line in enumerate(BAD.values())]
     done = run("tokenize_corpus", *names, "--model", MODEL, "--output", path("bad"), "--processes", 2)
     lines = sorted(done.stderr.strip().split("\n"), key=lambda line: line.partition("bad")[2])
-    check(done.returncode == 1 and len(lines) == len(BAD), "each file with a bad line is refused in one line", done.stderr)
+    check(
+        done.returncode == 1 and len(lines) == len(BAD), "each file with a bad line is refused in one line", done.stderr
+    )
     for i, (reason, line) in enumerate(zip(BAD, lines)):
         check(f"bad{i}.jsonl:2" in line and reason.strip() in line, reason, line)
     check(os.listdir(path("bad")) == [], "nothing left after bad lines", os.listdir(path("bad")))
     write("bad.jsonl", good + b"\n".join(BAD.values()) + b"\n" + good)
     done = tokenize("bad.jsonl", "bad", "--bad-lines", "skip", "--processes", 2)
-    check("6 bad lines skipped" in done.stderr and "bad.jsonl:7: " in done.stderr, "bad lines are counted and named", done.stderr)
+    check(
+        "6 bad lines skipped" in done.stderr and "bad.jsonl:7: " in done.stderr,
+        "bad lines are counted and named",
+        done.stderr,
+    )
     check(len(datasets("bad/bad.h5")["count"]) == 2, "good lines are kept")
     table = pyarrow.table({"text": ["the good", None]})
     pyarrow.parquet.write_table(table, path("bad.parquet"))
-    refused("no text in Parquet", run("tokenize_corpus", "bad.parquet", "--model", MODEL, "--output", path("badp")),
-            "bad.parquet: row 2: no text")
+    refused(
+        "no text in Parquet",
+        run("tokenize_corpus", "bad.parquet", "--model", MODEL, "--output", path("badp")),
+        "bad.parquet: row 2: no text",
+    )
     write("badfolder/x.txt", b"\xff\xfe")
-    refused("invalid UTF-8 in a folder", run("tokenize_corpus", "badfolder", "--model", MODEL, "--output", path("badp")),
-            "badfolder/x.txt: invalid UTF-8")
+    refused(
+        "invalid UTF-8 in a folder",
+        run("tokenize_corpus", "badfolder", "--model", MODEL, "--output", path("badp")),
+        "badfolder/x.txt: invalid UTF-8",
+    )
 
 
 def limit_file_size():
@@ -238,22 +297,38 @@ def test_vocabulary():
     arguments = ("tokenize_corpus", "v.jsonl", "--model", path("added"), "--output", path("added/out"))
     skipped = run(*arguments, "--bad-lines", "skip")
     token = f"v.jsonl:3: token id <user> ({EOS + 1}) is not in the vocabulary of {EOS + 1}"
-    check(skipped.returncode == 0 and token in skipped.stderr and "2 bad lines" in skipped.stderr
-          and skipped.stderr.index("v.jsonl:2") < skipped.stderr.index("v.jsonl:3"), "skipped", skipped.stderr)
+    check(
+        skipped.returncode == 0
+        and token in skipped.stderr
+        and "2 bad lines" in skipped.stderr
+        and skipped.stderr.index("v.jsonl:2") < skipped.stderr.index("v.jsonl:3"),
+        "skipped",
+        skipped.stderr,
+    )
     write("v.jsonl", '{"text": "the good"}\n{"text": "the <user> one"}\n')
     refused("a token that the model lacks", run(*arguments, "--force"), f"v.jsonl:2: token id <user> ({EOS + 1})")
 
 
 def test_repeated_ids():
-    write("one/r.jsonl", "".join(json.dumps({"id": i, "text": "the good"}) + "\n" for i in ("a", "b", "", "", "a", "c")))
+    write(
+        "one/r.jsonl", "".join(json.dumps({"id": i, "text": "the good"}) + "\n" for i in ("a", "b", "", "", "a", "c"))
+    )
     write("two/s.jsonl", "".join(json.dumps({"id": i, "text": "the good"}) + "\n" for i in ("c", "d", "c")))
     done = tokenize("one/r.jsonl", "ids")
     check('1 documents have an id that another one has, such as "a" in' in done.stderr, "within a file", done.stderr)
     both = run("tokenize_corpus", "one/r.jsonl", "two/s.jsonl", "--model", MODEL, "--output", path("ids"))
-    check("3 documents have an id" in both.stderr and "already done" in both.stderr, "over files, of those done as well", both.stderr)
+    check(
+        "3 documents have an id" in both.stderr and "already done" in both.stderr,
+        "over files, of those done as well",
+        both.stderr,
+    )
     write("two/t.jsonl", '{"id": "c", "text": "the good"}\n')
     done = run("tokenize_corpus", "two/t.jsonl", "two/s.jsonl", "--model", MODEL, "--output", path("ids2"))
-    check('such as "c" in "' in done.stderr and "t.h5" in done.stderr and "s.h5" in done.stderr, "both files are named", done.stderr)
+    check(
+        'such as "c" in "' in done.stderr and "t.h5" in done.stderr and "s.h5" in done.stderr,
+        "both files are named",
+        done.stderr,
+    )
     check("warning" not in tokenize("c.jsonl", "ids3").stderr, "documents without an id are none of them")
 
 
@@ -263,9 +338,16 @@ def test_max_length():
     for positions, wanted in ((None, [512, 512, 276]), (400, [400, 400, 400, 100])):
         made = tiny_model("positions", config={"vocab_size": EOS + 1, "max_position_embeddings": positions})[0]
         done = run("tokenize_corpus", "long/l.jsonl", "--model", made, "--output", path(f"positions/{positions}"))
-        check(done.returncode == 0 and datasets(f"positions/{positions}/l.h5")["count"] == wanted, f"{positions} positions", done.stderr)
+        check(
+            done.returncode == 0 and datasets(f"positions/{positions}/l.h5")["count"] == wanted,
+            f"{positions} positions",
+            done.stderr,
+        )
     arguments = ("tokenize_corpus", "long/l.jsonl", "--model", made, "--output", path("positions/more"), "--max-length")
-    check(run(*arguments, 401).returncode == 0 and datasets("positions/more/l.h5")["count"][0] == 401, "one more than positions")
+    check(
+        run(*arguments, 401).returncode == 0 and datasets("positions/more/l.h5")["count"][0] == 401,
+        "one more than positions",
+    )
     refused("two more than positions", run(*arguments, 402), "402", "400 positions")
 
 
@@ -275,7 +357,12 @@ def test_names():
     write(f"names/{name}/a.txt", "the good")
     write(f"names/{name}/{name}.txt", "the good")
     done = tokenize(f"names/{name}", "names/out")
-    check("Traceback" not in done.stderr and datasets(f"names/out/{name}.h5")["documents/id"] == ["a.txt", "caf\\xe9.txt"], "a folder", done.stderr)
+    check(
+        "Traceback" not in done.stderr
+        and datasets(f"names/out/{name}.h5")["documents/id"] == ["a.txt", "caf\\xe9.txt"],
+        "a folder",
+        done.stderr,
+    )
     check("already done" in tokenize(f"names/{name}", "names/out").stderr, "done as well")
     write(f"names/{name}.jsonl", '{"text": "the good"}\n')
     tokenize(f"names/{name}.jsonl", f"names/{name}/out")
@@ -286,27 +373,63 @@ def test_refusals():
     write("cut.jsonl.gz", gzip.compress(LINES.encode())[:-40])
     write("cutz.jsonl.zst", zstandard.compress(LINES.encode())[:-40])
     both = run("tokenize_corpus", "cut.jsonl.gz", "cutz.jsonl.zst", *out)
-    check(both.returncode == 1 and len(both.stderr.strip().split("\n")) == 2 and '"cut.jsonl.gz" is corrupt' in both.stderr
-          and '"cutz.jsonl.zst" is corrupt' in both.stderr, "corrupt compressed files", both.stderr)
+    check(
+        both.returncode == 1
+        and len(both.stderr.strip().split("\n")) == 2
+        and '"cut.jsonl.gz" is corrupt' in both.stderr
+        and '"cutz.jsonl.zst" is corrupt' in both.stderr,
+        "corrupt compressed files",
+        both.stderr,
+    )
     refused_inputs(out)
     refused("no such file", run("tokenize_corpus", "none.jsonl", *out), '"none.jsonl"', "No such file")
     refused("unknown kind", run("tokenize_corpus", write("a.csv", "x"), *out), "a.csv", code=2)
     os.symlink("c.jsonl", path("other-name.jsonl"))
-    refused("same file twice", run("tokenize_corpus", "c.jsonl", "other-name.jsonl", *out), "other-name.jsonl", "are the same file", code=2)
+    refused(
+        "same file twice",
+        run("tokenize_corpus", "c.jsonl", "other-name.jsonl", *out),
+        "other-name.jsonl",
+        "are the same file",
+        code=2,
+    )
     refused("same name twice", run("tokenize_corpus", "c.jsonl", "c.parquet", *out), "c.parquet", "c.h5", code=2)
-    refused("no tokenizer", run("tokenize_corpus", "c.jsonl", "--model", path("g"), "--output", path("refused")), "tokenizer.json")
+    refused(
+        "no tokenizer",
+        run("tokenize_corpus", "c.jsonl", "--model", path("g"), "--output", path("refused")),
+        "tokenizer.json",
+    )
     broken = write("broken/tokenizer.json", "{}")
-    refused("broken tokenizer", run("tokenize_corpus", "c.jsonl", "--tokenizer", broken, "--output", path("refused")),
-            "broken/tokenizer.json")
-    pointer = write("pointer/tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2114924\n")
-    refused("pointer to a tokenizer", run("tokenize_corpus", "c.jsonl", "--tokenizer", pointer, "--output", path("refused")),
-            "pointer/tokenizer.json", "Git LFS")
+    refused(
+        "broken tokenizer",
+        run("tokenize_corpus", "c.jsonl", "--tokenizer", broken, "--output", path("refused")),
+        "broken/tokenizer.json",
+    )
+    pointer = write(
+        "pointer/tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2114924\n"
+    )
+    refused(
+        "pointer to a tokenizer",
+        run("tokenize_corpus", "c.jsonl", "--tokenizer", pointer, "--output", path("refused")),
+        "pointer/tokenizer.json",
+        "Git LFS",
+    )
     shutil.copy(os.path.join(MODEL, "tokenizer.json"), path("small/tokenizer.json"))
     write("small/config.json", '{"vocab_size": 100}')
-    refused("tokenizer of another model", run("tokenize_corpus", "c.jsonl", "--model", path("small"), "--output", path("refused")),
-            "vocabulary of 100", "wrong tokenizer")
-    refused("full disk", run("tokenize_corpus", "big.jsonl", *out, preexec_fn=limit_file_size), "refused/big.h5", "File too large")
-    refused("output is a file", run("tokenize_corpus", "c.jsonl", "--model", MODEL, "--output", path("c.jsonl")), "c.jsonl")
+    refused(
+        "tokenizer of another model",
+        run("tokenize_corpus", "c.jsonl", "--model", path("small"), "--output", path("refused")),
+        "vocabulary of 100",
+        "wrong tokenizer",
+    )
+    refused(
+        "full disk",
+        run("tokenize_corpus", "big.jsonl", *out, preexec_fn=limit_file_size),
+        "refused/big.h5",
+        "File too large",
+    )
+    refused(
+        "output is a file", run("tokenize_corpus", "c.jsonl", "--model", MODEL, "--output", path("c.jsonl")), "c.jsonl"
+    )
     check(os.listdir(path("refused")) == [], "nothing left of what was refused", os.listdir(path("refused")))
 
 
@@ -314,8 +437,17 @@ def test_interrupted():
     """SIGTERM ends it, children included, and leaves nothing behind."""
     write("long.jsonl", LINES * 400)
     os.makedirs(path("interrupted"))
-    command = [sys.executable, os.path.join(SCRIPTS, "tokenize_corpus"), path("long.jsonl"), "--model", MODEL,
-               "--output", path("interrupted"), "--processes", "2"]
+    command = [
+        sys.executable,
+        os.path.join(SCRIPTS, "tokenize_corpus"),
+        path("long.jsonl"),
+        "--model",
+        MODEL,
+        "--output",
+        path("interrupted"),
+        "--processes",
+        "2",
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         for _ in range(200):
             if os.listdir(path("interrupted")):
@@ -344,9 +476,22 @@ def test_rerun():
     check(len(datasets("format0/c.h5")["documents/id"]) == 800, "--force replaces")
 
 
-for test in (test_formats, test_description, test_folder, test_megatron, test_packing_and_processes, test_bad_lines,
-             test_pieces, test_vocabulary, test_repeated_ids, test_max_length, test_names,
-             test_refusals, test_interrupted, test_rerun):
+for test in (
+    test_formats,
+    test_description,
+    test_folder,
+    test_megatron,
+    test_packing_and_processes,
+    test_bad_lines,
+    test_pieces,
+    test_vocabulary,
+    test_repeated_ids,
+    test_max_length,
+    test_names,
+    test_refusals,
+    test_interrupted,
+    test_rerun,
+):
     test()
 assert counts["passed"] + counts["failed"] > 60
 finish()

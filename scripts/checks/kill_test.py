@@ -5,6 +5,7 @@ checkpoints and publication too; or while a second attempt runs in the same fold
 ends with the bytes of a run that nothing disturbed, verify finds no fault, and neither process nor file is left over.
 
 KILLS (20) must hit; make check-kill KILLS=1000 for many. SEED gives the choices of an earlier run again, but not its timing."""
+
 import collections
 import concurrent.futures
 import glob
@@ -32,15 +33,68 @@ Job = collections.namedtuple("Job", "process stage ranks name log")
 def stages(work):
     """(stage, arguments, final file) of a whole run in work's folder."""
     model, rows = ["--model", MODEL], ["--batch-tokens", 40]
-    return [("fit_factors", [*model, "--tokens", TOKENS, "--output", work.path("factors"), "--unit-sequences", 8, *rows],
-             "index.h5"),
-            ("compress_queries", [*model, "--factors", work.path("factors"), "--queries", QUERIES, "--output",
-                                  work.path("compressed.h5"), "--unit-queries", 1, "--rank", 8], "compressed.h5"),
-            ("score_shards", [*model, "--queries", work.path("compressed.h5"), "--tokens", TOKENS, "--output",
-                              work.path("scores"), "--unit-sequences", 2, "--layer-scores", *rows], "shard-00000-of-00001.h5"),
-            ("merge_scores", ["--scores", work.path("scores"), "--output", work.path("ranking.h5"), "--top", 6], "ranking.h5"),
-            ("score_shards", [*model, "--queries", work.path("compressed.h5"), "--tokens", TOKENS, "--output",
-                              work.path("scores"), "--explain", work.path("ranking.h5"), *rows], "ranking.h5")]
+    return [
+        (
+            "fit_factors",
+            [*model, "--tokens", TOKENS, "--output", work.path("factors"), "--unit-sequences", 8, *rows],
+            "index.h5",
+        ),
+        (
+            "compress_queries",
+            [
+                *model,
+                "--factors",
+                work.path("factors"),
+                "--queries",
+                QUERIES,
+                "--output",
+                work.path("compressed.h5"),
+                "--unit-queries",
+                1,
+                "--rank",
+                8,
+            ],
+            "compressed.h5",
+        ),
+        (
+            "score_shards",
+            [
+                *model,
+                "--queries",
+                work.path("compressed.h5"),
+                "--tokens",
+                TOKENS,
+                "--output",
+                work.path("scores"),
+                "--unit-sequences",
+                2,
+                "--layer-scores",
+                *rows,
+            ],
+            "shard-00000-of-00001.h5",
+        ),
+        (
+            "merge_scores",
+            ["--scores", work.path("scores"), "--output", work.path("ranking.h5"), "--top", 6],
+            "ranking.h5",
+        ),
+        (
+            "score_shards",
+            [
+                *model,
+                "--queries",
+                work.path("compressed.h5"),
+                "--tokens",
+                TOKENS,
+                "--output",
+                work.path("scores"),
+                "--explain",
+                work.path("ranking.h5"),
+                *rows,
+            ],
+            "ranking.h5",
+        ),
+    ]
 
 
 def start(work, stage, arguments, choice, fault=None):
@@ -48,12 +102,28 @@ def start(work, stage, arguments, choice, fault=None):
     stops itself at a call."""
     d, p = choice.choice(GRIDS)
     log = f"{work.folder}.fault-{choice.random()}"
-    options = [] if stage == "merge_scores" else ["--pipeline", p, "--checkpoint-minutes", choice.choice(["1e-6", "0.001", "10"])]
-    variables = {**fault, "FAULT_RANK": choice.choice([0, 0, choice.randrange(d * p)]), "FAULT_LOG": log} if fault else {}
-    command = [os.path.join(work.launcher), d * p, "env", *(f"{name}={value}" for name, value in variables.items()),
-               f"{BUILD}/bin/{stage}", *arguments, "--threads", 1, *options]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)
+    options = (
+        []
+        if stage == "merge_scores"
+        else ["--pipeline", p, "--checkpoint-minutes", choice.choice(["1e-6", "0.001", "10"])]
+    )
+    variables = (
+        {**fault, "FAULT_RANK": choice.choice([0, 0, choice.randrange(d * p)]), "FAULT_LOG": log} if fault else {}
+    )
+    command = [
+        os.path.join(work.launcher),
+        d * p,
+        "env",
+        *(f"{name}={value}" for name, value in variables.items()),
+        f"{BUILD}/bin/{stage}",
+        *arguments,
+        "--threads",
+        1,
+        *options,
+    ]
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     return Job(process, stage, d * p, f"{work.folder}, {stage} on {d * p} ranks {options}, {fault or 'no fault'}", log)
 
 
@@ -61,8 +131,13 @@ def choose_fault(work, final, choice):
     """(call, variables of the fault): a rank's n-th call to any file of the run, its final file or a manifest."""
     call = choice.choice(["fsync", "rename", "link", "write"])
     files, n = choice.choice([("*", 8), ("*", 3), (f"*{final}*", 1), ("*MANIFEST*", 2)])
-    return call, {"LD_PRELOAD": LIBRARY, "FAULT_CALL": call, "FAULT_PATH": f"{work.folder}/{files}", "FAULT_ACTION": "SIGSTOP",
-                  "FAULT_NTH": choice.randint(1, n)}
+    return call, {
+        "LD_PRELOAD": LIBRARY,
+        "FAULT_CALL": call,
+        "FAULT_PATH": f"{work.folder}/{files}",
+        "FAULT_ACTION": "SIGSTOP",
+        "FAULT_NTH": choice.randint(1, n),
+    }
 
 
 def wait_for_fault(job):
@@ -87,7 +162,7 @@ def strike(job, choice):
     session, name = job.process.pid, job.stage[:15]
     how = choice.choice(["job", "launcher", "rank", "ranks"])
     ranks = [pid for pid, process in members(session) if process == name]
-    launcher = [pid for pid, process in members(session) if process != name]       # scripts/mpi and mpirun
+    launcher = [pid for pid, process in members(session) if process != name]  # scripts/mpi and mpirun
     if job.ranks == 1 or len(ranks) < job.ranks or not all(map(has_started, ranks)):
         how = "job"
     if how == "job":
@@ -99,7 +174,7 @@ def strike(job, choice):
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-    send(session, signal.SIGCONT)                            # the rank that stopped itself; it can see that it is alone now
+    send(session, signal.SIGCONT)  # the rank that stopped itself; it can see that it is alone now
     return how
 
 
@@ -130,7 +205,7 @@ class Run:
     def __init__(self, folder, kills, seconds):
         """seconds: how long each stage takes undisturbed."""
         self.work, self.kills, self.seconds = engine(MODEL, folder), kills, seconds
-        self.hits = collections.Counter()                    # by (stage, place, what was killed)
+        self.hits = collections.Counter()  # by (stage, place, what was killed)
 
     def disturb(self, number, stage, arguments, final, choice):
         """One attempt, or two at once, one of which may be killed; returns whether the stage has ended well."""
@@ -145,7 +220,7 @@ class Run:
         second = start(self.work, stage, arguments, choice) if two else None
         if two:
             time.sleep(choice.uniform(0.05, self.seconds[number]))
-        spared = two and choice.random() < 0.3               # the first goes on after the second has run for a while
+        spared = two and choice.random() < 0.3  # the first goes on after the second has run for a while
         how = None if spared or job.process.poll() is not None else strike(job, choice)
         send(job.process.pid, signal.SIGCONT)
         code, said = wait(job)
@@ -161,7 +236,7 @@ class Run:
 
     def stage(self, number, stage, arguments, final):
         for attempt in range(100):
-            choice = random.Random(f"{SEED} {self.work.folder[len(FOLDER):]} {number} {attempt}")
+            choice = random.Random(f"{SEED} {self.work.folder[len(FOLDER) :]} {number} {attempt}")
             if sum(self.hits.values()) >= self.kills or (stage == "merge_scores" and choice.random() < 0.5):
                 break
             if self.disturb(number, stage, arguments, final, choice):
@@ -183,15 +258,23 @@ class Run:
 
     def check_left(self):
         """Nothing is left of dead attempts, and what was published is whole."""
-        left = [f for f in glob.glob(f"{self.work.folder}/**", recursive=True) if f.endswith((".work", "/work")) or ".tmp-" in f]
+        left = [
+            f
+            for f in glob.glob(f"{self.work.folder}/**", recursive=True)
+            if f.endswith((".work", "/work")) or ".tmp-" in f
+        ]
         check(not left, f"{self.work.folder}: nothing is left over", left)
         paths = [self.work.path(name) for name in ("factors", "compressed.h5", "scores", "ranking.h5")]
         done = subprocess.run([f"{BUILD}/bin/verify", *paths], capture_output=True, text=True, check=False)
         check(done.returncode == 0, f"{self.work.folder}: verify", done.stdout + done.stderr)
 
     def files(self):
-        return {"factors": self.work.path("factors/index.h5"), "compressed queries": self.work.path("compressed.h5"),
-                "scores": self.work.path("scores/shard-00000-of-00001.h5"), "ranking": self.work.path("ranking.h5")}
+        return {
+            "factors": self.work.path("factors/index.h5"),
+            "compressed queries": self.work.path("compressed.h5"),
+            "scores": self.work.path("scores/shard-00000-of-00001.h5"),
+            "ranking": self.work.path("ranking.h5"),
+        }
 
 
 def test():

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """--memory-limit, --scratch and the stop file: a run that is held down or stopped makes the bytes of one that is not, or says
 in numbers why it cannot."""
+
 import os
 import re
 import subprocess
@@ -9,22 +10,25 @@ from engine_checks import check, deep_model, engine, finish, plain_gpt2, same_fi
 
 MODEL = deep_model("llama", 5)
 TOKENS, QUERIES = shared_files(n=20)
-ROWS = ["--batch-tokens", 30]                  # the longest sequence: there are no smaller micro-batches to choose
+ROWS = ["--batch-tokens", 30]  # the longest sequence: there are no smaller micro-batches to choose
 UNITS = ["--unit-sequences", 8]
-D, N_BLOCKS, N_QUERIES = 128, 4, 5             # more datasets than stay open, so none of them is served from a cache of HDF5's
+D, N_BLOCKS, N_QUERIES = 128, 4, 5  # more datasets than stay open, so none of them is served from a cache of HDF5's
 WIDE = plain_gpt2("wide", D, N_BLOCKS, 64, 64)
 FACTORS = engine(WIDE, "wide-factors").fit(TOKENS, "factors", "--no-diagonal")
 FACTOR_BYTES = N_BLOCKS * 4 * sum(p * p + m * m + p * m for p, m in ((4 * D, D + 1), (D, 4 * D + 1)))
 
 
 def run(work, stage, *arguments):
-    done = subprocess.run(work.command(stage, "--model", MODEL, *arguments), capture_output=True, text=True, timeout=120,
-                          check=False)
+    done = subprocess.run(
+        work.command(stage, "--model", MODEL, *arguments), capture_output=True, text=True, timeout=120, check=False
+    )
     return done.returncode, done.stderr
 
 
 def fit(work, *options):
-    return run(work, "fit_factors", "--tokens", TOKENS, "--output", work.path("factors"), "--modules", "all", *UNITS, *options)
+    return run(
+        work, "fit_factors", "--tokens", TOKENS, "--output", work.path("factors"), "--modules", "all", *UNITS, *options
+    )
 
 
 def test_limits():
@@ -33,7 +37,11 @@ def test_limits():
     reference.fit(TOKENS, "factors", "--modules", "all", *UNITS, *ROWS)
     scratch = reference.path("scratch")
     os.makedirs(scratch)
-    for name, ranks, pipeline, options in (("plain", 0, 1, []), ("pipeline", 2, 2, []), ("scratch", 0, 1, ["--scratch", scratch])):
+    for name, ranks, pipeline, options in (
+        ("plain", 0, 1, []),
+        ("pipeline", 2, 2, []),
+        ("scratch", 0, 1, ["--scratch", scratch]),
+    ):
         seen = set()
         limit = 64 << 20
         while "refused" not in seen and limit > 1000:
@@ -46,8 +54,11 @@ def test_limits():
                 same_file(f"{name}, limit {limit}", work.path("factors/index.h5"), reference.path("factors/index.h5"))
             else:
                 seen.add("refused")
-                check(code == 1 and re.search(r"a rank needs \d+ MB .*--memory-limit is \d+ MB", said) is not None,
-                      f"{name}, limit {limit}: refused with numbers", said[-300:])
+                check(
+                    code == 1 and re.search(r"a rank needs \d+ MB .*--memory-limit is \d+ MB", said) is not None,
+                    f"{name}, limit {limit}: refused with numbers",
+                    said[-300:],
+                )
                 check(said.count("error:") == 1, f"{name}: one error", said)
             limit = limit * 7 // 8
         wanted = {"at once", "sums on scratch" if options else "several passes", "refused"}
@@ -72,17 +83,21 @@ def test_rows():
 
 def test_grids():
     """Grids that cannot be: one line, exit code 2, on all ranks at once."""
-    for ranks, pipeline, reason in ((4, 3, "4 ranks cannot be laid out in columns of 3"),
-                                    (8, 8, "has 5 blocks and a head, so at most 6 ranks can share it"), (2, 0, "from 1")):
+    for ranks, pipeline, reason in (
+        (4, 3, "4 ranks cannot be laid out in columns of 3"),
+        (8, 8, "has 5 blocks and a head, so at most 6 ranks can share it"),
+        (2, 0, "from 1"),
+    ):
         work = engine(MODEL, f"grid{ranks}-{pipeline}", ranks=ranks, common=["--pipeline", pipeline])
         code, said = fit(work, "--quiet")
-        check(code == 2 and reason in said and said.count("error:") == 1, f"--pipeline {pipeline} on {ranks}", said[-300:])
+        check(
+            code == 2 and reason in said and said.count("error:") == 1, f"--pipeline {pipeline} on {ranks}", said[-300:]
+        )
 
 
 def test_stop_file():
     """A file named stop: before the run, and in the middle of it."""
-    for stage, output, arguments in (
-            ("fit_factors", "factors", ["--tokens", TOKENS, *UNITS, *ROWS]),):
+    for stage, output, arguments in (("fit_factors", "factors", ["--tokens", TOKENS, *UNITS, *ROWS]),):
         work = engine(MODEL, "stop")
         os.makedirs(work.path(output))
         with open(work.path(f"{output}/stop"), "w", encoding="utf-8"):
@@ -96,10 +111,29 @@ def test_stop_file():
 
 def read_by(work, *limit):
     """Compress with each query a micro-batch of its own: (what is said, bytes read by all its processes)."""
-    command = work.command("compress_queries", "--model", WIDE, "--factors", FACTORS, "--queries", QUERIES, "--rank", 4,
-                           "--unit-queries", 1, "--output", work.path("compressed.h5"), *limit)
-    counted = subprocess.run(["/bin/sh", "-c", '"$@" && sed -n "s/rchar: //p" /proc/$$/io', "sh", *command], capture_output=True,
-                             text=True, timeout=120, check=False)
+    command = work.command(
+        "compress_queries",
+        "--model",
+        WIDE,
+        "--factors",
+        FACTORS,
+        "--queries",
+        QUERIES,
+        "--rank",
+        4,
+        "--unit-queries",
+        1,
+        "--output",
+        work.path("compressed.h5"),
+        *limit,
+    )
+    counted = subprocess.run(
+        ["/bin/sh", "-c", '"$@" && sed -n "s/rchar: //p" /proc/$$/io', "sh", *command],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     check(counted.returncode == 0, f"compress {limit}", counted.stderr[-300:])
     return counted.stderr, int(counted.stdout.split()[-1])
 
@@ -109,8 +143,12 @@ def test_held_factors():
     works = [engine(WIDE, f"held-{name}") for name in ("none", "all", "some")]
     said, none = read_by(works[0])
     needs = int(re.search(r"memory a rank: (\d+) MB", said)[1]) * 1000000
-    found = [none, read_by(works[1], "--memory-limit", "4G")[1], read_by(works[2], "--memory-limit", needs + FACTOR_BYTES // 2)[1]]
-    again = FACTOR_BYTES * (N_QUERIES - 1)             # what is not read again of all
+    found = [
+        none,
+        read_by(works[1], "--memory-limit", "4G")[1],
+        read_by(works[2], "--memory-limit", needs + FACTOR_BYTES // 2)[1],
+    ]
+    again = FACTOR_BYTES * (N_QUERIES - 1)  # what is not read again of all
     saved = [(none - n) / again for n in found]
     check(0.85 < saved[1] < 1.2 and 0.3 < saved[2] < 0.75, "factors are read once where there is room", saved)
     for work in works[1:]:

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Inputs for the fault tests: a tiny GPT-2 with tokens and queries that work, and many that must be refused.
 
-    make_inputs.py FOLDER                 all of them; the good ones are model, tokens.h5 and queries.h5
-    make_inputs.py flip FILE DATASET      change one byte inside the dataset's first chunk
-    make_inputs.py nan FILE DATASET       make a value of it a NaN, checksum and size kept right
-    make_inputs.py remove FILE OBJECT
-    make_inputs.py attribute FILE NAME VALUE    set a text attribute of the root
-    make_inputs.py check FOLDER           every HDF5 file under it can be read to its end
-    make_inputs.py same FILE FILE         all numbers of the two are equal
+make_inputs.py FOLDER                 all of them; the good ones are model, tokens.h5 and queries.h5
+make_inputs.py flip FILE DATASET      change one byte inside the dataset's first chunk
+make_inputs.py nan FILE DATASET       make a value of it a NaN, checksum and size kept right
+make_inputs.py remove FILE OBJECT
+make_inputs.py attribute FILE NAME VALUE    set a text attribute of the root
+make_inputs.py check FOLDER           every HDF5 file under it can be read to its end
+make_inputs.py same FILE FILE         all numbers of the two are equal
 """
+
 import glob
 import json
 import math
@@ -22,26 +23,45 @@ import numpy
 import xxhash
 
 D, FF, VOCABULARY, POSITIONS, BLOCKS = 8, 32, 32, 16, 2
-CONFIG = {"model_type": "gpt2", "n_embd": D, "n_head": 2, "n_layer": BLOCKS, "n_positions": POSITIONS,
-          "vocab_size": VOCABULARY, "layer_norm_epsilon": 1e-5}
+CONFIG = {
+    "model_type": "gpt2",
+    "n_embd": D,
+    "n_head": 2,
+    "n_layer": BLOCKS,
+    "n_positions": POSITIONS,
+    "vocab_size": VOCABULARY,
+    "layer_norm_epsilon": 1e-5,
+}
 TOKENIZER = b'{"version": "1.0"}'
 TOKENIZER_HASH = xxhash.xxh3_128_hexdigest(TOKENIZER)
 
 
 # ---- models
 
+
 def weights(seed):
     random = numpy.random.default_rng(seed)
     shapes = {"wte.weight": (VOCABULARY, D), "wpe.weight": (POSITIONS, D), "ln_f.weight": (D,), "ln_f.bias": (D,)}
     for b in range(BLOCKS):
-        for name, shape in {"ln_1.weight": (D,), "ln_1.bias": (D,), "ln_2.weight": (D,), "ln_2.bias": (D,),
-                            "attn.c_attn.weight": (D, 3 * D), "attn.c_attn.bias": (3 * D,),
-                            "attn.c_proj.weight": (D, D), "attn.c_proj.bias": (D,),
-                            "mlp.c_fc.weight": (D, FF), "mlp.c_fc.bias": (FF,),
-                            "mlp.c_proj.weight": (FF, D), "mlp.c_proj.bias": (D,)}.items():
+        for name, shape in {
+            "ln_1.weight": (D,),
+            "ln_1.bias": (D,),
+            "ln_2.weight": (D,),
+            "ln_2.bias": (D,),
+            "attn.c_attn.weight": (D, 3 * D),
+            "attn.c_attn.bias": (3 * D,),
+            "attn.c_proj.weight": (D, D),
+            "attn.c_proj.bias": (D,),
+            "mlp.c_fc.weight": (D, FF),
+            "mlp.c_fc.bias": (FF,),
+            "mlp.c_proj.weight": (FF, D),
+            "mlp.c_proj.bias": (D,),
+        }.items():
             shapes[f"h.{b}.{name}"] = shape
-    return {name: (random.normal(0, 0.3, shape) + ("ln_" in name and name.endswith("weight"))).astype("<f4")
-            for name, shape in shapes.items()}
+    return {
+        name: (random.normal(0, 0.3, shape) + ("ln_" in name and name.endswith("weight"))).astype("<f4")
+        for name, shape in shapes.items()
+    }
 
 
 def write_safetensors(path, tensors, change_header=None):
@@ -77,12 +97,26 @@ def make_models(at):
     write_model(f"{at}/no-heads", good, {"n_head": 0})
     write_model(f"{at}/activation", good, {"activation_function": "quick_gelu"})
     write_model(f"{at}/family", good, {"model_type": "mamba"})
-    write_model(f"{at}/rope", good, {"model_type": "llama", "hidden_size": D, "num_attention_heads": 2,
-                                     "num_hidden_layers": BLOCKS, "intermediate_size": FF, "hidden_act": "silu",
-                                     "max_position_embeddings": POSITIONS, "rms_norm_eps": 1e-5,
-                                     "rope_scaling": {"rope_type": "yarn", "factor": 4.0}})
-    for name, tensor, value in (("nan-weight", "h.1.mlp.c_fc.weight", numpy.nan), ("nan-bias", "h.0.ln_1.bias", numpy.nan),
-                                ("infinite-weight", "h.0.attn.c_attn.weight", numpy.inf)):
+    write_model(
+        f"{at}/rope",
+        good,
+        {
+            "model_type": "llama",
+            "hidden_size": D,
+            "num_attention_heads": 2,
+            "num_hidden_layers": BLOCKS,
+            "intermediate_size": FF,
+            "hidden_act": "silu",
+            "max_position_embeddings": POSITIONS,
+            "rms_norm_eps": 1e-5,
+            "rope_scaling": {"rope_type": "yarn", "factor": 4.0},
+        },
+    )
+    for name, tensor, value in (
+        ("nan-weight", "h.1.mlp.c_fc.weight", numpy.nan),
+        ("nan-bias", "h.0.ln_1.bias", numpy.nan),
+        ("infinite-weight", "h.0.attn.c_attn.weight", numpy.inf),
+    ):
         bad = weights(1)
         bad[tensor].flat[3] = value
         write_model(f"{at}/{name}", bad)
@@ -90,6 +124,7 @@ def make_models(at):
     def overlap(header):
         begin, end = header["wpe.weight"]["data_offsets"]
         header["wpe.weight"]["data_offsets"] = [begin - 4, end - 4]
+
     write_model(f"{at}/overlap", good, change_header=overlap)
     write_model(f"{at}/dtype", good, change_header=lambda h: h["wte.weight"].update(dtype="Q4"))
     write_model(f"{at}/whole-numbers", good, change_header=lambda h: h["wte.weight"].update(dtype="I32"))
@@ -101,11 +136,12 @@ def make_models(at):
     write_model(f"{at}/head-alone", {"lm_head.weight" if k == "wte.weight" else k: x for k, x in good.items()})
     write_model(f"{at}/tied-and-wider", {**good, "lm_head.weight": numpy.zeros((VOCABULARY + 1, D), "<f4")})
     write_model(f"{at}/fewer-blocks", good, {"n_layer": 1})
-    buffers = {f"h.{b}.attn.{name}": numpy.ones((1, 1, 4, 4), "<f4")
-               for b in range(BLOCKS) for name in ("bias", "masked_bias")}
+    buffers = {
+        f"h.{b}.attn.{name}": numpy.ones((1, 1, 4, 4), "<f4") for b in range(BLOCKS) for name in ("bias", "masked_bias")
+    }
     write_model(f"{at}/buffers", {**good, **buffers})
     silent = weights(1)
-    silent["h.1.mlp.c_proj.weight"][:] = 0    # and so the gradient of h.1.mlp.c_fc
+    silent["h.1.mlp.c_proj.weight"][:] = 0  # and so the gradient of h.1.mlp.c_fc
     write_model(f"{at}/zero-projection", silent)
     write_model(f"{at}/many-blocks", good, {"n_layer": 2**31 - 1})
     write_model(f"{at}/large-epsilon", good, {"layer_norm_epsilon": 1e300})
@@ -128,6 +164,7 @@ def make_models(at):
 
 # ---- sequences
 
+
 def write_sequences(path, rows, count=None, start=None, tokenizer=TOKENIZER_HASH, dtype="u4"):
     """Queries if start, the first tokens of the completions, is given."""
     with h5py.File(path, "w") as f:
@@ -143,7 +180,7 @@ def write_sequences(path, rows, count=None, start=None, tokenizer=TOKENIZER_HASH
 def make_sequences(at):
     random = numpy.random.default_rng(3)
     rows = [random.integers(0, VOCABULARY, random.integers(4, POSITIONS + 1)).tolist() for _ in range(40)]
-    too_long = random.integers(0, VOCABULARY, POSITIONS + 2).tolist()    # the last token takes no position
+    too_long = random.integers(0, VOCABULARY, POSITIONS + 2).tolist()  # the last token takes no position
     large_id = [1, 2, VOCABULARY, 3, 4]
     write_sequences(f"{at}/tokens.h5", rows)
     write_sequences(f"{at}/tokens-fewer.h5", rows[:30])
@@ -174,18 +211,34 @@ def make_sequences(at):
 def make_others(at):
     """Labels, lists of candidates, and files that are no HDF5 at all."""
     labels = numpy.zeros((40, POSITIONS), "<i8")
-    for name, tensors in (("labels", {"pseudo_cov": labels, "pseudo_lambda": labels}),
-                          ("labels-large", {"pseudo_cov": labels + VOCABULARY, "pseudo_lambda": labels}),
-                          ("labels-few", {"pseudo_cov": labels[:3], "pseudo_lambda": labels}),
-                          ("labels-missing", {"pseudo_lambda": labels})):
-        write_safetensors(f"{at}/{name}.safetensors", tensors,
-                          lambda header: [t.update(dtype="I64") for t in header.values()])
-    for name, text in (("good", "# chosen\n3\n1\n\n1\n 7 \n"), ("word", "1\nseven\n"), ("negative", "1\n-2\n"),
-                       ("large", "1\n40\n"), ("huge", "99999999999999999999999\n"), ("two", "1 2\n"), ("none", "# none\n"),
-                       ("long", "1" + " " * 100 + "\n2" + " " * 70 + "x\n")):
+    for name, tensors in (
+        ("labels", {"pseudo_cov": labels, "pseudo_lambda": labels}),
+        ("labels-large", {"pseudo_cov": labels + VOCABULARY, "pseudo_lambda": labels}),
+        ("labels-few", {"pseudo_cov": labels[:3], "pseudo_lambda": labels}),
+        ("labels-missing", {"pseudo_lambda": labels}),
+    ):
+        write_safetensors(
+            f"{at}/{name}.safetensors", tensors, lambda header: [t.update(dtype="I64") for t in header.values()]
+        )
+    for name, text in (
+        ("good", "# chosen\n3\n1\n\n1\n 7 \n"),
+        ("word", "1\nseven\n"),
+        ("negative", "1\n-2\n"),
+        ("large", "1\n40\n"),
+        ("huge", "99999999999999999999999\n"),
+        ("two", "1 2\n"),
+        ("none", "# none\n"),
+        ("long", "1" + " " * 100 + "\n2" + " " * 70 + "x\n"),
+    ):
         with open(f"{at}/candidates-{name}.txt", "w") as f:
             f.write(text)
-    for name, values in (("good", [3, 1, 7]), ("negative", [1, -2]), ("fractions", [1.5]), ("none", []), ("table", [[1, 2]])):
+    for name, values in (
+        ("good", [3, 1, 7]),
+        ("negative", [1, -2]),
+        ("fractions", [1.5]),
+        ("none", []),
+        ("table", [[1, 2]]),
+    ):
         with h5py.File(f"{at}/candidates-{name}.h5", "w") as f:
             f["sequence"] = numpy.array(values, "f8" if name == "fractions" else "i8")
     with open(f"{at}/text.h5", "w") as f:
@@ -193,6 +246,7 @@ def make_others(at):
 
 
 # ---- damage to files that the stages wrote
+
 
 def flip(path, dataset):
     with h5py.File(path) as f:
@@ -224,6 +278,7 @@ def check(folder):
     def read(name, item):
         if isinstance(item, h5py.Dataset):
             item[...]
+
     for path in glob.glob(f"{folder}/**/*.h5", recursive=True):
         if os.path.isfile(path):
             with h5py.File(path) as f:
@@ -232,13 +287,20 @@ def check(folder):
 
 def same(path_a, path_b):
     with h5py.File(path_a) as a, h5py.File(path_b) as b:
+
         def compare(name, item):
-            if isinstance(item, h5py.Dataset) and item.dtype.kind != "O" and item[...].tobytes() != b[name][...].tobytes():
+            if (
+                isinstance(item, h5py.Dataset)
+                and item.dtype.kind != "O"
+                and item[...].tobytes() != b[name][...].tobytes()
+            ):
                 sys.exit(f"{name} differs")
+
         a.visititems(compare)
-        for name in a:    # visititems does not follow links to other files
+        for name in a:  # visititems does not follow links to other files
             compare(name, a[name]) if isinstance(a[name], h5py.Dataset) else a[name].visititems(
-                lambda inner, item, name=name: compare(f"{name}/{inner}", item))
+                lambda inner, item, name=name: compare(f"{name}/{inner}", item)
+            )
 
 
 def make_all(folder):

@@ -6,6 +6,7 @@
 Texts are public domain (King James Bible, Luther Bible of 1912, Austen, Soseki, Iroha) or written for this
 test.  Scores follow a heavy-tailed law; a token that the query's completion shares gets most of the influence.
 """
+
 import argparse
 import json
 import os
@@ -20,24 +21,79 @@ from bregman_files import hash_bytes, hash_file, input_identity  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
 DOCUMENTS = [
-    ("bible/genesis-1", "bible-kjv", "en", "In the beginning God created the heaven and the earth. And the earth was without form, and void; and darkness was upon the face of the deep. And the Spirit of God moved upon the face of the waters. And God said, Let there be light: and there was light. And God saw the light, that it was good: and God divided the light from the darkness. And God called the light Day, and the darkness he called Night. And the evening and the morning were the first day."),
-    ("bible/matthew-5", "bible-kjv", "en", "And seeing the multitudes, he went up into a mountain: and when he was set, his disciples came unto him: And he opened his mouth, and taught them, saying, Blessed are the poor in spirit: for theirs is the kingdom of heaven. Blessed are they that mourn: for they shall be comforted. Blessed are the meek: for they shall inherit the earth."),
-    ("bibel/1-mose-1", "luther-1912", "de", "Am Anfang schuf Gott Himmel und Erde. Und die Erde war wüst und leer, und es war finster auf der Tiefe; und der Geist Gottes schwebte auf dem Wasser. Und Gott sprach: Es werde Licht! Und es ward Licht. Und Gott sah, daß das Licht gut war. Da schied Gott das Licht von der Finsternis und nannte das Licht Tag und die Finsternis Nacht."),
-    ("austen/pride-and-prejudice/1", "janeaustenr", "en", "It is a truth universally acknowledged, that a single man in possession of a good fortune, must be in want of a wife. However little known the feelings or views of such a man may be on his first entering a neighbourhood, this truth is so well fixed in the minds of the surrounding families, that he is considered as the rightful property of some one or other of their daughters."),
-    ("man/ja/ls.1", "manpages-ja", "ja", "ls はディレクトリの内容を一覧表示します。デフォルトではカレントディレクトリが対象です。オプション -l を指定すると、ファイルの許可属性、リンク数、所有者、サイズ、更新日時を一行に一つずつ表示します。-a を指定すると、ピリオドで始まるファイルも表示します。"),
-    ("soseki/wagahai", "aozora", "ja", "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。何でも薄暗いじめじめした所でニャーニャー泣いていた事だけは記憶している。吾輩はここで始めて人間というものを見た。"),
-    ("man/de/ls.1", "manpages-de", "de", "ls zeigt Informationen über die Dateien an (standardmäßig im aktuellen Verzeichnis). Die Einträge werden alphabetisch sortiert, wenn keine der Optionen -cftuvSUX oder --sort angegeben ist. Mit der Option -l wird das lange Format verwendet: Rechte, Anzahl der Verweise, Eigentümer, Größe und Zeitstempel."),
-    ("man/en/ls.1", "manpages", "en", "ls lists information about the files (the current directory by default). Entries are sorted alphabetically if none of -cftuvSUX nor --sort is specified. With the option -l a long listing format is used: permissions, number of links, owner, size and time stamp; -a does not ignore entries starting with a period."),
-    ("python/library/heapq", "python-docs", "en", "def nsmallest(n, iterable, key=None):\n    \"\"\"Find the n smallest elements in a dataset.\"\"\"\n    if n == 1:\n        return [min(iterable, key=key)]\n    result = sorted(iterable, key=key)\n    return result[:n]\n\nA heap is a binary tree for which every parent node has a value less than or equal to any of its children."),
-    ("licences/sample", "written for this test", "en", "You may copy and pass on this work, changed or not, as long as this notice stays with every copy. The work comes without any warranty; whoever uses it bears the risk. A <b>bold</b> claim & a \"quoted\" one change nothing about that."),
+    (
+        "bible/genesis-1",
+        "bible-kjv",
+        "en",
+        "In the beginning God created the heaven and the earth. And the earth was without form, and void; and darkness was upon the face of the deep. And the Spirit of God moved upon the face of the waters. And God said, Let there be light: and there was light. And God saw the light, that it was good: and God divided the light from the darkness. And God called the light Day, and the darkness he called Night. And the evening and the morning were the first day.",
+    ),
+    (
+        "bible/matthew-5",
+        "bible-kjv",
+        "en",
+        "And seeing the multitudes, he went up into a mountain: and when he was set, his disciples came unto him: And he opened his mouth, and taught them, saying, Blessed are the poor in spirit: for theirs is the kingdom of heaven. Blessed are they that mourn: for they shall be comforted. Blessed are the meek: for they shall inherit the earth.",
+    ),
+    (
+        "bibel/1-mose-1",
+        "luther-1912",
+        "de",
+        "Am Anfang schuf Gott Himmel und Erde. Und die Erde war wüst und leer, und es war finster auf der Tiefe; und der Geist Gottes schwebte auf dem Wasser. Und Gott sprach: Es werde Licht! Und es ward Licht. Und Gott sah, daß das Licht gut war. Da schied Gott das Licht von der Finsternis und nannte das Licht Tag und die Finsternis Nacht.",
+    ),
+    (
+        "austen/pride-and-prejudice/1",
+        "janeaustenr",
+        "en",
+        "It is a truth universally acknowledged, that a single man in possession of a good fortune, must be in want of a wife. However little known the feelings or views of such a man may be on his first entering a neighbourhood, this truth is so well fixed in the minds of the surrounding families, that he is considered as the rightful property of some one or other of their daughters.",
+    ),
+    (
+        "man/ja/ls.1",
+        "manpages-ja",
+        "ja",
+        "ls はディレクトリの内容を一覧表示します。デフォルトではカレントディレクトリが対象です。オプション -l を指定すると、ファイルの許可属性、リンク数、所有者、サイズ、更新日時を一行に一つずつ表示します。-a を指定すると、ピリオドで始まるファイルも表示します。",
+    ),
+    (
+        "soseki/wagahai",
+        "aozora",
+        "ja",
+        "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。何でも薄暗いじめじめした所でニャーニャー泣いていた事だけは記憶している。吾輩はここで始めて人間というものを見た。",
+    ),
+    (
+        "man/de/ls.1",
+        "manpages-de",
+        "de",
+        "ls zeigt Informationen über die Dateien an (standardmäßig im aktuellen Verzeichnis). Die Einträge werden alphabetisch sortiert, wenn keine der Optionen -cftuvSUX oder --sort angegeben ist. Mit der Option -l wird das lange Format verwendet: Rechte, Anzahl der Verweise, Eigentümer, Größe und Zeitstempel.",
+    ),
+    (
+        "man/en/ls.1",
+        "manpages",
+        "en",
+        "ls lists information about the files (the current directory by default). Entries are sorted alphabetically if none of -cftuvSUX nor --sort is specified. With the option -l a long listing format is used: permissions, number of links, owner, size and time stamp; -a does not ignore entries starting with a period.",
+    ),
+    (
+        "python/library/heapq",
+        "python-docs",
+        "en",
+        'def nsmallest(n, iterable, key=None):\n    """Find the n smallest elements in a dataset."""\n    if n == 1:\n        return [min(iterable, key=key)]\n    result = sorted(iterable, key=key)\n    return result[:n]\n\nA heap is a binary tree for which every parent node has a value less than or equal to any of its children.',
+    ),
+    (
+        "licences/sample",
+        "written for this test",
+        "en",
+        'You may copy and pass on this work, changed or not, as long as this notice stays with every copy. The work comes without any warranty; whoever uses it bears the risk. A <b>bold</b> claim & a "quoted" one change nothing about that.',
+    ),
 ]
 QUERIES = [
     ("genesis", "In the beginning God created", " the heaven and the earth. And the earth was without form", 0),
-    ("pride", "It is a truth universally acknowledged, that a single man", " in possession of a good fortune, must be in want of a wife.", 3),
+    (
+        "pride",
+        "It is a truth universally acknowledged, that a single man",
+        " in possession of a good fortune, must be in want of a wife.",
+        3,
+    ),
     ("ls-ja", "ls はディレクトリの内容を", "一覧表示します。オプション -l を指定すると", 4),
     ("ls-de", "Mit der Option -l wird", " das lange Format verwendet: Rechte, Eigentümer, Größe", 6),
 ]
-SCORED = 20000              # sequences that the moments speak of
+SCORED = 20000  # sequences that the moments speak of
 TEXT = h5py.string_dtype("utf-8")
 
 
@@ -46,8 +102,12 @@ def train_tokenizer(path):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=["<|endoftext|>"], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=900,
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator([text for *_, text in DOCUMENTS], trainer)
     tokenizer.save(path)
     return tokenizer
@@ -57,9 +117,17 @@ def start_file(path, kind, stage, options, inputs):
     file = h5py.File(path, "w")
     file.attrs["format"], file.attrs["format_version"] = kind, 1
     run = file.create_group("run")
-    run.attrs.update(stage=stage, options=json.dumps(options), git_revision="0123456789abcdef0123456789abcdef01234567",
-                     library_versions="Open MPI 4.1.4, HDF5 1.10.8, OpenBLAS 0.3.21", ranks=2, threads=1, seed=1,
-                     started="2025-03-01T10:00:00Z", finished="2025-03-01T10:14:31Z")
+    run.attrs.update(
+        stage=stage,
+        options=json.dumps(options),
+        git_revision="0123456789abcdef0123456789abcdef01234567",
+        library_versions="Open MPI 4.1.4, HDF5 1.10.8, OpenBLAS 0.3.21",
+        ranks=2,
+        threads=1,
+        seed=1,
+        started="2025-03-01T10:00:00Z",
+        finished="2025-03-01T10:14:31Z",
+    )
     run.create_dataset("input_name", data=[n for n, _ in inputs], dtype=TEXT)
     run.create_dataset("input_hash", data=[h for _, h in inputs], dtype=TEXT)
     return file
@@ -108,10 +176,17 @@ def write_origin(file, token_files, queries, documents):
         with h5py.File(path, "r") as tokens:
             lengths.append(len(tokens["count"]))
     file["corpus/sequences"] = np.array(lengths)
-    file.attrs.update(corpus_sequences=sum(lengths), model_hash="0" * 32, compressed_fingerprint="1" * 32, queries_hash=input_identity(queries))
+    file.attrs.update(
+        corpus_sequences=sum(lengths),
+        model_hash="0" * 32,
+        compressed_fingerprint="1" * 32,
+        queries_hash=input_identity(queries),
+    )
     for end in ("top", "bottom"):
         sequence = file[f"{end}/sequence"][:]
-        file.create_dataset(f"{end}/document", data=[[documents[s] if s >= 0 else "" for s in row] for row in sequence], dtype=TEXT)
+        file.create_dataset(
+            f"{end}/document", data=[[documents[s] if s >= 0 else "" for s in row] for row in sequence], dtype=TEXT
+        )
         file[f"{end}/start"] = np.where(sequence >= 0, 0, -1)
 
 
@@ -127,19 +202,19 @@ def write_ranking(path, queries, shared, sequences, top, layers, inputs):
 
 
 def write_end(file, random, end, sign, score, queries, shared, sequences, layers):
-    sequence = np.array([random.permutation(len(sequences))[:score.shape[1]] for _ in queries])
+    sequence = np.array([random.permutation(len(sequences))[: score.shape[1]] for _ in queries])
     counts, flat = np.zeros(sequence.shape, np.uint32), []
     for q, (_, _, _, answer) in enumerate(queries):
         if end == "top":
-            sequence[q] = [answer, *(s for s in sequence[q] if s != answer)][:sequence.shape[1]]
+            sequence[q] = [answer, *(s for s in sequence[q] if s != answer)][: sequence.shape[1]]
         for k in range(sequence.shape[1]):
             if end == "bottom" and q == 1 and k == sequence.shape[1] - 1:
-                sequence[q, k], score[q, k] = -1, 0             # a query with fewer entries
+                sequence[q, k], score[q, k] = -1, 0  # a query with fewer entries
                 continue
             tokens = sequences[sequence[q, k]]
             values = token_scores(random, tokens, shared[q], layers, sign, score[q, k])
             if end == "top" and k == 2:
-                values *= np.float32(0.001)                     # all on one token: the spurious mark
+                values *= np.float32(0.001)  # all on one token: the spurious mark
                 peak = values[len(tokens) // 2]
                 peak *= np.float32((score[q, k] - values.sum() + peak.sum()) / peak.sum())
             counts[q, k] = len(values)
@@ -151,8 +226,14 @@ def write_end(file, random, end, sign, score, queries, shared, sequences, layers
 
 def write_statistics(file, scores):
     positive = np.maximum(scores, 0)
-    for name, values in (("sum", scores.sum(1)), ("sum_positive", positive.sum(1)), ("mean", scores.mean(1)),
-                         ("sd", scores.std(1)), ("minimum", scores.min(1)), ("maximum", scores.max(1))):
+    for name, values in (
+        ("sum", scores.sum(1)),
+        ("sum_positive", positive.sum(1)),
+        ("mean", scores.mean(1)),
+        ("sd", scores.std(1)),
+        ("minimum", scores.min(1)),
+        ("maximum", scores.max(1)),
+    ):
         file[f"moments/{name}"] = values
     file["moments/count"] = np.full(len(scores), scores.shape[1])
     half = 10.0 ** np.arange(-3, 6.01, 0.125)
@@ -161,7 +242,7 @@ def write_statistics(file, scores):
     file["histogram/count"] = np.array([np.histogram(s, edge)[0] for s in scores])
     n_tail = scores.shape[1] // 200
     file["tail/count"] = np.full(len(scores), n_tail, np.uint32)
-    file["tail/score"] = np.sort(scores, 1)[:, :-n_tail - 1:-1].ravel().astype(np.float32)
+    file["tail/score"] = np.sort(scores, 1)[:, : -n_tail - 1 : -1].ravel().astype(np.float32)
 
 
 def main():
@@ -177,7 +258,7 @@ def main():
     tokenizer_hash = hash_file(tokenizer_path)
 
     sequences = [np.array(tokenizer.encode(text).ids) for *_, text in DOCUMENTS]
-    if arguments.length:                                        # long sequences: texts repeated, for size and speed
+    if arguments.length:  # long sequences: texts repeated, for size and speed
         sequences = [np.resize(s, arguments.length) for s in sequences]
     copies = -(-arguments.top // len(DOCUMENTS))
     documents = [(f"{d[0]}{f'/{c}' if c else ''}", *d[1:]) for c in range(copies) for d in DOCUMENTS]
@@ -187,15 +268,20 @@ def main():
 
     half = len(documents) // 2
     for name, part in (("a.h5", slice(0, half)), ("b.h5", slice(half, None))):
-        write_tokens(os.path.join(folder, name), documents[part], sequences[part], tokenizer_hash,
-                     tokenizer.get_vocab_size())
+        write_tokens(
+            os.path.join(folder, name), documents[part], sequences[part], tokenizer_hash, tokenizer.get_vocab_size()
+        )
     shared = write_queries(os.path.join(folder, "queries.h5"), queries, tokenizer, tokenizer_hash)
     inputs = [("scores/shard-00000-of-00001.h5", hash_bytes(b"a shard"))]
     ranking = os.path.join(folder, "ranking.h5")
     write_ranking(ranking, queries, shared, sequences, arguments.top, arguments.layers, inputs)
     with h5py.File(ranking, "r+") as file:
-        write_origin(file, [os.path.join(folder, name) for name in ("a.h5", "b.h5")], os.path.join(folder, "queries.h5"),
-                     [d[0] for d in documents])
+        write_origin(
+            file,
+            [os.path.join(folder, name) for name in ("a.h5", "b.h5")],
+            os.path.join(folder, "queries.h5"),
+            [d[0] for d in documents],
+        )
 
 
 if __name__ == "__main__":

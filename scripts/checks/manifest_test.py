@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Manifests as the scripts write and read them: no line is lost, missed or made younger.  manifest_test.py"""
+
 import os
 import sys
 import tempfile
@@ -39,7 +40,10 @@ def a_fold_keeps_what_there_was(folder):
     write(manifest + ".d/later", f"{DIGEST} 2 b.h5\n", LONG_AGO + 1)
     write(manifest + ".d/sooner", f"{DIGEST} 1 b.h5\n", LONG_AGO)
     bregman_files.list_published(os.path.join(folder, "a.h5"), DIGEST, 7)
-    check(read(manifest) == f"# of another program\n0123  data.csv/\n{DIGEST} 1 b.h5\n{DIGEST} 2 b.h5\n{DIGEST} 7 a.h5\n", "a fold's text")
+    check(
+        read(manifest) == f"# of another program\n0123  data.csv/\n{DIGEST} 1 b.h5\n{DIGEST} 2 b.h5\n{DIGEST} 7 a.h5\n",
+        "a fold's text",
+    )
     check(not os.path.exists(manifest + ".d"), "the writers' files go")
     found = bregman_files.read_manifest(folder)
     check(found["a.h5"][:2] == (DIGEST, 7) and found["b.h5"][1] == 2, "what is listed")
@@ -56,7 +60,10 @@ def others_at_work_are_left_alone(folder):
     writers = os.path.join(folder, "MANIFEST.d")
     write(os.path.join(writers, "other.open"), f"{DIGEST} 1 a.h5\n{DIGEST} 2 b")
     bregman_files.list_published(os.path.join(folder, "mine.h5"), DIGEST, 7)
-    check(not os.path.exists(os.path.join(folder, "MANIFEST")) and len(os.listdir(writers)) == 2, "no fold while others write")
+    check(
+        not os.path.exists(os.path.join(folder, "MANIFEST")) and len(os.listdir(writers)) == 2,
+        "no fold while others write",
+    )
     check(sorted(bregman_files.read_manifest(folder)) == ["a.h5", "mine.h5"], "whole lines of all writers")
 
 
@@ -81,7 +88,12 @@ def no_line_is_missed(folder):
         os.unlink(os.path.join(writers, "w"))
 
 
-for test in (a_fold_keeps_what_there_was, a_fold_is_as_old_as_its_last_line, others_at_work_are_left_alone, no_line_is_missed):
+for test in (
+    a_fold_keeps_what_there_was,
+    a_fold_is_as_old_as_its_last_line,
+    others_at_work_are_left_alone,
+    no_line_is_missed,
+):
     with tempfile.TemporaryDirectory(prefix="bregman-manifest-") as where:
         test(where)
 sys.exit(failures > 0)

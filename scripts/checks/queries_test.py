@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """tokenize_queries: the boundary, special tokens, refusals, reruns; the demo's queries are well formed."""
+
 from text_checks import SCRIPTS, check, datasets, finish, path, refused, run, tiny_model, write  # noqa: I001
 
 import json
 import os
 
 MODEL, TOKENIZER, EOS = tiny_model("model")
-BOS_MODEL, _, _ = tiny_model("bos", bos=True)      # <eos> TEXT <eos>: what stands behind the prompt must go
+BOS_MODEL, _, _ = tiny_model("bos", bos=True)  # <eos> TEXT <eos>: what stands behind the prompt must go
 SHORT_MODEL, _, _ = tiny_model("short", config={"vocab_size": 261, "max_position_embeddings": 8})
 
 
@@ -29,18 +30,28 @@ def test_tokens():
     check(found["token"] == sum(parts, []), "token", found["token"])
     check(found["count"] == [len(parts[0] + parts[1]), len(parts[2] + parts[3])], "count")
     check(found["completion_start"] == [1, len(parts[2])] and found["id"] == ["a", "ä"], "completion_start, id")
-    check(found["attributes"]["format"] == "bregman/queries" and found["attributes"]["vocab_size"] == EOS + 1, "root attributes")
+    check(
+        found["attributes"]["format"] == "bregman/queries" and found["attributes"]["vocab_size"] == EOS + 1,
+        "root attributes",
+    )
     check("already done" in tokenize(two).stdout, "already done")
     refused("other queries", tokenize(query()), "q.h5", "--force")
     check(tokenize(query(), MODEL, "q.h5", "--force").returncode == 0, "--force replaces")
 
     tokenize(query(prompt=""), BOS_MODEL, "bos.h5")
     found = datasets("bos.h5")
-    check(found["token"] == [EOS] + TOKENIZER.encode(" and").ids and found["completion_start"] == [1],
-          "an empty prompt after a begin token", found["token"])
+    check(
+        found["token"] == [EOS] + TOKENIZER.encode(" and").ids and found["completion_start"] == [1],
+        "an empty prompt after a begin token",
+        found["token"],
+    )
     tokenize(query(), BOS_MODEL, "bos2.h5")
     found = datasets("bos2.h5")
-    check(found["token"] == [EOS] + TOKENIZER.encode("the").ids + TOKENIZER.encode(" and").ids, "begin token, no end token", found["token"])
+    check(
+        found["token"] == [EOS] + TOKENIZER.encode("the").ids + TOKENIZER.encode(" and").ids,
+        "begin token, no end token",
+        found["token"],
+    )
 
 
 def test_refusals():
@@ -59,14 +70,32 @@ def test_refusals():
     for name, (text, *parts) in refusals.items():
         refused(name, tokenize(text, MODEL, "refused/q.h5"), "q.jsonl", *parts)
     write("bad.jsonl", b'{"id": "a", "prompt": "\xff"}')
-    refused("invalid UTF-8", run("tokenize_queries", "bad.jsonl", "--model", MODEL, "--output", path("refused/q.h5")),
-            "bad.jsonl:1", "invalid UTF-8")
-    refused("longer than the model", tokenize(query(completion="0123456789"), SHORT_MODEL, "refused/q.h5"), '"a"', "8 positions")
+    refused(
+        "invalid UTF-8",
+        run("tokenize_queries", "bad.jsonl", "--model", MODEL, "--output", path("refused/q.h5")),
+        "bad.jsonl:1",
+        "invalid UTF-8",
+    )
+    refused(
+        "longer than the model",
+        tokenize(query(completion="0123456789"), SHORT_MODEL, "refused/q.h5"),
+        '"a"',
+        "8 positions",
+    )
     check(os.listdir(path("refused")) == [], "nothing left of what was refused")
     # the last token is predicted only: one more than there are positions
-    check(tokenize(query(completion="01234567"), SHORT_MODEL, "short.h5").returncode == 0 and datasets("short.h5")["count"] == [9],
-          "one token more than positions")
-    refused("two more", tokenize(query(completion="012345678"), SHORT_MODEL, "refused/q.h5"), '"a"', "10 tokens", "8 positions")
+    check(
+        tokenize(query(completion="01234567"), SHORT_MODEL, "short.h5").returncode == 0
+        and datasets("short.h5")["count"] == [9],
+        "one token more than positions",
+    )
+    refused(
+        "two more",
+        tokenize(query(completion="012345678"), SHORT_MODEL, "refused/q.h5"),
+        '"a"',
+        "10 tokens",
+        "8 positions",
+    )
 
 
 def test_demo_queries():

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """A report of packed sequences names the document that the influence is from; without token scores all of them."""
+
 from text_checks import check, finish, path, refused, run  # noqa: I001
 
 import h5py
@@ -8,7 +9,7 @@ import numpy as np
 import make_sample as sample
 from bregman_files import input_identity
 
-PACKED = ((0, 1, 2), (3, 4), (5,))                  # documents of each sequence
+PACKED = ((0, 1, 2), (3, 4), (5,))  # documents of each sequence
 LENGTHS = ((4, 5, 3), (6, 2), (7,))
 
 
@@ -47,20 +48,40 @@ def scores(sequence, **values):
 
 
 def report():
-    done = run("report", "--ranking", path("r.h5"), "--tokens", path("t.h5"), "--queries", path("q.h5"), "--output", path("r.html"))
+    done = run(
+        "report",
+        "--ranking",
+        path("r.h5"),
+        "--tokens",
+        path("t.h5"),
+        "--queries",
+        path("q.h5"),
+        "--output",
+        path("r.html"),
+    )
     with open(path("r.html"), encoding="utf-8") as file:
         return done, file.read()
 
 
 def test_named():
     # the first token of document 1 is predicted at position 3, that of document 4 at 5: the last of the one before
-    write_ranking({"top": [scores(0, p0=-5, p3=9, p9=-1), scores(1, p0=0.5, p5=1.5), scores(2, p0=1)],
-                   "bottom": [scores(0, p0=5, p8=-8), scores(1, p4=-3, p6=1), scores(2, p0=-1)]})
+    write_ranking(
+        {
+            "top": [scores(0, p0=-5, p3=9, p9=-1), scores(1, p0=0.5, p5=1.5), scores(2, p0=1)],
+            "bottom": [scores(0, p0=5, p8=-8), scores(1, p4=-3, p6=1), scores(2, p0=-1)],
+        }
+    )
     done, page = report()
-    check(done.stdout.startswith("q: first doc-1 (score 3)"), "the first document by its influence", done.stdout + done.stderr)
+    check(
+        done.stdout.startswith("q: first doc-1 (score 3)"),
+        "the first document by its influence",
+        done.stdout + done.stderr,
+    )
     shown = [part.split("</b>")[0] for part in page.split('<span class="who"><b>')[1:]]
     check(shown == ["doc-1", "doc-4", "doc-5", "doc-2", "doc-3", "doc-5"], "the document of each card", shown)
-    check("the sequence also has doc-0, doc-2" in page and page.count("one of 3 documents") == 2, "the others are named")
+    check(
+        "the sequence also has doc-0, doc-2" in page and page.count("one of 3 documents") == 2, "the others are named"
+    )
     check(page.count("one of") == 4, "one document has no others")
 
 
@@ -75,7 +96,17 @@ def test_damaged():
     with h5py.File(path("t.h5"), "r+") as file:
         file["piece/length"][0] = 3
     write_ranking(None)
-    done = run("report", "--ranking", path("r.h5"), "--tokens", path("t.h5"), "--queries", path("q.h5"), "--output", path("no.html"))
+    done = run(
+        "report",
+        "--ranking",
+        path("r.h5"),
+        "--tokens",
+        path("t.h5"),
+        "--queries",
+        path("q.h5"),
+        "--output",
+        path("no.html"),
+    )
     refused("pieces that are no sequence", done, "t.h5", "12 tokens")
 
 

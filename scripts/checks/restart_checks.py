@@ -1,4 +1,5 @@
 """What the tests that end jobs share: the processes of a session, and signals to them."""
+
 import glob
 import os
 import signal
@@ -13,7 +14,7 @@ def members(session):
                 text = file.read()
         except OSError:
             continue
-        name, fields = text[text.index("(") + 1:text.rindex(")")], text[text.rindex(")") + 2:].split()
+        name, fields = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
         if int(fields[3]) == session and fields[0] != "Z":
             found.append((int(entry.split("/")[2]), name))
     return found

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Interrupted runs: kill -9 of a whole job, or a signal that asks it to stop, at several moments of every phase; the
 same command then goes on and ends with the bytes of a run that nothing disturbed."""
+
 import glob
 import os
 import signal
@@ -19,7 +20,9 @@ SCORES = REFERENCE.score(COMPRESSED, TOKENS, "scores", "--unit-sequences", 1)
 
 
 def start(command):
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def interrupt(command, pattern, files, action):
@@ -30,7 +33,7 @@ def interrupt(command, pattern, files, action):
     ended = job.poll() is not None
     action(job.pid)
     said = job.communicate(timeout=60)[1]
-    for _ in range(500):                                     # a killed mpirun's ranks end on their own
+    for _ in range(500):  # a killed mpirun's ranks end on their own
         if not members(job.pid):
             break
         time.sleep(0.01)
@@ -59,21 +62,50 @@ def stage_of(work, stage):
     """(command, folder of the units, final file) of a stage."""
     common = ["--model", work.model, "--unit-sequences", 1]
     if stage == "fit_factors":
-        return (work.command(stage, *common, "--tokens", TOKENS, "--output", work.path("factors")),
-                work.path("factors/work"), work.path("factors/index.h5"))
+        return (
+            work.command(stage, *common, "--tokens", TOKENS, "--output", work.path("factors")),
+            work.path("factors/work"),
+            work.path("factors/index.h5"),
+        )
     if stage == "score_shards":
-        return (work.command(stage, *common, "--queries", COMPRESSED, "--tokens", TOKENS, "--output", work.path("scores")),
-                work.path("scores/shard-00000-of-00001.work"), work.path("scores/shard-00000-of-00001.h5"))
-    return (work.command(stage, "--model", work.model, "--factors", FACTORS, "--queries", QUERIES, "--output",
-                         work.path("compressed.h5"), "--unit-queries", 1),
-            work.path("compressed.h5.work"), work.path("compressed.h5"))
+        return (
+            work.command(stage, *common, "--queries", COMPRESSED, "--tokens", TOKENS, "--output", work.path("scores")),
+            work.path("scores/shard-00000-of-00001.work"),
+            work.path("scores/shard-00000-of-00001.h5"),
+        )
+    return (
+        work.command(
+            stage,
+            "--model",
+            work.model,
+            "--factors",
+            FACTORS,
+            "--queries",
+            QUERIES,
+            "--output",
+            work.path("compressed.h5"),
+            "--unit-queries",
+            1,
+        ),
+        work.path("compressed.h5.work"),
+        work.path("compressed.h5"),
+    )
 
 
 # stage, units that show how far it is, how many of them to wait for
-MOMENTS = [("fit_factors", "covariance-*.h5", 20), ("fit_factors", "activation-*.h5", 2), ("fit_factors", "lambda-*.h5", 9),
-           ("compress_queries", "queries-*.h5", 2), ("score_shards", "scores-*.h5", 1), ("score_shards", "scores-*.h5", 25)]
-FINAL = {"fit_factors": f"{FACTORS}/index.h5", "compress_queries": COMPRESSED,
-         "score_shards": f"{SCORES}/shard-00000-of-00001.h5"}
+MOMENTS = [
+    ("fit_factors", "covariance-*.h5", 20),
+    ("fit_factors", "activation-*.h5", 2),
+    ("fit_factors", "lambda-*.h5", 9),
+    ("compress_queries", "queries-*.h5", 2),
+    ("score_shards", "scores-*.h5", 1),
+    ("score_shards", "scores-*.h5", 25),
+]
+FINAL = {
+    "fit_factors": f"{FACTORS}/index.h5",
+    "compress_queries": COMPRESSED,
+    "score_shards": f"{SCORES}/shard-00000-of-00001.h5",
+}
 IGNORED = ("@factors_fingerprint",)
 
 
@@ -103,16 +135,21 @@ def test_signals():
             command, folder, final = stage_of(work, stage)
 
             def ask(session, stage=stage, number=number):
-                if number == signal.SIGTERM:                 # mpirun would end the job at once: only a rank is asked
+                if number == signal.SIGTERM:  # mpirun would end the job at once: only a rank is asked
                     os.kill(next(pid for pid, name in members(session) if name == stage[:15]), number)
                 else:
                     send(session, number, only=stage[:15])
+
             result = interrupt(command, f"{folder}/{units}", files, ask)
             name = f"{stage}, {units}, {ranks} ranks, {signal.Signals(number).name}"
             if result is not None:
                 stopped += result[0] == STOPPED
                 check(result[0] == STOPPED, f"{name}: exit {STOPPED}", result)
-                check("error" not in result[1] and "run the same command" in result[1], f"{name}: says so", result[1][-300:])
+                check(
+                    "error" not in result[1] and "run the same command" in result[1],
+                    f"{name}: says so",
+                    result[1][-300:],
+                )
                 check(not os.path.exists(final), f"{name}: no final file")
             again(name, command, final)
             same_file(name, final, FINAL[stage], ignore=IGNORED)

@@ -4,6 +4,7 @@
     start_time.py BUILD [FOLDER]    BUILD: with bin/score_shards; FOLDER: for the inputs, 4 GB of them sparse
 
 A file named stop ends each job where the scoring would begin.  Bytes are those of read calls, not of mapped files."""
+
 import json
 import os
 import shutil
@@ -24,8 +25,14 @@ def write_model(folder):
     os.makedirs(folder)
     shapes = {"wte.weight": (VOCABULARY, D), "wpe.weight": (64, D), "ln_f.weight": (D,), "ln_f.bias": (D,)}
     for layer in range(LAYERS):
-        for name, *shape in (("ln_1", D), ("ln_2", D), ("attn.c_attn", D, 3 * D), ("attn.c_proj", D, D), ("mlp.c_fc", D, 4 * D),
-                             ("mlp.c_proj", 4 * D, D)):
+        for name, *shape in (
+            ("ln_1", D),
+            ("ln_2", D),
+            ("attn.c_attn", D, 3 * D),
+            ("attn.c_proj", D, D),
+            ("mlp.c_fc", D, 4 * D),
+            ("mlp.c_proj", 4 * D, D),
+        ):
             shapes[f"h.{layer}.{name}.weight"] = tuple(shape)
             shapes[f"h.{layer}.{name}.bias"] = (shape[-1],)
     header, at = {}, 0
@@ -37,8 +44,18 @@ def write_model(folder):
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + at)
     with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
-        json.dump({"model_type": "gpt2", "n_embd": D, "n_head": 32, "n_layer": LAYERS, "n_positions": 64, "vocab_size": VOCABULARY,
-                   "layer_norm_epsilon": 1e-5}, file)
+        json.dump(
+            {
+                "model_type": "gpt2",
+                "n_embd": D,
+                "n_head": 32,
+                "n_layer": LAYERS,
+                "n_positions": 64,
+                "vocab_size": VOCABULARY,
+                "layer_norm_epsilon": 1e-5,
+            },
+            file,
+        )
 
 
 def write_tokens(folder):
@@ -60,8 +77,15 @@ def write_compressed(path, model):
                 at = f"transformer.h.{layer}.mlp.{name}"
                 file[f"{at}/left"], file[f"{at}/right"] = np.ones((1, n_out, 1), "f4"), np.ones((1, n_in + 1, 1), "f4")
                 file[f"{at}/kept"] = np.ones(1, "f4")
-        file.attrs.update(model_hash=hash_model(model), queries_hash="0" * 32, tokenizer_hash="", factors_fingerprint="0" * 32,
-                          modules="mlp", preconditioner="ekfac", damping_factor=0.1)
+        file.attrs.update(
+            model_hash=hash_model(model),
+            queries_hash="0" * 32,
+            tokenizer_hash="",
+            factors_fingerprint="0" * 32,
+            modules="mlp",
+            preconditioner="ekfac",
+            damping_factor=0.1,
+        )
 
 
 # Runs one rank and notes what it has read: a process has the bytes of its children that ended.
@@ -75,8 +99,26 @@ def start(ranks, build, inputs, folder):
     open(f"{output}/stop", "w", encoding="utf-8").close()
     launcher = [] if ranks == 1 else [os.path.join(os.path.dirname(__file__), "../mpi"), str(ranks)]
     log, began = f"{folder}/io", time.monotonic()
-    done = subprocess.run([*launcher, *COUNTED, log, f"{build}/bin/score_shards", "--quiet", "--model", model, "--queries", compressed, "--tokens",
-                           *tokens, "--output", output], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [
+            *launcher,
+            *COUNTED,
+            log,
+            f"{build}/bin/score_shards",
+            "--quiet",
+            "--model",
+            model,
+            "--queries",
+            compressed,
+            "--tokens",
+            *tokens,
+            "--output",
+            output,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != STOPPED:
         sys.exit(f"exit code {done.returncode}: {done.stderr}")
     seconds = time.monotonic() - began
@@ -93,7 +135,7 @@ def main():
         inputs = f"{folder}/model", f"{folder}/compressed.h5", write_tokens(f"{folder}/tokens")
         write_model(inputs[0])
         write_compressed(inputs[1], inputs[0])
-        time.sleep(4)                                  # what has just been written is not remembered
+        time.sleep(4)  # what has just been written is not remembered
         shutil.rmtree(f"{folder}/hashes", ignore_errors=True)
         for ranks in 1, 2:
             for name in "first", "second":

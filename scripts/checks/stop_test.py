@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A stop asked of what started the ranks: of scripts/mpi by SIGTERM and Ctrl-C, of a bare mpirun by SIGUSR1.  Exit code 75,
 finished work is kept, and the same command goes on to the bytes of a run that nothing disturbed."""
+
 import os
 import signal
 import subprocess
@@ -15,21 +16,37 @@ REFERENCE = engine(CASE, "reference")
 FACTORS = REFERENCE.fit(TOKENS, "factors", "--unit-sequences", 8)
 COMPRESSED = REFERENCE.compress(FACTORS, QUERIES, "compressed.h5", "--unit-queries", 2)
 SCORES = REFERENCE.score(COMPRESSED, TOKENS, "scores", "--unit-sequences", 4)
-SAME = {"fit_factors": f"{FACTORS}/index.h5", "compress_queries": COMPRESSED,
-        "score_shards": f"{SCORES}/shard-00000-of-00001.h5"}
+SAME = {
+    "fit_factors": f"{FACTORS}/index.h5",
+    "compress_queries": COMPRESSED,
+    "score_shards": f"{SCORES}/shard-00000-of-00001.h5",
+}
 
 
 def stage_of(work, stage):
     """(command, folder of its work files, final file)"""
     start = [stage, "--model", work.model, "--output"]
     if stage == "fit_factors":
-        return (work.command(*start, work.path("factors"), "--tokens", TOKENS, "--unit-sequences", 8),
-                work.path("factors/work"), work.path("factors/index.h5"))
+        return (
+            work.command(*start, work.path("factors"), "--tokens", TOKENS, "--unit-sequences", 8),
+            work.path("factors/work"),
+            work.path("factors/index.h5"),
+        )
     if stage == "score_shards":
-        return (work.command(*start, work.path("scores"), "--queries", COMPRESSED, "--tokens", TOKENS, "--unit-sequences", 4),
-                work.path("scores/shard-00000-of-00001.work"), work.path("scores/shard-00000-of-00001.h5"))
-    return (work.command(*start, work.path("compressed.h5"), "--factors", FACTORS, "--queries", QUERIES, "--unit-queries", 2),
-            work.path("compressed.h5.work"), work.path("compressed.h5"))
+        return (
+            work.command(
+                *start, work.path("scores"), "--queries", COMPRESSED, "--tokens", TOKENS, "--unit-sequences", 4
+            ),
+            work.path("scores/shard-00000-of-00001.work"),
+            work.path("scores/shard-00000-of-00001.h5"),
+        )
+    return (
+        work.command(
+            *start, work.path("compressed.h5"), "--factors", FACTORS, "--queries", QUERIES, "--unit-queries", 2
+        ),
+        work.path("compressed.h5.work"),
+        work.path("compressed.h5"),
+    )
 
 
 def work_files(folder):
@@ -55,7 +72,11 @@ def test_stop(stage, ranks, launcher, number):
     name = f"{stage}, {ranks} ranks, {signal.Signals(number).name} to {launcher}"
     work = engine(CASE, f"{stage}-{ranks}-{os.path.basename(launcher)}-{number}", ranks=ranks)
     command, folder, final = stage_of(work, stage)
-    started = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", str(ranks), *command[2:]] if launcher == "mpirun" else command
+    started = (
+        ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", str(ranks), *command[2:]]
+        if launcher == "mpirun"
+        else command
+    )
     code, said, kept = ask(name, started, folder, number)
     check(code == STOPPED, f"{name}: exit {STOPPED}", (code, said[-300:]))
     check("run the same command to go on" in said, f"{name}: says so", said[-300:])

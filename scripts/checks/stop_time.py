@@ -4,6 +4,7 @@ runs to its end: SIGUSR1 to mpirun, or a file named `stop`, on several grids.  P
 
     BUILD=build scripts/checks/stop_time.py [SECONDS A JOB MAY TAKE TO STOP, 120] [STAGE]
 """
+
 import json
 import os
 import re
@@ -19,9 +20,9 @@ import numpy as np
 from check_goldens import write_tokens
 
 LIMIT_S = float(sys.argv[1]) if len(sys.argv) > 1 else 120
-UNIT_S, LEAD_S, PROBES = 600, 3, 48        # of a unit; between the first batches and the request; sequences of a probe
+UNIT_S, LEAD_S, PROBES = 600, 3, 48  # of a unit; between the first batches and the request; sequences of a probe
 LENGTH, VOCABULARY, PER_BATCH = 128, 512, 4
-GRIDS = [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4)]       # columns, ranks of a pipeline
+GRIDS = [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4)]  # columns, ranks of a pipeline
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
@@ -33,13 +34,44 @@ def sequences(name, n, queries=False):
 
 def command_of(stage, grid, given, output, per_unit):
     columns, pipeline = grid
-    options = ["--model", MODEL, "--threads", 1, "--pipeline", pipeline, "--checkpoint-minutes", 10,
-               "--timings", f"{FOLDER}/timings.json"]
+    options = [
+        "--model",
+        MODEL,
+        "--threads",
+        1,
+        "--pipeline",
+        pipeline,
+        "--checkpoint-minutes",
+        10,
+        "--timings",
+        f"{FOLDER}/timings.json",
+    ]
     if stage == "score_shards":
-        options += ["--queries", COMPRESSED, "--tokens", given, "--output", output, "--unit-sequences", per_unit,
-                    "--batch-tokens", PER_BATCH * LENGTH]
+        options += [
+            "--queries",
+            COMPRESSED,
+            "--tokens",
+            given,
+            "--output",
+            output,
+            "--unit-sequences",
+            per_unit,
+            "--batch-tokens",
+            PER_BATCH * LENGTH,
+        ]
     else:
-        options += ["--factors", FACTORS, "--queries", given, "--output", f"{output}/c.h5", "--unit-queries", per_unit, "--rank", 16]
+        options += [
+            "--factors",
+            FACTORS,
+            "--queries",
+            given,
+            "--output",
+            f"{output}/c.h5",
+            "--unit-queries",
+            per_unit,
+            "--rank",
+            16,
+        ]
     return list(map(str, [MPI, columns * pipeline, f"{BUILD}/bin/{stage}", *options]))
 
 
@@ -48,8 +80,11 @@ def seconds_a_sequence(stage, grid):
     n = PROBES * grid[0]
     output = f"{FOLDER}/probe"
     os.makedirs(output)
-    subprocess.run(command_of(stage, grid, sequences("probe-input", n, stage == "compress_queries"), output, PROBES),
-                   check=True, capture_output=True)
+    subprocess.run(
+        command_of(stage, grid, sequences("probe-input", n, stage == "compress_queries"), output, PROBES),
+        check=True,
+        capture_output=True,
+    )
     with open(f"{FOLDER}/timings.json", encoding="utf-8") as file:
         phases = {phase["name"]: phase["seconds"] for phase in json.load(file)["phases"]}
     shutil.rmtree(output)
@@ -63,9 +98,14 @@ def stop(stage, grid, how):
     output = f"{FOLDER}/stopped"
     os.makedirs(output)
     given = sequences("input", per_unit * grid[0], stage == "compress_queries")
-    job = subprocess.Popen(command_of(stage, grid, given, output, per_unit), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                           text=True, start_new_session=True)
-    for line in job.stderr:                                  # until it says that it computes
+    job = subprocess.Popen(
+        command_of(stage, grid, given, output, per_unit),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in job.stderr:  # until it says that it computes
         if re.search(r"(scores|queries): .* of .*sequences", line):
             break
     time.sleep(LEAD_S)
@@ -78,13 +118,19 @@ def stop(stage, grid, how):
     try:
         job.communicate(timeout=LIMIT_S)
         took = time.monotonic() - asked
-        print(f"| {stage} | {grid[0]} x {grid[1]} | {how} | {took:.2f} s | {took / each_s / BATCH[stage]:.1f} micro-batches "
-              f"of {each_s * BATCH[stage]:.3f} s | code {job.returncode} |", flush=True)
+        print(
+            f"| {stage} | {grid[0]} x {grid[1]} | {how} | {took:.2f} s | {took / each_s / BATCH[stage]:.1f} micro-batches "
+            f"of {each_s * BATCH[stage]:.3f} s | code {job.returncode} |",
+            flush=True,
+        )
     except subprocess.TimeoutExpired:
         os.killpg(job.pid, signal.SIGTERM)
         job.communicate()
-        print(f"| {stage} | {grid[0]} x {grid[1]} | {how} | > {LIMIT_S:.0f} s | > {LIMIT_S / each_s / BATCH[stage]:.0f} "
-              f"micro-batches of {each_s * BATCH[stage]:.3f} s | killed |", flush=True)
+        print(
+            f"| {stage} | {grid[0]} x {grid[1]} | {how} | > {LIMIT_S:.0f} s | > {LIMIT_S / each_s / BATCH[stage]:.0f} "
+            f"micro-batches of {each_s * BATCH[stage]:.3f} s | killed |",
+            flush=True,
+        )
     shutil.rmtree(output)
 
 
@@ -92,7 +138,7 @@ MODEL = plain_gpt2("stop-model", d=256, blocks=4, positions=LENGTH, vocabulary=V
 TINY = engine(MODEL, "reference", ranks=1)
 FACTORS = TINY.fit(sequences("fit", 16), "factors")
 COMPRESSED = TINY.compress(FACTORS, sequences("queries", 4, True), "compressed.h5", "--rank", 16)
-BATCH = {"score_shards": PER_BATCH, "compress_queries": 1536 // (LENGTH - 1)}      # sequences of a micro-batch
+BATCH = {"score_shards": PER_BATCH, "compress_queries": 1536 // (LENGTH - 1)}  # sequences of a micro-batch
 print("| stage | columns x pipeline | asked by | answered in | that is | |\n|---|---|---|---|---|---|", flush=True)
 for each_stage in sys.argv[2:] or ["score_shards", "compress_queries"]:
     for each_grid in GRIDS:

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Sweeps without Slurm: the plan that is printed, a run here, the table, going on after failures, and every mistake in a
 sweep file, found before anything is done."""
+
 import glob
 import json
 import os
@@ -18,8 +19,12 @@ import text_checks
 from text_checks import tiny_model, write as write_text
 
 SWEEP = os.path.join(ROOT, "jobs", "sweep")
-ENVIRONMENT = {**os.environ, "BREGMAN_BIN": os.path.join(os.path.abspath(BUILD), "bin"), "PYTHON": sys.executable,
-               "PATH": os.path.join(FOLDER, "bin") + ":" + os.environ["PATH"]}     # with a squeue that knows no cluster
+ENVIRONMENT = {
+    **os.environ,
+    "BREGMAN_BIN": os.path.join(os.path.abspath(BUILD), "bin"),
+    "PYTHON": sys.executable,
+    "PATH": os.path.join(FOLDER, "bin") + ":" + os.environ["PATH"],
+}  # with a squeue that knows no cluster
 GOOD = """
 output = "out"
 [cluster]
@@ -79,8 +84,15 @@ def write_sweep(name, text):
 
 
 def sweep(name, *arguments, timeout=120, **changes):
-    return subprocess.run(["/bin/sh", SWEEP, path(name), *arguments], capture_output=True, text=True, timeout=timeout,
-                          check=False, env={**ENVIRONMENT, **changes}, cwd="/")
+    return subprocess.run(
+        ["/bin/sh", SWEEP, path(name), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**ENVIRONMENT, **changes},
+        cwd="/",
+    )
 
 
 def rows(done):
@@ -94,14 +106,25 @@ def rows(done):
 
 # ---------------------------------------------------------------- the plan
 
+
 def test_dry_run():
     write_sweep("good.toml", GOOD)
     done = sweep("good.toml", "--dry-run")
     lines = [line for line in done.stdout.splitlines() if "sbatch" in line]
     check(done.returncode == 0 and len(lines) == 10, "dry run: a line a job", done.stderr + done.stdout)
     fit = next(line for line in lines if "fit--large" in line)
-    for part in ("--nodes=4", "--ntasks-per-node=2", "--pipeline 4", "--seed 3", "--partition=cpu", "--time=1:00:00",
-                 "--signal=B:USR1@300", "--requeue", "--kill-on-invalid-dep=yes", f"{path('tokens/a.h5')} {path('tokens/b.h5')}"):
+    for part in (
+        "--nodes=4",
+        "--ntasks-per-node=2",
+        "--pipeline 4",
+        "--seed 3",
+        "--partition=cpu",
+        "--time=1:00:00",
+        "--signal=B:USR1@300",
+        "--requeue",
+        "--kill-on-invalid-dep=yes",
+        f"{path('tokens/a.h5')} {path('tokens/b.h5')}",
+    ):
         check(part in fit, f"dry run: fit has {part}", fit)
     check("dependency" not in fit, "dry run: fit waits for nothing", fit)
     score = next(line for line in lines if "score--small" in line)
@@ -115,25 +138,42 @@ def test_dry_run():
     shell = subprocess.run(["/bin/sh", "-n"], input=done.stdout, text=True, capture_output=True, check=False)
     check(shell.returncode == 0, "dry run: a shell script", shell.stderr)
     example = os.path.join(ROOT, "jobs", "example.toml")
-    done = subprocess.run([SWEEP, example, "--dry-run"], capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT)
-    check(done.returncode == 2 and "unknown key" not in done.stderr and "it takes" not in done.stderr,
-          "example: its keys are right, its models are not here", done.stderr)
+    done = subprocess.run(
+        [SWEEP, example, "--dry-run"], capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT
+    )
+    check(
+        done.returncode == 2 and "unknown key" not in done.stderr and "it takes" not in done.stderr,
+        "example: its keys are right, its models are not here",
+        done.stderr,
+    )
 
 
 # ---------------------------------------------------------------- a run here
 
+
 def test_local():
     status = sweep("good.toml", "--status")
-    check(status.returncode == 0 and rows(status)[("fit", "small")] == "to do 0 % -", "status: nothing done", status.stdout)
+    check(
+        status.returncode == 0 and rows(status)[("fit", "small")] == "to do 0 % -",
+        "status: nothing done",
+        status.stdout,
+    )
     done = sweep("good.toml", "--local", "--ranks", "2")
     check(done.returncode == 0 and "all done" in done.stdout, "local run", done.stdout + done.stderr)
     states = rows(sweep("good.toml", "--status"))
-    check(len(states) == 11 and all(v == "done 100 % -" for k, v in states.items() if k[0] != "the"), "status: all done", states)
+    check(
+        len(states) == 11 and all(v == "done 100 % -" for k, v in states.items() if k[0] != "the"),
+        "status: all done",
+        states,
+    )
     before = os.stat(path("out/small/q/words/ranking.h5"))
     done = sweep("good.toml", "--local")
     after = os.stat(path("out/small/q/words/ranking.h5"))
-    check(done.stdout.startswith("all done") and before.st_mtime_ns == after.st_mtime_ns, "local run again: nothing to do",
-          done.stdout)
+    check(
+        done.stdout.startswith("all done") and before.st_mtime_ns == after.st_mtime_ns,
+        "local run again: nothing to do",
+        done.stdout,
+    )
     check("sbatch" not in sweep("good.toml", "--dry-run").stdout, "dry run: nothing to do")
 
 
@@ -143,8 +183,12 @@ def test_sources():
     with h5py.File(path("queries.h5"), "r+") as file:
         file.attrs["note"] = "another file"
     done = sweep("good.toml", "--local")
-    check(done.returncode == 1 and "was made from another" in done.stderr and path("queries.h5") in done.stderr, "changed queries", done.stderr)
-    shutil.copy(path("queries-before.h5"), path("queries.h5"))      # later than what was made from it, and the same
+    check(
+        done.returncode == 1 and "was made from another" in done.stderr and path("queries.h5") in done.stderr,
+        "changed queries",
+        done.stderr,
+    )
+    shutil.copy(path("queries-before.h5"), path("queries.h5"))  # later than what was made from it, and the same
     check(sweep("good.toml", "--local").stdout.startswith("all done"), "the queries as they were")
 
 
@@ -157,7 +201,9 @@ def test_missing_parts():
     check(rows(sweep("good.toml", "--status"))[("score", "small")].startswith("removed"), "status: removed")
     os.unlink(ranking)
     plan = [line for line in sweep("good.toml", "--dry-run").stdout.splitlines() if "sbatch" in line]
-    check(len(plan) == 3 and "--array=1 " in plan[0] and "SHARDS=3" in plan[0], "the missing shard alone", "\n".join(plan))
+    check(
+        len(plan) == 3 and "--array=1 " in plan[0] and "SHARDS=3" in plan[0], "the missing shard alone", "\n".join(plan)
+    )
     done = sweep("good.toml", "--local")
     check(done.returncode == 0, "the missing shard is made", done.stdout + done.stderr)
     same_file("made again", ranking, path("ranking-before.h5"), ignore=("@explained", "@explain_options"))
@@ -167,20 +213,37 @@ def refused(name, text, *parts, code=1, arguments=("--dry-run",)):
     write_sweep("wrong.toml", text)
     done = sweep("wrong.toml", *arguments)
     lines = done.stderr.strip().split("\n")
-    check(done.returncode == code and len(lines) == 1 and all(part in done.stderr for part in parts) and
-          "Traceback" not in done.stderr and "sbatch" not in done.stdout, name, f"exit {done.returncode}: {done.stderr[-400:]}")
+    check(
+        done.returncode == code
+        and len(lines) == 1
+        and all(part in done.stderr for part in parts)
+        and "Traceback" not in done.stderr
+        and "sbatch" not in done.stdout,
+        name,
+        f"exit {done.returncode}: {done.stderr[-400:]}",
+    )
 
 
 def test_out_of_date():
     refused("another seed", GOOD.replace("seed = 3", "seed = 4"), "out/large/factors/index.h5", "seed = 3", "says 4")
     refused("an option left out", GOOD.replace(", seed = 3", ""), "out/large/factors/index.h5", "seed = 3", "says 0")
-    refused("other shards", GOOD.replace("shards = 2", "shards = 4").replace("top = 5", "top = 5\n"), "in 2 shards", "says 4")
+    refused(
+        "other shards",
+        GOOD.replace("shards = 2", "shards = 4").replace("top = 5", "top = 5\n"),
+        "in 2 shards",
+        "says 4",
+    )
     kept = path("tokens/b.h5")
     shutil.copytree(path("out"), path("copy"), symlinks=True)
     os.unlink(path("copy/large/q/compressed.h5"))
     os.unlink(path("copy/large/q/words/ranking.h5"))
     os.unlink(path("copy/large/q/words/scores/shard-00000-of-00002.h5"))
-    refused("half the shards of lost queries", GOOD.replace('"out"', '"copy"'), "copy/large/q/words/scores", "remove the folder")
+    refused(
+        "half the shards of lost queries",
+        GOOD.replace('"out"', '"copy"'),
+        "copy/large/q/words/scores",
+        "remove the folder",
+    )
     check(os.path.exists(kept), "inputs stay")
 
 
@@ -190,25 +253,43 @@ def test_failure():
     shutil.copy(os.path.join(model("llama"), "config.json"), path("spoiled"))
     with open(path("spoiled/model.safetensors"), "wb") as file:
         file.write(b"\0" * 8)
-    text = GOOD.replace('"out"', '"failing"').replace('name = "small"\npath = "model"', 'name = "small"\npath = "spoiled"')
+    text = GOOD.replace('"out"', '"failing"').replace(
+        'name = "small"\npath = "model"', 'name = "small"\npath = "spoiled"'
+    )
     write_sweep("failing.toml", text)
     done = sweep("failing.toml", "--local", "--ranks", "1")
-    check(done.returncode == 1 and "fit--small: failed, exit code 1: fit_factors: error: " in done.stdout and
-          "merge--small--q--words: not run, because of fit--small" in done.stdout, "a failing stage", done.stdout + done.stderr)
+    check(
+        done.returncode == 1
+        and "fit--small: failed, exit code 1: fit_factors: error: " in done.stdout
+        and "merge--small--q--words: not run, because of fit--small" in done.stdout,
+        "a failing stage",
+        done.stdout + done.stderr,
+    )
     check(os.path.exists(path("failing/large/q/words/ranking.h5")), "what does not need it runs")
     check(not os.path.exists(path("failing/small/q/compressed.h5")), "what needs it does not run")
     status = sweep("failing.toml", "--status")
     found = rows(status)
-    check(status.returncode == 1 and "failed 0 % - exit 1: fit_factors: error: " in found[("fit", "small")], "status: failed",
-          status.stdout)
+    check(
+        status.returncode == 1 and "failed 0 % - exit 1: fit_factors: error: " in found[("fit", "small")],
+        "status: failed",
+        status.stdout,
+    )
     check(found[("explain", "small")] == "blocked 0 % - by fit--small", "status: blocked", status.stdout)
     check("fit--small.log" in status.stdout, "status: names the log", status.stdout)
     for name in os.listdir(model("llama")):
         shutil.copy(os.path.join(model("llama"), name), path("spoiled"))
     done = sweep("failing.toml", "--local", "--ranks", "1")
-    check(done.returncode == 0 and "large" not in done.stdout, "put right: only what is missing", done.stdout + done.stderr)
-    same_file("put right", path("failing/small/q/words/ranking.h5"), path("out/small/q/words/ranking.h5"),
-              ignore=("@explained", "@explain_options"))
+    check(
+        done.returncode == 0 and "large" not in done.stdout,
+        "put right: only what is missing",
+        done.stdout + done.stderr,
+    )
+    same_file(
+        "put right",
+        path("failing/small/q/words/ranking.h5"),
+        path("out/small/q/words/ranking.h5"),
+        ignore=("@explained", "@explain_options"),
+    )
 
 
 def test_progress():
@@ -220,20 +301,28 @@ def test_progress():
     now = time.time()
     with open(os.path.join(work, "UNITS"), "w", encoding="utf-8") as file:
         file.write("covariance 240 16 2\nlambda 160 16 1\n")
-    for name, age in (("covariance-00000-block-000.000000-000016.h5", 500), ("covariance-00001-block-000.000000-000016.h5", 300),
-                      ("covariance-00001-block-001.000000-000004.h5", 300), ("covariance-00001-block-001.000000-000002.h5", 310),
-                      ("covariance-00002-block-000.000000-000016.h5", 20), ("other", 1),
-                      ("covariance-00003-block-000.000000-000016.h5.tmp-n1-12-0a1b2c3d", 1)):
+    for name, age in (
+        ("covariance-00000-block-000.000000-000016.h5", 500),
+        ("covariance-00001-block-000.000000-000016.h5", 300),
+        ("covariance-00001-block-001.000000-000004.h5", 300),
+        ("covariance-00001-block-001.000000-000002.h5", 310),
+        ("covariance-00002-block-000.000000-000016.h5", 20),
+        ("other", 1),
+        ("covariance-00003-block-000.000000-000016.h5.tmp-n1-12-0a1b2c3d", 1),
+    ):
         with open(os.path.join(work, name), "w", encoding="utf-8") as unit:
             unit.write("unit")
         os.utime(os.path.join(work, name), (now - age, now - age))
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - 420))      # one unit before it, two and a quarter since, in 400 s
+    started = time.strftime(
+        "%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - 420)
+    )  # one unit before it, two and a quarter since, in 400 s
     with open(path("busy/log/fit--small.log"), "w", encoding="utf-8") as file:
         file.write(f"== {started} job 7 run 1 started on n1: fit_factors\n")
     state = rows(sweep("busy.toml", "--status"))[("fit", "small")]
     check(state.startswith("failed 8 % - ended without a word"), "status: a job that is gone", state)
     with open(path("busy/.sweep.lock"), "w", encoding="utf-8") as held:
         import fcntl
+
         fcntl.flock(held, fcntl.LOCK_EX)
         state = rows(sweep("busy.toml", "--status"))[("fit", "small")]
         check(state.startswith("running 8 % 1:4"), "status: 36.75 units of 178 s are left", state)
@@ -249,8 +338,13 @@ def test_stop():
     """A signal lets the stage in hand finish its unit; the same command goes on to the same bytes."""
     write_sweep("stopped.toml", GOOD.replace('"out"', '"stopped"').replace("unit_sequences = 8", "unit_sequences = 1"))
     write_sweep("whole.toml", GOOD.replace('"out"', '"whole"').replace("unit_sequences = 8", "unit_sequences = 1"))
-    job = subprocess.Popen([SWEEP, path("stopped.toml"), "--local", "--ranks", "1"], env=ENVIRONMENT, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    job = subprocess.Popen(
+        [SWEEP, path("stopped.toml"), "--local", "--ranks", "1"],
+        env=ENVIRONMENT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     limit = time.monotonic() + 30
     while not glob.glob(path("stopped/small/factors/work/*.h5")) and time.monotonic() < limit:
         time.sleep(0.002)
@@ -260,8 +354,12 @@ def test_stop():
     for name in ("stopped.toml", "whole.toml"):
         done = sweep(name, "--local", "--ranks", "2")
         check(done.returncode == 0, f"{name}: goes on", done.stdout + done.stderr)
-    same_file("stopped", path("stopped/large/q/words/ranking.h5"), path("whole/large/q/words/ranking.h5"),
-              ignore=("@explained", "@explain_options"))
+    same_file(
+        "stopped",
+        path("stopped/large/q/words/ranking.h5"),
+        path("whole/large/q/words/ranking.h5"),
+        ignore=("@explained", "@explain_options"),
+    )
 
 
 def test_text():
@@ -276,20 +374,34 @@ def test_text():
     entries = "".join(f'[[model]]\nname = "{name}"\npath = "{folder}/{name}"\n' for name in ("one", "two", "other"))
     for name in ("one", "two", "other"):
         write_text(f"{name}/model.safetensors", "none")
-    write_sweep("text.toml", f'output = "text"\n[report]\nshow = 3\n{entries}[tokenize]\nmax_length = 16\n[[corpus]]\nname = "c"\n'
-                f'text = "{corpus_file}"\n[[queries]]\nname = "q"\nfile = "{query_file}"\n')
+    write_sweep(
+        "text.toml",
+        f'output = "text"\n[report]\nshow = 3\n{entries}[tokenize]\nmax_length = 16\n[[corpus]]\nname = "c"\n'
+        f'text = "{corpus_file}"\n[[queries]]\nname = "q"\nfile = "{query_file}"\n',
+    )
     done = sweep("text.toml", "--dry-run")
     lines = [line for line in done.stdout.splitlines() if "sbatch" in line]
-    count = {name: sum(f"/{name}.sbatch" in line for line in lines) for name in ("tokenize_corpus", "tokenize_queries", "report")}
-    check(count == {"tokenize_corpus": 2, "tokenize_queries": 2, "report": 3}, "text: once for one tokenizer",
-          f"{count} {done.stderr}")
-    check(any("--max-length 16" in line for line in lines) and any("--show 3" in line for line in lines), "text: options")
+    count = {
+        name: sum(f"/{name}.sbatch" in line for line in lines)
+        for name in ("tokenize_corpus", "tokenize_queries", "report")
+    }
+    check(
+        count == {"tokenize_corpus": 2, "tokenize_queries": 2, "report": 3},
+        "text: once for one tokenizer",
+        f"{count} {done.stderr}",
+    )
+    check(
+        any("--max-length 16" in line for line in lines) and any("--show 3" in line for line in lines), "text: options"
+    )
     # a tokenizer_config.json that changes ids makes another tokenizer; an option on it is for corpus and queries
     write_text("two/tokenizer_config.json", '{"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": true}')
     with open(path("text.toml"), encoding="utf-8") as file:
         write_sweep("text.toml", file.read().replace("max_length = 16", 'max_length = 16\nadd_bos = "no"'))
     lines = [line for line in sweep("text.toml", "--dry-run").stdout.splitlines() if "sbatch" in line]
-    count = [sum(f"/tokenize_{name}.sbatch" in line and "--add-bos no" in line for line in lines) for name in ("corpus", "queries")]
+    count = [
+        sum(f"/tokenize_{name}.sbatch" in line and "--add-bos no" in line for line in lines)
+        for name in ("corpus", "queries")
+    ]
     check(count == [3, 3], "text: tokenizer_config.json counts", count)
 
 
@@ -350,24 +462,50 @@ def test_environment():
         write_sweep(f"slurm/{name}", text)
         os.chmod(path(f"slurm/{name}"), 0o755)
     write_sweep("shell.toml", GOOD.replace('"out"', '"shell"'))
-    for shell in ({}, {"SQUEUE_STATES": "RUNNING"}, {"SQUEUE_PARTITION": "gpu"}, {"SQUEUE_FORMAT": "%i"}, {"SLURM_CLUSTERS": "other"},
-                  {"USER": "nobody", "LOGNAME": "nobody"}):
+    for shell in (
+        {},
+        {"SQUEUE_STATES": "RUNNING"},
+        {"SQUEUE_PARTITION": "gpu"},
+        {"SQUEUE_FORMAT": "%i"},
+        {"SLURM_CLUSTERS": "other"},
+        {"USER": "nobody", "LOGNAME": "nobody"},
+    ):
         empty_queue()
         done, first, _ = submit("shell.toml")
         check(done.returncode == 0 and len(first) == 13, f"{shell}: submitted", done.stderr + done.stdout)
         done, second, _ = submit("shell.toml", **shell)
-        check(done.returncode == 0 and second == first, f"{shell}: submitted twice is submitted once", done.stdout + done.stderr)
-    job = {"SLURM_JOB_ID": "5", "SLURM_CPU_BIND": "mask_cpu:0x3", "SLURM_TRES_PER_TASK": "cpu=2", "SLURM_MEM_PER_CPU": "2000",
-           "SBATCH_NO_REQUEUE": "1", "SRUN_CPUS_PER_TASK": "2", "PMIX_RANK": "0", "PMI_FD": "6"}
+        check(
+            done.returncode == 0 and second == first,
+            f"{shell}: submitted twice is submitted once",
+            done.stdout + done.stderr,
+        )
+    job = {
+        "SLURM_JOB_ID": "5",
+        "SLURM_CPU_BIND": "mask_cpu:0x3",
+        "SLURM_TRES_PER_TASK": "cpu=2",
+        "SLURM_MEM_PER_CPU": "2000",
+        "SBATCH_NO_REQUEUE": "1",
+        "SRUN_CPUS_PER_TASK": "2",
+        "PMIX_RANK": "0",
+        "PMI_FD": "6",
+    }
     kept = {"SLURM_CONF": "/etc/slurm.conf", "SBATCH_ACCOUNT": "mine", "PMIX_MCA_gds": "hash", "LC_ALL": "C.UTF-8"}
     empty_queue()
     submit("shell.toml", **job, **kept)
     with open(path("queue.environment"), encoding="utf-8") as file:
         found = dict(line.split("=", 1) for line in file.read().splitlines() if "=" in line)
     check(not set(job) & set(found), "a job around the sweep is not handed on", {key: found.get(key) for key in job})
-    check(all(found.get(key) == value for key, value in kept.items()), "what finds Slurm is", {key: found.get(key) for key in kept})
+    check(
+        all(found.get(key) == value for key, value in kept.items()),
+        "what finds Slurm is",
+        {key: found.get(key) for key in kept},
+    )
     done = sweep("shell.toml", "--dry-run", **job)
-    check(done.stdout.startswith("#!/bin/sh\n") and "\nunset SLURM_CPU_BIND\n" in done.stdout, "dry run: the same", done.stdout[:400])
+    check(
+        done.stdout.startswith("#!/bin/sh\n") and "\nunset SLURM_CPU_BIND\n" in done.stdout,
+        "dry run: the same",
+        done.stdout[:400],
+    )
 
 
 def test_array_limit():
@@ -378,9 +516,17 @@ def test_array_limit():
         done, first, words = submit("arrays.toml", **limits)
         arrays = [line for line in words if "--job-name=score--small" in line]
         check(done.returncode == 0 and len(first) == 10 + 25, f"{limits}: submitted", done.stdout + done.stderr)
-        check(len(arrays) == 3 and all(part in line for line, part in zip(arrays, ("--array=0-9%4 ", "--array=0-9%4 ", "--array=0-4%2 "))),
-              f"{limits}: three arrays", arrays)
-        logs = ("log/score--small--q--words-%a.log", "log/score--small--q--words-1%1a.log", "log/score--small--q--words-2%1a.log")
+        check(
+            len(arrays) == 3
+            and all(part in line for line, part in zip(arrays, ("--array=0-9%4 ", "--array=0-9%4 ", "--array=0-4%2 "))),
+            f"{limits}: three arrays",
+            arrays,
+        )
+        logs = (
+            "log/score--small--q--words-%a.log",
+            "log/score--small--q--words-1%1a.log",
+            "log/score--small--q--words-2%1a.log",
+        )
         check(all(log in line for line, log in zip(arrays, logs)), f"{limits}: a log is named by its shard", arrays)
         merge = next(line for line in words if "--job-name=merge--small" in line)
         numbers = [str(7 + words.index(line)) for line in arrays]
@@ -392,74 +538,150 @@ def test_array_limit():
     with open(path("queue"), "w", encoding="utf-8") as file:
         file.writelines(lines)
     done, _, words = submit("arrays.toml", TASKS="10")
-    check("--array=3%12 " in words[-1] and "-1%1a.log" in words[-1], "the missing shard 13 alone", words[-1] + done.stdout)
+    check(
+        "--array=3%12 " in words[-1] and "-1%1a.log" in words[-1], "the missing shard 13 alone", words[-1] + done.stdout
+    )
     with open(path("queue.environment"), encoding="utf-8") as file:
         found = file.read().splitlines()
     check("FIRST_SHARD=10" in found and "SHARDS=25" in found, "its job adds the first", done.stdout)
-    script = subprocess.run(["/bin/sh", "-c", "run_stage() { echo \"$@\"; }; . \"$0\"", os.path.join(ROOT, "jobs", "score_shards.sbatch")],
-                            env={**os.environ, "BREGMAN": path("stub"), "FIRST_SHARD": "10", "SHARDS": "25", "SLURM_ARRAY_TASK_ID": "3"},
-                            capture_output=True, text=True, check=False)
+    script = subprocess.run(
+        ["/bin/sh", "-c", 'run_stage() { echo "$@"; }; . "$0"', os.path.join(ROOT, "jobs", "score_shards.sbatch")],
+        env={**os.environ, "BREGMAN": path("stub"), "FIRST_SHARD": "10", "SHARDS": "25", "SLURM_ARRAY_TASK_ID": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     check(script.stdout.endswith("--shard 13/25\n"), "and scores it", script.stdout + script.stderr)
 
 
 def test_warnings():
     """Jobs that would be warned too late are named, with what plan predicts, and submitted all the same."""
+
     def warned(name, changed):
         possible = GOOD.replace('"out"', '"warned"').replace("pipeline = 4", "pipeline = 2")
         write_sweep(name, possible.replace('time = "1:00:00"', 'time = "1:00:00"\n' + changed))
         done = sweep(name, "--dry-run")
-        check(done.returncode == 0 and done.stdout.count("sbatch") >= 10, f"{changed}: submitted all the same", done.stderr)
+        check(
+            done.returncode == 0 and done.stdout.count("sbatch") >= 10,
+            f"{changed}: submitted all the same",
+            done.stderr,
+        )
         return done.stderr
+
     check(warned("early.toml", "") == "", "300 s are enough for a small model")
     said = warned("late.toml", "warning_seconds = 30")
-    wanted = [rf"late.toml:7: \[cluster\] warning_seconds: {stage} of {name} is predicted to need 6[1-5], not 30"
-              for stage in ("fit", "compress", "score", "explain") for name in ("small", "large")]
+    wanted = [
+        rf"late.toml:7: \[cluster\] warning_seconds: {stage} of {name} is predicted to need 6[1-5], not 30"
+        for stage in ("fit", "compress", "score", "explain")
+        for name in ("small", "large")
+    ]
     check(all(re.search(line, said) for line in wanted) and said.count("\n") == len(wanted), "30 s are not", said)
-    rates = ("flop_s", "operand_s", "result_s", "call_s", "attention_flop_s", "attention_pair_s", "element_s", "activation_s", "logit_s",
-             "sampled_s", "widened_s", "squared_s", "dot_s", "serial_s", "ranked_s", "eigen_cube_s", "eigen_square_s", "row_write_s",
-             "write_byte_s", "read_byte_s", "hash_byte_s", "message_s", "message_byte_s")
+    rates = (
+        "flop_s",
+        "operand_s",
+        "result_s",
+        "call_s",
+        "attention_flop_s",
+        "attention_pair_s",
+        "element_s",
+        "activation_s",
+        "logit_s",
+        "sampled_s",
+        "widened_s",
+        "squared_s",
+        "dot_s",
+        "serial_s",
+        "ranked_s",
+        "eigen_cube_s",
+        "eigen_square_s",
+        "row_write_s",
+        "write_byte_s",
+        "read_byte_s",
+        "hash_byte_s",
+        "message_s",
+        "message_byte_s",
+    )
     with open(path("cluster.json"), "w", encoding="utf-8") as file:
-        json.dump({"nodes": 4, "cores_per_node": 2, "memory_gb_per_node": 0, "network_gb_s": 0, "disk_gb_s": 0,
-                   "profile": {**dict.fromkeys(rates, 1e-9), "threads": 1, "subgrid_efficiency": 0.4, "process_bytes": 1e8,
-                               "publish_s": 1000}}, file)
+        json.dump(
+            {
+                "nodes": 4,
+                "cores_per_node": 2,
+                "memory_gb_per_node": 0,
+                "network_gb_s": 0,
+                "disk_gb_s": 0,
+                "profile": {
+                    **dict.fromkeys(rates, 1e-9),
+                    "threads": 1,
+                    "subgrid_efficiency": 0.4,
+                    "process_bytes": 1e8,
+                    "publish_s": 1000,
+                },
+            },
+            file,
+        )
     said = warned("profile.toml", 'profile = "cluster.json"')
-    check("fit of large is predicted to need" in said and "not 300" in said, "files that take long on this cluster", said)
+    check(
+        "fit of large is predicted to need" in said and "not 300" in said, "files that take long on this cluster", said
+    )
     said = warned("profile.toml", 'profile = "nowhere.json"')
     check("cannot be checked" in said and "nowhere.json" in said, "a profile that is not there", said)
 
 
 # ---------------------------------------------------------------- mistakes
 
+
 def test_mistakes():
     def wrong(name, old, new, *parts):
         check(old in GOOD, f"{name}: the sweep file has {old}")
         refused(name, GOOD.replace(old, new), "wrong.toml", *parts, code=2)
+
     wrong("not TOML", "[fit]", "[fit", "not TOML", "line 7")
     wrong("a number that Python does not take", "unit_sequences = 8", "unit_sequences = " + "9" * 5000, "not TOML")
     wrong("too deep", "unit_sequences = 8", "unit_sequences = " + "[" * 5000, "not TOML")
     wrong("a key of two lines", "[merge]", '"a\\nb" = 1\n[merge]', ":9: [score] a b: unknown key")
-    wrong("a path that ends early", '"queries.h5"', '"queries.h5\\u0000"', "[queries] file: it takes a text of one line")
+    wrong(
+        "a path that ends early", '"queries.h5"', '"queries.h5\\u0000"', "[queries] file: it takes a text of one line"
+    )
     wrong("unknown key", "unit_sequences", "unit_sequence", ":8: [fit] unit_sequence: unknown key", '"unit_sequences"')
     wrong("unknown table", "[merge]", "[merg]", "merg: unknown key", '"merge"')
-    wrong("unknown key of a model", "fit = { nodes", "fit = { node", '[model.fit] node: unknown key', '"nodes"', ":21:")
+    wrong("unknown key of a model", "fit = { nodes", "fit = { node", "[model.fit] node: unknown key", '"nodes"', ":21:")
     wrong("wrong type", "shards = 3", 'shards = "3"', ":10: [score] shards: it takes a whole number, not '3'")
     wrong("no shards", "shards = 3", "shards = 0", "[score] shards: it takes 1 or more, not 0")
     wrong("too many shards", "shards = 3", "shards = 100000", "[score] shards: at most 99999")
     wrong("the same name twice", '"large"', '"small"', '"small" is there twice', ":19:")
     wrong("a name that is no name", '"small"', '"a/b"', "[model] name", "a name of")
     wrong("name of a folder", '"small"', '"log"', "another folder")
-    wrong("pipeline", "pipeline = 4", "pipeline = 3", "[model.fit] pipeline: 3 does not divide the 8 ranks (4 nodes of 2)")
+    wrong(
+        "pipeline", "pipeline = 4", "pipeline = 3", "[model.fit] pipeline: 3 does not divide the 8 ranks (4 nodes of 2)"
+    )
     wrong("no model", 'path = "model"\n[[model]]', 'path = "models"\n[[model]]', "no folder", "models", ":17:")
     wrong("no token file", "tokens/*.h5", "tokens/c.h5", "no file", "tokens/c.h5", ":25:")
     wrong("a pattern without match", "tokens/*.h5", "tokens/*.hdf5", "matches no file", "tokens/*.hdf5")
     wrong("a file twice", '["tokens/*.h5"]', '["tokens/*.h5", "tokens/a.h5"]', "tokens/a.h5", "is there twice")
-    wrong("a file twice, under two names", '["tokens/*.h5"]', '["tokens/*.h5", "link.h5"]', "link.h5", "is there twice, also as", "tokens/a.h5")
+    wrong(
+        "a file twice, under two names",
+        '["tokens/*.h5"]',
+        '["tokens/*.h5", "link.h5"]',
+        "link.h5",
+        "is there twice, also as",
+        "tokens/a.h5",
+    )
     more = '[[queries]]\nname = "again"\nfile = "./queries.h5"\n[[queries]]\n'
     wrong("a query set twice", "[[queries]]\n", more, ":30: [queries] name:", '"q" is the same as "again"')
     more = '[[corpus]]\nname = "again"\ntokens = ["tokens/a.h5", "tokens/b.h5"]\n[[corpus]]\n'
-    refused("a corpus twice", GOOD.replace("[[corpus]]\n", more).replace("[fit]", '[fit]\ncorpus = "words"'), '"words" is the same as "again"', code=2)
+    refused(
+        "a corpus twice",
+        GOOD.replace("[[corpus]]\n", more).replace("[fit]", '[fit]\ncorpus = "words"'),
+        '"words" is the same as "again"',
+        code=2,
+    )
     more = '[[model]]\nname = "again"\npath = "./model/"\n[[model]]\n'
-    refused("a model twice", GOOD.replace("[[model]]\n", more, 1), '"small" is the same as "again", with the same settings', code=2)
+    refused(
+        "a model twice",
+        GOOD.replace("[[model]]\n", more, 1),
+        '"small" is the same as "again", with the same settings',
+        code=2,
+    )
     wrong("no HDF5 file", "tokens/*.h5", "good.toml", "is not an HDF5 file")
     wrong("no query file", 'file = "queries.h5"', 'file = "query.h5"', "[queries] file: no file", "query.h5")
     wrong("queries without a file", 'file = "queries.h5"', "", "an entry without file")
@@ -468,15 +690,30 @@ def test_mistakes():
     wrong("a range", "unit_sequences = 8", 'covariance_sequences = "9:3"', "a range with A below B")
     wrong("a time limit", '"1:00:00"', '"1 hour"', "[cluster] time: it takes a time limit")
     wrong("a warning before the start", '"1:00:00"', '"5"', "no longer than warning_seconds = 300")
-    wrong("a corpus that is not there", "shards = 3", 'shards = 3\ncorpora = ["word"]', 'no [[corpus]] is named "word"', '"words"')
+    wrong(
+        "a corpus that is not there",
+        "shards = 3",
+        'shards = 3\ncorpora = ["word"]',
+        'no [[corpus]] is named "word"',
+        '"words"',
+    )
     wrong("two dampings", "[merge]", "[compress]\ndamping = 1\ndamping_factor = 0.2\n[merge]", "exclude each other")
     wrong("tolerance", "[merge]", "[compress]\ntolerance = 0.1\n[merge]", 'it needs rank = "auto"')
     wrong("memory", "ranks_per_node = 2", 'memory_limit = "much"', "bytes")
     wrong("candidates", "shards = 3", 'candidates = "list.txt"', "no file", "list.txt")
     wrong("an entry that is no table", "[merge]\ntop = 5", "merge = 5", "merge")
-    write_sweep("wrong.toml", GOOD.replace("shards = 3", "shards = 0").replace('"tokens/*.h5"', '"none/*.h5"').replace("[fit]", "[fit]\nx = 1"))
+    write_sweep(
+        "wrong.toml",
+        GOOD.replace("shards = 3", "shards = 0")
+        .replace('"tokens/*.h5"', '"none/*.h5"')
+        .replace("[fit]", "[fit]\nx = 1"),
+    )
     done = sweep("wrong.toml", "--local")
-    check(done.returncode == 2 and len(done.stderr.strip().split("\n")) == 2, "all mistakes of a kind at once", done.stderr)
+    check(
+        done.returncode == 2 and len(done.stderr.strip().split("\n")) == 2,
+        "all mistakes of a kind at once",
+        done.stderr,
+    )
     for arguments, part in ((("--ranks", "2"), "--local"), (("--local", "--status"), "not allowed"), (("--loc",), "")):
         done = sweep("good.toml", *arguments)
         check(done.returncode == 2 or arguments == ("--loc",), f"command line {arguments}", done.stderr)

@@ -1,4 +1,5 @@
 """What the tests of the Python scripts share: running a script, counting checks, a tiny tokenizer."""
+
 import os
 import shutil
 import subprocess
@@ -46,26 +47,40 @@ def write(name, data):
 
 
 def run(script, *arguments, **keywords):
-    return subprocess.run([sys.executable, os.path.join(SCRIPTS, script), *map(str, arguments)], cwd=FOLDER,
-                          capture_output=True, text=True, timeout=60, check=False, **keywords)
+    return subprocess.run(
+        [sys.executable, os.path.join(SCRIPTS, script), *map(str, arguments)],
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **keywords,
+    )
 
 
 def refused(name, done, *parts, code=1):
     """Check that a script ended with one clear line: exit code, what the line names, no traceback."""
     lines = done.stderr.strip().split("\n")
-    check(done.returncode == code and len(lines) == 1 and all(part in done.stderr for part in parts), name,
-          f"exit {done.returncode}: {done.stderr.strip()[-400:]}")
+    check(
+        done.returncode == code and len(lines) == 1 and all(part in done.stderr for part in parts),
+        name,
+        f"exit {done.returncode}: {done.stderr.strip()[-400:]}",
+    )
 
 
 def datasets(name):
     """All datasets outside /run, and the root's attributes."""
     found = {}
     with h5py.File(path(name), "r") as file:
+
         def visit(key, item):
             if isinstance(item, h5py.Dataset) and not key.startswith("run/") and item.id.get_storage_size():
                 found[key] = (item.asstr()[()] if h5py.check_string_dtype(item.dtype) else item[()]).tolist()
+
         file.visititems(visit)
-        found["attributes"] = {key: value if isinstance(value, str) else int(value) for key, value in file.attrs.items()}
+        found["attributes"] = {
+            key: value if isinstance(value, str) else int(value) for key, value in file.attrs.items()
+        }
     return found
 
 
@@ -81,7 +96,8 @@ def tiny_model(name, bos=False, config=None):
     eos = made.token_to_id("<eos>")
     if bos:
         made.post_processor = tokenizers.processors.TemplateProcessing(
-            single="<eos> $A <eos>", special_tokens=[("<eos>", eos)])
+            single="<eos> $A <eos>", special_tokens=[("<eos>", eos)]
+        )
     made.save(path(f"{name}/tokenizer.json"))
     write(f"{name}/config.json", json.dumps(config or {"vocab_size": made.get_vocab_size(), "eos_token_id": eos}))
     return path(name), made, eos

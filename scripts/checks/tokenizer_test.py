@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What a tokenizer.json and the files beside it say about token ids: the join of prompt and completion, tokens and the
 space before a text, settings that would change ids from run to run, files that disagree."""
+
 from text_checks import check, datasets, finish, path, refused, run, tiny_model, write  # noqa: I001
 
 import json
@@ -25,7 +26,7 @@ def words_model():
             pair = (word[:n], word[n])
             if pair not in merges:
                 merges.append(pair)
-                vocabulary.setdefault(word[:n + 1], len(vocabulary))
+                vocabulary.setdefault(word[: n + 1], len(vocabulary))
     return models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True)
 
 
@@ -48,7 +49,9 @@ def byte_tokenizer(prefix=False, bos=False):
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     made.add_special_tokens(["<s>", "</s>"])
     if bos:
-        made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", made.token_to_id("<s>"))])
+        made.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", made.token_to_id("<s>"))]
+        )
     return made
 
 
@@ -73,7 +76,18 @@ def queries(folder, *pairs, options=()):
 def ids(folder, *options, text=TEXT, name="c"):
     """Ids of a corpus of one text, and what was said."""
     write(f"{name}.jsonl", json.dumps({"text": text}) + "\n")
-    done = run("tokenize_corpus", f"{name}.jsonl", "--model", folder, "--output", path("out"), "--processes", 1, "--force", *options)
+    done = run(
+        "tokenize_corpus",
+        f"{name}.jsonl",
+        "--model",
+        folder,
+        "--output",
+        path("out"),
+        "--processes",
+        1,
+        "--force",
+        *options,
+    )
     check(done.returncode == 0, f"{folder} {options}", done.stderr)
     return datasets(f"out/{name}.h5")["token"], done.stderr
 
@@ -94,9 +108,11 @@ PAIRS = (("the fox", " dog"), ("fox", "dog"), ("the capi", "tal"), ("fox\n", "th
 
 def test_joins():
     """Whatever puts the space before a text, it stands before the prompt only, and the tokens are those of the text."""
-    spaced = {"prepend": word_tokenizer(prepend()),
-              "metaspace always": word_tokenizer(None, pre_tokenizers.Metaspace(prepend_scheme="always", split=False)),
-              "metaspace first": word_tokenizer(None, pre_tokenizers.Metaspace(prepend_scheme="first", split=True))}
+    spaced = {
+        "prepend": word_tokenizer(prepend()),
+        "metaspace always": word_tokenizer(None, pre_tokenizers.Metaspace(prepend_scheme="always", split=False)),
+        "metaspace first": word_tokenizer(None, pre_tokenizers.Metaspace(prepend_scheme="first", split=True)),
+    }
     for name, made in spaced.items():
         done = queries(model("spm", made), *PAIRS)
         check(done.returncode == 0, name, done.stderr)
@@ -104,51 +120,82 @@ def test_joins():
         sequences = np.split(found["token"], np.cumsum(found["count"])[:-1])
         for (prompt, completion), sequence, start in zip(PAIRS, sequences, found["completion_start"]):
             sequence = sequence.tolist()
-            check(made.decode(sequence) == prompt + completion and sequence[0] == 1, f"{name}: {prompt}|{completion}: text",
-                  made.decode(sequence))
+            check(
+                made.decode(sequence) == prompt + completion and sequence[0] == 1,
+                f"{name}: {prompt}|{completion}: text",
+                made.decode(sequence),
+            )
             wanted = "the fox" if not prompt else completion
             spelt = "".join(made.id_to_token(i) for i in sequence[start:]).replace("▁", " ")
-            check(spelt == (" " + wanted if not prompt else wanted), f"{name}: {prompt}|{completion}: completion", spelt)
+            check(
+                spelt == (" " + wanted if not prompt else wanted), f"{name}: {prompt}|{completion}: completion", spelt
+            )
         check(found["completion_start"][4] == 1, f"{name}: an empty prompt", found["completion_start"])
-        check('2 of 6 queries' in done.stderr and 'the first is "the capi|tal"' in done.stderr, f"{name}: divided words are told", done.stderr)
+        check(
+            "2 of 6 queries" in done.stderr and 'the first is "the capi|tal"' in done.stderr,
+            f"{name}: divided words are told",
+            done.stderr,
+        )
 
 
 def test_byte_prefix():
     made = byte_tokenizer(prefix=True)
     queries(model("bytes", made), ("the", " and"), ("t", "he and"))
     found = datasets("q.h5")
-    check(made.decode(found["token"][:found["count"][0]]) == " the and", "a prefix space before the prompt only")
-    check(made.decode(found["token"][found["count"][0]:]) == " the and", "none where a word is divided")
+    check(made.decode(found["token"][: found["count"][0]]) == " the and", "a prefix space before the prompt only")
+    check(made.decode(found["token"][found["count"][0] :]) == " the and", "none where a word is divided")
 
 
 def test_joins_by_offsets():
     """Where the parts alone do not stand for the text, the whole text's tokens do, if one begins there; else an error."""
-    split = word_tokenizer(None, pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]))
+    split = word_tokenizer(
+        None, pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    )
     folder = model("split", split)
     done = queries(folder, ("the", " fox dog"))
     found = datasets("q.h5")
-    check(done.returncode == 0 and found["token"] == split.encode("the fox dog").ids and found["completion_start"] == [2],
-          "words that lose their spaces", found)
-    pieces = tokenizers.Tokenizer(models.WordPiece({"[UNK]": 0, "the": 1, "capi": 2, "##tal": 3, "tal": 4, "capital": 5},
-                                                   unk_token="[UNK]"))
+    check(
+        done.returncode == 0 and found["token"] == split.encode("the fox dog").ids and found["completion_start"] == [2],
+        "words that lose their spaces",
+        found,
+    )
+    pieces = tokenizers.Tokenizer(
+        models.WordPiece({"[UNK]": 0, "the": 1, "capi": 2, "##tal": 3, "tal": 4, "capital": 5}, unk_token="[UNK]")
+    )
     pieces.pre_tokenizer, pieces.decoder = pre_tokenizers.Whitespace(), decoders.WordPiece()
     folder = model("pieces", pieces)
-    check(queries(folder, ("the", " capi")).returncode == 0 and datasets("q.h5")["token"] == [1, 2], "word pieces, between words")
-    refused("word pieces, inside a word", queries(folder, ("the capi", "tal")), "q.jsonl:1", '"the capi|tal"', "the capi tal")
+    check(
+        queries(folder, ("the", " capi")).returncode == 0 and datasets("q.h5")["token"] == [1, 2],
+        "word pieces, between words",
+    )
+    refused(
+        "word pieces, inside a word",
+        queries(folder, ("the capi", "tal")),
+        "q.jsonl:1",
+        '"the capi|tal"',
+        "the capi tal",
+    )
 
 
 # ---------------------------------------------------------------- what stands around a text
+
 
 def test_added_tokens():
     bos = byte_tokenizer(bos=True)
     plain, first = byte_tokenizer().encode(TEXT).ids, bos.token_to_id("<s>")
     last = bos.token_to_id("</s>")
-    cases = (                                       # tokenizer, settings, choices, ids, what is said
+    cases = (  # tokenizer, settings, choices, ids, what is said
         (bos, {}, {}, [first] + plain, f"<s> ({first}) is put before"),
         (bos, {"add_bos_token": False}, {}, [first] + plain, "add_bos_token is false"),
         (bos, {}, {"add_bos": "no"}, plain, ""),
         (byte_tokenizer(), {"add_bos_token": True}, {}, plain, "--add-bos yes"),
-        (byte_tokenizer(), {"add_bos_token": True}, {"add_bos": "yes"}, [first] + plain, f"<s> ({first}) is put before"),
+        (
+            byte_tokenizer(),
+            {"add_bos_token": True},
+            {"add_bos": "yes"},
+            [first] + plain,
+            f"<s> ({first}) is put before",
+        ),
         (bos, {}, {"add_bos": "yes"}, [first] + plain, "put before"),
         (byte_tokenizer(), {"add_eos_token": True}, {}, plain, "add_eos_token is true"),
         (byte_tokenizer(), {}, {"add_eos": "yes"}, plain + [last], f"</s> ({last}) is put behind"),
@@ -162,22 +209,33 @@ def test_added_tokens():
     check(found == [first] + plain + [last] and f"<s> ({first}) is put before" in log, "both, by tokenize_corpus", log)
     with h5py.File(path("out/c.h5"), "r") as file:
         recorded = json.loads(file["run"].attrs["options"])
-    check(recorded["tokens_before"] == [first] and recorded["tokens_after"] == [last] and recorded["add_bos"] == "auto", "provenance", recorded)
+    check(
+        recorded["tokens_before"] == [first] and recorded["tokens_after"] == [last] and recorded["add_bos"] == "auto",
+        "provenance",
+        recorded,
+    )
     folder = model("nameless", byte_tokenizer(), bos_token=None)
     write("c.jsonl", json.dumps({"text": TEXT}) + "\n")
-    refused("a token that nothing names", run("tokenize_corpus", "c.jsonl", "--model", folder, "--output", path("no"), "--add-bos", "yes"),
-            "begin-of-text", code=2)
+    refused(
+        "a token that nothing names",
+        run("tokenize_corpus", "c.jsonl", "--model", folder, "--output", path("no"), "--add-bos", "yes"),
+        "begin-of-text",
+        code=2,
+    )
     queries(model("added", bos), ("the", " and"), options=("--add-bos", "no"))
     check(datasets("q.h5")["completion_start"] == [1], "queries: no begin token")
 
 
 def test_prefix_space():
     off, on = byte_tokenizer().encode(TEXT).ids, byte_tokenizer(prefix=True).encode(TEXT).ids
-    words_on, words_off = word_tokenizer(prepend()).encode(TEXT).ids, word_tokenizer(normalizers.Replace(" ", "▁")).encode(TEXT).ids
+    words_on, words_off = (
+        word_tokenizer(prepend()).encode(TEXT).ids,
+        word_tokenizer(normalizers.Replace(" ", "▁")).encode(TEXT).ids,
+    )
     never = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
-    old = json.loads(word_tokenizer(None, never).to_str())          # how older files say it
+    old = json.loads(word_tokenizer(None, never).to_str())  # how older files say it
     old["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True}
-    cases = (                                       # tokenizer, model_type, settings, choices, ids
+    cases = (  # tokenizer, model_type, settings, choices, ids
         (byte_tokenizer(), "gpt2", {"tokenizer_class": "GPT2TokenizerFast", "add_prefix_space": True}, {}, on),
         (byte_tokenizer(prefix=True), "gpt2", {"tokenizer_class": "GPT2Tokenizer"}, {}, off),
         (byte_tokenizer(), "gpt2", {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}, {}, off),
@@ -186,24 +244,49 @@ def test_prefix_space():
         (byte_tokenizer(), "llama", {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": True}, {}, off),
         (byte_tokenizer(), "llama", {}, {"add_prefix_space": "yes"}, on),
         (word_tokenizer(prepend()), "llama", {"tokenizer_class": "LlamaTokenizer"}, {}, words_on),
-        (word_tokenizer(prepend()), "llama", {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False}, {}, words_off),
-        (word_tokenizer(prepend()), "mistral", {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False}, {}, words_on),
-        (word_tokenizer(None, never), "llama", {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": True}, {}, words_on),
+        (
+            word_tokenizer(prepend()),
+            "llama",
+            {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False},
+            {},
+            words_off,
+        ),
+        (
+            word_tokenizer(prepend()),
+            "mistral",
+            {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False},
+            {},
+            words_on,
+        ),
+        (
+            word_tokenizer(None, never),
+            "llama",
+            {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": True},
+            {},
+            words_on,
+        ),
         (json.dumps(old), "llama", {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False}, {}, words_off),
         (word_tokenizer(prepend()), "llama", {}, {"add_prefix_space": "no"}, words_off),
     )
     for made, family, settings, choices, wanted in cases:
         found, log = taken(model("prefix", made, {"model_type": family}, **settings), **choices)
         check(found == wanted, f"{family} {settings} {choices}", f"{found}, not {wanted}; {log}")
-    check("no space is put before each text (--add-prefix-space no)" in log, "a space that was switched off is told", log)
+    check(
+        "no space is put before each text (--add-prefix-space no)" in log, "a space that was switched off is told", log
+    )
     bare = word_tokenizer(normalizers.Replace(" ", "▁"))
     folder = model("bare", bare)
-    refused("no part that could put a space", run("tokenize_corpus", "c.jsonl", "--model", folder, "--output", path("no"),
-                                                  "--add-prefix-space", "yes"), "bare/tokenizer.json", "no part")
+    refused(
+        "no part that could put a space",
+        run("tokenize_corpus", "c.jsonl", "--model", folder, "--output", path("no"), "--add-prefix-space", "yes"),
+        "bare/tokenizer.json",
+        "no part",
+    )
     check(not os.path.exists(path("no")), "nothing is written")
 
 
 # ---------------------------------------------------------------- what would change ids unseen
+
 
 def test_run_state():
     """BPE dropout, truncation, padding: saved with tokenizer.json, no part of what text becomes."""
@@ -218,7 +301,10 @@ def test_run_state():
     check(found == wanted, "ids without dropout, truncation and padding", len(found))
     check(log.count("BPE dropout 0.5: not applied") == 1, "dropout is told", log)
     done = queries(path("state"), ("the and", " and the"))
-    check(datasets("q.h5")["token"] == TINY.encode("the and and the").ids and "dropout" in done.stderr, "queries without dropout")
+    check(
+        datasets("q.h5")["token"] == TINY.encode("the and and the").ids and "dropout" in done.stderr,
+        "queries without dropout",
+    )
     special, _ = ids(model("special", byte_tokenizer(), split_special_tokens=True), text="a</s>b")
     check(len(special) == 6, "split_special_tokens", special)
 
@@ -229,7 +315,11 @@ def test_eos():
     concat, plain = ("--packing", "concat"), made.encode(TEXT).ids
     folder = model("eos", made, {"eos_token_id": [other, one]})
     found, log = ids(folder, *concat)
-    check(found == plain + [other] and f"<s> ({other}) in config.json, </s> ({one}) in tokenizer_config.json" in log, "files disagree", log)
+    check(
+        found == plain + [other] and f"<s> ({other}) in config.json, </s> ({one}) in tokenizer_config.json" in log,
+        "files disagree",
+        log,
+    )
     found, log = ids(folder, *concat, "--eos-token-id", one)
     check(found == plain + [one] and f"</s> ({one}) is put after each document" in log, "the user's choice", log)
     found, log = ids(folder)
@@ -239,25 +329,49 @@ def test_eos():
     found, log = ids(model("eos3", made, eos_token=None), *concat)
     check(found == plain and "no end-of-text token" in log, "none is known", log)
     write("c.jsonl", json.dumps({"text": TEXT}) + "\n")
-    refused("beyond the vocabulary", run("tokenize_corpus", "c.jsonl", "--model", folder, "--output", path("no"), *concat,
-                                         "--eos-token-id", 400), "400", "--eos-token-id")
+    refused(
+        "beyond the vocabulary",
+        run("tokenize_corpus", "c.jsonl", "--model", folder, "--output", path("no"), *concat, "--eos-token-id", 400),
+        "400",
+        "--eos-token-id",
+    )
 
 
 def test_broken():
     """One line for whatever is wrong with a tokenizer.json."""
     unknown = tokenizers.Tokenizer(models.WordLevel({"the": 0, "fox": 1, "[UNK]": 2}, unk_token="[MISSING]"))
     unknown.pre_tokenizer = pre_tokenizers.Whitespace()
-    cases = {"not JSON": "{", "a list": "[]", "no model": '{"model": null}', "of the future": json.dumps({"version": "9", "model": {"type": "BPE"}})}
+    cases = {
+        "not JSON": "{",
+        "a list": "[]",
+        "no model": '{"model": null}',
+        "of the future": json.dumps({"version": "9", "model": {"type": "BPE"}}),
+    }
     write("c.jsonl", json.dumps({"text": "the wolf"}) + "\n")
     for name, text in cases.items():
         folder = model("broken", text)
-        refused(name, run("tokenize_corpus", "c.jsonl", "--model", folder, "--output", path("no")), "broken/tokenizer.json")
+        refused(
+            name, run("tokenize_corpus", "c.jsonl", "--model", folder, "--output", path("no")), "broken/tokenizer.json"
+        )
         refused(name, queries(folder, ("the", " fox")), "broken/tokenizer.json")
     folder = model("broken", unknown)
-    refused("a word that it cannot take", run("tokenize_corpus", "c.jsonl", "--model", folder, "--output", path("no"), "--processes", 2),
-            "broken/tokenizer.json", "the wolf")
+    refused(
+        "a word that it cannot take",
+        run("tokenize_corpus", "c.jsonl", "--model", folder, "--output", path("no"), "--processes", 2),
+        "broken/tokenizer.json",
+        "the wolf",
+    )
 
 
-for test in (test_joins, test_byte_prefix, test_joins_by_offsets, test_added_tokens, test_prefix_space, test_run_state, test_eos, test_broken):
+for test in (
+    test_joins,
+    test_byte_prefix,
+    test_joins_by_offsets,
+    test_added_tokens,
+    test_prefix_space,
+    test_run_state,
+    test_eos,
+    test_broken,
+):
     test()
 finish()

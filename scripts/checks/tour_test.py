@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The commands of README.md's tour, line by line as a new user would type them, on a tiny model and corpus."""
+
 import json
 import os
 import re
@@ -13,7 +14,11 @@ import zstandard
 
 from check_goldens import read_safetensors, write_safetensors
 
-TEXTS = ["The capital of France is Paris.", "The capital of Norway is Oslo, and the land is long.", "Rain in the mountains."]
+TEXTS = [
+    "The capital of France is Paris.",
+    "The capital of Norway is Oslo, and the land is long.",
+    "Rain in the mountains.",
+]
 # make runs in the clone, and what the suite has built and set up serves
 PRELUDE = """make() { [ "$1" = setup ] || env -u MAKEFLAGS -u MAKELEVEL make -s -C "$SRC" -o all B="$BUILD" BREGMAN_VENV="$VENV" "$@"; }
 """
@@ -54,9 +59,17 @@ def test_tour():
     make_inputs(queries)
     environment = {k: v for k, v in os.environ.items() if k != "BREGMAN_VENV"}
     build = os.environ.get("BUILD", os.path.join(ROOT, "build"))
-    environment.update(HOME=path("home"), SRC=ROOT, BUILD=build, VENV=os.environ.get("BREGMAN_VENV", os.path.join(build, "venv")))
-    done = subprocess.run(["sh", "-e", "-u", "-x", "-c", PRELUDE + commands], cwd=os.path.dirname(path("x")), env=environment,
-                          capture_output=True, text=True, check=False)
+    environment.update(
+        HOME=path("home"), SRC=ROOT, BUILD=build, VENV=os.environ.get("BREGMAN_VENV", os.path.join(build, "venv"))
+    )
+    done = subprocess.run(
+        ["sh", "-e", "-u", "-x", "-c", PRELUDE + commands],
+        cwd=os.path.dirname(path("x")),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     check(done.returncode == 0, "the tour", f"exit {done.returncode}: {done.stderr[-2000:]}")
     if done.returncode != 0:
         return

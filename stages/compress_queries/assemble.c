@@ -29,7 +29,9 @@ static void trim(float *x, size_t n, size_t r_from, size_t r)
         memmove(x + i * r, x + i * r_from, r * sizeof *x);
 }
 
-typedef struct { double variance, error; } query_sum;
+typedef struct {
+    double variance, error;
+} query_sum;
 
 static bg_status copy_query(compress *w, const bg_module *mod, const bg_store *from, uint64_t i, bg_store *to,
                             uint64_t query, size_t r, query_sum *sum, bg_err *err)
@@ -37,9 +39,16 @@ static bg_status copy_query(compress *w, const bg_module *mod, const bg_store *f
     char path[BG_PATH_BYTES];
     size_t r_from = compress_columns(w, mod);
     double variance = 0, error = 0;
-    const struct { const char *name; bg_dtype type; size_t size; void *data; } set[] = {
-        { "left", BG_F32, mod->n_out * r_from, w->left }, { "right", BG_F32, mod->n_in1 * r_from, w->right },
-        { "error", BG_F64, 1, &error }, { "variance", BG_F64, 1, &variance },
+    const struct {
+        const char *name;
+        bg_dtype type;
+        size_t size;
+        void *data;
+    } set[] = {
+        { "left", BG_F32, mod->n_out * r_from, w->left },
+        { "right", BG_F32, mod->n_in1 * r_from, w->right },
+        { "error", BG_F64, 1, &error },
+        { "variance", BG_F64, 1, &variance },
     };
     bg_status st = BG_OK;
     for (size_t k = 0; k < 4 && st == BG_OK; k++) {
@@ -55,7 +64,8 @@ static bg_status copy_query(compress *w, const bg_module *mod, const bg_store *f
     return st == BG_OK ? compress_write_query(to, mod, query, w->left, w->right, variance, error, 0, err) : st;
 }
 
-static bg_status assemble_module(compress *w, const bg_module *mod, bg_units_reader *units, bg_store *to, query_sum *sum, bg_err *err)
+static bg_status assemble_module(compress *w, const bg_module *mod, bg_units_reader *units, bg_store *to,
+                                 query_sum *sum, bg_err *err)
 {
     uint32_t r;
     w->module_variance = 0;
@@ -86,10 +96,14 @@ static bg_status write_head(const compress *w, bg_store *s, bg_err *err)
         id[q] = bg_tokens_query_id(w->queries, q);
     if (st == BG_OK)
         st = bg_store_write(s, "id", &n, id, err);
-    const struct { const char *name, *text; } attr[] = {
-        { "model_hash", w->model_hash.hex }, { "queries_hash", queries->hex },
+    const struct {
+        const char *name, *text;
+    } attr[] = {
+        { "model_hash", w->model_hash.hex },
+        { "queries_hash", queries->hex },
         { "tokenizer_hash", bg_tokens_tokenizer_hash(w->queries) },
-        { "factors_fingerprint", bg_factors_fingerprint(w->factors) }, { "modules", w->modules },
+        { "factors_fingerprint", bg_factors_fingerprint(w->factors) },
+        { "modules", w->modules },
         { "preconditioner", w->c->preconditioner },
     };
     for (size_t i = 0; i < sizeof attr / sizeof attr[0] && st == BG_OK; i++)
@@ -107,7 +121,8 @@ static void report_kept(const compress *w, const query_sum *sum)
                sum[q].variance > 0 ? 1.0 - sum[q].error / sum[q].variance : 1.0);
     if (w->n_silent > 0)
         bg_log("warning: %zu of %zu modules score 0, for example %s: its gradients are all 0, of the queries or of the "
-               "sequences that the factors were fitted on", w->n_silent, w->model->n_tracked, w->silent);
+               "sequences that the factors were fitted on",
+               w->n_silent, w->model->n_tracked, w->silent);
 }
 
 /* All modules, block after block. */

@@ -43,9 +43,11 @@ static bg_status open_model(compress *w, bg_err *err)
     if (st == BG_OK)
         st = bg_model_open(&w->model, c->model, c->modules != NULL ? c->modules : fitted, err);
     if (st == BG_EARG && c->modules == NULL)
-        st = BG_FAIL(err, BG_ESTALE, "%s: the modules it was fitted with, '%.100s', are none of %s", c->factors, fitted, c->model);
+        st = BG_FAIL(err, BG_ESTALE, "%s: the modules it was fitted with, '%.100s', are none of %s", c->factors, fitted,
+                     c->model);
     if (st == BG_OK && c->modules != NULL && strcmp(c->modules, fitted) != 0)
-        bg_log("--modules %s: the factors were fitted with --modules %s; what else they hold is left out", c->modules, fitted);
+        bg_log("--modules %s: the factors were fitted with --modules %s; what else they hold is left out", c->modules,
+               fitted);
     if (st == BG_OK && (w->modules = strdup(c->modules != NULL ? c->modules : fitted)) == NULL)
         st = BG_FAIL(err, BG_ENOMEM, "out of memory");
     free(fitted);
@@ -77,7 +79,8 @@ static bg_status check_queries(compress *w, bg_err *err)
     const compress_queries_config *c = w->c;
     bg_status st = BG_OK;
     if (!bg_tokens_are_queries(w->queries))
-        st = BG_FAIL(err, BG_EFORMAT, "%s holds no queries (no completion_start): make it with tokenize_queries", c->queries);
+        st = BG_FAIL(err, BG_EFORMAT, "%s holds no queries (no completion_start): make it with tokenize_queries",
+                     c->queries);
     if (st == BG_OK)
         st = bg_model_check_tokenizer(w->model, bg_tokens_tokenizer_hash(w->queries), c->queries, err);
     if (st == BG_OK)
@@ -102,7 +105,9 @@ static bg_status hash_inputs(compress *w, bg_err *err)
 /* ---- shares and memory ---- */
 
 /* Floats of the arrays that one module of a share needs at a time. */
-typedef struct { size_t p, m, pm, scratch, left, right, factors; } extent;
+typedef struct {
+    size_t p, m, pm, scratch, left, right, factors;
+} extent;
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
@@ -165,11 +170,15 @@ static bg_status choose_plan(compress *w, bg_err *err)
 {
     size_t longest = bg_tokens_longest(w->queries, 0, bg_tokens_sequences(w->queries));
     bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, longest, ACTIVATION_BYTES), .passes = 1 },
-                    .least_rows = longest - 1, .most_passes = 1, .self = w, .bytes = plan_bytes };
+                    .least_rows = longest - 1,
+                    .most_passes = 1,
+                    .self = w,
+                    .bytes = plan_bytes };
     bg_status st = bg_attempt_recall(w->ctx, w->work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
-    bg_log("%s: %llu queries, %zu modules", w->c->queries, (unsigned long long)bg_tokens_sequences(w->queries), w->model->n_tracked);
+    bg_log("%s: %llu queries, %zu modules", w->c->queries, (unsigned long long)bg_tokens_sequences(w->queries),
+           w->model->n_tracked);
     return bg_budget_choose(&d, w->ctx, &w->plan, err);
 }
 
@@ -182,8 +191,13 @@ static bg_status name_units(compress *w, bg_err *err)
     for (size_t i = 0; i < w->model->n_tracked && st == BG_OK; i++)
         if (i == 0 || w->model->tracked[i]->block != w->model->tracked[i - 1]->block)
             w->block[n++] = w->model->tracked[i]->block;
-    w->units = (bg_units){ .folder = w->work, .kind = "queries", .run = &w->in.run, .group = w->block, .n_groups = n,
-                           .n_sequences = bg_tokens_sequences(w->queries), .unit_sequences = w->c->unit_queries };
+    w->units = (bg_units){ .folder = w->work,
+                           .kind = "queries",
+                           .run = &w->in.run,
+                           .group = w->block,
+                           .n_groups = n,
+                           .n_sequences = bg_tokens_sequences(w->queries),
+                           .unit_sequences = w->c->unit_queries };
     bg_units_describe(&w->units, line);
     return st == BG_OK && w->ctx->grid.world_rank == 0 ? bg_units_promise(w->work, line, err) : st;
 }
@@ -226,9 +240,15 @@ static bg_status compress_all(void *self, bg_err *err)
     if (st != BG_OK)
         return st;
     bg_sweep s = {
-        .what = "queries", .tokens = w->queries, .n_sequences = w->units.n_sequences,
-        .unit_sequences = w->units.unit_sequences, .tap = { compress_pair, w }, .self = w,
-        .find = compress_unit_find, .begin_unit = compress_unit_begin, .end_unit = compress_unit_end,
+        .what = "queries",
+        .tokens = w->queries,
+        .n_sequences = w->units.n_sequences,
+        .unit_sequences = w->units.unit_sequences,
+        .tap = { compress_pair, w },
+        .self = w,
+        .find = compress_unit_find,
+        .begin_unit = compress_unit_begin,
+        .end_unit = compress_unit_end,
         .keep_part = compress_unit_keep,
     };
     st = bg_sweep_run(&s, w->pass, w->model, w->ctx, err);

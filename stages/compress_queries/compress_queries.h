@@ -23,33 +23,33 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
 typedef struct {
     const compress_queries_config *c;
     const bg_context *ctx;
-    char *modules;                     /* --modules, or those of the factors */
+    char *modules; /* --modules, or those of the factors */
     bg_model *model;
     bg_tokens *queries;
     bg_factors *factors;
     bg_pass *pass;
-    bg_share *share, own;              /* [pipeline_size], and this rank's */
+    bg_share *share, own; /* [pipeline_size], and this rank's */
     bg_plan plan;
     bg_inputs in;
     bg_hash model_hash;
     bg_damping damping;
-    size_t rank;                       /* most columns asked for; SIZE_MAX: all */
-    double tolerance;                  /* 0: not by tolerance */
-    char work[BG_PATH_BYTES];          /* folder of the units */
-    size_t *block;                     /* [units.n_groups] those with tracked modules */
+    size_t rank;              /* most columns asked for; SIZE_MAX: all */
+    double tolerance;         /* 0: not by tolerance */
+    char work[BG_PATH_BYTES]; /* folder of the units */
+    size_t *block;            /* [units.n_groups] those with tracked modules */
     bg_units units;
     /* the unit and batch in hand */
     bg_unit unit;
-    uint64_t kept;                     /* its first sequence that no published file has */
-    bg_store **file;                   /* [n_blocks] being written, of this rank's tracked blocks: queries from `kept` on */
-    bool *finished;                    /* [n_blocks] all of that was published by an earlier attempt */
-    float *rotated_a, *rotated_d;      /* [rows, largest M], [rows, largest P] */
+    uint64_t kept;                /* its first sequence that no published file has */
+    bg_store **file;              /* [n_blocks] being written, of this rank's tracked blocks: queries from `kept` on */
+    bool *finished;               /* [n_blocks] all of that was published by an earlier attempt */
+    float *rotated_a, *rotated_d; /* [rows, largest M], [rows, largest P] */
     float *gradient, *scratch, *left, *right;
-    bg_curvature *held;                /* [n_tracked] of modules whose factors stay in memory; p is 0 of the others */
-    uint64_t room;                     /* for further ones: what --memory-limit leaves */
-    uint32_t *rank_needed;             /* [unit_queries] while rank 0 assembles: columns that a module's queries need */
-    double module_variance;            /* while rank 0 assembles: of the module in hand, over all queries */
-    size_t n_silent;                   /* modules whose scores are all expected to be 0, and the first of them */
+    bg_curvature *held;     /* [n_tracked] of modules whose factors stay in memory; p is 0 of the others */
+    uint64_t room;          /* for further ones: what --memory-limit leaves */
+    uint32_t *rank_needed;  /* [unit_queries] while rank 0 assembles: columns that a module's queries need */
+    double module_variance; /* while rank 0 assembles: of the module in hand, over all queries */
+    size_t n_silent;        /* modules whose scores are all expected to be 0, and the first of them */
     const char *silent;
 } compress;
 
@@ -64,7 +64,8 @@ bg_status compress_unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_
 bg_status compress_unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err);
 bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err);
 /* The datasets of a module with n queries and r columns, and one query's rows in them; `rank` is kept of units only. */
-bg_status compress_make_datasets(bg_store *s, const bg_module *mod, uint64_t n, uint64_t r, bool ranks, bg_err *err) BG_MUST_CHECK;
+bg_status compress_make_datasets(bg_store *s, const bg_module *mod, uint64_t n, uint64_t r, bool ranks,
+                                 bg_err *err) BG_MUST_CHECK;
 bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, const float *left, const float *right,
                                double variance, double error, uint32_t rank, bg_err *err) BG_MUST_CHECK;
 

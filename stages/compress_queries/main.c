@@ -2,6 +2,7 @@
 
 #define FIELD(name) offsetof(compress_queries_config, name)
 
+/* clang-format off */
 static const bg_opt opts[] = {
     { .name = "--model", .type = BG_OPT_STR, .offset = FIELD(model), .no_effect = true,
       .help = "Hugging Face directory" },
@@ -31,13 +32,17 @@ static const bg_opt opts[] = {
       .help = "queries of a work unit, the checkpoint" },
     { 0 },
 };
+/* clang-format on */
 
 static const bg_stage stage = {
     .name = "compress_queries",
     .purpose = "Precondition each query's gradient with the factors and keep it as low-rank factors.",
-    .opts = opts, .config_size = sizeof(compress_queries_config),
-    .example = "mpirun -n 4 compress_queries --model pythia-160m --factors factors --queries queries.h5 --output compressed.h5",
-    .runs_model = true, .run = compress_queries_run,
+    .opts = opts,
+    .config_size = sizeof(compress_queries_config),
+    .example =
+        "mpirun -n 4 compress_queries --model pythia-160m --factors factors --queries queries.h5 --output compressed.h5",
+    .runs_model = true,
+    .run = compress_queries_run,
 };
 
 int main(int argc, char **argv) { return bg_stage_main(&stage, argc, argv); }

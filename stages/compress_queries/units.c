@@ -23,9 +23,16 @@ bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err
 /* The five datasets of a module, with n queries and r columns. */
 bg_status compress_make_datasets(bg_store *s, const bg_module *mod, uint64_t n, uint64_t r, bool ranks, bg_err *err)
 {
-    const struct { const char *name; uint64_t dims[3]; } set[] = {
-        { "left", { n, mod->n_out, r } }, { "right", { n, mod->n_in1, r } }, { "kept", { n } }, { "error", { n } },
-        { "variance", { n } }, { "rank", { n } },
+    const struct {
+        const char *name;
+        uint64_t dims[3];
+    } set[] = {
+        { "left", { n, mod->n_out, r } },
+        { "right", { n, mod->n_in1, r } },
+        { "kept", { n } },
+        { "error", { n } },
+        { "variance", { n } },
+        { "rank", { n } },
     };
     bg_status st = BG_OK;
     for (size_t i = 0; i < (ranks ? 6 : 5) && st == BG_OK; i++) {
@@ -96,12 +103,15 @@ bg_status compress_unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_
 }
 
 bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, const float *left, const float *right,
-                             double variance, double error, uint32_t rank, bg_err *err)
+                               double variance, double error, uint32_t rank, bg_err *err)
 {
     float kept = variance > 0 ? (float)(1.0 - error / variance) : 1.0f;
-    const struct { const char *name; const void *data; } set[] = {
-        { "left", left }, { "right", right }, { "kept", &kept }, { "error", &error }, { "variance", &variance },
-        { "rank", &rank },
+    const struct {
+        const char *name;
+        const void *data;
+    } set[] = {
+        { "left", left },    { "right", right },        { "kept", &kept },
+        { "error", &error }, { "variance", &variance }, { "rank", &rank },
     };
     bg_status st = BG_OK;
     for (size_t i = 0; i < (rank > 0 ? 6 : 5) && st == BG_OK; i++) {
@@ -113,7 +123,8 @@ bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, c
     return st;
 }
 
-static bg_status compress_query(compress *w, const bg_curvature *c, bg_store *file, const bg_pair *pair, size_t z, const float *a, size_t lda, const float *d, size_t ldd, bg_err *err)
+static bg_status compress_query(compress *w, const bg_curvature *c, bg_store *file, const bg_pair *pair, size_t z,
+                                const float *a, size_t lda, const float *d, size_t ldd, bg_err *err)
 {
     const bg_module *mod = pair->module;
     size_t p = mod->n_out, m = mod->n_in1, r = compress_columns(w, mod);
@@ -125,12 +136,14 @@ static bg_status compress_query(compress *w, const bg_curvature *c, bg_store *fi
     bg_status st = bg_compress(c, w->gradient, w->tolerance, w->c->seed, query * w->model->n_tracked + mod->index,
                                w->scratch, &r, w->left, w->right, &variance, &error, err);
     if (st == BG_OK)
-        st = compress_write_query(file, mod, query - w->unit.first - w->kept, w->left, w->right, variance, error, (uint32_t)r, err);
+        st = compress_write_query(file, mod, query - w->unit.first - w->kept, w->left, w->right, variance, error,
+                                  (uint32_t)r, err);
     return st;
 }
 
 /* The module's curvature, in *read unless it stays in memory, as it does where there is room. */
-static bg_status curvature_of(compress *w, const bg_module *mod, bg_curvature *read, const bg_curvature **out, bg_err *err)
+static bg_status curvature_of(compress *w, const bg_module *mod, bg_curvature *read, const bg_curvature **out,
+                              bg_err *err)
 {
     bg_curvature *held = &w->held[mod->index];
     uint64_t bytes = compress_factor_floats(w, mod) * sizeof(float);

@@ -14,7 +14,7 @@
 
 typedef struct {
     const bg_module *mod;
-    const char *side;              /* "activation" or "gradient" */
+    const char *side; /* "activation" or "gradient" */
     size_t n;
 } matrix_task;
 
@@ -46,13 +46,13 @@ static size_t list_tasks(const fit *f, matrix_task *task)
  * the others to single ranks; both largest first.  All ranks make the same plan. */
 typedef struct {
     size_t n_ranks;
-    size_t n_large, largest;           /* matrices for groups, and the side of the largest one's blocks */
-    size_t largest_alone;              /* of those for single ranks */
+    size_t n_large, largest; /* matrices for groups, and the side of the largest one's blocks */
+    size_t largest_alone;    /* of those for single ranks */
     size_t n_groups, group_size;
-    double *load;                      /* [n_ranks] */
-    bg_notice notice;                  /* is there a reason to end? */
-    uint64_t n_fallbacks;              /* drivers that did not converge, of this rank's matrices */
-    char fallback[320];                /* the first of them, in words */
+    double *load;         /* [n_ranks] */
+    bg_notice notice;     /* is there a reason to end? */
+    uint64_t n_fallbacks; /* drivers that did not converge, of this rank's matrices */
+    char fallback[320];   /* the first of them, in words */
 } work_plan;
 
 /* ---- one matrix, streamed: its sums come in and its rows go out a slab at a time ---- */
@@ -65,15 +65,15 @@ typedef struct {
     const fit *f;
     const matrix_task *t;
     bg_symmetric sym;
-    size_t block, at, side;            /* its rows and columns are [at, at + side) */
-    size_t begin, end, first;          /* columns whose panels `sum` holds, and where these begin in the file */
-    size_t capacity;                   /* of part and sum */
-    float *part;                       /* a unit's panels */
-    double *sum;                       /* the units' panels, added in their order */
-    float *rows;                       /* [BG_EIGEN_SLAB, width]: rows on their way to the file */
-    bg_units_reader *units;            /* of the matrix's block */
+    size_t block, at, side;   /* its rows and columns are [at, at + side) */
+    size_t begin, end, first; /* columns whose panels `sum` holds, and where these begin in the file */
+    size_t capacity;          /* of part and sum */
+    float *part;              /* a unit's panels */
+    double *sum;              /* the units' panels, added in their order */
+    float *rows;              /* [BG_EIGEN_SLAB, width]: rows on their way to the file */
+    bg_units_reader *units;   /* of the matrix's block */
     bg_store *file;
-    work_plan *plan;                   /* its fallbacks are counted */
+    work_plan *plan; /* its fallbacks are counted */
     char covariance[BG_PATH_BYTES], vectors[BG_PATH_BYTES], values[BG_PATH_BYTES];
 } matrix_stream;
 
@@ -124,7 +124,8 @@ static bg_status read_lower(void *self, size_t first, size_t count, double *out,
 }
 
 /* Rows of the block, in float32, padded to the width of the largest. */
-static bg_status write_rows(matrix_stream *m, const char *name, size_t first, size_t count, const double *x, bg_err *err)
+static bg_status write_rows(matrix_stream *m, const char *name, size_t first, size_t count, const double *x,
+                            bg_err *err)
 {
     size_t width = bg_block_width(m->sym.n, m->sym.k);
     for (size_t i = 0; i < count; i++)
@@ -166,7 +167,7 @@ static size_t sum_capacity(bg_symmetric sym)
 {
     size_t c0, w, all = bg_symmetric_floats(sym);
     bg_symmetric_panel(sym, 0, 0, &c0, &w);
-    size_t panel = bg_block_width(sym.n, sym.k) * (w + 1);    /* another block's may be wider by one column */
+    size_t panel = bg_block_width(sym.n, sym.k) * (w + 1); /* another block's may be wider by one column */
     size_t most = panel > SUM_FLOATS ? panel : SUM_FLOATS;
     return all < most ? all : most;
 }
@@ -304,11 +305,12 @@ static work_plan plan_work(const fit *f)
 size_t fit_decompose_bytes(const fit *f)
 {
     work_plan p = plan_work(f);
-    size_t alone = bg_eigen_bytes(p.largest_alone, 1), shared = p.n_large > 0 ? bg_eigen_bytes(p.largest, p.group_size) : 0;
+    size_t alone = bg_eigen_bytes(p.largest_alone, 1),
+           shared = p.n_large > 0 ? bg_eigen_bytes(p.largest, p.group_size) : 0;
     size_t side = p.n_large > 0 ? p.largest : p.largest_alone;
     bg_symmetric sym = { side, 1 };
-    return (alone > shared ? alone : shared) + sum_capacity(sym) * (sizeof(float) + sizeof(double))
-        + BG_EIGEN_SLAB * side * sizeof(float);
+    return (alone > shared ? alone : shared) + sum_capacity(sym) * (sizeof(float) + sizeof(double)) +
+           BG_EIGEN_SLAB * side * sizeof(float);
 }
 
 /* Of `places` of `width` ranks the one that has least to do so far gets the task, the lowest of equals. */
@@ -397,7 +399,8 @@ bg_status fit_decompose(fit *f, bg_err *err)
 
 /* ---- reading them back ---- */
 
-static bg_status read_vectors(const fit *f, const bg_module *mod, const char *side, size_t n, bg_blockdiag *out, bg_err *err)
+static bg_status read_vectors(const fit *f, const bg_module *mod, const char *side, size_t n, bg_blockdiag *out,
+                              bg_err *err)
 {
     char path[BG_PATH_BYTES], name[BG_PATH_BYTES];
     bg_store *s = NULL;

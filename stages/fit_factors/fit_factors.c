@@ -47,8 +47,14 @@ static bg_status name_units(fit *f, bg_err *err)
         if (i == 0 || f->model->tracked[i]->block != f->model->tracked[i - 1]->block)
             f->block[f->n_blocks++] = f->model->tracked[i]->block;
     f->covariance_units = (bg_units){
-        .folder = f->work, .kind = "covariance", .run = &f->in.run, .cumulative = true, .group = f->block, .n_groups = f->n_blocks,
-        .n_sequences = f->covariance.end - f->covariance.begin, .unit_sequences = unit_of(f->covariance, f->c->unit_sequences),
+        .folder = f->work,
+        .kind = "covariance",
+        .run = &f->in.run,
+        .cumulative = true,
+        .group = f->block,
+        .n_groups = f->n_blocks,
+        .n_sequences = f->covariance.end - f->covariance.begin,
+        .unit_sequences = unit_of(f->covariance, f->c->unit_sequences),
     };
     f->lambda_units = f->covariance_units;
     f->lambda_units.kind = "lambda";
@@ -69,7 +75,8 @@ static bg_status choose_units(fit *f, bg_err *err)
     const fit_factors_config *c = f->c;
     bg_status st = bg_model_check_tokenizer(f->model, bg_tokens_tokenizer_hash(f->tokens), c->tokens.item[0], err);
     if (st == BG_OK && bg_tokens_are_queries(f->tokens))
-        st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus", c->tokens.item[0]);
+        st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus",
+                     c->tokens.item[0]);
     if (st != BG_OK)
         return st;
     uint64_t n = bg_tokens_sequences(f->tokens);
@@ -157,7 +164,9 @@ static bg_status divide_model(fit *f, bg_err *err)
 static bg_status choose_plan(fit *f, bg_err *err)
 {
     size_t least = longest(f) - 1, rows = f->c->batch_tokens;
-    bg_demand d = { .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .can_spill = true, .self = f, .bytes = fit_bytes };
+    bg_demand d = {
+        .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .can_spill = true, .self = f, .bytes = fit_bytes
+    };
     bg_status st = bg_attempt_recall(f->ctx, f->work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
@@ -166,7 +175,8 @@ static bg_status choose_plan(fit *f, bg_err *err)
         if (f->share[r].end - f->share[r].first > d.most_passes)
             d.most_passes = f->share[r].end - f->share[r].first;
     bg_log("%s: %zu tracked modules, %llu + %llu sequences", f->model->dir, f->model->n_tracked,
-           (unsigned long long)(f->covariance.end - f->covariance.begin), (unsigned long long)(f->lambda.end - f->lambda.begin));
+           (unsigned long long)(f->covariance.end - f->covariance.begin),
+           (unsigned long long)(f->lambda.end - f->lambda.begin));
     return bg_budget_choose(&d, f->ctx, &f->plan, err);
 }
 
@@ -179,7 +189,8 @@ static bg_status write_units(const fit *f, bg_err *err)
         activations += f->model->tracked[i]->input == i;
     bg_units_describe(&f->covariance_units, covariance);
     bg_units_describe(&f->lambda_units, lambda);
-    snprintf(text, sizeof text, "%sactivation %zu\ngradient %zu\n%s", covariance, activations, f->model->n_tracked, lambda);
+    snprintf(text, sizeof text, "%sactivation %zu\ngradient %zu\n%s", covariance, activations, f->model->n_tracked,
+             lambda);
     return bg_units_promise(f->work, text, err);
 }
 

@@ -29,17 +29,17 @@ typedef struct {
     bg_model *model;
     bg_tokens *tokens;
     bg_pass *pass;
-    bg_share *share;                   /* [pipeline_size] */
-    bg_share own;                      /* this rank's */
-    bg_plan plan;                      /* micro-batches, passes, scratch */
+    bg_share *share; /* [pipeline_size] */
+    bg_share own;    /* this rank's */
+    bg_plan plan;    /* micro-batches, passes, scratch */
     bg_inputs in;
-    bg_hash model_hash;                /* known on rank 0 */
-    bg_range covariance, lambda;       /* the ranges, with their ends filled in */
-    size_t *block, n_blocks;           /* those with tracked modules, ascending */
-    bg_units covariance_units, lambda_units;    /* work files of the two sums, of all these blocks */
-    uint64_t covariance_rows, lambda_rows;      /* predicted positions of the two ranges */
-    char work[BG_PATH_BYTES];          /* OUTPUT/work */
-    char index[BG_PATH_BYTES];         /* OUTPUT/index.h5 */
+    bg_hash model_hash;                      /* known on rank 0 */
+    bg_range covariance, lambda;             /* the ranges, with their ends filled in */
+    size_t *block, n_blocks;                 /* those with tracked modules, ascending */
+    bg_units covariance_units, lambda_units; /* work files of the two sums, of all these blocks */
+    uint64_t covariance_rows, lambda_rows;   /* predicted positions of the two ranges */
+    char work[BG_PATH_BYTES];                /* OUTPUT/work */
+    char index[BG_PATH_BYTES];               /* OUTPUT/index.h5 */
 } fit;
 
 /* sums.c: the two sums over the corpus, each in one file per unit and block of the model.  Collective. */
@@ -56,7 +56,8 @@ bg_status fit_matrix_path(const fit *f, const bg_module *mod, const char *side, 
                           bg_err *err) BG_MUST_CHECK;
 /* What a rank holds at most while it decomposes, beside the pass. */
 size_t fit_decompose_bytes(const fit *f);
-/* Read the bases of a run of tracked modules back into [n_tracked]; modules that share their input share q_a.  Local; free with fit_free_bases. */
+/* Read the bases of a run of tracked modules back into [n_tracked]; modules that share their input share q_a.  Local;
+ * free with fit_free_bases. */
 bg_status fit_read_bases(const fit *f, bg_run modules, bg_eigenbasis **out, bg_err *err) BG_MUST_CHECK;
 void fit_free_bases(const fit *f, bg_eigenbasis *basis);
 

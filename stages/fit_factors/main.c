@@ -3,6 +3,7 @@
 
 #define FIELD(name) offsetof(fit_factors_config, name)
 
+/* clang-format off */
 static const bg_opt opts[] = {
     { .name = "--model", .type = BG_OPT_STR, .offset = FIELD(model), .no_effect = true,
       .help = "Hugging Face directory: config.json, *.safetensors, tokenizer.json" },
@@ -34,14 +35,17 @@ static const bg_opt opts[] = {
       .help = "rows of a micro-batch; 0: as many as 512 MB of activations hold, at most 1536" },
     { 0 },
 };
+/* clang-format on */
 
 static const bg_stage stage = {
     .name = "fit_factors",
     .purpose = "Fit the EK-FAC factors of a model on token sequences: covariances, eigenbases, corrected eigenvalues.",
-    .opts = opts, .config_size = sizeof(fit_factors_config),
+    .opts = opts,
+    .config_size = sizeof(fit_factors_config),
     .example = "mpirun -n 4 fit_factors --model pythia-160m --tokens tokens/pile-*.h5 --output factors "
                "--covariance-sequences 0:10000 --lambda-sequences 0:10000",
-    .runs_model = true, .run = fit_factors_run,
+    .runs_model = true,
+    .run = fit_factors_run,
 };
 
 int main(int argc, char **argv) { return bg_stage_main(&stage, argc, argv); }

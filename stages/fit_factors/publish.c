@@ -13,8 +13,8 @@ enum { PANEL_FLOATS = 4 << 20 };
 typedef struct {
     float *x;
     double *sum;
-    size_t n;                          /* elements of each: at least a row of everything */
-    bg_notice notice;                  /* is there a reason to end? */
+    size_t n;         /* elements of each: at least a row of everything */
+    bg_notice notice; /* is there a reason to end? */
 } panel;
 
 static bg_status panel_new(const fit *f, panel *m, bg_err *err)
@@ -44,8 +44,8 @@ static bg_status go_on(panel *m, bg_err *err)
 }
 
 /* One dataset [n, width] (eigenvalues: [n]) of a matrix's work file. */
-static bg_status copy_dataset(const fit *f, const bg_store *from, bg_store *to, const char *path, bg_dtype type, size_t n,
-                              size_t width, panel *m, bg_err *err)
+static bg_status copy_dataset(const fit *f, const bg_store *from, bg_store *to, const char *path, bg_dtype type,
+                              size_t n, size_t width, panel *m, bg_err *err)
 {
     uint64_t dims[2] = { n, width };
     size_t rows = m->n / width;
@@ -70,13 +70,19 @@ static bg_status copy_ranks(const bg_store *from, bg_store *to, const char *eige
 }
 
 /* Covariance, eigenvectors and eigenvalues of one side, from its work file. */
-static bg_status copy_matrix(const fit *f, bg_store *to, const bg_module *mod, const char *side, size_t n,
-                             panel *m, bg_err *err)
+static bg_status copy_matrix(const fit *f, bg_store *to, const bg_module *mod, const char *side, size_t n, panel *m,
+                             bg_err *err)
 {
     char path[BG_PATH_BYTES];
     size_t width = bg_block_width(n, f->c->blocks);
-    const struct { const char *name; bg_dtype type; size_t width; } what[] = {
-        { "covariance", BG_F32, width }, { "eigenvectors", BG_F32, width }, { "eigenvalues", BG_F64, 1 },
+    const struct {
+        const char *name;
+        bg_dtype type;
+        size_t width;
+    } what[] = {
+        { "covariance", BG_F32, width },
+        { "eigenvectors", BG_F32, width },
+        { "eigenvalues", BG_F64, 1 },
     };
     bg_store *from = NULL;
     bg_status st = fit_matrix_path(f, mod, side, path, err);
@@ -111,8 +117,8 @@ static bg_status link_activation(bg_store *to, const bg_module *owner, const bg_
 
 /* Rows [first, first + rows) of Λ or the diagonal Fisher: the units' sums in order in float64, over the number of
  * sequences (M8). */
-static bg_status mean_panel(const fit *f, const bg_module *mod, bg_units_reader *units, const char *sum_name, size_t first,
-                            size_t rows, panel *m, bg_err *err)
+static bg_status mean_panel(const fit *f, const bg_module *mod, bg_units_reader *units, const char *sum_name,
+                            size_t first, size_t rows, panel *m, bg_err *err)
 {
     char dataset[BG_PATH_BYTES];
     size_t n = rows * mod->n_in1;
@@ -132,8 +138,8 @@ static bg_status mean_panel(const fit *f, const bg_module *mod, bg_units_reader 
     return st;
 }
 
-static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg_units_reader *units, const char *sum_name,
-                            const char *name, panel *m, bg_err *err)
+static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg_units_reader *units,
+                            const char *sum_name, const char *name, panel *m, bg_err *err)
 {
     char dataset[BG_PATH_BYTES];
     uint64_t dims[2] = { mod->n_out, mod->n_in1 };
@@ -153,7 +159,8 @@ static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg
     return st == BG_OK ? bg_store_attr_u64(to, dataset, "n_tokens", f->lambda_rows, err) : st;
 }
 
-static bg_status write_module(const fit *f, bg_store *to, const bg_module *mod, bg_units_reader *units, panel *m, bg_err *err)
+static bg_status write_module(const fit *f, bg_store *to, const bg_module *mod, bg_units_reader *units, panel *m,
+                              bg_err *err)
 {
     bg_status st = copy_matrix(f, to, mod, "gradient", mod->n_out, m, err);
     if (st == BG_OK)
@@ -203,7 +210,10 @@ static bg_status write_index(const fit *f, bg_err *err)
         if (st == BG_OK)
             st = bg_store_link_external(s, file, target, target, err);
     }
-    const struct { const char *name; uint64_t value; } number[] = {
+    const struct {
+        const char *name;
+        uint64_t value;
+    } number[] = {
         { "blocks", f->c->blocks },
         { "covariance_n_tokens", f->covariance_rows },
         { "covariance_n_sequences", f->covariance.end - f->covariance.begin },

@@ -1,6 +1,6 @@
 /* sums.c - the sums over the corpus, covariances (M6) and squares in the eigenbases (M8): one file per unit and block
- * of the model, so that the next run may have another grid or other passes over the modules.  A part is the sum over a unit's
- * first sequences.  Of a block's parts the last two stay: a job may end while its ranks write the last. */
+ * of the model, so that the next run may have another grid or other passes over the modules.  A part is the sum over a
+ * unit's first sequences.  Of a block's parts the last two stay: a job may end while its ranks write the last. */
 #include <string.h>
 
 #include "bregman/covariance.h"
@@ -19,11 +19,11 @@ typedef struct {
 typedef struct {
     fit *f;
     summed kind;
-    size_t pass;                       /* of f->plan.passes */
-    bg_units units;                    /* of the pass's blocks, of all ranks */
-    size_t *block;                     /* [units.n_groups] */
-    uint64_t kept, kept_before;        /* sequences of the last part of the unit in hand, and of the one before it; 0: none */
-    bool *finished;                    /* [n_blocks of the model] the unit's file of this block is there already */
+    size_t pass;                /* of f->plan.passes */
+    bg_units units;             /* of the pass's blocks, of all ranks */
+    size_t *block;              /* [units.n_groups] */
+    uint64_t kept, kept_before; /* sequences of the last part of the unit in hand, and of the one before it; 0: none */
+    bool *finished;             /* [n_blocks of the model] the unit's file of this block is there already */
 } phase;
 
 /* ---- which blocks ---- */
@@ -111,7 +111,8 @@ static bg_status keep(phase *p, const bg_unit *unit, uint64_t end, bg_err *err)
     bg_status st = BG_OK;
     for (size_t i = 0; i < p->units.n_groups && st == BG_OK; i++) {
         size_t b = p->block[i];
-        const bg_segment g = { unit->unit, b, 0, end }, last = { unit->unit, b, 0, p->kept }, before = { unit->unit, b, 0, p->kept_before };
+        const bg_segment g = { unit->unit, b, 0, end }, last = { unit->unit, b, 0, p->kept },
+                         before = { unit->unit, b, 0, p->kept_before };
         if (!is_in_pass(p, &p->f->own, b) || p->finished[b])
             continue;
         st = write_sums(p, &g, err);
@@ -162,7 +163,8 @@ static bg_status given_labels(const fit *f, bg_tensors **file, const char *name,
     return BG_OK;
 }
 
-static bg_status run_sweep(phase *p, const bg_units *units, uint64_t begin, const char *labels, bg_sweep *s, bg_status st, bg_err *err)
+static bg_status run_sweep(phase *p, const bg_units *units, uint64_t begin, const char *labels, bg_sweep *s,
+                           bg_status st, bg_err *err)
 {
     const fit *f = p->f;
     bg_tensors *file = NULL;
@@ -202,7 +204,8 @@ static bg_status covariance_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_covariance *sums = NULL;
     bg_run modules = pass_modules(f, pass, f->plan.passes);
-    bg_status st = bg_covariance_new(&sums, f->model, modules, f->c->blocks, f->plan.on_scratch ? f->ctx->scratch : NULL, err);
+    bg_status st = bg_covariance_new(&sums, f->model, modules, f->c->blocks,
+                                     f->plan.on_scratch ? f->ctx->scratch : NULL, err);
     phase p = { .f = f, .pass = pass, .kind = { sums, clear_covariance, write_covariance, read_covariance } };
     bg_sweep s = { .what = "covariance", .tap = { bg_covariance_pair, sums } };
     st = run_sweep(&p, &f->covariance_units, f->covariance.begin, "pseudo_cov", &s, st, err);
@@ -268,8 +271,8 @@ size_t fit_bytes(const void *fit_, const bg_plan *plan)
     for (size_t pass = 0; pass < plan->passes; pass++) {
         bg_run m = pass_modules(f, pass, plan->passes);
         size_t covariance = plan->on_scratch ? 0 : bg_covariance_bytes(f->model, m, f->c->blocks);
-        size_t lambda = (plan->on_scratch ? 0 : bg_eigenvalues_bytes(f->model, m, !f->c->no_diagonal))
-            + bg_eigenvalues_other_bytes(f->model, m, f->c->blocks, !f->c->no_diagonal, plan->rows);
+        size_t lambda = (plan->on_scratch ? 0 : bg_eigenvalues_bytes(f->model, m, !f->c->no_diagonal)) +
+                        bg_eigenvalues_other_bytes(f->model, m, f->c->blocks, !f->c->no_diagonal, plan->rows);
         most = covariance > most ? covariance : most;
         most = lambda > most ? lambda : most;
     }

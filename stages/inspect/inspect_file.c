@@ -82,7 +82,7 @@ static void print_dataset(FILE *to, hid_t dataset, const char *path)
 typedef struct {
     FILE *to;
     const char *path;
-    bool is_index;               /* links into the files of blocks are followed, those of any other file are shown */
+    bool is_index; /* links into the files of blocks are followed, those of any other file are shown */
     bg_walk_met *met;
 } listing;
 
@@ -170,7 +170,8 @@ static bg_status print_item(void *self, const bg_walk_item *item, bg_err *err)
 static bool has_own(const bg_store *s, const char *path)
 {
     H5L_info_t link;
-    return bg_store_has(s, path) && H5Lget_info(bg_store_file(s), path, &link, H5P_DEFAULT) >= 0 && link.type == H5L_TYPE_HARD;
+    return bg_store_has(s, path) && H5Lget_info(bg_store_file(s), path, &link, H5P_DEFAULT) >= 0 &&
+           link.type == H5L_TYPE_HARD;
 }
 
 /* What the file was made from: the texts of /run/input_name and /run/input_hash. */

@@ -5,9 +5,9 @@
 #include "inspect.h"
 
 static const char *const dtype_name[] = {
-    [BG_ST_F64] = "F64", [BG_ST_F32] = "F32", [BG_ST_F16] = "F16", [BG_ST_BF16] = "BF16", [BG_ST_I64] = "I64",
-    [BG_ST_I32] = "I32", [BG_ST_I16] = "I16", [BG_ST_I8] = "I8", [BG_ST_U8] = "U8", [BG_ST_BOOL] = "BOOL",
-    [BG_ST_OTHER] = "other",
+    [BG_ST_F64] = "F64", [BG_ST_F32] = "F32",   [BG_ST_F16] = "F16",     [BG_ST_BF16] = "BF16",
+    [BG_ST_I64] = "I64", [BG_ST_I32] = "I32",   [BG_ST_I16] = "I16",     [BG_ST_I8] = "I8",
+    [BG_ST_U8] = "U8",   [BG_ST_BOOL] = "BOOL", [BG_ST_OTHER] = "other",
 };
 
 static double megabytes(size_t n, size_t element_bytes) { return (double)n * (double)element_bytes / 1e6; }
@@ -15,19 +15,23 @@ static double megabytes(size_t n, size_t element_bytes) { return (double)n * (do
 static void print_architecture(FILE *to, const bg_model_config *c)
 {
     static const char *const activation[] = {
-        [BG_ACT_GELU_TANH] = "GELU (tanh)", [BG_ACT_GELU_ERF] = "GELU (erf)",
-        [BG_ACT_SILU] = "SiLU", [BG_ACT_RELU] = "ReLU",
+        [BG_ACT_GELU_TANH] = "GELU (tanh)",
+        [BG_ACT_GELU_ERF] = "GELU (erf)",
+        [BG_ACT_SILU] = "SiLU",
+        [BG_ACT_RELU] = "ReLU",
     };
     static const char *const scaling[] = {
-        [BG_ROPE_NONE] = "", [BG_ROPE_DEFAULT] = "", [BG_ROPE_LINEAR] = ", linear scaling",
+        [BG_ROPE_NONE] = "",
+        [BG_ROPE_DEFAULT] = "",
+        [BG_ROPE_LINEAR] = ", linear scaling",
         [BG_ROPE_LLAMA3] = ", llama3 scaling",
     };
     fprintf(to, "  family        %s: %s norm%s%s, %s MLP%s, %s head\n", c->family,
             c->norm == BG_NORM_RMS ? "RMS" : "layer", c->post_norm ? " after each layer" : "",
             c->parallel_residual ? ", parallel residual" : "", activation[c->activation], c->gated ? " (gated)" : "",
             c->tied_head ? "tied" : "untied");
-    fprintf(to, "  sizes         %zu blocks, d_model %zu, d_ff %zu, vocabulary %zu\n",
-            c->n_blocks, c->d_model, c->d_ff, c->vocab_size);
+    fprintf(to, "  sizes         %zu blocks, d_model %zu, d_ff %zu, vocabulary %zu\n", c->n_blocks, c->d_model, c->d_ff,
+            c->vocab_size);
     fprintf(to, "  attention     %zu heads of %zu, %zu of keys and values%s\n", c->n_heads, c->d_head, c->n_kv_heads,
             c->qk_norm != BG_QK_NORM_NONE ? ", q and k normalised" : "");
     fprintf(to, "  positions     at most %zu, ", c->max_positions);
@@ -51,8 +55,8 @@ static void print_weights(FILE *to, const bg_model *m)
             seen = bg_tensors_at(m->tensors, j)->file == t->file;
         n_files += !seen;
     }
-    fprintf(to, "  parameters    %zu\n  weights       %zu tensors in %zu file%s:", bg_model_parameters(m), n,
-            n_files, n_files == 1 ? "" : "s");
+    fprintf(to, "  parameters    %zu\n  weights       %zu tensors in %zu file%s:", bg_model_parameters(m), n, n_files,
+            n_files == 1 ? "" : "s");
     for (size_t d = 0; d < N_DTYPES; d++)
         if (bytes[d] > 0)
             fprintf(to, " %s %.1f MB", dtype_name[d], (double)bytes[d] / 1e6);

@@ -1,5 +1,6 @@
 #include "inspect.h"
 
+/* clang-format off */
 static const bg_opt opts[] = {
     { .name = "--path", .type = BG_OPT_LIST, .offset = offsetof(inspect_config, paths), .positional = true,
       .help = "model directories, folders of factors, HDF5 files; the option's name may be left out" },
@@ -7,11 +8,14 @@ static const bg_opt opts[] = {
       .help = "tracked modules of a model: mlp, attention, all or a regular expression" },
     { 0 },
 };
+/* clang-format on */
 
 static const bg_stage stage = {
     .name = "inspect",
-    .purpose = "Print what a model or a file holds: sizes, tracked modules and their factors; datasets and their origin.",
-    .opts = opts, .config_size = sizeof(inspect_config),
+    .purpose =
+        "Print what a model or a file holds: sizes, tracked modules and their factors; datasets and their origin.",
+    .opts = opts,
+    .config_size = sizeof(inspect_config),
     .example = "inspect --quiet pythia-160m factors/index.h5",
     .run = inspect_run,
 };

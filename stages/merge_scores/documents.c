@@ -1,5 +1,5 @@
-/* documents.c - where the ranked sequences come from.  score_shards has the token files at hand, and lists the documents of
- * each shard's own best and worst. */
+/* documents.c - where the ranked sequences come from.  score_shards has the token files at hand, and lists the
+ * documents of each shard's own best and worst. */
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -8,7 +8,10 @@
 #include "merge_scores.h"
 
 /* A ranked sequence: the shard it is from, and its place in the ranking. */
-typedef struct { uint64_t shard; size_t cell; } place;    /* cell: side, query, rank */
+typedef struct {
+    uint64_t shard;
+    size_t cell;
+} place; /* cell: side, query, rank */
 
 static int by_shard(const void *a, const void *b)
 {
@@ -66,8 +69,9 @@ static bg_status open_list(shard_list *l, const bg_store *s, bg_err *err)
     return st == BG_OK ? BG_NEW(l->score, l->k, "a shard's ranked sequences", err) : st;
 }
 
-/* Both lists have one order, by score and then by sequence: the ranked sequences that a shard has of a query are the first of
- * the shard's own, in that order.  The j-th of them is `cell` of the ranking; it stays unknown if the shard lists fewer. */
+/* Both lists have one order, by score and then by sequence: the ranked sequences that a shard has of a query are the
+ * first of the shard's own, in that order.  The j-th of them is `cell` of the ranking; it stays unknown if the shard
+ * lists fewer. */
 static bg_status take_document(merge *m, const shard_list *l, uint64_t j, size_t cell, const bg_store *s, bg_err *err)
 {
     size_t all = m->r.n_queries * m->r.k, side = cell / all, i = cell % all;
@@ -76,9 +80,11 @@ static bg_status take_document(merge *m, const shard_list *l, uint64_t j, size_t
     if (j >= l->k)
         return BG_OK;
     if (l->sequence[j] != r->sequence[i] || !(l->score[j] >= r->score[i] && l->score[j] <= r->score[i]))
-        return BG_FAIL(err, BG_EFORMAT, "%s lists sequence %" PRId64 " with score %.7g among the %s of query \"%.60s\", but by its "
-                       "scores it is sequence %" PRId64 " with %.7g: score it again", bg_store_path(s), l->sequence[j],
-                       (double)l->score[j], bg_side_name[side], m->r.query[i / m->r.k], r->sequence[i], (double)r->score[i]);
+        return BG_FAIL(err, BG_EFORMAT,
+                       "%s lists sequence %" PRId64 " with score %.7g among the %s of query \"%.60s\", but by its "
+                       "scores it is sequence %" PRId64 " with %.7g: score it again",
+                       bg_store_path(s), l->sequence[j], (double)l->score[j], bg_side_name[side],
+                       m->r.query[i / m->r.k], r->sequence[i], (double)r->score[i]);
     r->start[i] = l->start[j];
     bg_status st = bg_path(path, err, "%s/document", bg_side_name[side]);
     return st == BG_OK ? bg_store_read_string(s, path, i / m->r.k, j, &r->document[i], err) : st;
@@ -97,7 +103,7 @@ static bg_status search_shard(merge *m, const place *p, size_t n, uint64_t *foun
     if (st == BG_OK)
         st = open_list(&l, s, err);
     for (size_t i = 0; i < n && st == BG_OK; i++) {
-        size_t list = p[i].cell / m->r.k;    /* side, query */
+        size_t list = p[i].cell / m->r.k; /* side, query */
         if (i == 0 || list != p[i - 1].cell / m->r.k) {
             j = 0;
             st = read_list(&l, s, bg_side_name[list / m->r.n_queries], list % m->r.n_queries, err);
@@ -134,7 +140,8 @@ bg_status merge_find_documents(merge *m, bg_err *err)
     }
     if (st == BG_OK && found < n)
         bg_log("%" PRIu64 " of %zu places without a document: shards list fewer sequences than are ranked; "
-               "--explain fills them in", n - found, n);
+               "--explain fills them in",
+               n - found, n);
     bg_free(p);
     return st;
 }

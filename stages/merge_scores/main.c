@@ -2,6 +2,7 @@
 
 #define FIELD(name) offsetof(merge_scores_config, name)
 
+/* clang-format off */
 static const bg_opt opts[] = {
     { .name = "--scores", .type = BG_OPT_STR, .offset = FIELD(scores), .no_effect = true,
       .help = "folder of shard-IIIII-of-NNNNN.h5 files: all N of them" },
@@ -13,11 +14,13 @@ static const bg_opt opts[] = {
       .help = "fraction of the largest scores kept for the tail (at least 100)" },
     { 0 },
 };
+/* clang-format on */
 
 static const bg_stage stage = {
     .name = "merge_scores",
     .purpose = "Rank the sequences of all score shards for every query.",
-    .opts = opts, .config_size = sizeof(merge_scores_config),
+    .opts = opts,
+    .config_size = sizeof(merge_scores_config),
     .example = "merge_scores --scores scores --output ranking.h5 --top 100",
     .run = merge_scores_run,
 };

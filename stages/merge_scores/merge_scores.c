@@ -12,8 +12,13 @@
 #include "bregman/memory.h"
 
 /* Histogram bins: 8 a decade from 1e-8 to 1e12 on either side of 0, and one around it. */
-enum { BINS_PER_DECADE = 8, LOW_DECADE = -8, HIGH_DECADE = 12,
-       BINS_PER_SIDE = BINS_PER_DECADE * (HIGH_DECADE - LOW_DECADE), BINS = 2 * BINS_PER_SIDE + 1 };
+enum {
+    BINS_PER_DECADE = 8,
+    LOW_DECADE = -8,
+    HIGH_DECADE = 12,
+    BINS_PER_SIDE = BINS_PER_DECADE * (HIGH_DECADE - LOW_DECADE),
+    BINS = 2 * BINS_PER_SIDE + 1
+};
 enum { LEAST_TAIL = 100, ROWS_AT_ONCE = 4096 };
 
 /* ---- accumulating ---- */
@@ -48,7 +53,7 @@ static bg_status open_memory(merge *m, bg_err *err)
 
 static size_t bin_of(const double *edge, double x)
 {
-    size_t lo = 0, hi = BINS;          /* edge[lo] <= x < edge[hi], but for the outer bins */
+    size_t lo = 0, hi = BINS; /* edge[lo] <= x < edge[hi], but for the outer bins */
     while (hi - lo > 1) {
         size_t mid = (lo + hi) / 2;
         if (edge[mid] <= x)
@@ -93,9 +98,11 @@ static bg_status add_row(merge *m, uint64_t sequence, const float *score, const 
 static bg_status check_ascending(merge *m, int64_t sequence, const char *path, bg_err *err)
 {
     if (sequence <= m->last)
-        return BG_FAIL(err, BG_EFORMAT, "%s has scores of sequence %" PRId64 " after those of sequence %" PRId64
-                       ", in this or an earlier shard: their numbers must ascend, or some would be ranked twice; score it again", path,
-                       sequence, m->last);
+        return BG_FAIL(
+            err, BG_EFORMAT,
+            "%s has scores of sequence %" PRId64 " after those of sequence %" PRId64
+            ", in this or an earlier shard: their numbers must ascend, or some would be ranked twice; score it again",
+            path, sequence, m->last);
     m->last = sequence;
     return BG_OK;
 }
@@ -110,7 +117,7 @@ static bg_status stream_shard(merge *m, uint64_t i, int64_t *sequence, float *sc
         st = bg_store_open(&s, path, "bregman/scores", err);
     if (st == BG_OK)
         st = bg_store_dims(s, "score", 2, dims, err);
-    m->first[i] = m->last + 1;         /* of an empty shard */
+    m->first[i] = m->last + 1; /* of an empty shard */
     for (uint64_t at = 0; at < dims[0] && st == BG_OK; at += ROWS_AT_ONCE) {
         uint64_t n = dims[0] - at < ROWS_AT_ONCE ? dims[0] - at : ROWS_AT_ONCE;
         st = bg_store_read_rows(s, "sequence", BG_I64, at, n, 1, sequence, err);
@@ -213,7 +220,8 @@ static bg_status merge_all(void *self, bg_err *err)
 bg_status merge_scores_run(const void *config, const bg_context *ctx, bg_err *err)
 {
     merge m = { .c = config, .ctx = ctx, .last = -1 };
-    bg_status st = bg_inputs_share(&m.in, ctx, "", 0, ctx->grid.world_rank == 0 ? merge_open_shards(&m, err) : BG_OK, err);
+    bg_status st = bg_inputs_share(&m.in, ctx, "", 0, ctx->grid.world_rank == 0 ? merge_open_shards(&m, err) : BG_OK,
+                                   err);
     const bg_attempt a = { .ctx = ctx, .in = &m.in, .output = m.c->output, .self = &m, .run = merge_all };
     if (st == BG_OK)
         st = bg_attempt_run(&a, err);

@@ -20,17 +20,17 @@ bg_status merge_scores_run(const void *config, const bg_context *ctx, bg_err *er
 typedef struct {
     const merge_scores_config *c;
     const bg_context *ctx;
-    uint64_t n_shards;                 /* found in the folder's file names */
-    uint64_t n_sequences;              /* over all shards */
+    uint64_t n_shards;    /* found in the folder's file names */
+    uint64_t n_sequences; /* over all shards */
     bg_inputs in;
     bg_ranking r;
     bg_extremes extremes;
-    bg_topk **tail;                    /* [Q] */
-    double *square;                    /* [Q] sum of squared distances from the running mean */
-    char *common;                      /* fingerprint of what the shards must share */
-    uint64_t *rows;                    /* [n_shards] sequences of each, and the first of them */
+    bg_topk **tail; /* [Q] */
+    double *square; /* [Q] sum of squared distances from the running mean */
+    char *common;   /* fingerprint of what the shards must share */
+    uint64_t *rows; /* [n_shards] sequences of each, and the first of them */
     int64_t *first;
-    int64_t last;                      /* the last sequence so far */
+    int64_t last; /* the last sequence so far */
 } merge;
 
 /* shards.c: find the shards, check that all are there and belong together, take from the first what they share. */

@@ -31,8 +31,8 @@ static bg_status find_shards(merge *m, bg_err *err)
         if (!bg_shard_parse(d->d_name, &i, &n))
             continue;
         if (m->n_shards != 0 && n != m->n_shards)
-            st = BG_FAIL(err, BG_ESTALE, "%s holds shards of %" PRIu64 " and of %" PRIu64 ": remove one set", m->c->scores,
-                         m->n_shards, n);
+            st = BG_FAIL(err, BG_ESTALE, "%s holds shards of %" PRIu64 " and of %" PRIu64 ": remove one set",
+                         m->c->scores, m->n_shards, n);
         m->n_shards = n;
     }
     closedir(dir);
@@ -60,8 +60,8 @@ static bg_status check_complete(const merge *m, bg_err *err)
         n++;
     }
     if (st == BG_OK && n > 0)
-        st = BG_FAIL(err, BG_EIO, "%s: %" PRIu64 " of %" PRIu64 " shards are missing:%s%s", m->c->scores, n, m->n_shards,
-                     missing, at >= sizeof missing - 16 ? " ..." : "");
+        st = BG_FAIL(err, BG_EIO, "%s: %" PRIu64 " of %" PRIu64 " shards are missing:%s%s", m->c->scores, n,
+                     m->n_shards, missing, at >= sizeof missing - 16 ? " ..." : "");
     return st;
 }
 
@@ -106,10 +106,11 @@ static bg_status read_shard(shard *h, bg_err *err)
         st = bg_store_dims(s, "score", 2, dims, err);
     h->rows = dims[0];
     if (st == BG_OK && !found)
-        st = BG_FAIL(err, BG_ESTALE, "%s does not say what it has in common with other shards: remove it and score it again",
-                     h->path);
+        st = BG_FAIL(err, BG_ESTALE,
+                     "%s does not say what it has in common with other shards: remove it and score it again", h->path);
     if (st == BG_OK && dims[1] != h->n_queries)
-        st = BG_FAIL(err, BG_ESHAPE, "%s has %zu ids of queries, but scores of %" PRIu64, h->path, h->n_queries, dims[1]);
+        st = BG_FAIL(err, BG_ESHAPE, "%s has %zu ids of queries, but scores of %" PRIu64, h->path, h->n_queries,
+                     dims[1]);
     bg_store_close(s);
     return st;
 }
@@ -119,15 +120,20 @@ static bg_status check_together(const merge *m, const shard *h, bg_err *err)
 {
     char what[BG_DIFFERENCE_BYTES];
     if (bg_origin_differs(&h->origin, &m->r.origin, what))
-        return BG_FAIL(err, BG_ESTALE, "%.140s was made from other inputs than shard 0: %s; score it again", h->path, what);
+        return BG_FAIL(err, BG_ESTALE, "%.140s was made from other inputs than shard 0: %s; score it again", h->path,
+                       what);
     if (h->n_queries != m->r.n_queries)
-        return BG_FAIL(err, BG_ESHAPE, "%s has scores of %zu queries, shard 0 of %zu: score it again", h->path, h->n_queries, m->r.n_queries);
+        return BG_FAIL(err, BG_ESHAPE, "%s has scores of %zu queries, shard 0 of %zu: score it again", h->path,
+                       h->n_queries, m->r.n_queries);
     for (size_t q = 0; q < h->n_queries; q++)
         if (strcmp(h->id[q], m->r.query[q]) != 0)
-            return BG_FAIL(err, BG_ESTALE, "%.200s has scores of query \"%.60s\" where shard 0 has those of \"%.60s\": score it again",
+            return BG_FAIL(err, BG_ESTALE,
+                           "%.200s has scores of query \"%.60s\" where shard 0 has those of \"%.60s\": score it again",
                            h->path, h->id[q], m->r.query[q]);
     if (strcmp(h->common, m->common) != 0)
-        return BG_FAIL(err, BG_ESTALE, "%s was made with other options, candidates or micro-batches than shard 0: score it again", h->path);
+        return BG_FAIL(err, BG_ESTALE,
+                       "%s was made with other options, candidates or micro-batches than shard 0: score it again",
+                       h->path);
     return BG_OK;
 }
 
@@ -149,7 +155,8 @@ static bg_status open_shard(merge *m, uint64_t i, bg_err *err)
     if (st == BG_OK)
         st = read_shard(&h, err);
     if (st == BG_OK && (h.number != i || h.of != m->n_shards))
-        st = BG_FAIL(err, BG_EFORMAT, "%s says that it is shard %" PRIu64 " of %" PRIu64 ": was it renamed?", path, h.number, h.of);
+        st = BG_FAIL(err, BG_EFORMAT, "%s says that it is shard %" PRIu64 " of %" PRIu64 ": was it renamed?", path,
+                     h.number, h.of);
     if (st == BG_OK && i > 0)
         st = check_together(m, &h, err);
     m->n_sequences += h.rows;
@@ -173,8 +180,10 @@ static bg_status check_rows(const merge *m, bg_err *err)
         bg_status st = merge_shard_path(m, i, path, err);
         if (st != BG_OK)
             return st;
-        return BG_FAIL(err, BG_EFORMAT, "%s has scores of %" PRIu64 " sequences, and all %" PRIu64 " shards of %" PRIu64 ": "
-                       "they are not of one run; score them again", path, m->rows[i], n, all);
+        return BG_FAIL(err, BG_EFORMAT,
+                       "%s has scores of %" PRIu64 " sequences, and all %" PRIu64 " shards of %" PRIu64 ": "
+                       "they are not of one run; score them again",
+                       path, m->rows[i], n, all);
     }
     return BG_OK;
 }

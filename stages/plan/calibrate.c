@@ -14,24 +14,30 @@
 /* ---- products ---- */
 
 /* Shapes of passes and taps: square, thin in each dimension, small. */
-typedef struct { bg_op op_a, op_b; size_t m, n, k; } shape;
+typedef struct {
+    bg_op op_a, op_b;
+    size_t m, n, k;
+} shape;
 static const shape shapes[] = {
     { BG_N, BG_T, 1024, 2048, 1024 }, { BG_N, BG_N, 1024, 1024, 2048 }, { BG_N, BG_T, 1024, 384, 384 },
-    { BG_N, BG_N, 1024, 384, 1536 }, { BG_N, BG_T, 256, 1024, 1024 }, { BG_N, BG_T, 1024, 256, 256 },
-    { BG_T, BG_N, 1536, 256, 1024 }, { BG_T, BG_N, 256, 256, 1024 }, { BG_T, BG_N, 512, 2048, 256 },
-    { BG_T, BG_N, 512, 384, 256 }, { BG_N, BG_N, 1024, 128, 1024 }, { BG_N, BG_N, 1024, 128, 384 },
-    { BG_N, BG_T, 512, 8192, 512 }, { BG_N, BG_N, 128, 128, 128 },
+    { BG_N, BG_N, 1024, 384, 1536 },  { BG_N, BG_T, 256, 1024, 1024 },  { BG_N, BG_T, 1024, 256, 256 },
+    { BG_T, BG_N, 1536, 256, 1024 },  { BG_T, BG_N, 256, 256, 1024 },   { BG_T, BG_N, 512, 2048, 256 },
+    { BG_T, BG_N, 512, 384, 256 },    { BG_N, BG_N, 1024, 128, 1024 },  { BG_N, BG_N, 1024, 128, 384 },
+    { BG_N, BG_T, 512, 8192, 512 },   { BG_N, BG_N, 128, 128, 128 },
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0], N_TERMS = 4, MOST_FLOATS = 8192 * 512 };
 
-typedef struct { const shape *s; float *a, *b, *c; } product;
+typedef struct {
+    const shape *s;
+    float *a, *b, *c;
+} product;
 
 static void run_product(void *self)
 {
     const product *p = self;
     const shape *s = p->s;
-    bg_gemm(s->op_a, s->op_b, s->m, s->n, s->k, 1.0f, p->a, s->op_a == BG_N ? s->k : s->m, p->b, s->op_b == BG_N ? s->n : s->k,
-            1.0f, p->c, s->n);
+    bg_gemm(s->op_a, s->op_b, s->m, s->n, s->k, 1.0f, p->a, s->op_a == BG_N ? s->k : s->m, p->b,
+            s->op_b == BG_N ? s->n : s->k, 1.0f, p->c, s->n);
 }
 
 /* Least squares of relative errors with coefficients from 0, a coordinate at a time: time [N_SHAPES] = term x. */
@@ -72,7 +78,8 @@ bg_status plan_measure_products(plan_profile *p, MPI_Comm world, bg_err *err)
         memset(work.c, 0, MOST_FLOATS * sizeof *work.c);
         time[i] = plan_mean_s(run_product, &work, world);
         memcpy(term[i], (double[]){ 2 * m * n * k, m * k + k * n, m * n, 1 }, sizeof term[i]);
-        bg_log("product %zu x %zu x %zu: %.1f GFLOP/s a rank", shapes[i].m, shapes[i].n, shapes[i].k, 2e-9 * m * n * k / time[i]);
+        bg_log("product %zu x %zu x %zu: %.1f GFLOP/s a rank", shapes[i].m, shapes[i].n, shapes[i].k,
+               2e-9 * m * n * k / time[i]);
     }
     fit_terms(term, time, N_SHAPES, x);
     p->flop_s = x[0];
@@ -105,7 +112,7 @@ static bg_status measure_eigen(plan_profile *p, MPI_Comm world, bg_err *err)
                 a[r * n + c] = a[c * n + r] = r == c ? (double)r : sin((double)(r * 7919 + c));
         double start = bg_now_s();
         st = bg_eigen(n, a, w, "calibration", err);
-        time[i / 2] += repeat == 1 ? bg_now_s() - start : 0;    /* the first warms up */
+        time[i / 2] += repeat == 1 ? bg_now_s() - start : 0; /* the first warms up */
     }
     bg_free(a);
     bg_free(w);
@@ -152,10 +159,11 @@ bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *er
     MPI_Comm world = ctx->grid.world;
     describe_node(&cluster, ctx);
     p->threads = (double)ctx->threads;
-    p->subgrid_efficiency = 0.4;       /* of ScaLAPACK; small matrices would say nothing of large ones */
-    bg_status st = bg_path(folder, err, "%.*s", slash == NULL ? 1 : (int)(slash - c->output) + 1, slash == NULL ? "." : c->output);
+    p->subgrid_efficiency = 0.4; /* of ScaLAPACK; small matrices would say nothing of large ones */
+    bg_status st = bg_path(folder, err, "%.*s", slash == NULL ? 1 : (int)(slash - c->output) + 1,
+                           slash == NULL ? "." : c->output);
     if ((st = bg_agree(world, st, err)) == BG_OK)
-        st = plan_measure_files(p, folder, ctx, err);      /* first, as the folder may not be writable */
+        st = plan_measure_files(p, folder, ctx, err); /* first, as the folder may not be writable */
     if (st == BG_OK)
         st = plan_measure_products(p, world, err);
     if (st == BG_OK)
@@ -164,7 +172,7 @@ bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *er
         st = measure_eigen(p, world, err);
     if (st == BG_OK)
         st = plan_measure_messages(p, world, err);
-    malloc_trim(0);                    /* what the measurements have freed is no part of it */
+    malloc_trim(0); /* what the measurements have freed is no part of it */
     p->process_bytes = resident_bytes();
     MPI_Allreduce(MPI_IN_PLACE, &p->process_bytes, 1, MPI_DOUBLE, MPI_MAX, world);
     if (st == BG_OK)

@@ -16,11 +16,12 @@ enum { SMALL = 5, LARGE_ROWS = 64, ROW_FLOATS = 1 << 18, SINGLE_ROWS = 2000 };
 typedef struct {
     const bg_context *ctx;
     char folder[BG_PATH_BYTES];
-    float *x;                          /* [LARGE_ROWS, ROW_FLOATS] */
+    float *x; /* [LARGE_ROWS, ROW_FLOATS] */
     double small_s, large_s, row_s, read_s, hash_s;
 } files;
 
-static bg_status write_file(const files *f, const char *path, uint64_t rows, uint64_t width, bool one_by_one, bg_err *err)
+static bg_status write_file(const files *f, const char *path, uint64_t rows, uint64_t width, bool one_by_one,
+                            bg_err *err)
 {
     const bg_provenance run = { .stage = f->ctx->name, .options = "{}", .fingerprint = "", .ranks = 1, .threads = 1 };
     const uint64_t dims[2] = { rows, width };
@@ -111,7 +112,8 @@ bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_conte
     p->write_byte_s = (large_s > small_s ? large_s - small_s : 0) / bytes;
     p->read_byte_s = mean_of(f.read_s, world) / bytes;
     p->hash_byte_s = mean_of(f.hash_s, world) / bytes;
-    bg_log("files: %.3f s a small one, %.2f GB/s written, %.2f GB/s read", small_s, 1e-9 / p->write_byte_s, 1e-9 / p->read_byte_s);
+    bg_log("files: %.3f s a small one, %.2f GB/s written, %.2f GB/s read", small_s, 1e-9 / p->write_byte_s,
+           1e-9 / p->read_byte_s);
     return BG_OK;
 }
 
@@ -142,7 +144,7 @@ bg_status plan_measure_messages(plan_profile *p, MPI_Comm world, bg_err *err)
     float *x = NULL;
     int size;
     MPI_Comm_size(world, &size);
-    if (size == 1) {                   /* as assumed: there is nobody to talk to */
+    if (size == 1) { /* as assumed: there is nobody to talk to */
         p->message_s = 5e-6;
         p->message_byte_s = 0.3e-9;
         return BG_OK;

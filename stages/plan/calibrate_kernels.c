@@ -122,14 +122,23 @@ static void fill(arrays *a)
         a->x[i] = a->y[i] = a->z[i] = (float)((i * 2654435761u) % 1000) / 1000.0f + 0.001f;
         a->half[i] = (uint16_t)(0x3f80 + i % 64);
     }
-    a->tensor = (bg_tensor){ .name = "", .file = "", .dtype = BG_ST_BF16, .n_dims = 1, .shape = { FLOATS },
-                             .n_bytes = FLOATS * sizeof *a->half, .data = a->half };
+    a->tensor = (bg_tensor){ .name = "",
+                             .file = "",
+                             .dtype = BG_ST_BF16,
+                             .n_dims = 1,
+                             .shape = { FLOATS },
+                             .n_bytes = FLOATS * sizeof *a->half,
+                             .data = a->half };
 }
 
 static void measure(plan_profile *p, arrays *a, MPI_Comm world)
 {
     double threads = (double)omp_get_max_threads(), pairs = 16.0 * QUERY_ROWS * KEYS * threads;
-    const struct { void (*call)(void *); double count; double *out; } kernels[] = {
+    const struct {
+        void (*call)(void *);
+        double count;
+        double *out;
+    } kernels[] = {
         { activation, 2.0 * FLOATS, &p->activation_s },
         { add, 3.0 * FLOATS, &p->element_s },
         { square, FLOATS, &p->squared_s },
@@ -178,7 +187,12 @@ bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err)
 
 enum { TOKENS = 257, SEQUENCES = 4 };
 
-typedef struct { bg_pass *pass; bg_batch *batch; bg_status st; bg_err err; } real;
+typedef struct {
+    bg_pass *pass;
+    bg_batch *batch;
+    bg_status st;
+    bg_err err;
+} real;
 
 static bg_status no_tap(void *self, const bg_pair *pair, bg_err *err)
 {

@@ -47,8 +47,10 @@ void plan_count_restarts(plan_stage *s, double limit_hours)
         return;
     if (first_s <= 0 || next_s <= 0) {
         s->possible = false;
-        snprintf(s->why_not, sizeof s->why_not, "--time-limit %g hours is no more than it takes to begin (%.0f s) and to be "
-                 "warned before the end (%.0f s)", limit_hours, larger(s->start_s, s->resume_s), s->warning_s);
+        snprintf(s->why_not, sizeof s->why_not,
+                 "--time-limit %g hours is no more than it takes to begin (%.0f s) and to be "
+                 "warned before the end (%.0f s)",
+                 limit_hours, larger(s->start_s, s->resume_s), s->warning_s);
         return;
     }
     double waves = s->seconds / s->job_s;

@@ -10,7 +10,7 @@ double plan_mean_s(void (*call)(void *self), void *self, MPI_Comm world)
 {
     int size, calls = 0;
     double mean, start;
-    call(self);                        /* memory is there, threads are */
+    call(self); /* memory is there, threads are */
     MPI_Barrier(world);
     start = bg_now_s();
     while (calls < 3 || bg_now_s() - start < MEASURE_S) {

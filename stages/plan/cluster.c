@@ -6,17 +6,42 @@
 #include "bregman/open.h"
 #include "plan.h"
 
-typedef struct { const char *key; size_t offset; } field;
+typedef struct {
+    const char *key;
+    size_t offset;
+} field;
 #define NODE(name) { #name, offsetof(plan_cluster, name) }
 #define RATE(name) { #name, offsetof(plan_profile, name) }
 
 static const field node_sizes[] = { NODE(nodes), NODE(cores_per_node) };
 static const field node_rates[] = { NODE(memory_gb_per_node), NODE(network_gb_s), NODE(disk_gb_s) };
 static const field profile_fields[] = {
-    RATE(threads), RATE(flop_s), RATE(operand_s), RATE(result_s), RATE(call_s), RATE(attention_flop_s), RATE(attention_pair_s),
-    RATE(element_s), RATE(activation_s), RATE(logit_s), RATE(sampled_s), RATE(widened_s), RATE(squared_s), RATE(dot_s),
-    RATE(serial_s), RATE(ranked_s), RATE(eigen_cube_s), RATE(eigen_square_s), RATE(subgrid_efficiency), RATE(publish_s),
-    RATE(row_write_s), RATE(write_byte_s), RATE(read_byte_s), RATE(hash_byte_s), RATE(message_s), RATE(message_byte_s),
+    RATE(threads),
+    RATE(flop_s),
+    RATE(operand_s),
+    RATE(result_s),
+    RATE(call_s),
+    RATE(attention_flop_s),
+    RATE(attention_pair_s),
+    RATE(element_s),
+    RATE(activation_s),
+    RATE(logit_s),
+    RATE(sampled_s),
+    RATE(widened_s),
+    RATE(squared_s),
+    RATE(dot_s),
+    RATE(serial_s),
+    RATE(ranked_s),
+    RATE(eigen_cube_s),
+    RATE(eigen_square_s),
+    RATE(subgrid_efficiency),
+    RATE(publish_s),
+    RATE(row_write_s),
+    RATE(write_byte_s),
+    RATE(read_byte_s),
+    RATE(hash_byte_s),
+    RATE(message_s),
+    RATE(message_byte_s),
     RATE(process_bytes),
 };
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
@@ -48,9 +73,9 @@ plan_profile plan_profile_scaled(const plan_profile *p, double threads)
 {
     plan_profile s = *p;
     double by = p->threads / threads;
-    double *parallel[] = { &s.flop_s, &s.operand_s, &s.result_s, &s.attention_flop_s, &s.attention_pair_s, &s.element_s,
-                           &s.activation_s, &s.logit_s, &s.sampled_s, &s.widened_s, &s.squared_s, &s.dot_s, &s.eigen_cube_s,
-                           &s.eigen_square_s };
+    double *parallel[] = { &s.flop_s,    &s.operand_s,    &s.result_s,     &s.attention_flop_s, &s.attention_pair_s,
+                           &s.element_s, &s.activation_s, &s.logit_s,      &s.sampled_s,        &s.widened_s,
+                           &s.squared_s, &s.dot_s,        &s.eigen_cube_s, &s.eigen_square_s };
     for (size_t i = 0; i < COUNT(parallel); i++)
         *parallel[i] *= by;
     s.threads = threads;
@@ -64,7 +89,8 @@ static bg_status bad(const char *path, const char *key, const char *what, bg_err
     return BG_FAIL(err, BG_EFORMAT, "%s: key '%s' %s", path, key, what);
 }
 
-static bg_status read_number(const json_t *object, const char *path, const char *key, double least, double *out, bg_err *err)
+static bg_status read_number(const json_t *object, const char *path, const char *key, double least, double *out,
+                             bg_err *err)
 {
     const json_t *value = json_object_get(object, key);
     if (value == NULL)
@@ -98,11 +124,13 @@ static bg_status check_keys(json_t *root, const char *path, bool profile, bg_err
 {
     const char *key;
     json_t *value;
-    json_object_foreach(root, key, value) {
+    json_object_foreach(root, key, value)
+    {
         bool known = profile ? is_known(key, profile_fields, COUNT(profile_fields))
-            : is_known(key, node_sizes, COUNT(node_sizes)) || is_known(key, node_rates, COUNT(node_rates))
-              || strcmp(key, "name") == 0 || strcmp(key, "ranks_per_node") == 0 || strcmp(key, "scratch") == 0
-              || strcmp(key, "profile") == 0;
+                             : is_known(key, node_sizes, COUNT(node_sizes)) ||
+                                   is_known(key, node_rates, COUNT(node_rates)) || strcmp(key, "name") == 0 ||
+                                   strcmp(key, "ranks_per_node") == 0 || strcmp(key, "scratch") == 0 ||
+                                   strcmp(key, "profile") == 0;
         if (!known)
             return bad(path, key, "is not known", err);
     }
@@ -127,7 +155,11 @@ static bg_status read_profile(plan_profile *p, json_t *root, const char *path, b
     for (size_t i = 0; i < COUNT(profile_fields) && st == BG_OK; i++)
         st = read_number(root, path, profile_fields[i].key, 0, rate_at(p, &profile_fields[i]), err);
     if (st == BG_OK && !(p->threads >= 1 && p->flop_s > 0 && p->subgrid_efficiency > 0))
-        st = bad(path, p->threads < 1 ? "threads" : p->flop_s <= 0 ? "flop_s" : "subgrid_efficiency", "is too small", err);
+        st = bad(path,
+                 p->threads < 1   ? "threads"
+                 : p->flop_s <= 0 ? "flop_s"
+                                  : "subgrid_efficiency",
+                 "is too small", err);
     return st;
 }
 
@@ -157,8 +189,8 @@ bg_status plan_cluster_read(plan_cluster *out, const char *path, bg_err *err)
     json_t *root = json_loadf(f, JSON_REJECT_DUPLICATES, &error);
     fclose(f);
     st = json_is_object(root) ? read_root(out, root, path, err)
-        : BG_FAIL(err, BG_EFORMAT, "%s: no JSON object: line %d: %.150s", path, root == NULL ? error.line : 1,
-                  root == NULL ? error.text : "another value");
+                              : BG_FAIL(err, BG_EFORMAT, "%s: no JSON object: line %d: %.150s", path,
+                                        root == NULL ? error.line : 1, root == NULL ? error.text : "another value");
     json_decref(root);
     return st;
 }
@@ -172,8 +204,8 @@ bg_status plan_cluster_write(const plan_cluster *c, const char *path, bg_err *er
     json_object_set_new(root, "name", json_string(c->name));
     for (size_t i = 0; i < COUNT(node_sizes); i++)
         json_object_set_new(root, node_sizes[i].key, json_integer((json_int_t)*size_at(&copy, &node_sizes[i])));
-    json_object_set_new(root, "ranks_per_node", c->ranks_per_node > 0 ? json_integer((json_int_t)c->ranks_per_node)
-                                                                      : json_string("auto"));
+    json_object_set_new(root, "ranks_per_node",
+                        c->ranks_per_node > 0 ? json_integer((json_int_t)c->ranks_per_node) : json_string("auto"));
     for (size_t i = 0; i < COUNT(node_rates); i++)
         json_object_set_new(root, node_rates[i].key, json_real(*rate_at(&copy, &node_rates[i])));
     json_object_set_new(root, "scratch", json_boolean(c->scratch));

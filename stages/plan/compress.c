@@ -1,9 +1,10 @@
-/* compress.c - cost of compress_queries: few sequences, but every micro-batch reads the factors that memory does not hold. */
+/* compress.c - cost of compress_queries: few sequences, but every micro-batch reads the factors that memory does not
+ * hold. */
 #include "bregman/precondition.h"
 #include "bregman/share.h"
 #include "plan.h"
 
-enum { ACTIVATION_BYTES = 96 << 20, UNIT_QUERIES = 8 };        /* of compress_queries */
+enum { ACTIVATION_BYTES = 96 << 20, UNIT_QUERIES = 8 }; /* of compress_queries */
 
 static double larger(double a, double b) { return a > b ? a : b; }
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
@@ -81,17 +82,19 @@ static double queries_bytes(const plan_work *w, size_t first, size_t end, double
     for (size_t i = first; i < end; i++) {
         const bg_module *mod = w->model->tracked[i];
         double r = (double)columns(w, mod);
-        bytes += plan_dataset_bytes(n * r * (double)mod->n_out, 4) + plan_dataset_bytes(n * r * (double)mod->n_in1, 4)
-            + 3 * plan_dataset_bytes(n, 8) + (unit ? plan_dataset_bytes(n, 4) : 0);
+        bytes += plan_dataset_bytes(n * r * (double)mod->n_out, 4) + plan_dataset_bytes(n * r * (double)mod->n_in1, 4) +
+                 3 * plan_dataset_bytes(n, 8) + (unit ? plan_dataset_bytes(n, 4) : 0);
         if (unit && i > first && mod->block != w->model->tracked[i - 1]->block)
             bytes += plan_file_bytes();
     }
     return bytes;
 }
 
-/* Factors of rank r's modules: those that stay in memory, as --memory-limit leaves room for them, and those that are read for
- * every micro-batch. */
-typedef struct { double held, read; } factor_bytes;
+/* Factors of rank r's modules: those that stay in memory, as --memory-limit leaves room for them, and those that are
+ * read for every micro-batch. */
+typedef struct {
+    double held, read;
+} factor_bytes;
 
 static factor_bytes factors_of(const plan_costing *f, size_t r)
 {
@@ -132,7 +135,7 @@ static void sweep(plan_costing *f)
         factor_bytes factors = factors_of(f, r);
         once_s = larger(once_s, plan_read_s(f->c, &f->profile, ranks, factors.held));
         f->rank[r] = (plan_rank_cost){ .unit_end_s = plan_write_s(f->c, &f->profile, ranks, bytes, files),
-                                       .part_s = files * f->profile.publish_s };     /* rows are written once */
+                                       .part_s = files * f->profile.publish_s }; /* rows are written once */
         for (int i = 0; i < 2; i++) {
             size_t sequences = i == 0 ? b.sequences : b.rest;
             plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, false, true);
@@ -176,8 +179,8 @@ static void cost(plan_costing *f)
     double unit = n < UNIT_QUERIES ? n : UNIT_QUERIES;
     o->work_bytes = queries_bytes(w, 0, w->model->n_tracked, unit, true) * (double)o->units;
     /* rank 0 copies the units' rows into one file, six small reads and five writes a query and module */
-    o->final_s = plan_read_s(f->c, &f->profile, 1, o->final_bytes)
-        + plan_write_s(f->c, &f->profile, 1, o->final_bytes, 1) + 11 * n * tracked * f->profile.row_write_s;
+    o->final_s = plan_read_s(f->c, &f->profile, 1, o->final_bytes) +
+                 plan_write_s(f->c, &f->profile, 1, o->final_bytes, 1) + 11 * n * tracked * f->profile.row_write_s;
     o->start_s = w->model_bytes * f->profile.hash_byte_s;
     o->flops = o->phase[0].flops;
     o->resume_s += o->start_s;
@@ -186,5 +189,6 @@ static void cost(plan_costing *f)
 
 void plan_compress(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out)
 {
-    plan_cost_stage("compress_queries", w, c, g, (size_t)w->c->query_tokens, ACTIVATION_BYTES, compress_bytes, cost, out);
+    plan_cost_stage("compress_queries", w, c, g, (size_t)w->c->query_tokens, ACTIVATION_BYTES, compress_bytes, cost,
+                    out);
 }

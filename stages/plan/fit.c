@@ -6,7 +6,7 @@
 #include "bregman/symmetric.h"
 #include "plan.h"
 
-enum { ACTIVATION_BYTES = 512 << 20 };             /* of fit_factors */
+enum { ACTIVATION_BYTES = 512 << 20 }; /* of fit_factors */
 
 static double larger(double a, double b) { return a > b ? a : b; }
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
@@ -44,7 +44,10 @@ static bg_status divide(plan_fit_run *f, bg_err *err)
 /* ---- files ---- */
 
 /* A block's partial sums of a unit; of the whole model if `block` is SIZE_MAX. */
-typedef struct { double covariance, lambda, matrices, bases, final; size_t blocks; } file_bytes;
+typedef struct {
+    double covariance, lambda, matrices, bases, final;
+    size_t blocks;
+} file_bytes;
 
 static void add_module(file_bytes *b, const plan_work *w, const bg_module *mod)
 {
@@ -89,7 +92,7 @@ typedef struct {
     const plan_cluster *c;
     plan_profile profile;
     plan_stage *out;
-    plan_rank_cost *rank;              /* [pipeline] */
+    plan_rank_cost *rank; /* [pipeline] */
 } fitting;
 
 /* One sweep, all passes over it: covariances, or squares. */
@@ -97,7 +100,8 @@ static void sweep(fitting *f, plan_phase *phase, bool lambda, size_t n_sequences
 {
     const plan_work *w = f->run.w;
     const plan_grid *g = f->run.g;
-    size_t rows = (size_t)w->c->sequence_tokens - 1, units = (n_sequences + unit - 1) / unit, passes = f->out->plan.passes;
+    size_t rows = (size_t)w->c->sequence_tokens - 1, units = (n_sequences + unit - 1) / unit,
+           passes = f->out->plan.passes;
     plan_batches b = plan_batches_of(unit, rows, rows, f->out->plan.rows);
     double flops = 0, batches = (double)n_sequences / (double)b.sequences, resume_s = 0, bases_s = 0;
     for (size_t r = 0; r < g->pipeline; r++) {
@@ -108,8 +112,8 @@ static void sweep(fitting *f, plan_phase *phase, bool lambda, size_t n_sequences
         double end_s = plan_write_s(f->c, &f->profile, plan_ranks(f->c, g), lambda ? files.lambda : files.covariance,
                                     (double)files.blocks);
         f->rank[r] = (plan_rank_cost){ .unit_end_s = end_s, .part_s = end_s };
-        resume_s = larger(resume_s, plan_read_s(f->c, &f->profile, plan_ranks(f->c, g), lambda ? files.lambda + files.bases
-                                                                                               : files.covariance));
+        resume_s = larger(resume_s, plan_read_s(f->c, &f->profile, plan_ranks(f->c, g),
+                                                lambda ? files.lambda + files.bases : files.covariance));
         bases_s = larger(bases_s, lambda ? plan_read_s(f->c, &f->profile, plan_ranks(f->c, g), files.bases) : 0);
         for (int i = 0; i < 2; i++) {
             size_t sequences = i == 0 ? b.sequences : b.rest;
@@ -175,10 +179,11 @@ static double publish_s(const fitting *f, size_t lambda_units)
     const plan_work *w = f->run.w;
     file_bytes all = files_of(w, 0, w->model->n_tracked);
     double world = (double)(f->run.g->data * f->run.g->pipeline), blocks = (double)all.blocks;
-    double own = (double)(size_t)((blocks + world - 1) / world) / blocks, read = all.matrices + all.lambda * (double)lambda_units;
+    double own = (double)(size_t)((blocks + world - 1) / world) / blocks,
+           read = all.matrices + all.lambda * (double)lambda_units;
     double ranks = blocks < world ? blocks : world;
-    return own * (plan_read_s(f->c, &f->profile, ranks, read) + read / 4 * f->profile.serial_s)
-        + plan_write_s(f->c, &f->profile, ranks, own * all.final, own * blocks + 1);
+    return own * (plan_read_s(f->c, &f->profile, ranks, read) + read / 4 * f->profile.serial_s) +
+           plan_write_s(f->c, &f->profile, ranks, own * all.final, own * blocks + 1);
 }
 
 static void cost(fitting *f)
@@ -226,10 +231,15 @@ void plan_fit(const plan_work *w, const plan_cluster *c, const plan_grid *g, pla
         st = BG_NEW(f.rank, g->pipeline, "pipeline", &err);
     if (st == BG_OK) {
         bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, longest, ACTIVATION_BYTES), .passes = 1 },
-                        .least_rows = longest - 1, .most_passes = 1, .can_spill = true, .self = &f.run, .bytes = plan_fit_bytes };
+                        .least_rows = longest - 1,
+                        .most_passes = 1,
+                        .can_spill = true,
+                        .self = &f.run,
+                        .bytes = plan_fit_bytes };
         for (size_t r = 0; r < g->pipeline; r++)
             d.most_passes = f.run.share[r].end - f.run.share[r].first > d.most_passes
-                ? f.run.share[r].end - f.run.share[r].first : d.most_passes;
+                                ? f.run.share[r].end - f.run.share[r].first
+                                : d.most_passes;
         out->grid.memory_limit = plan_memory_limit(w, c, g);
         out->possible = plan_budget(&out->grid, c, &d, &out->plan, &out->needs_bytes);
         if (out->possible && !plan_can_decompose(&f.run)) {

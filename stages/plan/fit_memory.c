@@ -48,7 +48,9 @@ size_t plan_lambda_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, s
 /* ---- eigendecomposition ---- */
 
 /* Side of a matrix, and of its diagonal blocks; who decomposes those above --subgrid-side. */
-typedef struct { size_t n_large, largest, largest_alone, n_groups, group_size; } division;
+typedef struct {
+    size_t n_large, largest, largest_alone, n_groups, group_size;
+} division;
 
 static void count_matrix(const plan_fit_run *f, division *d, size_t n, size_t world)
 {
@@ -96,13 +98,15 @@ static size_t sum_capacity(size_t side)
 size_t plan_decompose_bytes(const plan_fit_run *f)
 {
     division d = divide(f);
-    size_t alone = bg_eigen_bytes(d.largest_alone, 1), shared = d.n_large > 0 ? bg_eigen_bytes(d.largest, d.group_size) : 0;
+    size_t alone = bg_eigen_bytes(d.largest_alone, 1),
+           shared = d.n_large > 0 ? bg_eigen_bytes(d.largest, d.group_size) : 0;
     size_t side = d.n_large > 0 ? d.largest : d.largest_alone;
-    return larger(alone, shared) + sum_capacity(side) * (sizeof(float) + sizeof(double)) + BG_EIGEN_SLAB * side * sizeof(float);
+    return larger(alone, shared) + sum_capacity(side) * (sizeof(float) + sizeof(double)) +
+           BG_EIGEN_SLAB * side * sizeof(float);
 }
 
-/* What HDF5 keeps of a matrix's sums in the units' files that stay open: chunks of 4 MiB each, and as many blocks of memory for
- * the next ones, up to 16 MiB. */
+/* What HDF5 keeps of a matrix's sums in the units' files that stay open: chunks of 4 MiB each, and as many blocks of
+ * memory for the next ones, up to 16 MiB. */
 double plan_decompose_cached_bytes(const plan_fit_run *f, size_t units)
 {
     const double chunks = 4 << 20, spare = 16 << 20;
@@ -128,10 +132,7 @@ size_t plan_fit_bytes(const void *fit_run, const bg_plan *plan)
     return most;
 }
 
-bool plan_can_decompose(const plan_fit_run *f)
-{
-    return divide(f).largest_alone <= BG_EIGEN_MAX_SIDE;
-}
+bool plan_can_decompose(const plan_fit_run *f) { return divide(f).largest_alone <= BG_EIGEN_MAX_SIDE; }
 
 static int descending(const void *a, const void *b)
 {
@@ -140,7 +141,8 @@ static int descending(const void *a, const void *b)
 }
 
 /* Seconds of one matrix of side n on `ranks` ranks: its units' sums read and added, decomposed, written. */
-static double matrix_s(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t n, size_t units, double ranks)
+static double matrix_s(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t n, size_t units,
+                       double ranks)
 {
     const bg_symmetric sym = { n, f->w->blocks };
     double side = (double)bg_block_width(n, f->w->blocks), k = (double)f->w->blocks;
@@ -150,12 +152,14 @@ static double matrix_s(const plan_fit_run *f, const plan_cluster *c, const plan_
         eigen /= ranks * p->subgrid_efficiency;
     double matrices = 2 * (double)f->w->model->n_tracked, world = (double)world_of(f) / ranks;
     double at_once = matrices < world ? matrices : world;
-    return eigen + floats * p->serial_s + plan_read_s(c, p, at_once, 4 * floats)
-        + plan_write_s(c, p, at_once, 8 * (double)n * side, 1);
+    return eigen + floats * p->serial_s + plan_read_s(c, p, at_once, 4 * floats) +
+           plan_write_s(c, p, at_once, 8 * (double)n * side, 1);
 }
 
 /* fit_factors deals by n³; the load here is in seconds. */
-typedef struct { double cost, seconds; } load;
+typedef struct {
+    double cost, seconds;
+} load;
 
 static void deal(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t units, const size_t *side,
                  size_t n, load *of, plan_phase *out)
@@ -188,8 +192,8 @@ void plan_decompose(const plan_fit_run *f, const plan_cluster *c, const plan_pro
     const bg_model *m = f->w->model;
     size_t n = 0, *side = NULL;
     load *of = NULL;
-    if (BG_NEW(side, 2 * m->n_tracked, "list of matrices", NULL) == BG_OK
-        && BG_NEW(of, world_of(f), "list of matrices", NULL) == BG_OK) {
+    if (BG_NEW(side, 2 * m->n_tracked, "list of matrices", NULL) == BG_OK &&
+        BG_NEW(of, world_of(f), "list of matrices", NULL) == BG_OK) {
         for (size_t i = 0; i < m->n_tracked; i++) {
             side[n++] = m->tracked[i]->n_out;
             if (m->tracked[i]->input == i)

@@ -2,6 +2,7 @@
 
 #define FIELD(name) offsetof(plan_config, name)
 
+/* clang-format off */
 static const bg_opt opts[] = {
     { .name = "--config", .type = BG_OPT_STR, .offset = FIELD(config), .deflt = "",
       .help = "config.json of the model, or its folder" },
@@ -57,11 +58,13 @@ static const bg_opt opts[] = {
       .help = "with --calibrate: cluster file to write" },
     { 0 },
 };
+/* clang-format on */
 
 static const bg_stage stage = {
     .name = "plan",
     .purpose = "Predict FLOPs, memory, disk, messages and hours of each stage for a model on a cluster.",
-    .opts = opts, .config_size = sizeof(plan_config),
+    .opts = opts,
+    .config_size = sizeof(plan_config),
     .example = "plan --quiet --preset 52b --sequences 10000000 --cluster cluster.json",
     .run = plan_run,
 };

@@ -15,9 +15,11 @@
 static bg_status check_options(const plan_config *c, bg_err *err)
 {
     if (c->calibrate && (c->config != NULL || c->preset != NULL || c->cluster != NULL))
-        return BG_FAIL(err, BG_EARG, "--calibrate measures this machine: it goes with neither --config, --preset nor --cluster");
+        return BG_FAIL(err, BG_EARG,
+                       "--calibrate measures this machine: it goes with neither --config, --preset nor --cluster");
     if (c->calibrate)
-        return c->output != NULL ? BG_OK : BG_FAIL(err, BG_EARG, "--calibrate needs --output, the cluster file to write");
+        return c->output != NULL ? BG_OK
+                                 : BG_FAIL(err, BG_EARG, "--calibrate needs --output, the cluster file to write");
     if (c->output != NULL)
         return BG_FAIL(err, BG_EARG, "--output is the file of --calibrate: a plan is printed");
     if ((c->config != NULL) == (c->preset != NULL))
@@ -27,9 +29,12 @@ static bg_status check_options(const plan_config *c, bg_err *err)
 
 static bg_status weights_dtype(const char *text, bg_st_dtype *out, bg_err *err)
 {
-    static const struct { const char *name; bg_st_dtype dtype; } known[] = {
-        { "bfloat16", BG_ST_BF16 }, { "bf16", BG_ST_BF16 }, { "float16", BG_ST_F16 }, { "f16", BG_ST_F16 },
-        { "float32", BG_ST_F32 }, { "f32", BG_ST_F32 },
+    static const struct {
+        const char *name;
+        bg_st_dtype dtype;
+    } known[] = {
+        { "bfloat16", BG_ST_BF16 }, { "bf16", BG_ST_BF16 },   { "float16", BG_ST_F16 },
+        { "f16", BG_ST_F16 },       { "float32", BG_ST_F32 }, { "f32", BG_ST_F32 },
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(text, known[i].name) == 0) {
@@ -104,7 +109,8 @@ static bg_status change_cluster(plan_cluster *out, const plan_config *c, bg_err 
     out->ranks_per_node = c->ranks_per_node > 0 ? (size_t)c->ranks_per_node : out->ranks_per_node;
     out->cores_per_node = c->cores_per_node > 0 ? (size_t)c->cores_per_node : out->cores_per_node;
     if (out->ranks_per_node > out->cores_per_node)
-        return BG_FAIL(err, BG_EARG, "%zu ranks on a node of %zu cores: --ranks-per-node and --cores-per-node say otherwise",
+        return BG_FAIL(err, BG_EARG,
+                       "%zu ranks on a node of %zu cores: --ranks-per-node and --cores-per-node say otherwise",
                        out->ranks_per_node, out->cores_per_node);
     return BG_OK;
 }
@@ -116,9 +122,13 @@ typedef void stage_cost(const plan_work *w, const plan_cluster *c, const plan_gr
 /* Shards should not take longer each, as long as one array holds them. */
 static const double SHARD_S = 4 * 3600;
 
-/* What fits nothing: the least that any grid asks of a rank; why the last one could not be, of those that memory allows if
- * there are any. */
-typedef struct { double needs_bytes, limit_bytes; bool fits; char why[200]; } refusal;
+/* What fits nothing: the least that any grid asks of a rank; why the last one could not be, of those that memory allows
+ * if there are any. */
+typedef struct {
+    double needs_bytes, limit_bytes;
+    bool fits;
+    char why[200];
+} refusal;
 
 static bool tries_shards(stage_cost *cost) { return cost == plan_score; }
 
@@ -172,8 +182,8 @@ static void try_pipelines(stage_cost *cost, const plan_work *w, const plan_clust
     }
 }
 
-/* Ranks a node that the user asks for; else those whose number of threads is within a factor of four of the profile's, whose
- * rates are carried over, if there are any. */
+/* Ranks a node that the user asks for; else those whose number of threads is within a factor of four of the profile's,
+ * whose rates are carried over, if there are any. */
 static bool tries_ranks(const plan_cluster *c, size_t ranks)
 {
     if (c->ranks_per_node > 0)
@@ -201,8 +211,8 @@ static void try_grids(stage_cost *cost, const plan_work *w, const plan_cluster *
     }
 }
 
-static bg_status refuse(stage_cost *cost, const char *name, const plan_work *w, const plan_cluster *c, const refusal *no,
-                        bg_err *err)
+static bg_status refuse(stage_cost *cost, const char *name, const plan_work *w, const plan_cluster *c,
+                        const refusal *no, bg_err *err)
 {
     plan_stage other = { .possible = false };
     refusal ignored = { 0 };
@@ -214,17 +224,22 @@ static bg_status refuse(stage_cost *cost, const char *name, const plan_work *w, 
     if ((no->needs_bytes <= 0 || no->fits) && no->why[0] != '\0')
         return BG_FAIL(err, BG_EARG, "%s: %s%s", name, no->why, instead);
     if (no->needs_bytes <= 0)
-        return BG_FAIL(err, BG_EARG, "%s: the ranks of %zu nodes cannot be laid out in pipelines of %llu%s", name, c->nodes,
-                       (unsigned long long)w->c->pipeline, instead);
-    return BG_FAIL(err, BG_ENOMEM, "%s: %s does not fit %zu nodes: a rank needs %.1f GB beside its weights and has %.1f GB%s", name,
+        return BG_FAIL(err, BG_EARG, "%s: the ranks of %zu nodes cannot be laid out in pipelines of %llu%s", name,
+                       c->nodes, (unsigned long long)w->c->pipeline, instead);
+    return BG_FAIL(err, BG_ENOMEM,
+                   "%s: %s does not fit %zu nodes: a rank needs %.1f GB beside its weights and has %.1f GB%s", name,
                    w->name, c->nodes, no->needs_bytes * 1e-9, no->limit_bytes * 1e-9,
                    other.possible ? instead : ": more nodes, fewer ranks_per_node or more --blocks may do");
 }
 
 static bg_status choose_with(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
-    static const struct { stage_cost *cost; const char *name; } what[] = {
-        [PLAN_FIT] = { plan_fit, "fit_factors" }, [PLAN_COMPRESS] = { plan_compress, "compress_queries" },
+    static const struct {
+        stage_cost *cost;
+        const char *name;
+    } what[] = {
+        [PLAN_FIT] = { plan_fit, "fit_factors" },
+        [PLAN_COMPRESS] = { plan_compress, "compress_queries" },
         [PLAN_SCORE] = { plan_score, "score_shards" },
     };
     for (int i = PLAN_FIT; i <= PLAN_SCORE; i++) {
@@ -234,7 +249,7 @@ static bg_status choose_with(plan_work *w, const plan_cluster *c, plan_stage sta
             return refuse(what[i].cost, what[i].name, w, c, &no, err);
     }
     plan_merge(w, c, &stage[PLAN_MERGE]);
-    plan_count_restarts(&stage[PLAN_MERGE], 0);    /* it begins anew */
+    plan_count_restarts(&stage[PLAN_MERGE], 0); /* it begins anew */
     return BG_OK;
 }
 
@@ -278,7 +293,7 @@ static bg_status print_plan(const plan_config *asked, bg_err *err)
         st = change_cluster(&cluster, c, err);
     if (st == BG_OK)
         st = open_work(&w, &own, err);
-    bg_log_setup("plan", 0);           /* bg_budget_choose speaks of every grid that is tried */
+    bg_log_setup("plan", 0); /* bg_budget_choose speaks of every grid that is tried */
     if (st == BG_OK)
         st = plan_choose(&w, &cluster, stage, err);
     if (st == BG_OK && c->json)

@@ -18,7 +18,8 @@
 
 typedef struct {
     const char *config, *preset, *cluster, *modules, *blocks, *weights, *output;
-    uint64_t sequences, sequence_tokens, fit_sequences, lambda_sequences, queries, query_tokens, completion_tokens, rank;
+    uint64_t sequences, sequence_tokens, fit_sequences, lambda_sequences, queries, query_tokens, completion_tokens,
+        rank;
     uint64_t unit_sequences, pipeline, memory_limit, subgrid_side;
     uint64_t nodes, ranks_per_node, cores_per_node;
     double checkpoint_minutes, time_limit;
@@ -34,27 +35,27 @@ bg_status plan_run(const void *config, const bg_context *ctx, bg_err *err) BG_MU
 typedef struct {
     double threads;
     double flop_s, operand_s, result_s, call_s;
-    double attention_flop_s, attention_pair_s;     /* small products of a head; softmax and gradient of a row and key */
-    double element_s;              /* a float that a row-wise kernel reads or writes */
-    double activation_s;           /* an activation of the MLP, or its gradient */
-    double logit_s, sampled_s;     /* a logit's softmax; the draw of a label from it */
-    double widened_s;              /* a BF16 or F16 weight to float32 */
-    double squared_s, dot_s;       /* an entry of Λ's squares; of the scores' row-wise products */
-    double serial_s;               /* an entry of a serial loop: adding units, dividing by the curvature */
-    double ranked_s;               /* a score's place among the best and worst */
-    double eigen_cube_s, eigen_square_s;           /* n³, n² of an eigendecomposition */
-    double subgrid_efficiency;     /* of a decomposition by several ranks */
-    double publish_s, row_write_s; /* a small file, published; a row written on its own */
+    double attention_flop_s, attention_pair_s; /* small products of a head; softmax and gradient of a row and key */
+    double element_s;                          /* a float that a row-wise kernel reads or writes */
+    double activation_s;                       /* an activation of the MLP, or its gradient */
+    double logit_s, sampled_s;                 /* a logit's softmax; the draw of a label from it */
+    double widened_s;                          /* a BF16 or F16 weight to float32 */
+    double squared_s, dot_s;                   /* an entry of Λ's squares; of the scores' row-wise products */
+    double serial_s;                           /* an entry of a serial loop: adding units, dividing by the curvature */
+    double ranked_s;                           /* a score's place among the best and worst */
+    double eigen_cube_s, eigen_square_s;       /* n³, n² of an eigendecomposition */
+    double subgrid_efficiency;                 /* of a decomposition by several ranks */
+    double publish_s, row_write_s;             /* a small file, published; a row written on its own */
     double write_byte_s, read_byte_s, hash_byte_s;
     double message_s, message_byte_s;
-    double process_bytes;          /* a process that has done nothing yet */
+    double process_bytes; /* a process that has done nothing yet */
 } plan_profile;
 
 typedef struct {
     char name[64];
-    size_t nodes, cores_per_node, ranks_per_node;  /* ranks_per_node 0: to be chosen */
-    double memory_gb_per_node, network_gb_s, disk_gb_s;    /* network: of a node; disk: of the whole file system */
-    bool scratch;                  /* nodes have a disk of their own */
+    size_t nodes, cores_per_node, ranks_per_node;       /* ranks_per_node 0: to be chosen */
+    double memory_gb_per_node, network_gb_s, disk_gb_s; /* network: of a node; disk: of the whole file system */
+    bool scratch;                                       /* nodes have a disk of their own */
     plan_profile profile;
 } plan_cluster;
 
@@ -87,7 +88,7 @@ typedef struct {
     const plan_config *c;
     bg_model *model;
     char name[128];
-    size_t blocks;                 /* k of the covariances */
+    size_t blocks; /* k of the covariances */
     double model_bytes;
 } plan_work;
 
@@ -97,19 +98,21 @@ enum { PLAN_ARRAY_SHARDS = 1000 };
 /* What is decided about a run. */
 typedef struct {
     size_t nodes, ranks_per_node, threads, data, pipeline;
-    uint64_t memory_limit;         /* beside mapped weights and the process itself */
-    size_t shards;                 /* score_shards: elements of arrays, each on `nodes` nodes */
+    uint64_t memory_limit; /* beside mapped weights and the process itself */
+    size_t shards;         /* score_shards: elements of arrays, each on `nodes` nodes */
 } plan_grid;
 
 /* ---- products and row-wise work ---- */
 
-typedef struct { double flops, seconds; } plan_tally;
+typedef struct {
+    double flops, seconds;
+} plan_tally;
 
 /* Micro-batches of one unit: whole batches and, if `rest` is not 0, one of fewer sequences. */
 typedef struct {
-    size_t sequences, rows;        /* of a whole batch; rows of a sequence are its tokens but the last */
-    size_t whole, rest;            /* number of whole batches; sequences of the last one */
-    size_t sequence_rows, loss_rows;    /* of a sequence */
+    size_t sequences, rows;          /* of a whole batch; rows of a sequence are its tokens but the last */
+    size_t whole, rest;              /* number of whole batches; sequences of the last one */
+    size_t sequence_rows, loss_rows; /* of a sequence */
     size_t max_rows;
 } plan_batches;
 
@@ -117,8 +120,8 @@ plan_batches plan_batches_of(size_t unit, size_t sequence_rows, size_t loss_rows
 
 void plan_product(plan_tally *t, const plan_profile *p, double m, double n, double k, double times);
 /* Forward and backward of `sequences` sequences through a share; with `tapped` false forward and loss only. */
-void plan_pass_cost(plan_tally *t, const plan_profile *p, const bg_model *m, const bg_share *share, const plan_batches *b,
-                    size_t sequences, bool sampled, bool tapped);
+void plan_pass_cost(plan_tally *t, const plan_profile *p, const bg_model *m, const bg_share *share,
+                    const plan_batches *b, size_t sequences, bool sampled, bool tapped);
 /* The taps of the same for tracked modules of a run. */
 void plan_covariance_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t k, size_t rows);
 void plan_lambda_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t k, bool diagonal,
@@ -133,41 +136,41 @@ void plan_query_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg
 typedef struct {
     const char *name;
     double flops, seconds;
-    double bytes;                  /* of the rank that holds most, without mapped weights and the process itself */
-    double peak_bytes;             /* peak resident set that --timings would show: mapped weights and process too */
-    double idle;                   /* part of the ranks' time spent waiting: bubble, imbalance, last units, checkpoints */
-    double unit_s;                 /* a work unit */
-    double checkpoints;            /* of one job, in all */
-    double checkpoint_s;           /* each: parts written, and the pipeline filled again */
-    double interval_s;             /* from one to the next; 0: none are taken */
-    double stop_s;                 /* from being asked to stop to the end */
+    double bytes;        /* of the rank that holds most, without mapped weights and the process itself */
+    double peak_bytes;   /* peak resident set that --timings would show: mapped weights and process too */
+    double idle;         /* part of the ranks' time spent waiting: bubble, imbalance, last units, checkpoints */
+    double unit_s;       /* a work unit */
+    double checkpoints;  /* of one job, in all */
+    double checkpoint_s; /* each: parts written, and the pipeline filled again */
+    double interval_s;   /* from one to the next; 0: none are taken */
+    double stop_s;       /* from being asked to stop to the end */
 } plan_phase;
 
-enum { PLAN_PHASES = 4, PLAN_MARGIN_S = 60 };       /* Slurm may be late with a warning, and files with being written */
+enum { PLAN_PHASES = 4, PLAN_MARGIN_S = 60 }; /* Slurm may be late with a warning, and files with being written */
 
 typedef struct {
     const char *name;
     bool possible;
     char why_not[200];
-    double needs_bytes;            /* a rank's, where memory is why not */
+    double needs_bytes; /* a rank's, where memory is why not */
     plan_grid grid;
     bg_plan plan;
     size_t units;
     size_t n_phases;
     plan_phase phase[PLAN_PHASES];
-    double start_s;                /* hashing and reading before the first phase */
-    double resume_s;               /* the same of a job that goes on: parts are read back as well */
-    double final_s;                /* from the last phase to the end, when no stop is answered */
-    double job_s;                  /* one job: a shard; else all */
-    double stop_s, warning_s;      /* the longest of all phases; how long before a time limit to ask for it */
-    double restarts, restart_s;    /* of one job under --time-limit; each costs so much at most */
-    double flops, seconds;         /* of the whole stage, shards one after another where they do not fit side by side */
-    double weights_bytes;          /* mapped by the rank that maps most */
-    double bytes, peak_bytes;      /* the most of all phases */
-    double work_bytes, final_bytes;    /* disk: at the end of the last phase, and what stays */
-    double part_bytes;             /* of units in progress, beside the work files */
-    double message_bytes;          /* a batch's activations or gradients, to one neighbour */
-    double network_bytes;          /* of all messages */
+    double start_s;             /* hashing and reading before the first phase */
+    double resume_s;            /* the same of a job that goes on: parts are read back as well */
+    double final_s;             /* from the last phase to the end, when no stop is answered */
+    double job_s;               /* one job: a shard; else all */
+    double stop_s, warning_s;   /* the longest of all phases; how long before a time limit to ask for it */
+    double restarts, restart_s; /* of one job under --time-limit; each costs so much at most */
+    double flops, seconds;      /* of the whole stage, shards one after another where they do not fit side by side */
+    double weights_bytes;       /* mapped by the rank that maps most */
+    double bytes, peak_bytes;   /* the most of all phases */
+    double work_bytes, final_bytes; /* disk: at the end of the last phase, and what stays */
+    double part_bytes;              /* of units in progress, beside the work files */
+    double message_bytes;           /* a batch's activations or gradients, to one neighbour */
+    double network_bytes;           /* of all messages */
 } plan_stage;
 
 /* The stage on a grid; `possible` says whether it can run there. */
@@ -179,24 +182,31 @@ void plan_merge(const plan_work *w, const plan_cluster *c, plan_stage *out);
 /* shared by them: sweep.c */
 
 /* A sweep's ranks: seconds of a whole batch, of the rest, of a unit's end, and what a part adds to that. */
-typedef struct { plan_tally whole, rest; double unit_end_s, part_s; } plan_rank_cost;
+typedef struct {
+    plan_tally whole, rest;
+    double unit_end_s, part_s;
+} plan_rank_cost;
 
-/* Time of all units over the grid's columns without checkpoints, of one unit, of filling the pipeline, of a stop (a batch's way
- * through the pipeline and the files), and of a part. */
-typedef struct { double seconds, idle, unit_s, fill_s, stop_s, part_s; } plan_sweep_time;
+/* Time of all units over the grid's columns without checkpoints, of one unit, of filling the pipeline, of a stop (a
+ * batch's way through the pipeline and the files), and of a part. */
+typedef struct {
+    double seconds, idle, unit_s, fill_s, stop_s, part_s;
+} plan_sweep_time;
 plan_sweep_time plan_sweep(const plan_grid *g, size_t units, const plan_batches *b, const plan_rank_cost *rank,
                            double message_s);
 /* checkpoint.c: the phase's seconds from those of its sweeps, which are `passes`, and what checkpoints add. */
 void plan_count_parts(plan_phase *p, const plan_sweep_time *t, size_t passes, double minutes);
 /* Parts of a unit that are there at a time. */
 double plan_parts_alive(const plan_phase *p);
-/* The warning that the stage needs, and with a time limit (0: none) its restarts; not possible if it would get nowhere. */
+/* The warning that the stage needs, and with a time limit (0: none) its restarts; not possible if it would get nowhere.
+ */
 void plan_count_restarts(plan_stage *s, double limit_hours);
 /* Seconds that one message of the batch takes between two ranks. */
 double plan_message_s(const plan_cluster *c, const plan_profile *p, const plan_grid *g, double bytes);
-/* Activations and messages of rank r of the pipeline, in micro-batches of `rows` rows.  SIZE_MAX batches: what is asked for; else
- * what so few batches touch of it. */
-size_t plan_pass_bytes(const bg_model *m, const plan_grid *g, const bg_share *share, size_t r, size_t rows, size_t batches);
+/* Activations and messages of rank r of the pipeline, in micro-batches of `rows` rows.  SIZE_MAX batches: what is asked
+ * for; else what so few batches touch of it. */
+size_t plan_pass_bytes(const bg_model *m, const plan_grid *g, const bg_share *share, size_t r, size_t rows,
+                       size_t batches);
 size_t plan_column_batches(const plan_grid *g, size_t units, const plan_batches *b);
 /* Weights that a share maps, its embedding included. */
 double plan_share_bytes(const bg_model *m, const bg_share *s);
@@ -218,9 +228,9 @@ typedef struct {
     const plan_work *w;
     const plan_grid *g;
     const plan_cluster *c;
-    plan_profile profile;          /* of ranks with the grid's threads */
-    bg_share *share;               /* [pipeline] */
-    plan_rank_cost *rank;          /* [pipeline] */
+    plan_profile profile; /* of ranks with the grid's threads */
+    bg_share *share;      /* [pipeline] */
+    plan_rank_cost *rank; /* [pipeline] */
     plan_stage *out;
 } plan_costing;
 /* Cut the model, choose micro-batches of sequences of `tokens` tokens as the stage does, and if these fit, call cost. */
@@ -232,8 +242,8 @@ void plan_cost_stage(const char *name, const plan_work *w, const plan_cluster *c
 typedef struct {
     const plan_work *w;
     const plan_grid *g;
-    bg_share *share;               /* [pipeline] */
-    size_t batches;                /* as for plan_pass_bytes */
+    bg_share *share; /* [pipeline] */
+    size_t batches;  /* as for plan_pass_bytes */
 } plan_fit_run;
 /* Bytes of pipeline rank r while it sums covariances, and squares; micro-batches with `rows` rows. */
 size_t plan_covariance_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows);
@@ -241,8 +251,8 @@ size_t plan_lambda_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, s
 /* The most that rank r holds at any time, as fit_bytes of fit_factors; and the most of all ranks. */
 size_t plan_rank_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows);
 size_t plan_fit_bytes(const void *fit_run, const bg_plan *plan);
-/* Eigendecomposition: what a rank holds, as fit_decompose_bytes; seconds of the last rank to finish, idle time, and how long a
- * stop takes: a diagonal block. */
+/* Eigendecomposition: what a rank holds, as fit_decompose_bytes; seconds of the last rank to finish, idle time, and how
+ * long a stop takes: a diagonal block. */
 size_t plan_decompose_bytes(const plan_fit_run *f);
 double plan_decompose_cached_bytes(const plan_fit_run *f, size_t units);
 /* Is no matrix too large for one rank, where one has to do? */

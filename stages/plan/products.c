@@ -8,8 +8,10 @@ static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 plan_batches plan_batches_of(size_t unit, size_t sequence_rows, size_t loss_rows, size_t max_rows)
 {
     size_t fit = max_rows / sequence_rows;
-    plan_batches b = { .sequences = smaller(fit > 0 ? fit : 1, unit), .sequence_rows = sequence_rows,
-                       .loss_rows = loss_rows, .max_rows = max_rows };
+    plan_batches b = { .sequences = smaller(fit > 0 ? fit : 1, unit),
+                       .sequence_rows = sequence_rows,
+                       .loss_rows = loss_rows,
+                       .max_rows = max_rows };
     b.rows = b.sequences * sequence_rows;
     b.whole = unit / b.sequences;
     b.rest = unit % b.sequences;
@@ -75,8 +77,9 @@ static void block_forward(plan_tally *t, const walk *w, const bg_block *b)
             linear(t, w, b->module[r], false);
     attention(t, w, 2, 1, c->n_heads);
     t->seconds += w->rows * ff * w->p->activation_s;
-    elements(t, w->p, w->rows * (10 * d + (c->rope == BG_ROPE_NONE ? 0 : 2 * w->w_qk)
-                                 + (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk) + (c->post_norm ? 6 * d : 0)));
+    elements(t, w->p,
+             w->rows * (10 * d + (c->rope == BG_ROPE_NONE ? 0 : 2 * w->w_qk) +
+                        (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk) + (c->post_norm ? 6 * d : 0)));
 }
 
 static void block_backward(plan_tally *t, const walk *w, const bg_block *b, bool lowest, bool lowest_is_mlp)
@@ -118,13 +121,18 @@ static void head(plan_tally *t, const walk *w, size_t max_rows, bool sampled, bo
     elements(t, w->p, (double)rows * 12 * d);
 }
 
-void plan_pass_cost(plan_tally *t, const plan_profile *p, const bg_model *m, const bg_share *share, const plan_batches *b,
-                    size_t sequences, bool sampled, bool tapped)
+void plan_pass_cost(plan_tally *t, const plan_profile *p, const bg_model *m, const bg_share *share,
+                    const plan_batches *b, size_t sequences, bool sampled, bool tapped)
 {
     const bg_model_config *c = &m->config;
-    const walk w = { .c = c, .p = p, .sequences = sequences, .sequence_rows = b->sequence_rows, .loss_rows = b->loss_rows,
+    const walk w = { .c = c,
+                     .p = p,
+                     .sequences = sequences,
+                     .sequence_rows = b->sequence_rows,
+                     .loss_rows = b->loss_rows,
                      .rows = (double)sequences * (double)b->sequence_rows,
-                     .w_qk = (double)((c->n_heads + c->n_kv_heads) * c->d_head), .widened = m->head->dtype != BG_ST_F32 };
+                     .w_qk = (double)((c->n_heads + c->n_kv_heads) * c->d_head),
+                     .widened = m->head->dtype != BG_ST_F32 };
     if (sequences == 0)
         return;
     if (share->embeds)

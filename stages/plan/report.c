@@ -35,10 +35,11 @@ static double node_hours(const plan_stage *s, const plan_cluster *c)
 static void print_stops(FILE *to, const plan_stage *s)
 {
     char t[24], w[24];
-    fprintf(to, "  stop      takes %s at most: warn %.0f s before a time limit\n", duration(s->stop_s, t), s->warning_s);
+    fprintf(to, "  stop      takes %s at most: warn %.0f s before a time limit\n", duration(s->stop_s, t),
+            s->warning_s);
     if (s->restarts > 0)
-        fprintf(to, "  restarts  %.0f%s, of %s each at most\n", s->restarts, s->grid.shards > 1 ? " of every shard" : "",
-                duration(s->restart_s, w));
+        fprintf(to, "  restarts  %.0f%s, of %s each at most\n", s->restarts,
+                s->grid.shards > 1 ? " of every shard" : "", duration(s->restart_s, w));
 }
 
 static void print_checkpoints(FILE *to, const plan_stage *s, const plan_phase *p)
@@ -49,7 +50,8 @@ static void print_checkpoints(FILE *to, const plan_stage *s, const plan_phase *p
     fprintf(to, "  %-18s a unit takes %s; ", p->name, duration(p->unit_s, unit));
     if (p->checkpoints > 0)
         fprintf(to, "%.0f checkpoint%s%s, one in %s, of %s each\n", p->checkpoints, p->checkpoints > 1 ? "s" : "",
-                s->grid.shards > 1 ? " of every shard" : "", duration(p->interval_s, every), duration(p->checkpoint_s, each));
+                s->grid.shards > 1 ? " of every shard" : "", duration(p->interval_s, every),
+                duration(p->checkpoint_s, each));
     else
         fprintf(to, "no checkpoints\n");
 }
@@ -58,24 +60,30 @@ static void print_stage(FILE *to, const plan_stage *s, const plan_cluster *c)
 {
     char t[24], b[24], w[24], disk[24], work[24], net[24], parts[48] = "";
     const plan_grid *g = &s->grid;
-    fprintf(to, "\n%s: %s, %.1f node-hours, %.3g FLOPs\n", s->name, duration(s->seconds, t), node_hours(s, c), s->flops);
-    fprintf(to, "  grid      %zu node%s x %zu rank%s x %zu thread%s = %zu data x %zu pipeline", g->nodes, g->nodes == 1 ? "" : "s",
-            g->ranks_per_node, g->ranks_per_node == 1 ? "" : "s", g->threads, g->threads == 1 ? "" : "s", g->data, g->pipeline);
+    fprintf(to, "\n%s: %s, %.1f node-hours, %.3g FLOPs\n", s->name, duration(s->seconds, t), node_hours(s, c),
+            s->flops);
+    fprintf(to, "  grid      %zu node%s x %zu rank%s x %zu thread%s = %zu data x %zu pipeline", g->nodes,
+            g->nodes == 1 ? "" : "s", g->ranks_per_node, g->ranks_per_node == 1 ? "" : "s", g->threads,
+            g->threads == 1 ? "" : "s", g->data, g->pipeline);
     fprintf(to, g->shards > 1 ? "; %zu shards\n" : "\n", g->shards);
     if (s->plan.rows > 0)
         fprintf(to, "  batches   %zu rows, %zu unit%s, %zu pass%s over the modules%s\n", s->plan.rows, s->units,
                 s->units == 1 ? "" : "s", s->plan.passes, s->plan.passes == 1 ? "" : "es",
                 s->plan.on_scratch ? ", sums on scratch" : "");
-    fprintf(to, "  memory    %s a rank, and %s of mapped weights\n", bytes_text(s->bytes, b), bytes_text(s->weights_bytes, w));
+    fprintf(to, "  memory    %s a rank, and %s of mapped weights\n", bytes_text(s->bytes, b),
+            bytes_text(s->weights_bytes, w));
     if (s->part_bytes > 0)
         snprintf(parts, sizeof parts, " and %s of parts", bytes_text(s->part_bytes, b));
-    fprintf(to, "  disk      %s of work files%s, then %s\n", bytes_text(s->work_bytes, work), parts, bytes_text(s->final_bytes, disk));
+    fprintf(to, "  disk      %s of work files%s, then %s\n", bytes_text(s->work_bytes, work), parts,
+            bytes_text(s->final_bytes, disk));
     if (s->message_bytes > 0)
-        fprintf(to, "  network   messages of %s, %s in all\n", bytes_text(s->message_bytes, b), bytes_text(s->network_bytes, net));
+        fprintf(to, "  network   messages of %s, %s in all\n", bytes_text(s->message_bytes, b),
+                bytes_text(s->network_bytes, net));
     print_stops(to, s);
     for (size_t i = 0; i < s->n_phases; i++)
-        fprintf(to, "  %-18s %10s  %9.3g FLOPs  %9s a rank  idle %.0f %%\n", s->phase[i].name, duration(s->phase[i].seconds, t),
-                s->phase[i].flops, bytes_text(s->phase[i].bytes, b), 100 * s->phase[i].idle);
+        fprintf(to, "  %-18s %10s  %9.3g FLOPs  %9s a rank  idle %.0f %%\n", s->phase[i].name,
+                duration(s->phase[i].seconds, t), s->phase[i].flops, bytes_text(s->phase[i].bytes, b),
+                100 * s->phase[i].idle);
     for (size_t i = 0; i < s->n_phases; i++)
         print_checkpoints(to, s, &s->phase[i]);
 }
@@ -93,8 +101,8 @@ static void print_sbatch(FILE *to, const plan_config *c, const plan_stage *s, si
                          const char *arguments)
 {
     const plan_grid *g = &s->grid;
-    fprintf(to, "sbatch --nodes=%zu --ntasks-per-node=%zu --cpus-per-task=%zu --signal=B:USR1@%.0f ", g->nodes, g->ranks_per_node,
-            g->threads, s->warning_s);
+    fprintf(to, "sbatch --nodes=%zu --ntasks-per-node=%zu --cpus-per-task=%zu --signal=B:USR1@%.0f ", g->nodes,
+            g->ranks_per_node, g->threads, s->warning_s);
     if (c->time_limit > 0)
         fprintf(to, "--time=%.0f ", floor(60 * c->time_limit));
     if (elements > 1)
@@ -119,8 +127,8 @@ static void print_arrays(FILE *to, const plan_config *c, const plan_stage *s, co
 static void print_table(FILE *to, const char *name, const plan_config *c, const plan_stage *s)
 {
     const plan_grid *g = &s->grid;
-    fprintf(to, "[%s]\nnodes = %zu\nranks_per_node = %zu\nthreads = %zu\npipeline = %zu\n", name, g->nodes, g->ranks_per_node,
-            g->threads, g->pipeline);
+    fprintf(to, "[%s]\nnodes = %zu\nranks_per_node = %zu\nthreads = %zu\npipeline = %zu\n", name, g->nodes,
+            g->ranks_per_node, g->threads, g->pipeline);
     print_limit(to, g, "memory_limit = \"", "\"\n");
     fprintf(to, "warning_seconds = %.0f\n", s->warning_s);
     if (c->time_limit > 0)
@@ -135,12 +143,15 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
     if (c->unit_sequences > 0)
         snprintf(units, sizeof units, " --unit-sequences %llu", (unsigned long long)c->unit_sequences);
     fprintf(to, "\nTo submit:\n");
-    snprintf(text, sizeof text, "--model MODEL --tokens TOKENS --output factors --modules '%.80s' --blocks %zu "
+    snprintf(text, sizeof text,
+             "--model MODEL --tokens TOKENS --output factors --modules '%.80s' --blocks %zu "
              "--covariance-sequences 0:%llu --lambda-sequences %llu:%llu%s%s",
              c->modules, w->blocks, a, a, a + b, c->no_diagonal ? " --no-diagonal" : "", units);
     print_sbatch(to, c, &stage[PLAN_FIT], 1, "fit_factors", text);
-    snprintf(text, sizeof text, "--model MODEL --factors factors --queries queries.h5 --output compressed.h5 "
-             "--modules '%.80s' --rank %llu", c->modules, (unsigned long long)c->rank);
+    snprintf(text, sizeof text,
+             "--model MODEL --factors factors --queries queries.h5 --output compressed.h5 "
+             "--modules '%.80s' --rank %llu",
+             c->modules, (unsigned long long)c->rank);
     print_sbatch(to, c, &stage[PLAN_COMPRESS], 1, "compress_queries", text);
     print_arrays(to, c, &stage[PLAN_SCORE], "--model MODEL --queries compressed.h5 --tokens TOKENS --output scores");
     fprintf(to, "sbatch jobs/merge_scores.sbatch --scores scores --output ranking.h5\n");
@@ -166,8 +177,8 @@ void plan_print(FILE *to, const plan_work *w, const plan_cluster *c, const plan_
         hours += node_hours(&stage[i], c);
     }
     fprintf(to, "%s: %.4g parameters, %s of weights, %zu tracked modules (%s), %zu diagonal block%s\n", w->name,
-            (double)bg_model_parameters(w->model), bytes_text(w->model_bytes, b), w->model->n_tracked, w->c->modules, w->blocks,
-            w->blocks == 1 ? "" : "s");
+            (double)bg_model_parameters(w->model), bytes_text(w->model_bytes, b), w->model->n_tracked, w->c->modules,
+            w->blocks, w->blocks == 1 ? "" : "s");
     fprintf(to, "%s: %zu nodes of %zu cores, %.1f GFLOP/s a core\n", c->name, c->nodes, c->cores_per_node,
             2e-9 / (2 * c->profile.flop_s * c->profile.threads));
     fprintf(to, "predicted, not measured: %s, %.0f node-hours\n", duration(seconds, t), hours);
@@ -183,10 +194,11 @@ static json_t *phases_json(const plan_stage *s)
     json_t *list = json_array();
     for (size_t i = 0; i < s->n_phases; i++) {
         const plan_phase *p = &s->phase[i];
-        json_array_append_new(list, json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "name", p->name, "flops",
-                                              p->flops, "seconds", p->seconds, "rank_bytes", p->bytes, "peak_rss_bytes",
-                                              p->peak_bytes, "idle", p->idle, "unit_s", p->unit_s, "checkpoints", p->checkpoints,
-                                              "checkpoint_s", p->checkpoint_s, "interval_s", p->interval_s, "stop_s", p->stop_s));
+        json_array_append_new(list, json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "name",
+                                              p->name, "flops", p->flops, "seconds", p->seconds, "rank_bytes", p->bytes,
+                                              "peak_rss_bytes", p->peak_bytes, "idle", p->idle, "unit_s", p->unit_s,
+                                              "checkpoints", p->checkpoints, "checkpoint_s", p->checkpoint_s,
+                                              "interval_s", p->interval_s, "stop_s", p->stop_s));
     }
     return list;
 }
@@ -195,18 +207,19 @@ static json_t *stage_json(const plan_stage *s, const plan_cluster *c)
 {
     const plan_grid *g = &s->grid;
     json_t *grid = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "nodes", (json_int_t)g->nodes, "ranks_per_node",
-                             (json_int_t)g->ranks_per_node, "threads", (json_int_t)g->threads, "data", (json_int_t)g->data,
-                             "pipeline", (json_int_t)g->pipeline, "shards", (json_int_t)g->shards, "memory_limit",
-                             g->memory_limit == UINT64_MAX ? 0.0 : (double)g->memory_limit);
-    json_t *o = json_pack("{s:s, s:o, s:I, s:I, s:b, s:I, s:f, s:f, s:f, s:f}", "name", s->name, "grid", grid, "batch_rows",
-                          (json_int_t)s->plan.rows, "passes", (json_int_t)s->plan.passes, "on_scratch", (int)s->plan.on_scratch,
-                          "units", (json_int_t)s->units, "flops", s->flops, "seconds", s->seconds, "start_s", s->start_s,
-                          "node_hours", node_hours(s, c));
-    json_t *sizes = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "rank_bytes", s->bytes, "peak_rss_bytes", s->peak_bytes,
-                              "weights_bytes", s->weights_bytes, "work_bytes", s->work_bytes, "final_bytes", s->final_bytes,
-                              "message_bytes", s->message_bytes, "network_bytes", s->network_bytes, "phases", phases_json(s));
-    json_t *stops = json_pack("{s:f, s:f, s:f, s:f, s:f}", "part_bytes", s->part_bytes, "stop_s", s->stop_s, "warning_s",
-                              s->warning_s, "restarts", s->restarts, "restart_s", s->restart_s);
+                             (json_int_t)g->ranks_per_node, "threads", (json_int_t)g->threads, "data",
+                             (json_int_t)g->data, "pipeline", (json_int_t)g->pipeline, "shards", (json_int_t)g->shards,
+                             "memory_limit", g->memory_limit == UINT64_MAX ? 0.0 : (double)g->memory_limit);
+    json_t *o = json_pack("{s:s, s:o, s:I, s:I, s:b, s:I, s:f, s:f, s:f, s:f}", "name", s->name, "grid", grid,
+                          "batch_rows", (json_int_t)s->plan.rows, "passes", (json_int_t)s->plan.passes, "on_scratch",
+                          (int)s->plan.on_scratch, "units", (json_int_t)s->units, "flops", s->flops, "seconds",
+                          s->seconds, "start_s", s->start_s, "node_hours", node_hours(s, c));
+    json_t *sizes = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "rank_bytes", s->bytes, "peak_rss_bytes",
+                              s->peak_bytes, "weights_bytes", s->weights_bytes, "work_bytes", s->work_bytes,
+                              "final_bytes", s->final_bytes, "message_bytes", s->message_bytes, "network_bytes",
+                              s->network_bytes, "phases", phases_json(s));
+    json_t *stops = json_pack("{s:f, s:f, s:f, s:f, s:f}", "part_bytes", s->part_bytes, "stop_s", s->stop_s,
+                              "warning_s", s->warning_s, "restarts", s->restarts, "restart_s", s->restart_s);
     json_object_update(o, sizes);
     json_object_update(o, stops);
     json_decref(sizes);
@@ -214,14 +227,15 @@ static json_t *stage_json(const plan_stage *s, const plan_cluster *c)
     return o;
 }
 
-bg_status plan_print_json(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES], bg_err *err)
+bg_status plan_print_json(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES],
+                          bg_err *err)
 {
     json_t *stages = json_array();
     for (int i = 0; i < PLAN_STAGES; i++)
         json_array_append_new(stages, stage_json(&stage[i], c));
     json_t *root = json_pack("{s:s, s:s, s:f, s:f, s:I, s:o}", "model", w->name, "cluster", c->name, "parameters",
-                             (double)bg_model_parameters(w->model), "model_bytes", w->model_bytes, "blocks", (json_int_t)w->blocks,
-                             "stages", stages);
+                             (double)bg_model_parameters(w->model), "model_bytes", w->model_bytes, "blocks",
+                             (json_int_t)w->blocks, "stages", stages);
     int failed = root == NULL || json_dumpf(root, to, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0;
     json_decref(root);
     if (failed)

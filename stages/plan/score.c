@@ -40,8 +40,8 @@ static size_t score_bytes(const void *self, const bg_plan *plan)
     const plan_costing *f = self;
     size_t bytes = 0;
     for (size_t r = 0; r < f->g->pipeline; r++)
-        bytes = most(bytes, scorer_bytes(f, r, SIZE_MAX)
-                            + plan_pass_bytes(f->w->model, f->g, &f->share[r], r, plan->rows, SIZE_MAX));
+        bytes = most(bytes, scorer_bytes(f, r, SIZE_MAX) +
+                                plan_pass_bytes(f->w->model, f->g, &f->share[r], r, plan->rows, SIZE_MAX));
     return bytes;
 }
 
@@ -59,8 +59,9 @@ static void sweep(plan_costing *f, size_t n)
         plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
         f->rank[r] = (plan_rank_cost){ 0 };
         if (r == 0) {
-            f->rank[r].unit_end_s = plan_write_s(f->c, &f->profile, plan_ranks(f->c, f->g), 4.0 * (double)(unit * queries), 1);
-            f->rank[r].part_s = f->profile.publish_s;      /* rows are written once */
+            f->rank[r].unit_end_s = plan_write_s(f->c, &f->profile, plan_ranks(f->c, f->g),
+                                                 4.0 * (double)(unit * queries), 1);
+            f->rank[r].part_s = f->profile.publish_s; /* rows are written once */
         }
         for (int i = 0; i < 2; i++) {
             size_t sequences = i == 0 ? b.sequences : b.rest;
@@ -92,8 +93,8 @@ static void set_memory(plan_costing *f, size_t rows, size_t batches)
     o->peak_bytes = o->phase[0].peak_bytes;
 }
 
-/* Both lists of extremes with room for k of each query, of n sequences, and what is said of the token files.  A short text
- * takes 32 bytes beside the reference to it. */
+/* Both lists of extremes with room for k of each query, of n sequences, and what is said of the token files.  A short
+ * text takes 32 bytes beside the reference to it. */
 static double lists_bytes(double queries, double k, double n)
 {
     double listed = queries * k, named = queries * (n < k ? n : k);
@@ -117,12 +118,15 @@ static void cost(plan_costing *f)
     /* every shard's first rank hashes model, tokens and queries, and puts the units together, a sequence at a time */
     double compressed = 0;
     for (size_t i = 0; i < w->model->n_tracked; i++)
-        compressed += 4 * queries * (double)c->rank * (double)(w->model->tracked[i]->n_out + w->model->tracked[i]->n_in1);
-    o->start_s = (w->model_bytes + 4.0 * (double)(c->sequences * c->sequence_tokens) + compressed) * f->profile.hash_byte_s
-        + plan_read_s(f->c, &f->profile, plan_ranks(f->c, f->g), compressed / (double)f->g->pipeline);
-    double file = plan_dataset_bytes(rows * queries, 4) + plan_dataset_bytes(rows, 8) + plan_file_bytes() + lists_bytes(queries, TOP, rows);
-    o->final_s = rows * f->profile.row_write_s + 2 * rows * queries * f->profile.ranked_s
-        + plan_write_s(f->c, &f->profile, at_once, file, 1);
+        compressed += 4 * queries * (double)c->rank *
+                      (double)(w->model->tracked[i]->n_out + w->model->tracked[i]->n_in1);
+    o->start_s = (w->model_bytes + 4.0 * (double)(c->sequences * c->sequence_tokens) + compressed) *
+                     f->profile.hash_byte_s +
+                 plan_read_s(f->c, &f->profile, plan_ranks(f->c, f->g), compressed / (double)f->g->pipeline);
+    double file = plan_dataset_bytes(rows * queries, 4) + plan_dataset_bytes(rows, 8) + plan_file_bytes() +
+                  lists_bytes(queries, TOP, rows);
+    o->final_s = rows * f->profile.row_write_s + 2 * rows * queries * f->profile.ranked_s +
+                 plan_write_s(f->c, &f->profile, at_once, file, 1);
     o->resume_s = o->start_s;
     o->job_s = o->start_s + o->phase[0].seconds + o->final_s;
     double waves = (double)(size_t)((shards + at_once - 1) / at_once);
@@ -148,11 +152,11 @@ void plan_merge(const plan_work *w, const plan_cluster *c, plan_stage *out)
     tail = tail > LEAST_TAIL ? tail : n < LEAST_TAIL ? n : LEAST_TAIL;
     *out = (plan_stage){ .name = "merge_scores", .possible = true, .grid = one, .n_phases = 1 };
     out->phase[0].name = "merging";
-    out->seconds = bytes * c->profile.hash_byte_s + plan_read_s(c, &c->profile, 1, bytes) + 4 * scores * c->profile.ranked_s
-        + c->profile.publish_s;
+    out->seconds = bytes * c->profile.hash_byte_s + plan_read_s(c, &c->profile, 1, bytes) +
+                   4 * scores * c->profile.ranked_s + c->profile.publish_s;
     out->phase[0].seconds = out->job_s = out->final_s = out->seconds;
-    out->final_bytes = plan_file_bytes() + 12 * plan_dataset_bytes(queries, 8) + plan_dataset_bytes(queries * BINS, 8)
-        + plan_dataset_bytes(queries * tail, 4) + lists_bytes(queries, n < TOP ? n : TOP, n);
+    out->final_bytes = plan_file_bytes() + 12 * plan_dataset_bytes(queries, 8) + plan_dataset_bytes(queries * BINS, 8) +
+                       plan_dataset_bytes(queries * tail, 4) + lists_bytes(queries, n < TOP ? n : TOP, n);
     out->bytes = queries * (16 * (tail + 2 * TOP) + 8 * BINS + 4 * ROWS_AT_ONCE);
     out->peak_bytes = out->bytes + c->profile.process_bytes;
 }

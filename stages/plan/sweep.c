@@ -27,9 +27,13 @@ plan_sweep_time plan_sweep(const plan_grid *g, size_t units, const plan_batches 
     }
     double fill = way - (b->whole > 0 ? rank[last].whole.seconds : rank[last].rest.seconds);
     double batches = (double)b->whole + (b->rest > 0 ? 1 : 0);
-    double messages = g->pipeline > 1 ? message_s * batches : 0, there_and_back = 2 * message_s * (double)(g->pipeline - 1);
-    plan_sweep_time t = { .seconds = per_column * (slowest + messages) + fill, .unit_s = slowest + messages, .fill_s = fill,
-                          .stop_s = way + there_and_back + file, .part_s = part };
+    double messages = g->pipeline > 1 ? message_s * batches : 0,
+           there_and_back = 2 * message_s * (double)(g->pipeline - 1);
+    plan_sweep_time t = { .seconds = per_column * (slowest + messages) + fill,
+                          .unit_s = slowest + messages,
+                          .fill_s = fill,
+                          .stop_s = way + there_and_back + file,
+                          .part_s = part };
     double all = t.seconds * (double)g->pipeline * (double)g->data;
     t.idle = all > 0 ? 1 - busy * (double)units / all : 0;
     return t;
@@ -90,12 +94,13 @@ double plan_share_bytes(const bg_model *m, const bg_share *s)
     return bytes;
 }
 
-size_t plan_pass_bytes(const bg_model *m, const plan_grid *g, const bg_share *share, size_t r, size_t rows, size_t batches)
+size_t plan_pass_bytes(const bg_model *m, const plan_grid *g, const bg_share *share, size_t r, size_t rows,
+                       size_t batches)
 {
     int rank = (int)r, size = (int)g->pipeline;
     size_t depth = bg_pipeline_depth(rank, size), messages = bg_pipeline_bytes(m, rank, size, rows);
     if (rank == 0 && batches != SIZE_MAX)
-        messages = messages / (depth + 3) * 2;     /* nobody sends it activations */
+        messages = messages / (depth + 3) * 2; /* nobody sends it activations */
     return bg_pass_bytes(m, share, depth < batches ? depth : batches, rows, BG_LOGITS_BYTES) + messages;
 }
 
@@ -117,8 +122,9 @@ uint64_t plan_memory_limit(const plan_work *w, const plan_cluster *c, const plan
 bool plan_budget(const plan_grid *g, const plan_cluster *c, const bg_demand *d, bg_plan *out, double *needs)
 {
     const bg_context ctx = { .grid = { .world = MPI_COMM_SELF, .world_size = 1, .data_size = 1, .pipeline_size = 1 },
-                             .memory_limit = g->memory_limit, .scratch = c->scratch ? "" : NULL };
-    omp_set_num_threads((int)g->threads);          /* bg_pass_bytes counts the threads' own buffers */
+                             .memory_limit = g->memory_limit,
+                             .scratch = c->scratch ? "" : NULL };
+    omp_set_num_threads((int)g->threads); /* bg_pass_bytes counts the threads' own buffers */
     bg_status st = bg_budget_choose(d, &ctx, out, NULL);
     *needs = st == BG_OK ? 0 : (double)d->bytes(d->self, out);
     return st == BG_OK;
@@ -139,7 +145,10 @@ void plan_cost_stage(const char *name, const plan_work *w, const plan_cluster *c
         st = bg_model_divide(w->model, g->pipeline, NULL, f.share, &err);
     if (st == BG_OK) {
         const bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, tokens, activation_bytes), .passes = 1 },
-                              .least_rows = tokens - 1, .most_passes = 1, .self = &f, .bytes = bytes };
+                              .least_rows = tokens - 1,
+                              .most_passes = 1,
+                              .self = &f,
+                              .bytes = bytes };
         out->grid.memory_limit = plan_memory_limit(w, c, g);
         out->possible = plan_budget(&out->grid, c, &d, &out->plan, &out->needs_bytes);
     } else {

@@ -9,7 +9,10 @@
 #include "bregman/open.h"
 #include "score_shards.h"
 
-typedef struct { uint64_t *item; uint64_t n, capacity; } list;
+typedef struct {
+    uint64_t *item;
+    uint64_t n, capacity;
+} list;
 
 static bg_status push(list *l, uint64_t x, bg_err *err)
 {
@@ -39,7 +42,8 @@ static bg_status read_text(FILE *f, const char *path, list *l, bg_err *err)
         char *end, *at = line + strspn(line, " \t\r\n");
         number++;
         if (strlen(line) != (size_t)n)
-            st = BG_FAIL(err, BG_EFORMAT, "%s:%" PRIu64 ": a zero byte: is it UTF-16, or no text at all?", path, number);
+            st = BG_FAIL(err, BG_EFORMAT, "%s:%" PRIu64 ": a zero byte: is it UTF-16, or no text at all?", path,
+                         number);
         if (st != BG_OK || *at == '\0' || *at == '#')
             continue;
         errno = 0;
@@ -81,7 +85,7 @@ bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **
 {
     list l = { 0 };
     FILE *f;
-    bg_status st = bg_open_stream(path, &f, err);    /* before HDF5 opens it: that would wait for a pipe's writer */
+    bg_status st = bg_open_stream(path, &f, err); /* before HDF5 opens it: that would wait for a pipe's writer */
     if (st != BG_OK)
         return st;
     st = H5Fis_hdf5(path) > 0 ? read_hdf5(path, &l, err) : read_text(f, path, &l, err);

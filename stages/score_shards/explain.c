@@ -8,24 +8,25 @@
 #include "bregman/ranking.h"
 #include "score_shards.h"
 
-enum { UNIT_SEQUENCES = 8 };           /* token scores of all queries are held for a unit */
+enum { UNIT_SEQUENCES = 8 }; /* token scores of all queries are held for a unit */
 
-/* A score and the sum of its parts are float32 sums in different orders: they agree to this part of the parts' magnitudes. */
+/* A score and the sum of its parts are float32 sums in different orders: they agree to this part of the parts'
+ * magnitudes. */
 static const double sum_tolerance = 1e-4;
 
 /* A (sequence, query) whose parts are wanted; the values of all pairs lie back to back in the files of the units. */
 typedef struct {
-    uint64_t sequence, index;          /* number in the corpus, and among the sequences to explain */
+    uint64_t sequence, index; /* number in the corpus, and among the sequences to explain */
     uint32_t query, rows;
-    uint64_t at;                       /* values before the pair's */
+    uint64_t at; /* values before the pair's */
 } wanted;
 
 struct explaining {
     scoring *w;
     bg_ranking ranking;
-    wanted *pair;                      /* by sequence, then query */
+    wanted *pair; /* by sequence, then query */
     size_t n_pairs;
-    bg_units_reader *units;            /* while rank 0 publishes */
+    bg_units_reader *units; /* while rank 0 publishes */
 };
 
 static int by_sequence(const void *a, const void *b)
@@ -130,9 +131,11 @@ static bg_status check_sum(const explaining *e, const wanted *p, float score, co
     }
     if (fabs(sum - (double)score) <= sum_tolerance * magnitude)
         return BG_OK;
-    return BG_FAIL(err, BG_ESTALE, "%s has the score %.7g for sequence %llu and query \"%.60s\", but its token scores add up to %.7g "
-                   "(the two may differ by %.1g): it was changed since; merge the shards again", e->w->c->explain, (double)score,
-                   (unsigned long long)p->sequence, e->ranking.query[p->query], sum, sum_tolerance * magnitude);
+    return BG_FAIL(err, BG_ESTALE,
+                   "%s has the score %.7g for sequence %llu and query \"%.60s\", but its token scores add up to %.7g "
+                   "(the two may differ by %.1g): it was changed since; merge the shards again",
+                   e->w->c->explain, (double)score, (unsigned long long)p->sequence, e->ranking.query[p->query], sum,
+                   sum_tolerance * magnitude);
 }
 
 /* Values before those in a file, whose own first sequence may come before the first of the run. */
@@ -142,7 +145,8 @@ static uint64_t first_value(const explaining *e, const bg_rows *from)
 }
 
 /* Values of one entry of a side, appended at `at`. */
-static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, int side, uint64_t cell, uint64_t at, bg_err *err)
+static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, int side, uint64_t cell, uint64_t at,
+                            bg_err *err)
 {
     char path[BG_PATH_BYTES];
     size_t nl = e->w->model->config.n_blocks;
@@ -218,7 +222,8 @@ static bg_status write_side(const explaining *e, bg_store *s, int side, bg_err *
     return st;
 }
 
-/* The ranking keeps the provenance of the merge that made it: a merge run again still finds its own.  This run's stands beside it. */
+/* The ranking keeps the provenance of the merge that made it: a merge run again still finds its own.  This run's stands
+ * beside it. */
 static bg_status publish_ranking(explaining *e, bg_err *err)
 {
     bg_ranking *r = &e->ranking;
@@ -228,7 +233,9 @@ static bg_status publish_ranking(explaining *e, bg_err *err)
     bg_status st = BG_NEW(hash, r->n_inputs, "list of inputs", err);
     for (size_t i = 0; i < r->n_inputs && st == BG_OK; i++)
         snprintf(hash[i].hex, sizeof hash[i].hex, "%s", r->input_hash[i]);
-    bg_provenance merge = { .n_inputs = r->n_inputs, .input_name = (const char *const *)r->input_name, .input_hash = hash };
+    bg_provenance merge = { .n_inputs = r->n_inputs,
+                            .input_name = (const char *const *)r->input_name,
+                            .input_hash = hash };
     free(r->explained);
     if (st == BG_OK && (r->explained = strdup(w->in.run.fingerprint)) == NULL)
         st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", w->c->explain);
@@ -263,7 +270,8 @@ static bg_status check_queries(const explaining *e, bg_err *err)
     bool same = r->n_queries == bg_scorer_queries(e->w->scorer);
     for (size_t q = 0; q < r->n_queries && same; q++)
         same = strcmp(r->query[q], bg_scorer_query_ids(e->w->scorer)[q]) == 0;
-    return same ? BG_OK : BG_FAIL(err, BG_ESTALE, "%s ranks other queries than %s holds", e->w->c->explain, e->w->c->queries);
+    return same ? BG_OK
+                : BG_FAIL(err, BG_ESTALE, "%s ranks other queries than %s holds", e->w->c->explain, e->w->c->queries);
 }
 
 bg_status score_explain_check(const scoring *w, bg_err *err)
@@ -271,7 +279,8 @@ bg_status score_explain_check(const scoring *w, bg_err *err)
     char what[BG_DIFFERENCE_BYTES];
     if (!bg_origin_differs(&w->origin, &w->explaining->ranking.origin, what))
         return BG_OK;
-    return BG_FAIL(err, BG_ESTALE, "%.140s was made from other inputs: %s; give those that were scored, token files in their order",
+    return BG_FAIL(err, BG_ESTALE,
+                   "%.140s was made from other inputs: %s; give those that were scored, token files in their order",
                    w->c->explain, what);
 }
 
@@ -284,7 +293,7 @@ bg_status score_explain_open(scoring *w, bg_err *err)
     e->w = w;
     w->unit_sequences = UNIT_SEQUENCES;
     st = bg_ranking_read(&e->ranking, w->c->explain, err);
-    if (st == BG_OK && w->ctx->grid.world_rank == 0)    /* before the numbers of sequences mean anything */
+    if (st == BG_OK && w->ctx->grid.world_rank == 0) /* before the numbers of sequences mean anything */
         st = bg_origin_set_tokens(&w->origin, w->tokens, err);
     if (st == BG_OK && w->ctx->grid.world_rank == 0)
         st = score_explain_check(w, err);
@@ -329,6 +338,7 @@ static bg_status explain_all(void *self, bg_err *err)
 
 bg_status score_explain(scoring *w, bg_err *err)
 {
-    const bg_attempt a = { w->ctx, &w->in, w->c->explain, w->work, w->plan.rows, w->explaining, is_explained, explain_all };
+    const bg_attempt a = { w->ctx,       &w->in,        w->c->explain, w->work,
+                           w->plan.rows, w->explaining, is_explained,  explain_all };
     return bg_attempt_run(&a, err);
 }

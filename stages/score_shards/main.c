@@ -2,6 +2,7 @@
 
 #define FIELD(name) offsetof(score_shards_config, name)
 
+/* clang-format off */
 static const bg_opt opts[] = {
     { .name = "--model", .type = BG_OPT_STR, .offset = FIELD(model), .no_effect = true,
       .help = "Hugging Face directory" },
@@ -27,14 +28,17 @@ static const bg_opt opts[] = {
       .help = "rows of a micro-batch; 0: as many as 512 MB of activations hold, at most 1536" },
     { 0 },
 };
+/* clang-format on */
 
 static const bg_stage stage = {
     .name = "score_shards",
     .purpose = "Score corpus sequences against all compressed queries in one pass.",
-    .opts = opts, .config_size = sizeof(score_shards_config),
+    .opts = opts,
+    .config_size = sizeof(score_shards_config),
     .example = "mpirun -n 4 score_shards --model pythia-160m --queries compressed.h5 --tokens tokens/pile-*.h5 "
                "--output scores --shard 3/16",
-    .runs_model = true, .run = score_shards_run,
+    .runs_model = true,
+    .run = score_shards_run,
 };
 
 int main(int argc, char **argv) { return bg_stage_main(&stage, argc, argv); }

@@ -18,8 +18,8 @@ static bg_status parse_shard(scoring *w, bg_err *err)
 {
     unsigned long long i, n;
     const char *text = w->c->shard;
-    if (text[strspn(text, "0123456789/")] != '\0' || sscanf(text, "%llu/%llu", &i, &n) != 2 || strchr(text, '/') != strrchr(text, '/')
-        || i >= n || n > BG_MOST_SHARDS)
+    if (text[strspn(text, "0123456789/")] != '\0' || sscanf(text, "%llu/%llu", &i, &n) != 2 ||
+        strchr(text, '/') != strrchr(text, '/') || i >= n || n > BG_MOST_SHARDS)
         return BG_FAIL(err, BG_EARG, "--shard takes I/N with 0 <= I < N <= %d, not '%s'", BG_MOST_SHARDS, text);
     w->shard = i;
     w->n_shards = n;
@@ -69,7 +69,8 @@ static bg_status open_model(scoring *w, bg_err *err)
     if (st == BG_OK)
         st = bg_model_open(&w->model, c->model, modules, err);
     if (st == BG_EARG)
-        st = BG_FAIL(err, BG_ESTALE, "%s: the modules it was made with, '%.100s', are none of %s", c->queries, modules, c->model);
+        st = BG_FAIL(err, BG_ESTALE, "%s: the modules it was made with, '%.100s', are none of %s", c->queries, modules,
+                     c->model);
     free(modules);
     return st;
 }
@@ -85,8 +86,8 @@ static bg_status check_tokenizers(const scoring *w, bg_err *err)
     if (st == BG_OK)
         st = bg_store_get_text(s, "/", "tokenizer_hash", &text, &found, err);
     if (st == BG_OK && found && text[0] != '\0' && mine[0] != '\0' && strcmp(text, mine) != 0)
-        st = BG_FAIL(err, BG_ESTALE, "%s was made with another tokenizer (%.8s) than the queries of %s (%.8s)", w->c->tokens.item[0],
-                     mine, w->c->queries, text);
+        st = BG_FAIL(err, BG_ESTALE, "%s was made with another tokenizer (%.8s) than the queries of %s (%.8s)",
+                     w->c->tokens.item[0], mine, w->c->queries, text);
     bg_store_close(s);
     free(text);
     return st;
@@ -97,7 +98,8 @@ static bg_status name_files(scoring *w, bg_err *err)
     char name[BG_SHARD_NAME_BYTES];
     bg_shard_name(w->shard, w->n_shards, name);
     bg_status st = bg_path(w->shard_file, err, "%s/%s", w->c->output, name);
-    return st == BG_OK ? bg_path(w->work, err, "%.*s.work", (int)(strlen(w->shard_file) - strlen(".h5")), w->shard_file) : st;
+    return st == BG_OK ? bg_path(w->work, err, "%.*s.work", (int)(strlen(w->shard_file) - strlen(".h5")), w->shard_file)
+                       : st;
 }
 
 /* Collective; the same status on all ranks. */
@@ -120,7 +122,8 @@ static bg_status check_inputs(scoring *w, bg_err *err)
     if (st == BG_OK)
         st = check_tokenizers(w, err);
     if (st == BG_OK && bg_tokens_are_queries(w->tokens))
-        st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus", c->tokens.item[0]);
+        st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus",
+                     c->tokens.item[0]);
     if (st == BG_OK && c->explain == NULL)
         st = choose_sequences(w, err);
     if (st == BG_OK && c->explain == NULL)
@@ -139,7 +142,9 @@ static bg_status describe_queries(scoring *w, bg_err *err)
     if (st == BG_OK)
         st = bg_store_get_text(s, "/", "queries_hash", &text, &found, err);
     if (st == BG_OK && !found)
-        st = BG_FAIL(err, BG_ESTALE, "%s does not say which queries it was made from: remove it and compress them again", w->c->queries);
+        st = BG_FAIL(err, BG_ESTALE,
+                     "%s does not say which queries it was made from: remove it and compress them again",
+                     w->c->queries);
     if (st == BG_OK)
         st = bg_store_get_text(s, "/run", "fingerprint", &fingerprint, NULL, err);
     if (st == BG_OK) {
@@ -218,7 +223,8 @@ static bg_status write_extremes(const scoring *w, bg_store *s, const bg_extremes
 }
 
 /* The numbers of the sequences, and their scores to the ranking; score [n, Q]. */
-static bg_status rank_rows(const scoring *w, const bg_rows *rows, const float *score, bg_store *to, bg_extremes *e, bg_err *err)
+static bg_status rank_rows(const scoring *w, const bg_rows *rows, const float *score, bg_store *to, bg_extremes *e,
+                           bg_err *err)
 {
     bg_status st = BG_OK;
     for (uint64_t i = 0; i < rows->n && st == BG_OK; i++) {

@@ -31,33 +31,35 @@ struct scoring {
     bg_model *model;
     bg_tokens *tokens;
     bg_pass *pass;
-    bg_share *share;                   /* [pipeline_size] */
+    bg_share *share; /* [pipeline_size] */
     bg_plan plan;
     bg_scorer *scorer;
     bg_score_detail detail;
-    size_t scorer_bytes;               /* of this rank */
-    size_t longest_rows;               /* of the longest sequence */
-    explaining *explaining;            /* NULL: scoring */
+    size_t scorer_bytes;    /* of this rank */
+    size_t longest_rows;    /* of the longest sequence */
+    explaining *explaining; /* NULL: scoring */
     bg_inputs in;
-    bg_origin origin;                  /* on rank 0 */
+    bg_origin origin; /* on rank 0 */
     bg_hash model_hash;
     uint64_t shard, n_shards;
-    uint64_t *sequence;                /* of this shard (or to explain); NULL: begin + i */
+    uint64_t *sequence; /* of this shard (or to explain); NULL: begin + i */
     uint64_t begin, n_sequences;
     uint64_t unit_sequences;
-    char shard_file[BG_PATH_BYTES];    /* scoring: OUTPUT/shard-... */
-    char work[BG_PATH_BYTES];          /* folder of the units */
+    char shard_file[BG_PATH_BYTES]; /* scoring: OUTPUT/shard-... */
+    char work[BG_PATH_BYTES];       /* folder of the units */
     bg_units units;
-    uint64_t kept;                     /* the first sequence of the unit in hand that no file has */
+    uint64_t kept; /* the first sequence of the unit in hand that no file has */
     /* Write the unit's results of sequences [first, end), of which the scorer has all; on the pipeline's first rank. */
     bg_status (*write_segment)(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err);
 };
 
 /* Read a list of global sequence numbers: text, one a line, or HDF5 with a dataset `sequence`.
  * Sorted and without repetition.  Free with bg_free. */
-bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **out, uint64_t *n, bg_err *err) BG_MUST_CHECK;
+bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **out, uint64_t *n,
+                                bg_err *err) BG_MUST_CHECK;
 
-/* scoring.c: this rank's share of the model, and what its queries take (local); then micro-batches that fit (collective). */
+/* scoring.c: this rank's share of the model, and what its queries take (local); then micro-batches that fit
+ * (collective). */
 bg_status score_divide_model(scoring *w, bg_err *err) BG_MUST_CHECK;
 bg_status score_choose_plan(scoring *w, bg_err *err) BG_MUST_CHECK;
 /* Work folder, pass and scorer for units of unit_sequences, whose files are of this kind. */

@@ -35,8 +35,8 @@ bg_status score_divide_model(scoring *w, bg_err *err)
     if (st == BG_OK)
         st = bg_model_divide(w->model, n, NULL, w->share, err);
     if (st == BG_OK)
-        st = bg_scorer_bytes(w->c->queries, w->model, &w->share[w->ctx->grid.pipeline_rank], w->detail, w->unit_sequences,
-                             w->unit_sequences * w->longest_rows, &w->scorer_bytes, err);
+        st = bg_scorer_bytes(w->c->queries, w->model, &w->share[w->ctx->grid.pipeline_rank], w->detail,
+                             w->unit_sequences, w->unit_sequences * w->longest_rows, &w->scorer_bytes, err);
     return st;
 }
 
@@ -57,14 +57,19 @@ bg_status score_open_memory(scoring *w, const char *kind, bg_err *err)
 {
     const bg_grid *g = &w->ctx->grid;
     char line[BG_UNITS_LINE_BYTES];
-    w->units = (bg_units){ .folder = w->work, .kind = kind, .run = &w->in.run, .n_groups = 1, .n_sequences = w->n_sequences,
+    w->units = (bg_units){ .folder = w->work,
+                           .kind = kind,
+                           .run = &w->in.run,
+                           .n_groups = 1,
+                           .n_sequences = w->n_sequences,
                            .unit_sequences = w->unit_sequences };
     bg_units_describe(&w->units, line);
     bg_status st = g->world_rank == 0 ? bg_units_promise(w->work, line, err) : BG_OK;
     if (st == BG_OK)
         st = bg_scorer_new(&w->scorer, w->c->queries, w->model, &w->model_hash, w->share, g->pipeline_size,
                            g->pipeline_rank, w->detail, w->unit_sequences, w->unit_sequences * w->longest_rows, err);
-    return st == BG_OK ? bg_pipeline_pass_new(&w->pass, w->model, &w->share[g->pipeline_rank], g, w->plan.rows, err) : st;
+    return st == BG_OK ? bg_pipeline_pass_new(&w->pass, w->model, &w->share[g->pipeline_rank], g, w->plan.rows, err)
+                       : st;
 }
 
 /* ---- units ---- */
@@ -114,10 +119,20 @@ static bg_status unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_er
 bg_status score_sweep(scoring *w, const char *what, bg_err *err)
 {
     const bg_sweep s = {
-        .what = what, .tokens = w->tokens, .sequence = w->sequence, .begin = w->begin, .n_sequences = w->n_sequences,
-        .unit_sequences = w->unit_sequences, .tap = { bg_scorer_pair, w->scorer }, .self = w,
+        .what = what,
+        .tokens = w->tokens,
+        .sequence = w->sequence,
+        .begin = w->begin,
+        .n_sequences = w->n_sequences,
+        .unit_sequences = w->unit_sequences,
+        .tap = { bg_scorer_pair, w->scorer },
+        .self = w,
         .gather_bytes = bg_scorer_gather_bytes(w->scorer),
-        .find = unit_find, .begin_unit = unit_begin, .begin_batch = batch_begin, .end_unit = unit_end, .keep_part = unit_keep,
+        .find = unit_find,
+        .begin_unit = unit_begin,
+        .begin_batch = batch_begin,
+        .end_unit = unit_end,
+        .keep_part = unit_keep,
     };
     return bg_sweep_run(&s, w->pass, w->model, w->ctx, err);
 }

@@ -10,7 +10,7 @@ typedef struct {
     const char *path, *format;
     const bg_store *store;
     bool good;
-    bg_status st;                /* of the machine, not of the file */
+    bg_status st; /* of the machine, not of the file */
     bg_err *err, said;
 } walk;
 
@@ -36,7 +36,8 @@ static void check_other(walk *w, const char *path)
 
 /* ---- links ---- */
 
-/* A damaged file could crash HDF5: a link is not followed into one that is not as published.  target: beside this file. */
+/* A damaged file could crash HDF5: a link is not followed into one that is not as published.  target: beside this file.
+ */
 static bool leads_to_published_file(walk *w, const char *target)
 {
     char folder[BG_PATH_BYTES], path[BG_PATH_BYTES];
@@ -56,8 +57,8 @@ static bool leads_to_published_file(walk *w, const char *target)
 }
 
 /* A link from another file could crash HDF5: not followed on the way of a link within this one. */
-static herr_t stay_here(const char *file, const char *group, const char *other, const char *object, unsigned *flags, hid_t access,
-                        void *self)
+static herr_t stay_here(const char *file, const char *group, const char *other, const char *object, unsigned *flags,
+                        hid_t access, void *self)
 {
     (void)file, (void)group, (void)other, (void)object, (void)flags, (void)access, (void)self;
     return -1;

@@ -11,7 +11,7 @@ enum { READ_BYTES = 8 << 20 };
 
 typedef struct {
     const verify_place *at;
-    char path[BG_PATH_BYTES];    /* within the file */
+    char path[BG_PATH_BYTES]; /* within the file */
     hid_t id, type;
     const bg_schema_row *row;
     int n_dims;
@@ -28,9 +28,13 @@ static bool bad(const dataset *d, const char *what)
 
 static bool has_dtype(hid_t type, bg_dtype dtype)
 {
-    static const struct { H5T_class_t class; size_t bytes; H5T_sign_t sign; } want[] = {
+    static const struct {
+        H5T_class_t class;
+        size_t bytes;
+        H5T_sign_t sign;
+    } want[] = {
         [BG_F32] = { H5T_FLOAT, 4, H5T_SGN_ERROR }, [BG_F64] = { H5T_FLOAT, 8, H5T_SGN_ERROR },
-        [BG_I64] = { H5T_INTEGER, 8, H5T_SGN_2 }, [BG_U32] = { H5T_INTEGER, 4, H5T_SGN_NONE },
+        [BG_I64] = { H5T_INTEGER, 8, H5T_SGN_2 },   [BG_U32] = { H5T_INTEGER, 4, H5T_SGN_NONE },
         [BG_U8] = { H5T_INTEGER, 1, H5T_SGN_NONE }, [BG_STRING] = { H5T_STRING, 0, H5T_SGN_ERROR },
     };
     H5T_class_t class = H5Tget_class(type);
@@ -83,9 +87,10 @@ static bool check_scales(const dataset *d)
     for (int i = 0; i < d->n_dims; i++) {
         const char *axis = d->row->dim[i];
         hsize_t length;
-        if ((length_of_scale(d, d->at->prefix, axis, &length) || length_of_scale(d, "", axis, &length)) && length != d->dims[i]) {
-            verify_say(d->at->path, "damaged: axis \"%s\" of \"%s\" has %" PRIu64 " steps, its scale %" PRIu64, axis, d->path,
-                       (uint64_t)d->dims[i], (uint64_t)length);
+        if ((length_of_scale(d, d->at->prefix, axis, &length) || length_of_scale(d, "", axis, &length)) &&
+            length != d->dims[i]) {
+            verify_say(d->at->path, "damaged: axis \"%s\" of \"%s\" has %" PRIu64 " steps, its scale %" PRIu64, axis,
+                       d->path, (uint64_t)d->dims[i], (uint64_t)length);
             return false;
         }
     }
@@ -133,7 +138,8 @@ static bg_status read_texts(const dataset *d, bg_err *err)
     return st;
 }
 
-/* The store refuses what a reader would refuse, shapes that are stored whole first: nothing is walked through on a file's word. */
+/* The store refuses what a reader would refuse, shapes that are stored whole first: nothing is walked through on a
+ * file's word. */
 static bool check_values(const dataset *d, bool known)
 {
     bg_err err = { 0 };
@@ -150,7 +156,8 @@ static bool check_values(const dataset *d, bool known)
 
 static bool check_row(const dataset *d, bool known)
 {
-    bool others = H5Lexists(bg_store_file(d->at->store), "run", H5P_DEFAULT) <= 0;    /* they need not describe their data */
+    bool others = H5Lexists(bg_store_file(d->at->store), "run", H5P_DEFAULT) <=
+                  0; /* they need not describe their data */
     if (!has_dtype(d->type, d->row->dtype))
         return bad(d, "has another type of number than its format says");
     bool good = others || check_attributes(d);
@@ -169,7 +176,7 @@ bool verify_dataset(const verify_place *at, hid_t id, bool known)
     H5Sclose(space);
     if (d.row != NULL)
         good = check_row(&d, known);
-    else if (H5DSis_scale(id) <= 0)    /* a bare scale has no values */
+    else if (H5DSis_scale(id) <= 0) /* a bare scale has no values */
         good = bad(&d, "is no dataset of its format");
     H5Tclose(d.type);
     H5Eclear2(H5E_DEFAULT);

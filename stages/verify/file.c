@@ -13,8 +13,8 @@ static const char *name_of(const char *path)
     return slash != NULL ? slash + 1 : path;
 }
 
-/* Two attempts of one job may publish a file at the same time: either's line may be the last, and the file is whole if it
- * is as either says. */
+/* Two attempts of one job may publish a file at the same time: either's line may be the last, and the file is whole if
+ * it is as either says. */
 static bool any_line_says(const bg_manifest *m, const bg_manifest_entry *last, const bg_hash *hash)
 {
     for (const bg_manifest_entry *e = last; e >= m->entry && strcmp(e->name, last->name) == 0; e--)
@@ -45,7 +45,8 @@ static bool is_as_listed(verifying *v, const bg_manifest *m, const bg_manifest_e
         return false;
     }
     if (!any_line_has_size(m, entry, (uint64_t)about.st_size)) {
-        verify_say(path, "damaged: has %jd bytes, %" PRIu64 " by the MANIFEST", (intmax_t)about.st_size, entry->size_bytes);
+        verify_say(path, "damaged: has %jd bytes, %" PRIu64 " by the MANIFEST", (intmax_t)about.st_size,
+                   entry->size_bytes);
         return false;
     }
     if (v->c->quick)

@@ -29,7 +29,7 @@ static void free_seen(void *node)
 
 const verify_seen *verify_find(const verify_set *set, const char *path)
 {
-    verify_seen key = { .path = strdup(path) };    /* of any length: a file says what its inputs were called */
+    verify_seen key = { .path = strdup(path) }; /* of any length: a file says what its inputs were called */
     verify_seen *const *found = key.path != NULL ? tfind(&key, set, by_path) : NULL;
     free(key.path);
     return found != NULL ? *found : NULL;

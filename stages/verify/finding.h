@@ -14,10 +14,10 @@ void verify_say(const char *path, const char *fmt, ...) BG_PRINTF(2, 3);
 typedef struct {
     char *path;
     bool good;
-    bg_hash hash;                /* of an input */
+    bg_hash hash; /* of an input */
 } verify_seen;
 
-typedef void *verify_set;        /* of verify_seen by path: a tree of search.h */
+typedef void *verify_set; /* of verify_seen by path: a tree of search.h */
 
 /* hash [in, may be NULL] */
 const verify_seen *verify_find(const verify_set *set, const char *path);

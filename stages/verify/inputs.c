@@ -25,8 +25,10 @@ static bg_status hash_model(const char *dir, bg_hash *hash, bg_err *err)
 static void say_wrongly_remembered(const char *path, const char *entry, void *self)
 {
     verifying *v = self;
-    verify_say(path, "the hash of its content is not the one that is remembered in \"%s\": remove that file, and what was "
-               "made meanwhile", entry);
+    verify_say(path,
+               "the hash of its content is not the one that is remembered in \"%s\": remove that file, and what was "
+               "made meanwhile",
+               entry);
     v->n_files++;
     v->n_bad++;
 }
@@ -38,7 +40,8 @@ static bg_status check_content(verifying *v, const char *path, bg_hash *hash, bg
     const char *slash = strrchr(path, '/');
     bg_manifest m = { 0 };
     bool good = true, listed;
-    bg_status st = bg_path(folder, err, "%.*s", slash != NULL ? (int)(slash + 1 - path) : 2, slash != NULL ? path : "./");
+    bg_status st = bg_path(folder, err, "%.*s", slash != NULL ? (int)(slash + 1 - path) : 2,
+                           slash != NULL ? path : "./");
     if (st == BG_OK)
         st = bg_manifest_read(&m, folder, err);
     if (st == BG_OK)

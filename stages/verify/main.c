@@ -1,5 +1,6 @@
 #include "verify.h"
 
+/* clang-format off */
 static const bg_opt opts[] = {
     { .name = "--path", .type = BG_OPT_LIST, .offset = offsetof(verify_config, paths), .positional = true,
       .help = "folders that stages wrote, or files; the option's name may be left out" },
@@ -9,11 +10,13 @@ static const bg_opt opts[] = {
       .help = "also read the inputs the files were made from, where they still are, whole models too, whatever hashes are remembered" },
     { 0 },
 };
+/* clang-format on */
 
 static const bg_stage stage = {
     .name = "verify",
     .purpose = "Check published files against their manifests and the schema, and say what a rerun would do.",
-    .opts = opts, .config_size = sizeof(verify_config),
+    .opts = opts,
+    .config_size = sizeof(verify_config),
     .example = "verify factors compressed.h5 scores",
     .run = verify_run,
 };

@@ -45,7 +45,8 @@ static bool shard_of(const char *name, uint64_t *n)
 /* "3 of 4 shards"; complete [out]: all of every division into shards that has one, finished or begun. */
 static bool describe_shards(const verify_folder *f, char line[LINE_BYTES], bool *complete)
 {
-    uint64_t *done = calloc(BG_MOST_SHARDS + 1, sizeof *done), i, n;    /* of each division met: 1, and 1 for each finished */
+    uint64_t *done = calloc(BG_MOST_SHARDS + 1, sizeof *done), i,
+             n; /* of each division met: 1, and 1 for each finished */
     *complete = true;
     for (size_t k = 0; k < f->n_names && done != NULL; k++)
         if (shard_of(f->name[k], &n))
@@ -81,7 +82,8 @@ static void describe_repair(const verify_folder *f, char line[LINE_BYTES])
     if (!remove)
         add(line, "a rerun makes %s again", f->first_bad);
     else if (f->n_bad > 1)
-        add(line, "remove the %zu named above%s, then a rerun makes them again", f->n_bad, index_too ? " and index.h5" : "");
+        add(line, "remove the %zu named above%s, then a rerun makes them again", f->n_bad,
+            index_too ? " and index.h5" : "");
     else if (!f->first_is_there)
         add(line, "remove index.h5, then a rerun makes %s again", f->first_bad);
     else

@@ -86,24 +86,29 @@ static void close_folder(verify_folder *f)
 static void say_leftover(const char *path, const char *writer)
 {
     const char *end = strrchr(writer, '-'), *pid = NULL;
-    long number = end == NULL || (pid = memrchr(writer, '-', (size_t)(end - writer))) == NULL ? 0 : strtol(pid + 1, NULL, 10);
+    long number = end == NULL || (pid = memrchr(writer, '-', (size_t)(end - writer))) == NULL
+                      ? 0
+                      : strtol(pid + 1, NULL, 10);
     if (number <= 0 || number > INT_MAX) {
         verify_say(path, "left over by an unknown attempt");
         return;
     }
     int host = (int)(pid - writer);
-    for (int dots = 0; host > 0 && dots < 2; host--)    /* boot and namespace are no news to a reader */
+    for (int dots = 0; host > 0 && dots < 2; host--) /* boot and namespace are no news to a reader */
         dots += writer[host - 1] == '.';
     if (bg_writer_is_dead(writer))
-        verify_say(path, "left over by process %ld, which is gone: it can be removed, or the same command run again does so", number);
+        verify_say(path,
+                   "left over by process %ld, which is gone: it can be removed, or the same command run again does so",
+                   number);
     else
-        verify_say(path, "being written by process %ld of %.*s, or left over by it: remove it if that runs no more", number,
-                   host > 0 ? host : (int)(pid - writer), writer);
+        verify_say(path, "being written by process %ld of %.*s, or left over by it: remove it if that runs no more",
+                   number, host > 0 ? host : (int)(pid - writer), writer);
 }
 
 static bool is_own(const char *name)
 {
-    return strcmp(name, "MANIFEST") == 0 || strcmp(name, "UNITS") == 0 || strcmp(name, "IDENTITY") == 0 || strcmp(name, "stop") == 0;
+    return strcmp(name, "MANIFEST") == 0 || strcmp(name, "UNITS") == 0 || strcmp(name, "IDENTITY") == 0 ||
+           strcmp(name, "stop") == 0;
 }
 
 static bg_status say_others(const verify_folder *f, bg_err *err)
@@ -114,8 +119,8 @@ static bg_status say_others(const verify_folder *f, bg_err *err)
     for (size_t i = 0; i < f->n_names && st == BG_OK; i++) {
         const char *temporary = strstr(f->name[i], ".tmp-");
         st = bg_path(path, err, "%s%s", f->path, f->name[i]);
-        if (st != BG_OK || is_own(f->name[i]) || bg_manifest_find(&f->manifest, f->name[i]) != NULL || is_folder(path)
-            || verify_is_work_file(f, f->name[i]))
+        if (st != BG_OK || is_own(f->name[i]) || bg_manifest_find(&f->manifest, f->name[i]) != NULL ||
+            is_folder(path) || verify_is_work_file(f, f->name[i]))
             continue;
         if (temporary != NULL)
             say_leftover(path, temporary + strlen(".tmp-"));
@@ -127,7 +132,8 @@ static bg_status say_others(const verify_folder *f, bg_err *err)
     if (f->manifest.torn)
         verify_say(f->path, "the MANIFEST's last line is cut short: its file is not listed, a rerun makes it again");
     if (f->manifest.n_malformed > 0 && f->manifest.n == 0)
-        verify_say(f->path, "none of the %zu lines of the MANIFEST can be read: it is not one of these programs', or damaged",
+        verify_say(f->path,
+                   "none of the %zu lines of the MANIFEST can be read: it is not one of these programs', or damaged",
                    f->manifest.n_malformed);
     else if (f->manifest.n_malformed > 0)
         verify_say(f->path, "%zu line%s of the MANIFEST cannot be read", f->manifest.n_malformed,
@@ -245,9 +251,11 @@ static bg_status check_file(verifying *v, const char *path, bg_err *err)
         st = bg_manifest_read(&m, folder, err);
     if (st == BG_OK)
         st = check_one(v, &m, path, &good, err);
-    bool listed = st == BG_OK && bg_manifest_find(&m, strrchr(path, '/') != NULL ? strrchr(path, '/') + 1 : path) != NULL;
+    bool listed = st == BG_OK &&
+                  bg_manifest_find(&m, strrchr(path, '/') != NULL ? strrchr(path, '/') + 1 : path) != NULL;
     if (st == BG_OK && good)
-        verify_say(path, listed ? "complete: a rerun says already done" : "sound, but not listed in its folder's MANIFEST");
+        verify_say(path,
+                   listed ? "complete: a rerun says already done" : "sound, but not listed in its folder's MANIFEST");
     else if (st == BG_OK)
         verify_say(path, access(path, F_OK) == 0 ? "remove it, then a rerun makes it again" : "a rerun makes it again");
     bg_manifest_clear(&m);
@@ -290,7 +298,8 @@ static uint64_t bytes_of(const char *path)
     if (st == BG_OK && bg_manifest_read(&m, folder, NULL) == BG_OK)
         for (size_t i = 0; i < m.n; i++)
             n += all && verify_counts(&m, i) ? m.entry[i].size_bytes : 0;
-    const bg_manifest_entry *own = all ? NULL : bg_manifest_find(&m, strrchr(path, '/') != NULL ? strrchr(path, '/') + 1 : path);
+    const bg_manifest_entry *own =
+        all ? NULL : bg_manifest_find(&m, strrchr(path, '/') != NULL ? strrchr(path, '/') + 1 : path);
     n += own != NULL ? own->size_bytes : 0;
     bg_manifest_clear(&m);
     return n;

@@ -23,7 +23,7 @@ bg_status verify_run(const void *config, const bg_context *ctx, bg_err *err) BG_
 typedef struct {
     const verify_config *c;
     verify_set files, inputs;
-    size_t n_files, n_bad;       /* looked at; damaged or missing */
+    size_t n_files, n_bad; /* looked at; damaged or missing */
     uint64_t done_bytes;
     bg_progress progress;
 } verifying;
@@ -39,14 +39,14 @@ bg_status verify_content(verifying *v, const char *path, bool *good, bg_err *err
 
 /* A dataset's name in its file. */
 typedef struct {
-    const char *path, *format;   /* of the file */
+    const char *path, *format; /* of the file */
     const bg_store *store;
-    const char *prefix, *name;   /* the path of its group with its last slash, "" at the root; its name in there */
-    bg_err *said;                /* last of the values of this file: those of one dataset are read with another's too */
+    const char *prefix, *name; /* the path of its group with its last slash, "" at the root; its name in there */
+    bg_err *said;              /* last of the values of this file: those of one dataset are read with another's too */
 } verify_place;
 
-/* dataset.c: is one dataset as its format says?  If not, that is printed.  known [in]: its values have been read under another
- * name. */
+/* dataset.c: is one dataset as its format says?  If not, that is printed.  known [in]: its values have been read under
+ * another name. */
 bool verify_dataset(const verify_place *at, hid_t dataset, bool known);
 
 /* inputs.c: are the inputs named in /run as they were?  What has changed or gone is printed; only a change is wrong. */
@@ -55,29 +55,29 @@ bg_status verify_inputs(verifying *v, const bg_store *s, bool *good, bg_err *err
 /* One line of a folder's UNITS: work files of a sweep, or a plain number of them. */
 typedef struct {
     char kind[BG_UNIT_KIND_BYTES];
-    bg_units units;              /* of a sweep; n_sequences 0: no sweep, their names begin with KIND- */
-    uint64_t total;              /* units and groups, or files */
+    bg_units units; /* of a sweep; n_sequences 0: no sweep, their names begin with KIND- */
+    uint64_t total; /* units and groups, or files */
 } verify_kind;
 
 enum { VERIFY_MOST_KINDS = 8 };
 
 /* A folder while it is looked at. */
 typedef struct {
-    const char *path;            /* with its last slash */
+    const char *path; /* with its last slash */
     bg_manifest manifest;
-    char **name;                 /* what is in it, sorted */
+    char **name; /* what is in it, sorted */
     size_t n_names;
-    bool *good;                  /* of each manifest entry: as published */
+    bool *good; /* of each manifest entry: as published */
     verify_kind kind[VERIFY_MOST_KINDS];
-    size_t n_kinds;              /* 0: no folder of work files */
-    bool *sound;                 /* of each name: a work file that holds what it should */
-    size_t n_listed, n_bad;      /* names in the manifest; those damaged or missing, and damaged work files */
+    size_t n_kinds;         /* 0: no folder of work files */
+    bool *sound;            /* of each name: a work file that holds what it should */
+    size_t n_listed, n_bad; /* names in the manifest; those damaged or missing, and damaged work files */
     const char *first_bad;
-    bool first_is_there;         /* damaged, not missing */
+    bool first_is_there; /* damaged, not missing */
 } verify_folder;
 
-/* work.c: what the folder's UNITS says; is this the name of one of its work files; and "12 of 40 units of covariance, ..." of those
- * that are sound, appended to a line. */
+/* work.c: what the folder's UNITS says; is this the name of one of its work files; and "12 of 40 units of covariance,
+ * ..." of those that are sound, appended to a line. */
 void verify_read_units(verify_folder *f);
 bool verify_is_work_file(const verify_folder *f, const char *name);
 bg_status verify_describe_units(const verify_folder *f, char *line, size_t n_bytes, bg_err *err) BG_MUST_CHECK;

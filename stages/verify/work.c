@@ -42,15 +42,15 @@ void verify_read_units(verify_folder *f)
 static bool is_segment(const verify_kind *k, const char *name, bg_segment *g)
 {
     char kind[BG_UNIT_KIND_BYTES];
-    return k->units.n_sequences > 0 && bg_units_parse(name, kind, g) && strcmp(kind, k->kind) == 0
-        && g->unit < bg_units_count(&k->units) && g->first < g->end && g->end <= bg_units_size(&k->units, g->unit);
+    return k->units.n_sequences > 0 && bg_units_parse(name, kind, g) && strcmp(kind, k->kind) == 0 &&
+           g->unit < bg_units_count(&k->units) && g->first < g->end && g->end <= bg_units_size(&k->units, g->unit);
 }
 
 static bool is_plain(const verify_kind *k, const char *name)
 {
     size_t n = strlen(k->kind), end = strlen(name);
-    return k->units.n_sequences == 0 && strncmp(name, k->kind, n) == 0 && name[n] == '-' && end > 3
-        && strcmp(name + end - 3, ".h5") == 0;
+    return k->units.n_sequences == 0 && strncmp(name, k->kind, n) == 0 && name[n] == '-' && end > 3 &&
+           strcmp(name + end - 3, ".h5") == 0;
 }
 
 bool verify_is_work_file(const verify_folder *f, const char *name)

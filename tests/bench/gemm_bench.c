@@ -26,8 +26,8 @@ typedef struct {
 static bool parse_product(const char *text, product *p)
 {
     char a, b, rest;
-    if (sscanf(text, "%c%c:%zu:%zu:%zu%c", &a, &b, &p->m, &p->n, &p->k, &rest) != 5
-        || p->m == 0 || p->n == 0 || p->k == 0 || (a != 'N' && a != 'T') || (b != 'N' && b != 'T'))
+    if (sscanf(text, "%c%c:%zu:%zu:%zu%c", &a, &b, &p->m, &p->n, &p->k, &rest) != 5 || p->m == 0 || p->n == 0 ||
+        p->k == 0 || (a != 'N' && a != 'T') || (b != 'N' && b != 'T'))
         return false;
     p->op_a = a == 'N' ? BG_N : BG_T;
     p->op_b = b == 'N' ? BG_N : BG_T;

@@ -17,11 +17,16 @@ enum { N = 50 };
 typedef enum { FAILS, GIVES_NAN } fault;
 
 static int fails, rank;
-static fault first;            /* what dsyevd and pdsyevd do */
+static fault first; /* what dsyevd and pdsyevd do */
 static bool dsyevr_works;
 static char fallbacks[200];
-#define CHECK(c) \
-    do { if (!(c)) { fails++; fprintf(stderr, "%s:%d: CHECK(%s)\n", __FILE__, __LINE__, #c); } } while (0)
+#define CHECK(c)                                                           \
+    do {                                                                   \
+        if (!(c)) {                                                        \
+            fails++;                                                       \
+            fprintf(stderr, "%s:%d: CHECK(%s)\n", __FILE__, __LINE__, #c); \
+        }                                                                  \
+    } while (0)
 
 /* ---- drivers: all destroy the matrix, as theirs do ---- */
 
@@ -75,7 +80,9 @@ void pdsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const
 
 /* ---- the matrix ---- */
 
-typedef struct { double a[N * N], q[N * N]; } matrix;
+typedef struct {
+    double a[N * N], q[N * N];
+} matrix;
 
 static bg_status lower(void *self, size_t begin, size_t count, double *out, bg_err *err)
 {

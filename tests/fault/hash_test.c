@@ -10,7 +10,11 @@ XXH3_state_t *XXH3_createState(void) { return NULL; }
 static void test_texts(void **state)
 {
     const char *const text[] = { "a", "", "bc" };
-    const unsigned char bytes[] = "\1\0\0\0\0\0\0\0" "a" "\0\0\0\0\0\0\0\0" "\2\0\0\0\0\0\0\0" "bc";
+    const unsigned char bytes[] = "\1\0\0\0\0\0\0\0"
+                                  "a"
+                                  "\0\0\0\0\0\0\0\0"
+                                  "\2\0\0\0\0\0\0\0"
+                                  "bc";
     (void)state;
     assert_string_equal(bg_hash_texts(text, 3).hex, bg_hash_bytes(bytes, sizeof bytes - 1).hex);
 }

@@ -1,12 +1,10 @@
 /* inject_fault.c - preloaded into the ranks of a job: one call to the system fails, waits or raises a signal.
  *   FAULT_CALL    open, read, write, fsync, rename or link (with their like: pwrite64, fdatasync, linkat)
- *   FAULT_PATH    pattern as of the shell's case (a * takes slashes too, @(a|b) is one of them) of the file; of a rename
- *                 or link its new name
- *   FAULT_NTH     which of these calls, from 1 on (1)
- *   FAULT_RANK    on this rank alone (all)
+ *   FAULT_PATH    pattern as of the shell's case (a * takes slashes too, @(a|b) is one of them) of the file; of a
+ * rename or link its new name FAULT_NTH     which of these calls, from 1 on (1) FAULT_RANK    on this rank alone (all)
  *   FAULT_ACTION  ENOSPC or EIO: the call and all such calls after it fail, as a full disk goes on being full;
- *                 SIGTERM, SIGUSR1, SIGKILL, SIGSTOP: raised before the call, once;  a number: seconds that it waits, once
- *   FAULT_LOG     a line is appended when it happens: "CALL PATH" */
+ *                 SIGTERM, SIGUSR1, SIGKILL, SIGSTOP: raised before the call, once;  a number: seconds that it waits,
+ * once FAULT_LOG     a line is appended when it happens: "CALL PATH" */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -36,16 +34,18 @@ static const char *own_rank(void)
 static bool matches(const char *call, const char *path)
 {
     const char *wanted = getenv("FAULT_CALL"), *pattern = getenv("FAULT_PATH"), *rank = getenv("FAULT_RANK");
-    return wanted != NULL && pattern != NULL && strcmp(wanted, call) == 0
-        && (rank == NULL || strcmp(rank, own_rank()) == 0) && fnmatch(pattern, path, FNM_EXTMATCH) == 0;
+    return wanted != NULL && pattern != NULL && strcmp(wanted, call) == 0 &&
+           (rank == NULL || strcmp(rank, own_rank()) == 0) && fnmatch(pattern, path, FNM_EXTMATCH) == 0;
 }
 
 static void write_log(const char *call, const char *path)
 {
-    ssize_t (*write_line)(int, const void *, size_t) = (ssize_t (*)(int, const void *, size_t))real("write");
+    ssize_t (*write_line)(int, const void *, size_t) = (ssize_t(*)(int, const void *, size_t))real("write");
     int (*open_log)(const char *, int, ...) = (int (*)(const char *, int, ...))real("open");
     char line[5000];
-    int fd = getenv("FAULT_LOG") == NULL ? -1 : open_log(getenv("FAULT_LOG"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    int fd = getenv("FAULT_LOG") == NULL
+                 ? -1
+                 : open_log(getenv("FAULT_LOG"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
     int n = snprintf(line, sizeof line, "%s %s\n", call, path);
     if (fd < 0)
         return;
@@ -56,8 +56,14 @@ static void write_log(const char *call, const char *path)
 
 static int signal_of(const char *action)
 {
-    static const struct { const char *name; int number; } known[] = {
-        { "SIGTERM", SIGTERM }, { "SIGUSR1", SIGUSR1 }, { "SIGKILL", SIGKILL }, { "SIGSTOP", SIGSTOP },
+    static const struct {
+        const char *name;
+        int number;
+    } known[] = {
+        { "SIGTERM", SIGTERM },
+        { "SIGUSR1", SIGUSR1 },
+        { "SIGKILL", SIGKILL },
+        { "SIGSTOP", SIGSTOP },
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(action, known[i].name) == 0)
@@ -107,26 +113,26 @@ static bool struck_fd(const char *call, int fd)
     return struck(call, path);
 }
 
-#define OPEN(name)                                                     \
-    int name(const char *path, int flags, ...)                         \
-    {                                                                  \
+#define OPEN(name)                                                                          \
+    int name(const char *path, int flags, ...)                                              \
+    {                                                                                       \
         int (*next)(const char *, int, ...) = (int (*)(const char *, int, ...))real(#name); \
-        va_list ap;                                                    \
-        va_start(ap, flags);                                           \
-        mode_t mode = (flags & O_CREAT) != 0 ? va_arg(ap, mode_t) : 0; \
-        va_end(ap);                                                    \
-        return struck("open", path) ? -1 : next(path, flags, mode);    \
+        va_list ap;                                                                         \
+        va_start(ap, flags);                                                                \
+        mode_t mode = (flags & O_CREAT) != 0 ? va_arg(ap, mode_t) : 0;                      \
+        va_end(ap);                                                                         \
+        return struck("open", path) ? -1 : next(path, flags, mode);                         \
     }
 OPEN(open)
 OPEN(open64)
 
 /* A call named `name` on its first parameter, fd. */
-#define ON_FD(result, call, name, parameters, arguments)               \
-    result name parameters;                                            \
-    result name parameters                                             \
-    {                                                                  \
-        result (*next) parameters = (result (*) parameters)real(#name); \
-        return struck_fd(call, fd) ? -1 : next arguments;              \
+#define ON_FD(result, call, name, parameters, arguments)              \
+    result name parameters;                                           \
+    result name parameters                                            \
+    {                                                                 \
+        result(*next) parameters = (result(*) parameters)real(#name); \
+        return struck_fd(call, fd) ? -1 : next arguments;             \
     }
 ON_FD(ssize_t, "read", read, (int fd, void *data, size_t n), (fd, data, n))
 ON_FD(ssize_t, "read", pread, (int fd, void *data, size_t n, off_t at), (fd, data, n, at))
@@ -151,6 +157,7 @@ int link(const char *from, const char *to)
 
 int linkat(int from_folder, const char *from, int to_folder, const char *to, int flags)
 {
-    int (*next)(int, const char *, int, const char *, int) = (int (*)(int, const char *, int, const char *, int))real("linkat");
+    int (*next)(int, const char *, int, const char *,
+                int) = (int (*)(int, const char *, int, const char *, int))real("linkat");
     return struck("link", to) ? -1 : next(from_folder, from, to_folder, to, flags);
 }

@@ -1,8 +1,8 @@
-/* One rank of a sweep fails, in every callback, on the first, a middle and the last rank of a pipeline, while it fills, in its
- * steady state and in its flush: all ranks return that rank's error at once, and the next sweep finds no message of the last.
- * The number of ranks, the lengths of messages and gathers and the size of units are the caller's (drills_test.py): what
- * an MPI sends eagerly hides what would wait for ever beyond it.  A line a case on stdout, "CASE NUMBER WORDS: OUTCOME"; a
- * case that has not ended after --limit seconds is a HANG, and ends the job. */
+/* One rank of a sweep fails, in every callback, on the first, a middle and the last rank of a pipeline, while it fills,
+ * in its steady state and in its flush: all ranks return that rank's error at once, and the next sweep finds no message
+ * of the last. The number of ranks, the lengths of messages and gathers and the size of units are the caller's
+ * (drills_test.py): what an MPI sends eagerly hides what would wait for ever beyond it.  A line a case on stdout, "CASE
+ * NUMBER WORDS: OUTCOME"; a case that has not ended after --limit seconds is a HANG, and ends the job. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,15 +30,15 @@ static const char *const moment_name[] = { "first batch", "middle batch", "first
 typedef struct {
     place place;
     moment moment;
-    int bad;                       /* world rank */
-    uint64_t batch;                /* number in the bad rank's column from which on it fails */
+    int bad;        /* world rank */
+    uint64_t batch; /* number in the bad rank's column from which on it fails */
 } drill_case;
 
 /* One rank's sweep. */
 typedef struct {
     const drill_config *c;
-    const drill_case *now;         /* NULL on a rank that does not fail */
-    uint64_t begun;                /* batches whose backward pass has begun */
+    const drill_case *now; /* NULL on a rank that does not fail */
+    uint64_t begun;        /* batches whose backward pass has begun */
     float *mine, *gathered;
     size_t *n_of;
     int struck;
@@ -51,7 +51,7 @@ typedef struct {
     bg_tokens *tokens;
     bg_pass *pass;
     bg_share *share;
-    int64_t *label;                /* [n, width] */
+    int64_t *label; /* [n, width] */
     size_t n, width;
 } inputs;
 
@@ -150,10 +150,22 @@ static bg_status sweep(const inputs *in, const drill_case *now, int *struck, bg_
     if (now != NULL && now->place >= IN_KEEP)
         ctx.checkpoint_s = 1e-9;
     const bg_sweep s = {
-        .what = "drill", .tokens = in->tokens, .n_sequences = in->n, .unit_sequences = in->c->unit_sequences,
-        .given_label = in->label, .given_width = in->width, .given_rows = in->n, .given_file = "labels",
-        .tap = { pair, &d }, .gather_bytes = in->c->gather_bytes, .self = &d, .find = find_none, .begin_unit = begin_unit,
-        .begin_batch = begin_batch, .end_unit = end_unit, .keep_part = keep_part,
+        .what = "drill",
+        .tokens = in->tokens,
+        .n_sequences = in->n,
+        .unit_sequences = in->c->unit_sequences,
+        .given_label = in->label,
+        .given_width = in->width,
+        .given_rows = in->n,
+        .given_file = "labels",
+        .tap = { pair, &d },
+        .gather_bytes = in->c->gather_bytes,
+        .self = &d,
+        .find = find_none,
+        .begin_unit = begin_unit,
+        .begin_batch = begin_batch,
+        .end_unit = end_unit,
+        .keep_part = keep_part,
     };
     size_t place_bytes = in->c->gather_bytes * (size_t)g->pipeline_size, wrong = 0;
     bg_status st = bg_allocated(d.mine = bg_alloc(in->c->gather_bytes, 1, "drill", err));
@@ -187,7 +199,7 @@ static bool as_wanted(const inputs *in, const drill_case *now, int struck, bg_st
     snprintf(disk, sizeof disk, "disk of rank %d", now->bad);
     if (!struck)
         return st == BG_OK;
-    if (in->c->stop)    /* a stop asked for late may find all done */
+    if (in->c->stop) /* a stop asked for late may find all done */
         return st == BG_ESTOPPED || (st == BG_OK && now->moment > FIRST);
     if (now->place == IN_FILL)
         return st == BG_EFORMAT && err->rank == now->bad && strstr(err->msg, "label") != NULL;
@@ -198,7 +210,7 @@ static bool as_wanted(const inputs *in, const drill_case *now, int struck, bg_st
 static bool finds_message(MPI_Comm comm)
 {
     int there = 0;
-    for (int i = 0; i < 10 && !there; i++)      /* the first calls may only move it on */
+    for (int i = 0; i < 10 && !there; i++) /* the first calls may only move it on */
         MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, comm, &there, MPI_STATUS_IGNORE);
     return there;
 }
@@ -255,10 +267,11 @@ static bool run_case(const inputs *in, uint64_t number, const drill_case *now)
 static bool choose_batch(const inputs *in, drill_case *now)
 {
     const bg_grid *g = &in->ctx->grid;
-    uint64_t column = in->n / (uint64_t)g->data_size, after = (uint64_t)(g->pipeline_size - 1 - now->bad / g->data_size);
+    uint64_t column = in->n / (uint64_t)g->data_size,
+             after = (uint64_t)(g->pipeline_size - 1 - now->bad / g->data_size);
     const uint64_t at[MOMENTS] = { 0, column / 2, column - after, column - 1 };
     now->batch = at[now->moment];
-    if (now->place >= IN_KEEP)     /* streams of a batch have no flush, and the last ends its unit */
+    if (now->place >= IN_KEEP) /* streams of a batch have no flush, and the last ends its unit */
         return now->moment == FIRST || now->moment == MIDDLE;
     return now->moment != FLUSH || (now->place != IN_FILL && after > 1);
 }
@@ -270,7 +283,8 @@ static bool find_case(const inputs *in, uint64_t number, drill_case *now)
     const int size = g->pipeline_size, row[3] = { 0, size / 2, size - 1 };
     uint64_t seen = 0;
     for (int i = 0; i < 3; i++)
-        for (now->place = in->c->stop ? IN_FILL + 1 : IN_FILL; now->place < PLACES; now->place++)    /* a label asks for no stop */
+        for (now->place = in->c->stop ? IN_FILL + 1 : IN_FILL; now->place < PLACES;
+             now->place++) /* a label asks for no stop */
             for (now->moment = FIRST; now->moment < MOMENTS; now->moment++) {
                 if ((i > 0 && row[i] == row[i - 1]) || (now->place >= IN_KEEP && in->c->unit_sequences == 1))
                     continue;
@@ -291,7 +305,7 @@ static bg_status run_cases(const inputs *in, bg_err *err)
         wrong += !run_case(in, number, &now);
     if (g->world_rank == 0)
         alarm((unsigned)in->c->limit);
-    bg_status st = in->c->stop ? BG_OK : sweep(in, NULL, &struck, err);     /* all is well without a fault */
+    bg_status st = in->c->stop ? BG_OK : sweep(in, NULL, &struck, err); /* all is well without a fault */
     if (g->world_rank == 0 && !find_case(in, number, &now))
         puts("END");
     if (st == BG_OK && wrong > 0)
@@ -315,10 +329,11 @@ static bg_status open_inputs(inputs *in, bg_err *err)
     if (st != BG_OK)
         return st;
     in->n = (size_t)bg_tokens_sequences(in->tokens);
-    in->width = bg_tokens_longest(in->tokens, 0, in->n) - 1;    /* all are as long: a batch holds one */
+    in->width = bg_tokens_longest(in->tokens, 0, in->n) - 1; /* all are as long: a batch holds one */
     st = BG_NEW(in->label, in->n * in->width, "labels", err);
     return st == BG_OK ? bg_pass_new(&in->pass, in->model, &in->share[g->pipeline_rank],
-                                     bg_pipeline_depth(g->pipeline_rank, g->pipeline_size), in->width, 1 << 20, err) : st;
+                                     bg_pipeline_depth(g->pipeline_rank, g->pipeline_size), in->width, 1 << 20, err)
+                       : st;
 }
 
 static bg_status run(const void *config, const bg_context *ctx, bg_err *err)
@@ -337,6 +352,7 @@ static bg_status run(const void *config, const bg_context *ctx, bg_err *err)
 }
 
 #define FIELD(f) offsetof(drill_config, f)
+/* clang-format off */
 static const bg_opt opts[] = {
     { .name = "--model", .type = BG_OPT_STR, .offset = FIELD(model), .help = "model of at least as many blocks as ranks" },
     { .name = "--tokens", .type = BG_OPT_STR, .offset = FIELD(tokens), .help = "token file of sequences of one length" },
@@ -350,10 +366,15 @@ static const bg_opt opts[] = {
     { .name = "--stop", .type = BG_OPT_FLAG, .offset = FIELD(stop), .help = "the rank is asked to stop instead" },
     { 0 },
 };
+/* clang-format on */
 
 int main(int argc, char **argv)
 {
-    const bg_stage stage = { .name = "pipeline_drill", .purpose = "Faults in pipelines.", .opts = opts,
-                             .config_size = sizeof(drill_config), .runs_model = true, .run = run };
+    const bg_stage stage = { .name = "pipeline_drill",
+                             .purpose = "Faults in pipelines.",
+                             .opts = opts,
+                             .config_size = sizeof(drill_config),
+                             .runs_model = true,
+                             .run = run };
     return bg_stage_main(&stage, argc, argv);
 }

@@ -13,7 +13,10 @@
 
 enum { ROUNDS = 20000, MAX_BYTES = 2048 };
 
-typedef struct { unsigned char byte[MAX_BYTES]; size_t n; } image;
+typedef struct {
+    unsigned char byte[MAX_BYTES];
+    size_t n;
+} image;
 
 static void set_length(image *f, uint64_t length)
 {
@@ -23,12 +26,11 @@ static void set_length(image *f, uint64_t length)
 
 static image valid_image(void)
 {
-    static const char header[] =
-        "{\"__metadata__\":{\"format\":\"pt\"},"
-        "\"a.weight\":{\"dtype\":\"F32\",\"shape\":[4,3],\"data_offsets\":[0,48]},"
-        "\"b.weight\":{\"dtype\":\"BF16\",\"shape\":[2,2,2],\"data_offsets\":[48,64]},"
-        "\"c\":{\"dtype\":\"F16\",\"shape\":[0],\"data_offsets\":[64,64]},"
-        "\"d\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[64,72]}}  ";
+    static const char header[] = "{\"__metadata__\":{\"format\":\"pt\"},"
+                                 "\"a.weight\":{\"dtype\":\"F32\",\"shape\":[4,3],\"data_offsets\":[0,48]},"
+                                 "\"b.weight\":{\"dtype\":\"BF16\",\"shape\":[2,2,2],\"data_offsets\":[48,64]},"
+                                 "\"c\":{\"dtype\":\"F16\",\"shape\":[0],\"data_offsets\":[64,64]},"
+                                 "\"d\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[64,72]}}  ";
     image f = { .n = 8 + sizeof header - 1 + 72 };
     set_length(&f, sizeof header - 1);
     memcpy(f.byte + 8, header, sizeof header - 1);
@@ -52,10 +54,28 @@ static void splice(image *f, size_t at, size_t n, const char *text)
 static void change_number(image *f, size_t header_bytes)
 {
     static const char *const awkward[] = {
-        "-1", "0", "1", "2", "3", "47", "49", "72", "73", "4294967296", "9223372036854775807",
-        "9223372036854775808", "1e3", "0.5", "null", "[]", "{}", "\"4\"", "[[[[0]]]]", "-9223372036854775808",
+        "-1",
+        "0",
+        "1",
+        "2",
+        "3",
+        "47",
+        "49",
+        "72",
+        "73",
+        "4294967296",
+        "9223372036854775807",
+        "9223372036854775808",
+        "1e3",
+        "0.5",
+        "null",
+        "[]",
+        "{}",
+        "\"4\"",
+        "[[[[0]]]]",
+        "-9223372036854775808",
     };
-    if (header_bytes == 0 || header_bytes > f->n - 8)    /* damaged before */
+    if (header_bytes == 0 || header_bytes > f->n - 8) /* damaged before */
         return;
     size_t at = 8 + below(header_bytes), tries = 0;
     while (tries++ < header_bytes && (f->byte[at] < '0' || f->byte[at] > '9'))
@@ -108,7 +128,7 @@ int main(void)
     int fd = memfd_create("damaged.safetensors", MFD_CLOEXEC), opened = 0, wrong = 0;
     if (fd < 0)
         return 1;
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);    /* in memory: many files a second */
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd); /* in memory: many files a second */
     const image valid = valid_image();
     for (int round = 0; round < ROUNDS && wrong == 0; round++) {
         image f = valid;

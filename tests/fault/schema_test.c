@@ -1,5 +1,5 @@
-/* What a file can do to a reader: every dataset of every format is changed in every way that its row of the schema forbids, and
- * reading the file then ends in one line that names the file and the dataset. */
+/* What a file can do to a reader: every dataset of every format is changed in every way that its row of the schema
+ * forbids, and reading the file then ends in one line that names the file and the dataset. */
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 #include "unit/check.h"
 #include "unit/schema_values.h"
 
-enum { CORPUS = 1000000000 };          /* times 100: above what schema_fill numbers sequences with */
+enum { CORPUS = 1000000000 }; /* times 100: above what schema_fill numbers sequences with */
 
 static char folder[] = "/tmp/bregman-schema-XXXXXX";
 static const bg_provenance run = { .stage = "test", .options = "{}", .fingerprint = "f" };
@@ -59,7 +59,11 @@ static hid_t open_to_change(const char *name)
 
 /* ---- changes ---- */
 
-typedef struct { hid_t file; const char *path; const bg_schema_row *row; } place;
+typedef struct {
+    hid_t file;
+    const char *path;
+    const bg_schema_row *row;
+} place;
 
 static hid_t type_of(const bg_schema_row *row)
 {
@@ -125,7 +129,8 @@ static void set_element(const place *p, hsize_t at, double x, const char *text)
     for (int d = n - 1; d >= 0; at /= dims[d--])
         point[d] = at % dims[d];
     H5Sselect_elements(space, H5S_SELECT_SET, 1, point);
-    assert_true(H5Dwrite(id, type, one, space, H5P_DEFAULT, text != NULL ? (const void *)&text : (const void *)&x) >= 0);
+    assert_true(H5Dwrite(id, type, one, space, H5P_DEFAULT, text != NULL ? (const void *)&text : (const void *)&x) >=
+                0);
     H5Tclose(type);
     H5Sclose(one);
     H5Sclose(space);
@@ -141,7 +146,12 @@ static void third_longer(const place *p) { put_shape(p, 0, 2, 1); }
 static void first_empty(const place *p) { put_shape(p, 0, 0, -(int)schema_length(p->row->format, p->row->dim[0])); }
 static void as_whole(const place *p) { put_type(p, H5Tcopy(H5T_STD_I32LE)); }
 static void as_fraction(const place *p) { put_type(p, H5Tcopy(H5T_IEEE_F32LE)); }
-static void as_text(const place *p) { hid_t type = H5Tcopy(H5T_C_S1); H5Tset_size(type, 4); put_type(p, type); }
+static void as_text(const place *p)
+{
+    hid_t type = H5Tcopy(H5T_C_S1);
+    H5Tset_size(type, 4);
+    put_type(p, type);
+}
 static void as_bits(const place *p) { put_type(p, H5Tcopy(H5T_STD_B32LE)); }
 static void as_opaque(const place *p) { put_type(p, H5Tcreate(H5T_OPAQUE, 4)); }
 static void as_arrays(const place *p) { put_type(p, H5Tarray_create2(bg_memory_type(BG_F32), 1, (hsize_t[]){ 2 })); }
@@ -182,7 +192,8 @@ static void in_raw_file(const place *p)
 
 static void is_virtual(const place *p)
 {
-    hid_t create = H5Pcreate(H5P_DATASET_CREATE), id = H5Dopen2(p->file, p->path, H5P_DEFAULT), space = H5Dget_space(id);
+    hid_t create = H5Pcreate(H5P_DATASET_CREATE), id = H5Dopen2(p->file, p->path, H5P_DEFAULT),
+          space = H5Dget_space(id);
     H5Pset_virtual(create, space, in_folder("sound.h5"), p->path, space);
     H5Sclose(space);
     H5Dclose(id);
@@ -221,15 +232,20 @@ static void has_minus_inf(const place *p) { set_element(p, 1, -(double)INFINITY,
 
 static void below(const place *p)
 {
-    static const double value[] = { [BG_NOT_NEGATIVE] = -1e-30, [BG_FROM_0] = -1, [BG_SEQUENCE_LENGTH] = 1,
-                                    [BG_SEQUENCE] = -1, [BG_SEQUENCE_OR_NONE] = -2, [BG_FROM_0_OR_NONE] = -2, [BG_DOCUMENT] = -2 };
+    static const double value[] = {
+        [BG_NOT_NEGATIVE] = -1e-30, [BG_FROM_0] = -1,         [BG_SEQUENCE_LENGTH] = 1, [BG_SEQUENCE] = -1,
+        [BG_SEQUENCE_OR_NONE] = -2, [BG_FROM_0_OR_NONE] = -2, [BG_DOCUMENT] = -2
+    };
     set_element(p, 1, value[p->row->domain], NULL);
 }
 
 static void above(const place *p)
 {
-    set_element(p, 1, p->row->domain == BG_SHARE_KEPT ? 1.5 : p->row->domain == BG_DOCUMENT
-                ? (double)schema_length(p->row->format, "document") : CORPUS * 100.0, NULL);
+    set_element(p, 1,
+                p->row->domain == BG_SHARE_KEPT ? 1.5
+                : p->row->domain == BG_DOCUMENT ? (double)schema_length(p->row->format, "document")
+                                                : CORPUS * 100.0,
+                NULL);
 }
 
 static void beyond_its_type(const place *p)
@@ -238,8 +254,8 @@ static void beyond_its_type(const place *p)
     set_element(p, 1, p->row->dtype == BG_F32 ? 1e300 : -1, NULL);
 }
 
-static void one_more(const place *p) { set_element(p, 1, 4, NULL); }             /* instead of 3 */
-static void twice(const place *p) { set_element(p, 0, 0, "x"); }                 /* as the last one is */
+static void one_more(const place *p) { set_element(p, 1, 4, NULL); } /* instead of 3 */
+static void twice(const place *p) { set_element(p, 0, 0, "x"); }     /* as the last one is */
 static void without_name(const place *p) { set_element(p, 0, 0, ""); }
 
 /* ---- which rows a change is one for ---- */
@@ -256,13 +272,14 @@ static bool any(const bg_schema_row *r) { return r != NULL; }
 
 static bool has_least(const bg_schema_row *r)
 {
-    return r->domain != BG_ANY && r->domain != BG_FINITE && r->domain != BG_SHARE_KEPT && r->domain != BG_NAMES
-        && !(r->domain == BG_FROM_0 && r->dtype == BG_U32);
+    return r->domain != BG_ANY && r->domain != BG_FINITE && r->domain != BG_SHARE_KEPT && r->domain != BG_NAMES &&
+           !(r->domain == BG_FROM_0 && r->dtype == BG_U32);
 }
 
 static bool has_most(const bg_schema_row *r)
 {
-    return r->domain == BG_SHARE_KEPT || r->domain == BG_SEQUENCE || r->domain == BG_SEQUENCE_OR_NONE || r->domain == BG_DOCUMENT;
+    return r->domain == BG_SHARE_KEPT || r->domain == BG_SEQUENCE || r->domain == BG_SEQUENCE_OR_NONE ||
+           r->domain == BG_DOCUMENT;
 }
 
 /* Does another dataset of the format have this axis of the row? */
@@ -366,16 +383,25 @@ static const change changes[] = {
     { "more than the lengths", longer, is_cut_up, BG_EFORMAT, "adds up to" },
     { "fewer than the lengths", shorter, is_cut_up, BG_EFORMAT, "adds up to" },
     { "leading axis empty", first_empty, is_needed, BG_ESHAPE, "is empty" },
-    OTHER_CLASS(as_whole, is_float), OTHER_CLASS(as_whole, is_text), OTHER_CLASS(as_fraction, is_integer),
-    OTHER_CLASS(as_fraction, is_text), OTHER_CLASS(as_text, is_number), OTHER_CLASS(as_bits, any), OTHER_CLASS(as_opaque, any),
-    OTHER_CLASS(as_arrays, any), OTHER_CLASS(as_lists, any), OTHER_CLASS(as_references, any), OTHER_CLASS(as_compound, any),
+    OTHER_CLASS(as_whole, is_float),
+    OTHER_CLASS(as_whole, is_text),
+    OTHER_CLASS(as_fraction, is_integer),
+    OTHER_CLASS(as_fraction, is_text),
+    OTHER_CLASS(as_text, is_number),
+    OTHER_CLASS(as_bits, any),
+    OTHER_CLASS(as_opaque, any),
+    OTHER_CLASS(as_arrays, any),
+    OTHER_CLASS(as_lists, any),
+    OTHER_CLASS(as_references, any),
+    OTHER_CLASS(as_compound, any),
     OTHER_CLASS(as_enumeration, any),
     { "never written", never_written, any, BG_EFORMAT, "nothing is stored" },
     { "half of the chunks written", half_written, any, BG_EFORMAT, "chunks are stored" },
     { "raw file", in_raw_file, is_number, BG_EFORMAT, "in other, raw files" },
     { "virtual", is_virtual, any, BG_EFORMAT, "it is virtual" },
     { "external link", in_other_file, any, BG_EFORMAT, "is a link into another file, \"sound.h5\"" },
-    { "external link by way of a folder", in_far_block, any, BG_EFORMAT, "is a link into another file, \"block-0/../sound.h5\"" },
+    { "external link by way of a folder", in_far_block, any, BG_EFORMAT,
+      "is a link into another file, \"block-0/../sound.h5\"" },
     { "soft link loop", runs_in_circles, any, BG_EFORMAT, "" },
     { "group", is_a_group, any, BG_EFORMAT, "" },
     { "missing", is_missing, any, BG_EFORMAT, "has no dataset" },
@@ -426,7 +452,9 @@ static void what_the_schema_forbids_is_refused(void **state)
 static void counts_of_nothing_are_refused(void **state)
 {
     (void)state;
-    static const char *const name[] = { "blocks", "covariance_n_tokens", "covariance_n_sequences", "corpus_sequences", "shards", "other" };
+    static const char *const name[] = {
+        "blocks", "covariance_n_tokens", "covariance_n_sequences", "corpus_sequences", "shards", "other"
+    };
     for (size_t f = 0; f < SCHEMA_FORMATS; f++)
         for (size_t i = 0; i < sizeof name / sizeof name[0]; i++) {
             bg_err err;

@@ -99,7 +99,10 @@ static bg_status write_compressed(const char *path, const bg_model *m, const bg_
 
 /* ---- reading, as the stages do ---- */
 
-typedef struct { const bg_model *model; bg_hash hash; } context;
+typedef struct {
+    const bg_model *model;
+    bg_hash hash;
+} context;
 typedef bg_status read_file(const context *c, const char *path, bg_err *err);
 
 static bg_status read_sequences(const context *c, const char *path, bg_err *err)
@@ -138,7 +141,10 @@ static bg_status read_compressed(const context *c, const char *path, bg_err *err
 
 /* ---- damage ---- */
 
-typedef struct { unsigned char *byte; size_t n; } image;
+typedef struct {
+    unsigned char *byte;
+    size_t n;
+} image;
 
 static image load(const char *path)
 {
@@ -159,8 +165,8 @@ static bool save(const char *path, const unsigned char *byte, size_t n)
     return file != NULL && fclose(file) == 0 && good;
 }
 
-/* One to four bytes changed, half of them where HDF5 keeps its structure (the front of the file); or a cut.  The manifest may list
- * the file as it is then. */
+/* One to four bytes changed, half of them where HDF5 keeps its structure (the front of the file); or a cut.  The
+ * manifest may list the file as it is then. */
 static bool write_damaged(const char *path, const image *sound, bool listed)
 {
     const bg_hash hash = { "00000000000000000000000000000000" };
@@ -195,7 +201,8 @@ static int fuzz(const context *c, const char *sound_path, read_file *read)
     for (int round = 0; round < ROUNDS && wrong == 0; round++) {
         bool listed = round % 2 == 0;
         err = (bg_err){ .msg = "" };
-        if (bg_path(path, &err, "%s/%s.h5", folder, listed ? "listed" : "others") != BG_OK || !write_damaged(path, &sound, listed)) {
+        if (bg_path(path, &err, "%s/%s.h5", folder, listed ? "listed" : "others") != BG_OK ||
+            !write_damaged(path, &sound, listed)) {
             fprintf(stderr, "cannot write %s\n", path);
             wrong++;
             break;
@@ -220,7 +227,7 @@ int main(void)
     context c;
     int wrong = 0;
     bg_log_setup("fuzz", false);
-    alarm(SECONDS);    /* a hang is a failure too */
+    alarm(SECONDS); /* a hang is a failure too */
     if (mkdtemp(folder) == NULL)
         return 1;
     bg_status st = bg_path(dir, &err, "%s/tests/goldens/gpt2", getenv("SRC") != NULL ? getenv("SRC") : ".");

@@ -1,5 +1,5 @@
-/* Sweeps on every grid of the ranks, data x pipeline, in which one rank alone fails, in every callback and on every rank
- * in turn, and ones in which a single rank is asked to stop: all ranks return the same status at once, with the
+/* Sweeps on every grid of the ranks, data x pipeline, in which one rank alone fails, in every callback and on every
+ * rank in turn, and ones in which a single rank is asked to stop: all ranks return the same status at once, with the
  * message of the rank that failed, and the next sweep finds no message of the last. */
 #include <signal.h>
 #include <stdio.h>
@@ -14,21 +14,26 @@
 #include "bregman/store.h"
 #include "bregman/sweep.h"
 
-enum { SEQUENCES = 18, UNIT = 3, LENGTH = 6 };    /* more units than ranks, so that there is something to stop before */
+enum { SEQUENCES = 18, UNIT = 3, LENGTH = 6 }; /* more units than ranks, so that there is something to stop before */
 
 typedef enum { FAIL_NOWHERE, FAIL_FIND, FAIL_BEGIN, FAIL_TAP, FAIL_KEEP, FAIL_END, STOP } fault;
 
 /* What the callbacks of one rank do and did. */
 typedef struct {
     fault fault;
-    bool slow;                     /* so that a stop of one rank comes before the others are done */
+    bool slow; /* so that a stop of one rank comes before the others are done */
     uint64_t units_ended;
-    float gathered[8];             /* a number of each rank of the pipeline, on its first */
+    float gathered[8]; /* a number of each rank of the pipeline, on its first */
 } drill;
 
 static int fails;
-#define CHECK(c) \
-    do { if (!(c)) { fails++; fprintf(stderr, "%s:%d: CHECK(%s)\n", __FILE__, __LINE__, #c); } } while (0)
+#define CHECK(c)                                                           \
+    do {                                                                   \
+        if (!(c)) {                                                        \
+            fails++;                                                       \
+            fprintf(stderr, "%s:%d: CHECK(%s)\n", __FILE__, __LINE__, #c); \
+        }                                                                  \
+    } while (0)
 
 static bg_status maybe(const drill *d, fault here, bg_err *err)
 {
@@ -105,7 +110,11 @@ static bg_status write_tokens(const char *path, bg_err *err)
     return st;
 }
 
-typedef struct { bg_model *model; bg_tokens *tokens; bg_pass *pass; } inputs;
+typedef struct {
+    bg_model *model;
+    bg_tokens *tokens;
+    bg_pass *pass;
+} inputs;
 
 static bg_status open_inputs(inputs *in, const bg_context *ctx, const char *tokens, bg_err *err)
 {
@@ -120,7 +129,8 @@ static bg_status open_inputs(inputs *in, const bg_context *ctx, const char *toke
     if (st == BG_OK)
         st = bg_model_divide(in->model, (size_t)g->pipeline_size, NULL, share, err);
     return st == BG_OK ? bg_pass_new(&in->pass, in->model, &share[g->pipeline_rank],
-                                     bg_pipeline_depth(g->pipeline_rank, g->pipeline_size), LENGTH, 1 << 20, err) : st;
+                                     bg_pipeline_depth(g->pipeline_rank, g->pipeline_size), LENGTH, 1 << 20, err)
+                       : st;
 }
 
 /* Run the sweep with a fault on one rank (none: -1). */
@@ -128,8 +138,16 @@ static bg_status run_drill(const inputs *in, const bg_context *ctx, int bad, fau
 {
     *d = (drill){ .fault = ctx->grid.world_rank == bad ? what : FAIL_NOWHERE, .slow = what == STOP };
     const bg_sweep s = {
-        .what = "drill", .tokens = in->tokens, .n_sequences = SEQUENCES, .unit_sequences = UNIT, .tap = { pair, d },
-        .gather_bytes = sizeof(float), .self = d, .find = find, .begin_unit = begin_unit, .end_unit = end_unit,
+        .what = "drill",
+        .tokens = in->tokens,
+        .n_sequences = SEQUENCES,
+        .unit_sequences = UNIT,
+        .tap = { pair, d },
+        .gather_bytes = sizeof(float),
+        .self = d,
+        .find = find,
+        .begin_unit = begin_unit,
+        .end_unit = end_unit,
         .keep_part = keep_part,
     };
     return bg_sweep_run(&s, in->pass, in->model, ctx, err);
@@ -142,21 +160,22 @@ static void each_rank_fails(const inputs *in, const bg_context *ctx, fault what)
         drill d;
         char want[32];
         bg_status st = run_drill(in, ctx, bad, what, &d, &err);
-        if (what == FAIL_FIND && bad != 0) {       /* only rank 0 looks for units done before */
+        if (what == FAIL_FIND && bad != 0) { /* only rank 0 looks for units done before */
             CHECK(st == BG_OK);
             continue;
         }
-        if (what == FAIL_TAP && bad / ctx->grid.data_size == 2) {      /* it has the head, and no module */
+        if (what == FAIL_TAP && bad / ctx->grid.data_size == 2) { /* it has the head, and no module */
             CHECK(st == BG_OK);
             continue;
         }
-        if (what == FAIL_KEEP && st == BG_OK)      /* its column had nothing to keep when the stream ended */
+        if (what == FAIL_KEEP && st == BG_OK) /* its column had nothing to keep when the stream ended */
             continue;
         snprintf(want, sizeof want, "disk of rank %d", bad);
         if (!(st == BG_EIO && err.code == BG_EIO && err.rank == bad && strcmp(err.msg, want) == 0)) {
             fails++;
-            fprintf(stderr, "rank %d of %d, pipeline %d, fault %d on %d: status %d, rank %d: %s\n", ctx->grid.world_rank,
-                    ctx->grid.world_size, ctx->grid.pipeline_size, (int)what, bad, (int)st, err.rank, err.msg);
+            fprintf(stderr, "rank %d of %d, pipeline %d, fault %d on %d: status %d, rank %d: %s\n",
+                    ctx->grid.world_rank, ctx->grid.world_size, ctx->grid.pipeline_size, (int)what, bad, (int)st,
+                    err.rank, err.msg);
         }
     }
 }
@@ -188,7 +207,8 @@ static bg_status drill_grid(const bg_context *ctx, const char *path, bool stop, 
     return st;
 }
 
-/* Grids with pipelines of 1, 2 and 3 ranks: the model has two blocks and a head.  The stop comes last: it stays asked for. */
+/* Grids with pipelines of 1, 2 and 3 ranks: the model has two blocks and a head.  The stop comes last: it stays asked
+ * for. */
 static bg_status drill_grids(const bg_context *world, const char *path, bg_err *err)
 {
     bg_status st = BG_OK;

@@ -1,6 +1,6 @@
 /* trace_files.c - preloaded into a stage: writes down, in order, what it does to the files under $TRACE_FOLDER.
- * One line an event in $TRACE_LOG:  create PATH · write PATH · list MANIFEST.d/WRITER NAME · sync PATH · rename FROM TO · link FROM TO
- * A kill cannot show whether data were on disk; the order of these calls does. */
+ * One line an event in $TRACE_LOG:  create PATH · write PATH · list MANIFEST.d/WRITER NAME · sync PATH · rename FROM TO
+ * · link FROM TO A kill cannot show whether data were on disk; the order of these calls does. */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -70,35 +70,36 @@ static int open_any(const char *name, const char *path, int flags, mode_t mode)
     return fd;
 }
 
-#define OPEN(name)                                         \
-    int name(const char *path, int flags, ...)             \
-    {                                                      \
-        va_list ap;                                        \
-        va_start(ap, flags);                               \
+#define OPEN(name)                                                     \
+    int name(const char *path, int flags, ...)                         \
+    {                                                                  \
+        va_list ap;                                                    \
+        va_start(ap, flags);                                           \
         mode_t mode = (flags & O_CREAT) != 0 ? va_arg(ap, mode_t) : 0; \
-        va_end(ap);                                        \
-        return open_any(#name, path, flags, mode);         \
+        va_end(ap);                                                    \
+        return open_any(#name, path, flags, mode);                     \
     }
 OPEN(open)
 OPEN(open64)
 
 ssize_t write(int fd, const void *data, size_t n)
 {
-    ssize_t (*next)(int, const void *, size_t) = (ssize_t (*)(int, const void *, size_t))real("write");
+    ssize_t (*next)(int, const void *, size_t) = (ssize_t(*)(int, const void *, size_t))real("write");
     record_write(fd, data, n);
     return next(fd, data, n);
 }
 
 ssize_t pwrite(int fd, const void *data, size_t n, off_t at)
 {
-    ssize_t (*next)(int, const void *, size_t, off_t) = (ssize_t (*)(int, const void *, size_t, off_t))real("pwrite");
+    ssize_t (*next)(int, const void *, size_t, off_t) = (ssize_t(*)(int, const void *, size_t, off_t))real("pwrite");
     record_fd("write", fd, "");
     return next(fd, data, n, at);
 }
 
 ssize_t pwrite64(int fd, const void *data, size_t n, off64_t at)
 {
-    ssize_t (*next)(int, const void *, size_t, off64_t) = (ssize_t (*)(int, const void *, size_t, off64_t))real("pwrite64");
+    ssize_t (*next)(int, const void *, size_t,
+                    off64_t) = (ssize_t(*)(int, const void *, size_t, off64_t))real("pwrite64");
     record_fd("write", fd, "");
     return next(fd, data, n, at);
 }

@@ -1,5 +1,5 @@
-/* Files of every format, changed as the fuzzer's bytes say, then read by one of those who read that format.  The first byte is the
- * kind of file and the reader. */
+/* Files of every format, changed as the fuzzer's bytes say, then read by one of those who read that format.  The first
+ * byte is the kind of file and the reader. */
 #include <ftw.h>
 #include <math.h>
 #include <mpi.h>
@@ -22,17 +22,25 @@
 
 enum { SIDE_OUT = 2, SIDE_IN = 4, MOST_PATHS = 96 };
 
-#define CORPUS UINT64_C(150000000000)    /* what schema_fill's corpus/sequences add up to */
+#define CORPUS UINT64_C(150000000000) /* what schema_fill's corpus/sequences add up to */
 static char folder[64];
 static const bg_provenance run = {
-    .stage = "test", .options = "{}", .fingerprint = "f", .n_inputs = 2, .input_name = (const char *const[]){ "a.h5", "b.h5" },
+    .stage = "test",
+    .options = "{}",
+    .fingerprint = "f",
+    .n_inputs = 2,
+    .input_name = (const char *const[]){ "a.h5", "b.h5" },
     .input_hash = (const bg_hash[]){ { "00000000000000000000000000000001" }, { "00000000000000000000000000000002" } },
 };
 
 /* A model whose one tracked module has the sides that schema_write gives modules. */
 static bg_module module = { .name = "model.h.0", .n_out = SIDE_OUT, .n_in = SIDE_IN, .n_in1 = SIDE_IN, .tracked = true };
 static bg_module *tracked[] = { &module };
-static bg_model model = { .config.n_blocks = 1, .n_modules = 1, .module = &module, .n_tracked = 1, .tracked = tracked,
+static bg_model model = { .config.n_blocks = 1,
+                          .n_modules = 1,
+                          .module = &module,
+                          .n_tracked = 1,
+                          .tracked = tracked,
                           .dir = (char[]){ "model" } };
 static const bg_hash model_hash = { "0123456789abcdef0123456789abcdef" };
 static const bg_share whole = { .end = 1, .end_tracked = 1, .embeds = true, .has_head = true };
@@ -87,7 +95,8 @@ static bg_status read_factors(const char *path, bg_err *err)
     if (st == BG_OK)
         st = bg_factors_open(&f, folder, &model, &model_hash, err);
     if (st == BG_OK)
-        st = bg_factors_read(f, &module, BG_READ_BASES | BG_READ_LAMBDA | BG_READ_EIGENVALUES | BG_READ_DIAGONAL, &m, err);
+        st = bg_factors_read(f, &module, BG_READ_BASES | BG_READ_LAMBDA | BG_READ_EIGENVALUES | BG_READ_DIAGONAL, &m,
+                             err);
     if (st == BG_OK) {
         for (size_t i = 0; i < SIDE_OUT * SIDE_IN; i++)
             if (!(m.lambda[i] >= 0) || !(m.diagonal[i] >= 0))
@@ -120,7 +129,9 @@ static bg_status read_shard(const char *path, bg_err *err)
     char output[128];
     snprintf(output, sizeof output, "%s/ranking.h5", folder);
     const merge_scores_config c = { .scores = folder, .output = output, .top = 2, .tail = 0.5 };
-    const bg_context ctx = { .name = "merge_scores", .options = "{}", .identity = "{}",
+    const bg_context ctx = { .name = "merge_scores",
+                             .options = "{}",
+                             .identity = "{}",
                              .grid = { .world = MPI_COMM_WORLD, .world_size = 1, .data_size = 1, .pipeline_size = 1 } };
     bg_ranking r;
     bg_status st = list(bg_base_name(path), true, err);
@@ -178,11 +189,15 @@ static bg_status read_candidates(const char *path, bg_err *err)
 
 /* ---- kinds ---- */
 
-static const struct { const char *format, *file; read_fn *read; bool linked; } kinds[] = {
+static const struct {
+    const char *format, *file;
+    read_fn *read;
+    bool linked;
+} kinds[] = {
     { "bregman/tokens", "tokens.h5", read_tokens, false },
     { "bregman/queries", "queries.h5", read_tokens, false },
     { "bregman/factors", "index.h5", read_factors, false },
-    { "bregman/factors", "block-000.h5", read_factors, true },          /* index.h5 links to it */
+    { "bregman/factors", "block-000.h5", read_factors, true }, /* index.h5 links to it */
     { "bregman/compressed", "compressed.h5", read_compressed, false },
     { "bregman/scores", "shard-00000-of-00001.h5", read_shard, false },
     { "bregman/ranking", "given.h5", read_ranking, false },
@@ -191,8 +206,11 @@ static const struct { const char *format, *file; read_fn *read; bool linked; } k
     { "bregman/scores", "candidates.h5", read_candidates, false },
 };
 enum { KINDS = sizeof kinds / sizeof kinds[0], HOWS = 3 };
-static struct { unsigned char *byte; size_t n; } base[KINDS];
-static unsigned char *index_byte;      /* the index.h5 that links to block-000.h5 */
+static struct {
+    unsigned char *byte;
+    size_t n;
+} base[KINDS];
+static unsigned char *index_byte; /* the index.h5 that links to block-000.h5 */
 static size_t index_n;
 
 static void load(const char *path, unsigned char **byte, size_t *n)
@@ -213,11 +231,23 @@ static void save(const char *path, const unsigned char *byte, size_t n)
 
 static bg_status add_attributes(bg_store *s, bg_err *err)
 {
-    static const struct { const char *object, *name; uint64_t value; const char *text; } all[] = {
-        { "/", "blocks", 1, NULL }, { "/", "covariance_n_tokens", 1, NULL }, { "/", "covariance_n_sequences", 1, NULL },
-        { "/", "shard", 0, NULL }, { "/", "shards", 1, NULL }, { "/", "corpus_sequences", CORPUS, NULL },
-        { "/", "modules", 0, "mlp" }, { "/", "tokenizer_hash", 0, "0123" }, { "/", "model_hash", 0, model_hash.hex },
-        { "/", "compressed_fingerprint", 0, "c" }, { "/", "queries_hash", 0, "q" }, { "/run", "shards_fingerprint", 0, "s" },
+    static const struct {
+        const char *object, *name;
+        uint64_t value;
+        const char *text;
+    } all[] = {
+        { "/", "blocks", 1, NULL },
+        { "/", "covariance_n_tokens", 1, NULL },
+        { "/", "covariance_n_sequences", 1, NULL },
+        { "/", "shard", 0, NULL },
+        { "/", "shards", 1, NULL },
+        { "/", "corpus_sequences", CORPUS, NULL },
+        { "/", "modules", 0, "mlp" },
+        { "/", "tokenizer_hash", 0, "0123" },
+        { "/", "model_hash", 0, model_hash.hex },
+        { "/", "compressed_fingerprint", 0, "c" },
+        { "/", "queries_hash", 0, "q" },
+        { "/run", "shards_fingerprint", 0, "s" },
     };
     bg_status st = BG_OK;
     for (size_t i = 0; i < sizeof all / sizeof all[0] && st == BG_OK; i++)
@@ -226,7 +256,8 @@ static bg_status add_attributes(bg_store *s, bg_err *err)
     return st;
 }
 
-/* Lists of extremes, of scores that rise with the sequence: schema_fill knows nothing of what one dataset says of another. */
+/* Lists of extremes, of scores that rise with the sequence: schema_fill knows nothing of what one dataset says of
+ * another. */
 static void rank_scores(const char *path)
 {
     enum { SEQUENCES = 4, QUERIES = 4, TOP = 3 };
@@ -290,7 +321,9 @@ static void make_base(size_t kind)
 static size_t list_paths(const char *format, const char *path[MOST_PATHS])
 {
     static char text[MOST_PATHS][128];
-    static const char *const more[] = { "run/input_name", "run/input_hash", "query", "documents", "top", "model.h.0", "run", "sequence" };
+    static const char *const more[] = {
+        "run/input_name", "run/input_hash", "query", "documents", "top", "model.h.0", "run", "sequence"
+    };
     size_t n_rows, n = 0;
     const bg_schema_row *row = bg_schema_rows(&n_rows);
     for (size_t i = 0; i < n_rows; i++)
@@ -382,7 +415,7 @@ static void clean_up(void)
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     char path[128];
-    __lsan_disable();                  /* what MPI never frees */
+    __lsan_disable(); /* what MPI never frees */
     MPI_Init(argc, argv);
     __lsan_enable();
     snprintf(folder, sizeof folder, "%s/bregman-fuzz-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
@@ -392,7 +425,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     atexit(clean_up);
     bg_log_setup("fuzz", false);
     bg_hdf5_prepare();
-    H5set_free_list_limits(1 << 26, 1 << 24, 1 << 26, 1 << 24, 1 << 26, 1 << 24);    /* quicker: files are opened all the time */
+    H5set_free_list_limits(1 << 26, 1 << 24, 1 << 26, 1 << 24, 1 << 26,
+                           1 << 24); /* quicker: files are opened all the time */
     for (size_t k = 0; k < KINDS; k++)
         make_base(k);
     snprintf(path, sizeof path, "%s/sound.h5", folder);

@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_status(st, &err);
     if (st != BG_OK && strstr(err.msg, "f.safetensors") == NULL)
         finding("a message without the file", &err);
-    volatile unsigned sum = 0;         /* every byte of every tensor is there */
+    volatile unsigned sum = 0; /* every byte of every tensor is there */
     for (size_t i = 0; st == BG_OK && i < header.n; i++)
         for (size_t k = 0; k < header.tensor[i].n_bytes; k++)
             sum += ((const unsigned char *)header.tensor[i].data)[k];

@@ -13,7 +13,10 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
-typedef struct { const uint8_t *at; size_t left; } fuzz_input;
+typedef struct {
+    const uint8_t *at;
+    size_t left;
+} fuzz_input;
 
 /* The next byte; 0 when there is none. */
 static inline unsigned take(fuzz_input *in)

@@ -1,4 +1,5 @@
-/* mutate.h - changes to an HDF5 file, chosen by a fuzzer's bytes: whatever a file can hold that the library lets one write. */
+/* mutate.h - changes to an HDF5 file, chosen by a fuzzer's bytes: whatever a file can hold that the library lets one
+ * write. */
 #ifndef BG_TESTS_FUZZ_MUTATE_H
 #define BG_TESTS_FUZZ_MUTATE_H
 
@@ -9,20 +10,21 @@
 #include "../../common/store/hdf5_lib.h"
 #include "input.h"
 
-enum { MUTATE_BYTES = 1 << 20 };       /* most that is written into one dataset or attribute */
+enum { MUTATE_BYTES = 1 << 20 }; /* most that is written into one dataset or attribute */
 
 typedef struct {
     fuzz_input *in;
     hid_t file;
-    const char *folder;                /* other files: sound.h5, raw */
-    const char *const *path;           /* datasets there are */
+    const char *folder;      /* other files: sound.h5, raw */
+    const char *const *path; /* datasets there are */
     size_t n_paths;
-    hid_t open[64];                    /* to be released */
+    hid_t open[64]; /* to be released */
     size_t n_open;
 } mutation;
 
 static const char *const odd_texts[] = {
-    "", "x", "y", "a\nb\x1b[31m", "\xff\xfe", "bregman/scores", "bregman/queries", "%s%n", "/dev/zero", "../../x", "18446744073709551616",
+    "",     "x",         "y",       "a\nb\x1b[31m",         "\xff\xfe", "bregman/scores", "bregman/queries",
+    "%s%n", "/dev/zero", "../../x", "18446744073709551616",
 };
 enum { ODD_TEXTS = sizeof odd_texts / sizeof odd_texts[0] };
 
@@ -114,7 +116,10 @@ static hid_t pick_type(mutation *m, hid_t original)
     case 18: return odd_float(m, 52, 10);
     case 19: return H5T_STD_I64LE;
     case 20: return H5T_IEEE_F32LE;
-    case 21: case 22: case 23: case 24: return container(m, take(m->in));
+    case 21:
+    case 22:
+    case 23:
+    case 24: return container(m, take(m->in));
     default: return original;
     }
 }
@@ -124,7 +129,9 @@ static hid_t pick_type(mutation *m, hid_t original)
 /* < 0 if HDF5 does not let one have it. */
 static hid_t pick_space(mutation *m, hid_t original, hsize_t dims[H5S_MAX_RANK], int *n)
 {
-    static const hsize_t length[] = { 0, 1, 2, 3, 255, 65536, (hsize_t)1 << 31, (hsize_t)1 << 42, (hsize_t)1 << 63, UINT64_MAX - 1 };
+    static const hsize_t length[] = {
+        0, 1, 2, 3, 255, 65536, (hsize_t)1 << 31, (hsize_t)1 << 42, (hsize_t)1 << 63, UINT64_MAX - 1
+    };
     hsize_t most[H5S_MAX_RANK];
     unsigned how = take(m->in);
     *n = H5Sget_simple_extent_dims(original, dims, NULL);
@@ -142,7 +149,10 @@ static hid_t pick_space(mutation *m, hid_t original, hsize_t dims[H5S_MAX_RANK],
         dims[d] = 1;
     for (int d = 0; d < *n && how % 16 != 0 && how % 16 < 12; d++) {
         unsigned change = take(m->in) % 24;
-        dims[d] = change < 10 ? length[change] : change == 10 ? dims[d] + 1 : change == 11 && dims[d] > 0 ? dims[d] - 1 : dims[d];
+        dims[d] = change < 10                   ? length[change]
+                  : change == 10                ? dims[d] + 1
+                  : change == 11 && dims[d] > 0 ? dims[d] - 1
+                                                : dims[d];
     }
     for (int d = 0; d < *n; d++)
         most[d] = how & 128 ? H5S_UNLIMITED : dims[d];
@@ -164,9 +174,12 @@ static void pick_chunks(mutation *m, hid_t create, int n, const hsize_t *dims, h
     }
     if (n <= 0 || H5Pset_chunk(create, n, chunk) < 0)
         return;
-    if (how & 8) H5Pset_shuffle(create);
-    if (how & 16) H5Pset_deflate(create, 1);
-    if (how & 32) H5Pset_fletcher32(create);
+    if (how & 8)
+        H5Pset_shuffle(create);
+    if (how & 16)
+        H5Pset_deflate(create, 1);
+    if (how & 32)
+        H5Pset_fletcher32(create);
 }
 
 static hid_t pick_layout(mutation *m, hid_t space, int n, const hsize_t *dims, hid_t type)
@@ -176,7 +189,9 @@ static hid_t pick_layout(mutation *m, hid_t space, int n, const hsize_t *dims, h
     unsigned how = take(m->in);
     snprintf(path, sizeof path, "%s/%s", m->folder, how & 128 ? "raw" : "none");
     switch (how % 8) {
-    case 0: case 1: case 2: pick_chunks(m, create, n, dims, type); break;
+    case 0:
+    case 1:
+    case 2: pick_chunks(m, create, n, dims, type); break;
     case 3: H5Pset_layout(create, H5D_COMPACT); break;
     case 4: H5Pset_external(create, path, 0, how & 64 ? H5F_UNLIMITED : MUTATE_BYTES); break;
     case 5: H5Pset_virtual(create, space, how & 64 ? "." : "sound.h5", m->path[take(m->in) % m->n_paths], space); break;
@@ -192,15 +207,16 @@ static hid_t pick_layout(mutation *m, hid_t space, int n, const hsize_t *dims, h
 /* ---- values ---- */
 
 /* HDF5 itself recurses without end when it reads or writes what is a part of itself. */
-static bool is_virtual(mutation *m, hid_t id)
-{
-    return H5Pget_layout(keep(m, H5Dget_create_plist(id))) == H5D_VIRTUAL;
-}
+static bool is_virtual(mutation *m, hid_t id) { return H5Pget_layout(keep(m, H5Dget_create_plist(id))) == H5D_VIRTUAL; }
 
 /* n elements of a type: the old values as far as they go and fit, then a pattern.  Static storage. */
 static void *make_values(mutation *m, hid_t type, size_t n, hid_t old)
 {
-    static union { unsigned char byte[MUTATE_BYTES]; const char *text[MUTATE_BYTES / sizeof(char *)]; double f64; } x;
+    static union {
+        unsigned char byte[MUTATE_BYTES];
+        const char *text[MUTATE_BYTES / sizeof(char *)];
+        double f64;
+    } x;
     size_t bytes = n * H5Tget_size(type);
     unsigned how = take(m->in);
     memset(&x, how % 8 == 1 ? 0xff : how % 8 == 2 ? 0x7f : 0, bytes);
@@ -265,7 +281,8 @@ static void remake(mutation *m, const char *path)
 /* One value becomes an awkward one. */
 static void set_value(mutation *m, const char *path)
 {
-    static const double awkward[] = { 0, -1, 1, 2, -2, 0.5, 1e-310, 1.001, 4294967295.0, 4294967296.0, 9.3e18, -9.3e18, 1e39, 1e308 };
+    static const double awkward[] = { 0,      -1,      1,    2,    -2, 0.5, 1e-310, 1.001, 4294967295.0, 4294967296.0,
+                                      9.3e18, -9.3e18, 1e39, 1e308 };
     enum { AWKWARD = sizeof awkward / sizeof awkward[0] };
     hsize_t dims[H5S_MAX_RANK], point[H5S_MAX_RANK];
     unsigned which = take(m->in) % (AWKWARD + 3);
@@ -281,18 +298,24 @@ static void set_value(mutation *m, const char *path)
         point[d] = take(m->in) % dims[d];
     if (n > 0)
         H5Sselect_elements(space, H5S_SELECT_SET, 1, point);
-    double x = which < AWKWARD ? awkward[which] : which == AWKWARD ? (double)NAN : which == AWKWARD + 1 ? (double)INFINITY : -(double)INFINITY;
+    double x = which < AWKWARD        ? awkward[which]
+               : which == AWKWARD     ? (double)NAN
+               : which == AWKWARD + 1 ? (double)INFINITY
+                                      : -(double)INFINITY;
     const char *text = odd_texts[which % ODD_TEXTS];
     bool is_text = H5Tget_class(type) == H5T_STRING;
     H5Dwrite(id, is_text ? type : H5T_NATIVE_DOUBLE, one, space, H5P_DEFAULT,
-             !is_text ? (const void *)&x : H5Tis_variable_str(type) > 0 ? (const void *)&text : make_values(m, type, 1, -1));
+             !is_text                       ? (const void *)&x
+             : H5Tis_variable_str(type) > 0 ? (const void *)&text
+                                            : make_values(m, type, 1, -1));
 }
 
 /* ---- links ---- */
 
 static void relink(mutation *m, const char *path)
 {
-    static const char *const elsewhere[] = { "sound.h5", "none.h5", "block-000.h5", "block-/../sound.h5", "/dev/zero", "." };
+    static const char *const elsewhere[] = { "sound.h5",           "none.h5",   "block-000.h5",
+                                             "block-/../sound.h5", "/dev/zero", "." };
     const char *to = m->path[take(m->in) % m->n_paths];
     unsigned how = take(m->in);
     H5Ldelete(m->file, path, H5P_DEFAULT);
@@ -311,7 +334,7 @@ static void relink(mutation *m, const char *path)
         H5Lunregister(class.id);
         break;
     }
-    default: break;                    /* gone */
+    default: break; /* gone */
     }
 }
 
@@ -334,10 +357,33 @@ static void add_name(mutation *m)
 static void set_attribute(mutation *m, const char *path)
 {
     static const char *const name[] = {
-        "format", "format_version", "blocks", "covariance_n_tokens", "covariance_n_sequences", "corpus_sequences", "shard", "shards", "model_hash",
-        "modules", "tokenizer_hash", "fingerprint", "stage", "options", "explained", "units", "description", "DIMENSION_LIST", "CLASS",
-        "NAME", "REFERENCE_LIST", "DIMENSION_LABELS0", "x\ny", "seed",
-        "compressed_fingerprint", "queries_hash", "shards_fingerprint",
+        "format",
+        "format_version",
+        "blocks",
+        "covariance_n_tokens",
+        "covariance_n_sequences",
+        "corpus_sequences",
+        "shard",
+        "shards",
+        "model_hash",
+        "modules",
+        "tokenizer_hash",
+        "fingerprint",
+        "stage",
+        "options",
+        "explained",
+        "units",
+        "description",
+        "DIMENSION_LIST",
+        "CLASS",
+        "NAME",
+        "REFERENCE_LIST",
+        "DIMENSION_LABELS0",
+        "x\ny",
+        "seed",
+        "compressed_fingerprint",
+        "queries_hash",
+        "shards_fingerprint",
     };
     const char *object = take(m->in) % 2 == 0 ? "/" : take(m->in) % 2 == 0 ? "/run" : path;
     const char *attribute = name[take(m->in) % (sizeof name / sizeof name[0])];
@@ -355,7 +401,8 @@ static void set_attribute(mutation *m, const char *path)
     }
     if (space < 0 || type < 0 || (H5Sget_simple_extent_npoints(space) != 0 && !is_small(space, type, &points)))
         return;
-    hid_t id = keep(m, H5Acreate_by_name(m->file, object, attribute, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    hid_t id = keep(m,
+                    H5Acreate_by_name(m->file, object, attribute, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
     if (id >= 0 && is_small(space, type, &points))
         H5Awrite(id, type, make_values(m, type, points, -1));
 }
@@ -368,10 +415,17 @@ static void mutate(mutation *m)
     for (unsigned n = 1 + take(m->in) % 4; n > 0; n--) {
         const char *path = m->path[take(m->in) % m->n_paths];
         switch (take(m->in) % 12) {
-        case 0: case 1: case 2: case 3: remake(m, path); break;
-        case 4: case 5: case 6: set_value(m, path); break;
-        case 7: case 8: set_attribute(m, path); break;
-        case 9: case 10: relink(m, path); break;
+        case 0:
+        case 1:
+        case 2:
+        case 3: remake(m, path); break;
+        case 4:
+        case 5:
+        case 6: set_value(m, path); break;
+        case 7:
+        case 8: set_attribute(m, path); break;
+        case 9:
+        case 10: relink(m, path); break;
         default: add_name(m); break;
         }
         release(m);

@@ -3,6 +3,7 @@
 
 sweep_fuzz.py SECONDS FINDINGS: a file is a plan, or an error of which every line names the file; anything else ends with
 exit code 1, and the file stays in the folder FINDINGS.  The same changes in every run."""
+
 import os
 import random
 import shutil
@@ -58,11 +59,66 @@ tokens = "tokens/a.h5"
 name = "q"
 file = "queries.h5"
 """.split("\n")
-KEYS = sorted({*CLUSTER, *TOP, *(key for table in (*STAGES.values(), *ENTRIES.values()) for key in table), "x", "'a.b'", '"q\\n"', "ü"})
-VALUES = ["0", "1", "-1", "2", "3.5", "1e400", "-0.0", "nan", "inf", "true", "9" * 20, "9" * 5000, '""', '"x"', '"words"', '"a\\nb"',
-          '"\\u0000"', '"../.."', '"~"', '"~nobody/x"', '"/dev/zero"', '"*"', '"["', '"**"', '"2G"', '"1:00"', '"9999999999-00:00:00"',
-          '":"', '"5:3"', '"0:' + "9" * 30 + '"', "[]", "[[]]", "{}", "[1, 'a']", '["words", "words"]', '[{}]', "1979-05-27", "07:32:00",
-          '"full"', '"auto"', "'''\n'''", '"' + "x" * 5000 + '"', '"model"', '"tokens/a.h5"', '"queries.h5"', '"text.jsonl"', '"\\uD7FF"']
+KEYS = sorted(
+    {
+        *CLUSTER,
+        *TOP,
+        *(key for table in (*STAGES.values(), *ENTRIES.values()) for key in table),
+        "x",
+        "'a.b'",
+        '"q\\n"',
+        "ü",
+    }
+)
+VALUES = [
+    "0",
+    "1",
+    "-1",
+    "2",
+    "3.5",
+    "1e400",
+    "-0.0",
+    "nan",
+    "inf",
+    "true",
+    "9" * 20,
+    "9" * 5000,
+    '""',
+    '"x"',
+    '"words"',
+    '"a\\nb"',
+    '"\\u0000"',
+    '"../.."',
+    '"~"',
+    '"~nobody/x"',
+    '"/dev/zero"',
+    '"*"',
+    '"["',
+    '"**"',
+    '"2G"',
+    '"1:00"',
+    '"9999999999-00:00:00"',
+    '":"',
+    '"5:3"',
+    '"0:' + "9" * 30 + '"',
+    "[]",
+    "[[]]",
+    "{}",
+    "[1, 'a']",
+    '["words", "words"]',
+    "[{}]",
+    "1979-05-27",
+    "07:32:00",
+    '"full"',
+    '"auto"',
+    "'''\n'''",
+    '"' + "x" * 5000 + '"',
+    '"model"',
+    '"tokens/a.h5"',
+    '"queries.h5"',
+    '"text.jsonl"',
+    '"\\uD7FF"',
+]
 HEADERS = ["[%s]", "[[%s]]", "[model.%s]", "[[model.%s]]", "[%s.%s]", "[ %s . x ]", "['%s']"]
 
 
@@ -84,7 +140,7 @@ def change(lines, rng):
         lines.insert(at, rng.choice(lines))
     elif lines[at]:
         i = rng.randrange(len(lines[at]))
-        lines[at] = lines[at][:i] + rng.choice("\"'[]{}=.,#\\\t\0\r\u2028é0") + lines[at][i + rng.randrange(2):]
+        lines[at] = lines[at][:i] + rng.choice("\"'[]{}=.,#\\\t\0\r\u2028é0") + lines[at][i + rng.randrange(2) :]
 
 
 def fault(path):
@@ -100,7 +156,7 @@ def fault(path):
         lines = str(error).split("\n")
         unnamed = [line for line in lines if path not in line and "out/" not in line]
         return f"a line without the file: {unnamed[0]!r}" if unnamed or not str(error) else None
-    except Exception:                                  # whatever else it is, it is a fault  # pylint: disable=broad-except
+    except Exception:  # whatever else it is, it is a fault  # pylint: disable=broad-except
         return traceback.format_exc()
     return None
 
@@ -119,7 +175,7 @@ def prepare(folder):
 def main():
     seconds, findings = float(sys.argv[1]), sys.argv[2]
     folder = tempfile.mkdtemp(prefix="bregman-fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
-    rng, end, n, good = random.Random(1), time.monotonic() + seconds, 0, 0
+    rng, end, n = random.Random(1), time.monotonic() + seconds, 0
     path = os.path.join(folder, "sweep.toml")
     try:
         prepare(folder)

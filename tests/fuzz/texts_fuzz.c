@@ -23,8 +23,9 @@ static bg_status read_config(const char *path, bg_err *err)
     bg_status st = bg_model_config_read(&c, folder, err);
     if (st != BG_OK)
         return st;
-    if (c.n_blocks == 0 || c.d_head == 0 || c.n_kv_heads == 0 || c.n_heads % c.n_kv_heads != 0 || c.d_ff == 0 || c.vocab_size == 0 ||
-        c.max_positions == 0 || !(c.norm_epsilon > 0) || (c.rope != BG_ROPE_NONE && (c.rotary_dims > c.d_head || c.rotary_dims % 2 != 0)))
+    if (c.n_blocks == 0 || c.d_head == 0 || c.n_kv_heads == 0 || c.n_heads % c.n_kv_heads != 0 || c.d_ff == 0 ||
+        c.vocab_size == 0 || c.max_positions == 0 || !(c.norm_epsilon > 0) ||
+        (c.rope != BG_ROPE_NONE && (c.rotary_dims > c.d_head || c.rotary_dims % 2 != 0)))
         finding("a config that no model can have", err);
     double *freq = calloc(c.rotary_dims / 2 + 1, sizeof *freq);
     if (c.rotary_dims < 10000 && freq != NULL)
@@ -62,14 +63,21 @@ static bg_status read_manifest(const char *path, bg_err *err)
     snprintf(dir, sizeof dir, "%s/", folder);
     bg_status st = bg_manifest_read(&m, dir, err);
     for (size_t i = 0; st == BG_OK && i < m.n; i++)
-        if (m.entry[i].name[0] == '\0' || strpbrk(m.entry[i].name, "/\n") != NULL || bg_manifest_find(&m, m.entry[i].name) == NULL)
+        if (m.entry[i].name[0] == '\0' || strpbrk(m.entry[i].name, "/\n") != NULL ||
+            bg_manifest_find(&m, m.entry[i].name) == NULL)
             finding("an entry that cannot be", err);
     bg_manifest_clear(&m);
     return st;
 }
 
-static const struct { const char *file; read_fn *read; } kinds[] = {
-    { "config.json", read_config }, { "cluster.json", read_cluster }, { "candidates.txt", read_candidates }, { "MANIFEST", read_manifest },
+static const struct {
+    const char *file;
+    read_fn *read;
+} kinds[] = {
+    { "config.json", read_config },
+    { "cluster.json", read_cluster },
+    { "candidates.txt", read_candidates },
+    { "MANIFEST", read_manifest },
 };
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 

@@ -6,8 +6,13 @@
 #include "bregman/comm.h"
 
 static int fails;
-#define CHECK(c) \
-    do { if (!(c)) { fails++; fprintf(stderr, "%s:%d: CHECK(%s)\n", __FILE__, __LINE__, #c); } } while (0)
+#define CHECK(c)                                                           \
+    do {                                                                   \
+        if (!(c)) {                                                        \
+            fails++;                                                       \
+            fprintf(stderr, "%s:%d: CHECK(%s)\n", __FILE__, __LINE__, #c); \
+        }                                                                  \
+    } while (0)
 
 static void each_rank_fails_in_turn(int rank, int size)
 {

@@ -12,8 +12,13 @@
 #include "bregman/rng.h"
 
 static int fails, rank, size;
-#define CHECK(c) \
-    do { if (!(c)) { fails++; fprintf(stderr, "%s:%d: CHECK(%s)\n", __FILE__, __LINE__, #c); } } while (0)
+#define CHECK(c)                                                           \
+    do {                                                                   \
+        if (!(c)) {                                                        \
+            fails++;                                                       \
+            fprintf(stderr, "%s:%d: CHECK(%s)\n", __FILE__, __LINE__, #c); \
+        }                                                                  \
+    } while (0)
 
 static double *doubles(size_t n)
 {
@@ -74,8 +79,8 @@ static double *zeros(size_t n) { return doubles(n * n); }
 typedef struct {
     size_t side, at, n;
     const double *a;
-    double *symmetric, *q;              /* [n, n] */
-    size_t fail_lower, fail_symmetric, fail_vectors;    /* the callback fails from this row on */
+    double *symmetric, *q;                           /* [n, n] */
+    size_t fail_lower, fail_symmetric, fail_vectors; /* the callback fails from this row on */
 } matrix;
 
 static bg_status lower(void *self, size_t first, size_t count, double *out, bg_err *err)
@@ -243,7 +248,7 @@ static void ends_with(double *a, size_t n, matrix m, bg_status code, const char 
     CHECK(strstr(err.msg, text) != NULL);
     free(w);
     clear(&m);
-    check_matrix(a, n, 1);    /* nothing is left behind that spoils the next one */
+    check_matrix(a, n, 1); /* nothing is left behind that spoils the next one */
 }
 
 static void each_callback_fails(void)
@@ -301,7 +306,7 @@ int main(int argc, char **argv)
     MPI_Init(&argc, &argv);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
-    bg_gemm_set_threads(1);    /* ranks share the cores */
+    bg_gemm_set_threads(1); /* ranks share the cores */
     grids();
     all_kinds();
     each_callback_fails();

@@ -10,8 +10,13 @@
 enum { PASSES = 100 };
 
 static int fails;
-#define CHECK(c) \
-    do { if (!(c)) { fails++; fprintf(stderr, "%s:%d: CHECK(%s)\n", __FILE__, __LINE__, #c); } } while (0)
+#define CHECK(c)                                                           \
+    do {                                                                   \
+        if (!(c)) {                                                        \
+            fails++;                                                       \
+            fprintf(stderr, "%s:%d: CHECK(%s)\n", __FILE__, __LINE__, #c); \
+        }                                                                  \
+    } while (0)
 
 static long long number(const json_t *o, const char *key) { return json_integer_value(json_object_get(o, key)); }
 

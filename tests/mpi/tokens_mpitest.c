@@ -9,8 +9,13 @@
 #include "bregman/tokens.h"
 
 static int fails;
-#define CHECK(c) \
-    do { if (!(c)) { fails++; fprintf(stderr, "%s:%d: CHECK(%s)\n", __FILE__, __LINE__, #c); } } while (0)
+#define CHECK(c)                                                           \
+    do {                                                                   \
+        if (!(c)) {                                                        \
+            fails++;                                                       \
+            fprintf(stderr, "%s:%d: CHECK(%s)\n", __FILE__, __LINE__, #c); \
+        }                                                                  \
+    } while (0)
 
 static char folder[] = "/tmp/bg-tokens-XXXXXX";
 

@@ -92,7 +92,7 @@ static inline bg_pass *golden_pass(const bg_model *m, const bg_batch *b)
 /* Copies of what a tap was handed, in that order. */
 typedef struct {
     const bg_module *module;
-    float *a, *delta;              /* [n_rows, M], [n_rows, P] */
+    float *a, *delta; /* [n_rows, M], [n_rows, P] */
 } caught_pair;
 
 typedef struct {

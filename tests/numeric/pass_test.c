@@ -4,8 +4,8 @@
 #include "../../common/model/pass_state.h"
 #include "golden.h"
 
-static const char *const cases[] = { "gpt2", "neox", "neox_serial", "llama", "llama_pad", "llama_llama3",
-                                     "llama_linear", "llama_half", "qwen2", "qwen3", "olmo2" };
+static const char *const cases[] = { "gpt2",         "neox",       "neox_serial", "llama", "llama_pad", "llama_llama3",
+                                     "llama_linear", "llama_half", "qwen2",       "qwen3", "olmo2" };
 enum { N_CASES = sizeof cases / sizeof cases[0], COMPARED = 2 /* sequences with stored a, δ and logits */ };
 static const double LIMIT = 1e-5;
 
@@ -41,9 +41,11 @@ static void logits_and_losses(void **state)
         bg_pass *p = golden_pass(m, b);
         float *logits = calloc(two->n_rows * v, sizeof *logits), *loss = calloc(b->n_rows, sizeof *loss);
         assert_ok(bg_pass_logits(p, two, logits, &err), err);
-        check(cases[i], "logits", difference(two->n_rows, v, logits, v, golden_floats(&g, "", "logits", two->n_rows * v), v));
+        check(cases[i], "logits",
+              difference(two->n_rows, v, logits, v, golden_floats(&g, "", "logits", two->n_rows * v), v));
         assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, NULL, loss, &err), err);
-        check(cases[i], "loss", difference(1, b->n_rows, loss, b->n_rows, golden_floats(&g, "", "loss", b->n_rows), b->n_rows));
+        check(cases[i], "loss",
+              difference(1, b->n_rows, loss, b->n_rows, golden_floats(&g, "", "loss", b->n_rows), b->n_rows));
         free(logits);
         free(loss);
         bg_pass_free(p);
@@ -71,11 +73,13 @@ static void check_pair(const golden *g, const bg_model *all, const caught *c, co
     const bg_module *m = pair->module;
     char what[200];
     snprintf(what, sizeof what, "a of %s", m->name);
-    check(g->dir, what, difference(c->n_rows, m->n_in1, pair->a, m->n_in1,
-                                   golden_activation(g, all, m, c->n_rows * m->n_in1), m->n_in1));
+    check(g->dir, what,
+          difference(c->n_rows, m->n_in1, pair->a, m->n_in1, golden_activation(g, all, m, c->n_rows * m->n_in1),
+                     m->n_in1));
     snprintf(what, sizeof what, "delta of %s", m->name);
-    check(g->dir, what, difference(c->n_rows, m->n_out, pair->delta, m->n_out,
-                                   golden_floats(g, "delta/", m->name, c->n_rows * m->n_out), m->n_out));
+    check(g->dir, what,
+          difference(c->n_rows, m->n_out, pair->delta, m->n_out,
+                     golden_floats(g, "delta/", m->name, c->n_rows * m->n_out), m->n_out));
 }
 
 /* Any choice of modules: those are handed over once each, top block first, and shared inputs one after the other. */
@@ -86,7 +90,7 @@ static void check_choice(const golden *g, const bg_model *all, const char *modul
     bg_batch *b = golden_batch(g, 0, COMPARED);
     bg_pass *p = golden_pass(m, b);
     caught c = { 0 };
-    for (int twice = 0; twice < 2; twice++) {            /* a pass leaves nothing behind for the next */
+    for (int twice = 0; twice < 2; twice++) { /* a pass leaves nothing behind for the next */
         caught_clear(&c);
         assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c }, NULL, &err), err);
         assert_int_equal(c.n, m->n_tracked);
@@ -111,8 +115,9 @@ static void check_choice(const golden *g, const bg_model *all, const char *modul
 static void activations_and_gradients(void **state)
 {
     (void)state;
-    static const char *const choice[] = { "all", "mlp", "attention", "1\\..*(o_proj|c_proj|dense)$", "0\\.",
-                                          "1\\..*(q_proj|v_proj|up_proj|c_attn|query_key_value)$" };
+    static const char *const choice[] = { "all",       "mlp",
+                                          "attention", "1\\..*(o_proj|c_proj|dense)$",
+                                          "0\\.",      "1\\..*(q_proj|v_proj|up_proj|c_attn|query_key_value)$" };
     size_t n_checked = 0;
     for (size_t i = 0; i < N_CASES; i++) {
         golden g;
@@ -145,8 +150,8 @@ static void batches_do_not_mix(void **state)
             assert_ok(bg_pass_run(p, one, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &alone }, NULL, &err), err);
             for (size_t k = 0; k < alone.n; k++) {
                 size_t n = together.pair[k].module->n_out;
-                check(cases[i], "delta alone", difference(rows, n, alone.pair[k].delta, n,
-                                                          together.pair[k].delta + r0 * n, n));
+                check(cases[i], "delta alone",
+                      difference(rows, n, alone.pair[k].delta, n, together.pair[k].delta + r0 * n, n));
             }
             caught_clear(&alone);
             bg_batch_free(one);
@@ -179,7 +184,7 @@ static void weights_in_slices(void **state)
         }
         bg_batch *b = golden_batch(&g, 0, COMPARED);
         bg_pass *p = golden_pass(m, b);
-        p->weight_floats = 3 * 160;                      /* 3 rows of the widest matrix */
+        p->weight_floats = 3 * 160; /* 3 rows of the widest matrix */
         caught c = { 0 };
         assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c }, NULL, &err), err);
         assert_int_equal(c.n, m->n_tracked);

@@ -14,8 +14,8 @@ typedef struct {
     bg_batch *batch;
     bg_pass *pass;
     float *loss;
-    double *p;                     /* [rows, VOCAB] */
-    caught given[VOCAB];           /* pairs with label y everywhere */
+    double *p;           /* [rows, VOCAB] */
+    caught given[VOCAB]; /* pairs with label y everywhere */
 } tiny;
 
 static void tiny_open(tiny *t)
@@ -33,7 +33,9 @@ static void tiny_open(tiny *t)
     for (uint32_t y = 0; y < VOCAB; y++) {
         for (size_t i = 0; i < n; i++)
             t->batch->target[i] = y;
-        assert_ok(bg_pass_run(t->pass, t->batch, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &t->given[y] }, t->loss, &err), err);
+        assert_ok(bg_pass_run(t->pass, t->batch, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &t->given[y] }, t->loss,
+                              &err),
+                  err);
         for (size_t i = 0; i < n; i++)
             t->p[i * VOCAB + y] = exp(-(double)t->loss[i]);
     }
@@ -132,7 +134,7 @@ static void labels_are_keyed(void **state)
 {
     tiny *t = *state;
     bg_err err;
-    bg_batch *b = golden_batch(&t->g, 3, 2);               /* global index and place in the batch differ */
+    bg_batch *b = golden_batch(&t->g, 3, 2); /* global index and place in the batch differ */
     size_t n_told = 0, rows = b->row_start[1], shift = t->batch->row_start[3];
     assert_int_equal(b->sequence[0], 3);
     for (uint64_t seed = 40; seed < 60; seed++) {
@@ -159,7 +161,8 @@ static void draws_follow_the_model(void **state)
     assert_non_null(seen);
     for (uint64_t seed = 0; seed < SEEDS; seed++) {
         caught c = { 0 };
-        assert_ok(bg_pass_run(t->pass, t->batch, (bg_labels){ true, seed }, &(bg_tap){ catch_pair, &c }, t->loss, &err), err);
+        assert_ok(bg_pass_run(t->pass, t->batch, (bg_labels){ true, seed }, &(bg_tap){ catch_pair, &c }, t->loss, &err),
+                  err);
         for (size_t i = 0; i < rows; i++) {
             uint32_t y = drawn_label(t, i, (double)t->loss[i]);
             size_t n = c.pair[0].module->n_out;
@@ -194,7 +197,9 @@ static void covariances_converge(void **state)
         assert_true(mean != NULL && fixed != NULL);
         for (uint64_t seed = 0; seed < SEEDS; seed++) {
             caught c = { 0 };
-            assert_ok(bg_pass_run(t->pass, t->batch, (bg_labels){ true, seed }, &(bg_tap){ catch_pair, &c }, NULL, &err), err);
+            assert_ok(bg_pass_run(t->pass, t->batch, (bg_labels){ true, seed }, &(bg_tap){ catch_pair, &c }, NULL,
+                                  &err),
+                      err);
             for (size_t i = 0; i < rows; i++)
                 add_outer(n, c.pair[k].delta + i * n, 1.0 / SEEDS, mean);
             caught_clear(&c);

@@ -8,16 +8,16 @@
 #include "golden.h"
 
 enum { SKIPPED = 77, GENERATED = 10, MOST_TOKENS = 64 };
-static const double LIMIT = 1e-5;      /* of the largest logit */
+static const double LIMIT = 1e-5; /* of the largest logit */
 
 typedef struct {
     char dir[1024];
     bg_model *model;
     bg_pass *pass;
     bg_batch *batch;
-    float *logits;                     /* [MOST_TOKENS, vocab] */
+    float *logits; /* [MOST_TOKENS, vocab] */
     json_t *golden;
-    uint32_t id[MOST_TOKENS];          /* the golden's prompt */
+    uint32_t id[MOST_TOKENS]; /* the golden's prompt */
     size_t n_ids;
 } smollm2;
 
@@ -63,7 +63,8 @@ static int open_model(void **state)
     snprintf(path, sizeof path, "%s/tests/goldens/smollm2.json", source());
     s->golden = json_load_file(path, 0, &why);
     assert_non_null(s->golden);
-    json_array_foreach(json_object_get(s->golden, "ids"), i, id) {
+    json_array_foreach(json_object_get(s->golden, "ids"), i, id)
+    {
         assert_true(i < MOST_TOKENS);
         s->id[s->n_ids++] = (uint32_t)json_integer_value(id);
     }
@@ -90,7 +91,7 @@ static const float *run(smollm2 *s, const uint32_t *id, size_t n)
 {
     uint32_t with_target[MOST_TOKENS + 1] = { 0 };
     bg_err err;
-    memcpy(with_target, id, n * sizeof *id);       /* a sequence's last token is only a target */
+    memcpy(with_target, id, n * sizeof *id); /* a sequence's last token is only a target */
     bg_batch_clear(s->batch);
     assert_true(bg_batch_add(s->batch, 0, with_target, n + 1, 0));
     assert_ok(bg_pass_logits(s->pass, s->batch, s->logits, &err), err);
@@ -112,11 +113,13 @@ static void logits_match(void **state)
     size_t k, i, vocab = s->model->config.vocab_size;
     json_t *row, *id;
     (void)run(s, s->id, s->n_ids);
-    json_array_foreach(json_object_get(s->golden, "rows"), k, row) {
+    json_array_foreach(json_object_get(s->golden, "rows"), k, row)
+    {
         const float *logit = s->logits + (size_t)json_integer_value(json_object_get(row, "position")) * vocab;
         double scale = json_number_value(json_object_get(row, "largest")), worst = 0, least = DBL_MAX;
         size_t above = 0;
-        json_array_foreach(json_object_get(row, "id"), i, id) {
+        json_array_foreach(json_object_get(row, "id"), i, id)
+        {
             double want = json_number_value(json_array_get(json_object_get(row, "logit"), i));
             double d = fabs((double)logit[json_integer_value(id)] - want);
             worst = d <= worst ? worst : isnan(d) ? HUGE_VAL : d;
@@ -127,7 +130,7 @@ static void logits_match(void **state)
         print_message("position %lld: %zu logits within %.1e of the largest\n",
                       json_integer_value(json_object_get(row, "position")), i, worst / scale);
         assert_true(worst <= LIMIT * scale);
-        assert_true(i == 200 && above < i);            /* and no other id is among the highest */
+        assert_true(i == 200 && above < i); /* and no other id is among the highest */
     }
 }
 
@@ -149,9 +152,8 @@ static const char *token_of(const json_t *vocabulary, uint32_t id)
 {
     const char *token;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)vocabulary, token, value)
-        if (json_integer_value(value) == (json_int_t)id)
-            return token;
+    json_object_foreach((json_t *)(uintptr_t)vocabulary, token,
+                        value) if (json_integer_value(value) == (json_int_t)id) return token;
     return "?";
 }
 
@@ -168,8 +170,10 @@ static void greedy_text_is_sensible(void **state)
     size_t n = s->n_ids, vocab = s->model->config.vocab_size;
     memcpy(id, s->id, n * sizeof *id);
     /* "The capital of France is| Paris, and ..." */
-    assert_string_equal(token_of(vocabulary, largest(run(s, id, 5), vocab)), "\xC4\xA0" "Paris");
-    assert_string_equal(token_of(vocabulary, largest(run(s, id, n), vocab)), "\xC4\xA0" "Rome");
+    assert_string_equal(token_of(vocabulary, largest(run(s, id, 5), vocab)), "\xC4\xA0"
+                                                                             "Paris");
+    assert_string_equal(token_of(vocabulary, largest(run(s, id, n), vocab)), "\xC4\xA0"
+                                                                             "Rome");
     for (; n < s->n_ids + GENERATED; n++)
         id[n] = largest(run(s, id, n), vocab);
     for (size_t i = 0; i < n; i++) {

@@ -12,11 +12,17 @@
 #include "bregman/status.h"
 
 /* A status that must be OK; else its message is printed. */
-#define assert_ok(status, err) \
-    do { if ((status) != BG_OK) fail_msg("%s", (err).msg); } while (0)
+#define assert_ok(status, err)         \
+    do {                               \
+        if ((status) != BG_OK)         \
+            fail_msg("%s", (err).msg); \
+    } while (0)
 
 /* A message that must name something. */
-#define assert_says(err, text) \
-    do { if (strstr((err).msg, (text)) == NULL) fail_msg("\"%s\" is not in: %s", (text), (err).msg); } while (0)
+#define assert_says(err, text)                                   \
+    do {                                                         \
+        if (strstr((err).msg, (text)) == NULL)                   \
+            fail_msg("\"%s\" is not in: %s", (text), (err).msg); \
+    } while (0)
 
 #endif /* BG_TESTS_UNIT_CHECK_H */

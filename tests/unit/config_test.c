@@ -43,14 +43,16 @@ static void bad(const char *text, const char *message)
         fail_msg("status %d, message '%s'; wanted '%s' about '%s'", (int)st, err.msg, message, file);
 }
 
-#define GPT2(more) "{\"model_type\":\"gpt2\",\"n_embd\":64,\"n_head\":4,\"n_layer\":3,\"n_positions\":32," \
+#define GPT2(more)                                                                          \
+    "{\"model_type\":\"gpt2\",\"n_embd\":64,\"n_head\":4,\"n_layer\":3,\"n_positions\":32," \
     "\"vocab_size\":256,\"layer_norm_epsilon\":1e-05" more "}"
-#define SIZES "\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"intermediate_size\":176," \
+#define SIZES                                                                                         \
+    "\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"intermediate_size\":176," \
     "\"max_position_embeddings\":128,\"vocab_size\":300"
-#define NEOX(more) "{\"model_type\":\"gpt_neox\"," SIZES ",\"layer_norm_eps\":1e-05" more "}"
+#define NEOX(more)      "{\"model_type\":\"gpt_neox\"," SIZES ",\"layer_norm_eps\":1e-05" more "}"
 #define RMS(type, more) "{\"model_type\":\"" type "\"," SIZES ",\"rms_norm_eps\":1e-06" more "}"
-#define LLAMA(more) RMS("llama", more)
-#define KV ",\"num_key_value_heads\":2"
+#define LLAMA(more)     RMS("llama", more)
+#define KV              ",\"num_key_value_heads\":2"
 
 static void reads_gpt2(void **state)
 {
@@ -71,7 +73,7 @@ static void reads_gpt2(void **state)
     assert_int_equal(c.activation, BG_ACT_GELU_TANH);
     assert_int_equal(c.rope, BG_ROPE_NONE);
     assert_string_equal(c.names.position_embedding, "wpe");
-    bg_rope_frequencies(&c, NULL);    /* touches nothing */
+    bg_rope_frequencies(&c, NULL); /* touches nothing */
     assert_int_equal(good(GPT2(",\"n_inner\":100")).d_ff, 100);
     assert_false(good(GPT2(",\"tie_word_embeddings\":false")).tied_head);
 }
@@ -93,7 +95,7 @@ static void reads_gpt_neox(void **state)
     assert_int_equal(c.rotary_dims, 4);
     assert_true(c.rope_theta == 20000);
 
-    c = good(NEOX(""));    /* transformers' defaults */
+    c = good(NEOX("")); /* transformers' defaults */
     assert_int_equal(c.rotary_dims, 4);
     assert_true(c.rope_theta == 10000 && c.parallel_residual);
 }
@@ -111,7 +113,7 @@ static void reads_llama(void **state)
     assert_true(c.rope == BG_ROPE_DEFAULT && c.rope_theta == 10000);
 
     c = good(LLAMA(KV ",\"head_dim\":24,\"rope_theta\":100000,\"attention_bias\":true,\"mlp_bias\":true,"
-                   "\"tie_word_embeddings\":true,\"rope_scaling\":null,\"hidden_act\":\"relu\""));
+                      "\"tie_word_embeddings\":true,\"rope_scaling\":null,\"hidden_act\":\"relu\""));
     assert_int_equal(c.n_kv_heads, 2);
     assert_int_equal(c.d_head, 24);
     assert_true(c.qkv_bias && c.attention_out_bias && c.mlp_bias && c.tied_head);
@@ -141,7 +143,8 @@ static void reads_other_llama_kin(void **state)
     assert_string_equal(c.names.mlp_norm, "post_feedforward_layernorm");
 }
 
-#define LONG(type, more) "{\"model_type\":\"" type "\",\"hidden_size\":64,\"num_attention_heads\":4," \
+#define LONG(type, more)                                                                    \
+    "{\"model_type\":\"" type "\",\"hidden_size\":64,\"num_attention_heads\":4,"            \
     "\"num_hidden_layers\":30,\"intermediate_size\":176,\"max_position_embeddings\":32768," \
     "\"vocab_size\":300,\"rms_norm_eps\":1e-06" KV more "}"
 
@@ -163,7 +166,7 @@ static void reads_windows(void **state)
 
     expect_positions(LONG("qwen2", ""), 32768);
     expect_positions(LONG("qwen2", ",\"sliding_window\":48"), 32768);
-    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true"), 4096);    /* blocks 28 and 29 slide */
+    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true"), 4096); /* blocks 28 and 29 slide */
     expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"sliding_window\":48"), 48);
     expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"sliding_window\":null"), 32768);
     expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":29"), 4096);
@@ -173,9 +176,13 @@ static void reads_windows(void **state)
         "'max_window_layers' is not a whole number");
 
     assert_int_equal(good(RMS("qwen2", KV ",\"use_sliding_window\":true,\"sliding_window\":48,\"max_window_layers\":0,"
-                              "\"layer_types\":[\"full_attention\",\"full_attention\"]")).max_positions, 128);
+                                          "\"layer_types\":[\"full_attention\",\"full_attention\"]"))
+                         .max_positions,
+                     128);
     assert_int_equal(good(RMS("qwen2", KV ",\"use_sliding_window\":true,\"sliding_window\":48,"
-                              "\"layer_types\":[\"full_attention\",\"sliding_attention\"]")).max_positions, 48);
+                                          "\"layer_types\":[\"full_attention\",\"sliding_attention\"]"))
+                         .max_positions,
+                     48);
     bad(RMS("qwen2", KV ",\"use_sliding_window\":true,\"layer_types\":[\"full_attention\"]"),
         "layer_types has not one entry");
 }
@@ -201,15 +208,16 @@ static void expect_frequencies(const bg_model_config *c, const double *want)
             fail_msg("frequency %zu is %.9g, want %.9g", i, got[i], want[i]);
 }
 
-#define LLAMA3_VALUES "\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0," \
+#define LLAMA3_VALUES                                                  \
+    "\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0," \
     "\"original_max_position_embeddings\":100"
 
 static void scales_rope(void **state)
 {
     (void)state;
     /* theta^(-i/8); at 100 original positions wavelengths above 100 are stretched by 8, below 25 kept */
-    const double plain[8] = { 1, 0.316227766016838, 0.1, 0.0316227766016838, 0.01, 0.00316227766016838,
-                              0.001, 0.000316227766016838 };
+    const double plain[8] = { 1,    0.316227766016838,   0.1,   0.0316227766016838,
+                              0.01, 0.00316227766016838, 0.001, 0.000316227766016838 };
     double want[8];
     bg_model_config c = good(LLAMA(""));
     expect_frequencies(&c, plain);
@@ -230,8 +238,9 @@ static void scales_rope(void **state)
         assert_true(c.llama3_original_positions == 100);
         for (int i = 0; i < 8; i++) {
             double wavelength = 2 * 3.14159265358979 / plain[i], smooth = (100 / wavelength - 1) / 3;
-            want[i] = wavelength > 100 ? plain[i] / 8 : wavelength < 25 ? plain[i]
-                      : (1 - smooth) * plain[i] / 8 + smooth * plain[i];
+            want[i] = wavelength > 100  ? plain[i] / 8
+                      : wavelength < 25 ? plain[i]
+                                        : (1 - smooth) * plain[i] / 8 + smooth * plain[i];
         }
         assert_true(want[0] == 1 && want[7] == plain[7] / 8 && want[2] != plain[2] && want[2] != plain[2] / 8);
         expect_frequencies(&c, want);
@@ -253,8 +262,10 @@ static void passes_over_other_spellings(void **state)
 /* Python's json writes them, and transformers reads them. */
 static void reads_odd_numbers(void **state)
 {
-    static const char *const number[] = { "NaN", "Infinity", "-Infinity", "1000000000000000019884624838656",
-                                          "-1000000000000000019884624838656", "1e999", "-1E+999" };
+    static const char *const number[] = {
+        "NaN",   "Infinity", "-Infinity", "1000000000000000019884624838656", "-1000000000000000019884624838656",
+        "1e999", "-1E+999"
+    };
     char text[1000];
     (void)state;
     for (size_t i = 0; i < sizeof number / sizeof number[0]; i++) {
@@ -335,7 +346,8 @@ static void refuses_contradictions(void **state)
     bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":1e300}", "key 'rms_norm_eps' is 1e+300, not a positive");
     bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":1e-50}", "key 'rms_norm_eps' is 1e-50, not a positive");
     bad("{\"model_type\":\"gpt2\",\"n_embd\":64,\"n_head\":4,\"n_layer\":2147483647,\"n_positions\":32,"
-        "\"vocab_size\":256,\"layer_norm_epsilon\":1e-05}", "key 'n_layer' is 2147483647, more than 65536");
+        "\"vocab_size\":256,\"layer_norm_epsilon\":1e-05}",
+        "key 'n_layer' is 2147483647, more than 65536");
     bad(LLAMA(",\"num_key_value_heads\":3"), "num_attention_heads 4 is not a multiple of num_key_value_heads 3");
     bad(LLAMA(",\"num_key_value_heads\":0"), "key 'num_key_value_heads' is 0");
     bad(LLAMA(",\"head_dim\":-16"), "key 'head_dim' is -16");
@@ -345,7 +357,8 @@ static void refuses_contradictions(void **state)
     bad(LLAMA(",\"mlp_bias\":1"), "neither true nor false");
     bad(RMS("mistral", KV ",\"sliding_window\":0"), "key 'sliding_window' is 0");
     bad("{\"model_type\":\"gpt2\",\"n_embd\":66,\"n_head\":4,\"n_layer\":3,\"n_positions\":32,"
-        "\"vocab_size\":256,\"layer_norm_epsilon\":1e-05}", "n_embd 66 is not a multiple of n_head 4");
+        "\"vocab_size\":256,\"layer_norm_epsilon\":1e-05}",
+        "n_embd 66 is not a multiple of n_head 4");
 
     bg_model_config c;
     bg_err err = { .msg = "" };

@@ -10,13 +10,14 @@
 #include "bregman/stage.h"
 #include "check.h"
 
-static int signal_number;        /* of the child's end; 0: reads what a file has lost */
+static int signal_number; /* of the child's end; 0: reads what a file has lost */
 
 static void read_lost_page(void)
 {
     FILE *f = tmpfile();
     const volatile char *map = f != NULL && ftruncate(fileno(f), 4096) == 0
-        ? mmap(NULL, 4096, PROT_READ, MAP_SHARED, fileno(f), 0) : MAP_FAILED;
+                                   ? mmap(NULL, 4096, PROT_READ, MAP_SHARED, fileno(f), 0)
+                                   : MAP_FAILED;
     if (map != MAP_FAILED && ftruncate(fileno(f), 0) == 0)
         _exit(map[0]);
 }
@@ -45,11 +46,11 @@ static int end_of_child(int number, char *said, size_t n_bytes)
     pid_t child = fork();
     if (child == 0) {
         char name[] = "crashing", quiet[] = "--quiet", *argv[] = { name, quiet, NULL };
-        const int caught[] = { SIGSEGV, SIGBUS, SIGFPE, SIGABRT };    /* by cmocka */
+        const int caught[] = { SIGSEGV, SIGBUS, SIGFPE, SIGABRT }; /* by cmocka */
         for (size_t i = 0; i < sizeof caught / sizeof caught[0]; i++)
             signal(caught[i], SIG_DFL);
         dup2(pipes[1], STDERR_FILENO);
-        setenv("GOMP_SPINCOUNT", "1000", 0);    /* else this program would be started again */
+        setenv("GOMP_SPINCOUNT", "1000", 0); /* else this program would be started again */
         alarm(60);
         _exit(bg_stage_main(&stage, 2, argv));
     }
@@ -65,12 +66,18 @@ static int end_of_child(int number, char *said, size_t n_bytes)
 static void ends_by_its_signal_with_one_line(void **state)
 {
     (void)state;
-    static const struct { int number, end; const char *line; } cases[] = {
-        { SIGSEGV, SIGSEGV, "crashing: error: rank 0 was ended by SIGSEGV (a wrong address): a fault of this program or of the machine\n" },
-        { SIGFPE, SIGFPE, "crashing: error: rank 0 was ended by SIGFPE (a division by zero): a fault of this program\n" },
+    static const struct {
+        int number, end;
+        const char *line;
+    } cases[] = {
+        { SIGSEGV, SIGSEGV,
+          "crashing: error: rank 0 was ended by SIGSEGV (a wrong address): a fault of this program or of the machine\n" },
+        { SIGFPE, SIGFPE,
+          "crashing: error: rank 0 was ended by SIGFPE (a division by zero): a fault of this program\n" },
         { SIGABRT, SIGABRT, "crashing: error: rank 0 was ended by SIGABRT: a library or this program gave up\n" },
-        { 0, SIGBUS, "crashing: error: rank 0 was ended by SIGBUS: a file that is mapped, as the model's weights are, was cut short "
-                     "or cannot be read any more\n" },
+        { 0, SIGBUS,
+          "crashing: error: rank 0 was ended by SIGBUS: a file that is mapped, as the model's weights are, was cut short "
+          "or cannot be read any more\n" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char said[4096];
@@ -84,7 +91,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(ends_by_its_signal_with_one_line) };
 #ifdef __SANITIZE_ADDRESS__
-    return 77;                   /* the sanitizer has its own words */
+    return 77; /* the sanitizer has its own words */
 #endif
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -83,8 +83,8 @@ static void known_case(void **state)
     assert_int_equal(bg_eigen(2, a, w, "A", &err), BG_OK);
     check_close(w[0], 1, 1e-14);
     check_close(w[1], 3, 1e-14);
-    check_close(a[0] * a[2], 0.5, 1e-14);     /* (1, 1) / sqrt 2 in the first column */
-    check_close(a[1] * a[3], -0.5, 1e-14);    /* (1, -1) / sqrt 2, either sign: the entries tie */
+    check_close(a[0] * a[2], 0.5, 1e-14);  /* (1, 1) / sqrt 2 in the first column */
+    check_close(a[1] * a[3], -0.5, 1e-14); /* (1, -1) / sqrt 2, either sign: the entries tie */
     assert_int_equal(bg_eigen(0, NULL, NULL, "A", &err), BG_OK);
 }
 

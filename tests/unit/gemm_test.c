@@ -23,7 +23,7 @@ static float *normals(uint64_t stream, size_t n)
 
 static void check_close(double got, double want, double tolerance)
 {
-    if (!(fabs(got - want) <= tolerance))    /* a NaN fails */
+    if (!(fabs(got - want) <= tolerance)) /* a NaN fails */
         fail_msg("got %.9g, want %.9g within %g", got, want, tolerance);
 }
 
@@ -45,7 +45,7 @@ static void check_gemm(bg_op op_a, bg_op op_b, size_t m, size_t n, size_t k, flo
                 want += (double)alpha * entry(op_a, a, lda, i, l) * entry(op_b, b, ldb, l, j);
             check_close((double)c[i * ldc + j], want, 1e-6 * (double)(k + 10));
         }
-        assert_true(c[i * ldc + n] == before[i * ldc + n]);    /* beyond the row: untouched */
+        assert_true(c[i * ldc + n] == before[i * ldc + n]); /* beyond the row: untouched */
     }
     free(before);
     free(c);
@@ -81,7 +81,7 @@ static void flops_are_counted(void **state)
     (void)state;
     float a[6] = { 0 }, c[4];
     uint64_t before = bg_gemm_flops();
-    #pragma omp parallel for
+#pragma omp parallel for
     for (int i = 0; i < 10; i++) {
         float private_c[4];
         bg_gemm(BG_N, BG_T, 2, 2, 3, 1, a, 3, a, 3, 0, private_c, 2);
@@ -110,7 +110,7 @@ static void serial_region_gives_the_same(void **state)
     bg_gemm(BG_N, BG_T, SIDE, SIDE, SIDE, 1, a, SIDE, a, SIDE, 0, want, SIDE);
     bg_gemm_set_threads(2);
     bg_gemm_serial_begin();
-    #pragma omp parallel for num_threads(2)
+#pragma omp parallel for num_threads(2)
     for (size_t i = 0; i < 4; i++)
         bg_gemm(BG_N, BG_T, SIDE, SIDE, SIDE, 1, a, SIDE, a, SIDE, 0, got + i * SIDE * SIDE, SIDE);
     bg_gemm_serial_end();
@@ -125,8 +125,11 @@ static void serial_region_gives_the_same(void **state)
 static void threads_do_not_change_small_products(void **state)
 {
     (void)state;
-    const struct { bg_op a, b; size_t m, n, k; } shape[] = {
-        { BG_N, BG_T, 91, 77, 514 }, { BG_T, BG_T, 53, 65, 1170 }, { BG_N, BG_N, 101, 115, 673 },
+    const struct {
+        bg_op a, b;
+        size_t m, n, k;
+    } shape[] = {
+        { BG_N, BG_T, 91, 77, 514 },   { BG_T, BG_T, 53, 65, 1170 },  { BG_N, BG_N, 101, 115, 673 },
         { BG_T, BG_N, 94, 165, 1035 }, { BG_N, BG_T, 256, 256, 256 },
     };
     for (size_t i = 0; i < sizeof shape / sizeof shape[0]; i++) {

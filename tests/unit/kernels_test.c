@@ -27,7 +27,7 @@ static float *normals(uint64_t stream, size_t n)
 
 static void check_close(double got, double want, double rtol, double atol)
 {
-    if (!(fabs(got - want) <= rtol * fabs(want) + atol))    /* a NaN fails */
+    if (!(fabs(got - want) <= rtol * fabs(want) + atol)) /* a NaN fails */
         fail_msg("got %.9g, want %.9g", got, want);
 }
 
@@ -61,9 +61,9 @@ static double act_reference(bg_activation act, double x)
 {
     switch (act) {
     case BG_ACT_GELU_TANH: return 0.5 * x * (1 + tanh(sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
-    case BG_ACT_GELU_ERF:  return 0.5 * x * erfc(-x / sqrt(2.0));
-    case BG_ACT_SILU:      return x / (1 + exp(-x));
-    case BG_ACT_RELU:      return x > 0 ? x : 0;
+    case BG_ACT_GELU_ERF: return 0.5 * x * erfc(-x / sqrt(2.0));
+    case BG_ACT_SILU: return x / (1 + exp(-x));
+    case BG_ACT_RELU: return x > 0 ? x : 0;
     }
     return NAN;
 }
@@ -90,7 +90,7 @@ static void check_activation(bg_activation act, size_t d)
             check_close((double)g[j], want * (double)up[j], 1e-6, 2e-6);
         }
     bg_gated_backward(act, ROWS, d, x, ld, up, ld, dy, ld, g, ld, dup, ld);
-    float *dx = dy;    /* in place, as allowed */
+    float *dx = dy; /* in place, as allowed */
     memcpy(y, dy, ROWS * ld * sizeof *y);
     bg_act_backward(act, ROWS, d, x, ld, dy, ld, dx, ld);
     for (size_t i = 0; i < ROWS; i++) {
@@ -100,7 +100,7 @@ static void check_activation(bg_activation act, size_t d)
             check_close((double)g[j], dh * (double)up[j] * slope, 1e-6, 5e-6);
             check_close((double)dup[j], dh * act_reference(act, (double)x[j]), 1e-6, 5e-6);
         }
-        for (size_t j = i * ld + d; j < (i + 1) * ld; j++)    /* beyond the row: untouched */
+        for (size_t j = i * ld + d; j < (i + 1) * ld; j++) /* beyond the row: untouched */
             assert_true(dx[j] == y[j]);
     }
     float *all[] = { x, up, dy, y, g, dup };
@@ -131,7 +131,11 @@ static void activations_at_extremes(void **state)
     }
 }
 
-typedef struct { bg_norm_kind kind; size_t d; const double *x, *gain, *bias; } norm_case;
+typedef struct {
+    bg_norm_kind kind;
+    size_t d;
+    const double *x, *gain, *bias;
+} norm_case;
 
 static double norm_reference(norm_case c, double epsilon, size_t j)
 {
@@ -181,13 +185,14 @@ static void check_norm(bg_norm_kind kind, size_t d, int with_bias, double epsilo
         for (size_t j = 0; j < d; j++)
             check_close((double)y[i * ld + j], norm_reference(c, epsilon, j), 2e-6, 2e-6);
         for (size_t j = 0; j < d; j += 1 + d / 8)
-            check_close((double)dx[i * ld + j], (double)before[i * ld + j] + norm_slope(c, epsilon, wx, j, wdy), 1e-5, 1e-5);
+            check_close((double)dx[i * ld + j], (double)before[i * ld + j] + norm_slope(c, epsilon, wx, j, wdy), 1e-5,
+                        1e-5);
         free(wdy);
         free(wx);
     }
     memcpy(dx, dy, ROWS * ld * sizeof *dx);
     bg_norm_backward(kind, ROWS, d, x, ld, gain, epsilon, dy, ld, y, ld, 0);
-    bg_norm_backward(kind, ROWS, d, x, ld, gain, epsilon, dx, ld, dx, ld, 0);    /* in place */
+    bg_norm_backward(kind, ROWS, d, x, ld, gain, epsilon, dx, ld, dx, ld, 0); /* in place */
     for (size_t i = 0; i < ROWS; i++)
         assert_memory_equal(dx + i * ld, y + i * ld, d * sizeof *y);
     free(wbias);
@@ -271,7 +276,8 @@ static void softmax_causal_matches(void **state)
     }
 }
 
-/* Widths of no, some and many vectors with a rest; each element rounded as the formula is, whatever the instruction set. */
+/* Widths of no, some and many vectors with a rest; each element rounded as the formula is, whatever the instruction
+ * set. */
 static void softmax_backward_matches(void **state)
 {
     (void)state;
@@ -405,12 +411,12 @@ static void check_threads(size_t n)
         bg_act_forward(BG_ACT_GELU_ERF, n, D, x, D, o + 2 * n * D, D);
         bg_gated_backward(BG_ACT_SILU, n, D, x, D, up, D, x, D, o + 3 * n * D, D, o + 4 * n * D, D);
         bg_rope_apply(n, 1, D, o + 5 * n * D, D, D, position, gain, 1);
-        bg_group_dot(n, 1, D, x, D, up, D, o + 6 * n * D, 1);    /* the first n of the last part */
+        bg_group_dot(n, 1, D, x, D, up, D, o + 6 * n * D, 1); /* the first n of the last part */
         bg_add_square(n * D, x, o + 6 * n * D);
     }
     omp_set_num_threads(1);
     float *fresh = normals(4, 7 * n * D);
-    for (size_t i = n; i < n * D; i++) {    /* beyond the row dots */
+    for (size_t i = n; i < n * D; i++) { /* beyond the row dots */
         size_t at = 6 * n * D + i;
         check_close((double)out[0][at], (double)fresh[at] + (double)x[i] * (double)x[i], 1e-6, 1e-6);
     }

@@ -42,7 +42,11 @@ typedef double spectrum(size_t i);
 static double geometric(size_t i) { return pow(0.8, (double)i); }
 static double power_law(size_t i) { return 100 / (double)(1 + i); }
 static double rank_five(size_t i) { return i < 5 ? 3.0 - 0.5 * (double)i : 0; }
-static double zero(size_t i) { (void)i; return 0; }
+static double zero(size_t i)
+{
+    (void)i;
+    return 0;
+}
 
 /* X = sum of s_i a_i b_iᵀ with random orthonormal a, b. */
 static float *matrix(size_t m, size_t n, spectrum *s)

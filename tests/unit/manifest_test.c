@@ -140,7 +140,8 @@ static void none_is_empty(void **state)
 static void the_last_line_for_a_name_counts(void **state)
 {
     (void)state;
-    write_text(HASH_A " 5 b.h5\n" HASH_A " 1 a.h5\n" HASH_B " 2 a name with spaces.h5\n" HASH_B " 6 b.h5\n" HASH_A " 0 c\n");
+    write_text(HASH_A " 5 b.h5\n" HASH_A " 1 a.h5\n" HASH_B " 2 a name with spaces.h5\n" HASH_B " 6 b.h5\n" HASH_A
+                      " 0 c\n");
     bg_manifest m = read_back();
     assert_int_equal(m.n, 5);
     assert_int_equal(m.n_malformed, 0);
@@ -163,13 +164,14 @@ static void the_last_line_for_a_name_counts(void **state)
 static void other_lines_are_no_entries(void **state)
 {
     (void)state;
-    static const char text[] =
-        HASH_A " 5 \n"                            /* no name */
-        HASH_A " x a\n" HASH_A " -1 a\n" HASH_A " +1 a\n" HASH_A "  1 a\n" HASH_A " 1a\n"
-        HASH_A " 99999999999999999999 a\n"        /* beyond 64 bits */
-        HASH_A "0 5 a\n" "0123 5 a\n" "0123456789ABCDEF0123456789abcdef 5 a\n"
-        HASH_A " 5 ../a\n" HASH_A "\n" "free text\n" HASH_A " 5 a\0b\n"
-        "\n/\n"                                   /* left of a torn line: nothing to report */
+    static const char text[] = HASH_A " 5 \n" /* no name */
+        HASH_A " x a\n" HASH_A " -1 a\n" HASH_A " +1 a\n" HASH_A "  1 a\n" HASH_A " 1a\n" HASH_A
+                                      " 99999999999999999999 a\n" /* beyond 64 bits */
+        HASH_A "0 5 a\n"
+                                      "0123 5 a\n"
+                                      "0123456789ABCDEF0123456789abcdef 5 a\n" HASH_A " 5 ../a\n" HASH_A "\n"
+                                      "free text\n" HASH_A " 5 a\0b\n"
+                                      "\n/\n" /* left of a torn line: nothing to report */
         HASH_A " 7 good\n" HASH_A " 8 tor";
     write_bytes(manifest, text, sizeof text - 1);
     bg_manifest m = read_back();
@@ -240,8 +242,8 @@ static void append_then_read(void **state)
     assert_int_equal(unlink(in_folder("a.h5")), 0);
 }
 
-/* What a folder's MANIFEST said stays, another program's too, and so do all lines of a name: of two attempts that published a file in the same
- * moment either may be the last to list it.  MANIFEST is as old as its last line. */
+/* What a folder's MANIFEST said stays, another program's too, and so do all lines of a name: of two attempts that
+ * published a file in the same moment either may be the last to list it.  MANIFEST is as old as its last line. */
 static void a_fold_keeps_what_there_was(void **state)
 {
     (void)state;
@@ -260,7 +262,7 @@ static void a_fold_keeps_what_there_was(void **state)
     snprintf(path, sizeof path, "find '%sMANIFEST.d' -type f -exec touch -d @%ld {} +", folder, (long)long_ago + 7);
     assert_int_equal(system(path), 0);
     bg_writer_name(name);
-    snprintf(path, sizeof path, "%sMANIFEST.d/%s", folder, name);    /* cut off, and older than the other */
+    snprintf(path, sizeof path, "%sMANIFEST.d/%s", folder, name); /* cut off, and older than the other */
     write_bytes(path, HASH_B " 3 c.h5\n" HASH_B " 4 d", 32 + 8 + 32 + 4);
     assert_int_equal(utimensat(AT_FDCWD, path, at, 0), 0);
     append("b.h5", &hash_a, 11);
@@ -271,8 +273,8 @@ static void a_fold_keeps_what_there_was(void **state)
     assert_non_null(f);
     text[fread(text, 1, sizeof text - 1, f)] = '\0';
     assert_int_equal(fclose(f), 0);
-    snprintf(wanted, sizeof wanted, "%s/\n%s 3 c.h5\n%s 4 d/\n%s 10 a.h5\n%s 10 a.h5\n%s 11 b.h5\n", strange, HASH_B, HASH_B, HASH_A, HASH_B,
-             HASH_A);
+    snprintf(wanted, sizeof wanted, "%s/\n%s 3 c.h5\n%s 4 d/\n%s 10 a.h5\n%s 10 a.h5\n%s 11 b.h5\n", strange, HASH_B,
+             HASH_B, HASH_A, HASH_B, HASH_A);
     assert_string_equal(text, wanted);
 
     /* a fold of lines of long ago is no younger than they are: a file that was changed since is younger than its line */
@@ -292,7 +294,8 @@ static void a_line_that_fails_spoils_none(void **state)
     bg_err err;
     clear();
     append("a.h5", &hash_a, 1);
-    const struct rlimit small = { .rlim_cur = 60, .rlim_max = RLIM_INFINITY }, none = { .rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY };
+    const struct rlimit small = { .rlim_cur = 60, .rlim_max = RLIM_INFINITY },
+                        none = { .rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY };
     signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
     bg_status st = bg_manifest_append(in_folder("b.h5"), &hash_a, 2, &err);
@@ -326,7 +329,7 @@ static void any_cut_leaves_the_other_lines(void **state)
         m = read_back();
         assert_false(m.torn);
         assert_int_equal(m.n, 3);
-        assert_int_equal(m.n_malformed, cut > 0);    /* it is closed, not made an entry */
+        assert_int_equal(m.n_malformed, cut > 0); /* it is closed, not made an entry */
         assert_non_null(bg_manifest_find(&m, "first"));
         assert_non_null(bg_manifest_find(&m, "next"));
         assert_non_null(bg_manifest_find(&m, "last"));
@@ -362,7 +365,7 @@ static void writers_do_not_mix(void **state)
     assert_int_equal(m.n_malformed, 0);
     bg_manifest_clear(&m);
     append("after", &hash_a, 1);
-    fold();                                    /* the children are gone */
+    fold(); /* the children are gone */
     assert_int_equal(access(in_folder("MANIFEST.d"), F_OK), -1);
     m = read_back();
     assert_int_equal(m.n, WRITERS * LINES + 1);
@@ -380,7 +383,8 @@ static void others_at_work_are_left_alone(void **state)
         append("mine", &hash_a, 1);
         bg_writer_name(name);
         if (i == 2 && (pid = strstr(name, "-")) != NULL)
-            snprintf(pid, sizeof name - (size_t)(pid - name), "-%ld-00000000.open", (long)getppid());    /* this host's, alive */
+            snprintf(pid, sizeof name - (size_t)(pid - name), "-%ld-00000000.open",
+                     (long)getppid()); /* this host's, alive */
         snprintf(path, sizeof path, "%sMANIFEST.d/%s", folder, i < 2 ? others[i] : name);
         write_bytes(path, HASH_B " 2 theirs\n" HASH_B " 3 to", 83 - 3);
         fold();
@@ -439,8 +443,8 @@ static void folds_at_once_lose_nothing(void **state)
     bg_manifest_clear(&m);
 }
 
-/* What happens while a folder is read: a file that is listed under its open name is closed at once; or it is closed behind the reader's back,
- * which then meets neither name. */
+/* What happens while a folder is read: a file that is listed under its open name is closed at once; or it is closed
+ * behind the reader's back, which then meets neither name. */
 static enum { NOTHING, CLOSE_BEHIND, HIDE } meanwhile;
 
 struct dirent *readdir(DIR *dir)
@@ -524,7 +528,7 @@ static void clocks_do_not_count(void **state)
         char text[64];
         const struct timespec at[2] = { { .tv_sec = times[i] }, { .tv_sec = times[i] } };
         assert_int_equal(look_up("a"), (int64_t)i + 1);
-        snprintf(text, sizeof text, HASH_A " %zu a\n", i + 2);    /* same file, same size */
+        snprintf(text, sizeof text, HASH_A " %zu a\n", i + 2); /* same file, same size */
         write_text(text);
         assert_int_equal(utimensat(AT_FDCWD, manifest, at, 0), 0);
         assert_int_equal(look_up("a"), (int64_t)i + 2);
@@ -600,14 +604,22 @@ static int remove_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(none_is_empty), cmocka_unit_test(odd_lines), cmocka_unit_test(the_last_line_for_a_name_counts),
-        cmocka_unit_test(other_lines_are_no_entries), cmocka_unit_test(an_unreadable_one_is_an_error),
-        cmocka_unit_test(append_then_read), cmocka_unit_test(a_fold_keeps_what_there_was), cmocka_unit_test(a_line_that_fails_spoils_none),
+        cmocka_unit_test(none_is_empty),
+        cmocka_unit_test(odd_lines),
+        cmocka_unit_test(the_last_line_for_a_name_counts),
+        cmocka_unit_test(other_lines_are_no_entries),
+        cmocka_unit_test(an_unreadable_one_is_an_error),
+        cmocka_unit_test(append_then_read),
+        cmocka_unit_test(a_fold_keeps_what_there_was),
+        cmocka_unit_test(a_line_that_fails_spoils_none),
         cmocka_unit_test(any_cut_leaves_the_other_lines),
-        cmocka_unit_test(writers_do_not_mix), cmocka_unit_test(others_at_work_are_left_alone),
-        cmocka_unit_test(folds_at_once_lose_nothing), cmocka_unit_test(no_line_is_missed_while_files_are_closed),
+        cmocka_unit_test(writers_do_not_mix),
+        cmocka_unit_test(others_at_work_are_left_alone),
+        cmocka_unit_test(folds_at_once_lose_nothing),
+        cmocka_unit_test(no_line_is_missed_while_files_are_closed),
         cmocka_unit_test(lookup_sees_every_change),
-        cmocka_unit_test(clocks_do_not_count), cmocka_unit_test(listed_files_are_waited_for),
+        cmocka_unit_test(clocks_do_not_count),
+        cmocka_unit_test(listed_files_are_waited_for),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_all);
 }

@@ -60,8 +60,10 @@ static void peak_memory_grows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(arrays_are_zeroed_and_aligned), cmocka_unit_test(overflow_is_refused),
-        cmocka_unit_test(too_much_is_refused_with_its_size), cmocka_unit_test(peak_memory_grows),
+        cmocka_unit_test(arrays_are_zeroed_and_aligned),
+        cmocka_unit_test(overflow_is_refused),
+        cmocka_unit_test(too_much_is_refused_with_its_size),
+        cmocka_unit_test(peak_memory_grows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -85,7 +85,9 @@ static void every_type(void **state)
     config c;
     bg_err err;
     assert_ok(parse("x.h5 --tokens a.h5 b.h5 --top=7 --damping-factor 1e-3 --layer-scores "
-                    "--lambda-sequences 3: --model m --tokens c.h5 --note -5 -- --d.h5", &c, &err), err);
+                    "--lambda-sequences 3: --model m --tokens c.h5 --note -5 -- --d.h5",
+                    &c, &err),
+              err);
     assert_int_equal(c.tokens.n, 5);
     assert_string_equal(c.tokens.item[0], "x.h5");
     assert_string_equal(c.tokens.item[2], "b.h5");
@@ -139,8 +141,9 @@ static void options_as_json(void **state)
     const bg_option_table table = { opts, &c };
     assert_ok(bg_options_json(&table, 1, false, &all, &err), err);
     assert_ok(bg_options_json(&table, 1, true, &identity, &err), err);
-    assert_string_equal(all, "{\"damping_factor\":0.5,\"lambda_sequences\":\"1:2\",\"layer_scores\":false,"
-                             "\"model\":\"m\",\"note\":null,\"output\":\"out.h5\",\"tokens\":[\"a\",\"\\\"b\"],\"top\":10}");
+    assert_string_equal(all,
+                        "{\"damping_factor\":0.5,\"lambda_sequences\":\"1:2\",\"layer_scores\":false,"
+                        "\"model\":\"m\",\"note\":null,\"output\":\"out.h5\",\"tokens\":[\"a\",\"\\\"b\"],\"top\":10}");
     assert_string_equal(identity, "{\"damping_factor\":0.5,\"lambda_sequences\":\"1:2\",\"layer_scores\":false,"
                                   "\"note\":null,\"tokens\":[\"a\",\"\\\"b\"],\"top\":10}");
     free(all);
@@ -274,9 +277,14 @@ int main(int argc, char **argv)
     if (getenv("BREGMAN_TOY") != NULL)
         return bg_stage_main(&toy, argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults), cmocka_unit_test(every_type), cmocka_unit_test(refusals),
-        cmocka_unit_test(options_as_json), cmocka_unit_test(stage_ends_and_codes), cmocka_unit_test(signals_while_mpi_starts),
-        cmocka_unit_test(stage_context), cmocka_unit_test(help_and_version),
+        cmocka_unit_test(defaults),
+        cmocka_unit_test(every_type),
+        cmocka_unit_test(refusals),
+        cmocka_unit_test(options_as_json),
+        cmocka_unit_test(stage_ends_and_codes),
+        cmocka_unit_test(signals_while_mpi_starts),
+        cmocka_unit_test(stage_context),
+        cmocka_unit_test(help_and_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,11 +72,23 @@ static void sketch_widens(void **state)
 /* Public models' counts exactly; of the paper's models those of the bodies, which their names give. */
 static void presets_have_their_parameters(void **state)
 {
-    static const struct { const char *name; double all, body; } known[] = {
-        { "smollm2-135m", 134515008, 0 }, { "pythia-70m", 70426624, 0 }, { "pythia-160m", 162322944, 0 },
-        { "pythia-410m", 405334016, 0 }, { "pythia-1b", 1011781632, 0 }, { "pythia-1.4b", 1414647808, 0 },
-        { "pythia-2.8b", 2775208960, 0 }, { "pythia-6.9b", 6857302016, 0 }, { "pythia-12b", 11846072320, 0 },
-        { "810m", 0, 810e6 }, { "6b", 0, 6.4e9 }, { "22b", 0, 22e9 }, { "52b", 0, 52e9 },
+    static const struct {
+        const char *name;
+        double all, body;
+    } known[] = {
+        { "smollm2-135m", 134515008, 0 },
+        { "pythia-70m", 70426624, 0 },
+        { "pythia-160m", 162322944, 0 },
+        { "pythia-410m", 405334016, 0 },
+        { "pythia-1b", 1011781632, 0 },
+        { "pythia-1.4b", 1414647808, 0 },
+        { "pythia-2.8b", 2775208960, 0 },
+        { "pythia-6.9b", 6857302016, 0 },
+        { "pythia-12b", 11846072320, 0 },
+        { "810m", 0, 810e6 },
+        { "6b", 0, 6.4e9 },
+        { "22b", 0, 22e9 },
+        { "52b", 0, 52e9 },
     };
     (void)state;
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
@@ -123,7 +135,9 @@ static void fit_sizes_are_the_stages(void **state)
             const plan_fit_run run = { .w = &w, .g = &g, .share = share, .batches = SIZE_MAX };
             size_t most = 0;
             for (size_t r = 0; r < pipeline; r++) {
-                const bg_context ctx = { .grid = { .world_size = (int)(2 * pipeline), .data_size = 2, .pipeline_rank = (int)r,
+                const bg_context ctx = { .grid = { .world_size = (int)(2 * pipeline),
+                                                   .data_size = 2,
+                                                   .pipeline_rank = (int)r,
                                                    .pipeline_size = (int)pipeline } };
                 const fit f = { .c = &config, .ctx = &ctx, .model = w.model, .share = share, .own = share[r] };
                 size_t bytes = fit_bytes(&f, &plan);
@@ -149,7 +163,9 @@ static void units_are_cut_into_batches(void **state)
 static void slowest_rank_sets_the_pace(void **state)
 {
     const plan_grid g = { .nodes = 1, .ranks_per_node = 2, .data = 1, .pipeline = 2 };
-    const plan_batches b = { .sequences = 1, .rows = 1, .whole = 100, .sequence_rows = 1, .loss_rows = 1, .max_rows = 1 };
+    const plan_batches b = {
+        .sequences = 1, .rows = 1, .whole = 100, .sequence_rows = 1, .loss_rows = 1, .max_rows = 1
+    };
     const plan_rank_cost rank[2] = { { .whole = { 0, 1 } }, { .whole = { 0, 2 } } };
     (void)state;
     plan_sweep_time t = plan_sweep(&g, 3, &b, rank, 0);
@@ -161,19 +177,24 @@ static void slowest_rank_sets_the_pace(void **state)
 static void a_stop_takes_a_batch_and_a_file(void **state)
 {
     const plan_grid g = { .nodes = 1, .ranks_per_node = 2, .data = 1, .pipeline = 2 };
-    const plan_batches b = { .sequences = 1, .rows = 1, .whole = 100, .sequence_rows = 1, .loss_rows = 1, .max_rows = 1 };
-    const plan_rank_cost rank[2] = { { .whole = { 0, 1 }, .unit_end_s = 30, .part_s = 30 }, { .whole = { 0, 2 }, .unit_end_s = 10 } };
+    const plan_batches b = {
+        .sequences = 1, .rows = 1, .whole = 100, .sequence_rows = 1, .loss_rows = 1, .max_rows = 1
+    };
+    const plan_rank_cost rank[2] = { { .whole = { 0, 1 }, .unit_end_s = 30, .part_s = 30 },
+                                     { .whole = { 0, 2 }, .unit_end_s = 10 } };
     (void)state;
     plan_sweep_time t = plan_sweep(&g, 3, &b, rank, 0.5);
     assert_true(t.stop_s == 3 + 2 * 0.5 + 30);
     assert_true(t.unit_s == 210 + 100 * 0.5 && t.fill_s == 1 && t.part_s == 30);
 }
 
-/* 10 hours of which one checkpoint takes 200 s: the first after 10 minutes, then one in 3,800 s.  Two passes of five hours do the same
- * to half of the sums each. */
+/* 10 hours of which one checkpoint takes 200 s: the first after 10 minutes, then one in 3,800 s.  Two passes of five
+ * hours do the same to half of the sums each. */
 static void checkpoints_take_a_twentieth(void **state)
 {
-    const plan_sweep_time t = { .seconds = 36000, .idle = 0.1, .unit_s = 9000, .fill_s = 50, .stop_s = 210, .part_s = 150 };
+    const plan_sweep_time t = {
+        .seconds = 36000, .idle = 0.1, .unit_s = 9000, .fill_s = 50, .stop_s = 210, .part_s = 150
+    };
     plan_phase p = { 0 };
     (void)state;
     plan_count_parts(&p, &t, 1, 10);
@@ -182,7 +203,7 @@ static void checkpoints_take_a_twentieth(void **state)
     assert_true(plan_parts_alive(&p) == 2);
     plan_count_parts(&p, &t, 2, 10);
     assert_true(p.checkpoint_s == 100 && p.checkpoints == 2 * 10 && p.unit_s == 4500);
-    plan_count_parts(&p, &t, 1, 120);                  /* not more often than asked for */
+    plan_count_parts(&p, &t, 1, 120); /* not more often than asked for */
     assert_true(p.interval_s == 7200 && p.checkpoints == 5);
     plan_count_parts(&p, &t, 1, 601);
     assert_true(p.checkpoints == 0 && p.seconds == 36000 && plan_parts_alive(&p) == 0);
@@ -193,8 +214,14 @@ static void checkpoints_take_a_twentieth(void **state)
 /* 1,000 s of work after a start of 100 s; a stop takes 40 s, so the warning comes 100 s before the end. */
 static plan_stage some_stage(double final_s)
 {
-    return (plan_stage){ .possible = true, .n_phases = 1, .phase = { { .stop_s = 40 } }, .start_s = 100, .resume_s = 150, .final_s = final_s,
-                         .job_s = 1100, .seconds = 2200 };
+    return (plan_stage){ .possible = true,
+                         .n_phases = 1,
+                         .phase = { { .stop_s = 40 } },
+                         .start_s = 100,
+                         .resume_s = 150,
+                         .final_s = final_s,
+                         .job_s = 1100,
+                         .seconds = 2200 };
 }
 
 static void restarts_are_counted(void **state)
@@ -203,27 +230,27 @@ static void restarts_are_counted(void **state)
     (void)state;
     plan_count_restarts(&s, 0);
     assert_true(s.warning_s == 100 && s.restarts == 0 && s.seconds == 2200);
-    plan_count_restarts(&s, 1200 / 3600.0);            /* done just before the warning */
+    plan_count_restarts(&s, 1200 / 3600.0); /* done just before the warning */
     assert_true(s.restarts == 0 && s.seconds == 2200);
-    plan_count_restarts(&s, 550 / 3600.0);             /* 350 s, then 300 s in each of three more; two shards one after another */
+    plan_count_restarts(&s, 550 / 3600.0); /* 350 s, then 300 s in each of three more; two shards one after another */
     assert_true(s.possible && s.restarts == 3 && s.restart_s == 250 && s.job_s == 1850 && s.seconds == 3700);
     s = some_stage(0);
-    plan_count_restarts(&s, 240 / 3600.0);             /* all but 10 s of the time would go into reading and the warning */
+    plan_count_restarts(&s, 240 / 3600.0); /* all but 10 s of the time would go into reading and the warning */
     assert_false(s.possible);
     assert_non_null(strstr(s.why_not, "to begin (150 s) and to be warned before the end (100 s)"));
     s = some_stage(300);
-    plan_count_restarts(&s, 0);                        /* the final files are not left off half way */
+    plan_count_restarts(&s, 0); /* the final files are not left off half way */
     assert_true(s.warning_s == 360);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sketch_is_the_model), cmocka_unit_test(sketch_widens), cmocka_unit_test(presets_have_their_parameters),
-        cmocka_unit_test(unknown_preset_names_the_nearest), cmocka_unit_test(fit_sizes_are_the_stages),
-        cmocka_unit_test(units_are_cut_into_batches), cmocka_unit_test(slowest_rank_sets_the_pace),
-        cmocka_unit_test(a_stop_takes_a_batch_and_a_file), cmocka_unit_test(checkpoints_take_a_twentieth),
-        cmocka_unit_test(restarts_are_counted),
+        cmocka_unit_test(sketch_is_the_model),           cmocka_unit_test(sketch_widens),
+        cmocka_unit_test(presets_have_their_parameters), cmocka_unit_test(unknown_preset_names_the_nearest),
+        cmocka_unit_test(fit_sizes_are_the_stages),      cmocka_unit_test(units_are_cut_into_batches),
+        cmocka_unit_test(slowest_rank_sets_the_pace),    cmocka_unit_test(a_stop_takes_a_batch_and_a_file),
+        cmocka_unit_test(checkpoints_take_a_twentieth),  cmocka_unit_test(restarts_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

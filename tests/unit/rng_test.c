@@ -8,11 +8,15 @@
 static void philox_known_answers(void **state)
 {
     (void)state;
-    static const struct { uint32_t counter[4], key[2], out[4]; } known[] = {
+    static const struct {
+        uint32_t counter[4], key[2], out[4];
+    } known[] = {
         { { 0, 0, 0, 0 }, { 0, 0 }, { 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8 } },
-        { { 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff }, { 0xffffffff, 0xffffffff },
+        { { 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff },
+          { 0xffffffff, 0xffffffff },
           { 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd } },
-        { { 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344 }, { 0xa4093822, 0x299f31d0 },
+        { { 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344 },
+          { 0xa4093822, 0x299f31d0 },
           { 0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1 } },
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
@@ -53,7 +57,7 @@ static void every_part_of_the_key_counts(void **state)
 static void normal_has_its_moments(void **state)
 {
     (void)state;
-    enum { N = 100001 };    /* odd: the last pair is cut */
+    enum { N = 100001 }; /* odd: the last pair is cut */
     static float x[N + 1];
     double m1 = 0, m2 = 0, m4 = 0;
     x[N] = 42;
@@ -85,7 +89,7 @@ static void normal_prefixes_agree(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(philox_known_answers), cmocka_unit_test(uniform_is_uniform),
+        cmocka_unit_test(philox_known_answers),         cmocka_unit_test(uniform_is_uniform),
         cmocka_unit_test(every_part_of_the_key_counts), cmocka_unit_test(normal_has_its_moments),
         cmocka_unit_test(normal_prefixes_agree),
     };

@@ -75,7 +75,8 @@ static void opens_a_good_file(void **state)
                   "\"a\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[0,4]},"
                   "\"empty\":{\"dtype\":\"I64\",\"shape\":[0,7],\"data_offsets\":[28,28]},"
                   "\"scalar\":{\"dtype\":\"F8_E4M3\",\"shape\":[],\"data_offsets\":[28,29]},"
-                  "\"half\":{\"dtype\":\"F4\",\"shape\":[4],\"data_offsets\":[29,31]}}   ", 31);
+                  "\"half\":{\"dtype\":\"F4\",\"shape\":[4],\"data_offsets\":[29,31]}}   ",
+                  31);
     assert_int_equal(bg_tensors_open_file(&t, in_folder("good.safetensors"), &err), BG_OK);
     assert_int_equal(bg_tensors_count(t), 5);
     const char *const order[] = { "a", "empty", "half", "scalar", "z.weight" };
@@ -127,7 +128,7 @@ static void refuses_bad_headers(void **state)
                "duplicate");
 }
 
-#define TWO(a, b) \
+#define TWO(a, b)                                                      \
     "{\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":" a "}," \
     "\"y\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":" b "}}"
 
@@ -142,19 +143,24 @@ static void refuses_bad_offsets(void **state)
     expect_bad(TWO("[0,4]", "[5,9]"), 9, "gap");
     expect_bad(X "[1],\"data_offsets\":[1,5]}}", 5, "gap");
     expect_bad("{\"x\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[2,2]},"
-               "\"y\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "overlaps");
+               "\"y\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
+               4, "overlaps");
     expect_bad("{}", 2, "2 bytes at the end");
 }
 
 static void refuses_bad_lengths(void **state)
 {
     (void)state;
-    static const struct { unsigned char bytes[10]; size_t n; const char *text; } cases[] = {
+    static const struct {
+        unsigned char bytes[10];
+        size_t n;
+        const char *text;
+    } cases[] = {
         { { 0 }, 0, "too short" },
         { { 2, 0, 0, 0, 0, 0, 0 }, 7, "too short" },
         { { 3, 0, 0, 0, 0, 0, 0, 0, '{', '}' }, 10, "truncated" },
         { { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, '{', '}' }, 10, "not a safetensors file" },
-        { { 0, 0xe1, 0xf5, 5, 0, 0, 0, 0, '{', '}' }, 10, "truncated" },      /* 100,000,000 */
+        { { 0, 0xe1, 0xf5, 5, 0, 0, 0, 0, '{', '}' }, 10, "truncated" }, /* 100,000,000 */
         { { 1, 0xe1, 0xf5, 5, 0, 0, 0, 0, '{', '}' }, 10, "not a safetensors file" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -241,7 +247,7 @@ static void widens_every_16_bit_float(void **state)
 {
     (void)state;
     enum { N = 65536 };
-    static unsigned char raw[2 * N + 1];    /* one byte in: unaligned */
+    static unsigned char raw[2 * N + 1]; /* one byte in: unaligned */
     static float out[N];
     for (unsigned h = 0; h < N; h++) {
         uint16_t x = (uint16_t)h;
@@ -252,8 +258,7 @@ static void widens_every_16_bit_float(void **state)
         bg_tensor_widen(&t, 0, N, out);
         for (unsigned h = 0; h < N; h++) {
             double want = half ? value_of(h, 5, 10) : value_of(h, 8, 7);
-            if (isnan(want) ? !isnan(out[h])
-                            : (double)out[h] != want || !signbit(out[h]) != !signbit(want))
+            if (isnan(want) ? !isnan(out[h]) : (double)out[h] != want || !signbit(out[h]) != !signbit(want))
                 fail_msg("dtype %d, %04x: %g, want %g", half, h, (double)out[h], want);
         }
         bg_tensor_widen(&t, 0x3c01, 3, out);
@@ -283,8 +288,8 @@ static int remove_folder(void **state)
 {
     (void)state;
     static const char *const names[] = {
-        "good.safetensors", "bad.safetensors", "short.safetensors", "p-1.safetensors", "p-2.safetensors",
-        "p-3.safetensors", "model.safetensors", "model.safetensors.index.json",
+        "good.safetensors", "bad.safetensors", "short.safetensors", "p-1.safetensors",
+        "p-2.safetensors",  "p-3.safetensors", "model.safetensors", "model.safetensors.index.json",
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         unlink(in_folder(names[i]));
@@ -294,12 +299,9 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(opens_a_good_file),
-        cmocka_unit_test(refuses_bad_headers),
-        cmocka_unit_test(refuses_bad_offsets),
-        cmocka_unit_test(refuses_bad_lengths),
-        cmocka_unit_test(opens_sharded_sets),
-        cmocka_unit_test(widens_every_16_bit_float),
+        cmocka_unit_test(opens_a_good_file),        cmocka_unit_test(refuses_bad_headers),
+        cmocka_unit_test(refuses_bad_offsets),      cmocka_unit_test(refuses_bad_lengths),
+        cmocka_unit_test(opens_sharded_sets),       cmocka_unit_test(widens_every_16_bit_float),
         cmocka_unit_test(widens_unaligned_float32),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -11,7 +11,8 @@
 
 enum { SCHEMA_VALUES = 512, SCHEMA_FORMATS = 7 };
 static const char *const schema_format[SCHEMA_FORMATS] = {
-    "bregman/tokens", "bregman/queries", "bregman/factors", "bregman/compressed", "bregman/scores", "bregman/ranking", "bregman/work",
+    "bregman/tokens", "bregman/queries", "bregman/factors", "bregman/compressed",
+    "bregman/scores", "bregman/ranking", "bregman/work",
 };
 
 typedef union {
@@ -56,10 +57,12 @@ static size_t schema_fill(const bg_schema_row *row, const uint64_t *dims, schema
 {
     static const char *const texts[] = { "", "x", "Caf\xc3\xa9 \xe2\x88\x91", "y", "z" };
     size_t n = 1, bytes = 0;
-    float from = row->domain == BG_DOCUMENT || row->domain == BG_SEQUENCE_OR_NONE || row->domain == BG_FROM_0_OR_NONE ? -1 : row->domain == BG_FINITE;
+    float from = row->domain == BG_DOCUMENT || row->domain == BG_SEQUENCE_OR_NONE || row->domain == BG_FROM_0_OR_NONE
+                     ? -1
+                     : row->domain == BG_FINITE;
     uint32_t first = row->sample_dimension != NULL ? 2 : row->domain == BG_FROM_0 ? 1 : 4000000000u;
     size_t documents = schema_length(row->format, "document");
-    int64_t every = row->domain == BG_FROM_0 ? 50000000000 : 5000000000;    /* sequences there are, and their numbers */
+    int64_t every = row->domain == BG_FROM_0 ? 50000000000 : 5000000000; /* sequences there are, and their numbers */
     for (int d = 0; d < row->n_dims; d++)
         n *= dims[d];
     if (n > SCHEMA_VALUES)
@@ -67,13 +70,30 @@ static size_t schema_fill(const bg_schema_row *row, const uint64_t *dims, schema
     memset(v, 0, sizeof *v);
     for (size_t i = 0; i < n; i++)
         switch (row->dtype) {
-        case BG_F32: v->f32[i] = 0.01f * (float)i - from; bytes = 4; break;
-        case BG_F64: v->f64[i] = 0.01 * (double)i - (double)from; bytes = 8; break;
-        case BG_I64: v->i64[i] = (row->domain == BG_DOCUMENT ? (int64_t)(i % documents) : (int64_t)i * every) - (from < 0);
-                     bytes = 8; break;
-        case BG_U32: v->u32[i] = first == 1 ? first : first + (uint32_t)i; bytes = 4; break;    /* 1: within every query */
-        case BG_U8:  v->u8[i] = (uint8_t)(200 + i); bytes = 1; break;
-        case BG_STRING: v->text[i] = texts[row->domain == BG_NAMES ? n - i : i % 5]; bytes = 0; break;
+        case BG_F32:
+            v->f32[i] = 0.01f * (float)i - from;
+            bytes = 4;
+            break;
+        case BG_F64:
+            v->f64[i] = 0.01 * (double)i - (double)from;
+            bytes = 8;
+            break;
+        case BG_I64:
+            v->i64[i] = (row->domain == BG_DOCUMENT ? (int64_t)(i % documents) : (int64_t)i * every) - (from < 0);
+            bytes = 8;
+            break;
+        case BG_U32:
+            v->u32[i] = first == 1 ? first : first + (uint32_t)i;
+            bytes = 4;
+            break; /* 1: within every query */
+        case BG_U8:
+            v->u8[i] = (uint8_t)(200 + i);
+            bytes = 1;
+            break;
+        case BG_STRING:
+            v->text[i] = texts[row->domain == BG_NAMES ? n - i : i % 5];
+            bytes = 0;
+            break;
         }
     return n * bytes;
 }

@@ -1,4 +1,5 @@
-/* What a scorer takes, counted by hand, also of the share that gathers all layers' scores while it has no modules itself. */
+/* What a scorer takes, counted by hand, also of the share that gathers all layers' scores while it has no modules
+ * itself. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,13 +43,15 @@ static size_t bytes_of(const bg_share *share, bg_score_detail detail)
 static void counts_bytes(void **state)
 {
     (void)state;
-    const size_t products = sizeof(float) * CHUNK * (2 * N_QUERIES * R + N_QUERIES), none = sizeof(float) * CHUNK * (2 + N_QUERIES);
+    const size_t products = sizeof(float) * CHUNK * (2 * N_QUERIES * R + N_QUERIES),
+                 none = sizeof(float) * CHUNK * (2 + N_QUERIES);
     const size_t sides = sizeof(float) * N_QUERIES * R * (P + M);
     const bg_share first = { .first = 0, .end = 1, .embeds = true };
     const bg_share second = { .first = 1, .end = 3, .end_tracked = 1 };
     assert_int_equal(bytes_of(&first, BG_SCORE_SEQUENCES), none + N_BLOCKS * N_QUERIES * SEQUENCES * sizeof(double));
     assert_int_equal(bytes_of(&first, BG_SCORE_TOKENS), none + N_BLOCKS * N_QUERIES * ROWS * sizeof(float));
-    assert_int_equal(bytes_of(&second, BG_SCORE_SEQUENCES), sides + products + 2 * N_QUERIES * SEQUENCES * sizeof(double));
+    assert_int_equal(bytes_of(&second, BG_SCORE_SEQUENCES),
+                     sides + products + 2 * N_QUERIES * SEQUENCES * sizeof(double));
 }
 
 int main(void)

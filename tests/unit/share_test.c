@@ -24,9 +24,11 @@ static bg_model *sketch(size_t head_blocks, const char *modules)
     snprintf(path, sizeof path, "%s/config.json", dir);
     FILE *file = fopen(path, "w");
     assert_non_null(file);
-    fprintf(file, "{\"model_type\": \"llama\", \"hidden_size\": %zu, \"intermediate_size\": %zu, \"num_hidden_layers\": %d, "
+    fprintf(file,
+            "{\"model_type\": \"llama\", \"hidden_size\": %zu, \"intermediate_size\": %zu, \"num_hidden_layers\": %d, "
             "\"num_attention_heads\": 4, \"vocab_size\": %zu, \"max_position_embeddings\": 64, \"rms_norm_eps\": 1e-5, "
-            "\"hidden_act\": \"silu\", \"tie_word_embeddings\": false}", d, ff, BLOCKS, head_blocks * block_weights / d);
+            "\"hidden_act\": \"silu\", \"tie_word_embeddings\": false}",
+            d, ff, BLOCKS, head_blocks * block_weights / d);
     fclose(file);
     bg_model_config c;
     assert_int_equal(bg_model_config_read(&c, dir, &err), BG_OK);
@@ -178,8 +180,11 @@ static void test_sizes_beyond_any_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_divide), cmocka_unit_test(test_too_many), cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_message_too_large), cmocka_unit_test(test_sizes_beyond_any_model),
+        cmocka_unit_test(test_divide),
+        cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_message_too_large),
+        cmocka_unit_test(test_sizes_beyond_any_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

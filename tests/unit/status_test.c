@@ -53,7 +53,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fail_fills_the_record), cmocka_unit_test(fail_without_record_gives_the_code),
-        cmocka_unit_test(long_message_is_cut), cmocka_unit_test(message_may_quote_itself),
+        cmocka_unit_test(long_message_is_cut),   cmocka_unit_test(message_may_quote_itself),
         cmocka_unit_test(every_code_has_a_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

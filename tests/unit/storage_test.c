@@ -41,7 +41,8 @@ static void may_grow(hid_t create) { H5Pset_chunk(create, 1, (hsize_t[]){ 4 }); 
 static hid_t make(int n_dims, const hsize_t *dims, fill_fn *fill, hsize_t n_rows)
 {
     hsize_t start[2] = { 0 }, count[2] = { n_rows, n_dims > 1 ? dims[1] : 1 };
-    const hsize_t any[2] = { H5S_UNLIMITED, H5S_UNLIMITED };    /* the index of axes that can grow takes no room for what is not there */
+    const hsize_t any[2] = { H5S_UNLIMITED,
+                             H5S_UNLIMITED }; /* the index of axes that can grow takes no room for what is not there */
     const hsize_t *most = fill == may_grow || fill == vast_chunks ? any : NULL;
     hid_t space = H5Screate_simple(n_dims, dims, most), create = H5Pcreate(H5P_DATASET_CREATE);
     if (fill != NULL)
@@ -81,8 +82,16 @@ static void lacks(hid_t id, const char *what)
 }
 
 static void chunks_of_3_by_2(hid_t create) { H5Pset_chunk(create, 2, (hsize_t[]){ 3, 2 }); }
-static void filtered_chunks(hid_t create) { chunks_of_3_by_2(create); H5Pset_deflate(create, 1); }
-static void chunks_made_early(hid_t create) { chunks_of_3_by_2(create); H5Pset_alloc_time(create, H5D_ALLOC_TIME_EARLY); }
+static void filtered_chunks(hid_t create)
+{
+    chunks_of_3_by_2(create);
+    H5Pset_deflate(create, 1);
+}
+static void chunks_made_early(hid_t create)
+{
+    chunks_of_3_by_2(create);
+    H5Pset_alloc_time(create, H5D_ALLOC_TIME_EARLY);
+}
 static void compact(hid_t create) { H5Pset_layout(create, H5D_COMPACT); }
 
 static const hsize_t seven_by_five[] = { 7, 5 };
@@ -111,7 +120,8 @@ static void a_scalar_is_one_element(void **state)
     (void)state;
     uint32_t one = 1;
     hid_t space = H5Screate(H5S_SCALAR);
-    lacks(H5Dcreate2(file, "unwritten", H5T_STD_U32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), "nothing is stored");
+    lacks(H5Dcreate2(file, "unwritten", H5T_STD_U32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+          "nothing is stored");
     hid_t id = H5Dcreate2(file, "written", H5T_STD_U32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     assert_true(H5Dwrite(id, H5T_NATIVE_UINT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, &one) >= 0);
     good(id);

@@ -19,7 +19,7 @@ static char folder[] = "/tmp/bregman-store-XXXXXX";
 
 static const char *in_folder(const char *name)
 {
-    static char path[8][256];    /* a few may be in use at once */
+    static char path[8][256]; /* a few may be in use at once */
     static size_t next;
     char *out = path[next++ % 8];
     snprintf(out, 256, "%s/%s", folder, name);
@@ -28,11 +28,21 @@ static const char *in_folder(const char *name)
 
 static const char *const input_names[] = { "a.h5", "b c.h5" };
 static const bg_hash input_hashes[] = {
-    { "00000000000000000000000000000001" }, { "00000000000000000000000000000002" },
+    { "00000000000000000000000000000001" },
+    { "00000000000000000000000000000002" },
 };
 static const bg_provenance run = {
-    .stage = "test", .options = "{\"top\":3}", .fingerprint = "f1", .seed = 42, .ranks = 2, .threads = 3,
-    .libraries = "{\"hdf5\": \"1.14\"}", .started = 1700000000.0, .n_inputs = 2, .input_name = input_names, .input_hash = input_hashes,
+    .stage = "test",
+    .options = "{\"top\":3}",
+    .fingerprint = "f1",
+    .seed = 42,
+    .ranks = 2,
+    .threads = 3,
+    .libraries = "{\"hdf5\": \"1.14\"}",
+    .started = 1700000000.0,
+    .n_inputs = 2,
+    .input_name = input_names,
+    .input_hash = input_hashes,
 };
 
 static bg_store *create(const char *name, const char *format)
@@ -170,7 +180,8 @@ static void every_row_round_trips(void **state)
             }
         bg_store_close(s);
     }
-    assert_int_equal(seen + 3, n_rows);    /* the rest: the two lists of inputs in /run, and candidates, which are only read */
+    assert_int_equal(seen + 3,
+                     n_rows); /* the rest: the two lists of inputs in /run, and candidates, which are only read */
 }
 
 static void other_tools_read_the_files(void **state)
@@ -179,12 +190,16 @@ static void other_tools_read_the_files(void **state)
     char command[600];
     if (system("command -v h5ls > /dev/null && command -v h5dump > /dev/null") != 0)
         skip();
-    snprintf(command, sizeof command, "cd '%s' && for f in tokens queries factors compressed scores ranking work; do "
-             "h5ls -r $f.h5 > ls.txt && h5dump $f.h5 > dump.txt || exit 1; done", folder);
+    snprintf(command, sizeof command,
+             "cd '%s' && for f in tokens queries factors compressed scores ranking work; do "
+             "h5ls -r $f.h5 > ls.txt && h5dump $f.h5 > dump.txt || exit 1; done",
+             folder);
     assert_int_equal(system(command), 0);
-    snprintf(command, sizeof command, "cd '%s' && h5dump -pH tokens.h5 > dump.txt && grep -q FLETCHER32 dump.txt && "
+    snprintf(command, sizeof command,
+             "cd '%s' && h5dump -pH tokens.h5 > dump.txt && grep -q FLETCHER32 dump.txt && "
              "grep -q DIMENSION_LIST dump.txt && grep -q sample_dimension dump.txt && "
-             "h5ls -r tokens.h5 | grep -q '/documents/document  *Dataset'", folder);
+             "h5ls -r tokens.h5 | grep -q '/documents/document  *Dataset'",
+             folder);
     assert_int_equal(system(command), 0);
 }
 
@@ -211,7 +226,7 @@ static void unknown_paths_are_refused(void **state)
 static void rows_larger_than_a_chunk(void **state)
 {
     (void)state;
-    enum { ROWS = 5, WIDTH = 700001 };    /* 2.8 MB a row */
+    enum { ROWS = 5, WIDTH = 700001 }; /* 2.8 MB a row */
     const uint64_t dims[2] = { ROWS, WIDTH };
     bg_err err;
     float *row = calloc(WIDTH, sizeof *row), *back = calloc(2 * (size_t)WIDTH, sizeof *back);
@@ -360,7 +375,7 @@ static void links(void **state)
 static void provenance(void **state)
 {
     (void)state;
-    static const char *const names[] = { "stage", "options", "fingerprint", "git_revision", "library_versions",
+    static const char *const names[] = { "stage",   "options", "fingerprint", "git_revision", "library_versions",
                                          "started", "finished" };
     bg_err err;
     bg_store *s = create("run.h5", "bregman/scores");
@@ -507,7 +522,8 @@ static void damaged_chunk_is_found(void **state)
     bg_store_close(s);
 }
 
-/* What looks like a heap that does not hold together, within a dataset of plain bytes: found where nobody vouches for the file. */
+/* What looks like a heap that does not hold together, within a dataset of plain bytes: found where nobody vouches for
+ * the file. */
 static void listed_and_work_files_are_not_searched(void **state)
 {
     (void)state;
@@ -535,11 +551,12 @@ static void listed_and_work_files_are_not_searched(void **state)
     assert_ok(bg_manifest_append(in_folder("heap.h5"), &hash, (uint64_t)about.st_size, &err), err);
     assert_ok(bg_store_open(&s, in_folder("heap.h5"), "bregman/tokens", &err), err);
     bg_store_close(s);
-    assert_int_equal(bg_store_open_any(&s, in_folder("heap.h5"), &err), BG_EFORMAT);    /* for those who read all there is */
+    assert_int_equal(bg_store_open_any(&s, in_folder("heap.h5"), &err),
+                     BG_EFORMAT); /* for those who read all there is */
 }
 
-/* Texts are kept as a length, the place of a heap and a number there, without a checksum; HDF5 believes the length and writes
- * beyond its memory.  One of 5003 bytes is found by that, with a place in the file behind it. */
+/* Texts are kept as a length, the place of a heap and a number there, without a checksum; HDF5 believes the length and
+ * writes beyond its memory.  One of 5003 bytes is found by that, with a place in the file behind it. */
 enum { LONG_TEXT = 5003 };
 
 static void make_long_texts(bool attribute)
@@ -599,10 +616,13 @@ static bg_status read_long_text(bool attribute, bg_err *err)
 static void texts_are_as_long_as_they_say(void **state)
 {
     (void)state;
-    static const struct { off_t at; uint32_t value; } change[] = {
-        { 0, 1 }, { 0, 0 }, { 0, LONG_TEXT - 1 }, { 0, 200000 }, { 0, UINT32_MAX },     /* the length */
-        { 4, 0x7fffffff }, { 4, 48 }, { 8, UINT32_MAX },                               /* the place */
-        { 12, 77 }, { 12, 0 }, { 12, UINT32_MAX },                                     /* the number */
+    static const struct {
+        off_t at;
+        uint32_t value;
+    } change[] = {
+        { 0, 1 },          { 0, 0 },  { 0, LONG_TEXT - 1 }, { 0, 200000 }, { 0, UINT32_MAX }, /* the length */
+        { 4, 0x7fffffff }, { 4, 48 }, { 8, UINT32_MAX },                                      /* the place */
+        { 12, 77 },        { 12, 0 }, { 12, UINT32_MAX },                                     /* the number */
     };
     for (int attribute = 0; attribute < 2; attribute++) {
         bg_err err;
@@ -666,7 +686,7 @@ static void unlisted_is_not_done(void **state)
     assert_ok(bg_store_is_done(in_folder("torn/a.h5"), "f1", &done, &err), err);
     assert_false(done);
     assert_int_equal(bg_store_is_done(in_folder("torn/a.h5"), "f2", &done, &err), BG_ESTALE);
-    assert_int_equal(bg_store_is_done(in_folder("torn/MANIFEST"), "f1", &done, &err), BG_ESTALE);    /* somebody's */
+    assert_int_equal(bg_store_is_done(in_folder("torn/MANIFEST"), "f1", &done, &err), BG_ESTALE); /* somebody's */
     assert_says(err, "torn/MANIFEST");
     publish(create("torn/b.h5", "bregman/scores"));
     assert_ok(bg_store_is_done(in_folder("torn/b.h5"), "f1", &done, &err), err);
@@ -894,7 +914,7 @@ static void fill_disk(size_t width)
     /* the room is free again, and the library is in order */
     publish(create("small/after.h5", "bregman/work"));
     assert_int_equal(unlink(in_folder("small/after.h5")), 0);
-    assert_int_equal(access(in_folder("small/MANIFEST"), F_OK), -1);    /* work files are not listed */
+    assert_int_equal(access(in_folder("small/MANIFEST"), F_OK), -1); /* work files are not listed */
     free(data);
 }
 
@@ -904,7 +924,7 @@ static void full_disk_is_one_clear_error(void **state)
     assert_int_equal(mkdir(in_folder("small"), 0777), 0);
     if (mount("tmpfs", in_folder("small"), "tmpfs", 0, "size=1m") != 0)
         skip();
-    pid_t child = fork();    /* so that the library's end at exit is seen too */
+    pid_t child = fork(); /* so that the library's end at exit is seen too */
     if (child == 0) {
         fill_disk(1 << 18);
         fill_disk(1 << 12);
@@ -934,18 +954,30 @@ static int remove_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hashes_are_xxh3_128), cmocka_unit_test(hash_of_texts_knows_their_borders),
-        cmocka_unit_test(every_row_round_trips), cmocka_unit_test(other_tools_read_the_files),
-        cmocka_unit_test(unknown_paths_are_refused), cmocka_unit_test(rows_larger_than_a_chunk),
-        cmocka_unit_test(interleaved_rows_of_many_datasets), cmocka_unit_test(empty_datasets),
-        cmocka_unit_test(attributes), cmocka_unit_test(links), cmocka_unit_test(provenance),
-        cmocka_unit_test(wrong_files), cmocka_unit_test(files_of_others), cmocka_unit_test(damaged_chunk_is_found),
+        cmocka_unit_test(hashes_are_xxh3_128),
+        cmocka_unit_test(hash_of_texts_knows_their_borders),
+        cmocka_unit_test(every_row_round_trips),
+        cmocka_unit_test(other_tools_read_the_files),
+        cmocka_unit_test(unknown_paths_are_refused),
+        cmocka_unit_test(rows_larger_than_a_chunk),
+        cmocka_unit_test(interleaved_rows_of_many_datasets),
+        cmocka_unit_test(empty_datasets),
+        cmocka_unit_test(attributes),
+        cmocka_unit_test(links),
+        cmocka_unit_test(provenance),
+        cmocka_unit_test(wrong_files),
+        cmocka_unit_test(files_of_others),
+        cmocka_unit_test(damaged_chunk_is_found),
         cmocka_unit_test(listed_and_work_files_are_not_searched),
         cmocka_unit_test(texts_are_as_long_as_they_say),
-        cmocka_unit_test(done_means_listed_and_made_the_same_way), cmocka_unit_test(unlisted_is_not_done),
-        cmocka_unit_test(the_first_of_two_attempts_stays), cmocka_unit_test(renamed_over_a_listed_one_is_not_done),
-        cmocka_unit_test(listed_but_late_files_are_waited_for), cmocka_unit_test(dates_mean_nothing),
-        cmocka_unit_test(impossible_places), cmocka_unit_test(killed_attempt_leaves_no_final_name),
+        cmocka_unit_test(done_means_listed_and_made_the_same_way),
+        cmocka_unit_test(unlisted_is_not_done),
+        cmocka_unit_test(the_first_of_two_attempts_stays),
+        cmocka_unit_test(renamed_over_a_listed_one_is_not_done),
+        cmocka_unit_test(listed_but_late_files_are_waited_for),
+        cmocka_unit_test(dates_mean_nothing),
+        cmocka_unit_test(impossible_places),
+        cmocka_unit_test(killed_attempt_leaves_no_final_name),
         cmocka_unit_test(full_disk_is_one_clear_error),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_all);

@@ -16,7 +16,8 @@
 #include "bregman/tokens.h"
 
 static char folder[] = "/tmp/bg-tokens-XXXXXX";
-static const char *const names[] = { "a.h5", "b.h5", "c.h5", "empty.h5", "also-empty.h5", "queries.h5", "ours.h5", "MANIFEST" };
+static const char *const names[] = { "a.h5",          "b.h5",       "c.h5",    "empty.h5",
+                                     "also-empty.h5", "queries.h5", "ours.h5", "MANIFEST" };
 
 static const char *in_folder(const char *name)
 {
@@ -58,8 +59,8 @@ static hid_t create(const char *name)
 }
 
 /* A file as others make it: no format, no /run, their own integer types. */
-static void foreign(const char *name, hid_t type, size_t n_counts, const int64_t *count,
-                    size_t n_tokens, const int64_t *token, const char *tokenizer)
+static void foreign(const char *name, hid_t type, size_t n_counts, const int64_t *count, size_t n_tokens,
+                    const int64_t *token, const char *tokenizer)
 {
     hid_t file = create(name);
     put(file, "token", H5T_NATIVE_INT64, type, n_tokens, token);
@@ -152,8 +153,7 @@ static void reads_its_own_files(void **state)
     const uint32_t token[] = { 7, 8, 9 }, count[] = { 3 };
     if (bg_store_create(&s, in_folder("ours.h5"), "bregman/tokens", &run, &err) != BG_OK ||
         bg_store_write(s, "token", (uint64_t[]){ 3 }, token, &err) != BG_OK ||
-        bg_store_write(s, "count", (uint64_t[]){ 1 }, count, &err) != BG_OK ||
-        bg_store_publish(s, NULL, &err) != BG_OK)
+        bg_store_write(s, "count", (uint64_t[]){ 1 }, count, &err) != BG_OK || bg_store_publish(s, NULL, &err) != BG_OK)
         fail_msg("%s", err.msg);
     uint32_t got[3];
     assert_int_equal(open_files(&t, &err, 1, "ours.h5"), BG_OK);
@@ -192,7 +192,7 @@ static void refuses_bad_tokens(void **state)
     expect_error(open_files(&t, &err, 2, "a.h5", "b.h5"), BG_EFORMAT, &err, "different tokenizers");
     assert_int_equal(open_files(&t, &err, 1, "a.h5"), BG_OK);
     uint32_t got[2];
-    expect_error(bg_tokens_read(t, 0, 1, 256, got, &err), BG_ESHAPE, &err, "a.h5");    /* a negative id */
+    expect_error(bg_tokens_read(t, 0, 1, 256, got, &err), BG_ESHAPE, &err, "a.h5"); /* a negative id */
     bg_tokens_close(t);
 
     assert_int_equal(H5Fclose(create("c.h5")), 0);

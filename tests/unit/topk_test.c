@@ -24,10 +24,10 @@ static void check_against_full_sort(size_t n, size_t k, uint32_t seed)
     assert_ok(bg_topk_new(&t, k, &err), err);
     for (size_t i = 0; i < n; i++) {
         seed = seed * 1664525u + 1013904223u;
-        all[i] = (bg_hit){ (double)(seed >> 28), i ^ 5 };   /* 16 values: ties */
+        all[i] = (bg_hit){ (double)(seed >> 28), i ^ 5 }; /* 16 values: ties */
         assert_ok(bg_topk_push(t, all[i], &err), err);
         if (i % 7 == 3)
-            (void)bg_topk_sorted(t, &got);                  /* push after sort */
+            (void)bg_topk_sorted(t, &got); /* push after sort */
     }
     qsort(all, n, sizeof *all, reference_order);
     size_t m = bg_topk_sorted(t, &got);
@@ -68,7 +68,8 @@ static void refuses_bad_input(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(keeps_what_a_full_sort_keeps), cmocka_unit_test(refuses_bad_input),
+        cmocka_unit_test(keeps_what_a_full_sort_keeps),
+        cmocka_unit_test(refuses_bad_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

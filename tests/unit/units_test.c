@@ -16,13 +16,21 @@ static const size_t blocks[] = { 2, 5, 11 };
 
 static bg_units rows_of_model(uint64_t n, uint64_t unit)
 {
-    return (bg_units){ .folder = folder, .kind = "scores", .run = &run, .n_groups = 1, .n_sequences = n, .unit_sequences = unit };
+    return (bg_units){
+        .folder = folder, .kind = "scores", .run = &run, .n_groups = 1, .n_sequences = n, .unit_sequences = unit
+    };
 }
 
 static bg_units of_blocks(bool cumulative, uint64_t n, uint64_t unit)
 {
-    return (bg_units){ .folder = folder, .kind = cumulative ? "covariance" : "queries", .run = &run, .cumulative = cumulative,
-                       .group = blocks, .n_groups = 3, .n_sequences = n, .unit_sequences = unit };
+    return (bg_units){ .folder = folder,
+                       .kind = cumulative ? "covariance" : "queries",
+                       .run = &run,
+                       .cumulative = cumulative,
+                       .group = blocks,
+                       .n_groups = 3,
+                       .n_sequences = n,
+                       .unit_sequences = unit };
 }
 
 static void empty_folder(void)
@@ -93,7 +101,10 @@ static bool is_there(const char *name)
 static void names_of_work_files(void **state)
 {
     (void)state;
-    static const struct { const char *name, *kind; bg_segment g; } good[] = {
+    static const struct {
+        const char *name, *kind;
+        bg_segment g;
+    } good[] = {
         { "scores-00003.000000-000064.h5", "scores", { 3, BG_WHOLE_MODEL, 0, 64 } },
         { "token_scores-123456.000003-1234567.h5", "token_scores", { 123456, BG_WHOLE_MODEL, 3, 1234567 } },
         { "covariance-00000-block-063.000000-000008.h5", "covariance", { 0, 63, 0, 8 } },
@@ -113,14 +124,35 @@ static void other_names(void **state)
 {
     (void)state;
     static const char *const other[] = {
-        "", ".", "-", "scores", "scores-", "scores-00003", "scores-00003.h5", "scores-00003.000000.h5", "scores-3.000000-000064.h5",
-        "scores-+0003.000000-000064.h5", "scores--0003.000000-000064.h5", "scores- 0003.000000-000064.h5",
-        "scores-00003.+00000-000064.h5", "scores-00003. 00000-000064.h5", "scores-00003.000000--00064.h5", "scores-00003.000000-000064",
-        "scores-00003.000000-000064.h5.tmp-n1-12-0a1b2c3d", "scores-00003.000000-000064.h5x", "-00003.000000-000064.h5",
-        "scores-00003.000000-18446744073709551616.h5", "scores-0x003.000000-000064.h5", "scores-00003-block-.000000-000064.h5",
-        "scores-00003-block-7.000000-000064.h5", "scores-00003-block--07.000000-000064.h5", "scores-000003.000000-000064.h5",
-        "scores-00003-block-18446744073709551615.000000-000064.h5", "activation-transformer.h.0.mlp.c_fc.h5",
-        "a_kind_of_more_than_thirty_one_letters-00003.000000-000064.h5", "queries-00003-block-001.part-000002.h5",
+        "",
+        ".",
+        "-",
+        "scores",
+        "scores-",
+        "scores-00003",
+        "scores-00003.h5",
+        "scores-00003.000000.h5",
+        "scores-3.000000-000064.h5",
+        "scores-+0003.000000-000064.h5",
+        "scores--0003.000000-000064.h5",
+        "scores- 0003.000000-000064.h5",
+        "scores-00003.+00000-000064.h5",
+        "scores-00003. 00000-000064.h5",
+        "scores-00003.000000--00064.h5",
+        "scores-00003.000000-000064",
+        "scores-00003.000000-000064.h5.tmp-n1-12-0a1b2c3d",
+        "scores-00003.000000-000064.h5x",
+        "-00003.000000-000064.h5",
+        "scores-00003.000000-18446744073709551616.h5",
+        "scores-0x003.000000-000064.h5",
+        "scores-00003-block-.000000-000064.h5",
+        "scores-00003-block-7.000000-000064.h5",
+        "scores-00003-block--07.000000-000064.h5",
+        "scores-000003.000000-000064.h5",
+        "scores-00003-block-18446744073709551615.000000-000064.h5",
+        "activation-transformer.h.0.mlp.c_fc.h5",
+        "a_kind_of_more_than_thirty_one_letters-00003.000000-000064.h5",
+        "queries-00003-block-001.part-000002.h5",
     };
     for (size_t i = 0; i < sizeof other / sizeof other[0]; i++) {
         char kind[BG_UNIT_KIND_BYTES] = "kept";
@@ -149,21 +181,22 @@ static void finds(const bg_units *u, uint64_t unit, bool want_done, uint64_t wan
 static void rows_chain(void **state)
 {
     (void)state;
-    bg_units u = rows_of_model(20, 8);              /* the last unit has 4 */
+    bg_units u = rows_of_model(20, 8); /* the last unit has 4 */
     empty_folder();
     finds(&u, 0, false, 0);
-    link_file("scores-00000.000003-000008.h5");     /* nothing before it */
+    link_file("scores-00000.000003-000008.h5"); /* nothing before it */
     finds(&u, 0, false, 0);
-    link_file("scores-00000.000000-000002.h5");     /* a gap */
+    link_file("scores-00000.000000-000002.h5"); /* a gap */
     finds(&u, 0, false, 2);
-    link_file("scores-00000.000001-000004.h5");     /* overlaps both */
+    link_file("scores-00000.000001-000004.h5"); /* overlaps both */
     finds(&u, 0, true, 0);
-    link_file("scores-00002.000000-000008.h5");     /* longer than the unit: of another division */
+    link_file("scores-00002.000000-000008.h5"); /* longer than the unit: of another division */
     finds(&u, 2, false, 0);
     link_file("scores-00002.000000-000004.h5");
     finds(&u, 2, true, 0);
     finds(&u, 1, false, 0);
-    link_file("scores-00003.000000-000004.h5");     /* a unit that there is not, a part that is empty, other kinds and groups */
+    link_file(
+        "scores-00003.000000-000004.h5"); /* a unit that there is not, a part that is empty, other kinds and groups */
     link_file("scores-00001.000000-000000.h5");
     link_file("scores-00001.000005-000003.h5");
     link_file("scores-00001-block-002.000000-000008.h5");
@@ -180,22 +213,23 @@ static void sums_stand_for_what_is_before(void **state)
     empty_folder();
     link_file("covariance-00000-block-002.000000-000003.h5");
     link_file("covariance-00000-block-005.000000-000003.h5");
-    link_file("covariance-00000-block-011.000003-000008.h5");     /* sums begin at 0 */
+    link_file("covariance-00000-block-011.000003-000008.h5"); /* sums begin at 0 */
     finds(&u, 0, false, 0);
     link_file("covariance-00000-block-011.000000-000003.h5");
     finds(&u, 0, false, 3);
-    link_file("covariance-00000-block-002.000000-000005.h5");     /* not of all blocks */
+    link_file("covariance-00000-block-002.000000-000005.h5"); /* not of all blocks */
     link_file("covariance-00000-block-011.000000-000006.h5");
-    link_file("covariance-00000-block-005.000000-000008.h5");     /* finished: any part will do */
+    link_file("covariance-00000-block-005.000000-000008.h5"); /* finished: any part will do */
     finds(&u, 0, false, 3);
     link_file("covariance-00000-block-011.000000-000005.h5");
     assert_true(is_there("covariance-00000-block-002.000000-000003.h5"));
     finds(&u, 0, false, 5);
-    assert_false(is_there("covariance-00000-block-002.000000-000003.h5"));     /* nothing needs it any more */
-    assert_true(is_there("covariance-00000-block-002.000000-000005.h5") && is_there("covariance-00000-block-011.000000-000006.h5"));
+    assert_false(is_there("covariance-00000-block-002.000000-000003.h5")); /* nothing needs it any more */
+    assert_true(is_there("covariance-00000-block-002.000000-000005.h5") &&
+                is_there("covariance-00000-block-011.000000-000006.h5"));
     link_file("covariance-00000-block-002.000000-000008.h5");
     link_file("covariance-00000-block-011.000000-000008.h5");
-    link_file("covariance-00000-block-007.000000-000005.h5");     /* a block without tracked modules */
+    link_file("covariance-00000-block-007.000000-000005.h5"); /* a block without tracked modules */
     finds(&u, 0, true, 0);
     assert_false(is_there("covariance-00000-block-011.000000-000006.h5"));
     assert_true(is_there("covariance-00000-block-007.000000-000005.h5"));
@@ -215,7 +249,8 @@ static uint64_t count_slowly(const bg_units *u, uint64_t unit, const bg_segment 
                     if (s[i].unit == unit && s[i].group == blocks[b] && s[i].first <= z && z < s[i].end)
                         covered += ++found;
             for (size_t i = 0; i < n; i++)
-                exact += s[i].unit == unit && s[i].group == blocks[b] && s[i].first == 0 && (s[i].end == p || s[i].end == size);
+                exact += s[i].unit == unit && s[i].group == blocks[b] && s[i].first == 0 &&
+                         (s[i].end == p || s[i].end == size);
             groups += u->cumulative ? exact > 0 : covered == p;
         }
         best = groups == u->n_groups ? p : best;
@@ -244,8 +279,8 @@ static void random_files(void **state)
             s[i].group = blocks[random_below(3)];
             s[i].first = u.cumulative ? 0 : random_below(s[i].unit == 0 ? 5 : 3);
             s[i].end = s[i].first + 1 + random_below((s[i].unit == 0 ? 6 : 4) - s[i].first);
-            snprintf(name, sizeof name, "%s-%05d-block-%03d.%06d-%06d.h5", u.kind, (int)s[i].unit, (int)s[i].group, (int)s[i].first,
-                     (int)s[i].end);
+            snprintf(name, sizeof name, "%s-%05d-block-%03d.%06d-%06d.h5", u.kind, (int)s[i].unit, (int)s[i].group,
+                     (int)s[i].first, (int)s[i].end);
             link_file(name);
         }
         for (uint64_t unit = 0; unit < 2; unit++) {
@@ -256,7 +291,7 @@ static void random_files(void **state)
                 one.cumulative = false;
                 one.n_groups = 1;
                 memcpy(again, s, sizeof s);
-                for (size_t i = 0; i < n; i++)         /* the slow count looks at the first block */
+                for (size_t i = 0; i < n; i++) /* the slow count looks at the first block */
                     again[i].group = s[i].group == blocks[b] ? blocks[0] : 999;
                 whole += count_slowly(&one, unit, again, n) == size;
             }
@@ -318,7 +353,7 @@ static void reads_all_in_order(void **state)
         bg_segment g = { unit, BG_WHOLE_MODEL, 0, bg_units_size(&u, unit) };
         uint64_t cut = unit % 3 == 0 ? g.end : 2;
         write_scores(&u, g, cut);
-        if (unit % 3 == 1)                                  /* overlaps what is there; and one that is needed for nothing */
+        if (unit % 3 == 1) /* overlaps what is there; and one that is needed for nothing */
             write_scores(&u, (bg_segment){ unit, BG_WHOLE_MODEL, 1, g.end }, 3);
         if (unit % 3 != 0)
             write_scores(&u, (bg_segment){ unit, BG_WHOLE_MODEL, unit % 3 == 1 ? 1 : 2, g.end }, g.end);
@@ -368,7 +403,7 @@ static void tells_what_is_missing(void **state)
 static void cuts_a_file(void **state)
 {
     (void)state;
-    enum { QUERIES = 6, SIDE = 3000, R = 40, KEPT = 4 };    /* a query's row has more than a chunk */
+    enum { QUERIES = 6, SIDE = 3000, R = 40, KEPT = 4 }; /* a query's row has more than a chunk */
     bg_units u = of_blocks(false, QUERIES, QUERIES);
     const bg_segment g = { 0, 5, 0, QUERIES }, kept = { 0, 5, 0, KEPT };
     const uint64_t dims[3] = { QUERIES, SIDE, R };
@@ -409,9 +444,11 @@ static void cuts_a_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_of_work_files), cmocka_unit_test(other_names), cmocka_unit_test(rows_chain),
-        cmocka_unit_test(sums_stand_for_what_is_before), cmocka_unit_test(random_files), cmocka_unit_test(damaged_files),
-        cmocka_unit_test(reads_all_in_order), cmocka_unit_test(tells_what_is_missing), cmocka_unit_test(cuts_a_file),
+        cmocka_unit_test(names_of_work_files), cmocka_unit_test(other_names),
+        cmocka_unit_test(rows_chain),          cmocka_unit_test(sums_stand_for_what_is_before),
+        cmocka_unit_test(random_files),        cmocka_unit_test(damaged_files),
+        cmocka_unit_test(reads_all_in_order),  cmocka_unit_test(tells_what_is_missing),
+        cmocka_unit_test(cuts_a_file),
     };
     return cmocka_run_group_tests(tests, start, end);
 }

@@ -68,8 +68,8 @@ static void only_the_surely_dead_are_dead(void **state)
     assert_true(bg_writer_is_dead(dead));
     snprintf(pid, sizeof pid, "%ld.", (long)getpid());
     snprintf(mark, sizeof mark, "-%s", pid);
-    assert_true(bg_writer_is_dead(with(own, mark, "-", "7")));       /* its number is another process's now */
-    assert_false(bg_writer_is_dead(with(own, mark, "-", "0")));      /* nobody could tell when it began */
+    assert_true(bg_writer_is_dead(with(own, mark, "-", "7")));  /* its number is another process's now */
+    assert_false(bg_writer_is_dead(with(own, mark, "-", "0"))); /* nobody could tell when it began */
 
     /* of other hosts, boots and containers, and what is no name at all */
     char there[2 * BG_WRITER_BYTES];
@@ -124,12 +124,14 @@ static void leftovers_of_the_dead_go(void **state)
     snprintf(prefix, sizeof prefix, "%s/c.h5", folder);
     assert_ok(bg_remove_leftovers(prefix, &err), err);
     assert_false(is_there("c.h5.tmp-", dead));
-    assert_true(is_there("c.h5.tmp-", own) && is_there("c.h5.tmp-", foreign) && is_there("c.h5", "") && is_there("d.h5.tmp-", dead));
+    assert_true(is_there("c.h5.tmp-", own) && is_there("c.h5.tmp-", foreign) && is_there("c.h5", "") &&
+                is_there("d.h5.tmp-", dead));
 
     snprintf(prefix, sizeof prefix, "%s/", folder);
     assert_ok(bg_remove_leftovers(prefix, &err), err);
     assert_false(is_there("d.h5.tmp-", dead));
-    assert_true(is_there("c.h5.tmp-", own) && is_there("c.h5.tmp-", foreign) && is_there("c.h5", "") && is_there("notes.tmp-", "mine"));
+    assert_true(is_there("c.h5.tmp-", own) && is_there("c.h5.tmp-", foreign) && is_there("c.h5", "") &&
+                is_there("notes.tmp-", "mine"));
 
     snprintf(prefix, sizeof prefix, "%s/none/c.h5", folder);
     assert_ok(bg_remove_leftovers(prefix, &err), err);
@@ -152,7 +154,9 @@ static int remove_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_differ), cmocka_unit_test(only_the_surely_dead_are_dead), cmocka_unit_test(leftovers_of_the_dead_go),
+        cmocka_unit_test(names_differ),
+        cmocka_unit_test(only_the_surely_dead_are_dead),
+        cmocka_unit_test(leftovers_of_the_dead_go),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_all);
 }
