@@ -6,7 +6,7 @@
 bg_status bg_grid_init(bg_grid *g, MPI_Comm world, int pipeline, bg_err *err)
 {
     g->world = world;
-    g->pipeline = MPI_COMM_NULL;
+    g->pipeline = g->place = MPI_COMM_NULL;
     MPI_Comm_rank(world, &g->world_rank);
     MPI_Comm_size(world, &g->world_size);
     if (g->world_size % pipeline != 0)
@@ -17,6 +17,11 @@ bg_status bg_grid_init(bg_grid *g, MPI_Comm world, int pipeline, bg_err *err)
     g->pipeline_size = pipeline;
     g->pipeline_rank = g->world_rank / g->data_size;
     MPI_Comm_split(world, g->data_rank, g->pipeline_rank, &g->pipeline);
+    MPI_Comm node;
+    MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, g->world_rank, MPI_INFO_NULL, &node);
+    MPI_Comm_split(node, g->pipeline_rank, g->world_rank, &g->place);
+    MPI_Comm_free(&node);
+    MPI_Comm_size(g->place, &g->place_size);
     return BG_OK;
 }
 
@@ -24,6 +29,8 @@ void bg_grid_free(bg_grid *g)
 {
     if (g->pipeline != MPI_COMM_NULL)
         MPI_Comm_free(&g->pipeline);
+    if (g->place != MPI_COMM_NULL)
+        MPI_Comm_free(&g->place);
 }
 
 bg_status bg_agree(MPI_Comm comm, bg_status local, bg_err *err)

@@ -21,9 +21,11 @@
 typedef struct {
     MPI_Comm world;
     MPI_Comm pipeline; /* the ranks of this column, in the order of the blocks */
+    MPI_Comm place;    /* the ranks of this node that have the same pipeline rank (shared.h) */
     int world_rank, world_size;
     int data_rank, data_size; /* world_rank = pipeline_rank * data_size + data_rank */
     int pipeline_rank, pipeline_size;
+    int place_size;
 } bg_grid;
 
 /* Lay the ranks of world out as columns of `pipeline` ranks.  Collective; free with bg_grid_free.
