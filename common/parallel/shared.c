@@ -97,7 +97,8 @@ static bg_status take_memory(bg_shared *s, const char *scratch, const char *what
     if (wanted && scratch != NULL)
         return BG_FAIL(err, BG_EIO, "cannot write into scratch folder \"%s\": %s", scratch, strerror(cause));
     if (wanted)
-        bg_log("warning: %s: no room for %.0f MB in /dev/shm: each rank holds its own", what, (double)s->n_bytes * 1e-6);
+        bg_log("warning: %s: no room for %.0f MB in /dev/shm: each rank holds its own", what,
+               (double)s->n_bytes * 1e-6);
     s->data = bg_alloc(s->n_bytes, 1, what, err);
     return bg_allocated(s->data);
 }

@@ -6,10 +6,9 @@
 #ifndef BG_SCORE_H
 #define BG_SCORE_H
 
-#include "bregman/model.h"
-#include "bregman/pass.h"
 #include "bregman/pipeline.h"
-#include "bregman/store.h"
+#include "bregman/queries.h"
+#include "bregman/tap.h"
 
 typedef struct bg_scorer bg_scorer;
 
@@ -20,22 +19,22 @@ typedef enum {
     BG_SCORE_TOKENS     /* the parts by position and layer                  */
 } bg_score_detail;
 
-/* Load the compressed queries of FILE for the tracked modules of this rank's share of the model (all of the model's and
- * no others must be there). share [in, n_shares]  of all ranks of the pipeline; share[rank] is this rank's.  Lent.
- *   unit_sequences, unit_rows [in]  most of a unit.
- * Errors: BG_ESTALE (made for another model: names both), BG_ESHAPE, BG_EIO, BG_EFORMAT. */
-bg_status bg_scorer_new(bg_scorer **out, const char *file, const bg_model *model, const bg_hash *model_hash,
-                        const bg_share *share, int n_shares, int rank, bg_score_detail detail, size_t unit_sequences,
-                        size_t unit_rows, bg_err *err) BG_MUST_CHECK;
+/* What a scorer works on. */
+typedef struct {
+    const bg_share *share; /* [n_shares] of all ranks of the pipeline; lent */
+    int n_shares, rank;    /* share[rank] is this rank's */
+    bg_score_detail detail;
+    size_t unit_sequences, unit_rows; /* most of a unit */
+    size_t batch_rows;                /* most of a micro-batch */
+} bg_score_task;
+
+/* queries are those of share[rank]; lent.  Errors: BG_ENOMEM. */
+bg_status bg_scorer_new(bg_scorer **out, const bg_score_task *task, const bg_queries *queries, const bg_model *model,
+                        bg_err *err) BG_MUST_CHECK;
 void bg_scorer_free(bg_scorer *s);
-size_t bg_scorer_queries(const bg_scorer *s);
-const char *const *bg_scorer_query_ids(const bg_scorer *s);
-/* Bytes that bg_scorer_new would take for a share, and what bg_scorer_gather sends of it (bg_sweep.gather_bytes). */
-bg_status bg_scorer_bytes(const char *file, const bg_model *model, const bg_share *share, bg_score_detail detail,
-                          size_t unit_sequences, size_t unit_rows, size_t *bytes, bg_err *err) BG_MUST_CHECK;
+/* Bytes that bg_scorer_new would take, beside the queries; and what bg_scorer_gather sends (bg_sweep.gather_bytes). */
+size_t bg_scorer_bytes(const bg_score_task *t, const bg_queries_extent *q, const bg_model *model);
 size_t bg_scorer_gather_bytes(const bg_scorer *s);
-/* Modules that FILE was made for ("mlp", ...): what the model is to be opened with.  Caller frees with free(). */
-bg_status bg_compressed_modules(const char *file, char **modules, bg_err *err) BG_MUST_CHECK;
 
 /* Unit and batch in hand; `first` is the batch's first sequence counted from the unit's first.
  *   row0 [in]  rows of the unit's sequences before the first batch, which another attempt has scored: their results are

@@ -1,8 +1,9 @@
 /* score.c - cost of score_shards, as an array of shards, and of merge_scores. */
+#include "bregman/score.h"
 #include "plan.h"
 
-/* Of score_shards: its default options, and its scorer's room for two products. */
-enum { ACTIVATION_BYTES = 512 << 20, UNIT_SEQUENCES = 64, PRODUCT_BYTES = 32 << 20, TOP = 100 };
+/* Of score_shards: its default options. */
+enum { ACTIVATION_BYTES = 512 << 20, UNIT_SEQUENCES = 64, TOP = 100 };
 /* Of merge_scores. */
 enum { BINS = 321, LEAST_TAIL = 100, ROWS_AT_ONCE = 4096 };
 
@@ -12,27 +13,26 @@ static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 static size_t unit_of(const plan_costing *f) { return smaller(UNIT_SEQUENCES, (size_t)f->w->c->sequences); }
 
-/* bg_scorer_bytes, whose sizes come from a file; its products are no longer than a micro-batch of `rows`. */
-static size_t scorer_bytes(const plan_costing *f, size_t r, size_t rows)
+static bg_queries_extent extent_of(const plan_costing *f, size_t r)
 {
     const bg_share *s = &f->share[r];
-    size_t queries = (size_t)f->w->c->queries, floats = 0, widest = 1;
+    bg_queries_extent q = { .n_queries = (size_t)f->w->c->queries, .columns = 1 };
     for (size_t i = s->first_tracked; i < s->end_tracked; i++) {
         const bg_module *mod = f->w->model->tracked[i];
-        size_t columns = queries * smaller((size_t)f->w->c->rank, smaller(mod->n_out, mod->n_in1));
-        floats += columns * (mod->n_out + mod->n_in1);
-        widest = most(widest, columns);
+        size_t columns = q.n_queries * smaller((size_t)f->w->c->rank, smaller(mod->n_out, mod->n_in1));
+        q.columns = most(q.columns, columns);
+        q.bytes += columns * (mod->n_out + mod->n_in1) * sizeof(float);
     }
-    size_t chunk = PRODUCT_BYTES / (2 * sizeof(float) * widest);
-    chunk = chunk < 64 ? 64 : chunk > 8192 ? 8192 : chunk;
-    chunk = smaller(chunk, rows);
-    size_t layers = s->embeds ? f->w->model->config.n_blocks : s->end - s->first;
-    return (floats + chunk * (2 * widest + queries)) * sizeof(float) + layers * queries * unit_of(f) * sizeof(double);
+    return q;
 }
 
-static size_t touched_bytes(const plan_costing *f, size_t r, size_t rows, size_t batches)
+/* Of rank r of a pipeline, with micro-batches of so many rows; queries held once by `sharers` ranks. */
+static size_t rank_bytes(const plan_costing *f, size_t r, size_t rows, size_t batches, size_t sharers)
 {
-    return scorer_bytes(f, r, rows) + plan_pass_bytes(f->w->model, f->g, &f->share[r], r, rows, batches);
+    bg_queries_extent q = extent_of(f, r);
+    const bg_score_task task = { .share = f->share, .rank = (int)r, .unit_sequences = unit_of(f), .batch_rows = rows };
+    return q.bytes / sharers + bg_scorer_bytes(&task, &q, f->w->model) +
+           plan_pass_bytes(f->w->model, f->g, &f->share[r], r, rows, batches);
 }
 
 static size_t score_bytes(const void *self, const bg_plan *plan)
@@ -40,8 +40,7 @@ static size_t score_bytes(const void *self, const bg_plan *plan)
     const plan_costing *f = self;
     size_t bytes = 0;
     for (size_t r = 0; r < f->g->pipeline; r++)
-        bytes = most(bytes, scorer_bytes(f, r, SIZE_MAX) +
-                                plan_pass_bytes(f->w->model, f->g, &f->share[r], r, plan->rows, SIZE_MAX));
+        bytes = most(bytes, rank_bytes(f, r, plan->rows, SIZE_MAX, smaller(f->g->ranks_per_node, f->g->data)));
     return bytes;
 }
 
@@ -84,9 +83,10 @@ static void set_memory(plan_costing *f, size_t rows, size_t batches)
     plan_stage *o = f->out;
     for (size_t r = 0; r < f->g->pipeline; r++) {
         double mapped = r == 0 ? w->model_bytes : plan_share_bytes(w->model, &f->share[r]);
-        double bytes = (double)touched_bytes(f, r, rows, batches);
+        double bytes = (double)rank_bytes(f, r, rows, batches, smaller(f->g->ranks_per_node, f->g->data));
+        double resident = (double)rank_bytes(f, r, rows, batches, 1); /* as each rank counts what it shares */
         o->phase[0].bytes = larger(o->phase[0].bytes, bytes);
-        o->phase[0].peak_bytes = larger(o->phase[0].peak_bytes, bytes + mapped + f->profile.process_bytes);
+        o->phase[0].peak_bytes = larger(o->phase[0].peak_bytes, resident + mapped + f->profile.process_bytes);
         o->weights_bytes = larger(o->weights_bytes, plan_share_bytes(w->model, &f->share[r]));
     }
     o->bytes = o->phase[0].bytes;

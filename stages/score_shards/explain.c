@@ -267,9 +267,9 @@ static bg_status publish_ranking(explaining *e, bg_err *err)
 static bg_status check_queries(const explaining *e, bg_err *err)
 {
     const bg_ranking *r = &e->ranking;
-    bool same = r->n_queries == bg_scorer_queries(e->w->scorer);
+    bool same = r->n_queries == e->w->queries->extent.n_queries;
     for (size_t q = 0; q < r->n_queries && same; q++)
-        same = strcmp(r->query[q], bg_scorer_query_ids(e->w->scorer)[q]) == 0;
+        same = strcmp(r->query[q], e->w->queries->id[q]) == 0;
     return same ? BG_OK
                 : BG_FAIL(err, BG_ESTALE, "%s ranks other queries than %s holds", e->w->c->explain, e->w->c->queries);
 }

@@ -65,7 +65,7 @@ static bg_status open_model(scoring *w, bg_err *err)
 {
     const score_shards_config *c = w->c;
     char *modules = NULL;
-    bg_status st = bg_compressed_modules(c->queries, &modules, err);
+    bg_status st = bg_queries_modules(c->queries, &modules, err);
     if (st == BG_OK)
         st = bg_model_open(&w->model, c->model, modules, err);
     if (st == BG_EARG)
@@ -186,7 +186,7 @@ static bg_status hash_inputs(scoring *w, bg_err *err)
 
 static bg_status write_scores(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err)
 {
-    size_t nq = bg_scorer_queries(w->scorer), nl = w->model->config.n_blocks;
+    size_t nq = w->queries->extent.n_queries, nl = w->model->config.n_blocks;
     uint64_t dims[3] = { g->end - g->first, nq, nl };
     float *x = NULL;
     bg_status st = BG_NEW(x, unit->n_sequences * nq * (w->c->layer_scores ? nl : 1), "scores", err);
@@ -232,7 +232,7 @@ static bg_status rank_rows(const scoring *w, const bg_rows *rows, const float *s
         int64_t number = (int64_t)z;
         st = bg_store_write_rows(to, "sequence", rows->first + i, 1, &number, err);
         if (st == BG_OK)
-            st = bg_extremes_push(e, z, score + i * bg_scorer_queries(w->scorer), err);
+            st = bg_extremes_push(e, z, score + i * w->queries->extent.n_queries, err);
     }
     return st;
 }
@@ -240,7 +240,7 @@ static bg_status rank_rows(const scoring *w, const bg_rows *rows, const float *s
 /* Copy a run of rows to the shard's file, and rank them.  x: room for a unit's. */
 static bg_status copy_rows(const scoring *w, const bg_rows *rows, float *x, bg_store *to, bg_extremes *e, bg_err *err)
 {
-    size_t nq = bg_scorer_queries(w->scorer), nl = w->model->config.n_blocks;
+    size_t nq = w->queries->extent.n_queries, nl = w->model->config.n_blocks;
     bg_status st = bg_store_read_rows(rows->file, "score", BG_F32, rows->row, rows->n, nq, x, err);
     if (st == BG_OK)
         st = bg_store_write_rows(to, "score", rows->first, rows->n, x, err);
@@ -255,7 +255,7 @@ static bg_status copy_rows(const scoring *w, const bg_rows *rows, float *x, bg_s
 
 static bg_status copy_units(const scoring *w, bg_store *to, bg_extremes *e, bg_err *err)
 {
-    size_t values = bg_scorer_queries(w->scorer) * (w->c->layer_scores ? w->model->config.n_blocks : 1);
+    size_t values = w->queries->extent.n_queries * (w->c->layer_scores ? w->model->config.n_blocks : 1);
     bg_units_reader *units = NULL;
     float *x = NULL;
     bg_status st = BG_NEW(x, w->unit_sequences * values, "scores", err);
@@ -276,11 +276,11 @@ static bg_status copy_units(const scoring *w, bg_store *to, bg_extremes *e, bg_e
 
 static bg_status make_datasets(const scoring *w, bg_store *s, bg_err *err)
 {
-    uint64_t nq = bg_scorer_queries(w->scorer), dims[3] = { w->n_sequences, nq, w->model->config.n_blocks };
+    uint64_t nq = w->queries->extent.n_queries, dims[3] = { w->n_sequences, nq, w->model->config.n_blocks };
     bg_hash common;
     bg_status st = bg_inputs_fingerprint(&w->in, w->ctx, w->plan.identity, &common, err);
     if (st == BG_OK)
-        st = bg_store_write(s, "id", &nq, bg_scorer_query_ids(w->scorer), err);
+        st = bg_store_write(s, "id", &nq, (const char *const *)w->queries->id, err);
     if (st == BG_OK)
         st = bg_store_dataset(s, "sequence", dims, err);
     if (st == BG_OK)
@@ -302,7 +302,7 @@ static bg_status assemble(scoring *w, bg_err *err)
 {
     bg_extremes e = { 0 };
     bg_store *s = NULL;
-    bg_status st = bg_extremes_init(&e, bg_scorer_queries(w->scorer), w->c->top, err);
+    bg_status st = bg_extremes_init(&e, w->queries->extent.n_queries, w->c->top, err);
     if (st == BG_OK)
         st = bg_store_create(&s, w->shard_file, "bregman/scores", &w->in.run, err);
     if (st == BG_OK)
@@ -325,7 +325,7 @@ static bg_status score_all(void *self, bg_err *err)
     scoring *w = self;
     MPI_Comm world = w->ctx->grid.world;
     w->write_segment = write_scores;
-    bg_status st = bg_agree(world, score_open_memory(w, "scores", err), err);
+    bg_status st = score_open_memory(w, "scores", err);
     if (st == BG_OK)
         st = score_sweep(w, "scores", err);
     return st == BG_OK ? bg_agree(world, w->ctx->grid.world_rank == 0 ? assemble(w, err) : BG_OK, err) : st;
@@ -367,6 +367,7 @@ bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *er
     }
     score_explain_close(&w);
     bg_scorer_free(w.scorer);
+    bg_queries_free(w.queries);
     bg_pass_free(w.pass);
     bg_free(w.share);
     bg_free(w.sequence);

@@ -33,9 +33,12 @@ struct scoring {
     bg_pass *pass;
     bg_share *share; /* [pipeline_size] */
     bg_plan plan;
+    bg_queries_source source; /* of this rank's share */
+    bg_queries_extent extent;
+    bg_queries *queries;
+    bg_score_task task;
     bg_scorer *scorer;
     bg_score_detail detail;
-    size_t scorer_bytes;    /* of this rank */
     size_t longest_rows;    /* of the longest sequence */
     explaining *explaining; /* NULL: scoring */
     bg_inputs in;
@@ -62,7 +65,7 @@ bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **
  * (collective). */
 bg_status score_divide_model(scoring *w, bg_err *err) BG_MUST_CHECK;
 bg_status score_choose_plan(scoring *w, bg_err *err) BG_MUST_CHECK;
-/* Work folder, pass and scorer for units of unit_sequences, whose files are of this kind. */
+/* Queries, scorer and pass for units of unit_sequences, whose files are of this kind.  Collective; an agreed status. */
 bg_status score_open_memory(scoring *w, const char *kind, bg_err *err) BG_MUST_CHECK;
 /* The sweep over w's sequences with the score tap: leaves all units in their files.  Collective. */
 bg_status score_sweep(scoring *w, const char *what, bg_err *err) BG_MUST_CHECK;

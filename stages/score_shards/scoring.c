@@ -20,30 +20,44 @@ static size_t longest(const scoring *w)
     return most;
 }
 
+/* Queries are held once by the ranks of a node that have the same share; on --scratch they take no memory. */
 static size_t plan_bytes(const void *scoring_, const bg_plan *plan)
 {
     const scoring *w = scoring_;
     const bg_grid *g = &w->ctx->grid;
-    return w->scorer_bytes + bg_pipeline_pass_bytes(w->model, &w->share[g->pipeline_rank], g, plan->rows);
+    bg_score_task task = w->task;
+    task.batch_rows = plan->rows;
+    size_t queries = plan->on_scratch ? 0 : w->extent.bytes / (size_t)g->place_size;
+    return queries + bg_scorer_bytes(&task, &w->extent, w->model) +
+           bg_pipeline_pass_bytes(w->model, &w->share[g->pipeline_rank], g, plan->rows);
 }
 
 bg_status score_divide_model(scoring *w, bg_err *err)
 {
-    size_t n = (size_t)w->ctx->grid.pipeline_size;
+    const bg_grid *g = &w->ctx->grid;
+    size_t n = (size_t)g->pipeline_size;
     w->longest_rows = longest(w) - 1;
     bg_status st = BG_NEW(w->share, n, "shares of the model", err);
     if (st == BG_OK)
         st = bg_model_divide(w->model, n, NULL, w->share, err);
-    if (st == BG_OK)
-        st = bg_scorer_bytes(w->c->queries, w->model, &w->share[w->ctx->grid.pipeline_rank], w->detail,
-                             w->unit_sequences, w->unit_sequences * w->longest_rows, &w->scorer_bytes, err);
-    return st;
+    if (st != BG_OK)
+        return st;
+    w->task = (bg_score_task){ .share = w->share,
+                               .n_shares = g->pipeline_size,
+                               .rank = g->pipeline_rank,
+                               .detail = w->detail,
+                               .unit_sequences = w->unit_sequences,
+                               .unit_rows = w->unit_sequences * w->longest_rows };
+    w->source = (bg_queries_source){ w->c->queries, w->model, NULL, &w->share[g->pipeline_rank], NULL };
+    return bg_queries_measure(&w->source, &w->extent, err);
 }
 
 bg_status score_choose_plan(scoring *w, bg_err *err)
 {
     size_t least = w->longest_rows, rows = w->c->batch_tokens;
-    bg_demand d = { .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .self = w, .bytes = plan_bytes };
+    bg_demand d = {
+        .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .can_spill = true, .self = w, .bytes = plan_bytes
+    };
     d.best.rows = rows == 0 ? bg_pass_rows_for(w->model, least + 1, ACTIVATION_BYTES) : rows < least ? least : rows;
     bg_status st = bg_attempt_recall(w->ctx, w->work, &d.given_rows, err);
     if (st != BG_OK)
@@ -53,23 +67,33 @@ bg_status score_choose_plan(scoring *w, bg_err *err)
     return bg_budget_choose(&d, w->ctx, &w->plan, err);
 }
 
-bg_status score_open_memory(scoring *w, const char *kind, bg_err *err)
+/* Local: what is left once the queries are there. */
+static bg_status open_scorer(scoring *w, bg_err *err)
 {
     const bg_grid *g = &w->ctx->grid;
     char line[BG_UNITS_LINE_BYTES];
+    bg_units_describe(&w->units, line);
+    bg_status st = g->world_rank == 0 ? bg_units_promise(w->work, line, err) : BG_OK;
+    w->task.batch_rows = w->plan.rows;
+    if (st == BG_OK)
+        st = bg_scorer_new(&w->scorer, &w->task, w->queries, w->model, err);
+    return st == BG_OK ? bg_pipeline_pass_new(&w->pass, w->model, &w->share[g->pipeline_rank], g, w->plan.rows, err)
+                       : st;
+}
+
+bg_status score_open_memory(scoring *w, const char *kind, bg_err *err)
+{
+    const bg_grid *g = &w->ctx->grid;
     w->units = (bg_units){ .folder = w->work,
                            .kind = kind,
                            .run = &w->in.run,
                            .n_groups = 1,
                            .n_sequences = w->n_sequences,
                            .unit_sequences = w->unit_sequences };
-    bg_units_describe(&w->units, line);
-    bg_status st = g->world_rank == 0 ? bg_units_promise(w->work, line, err) : BG_OK;
-    if (st == BG_OK)
-        st = bg_scorer_new(&w->scorer, w->c->queries, w->model, &w->model_hash, w->share, g->pipeline_size,
-                           g->pipeline_rank, w->detail, w->unit_sequences, w->unit_sequences * w->longest_rows, err);
-    return st == BG_OK ? bg_pipeline_pass_new(&w->pass, w->model, &w->share[g->pipeline_rank], g, w->plan.rows, err)
-                       : st;
+    w->source.model_hash = &w->model_hash;
+    w->source.scratch = w->plan.on_scratch ? w->ctx->scratch : NULL;
+    bg_status st = bg_agree(g->world, bg_queries_load(&w->queries, &w->source, g->place, err), err);
+    return st == BG_OK ? bg_agree(g->world, open_scorer(w, err), err) : st;
 }
 
 /* ---- units ---- */

@@ -13,7 +13,7 @@
 #include "bregman/manifest.h"
 #include "bregman/memory.h"
 #include "bregman/model.h"
-#include "bregman/score.h"
+#include "bregman/queries.h"
 #include "bregman/store.h"
 #include "bregman/tokens.h"
 #include "random.h"
@@ -128,14 +128,15 @@ static bg_status read_sequences(const context *c, const char *path, bg_err *err)
 
 static bg_status read_compressed(const context *c, const char *path, bg_err *err)
 {
-    bg_scorer *s = NULL;
-    char *modules = NULL;
     const bg_share whole = bg_model_whole(c->model);
-    bg_status st = bg_compressed_modules(path, &modules, err);
+    const bg_queries_source source = { path, c->model, &c->hash, &whole, NULL };
+    bg_queries *q = NULL;
+    char *modules = NULL;
+    bg_status st = bg_queries_modules(path, &modules, err);
     free(modules);
     if (st == BG_OK)
-        st = bg_scorer_new(&s, path, c->model, &c->hash, &whole, 1, 0, BG_SCORE_SEQUENCES, 4, 4 * LENGTH, err);
-    bg_scorer_free(s);
+        st = bg_queries_load(&q, &source, MPI_COMM_SELF, err);
+    bg_queries_free(q);
     return st;
 }
 

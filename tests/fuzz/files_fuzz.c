@@ -111,16 +111,14 @@ static bg_status read_factors(const char *path, bg_err *err)
 
 static bg_status read_compressed(const char *path, bg_err *err)
 {
-    bg_scorer *s = NULL;
+    const bg_queries_source source = { path, &model, &model_hash, &whole, NULL };
+    bg_queries *q = NULL;
     char *modules = NULL;
-    size_t bytes;
-    bg_status st = bg_compressed_modules(path, &modules, err);
+    bg_status st = bg_queries_modules(path, &modules, err);
     free(modules);
     if (st == BG_OK)
-        st = bg_scorer_bytes(path, &model, &whole, BG_SCORE_SEQUENCES, 4, 48, &bytes, err);
-    if (st == BG_OK)
-        st = bg_scorer_new(&s, path, &model, &model_hash, &whole, 1, 0, BG_SCORE_SEQUENCES, 4, 48, err);
-    bg_scorer_free(s);
+        st = bg_queries_load(&q, &source, MPI_COMM_SELF, err);
+    bg_queries_free(q);
     return st;
 }
 

@@ -10,7 +10,7 @@
 #include "bregman/score.h"
 #include "check.h"
 
-enum { N_QUERIES = 3, N_BLOCKS = 4, P = 6, M = 5, R = 2, SEQUENCES = 5, ROWS = 7, CHUNK = 8192 };
+enum { N_QUERIES = 3, N_BLOCKS = 4, P = 6, M = 5, R = 2, SEQUENCES = 5, ROWS = 7, BATCH = 100 };
 
 static char folder[] = "/tmp/bregman-scorer-XXXXXX", path[64];
 
@@ -34,17 +34,26 @@ static size_t bytes_of(const bg_share *share, bg_score_detail detail)
     static bg_module module = { .name = "layers.1/mlp", .n_out = P, .n_in1 = M };
     static bg_module *tracked[1] = { &module };
     const bg_model model = { .config.n_blocks = N_BLOCKS, .tracked = tracked, .n_tracked = 1 };
-    size_t bytes = 0;
+    const bg_queries_source source = { path, &model, NULL, share, NULL };
+    const bg_share shares[2] = { *share, *share };
+    const bg_score_task task = { .share = shares,
+                                 .n_shares = 2,
+                                 .rank = share->embeds ? 0 : 1,
+                                 .detail = detail,
+                                 .unit_sequences = SEQUENCES,
+                                 .unit_rows = ROWS,
+                                 .batch_rows = BATCH };
+    bg_queries_extent extent;
     bg_err err;
-    assert_ok(bg_scorer_bytes(path, &model, share, detail, SEQUENCES, ROWS, &bytes, &err), err);
-    return bytes;
+    assert_ok(bg_queries_measure(&source, &extent, &err), err);
+    return extent.bytes + bg_scorer_bytes(&task, &extent, &model);
 }
 
 static void counts_bytes(void **state)
 {
     (void)state;
-    const size_t products = sizeof(float) * CHUNK * (2 * N_QUERIES * R + N_QUERIES),
-                 none = sizeof(float) * CHUNK * (2 + N_QUERIES);
+    const size_t products = sizeof(float) * BATCH * (2 * N_QUERIES * R + N_QUERIES),
+                 none = sizeof(float) * BATCH * (2 + N_QUERIES);
     const size_t sides = sizeof(float) * N_QUERIES * R * (P + M);
     const bg_share first = { .first = 0, .end = 1, .embeds = true };
     const bg_share second = { .first = 1, .end = 3, .end_tracked = 1 };

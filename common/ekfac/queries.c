@@ -1,0 +1,196 @@
+#include "bregman/queries.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "bregman/comm.h"
+#include "bregman/log.h"
+#include "bregman/memory.h"
+
+static bg_status check_model(const bg_store *f, const bg_queries_source *from, bg_err *err)
+{
+    char *text = NULL;
+    if (from->model_hash == NULL)
+        return BG_OK;
+    bg_status st = bg_store_get_text(f, "/", "model_hash", &text, NULL, err);
+    if (st == BG_OK && strcmp(text, from->model_hash->hex) != 0)
+        st = BG_FAIL(err, BG_ESTALE, "%s was made with another model (%.8s) than %s (%.8s)", bg_store_path(f), text,
+                     from->model->dir, from->model_hash->hex);
+    free(text);
+    return st;
+}
+
+/* Rank of a module's queries, from dataset "MODULE/side" [Q, n, r]. */
+static bg_status measure_side(const bg_store *f, const bg_module *mod, const char *side, size_t n, size_t *r,
+                              bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    uint64_t dims[3] = { 0 };
+    bg_status st = bg_path(path, err, "%s/%s", mod->name, side);
+    if (st == BG_OK)
+        st = bg_store_dims(f, path, 3, dims, err);
+    if (st == BG_OK && dims[1] != n)
+        st = BG_FAIL(err, BG_ESHAPE, "%s: %s has a side of %llu, but the model makes it %zu", bg_store_path(f), path,
+                     (unsigned long long)dims[1], n);
+    *r = dims[2];
+    return st;
+}
+
+/* module [n_tracked, may be NULL]: ranks. */
+static bg_status measure(const bg_store *f, const bg_queries_source *from, bg_queries_extent *out,
+                         bg_module_queries *module, bg_err *err)
+{
+    uint64_t n_queries = 0;
+    bg_status st = bg_store_dims(f, "id", 1, &n_queries, err);
+    *out = (bg_queries_extent){ .n_queries = n_queries, .columns = 1 };
+    for (size_t i = from->share->first_tracked; i < from->share->end_tracked && st == BG_OK; i++) {
+        const bg_module *mod = from->model->tracked[i];
+        size_t r = 0, columns;
+        st = measure_side(f, mod, "left", mod->n_out, &r, err);
+        if (st == BG_OK)
+            st = measure_side(f, mod, "right", mod->n_in1, &r, err);
+        columns = n_queries * r;
+        out->columns = columns > out->columns ? columns : out->columns;
+        out->bytes += columns * (mod->n_out + mod->n_in1) * sizeof(float);
+        if (module != NULL)
+            module[i].r = r;
+    }
+    return st;
+}
+
+bg_status bg_queries_measure(const bg_queries_source *from, bg_queries_extent *out, bg_err *err)
+{
+    bg_store *f = NULL;
+    bg_status st = bg_store_open(&f, from->file, "bregman/compressed", err);
+    if (st == BG_OK)
+        st = check_model(f, from, err);
+    if (st == BG_OK)
+        st = measure(f, from, out, NULL, err);
+    bg_store_close(f);
+    return st;
+}
+
+/* dataset [Q, n, r] -> side by side [n, Q r] */
+static bg_status read_side(const bg_store *f, const bg_module *mod, const char *side, size_t n, size_t n_queries,
+                           size_t r, float *out, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    float *one = NULL;
+    bg_status st = bg_path(path, err, "%s/%s", mod->name, side);
+    if (st == BG_OK)
+        st = BG_NEW(one, n * r, "compressed queries", err);
+    for (size_t q = 0; q < n_queries && st == BG_OK; q++) {
+        st = bg_store_read_rows(f, path, BG_F32, q, 1, n * r, one, err);
+        for (size_t i = 0; i < n && st == BG_OK; i++)
+            memcpy(out + (i * n_queries + q) * r, one + i * r, r * sizeof *one);
+    }
+    bg_free(one);
+    return st;
+}
+
+/* This rank's pieces of the memory: a side of a module is one. */
+static bg_status fill(bg_queries *q, const bg_store *f, const bg_queries_source *from, bg_err *err)
+{
+    float *at = bg_shared_data(q->memory);
+    bg_status st = BG_OK;
+    for (size_t i = from->share->first_tracked; i < from->share->end_tracked; i++) {
+        const bg_module *mod = from->model->tracked[i];
+        bg_module_queries *m = &q->module[i];
+        size_t columns = q->extent.n_queries * m->r;
+        float *u = at, *v = u + columns * mod->n_out;
+        if (st == BG_OK && bg_shared_fills(q->memory, 2 * i))
+            st = read_side(f, mod, "left", mod->n_out, q->extent.n_queries, m->r, u, err);
+        if (st == BG_OK && bg_shared_fills(q->memory, 2 * i + 1))
+            st = read_side(f, mod, "right", mod->n_in1, q->extent.n_queries, m->r, v, err);
+        m->u = u;
+        m->v = v;
+        at = v + columns * mod->n_in1;
+    }
+    return st;
+}
+
+static bg_status find_least_kept(const bg_store *f, const bg_module *mod, uint64_t n_queries, float *least, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    float *kept = NULL;
+    bg_status st = bg_path(path, err, "%s/kept", mod->name);
+    if (st == BG_OK)
+        st = BG_NEW(kept, n_queries, "compressed queries", err);
+    if (st == BG_OK)
+        st = bg_store_read(f, path, BG_F32, &n_queries, kept, err);
+    for (uint64_t q = 0; q < n_queries && st == BG_OK; q++)
+        *least = kept[q] < *least ? kept[q] : *least;
+    bg_free(kept);
+    return st;
+}
+
+static bg_status say(const bg_queries *q, const bg_store *f, const bg_queries_source *from, bg_err *err)
+{
+    float least = 1;
+    bg_status st = BG_OK;
+    for (size_t i = from->share->first_tracked; i < from->share->end_tracked && st == BG_OK; i++)
+        st = find_least_kept(f, from->model->tracked[i], q->extent.n_queries, &least, err);
+    if (st != BG_OK)
+        return st;
+    bg_log("the compressed queries keep at least %.3f of a module's expected score variance", (double)least);
+    bg_log("compressed queries of a rank: %.0f MB (%zu queries, up to %zu columns a module)",
+           (double)q->extent.bytes * 1e-6, q->extent.n_queries, q->extent.columns);
+    return BG_OK;
+}
+
+/* Local. */
+static bg_status open_file(bg_queries **out, bg_store **f, const bg_queries_source *from, bg_err *err)
+{
+    bg_queries *q = NULL;
+    bg_status st = BG_NEW(q, 1, "compressed queries", err);
+    *out = q;
+    if (st == BG_OK)
+        st = bg_store_open(f, from->file, "bregman/compressed", err);
+    if (st == BG_OK)
+        st = check_model(*f, from, err);
+    if (st == BG_OK)
+        st = BG_NEW(q->module, from->model->n_tracked, "compressed queries", err);
+    if (st == BG_OK)
+        st = measure(*f, from, &q->extent, q->module, err);
+    if (st == BG_OK)
+        st = bg_store_read_strings(*f, "id", &q->id, &q->extent.n_queries, err);
+    return st == BG_OK ? say(q, *f, from, err) : st;
+}
+
+bg_status bg_queries_load(bg_queries **out, const bg_queries_source *from, MPI_Comm place, bg_err *err)
+{
+    bg_queries *q = NULL;
+    bg_store *f = NULL;
+    *out = NULL;
+    bg_status st = bg_agree(place, open_file(&q, &f, from, err), err);
+    if (st == BG_OK)
+        st = bg_shared_new(&q->memory, place, q->extent.bytes, from->scratch, "compressed queries", err);
+    if (st == BG_OK)
+        st = bg_shared_ready(q->memory, fill(q, f, from, err), err);
+    bg_store_close(f);
+    if (st != BG_OK)
+        bg_queries_free(q);
+    else
+        *out = q;
+    return st;
+}
+
+void bg_queries_free(bg_queries *q)
+{
+    if (q == NULL)
+        return;
+    bg_shared_free(q->memory);
+    bg_free(q->module);
+    bg_strings_free(q->id, q->extent.n_queries);
+    bg_free(q);
+}
+
+bg_status bg_queries_modules(const char *file, char **modules, bg_err *err)
+{
+    bg_store *f = NULL;
+    bg_status st = bg_store_open(&f, file, "bregman/compressed", err);
+    if (st == BG_OK)
+        st = bg_store_get_text(f, "/", "modules", modules, NULL, err);
+    bg_store_close(f);
+    return st;
+}
