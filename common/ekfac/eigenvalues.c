@@ -60,16 +60,10 @@ size_t bg_eigenvalues_bytes(const bg_model *model, bg_run modules, bool diagonal
     return n * sizeof(float);
 }
 
-size_t bg_eigenvalues_other_bytes(const bg_model *model, bg_run modules, size_t k, bool diagonal, size_t max_rows)
+size_t bg_eigenvalues_room_bytes(const bg_model *model, bg_run modules, bool diagonal, size_t max_rows)
 {
     extent e = largest(model, modules, diagonal, max_rows);
-    size_t n = max_rows * (e.m + e.p) + e.g + e.half;
-    for (size_t i = modules.first; i < modules.end; i++) {
-        const bg_module *mod = model->tracked[i];
-        n += mod->n_out * bg_block_width(mod->n_out, k);
-        n += mod->input == mod->index ? mod->n_in1 * bg_block_width(mod->n_in1, k) : 0;
-    }
-    return n * sizeof(float);
+    return (max_rows * (e.m + e.p) + e.g + e.half) * sizeof(float);
 }
 
 bg_status bg_eigenvalues_new(bg_eigenvalues **out, const bg_model *model, bg_run modules, const bg_eigenbasis *basis,

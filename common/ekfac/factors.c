@@ -219,3 +219,14 @@ void bg_module_factors_clear(bg_module_factors *m)
     bg_free(m->sigma);
     memset(m, 0, sizeof *m);
 }
+
+size_t bg_eigenbasis_bytes(const bg_model *model, bg_run modules, size_t k)
+{
+    size_t n = 0;
+    for (size_t i = modules.first; i < modules.end; i++) {
+        const bg_module *mod = model->tracked[i];
+        n += mod->n_out * bg_block_width(mod->n_out, k);
+        n += mod->input == mod->index ? mod->n_in1 * bg_block_width(mod->n_in1, k) : 0;
+    }
+    return n * sizeof(float);
+}

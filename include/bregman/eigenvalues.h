@@ -24,8 +24,8 @@ bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *er
 /* Write a block's MODULE/lambda_sum and, if kept, MODULE/diagonal_sum; or read them back. */
 bg_status bg_eigenvalues_write(const bg_eigenvalues *e, size_t block, bg_store *s, bg_err *err) BG_MUST_CHECK;
 bg_status bg_eigenvalues_read(bg_eigenvalues *e, size_t block, const bg_store *s, bg_err *err) BG_MUST_CHECK;
-/* Sums; and what is there besides: bases, and room to work in. */
+/* The sums, and room to work in; the bases are the caller's (bg_eigenbasis_bytes). */
 size_t bg_eigenvalues_bytes(const bg_model *model, bg_run modules, bool diagonal);
-size_t bg_eigenvalues_other_bytes(const bg_model *model, bg_run modules, size_t k, bool diagonal, size_t max_rows);
+size_t bg_eigenvalues_room_bytes(const bg_model *model, bg_run modules, bool diagonal, size_t max_rows);
 
 #endif /* BG_EIGENVALUES_H */

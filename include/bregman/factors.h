@@ -8,6 +8,7 @@
 
 #include "bregman/blockdiag.h"
 #include "bregman/model.h"
+#include "bregman/share.h"
 #include "bregman/store.h"
 
 /* A module's bases, as lent to the taps that work in them. */
@@ -15,6 +16,8 @@ typedef struct {
     bg_blockdiag q_a; /* [M] activation eigenvectors in columns */
     bg_blockdiag q_s; /* [P] gradient eigenvectors in columns */
 } bg_eigenbasis;
+/* Bytes of the bases of a run of modules, cut into k blocks; inputs that modules share count once. */
+size_t bg_eigenbasis_bytes(const bg_model *model, bg_run modules, size_t k);
 
 typedef struct bg_factors bg_factors;
 

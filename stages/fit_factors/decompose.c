@@ -399,51 +399,67 @@ bg_status fit_decompose(fit *f, bg_err *err)
 
 /* ---- reading them back ---- */
 
-static bg_status read_vectors(const fit *f, const bg_module *mod, const char *side, size_t n, bg_blockdiag *out,
+bg_status fit_matrix_path(const fit *f, const bg_module *mod, const char *side, char out[BG_PATH_BYTES], bg_err *err)
+{
+    return bg_path(out, err, "%s/%s-%s.h5", f->work, side, mod->name);
+}
+
+/* Vectors of one side into out->a. */
+static bg_status read_vectors(const fit *f, const bg_module *mod, const char *side, const bg_blockdiag *out,
                               bg_err *err)
 {
     char path[BG_PATH_BYTES], name[BG_PATH_BYTES];
     bg_store *s = NULL;
-    *out = (bg_blockdiag){ n, f->c->blocks, bg_block_width(n, f->c->blocks), NULL };
     bg_status st = fit_matrix_path(f, mod, side, path, err);
     if (st == BG_OK)
         st = bg_path(name, err, "%s/%s_eigenvectors", mod->name, side);
     if (st == BG_OK)
         st = bg_store_open(&s, path, "bregman/work", err);
     if (st == BG_OK)
-        st = BG_NEW(out->a, n * out->width, "eigenvectors", err);
-    if (st == BG_OK)
-        st = bg_store_read(s, name, BG_F32, (const uint64_t[]){ n, out->width }, out->a, err);
+        st = bg_store_read(s, name, BG_F32, (const uint64_t[]){ out->n, out->width }, out->a, err);
     bg_store_close(s);
     return st;
 }
 
-bg_status fit_matrix_path(const fit *f, const bg_module *mod, const char *side, char out[BG_PATH_BYTES], bg_err *err)
+static bg_blockdiag basis_at(const fit *f, size_t n, float **at)
 {
-    return bg_path(out, err, "%s/%s-%s.h5", f->work, side, mod->name);
+    bg_blockdiag q = { n, f->c->blocks, bg_block_width(n, f->c->blocks), *at };
+    *at += n * q.width;
+    return q;
 }
 
-bg_status fit_read_bases(const fit *f, bg_run modules, bg_eigenbasis **out, bg_err *err)
+/* This rank's pieces: a side of a module is one. */
+static bg_status fill_bases(const fit *f, bg_run modules, fit_bases *b, bg_err *err)
 {
-    bg_status st = BG_NEW(*out, f->model->n_tracked, "eigenbases", err);
-    for (size_t i = modules.first; i < modules.end && st == BG_OK; i++) {
+    float *at = bg_shared_data(b->memory);
+    bg_status st = BG_OK;
+    for (size_t i = modules.first; i < modules.end; i++) {
         const bg_module *mod = f->model->tracked[i];
-        bg_eigenbasis *b = &(*out)[i];
-        st = read_vectors(f, mod, "gradient", mod->n_out, &b->q_s, err);
-        if (st == BG_OK && mod->input == i)
-            st = read_vectors(f, mod, "activation", mod->n_in1, &b->q_a, err);
-        else if (st == BG_OK)
-            b->q_a = (*out)[mod->input].q_a;
+        bg_eigenbasis *q = &b->basis[i];
+        bool owns = mod->input == i;
+        q->q_s = basis_at(f, mod->n_out, &at);
+        q->q_a = owns ? basis_at(f, mod->n_in1, &at) : b->basis[mod->input].q_a;
+        if (st == BG_OK && bg_shared_fills(b->memory, 2 * i))
+            st = read_vectors(f, mod, "gradient", &q->q_s, err);
+        if (st == BG_OK && owns && bg_shared_fills(b->memory, 2 * i + 1))
+            st = read_vectors(f, mod, "activation", &q->q_a, err);
     }
     return st;
 }
 
-void fit_free_bases(const fit *f, bg_eigenbasis *basis)
+bg_status fit_read_bases(const fit *f, bg_run modules, fit_bases *b, bg_err *err)
 {
-    for (size_t i = 0; basis != NULL && i < f->model->n_tracked; i++) {
-        bg_free(basis[i].q_s.a);
-        if (f->model->tracked[i]->input == i)
-            bg_free(basis[i].q_a.a);
-    }
-    bg_free(basis);
+    MPI_Comm place = f->ctx->grid.place;
+    *b = (fit_bases){ NULL, NULL };
+    bg_status st = bg_agree(place, BG_NEW(b->basis, f->model->n_tracked, "eigenbases", err), err);
+    if (st == BG_OK)
+        st = bg_shared_new(&b->memory, place, bg_eigenbasis_bytes(f->model, modules, f->c->blocks), NULL, "eigenbases",
+                           err);
+    return st == BG_OK ? bg_shared_ready(b->memory, fill_bases(f, modules, b, err), err) : st;
+}
+
+void fit_free_bases(fit_bases *b)
+{
+    bg_shared_free(b->memory);
+    bg_free(b->basis);
 }

@@ -8,6 +8,7 @@
 #include "bregman/inputs.h"
 #include "bregman/options.h"
 #include "bregman/pass.h"
+#include "bregman/shared.h"
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
 #include "bregman/units.h"
@@ -56,10 +57,14 @@ bg_status fit_matrix_path(const fit *f, const bg_module *mod, const char *side, 
                           bg_err *err) BG_MUST_CHECK;
 /* What a rank holds at most while it decomposes, beside the pass. */
 size_t fit_decompose_bytes(const fit *f);
-/* Read the bases of a run of tracked modules back into [n_tracked]; modules that share their input share q_a.  Local;
- * free with fit_free_bases. */
-bg_status fit_read_bases(const fit *f, bg_run modules, bg_eigenbasis **out, bg_err *err) BG_MUST_CHECK;
-void fit_free_bases(const fit *f, bg_eigenbasis *basis);
+/* Bases of a run of tracked modules, held once by the ranks of a node at one place of the pipeline (shared.h). */
+typedef struct {
+    bg_eigenbasis *basis; /* [n_tracked]; modules that share their input share q_a */
+    bg_shared *memory;
+} fit_bases;
+/* Read them back.  Collective on the grid's place; an agreed status.  Free with fit_free_bases, also after an error. */
+bg_status fit_read_bases(const fit *f, bg_run modules, fit_bases *b, bg_err *err) BG_MUST_CHECK;
+void fit_free_bases(fit_bases *b);
 
 /* publish.c: add the units' squares (M8), write factors/block-NNN.h5 and index.h5.  Collective. */
 bg_status fit_publish(fit *f, bg_err *err) BG_MUST_CHECK;

@@ -232,17 +232,17 @@ static void begin_lambda_batch(void *self, const bg_batch *batch, uint64_t first
 static bg_status lambda_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_eigenvalues *sums = NULL;
-    bg_eigenbasis *basis = NULL;
+    fit_bases bases;
     bg_run modules = pass_modules(f, pass, f->plan.passes);
-    bg_status st = fit_read_bases(f, modules, &basis, err);
+    bg_status st = fit_read_bases(f, modules, &bases, err);
     if (st == BG_OK)
-        st = bg_eigenvalues_new(&sums, f->model, modules, basis, !f->c->no_diagonal, f->plan.rows,
+        st = bg_eigenvalues_new(&sums, f->model, modules, bases.basis, !f->c->no_diagonal, f->plan.rows,
                                 f->plan.on_scratch ? f->ctx->scratch : NULL, err);
     phase p = { .f = f, .pass = pass, .kind = { sums, clear_lambda, write_lambda, read_lambda } };
     bg_sweep s = { .what = "eigenvalues", .tap = { bg_eigenvalues_pair, sums }, .begin_batch = begin_lambda_batch };
     st = run_sweep(&p, &f->lambda_units, f->lambda.begin, "pseudo_lambda", &s, st, err);
     bg_eigenvalues_free(sums);
-    fit_free_bases(f, basis);
+    fit_free_bases(&bases);
     return st;
 }
 
@@ -272,7 +272,8 @@ size_t fit_bytes(const void *fit_, const bg_plan *plan)
         bg_run m = pass_modules(f, pass, plan->passes);
         size_t covariance = plan->on_scratch ? 0 : bg_covariance_bytes(f->model, m, f->c->blocks);
         size_t lambda = (plan->on_scratch ? 0 : bg_eigenvalues_bytes(f->model, m, !f->c->no_diagonal)) +
-                        bg_eigenvalues_other_bytes(f->model, m, f->c->blocks, !f->c->no_diagonal, plan->rows);
+                        bg_eigenbasis_bytes(f->model, m, f->c->blocks) / (size_t)f->ctx->grid.place_size +
+                        bg_eigenvalues_room_bytes(f->model, m, !f->c->no_diagonal, plan->rows);
         most = covariance > most ? covariance : most;
         most = lambda > most ? lambda : most;
     }

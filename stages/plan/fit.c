@@ -155,11 +155,13 @@ static void set_memory(fitting *f, size_t rows, size_t units)
         const bg_plan bare = { .rows = rows, .passes = 1, .on_scratch = true };
         double held[3] = { (double)plan_covariance_bytes(&f->run, r, &o->plan, rows),
                            (double)plan_covariance_bytes(&f->run, r, &bare, rows) + decompose,
-                           (double)plan_lambda_bytes(&f->run, r, &o->plan, rows) };
-        const double cached[3] = { 0, plan_decompose_cached_bytes(&f->run, units), 0 };
+                           (double)plan_lambda_bytes(&f->run, r, &o->plan, rows, plan_sharers(f->run.g)) };
+        /* a process counts all that it shares */
+        double alone = (double)plan_lambda_bytes(&f->run, r, &o->plan, rows, 1);
+        const double uncounted[3] = { 0, plan_decompose_cached_bytes(&f->run, units), alone - held[2] };
         for (int i = 0; i < 3; i++) {
             o->phase[i].bytes = larger(o->phase[i].bytes, held[i]);
-            o->phase[i].peak_bytes = larger(o->phase[i].peak_bytes, held[i] + cached[i] + mapped + process);
+            o->phase[i].peak_bytes = larger(o->phase[i].peak_bytes, held[i] + uncounted[i] + mapped + process);
         }
         o->weights_bytes = larger(o->weights_bytes, plan_share_bytes(w->model, &f->run.share[r]));
     }

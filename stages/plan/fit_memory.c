@@ -33,14 +33,15 @@ size_t plan_covariance_bytes(const plan_fit_run *f, size_t r, const bg_plan *pla
     return most + pass_bytes(f, r, rows);
 }
 
-size_t plan_lambda_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows)
+size_t plan_lambda_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows, size_t sharers)
 {
     bool diagonal = !f->w->c->no_diagonal;
     size_t most = 0;
     for (size_t i = 0; i < plan->passes; i++) {
         bg_run run = modules_of(f->w->model, &f->share[r], i, plan->passes);
         size_t sums = plan->on_scratch ? 0 : bg_eigenvalues_bytes(f->w->model, run, diagonal);
-        most = larger(most, sums + bg_eigenvalues_other_bytes(f->w->model, run, f->w->blocks, diagonal, rows));
+        most = larger(most, sums + bg_eigenbasis_bytes(f->w->model, run, f->w->blocks) / sharers +
+                                bg_eigenvalues_room_bytes(f->w->model, run, diagonal, rows));
     }
     return most + pass_bytes(f, r, rows);
 }
@@ -119,7 +120,8 @@ double plan_decompose_cached_bytes(const plan_fit_run *f, size_t units)
 
 size_t plan_rank_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows)
 {
-    size_t sums = larger(plan_covariance_bytes(f, r, plan, rows), plan_lambda_bytes(f, r, plan, rows));
+    size_t sums = larger(plan_covariance_bytes(f, r, plan, rows),
+                         plan_lambda_bytes(f, r, plan, rows, plan_sharers(f->g)));
     return larger(sums, plan_decompose_bytes(f) + pass_bytes(f, r, rows));
 }
 

@@ -101,6 +101,8 @@ typedef struct {
     uint64_t memory_limit; /* beside mapped weights and the process itself */
     size_t shards;         /* score_shards: elements of arrays, each on `nodes` nodes */
 } plan_grid;
+/* Ranks of a node at one place of the pipeline, which hold what they only read once (shared.h). */
+size_t plan_sharers(const plan_grid *g);
 
 /* ---- products and row-wise work ---- */
 
@@ -247,7 +249,7 @@ typedef struct {
 } plan_fit_run;
 /* Bytes of pipeline rank r while it sums covariances, and squares; micro-batches with `rows` rows. */
 size_t plan_covariance_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows);
-size_t plan_lambda_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows);
+size_t plan_lambda_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows, size_t sharers);
 /* The most that rank r holds at any time, as fit_bytes of fit_factors; and the most of all ranks. */
 size_t plan_rank_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows);
 size_t plan_fit_bytes(const void *fit_run, const bg_plan *plan);

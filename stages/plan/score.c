@@ -40,7 +40,7 @@ static size_t score_bytes(const void *self, const bg_plan *plan)
     const plan_costing *f = self;
     size_t bytes = 0;
     for (size_t r = 0; r < f->g->pipeline; r++)
-        bytes = most(bytes, rank_bytes(f, r, plan->rows, SIZE_MAX, smaller(f->g->ranks_per_node, f->g->data)));
+        bytes = most(bytes, rank_bytes(f, r, plan->rows, SIZE_MAX, plan_sharers(f->g)));
     return bytes;
 }
 
@@ -83,7 +83,7 @@ static void set_memory(plan_costing *f, size_t rows, size_t batches)
     plan_stage *o = f->out;
     for (size_t r = 0; r < f->g->pipeline; r++) {
         double mapped = r == 0 ? w->model_bytes : plan_share_bytes(w->model, &f->share[r]);
-        double bytes = (double)rank_bytes(f, r, rows, batches, smaller(f->g->ranks_per_node, f->g->data));
+        double bytes = (double)rank_bytes(f, r, rows, batches, plan_sharers(f->g));
         double resident = (double)rank_bytes(f, r, rows, batches, 1); /* as each rank counts what it shares */
         o->phase[0].bytes = larger(o->phase[0].bytes, bytes);
         o->phase[0].peak_bytes = larger(o->phase[0].peak_bytes, resident + mapped + f->profile.process_bytes);

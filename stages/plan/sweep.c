@@ -159,3 +159,5 @@ void plan_cost_stage(const char *name, const plan_work *w, const plan_cluster *c
     bg_free(f.share);
     bg_free(f.rank);
 }
+
+size_t plan_sharers(const plan_grid *g) { return g->ranks_per_node < g->data ? g->ranks_per_node : g->data; }
