@@ -128,14 +128,15 @@ static void fit_sizes_are_the_stages(void **state)
             const fit_factors_config config = { .blocks = k, .subgrid_side = 1500 };
             plan_work w = { .c = &asked, .blocks = k };
             bg_share share[5];
-            plan_grid g = { .nodes = 1, .data = 2, .pipeline = pipeline };
+            plan_grid g = { .nodes = 1, .ranks_per_node = 2 * pipeline, .data = 2, .pipeline = pipeline };
             const bg_plan plan = { .rows = 256, .passes = 2 };
             must(bg_model_sketch(&w.model, &c, "all", BG_ST_BF16, &err), &err);
             must(bg_model_divide(w.model, pipeline, NULL, share, &err), &err);
             const plan_fit_run run = { .w = &w, .g = &g, .share = share, .batches = SIZE_MAX };
             size_t most = 0;
             for (size_t r = 0; r < pipeline; r++) {
-                const bg_context ctx = { .grid = { .world_size = (int)(2 * pipeline),
+                const bg_context ctx = { .grid = { .place_size = 2,
+                                                   .world_size = (int)(2 * pipeline),
                                                    .data_size = 2,
                                                    .pipeline_rank = (int)r,
                                                    .pipeline_size = (int)pipeline } };
