@@ -1,5 +1,4 @@
 /* What this program was built from. */
-#include <hdf5.h>
 #include <jansson.h>
 #include <mpi.h>
 #include <stdio.h>
@@ -10,6 +9,7 @@
 #include "bregman/eigen.h"
 #include "bregman/gemm.h"
 #include "bregman/stage.h"
+#include "bregman/store.h"
 
 /* "Open MPI v4.1.4, package: ..." and "MPICH Version:\t4.0.2\n..." up to what follows the number. */
 static void mpi_version(char out[MPI_MAX_LIBRARY_VERSION_STRING])
@@ -31,9 +31,8 @@ const char *bg_library_versions(void)
         return text;
 
     char mpi[MPI_MAX_LIBRARY_VERSION_STRING], hdf5[32], xxhash[32];
-    unsigned major = 0, minor = 0, release = 0, x = XXH_versionNumber();
-    H5get_libversion(&major, &minor, &release);
-    snprintf(hdf5, sizeof hdf5, "%u.%u.%u", major, minor, release);
+    unsigned x = XXH_versionNumber();
+    bg_store_library_version(hdf5);
     snprintf(xxhash, sizeof xxhash, "%u.%u.%u", x / 10000, x / 100 % 100, x % 100);
     mpi_version(mpi);
 

@@ -39,7 +39,7 @@ static const bg_opt model_opts[] = {
       "what a rank may take beside mapped weights (2G, 500M), 0: no limit; micro-batches, passes over the modules and --scratch are chosen to fit",
       .no_effect = true },
     { "--scratch", BG_OPT_STR, offsetof(model_options, scratch), "", 0, 0,
-      "node-local folder for sums that do not fit --memory-limit", .no_effect = true },
+      "node-local folder for sums or compressed queries that do not fit --memory-limit", .no_effect = true },
     { "--checkpoint-minutes", BG_OPT_F64, offsetof(model_options, checkpoint_minutes), "10", 0, 1e6,
       "minutes between checkpoints of units in progress; 0: none", .no_effect = true },
     { 0 },

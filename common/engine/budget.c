@@ -34,12 +34,13 @@ static bg_status refuse(const bg_demand *d, const bg_context *ctx, const bg_plan
                        "the work was begun with micro-batches of %zu rows, for which a rank needs %.0f MB%s, but --memory-limit "
                        "is %.0f MB: give a higher one%s or a deeper --pipeline, or remove the work folder to begin anew",
                        plan->rows, (double)bytes * 1e-6, passes, (double)ctx->memory_limit * 1e-6,
-                       d->can_spill && !plan->on_scratch ? ", --scratch" : "");
+                       d->spills != NULL && !plan->on_scratch ? ", --scratch" : "");
     return BG_FAIL(err, BG_ENOMEM,
-                   "a rank needs %.0f MB even with micro-batches of %zu rows%s%s, but --memory-limit is %.0f MB: "
+                   "a rank needs %.0f MB even with micro-batches of %zu rows%s%s%s%s, but --memory-limit is %.0f MB: "
                    "use a deeper --pipeline%s",
-                   (double)bytes * 1e-6, plan->rows, passes, plan->on_scratch ? " and sums on --scratch" : "",
-                   (double)ctx->memory_limit * 1e-6, d->can_spill && !plan->on_scratch ? ", or --scratch" : "");
+                   (double)bytes * 1e-6, plan->rows, passes, plan->on_scratch ? " and " : "",
+                   plan->on_scratch ? d->spills : "", plan->on_scratch ? " on --scratch" : "",
+                   (double)ctx->memory_limit * 1e-6, d->spills != NULL && !plan->on_scratch ? ", or --scratch" : "");
 }
 
 bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *out, bg_err *err)
@@ -47,7 +48,7 @@ bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *o
     bg_plan plan = d->best;
     uint64_t bytes = 0;
     bool fits = fit_rows(d, ctx, &plan, &bytes);
-    if (!fits && d->can_spill && ctx->scratch != NULL) {
+    if (!fits && d->spills != NULL && ctx->scratch != NULL) {
         plan.on_scratch = true;
         fits = fit_rows(d, ctx, &plan, &bytes);
     }
@@ -60,8 +61,8 @@ bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *o
     *out = plan;
     if (!fits)
         return refuse(d, ctx, &plan, bytes, err);
-    bg_log("memory a rank: %.0f MB at most, with micro-batches of %zu rows%s%s; weights are mapped",
-           (double)bytes * 1e-6, plan.rows, plan.passes > 1 ? " and several passes" : "",
-           plan.on_scratch ? ", sums on scratch" : "");
+    bg_log("memory a rank: %.0f MB at most, with micro-batches of %zu rows%s%s%s%s; weights are mapped",
+           (double)bytes * 1e-6, plan.rows, plan.passes > 1 ? " and several passes" : "", plan.on_scratch ? ", " : "",
+           plan.on_scratch ? d->spills : "", plan.on_scratch ? " on scratch" : "");
     return BG_OK;
 }

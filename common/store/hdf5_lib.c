@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bregman/store.h"
+
 enum { CACHE_BYTES = 4 << 20, CACHE_SLOTS = 521 };
 
 void bg_hdf5_prepare(void)
@@ -17,6 +19,14 @@ void bg_hdf5_prepare(void)
     H5open();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     done = true;
+}
+
+void bg_store_library_version(char out[32])
+{
+    unsigned major = 0, minor = 0, release = 0;
+    bg_hdf5_prepare();
+    H5get_libversion(&major, &minor, &release);
+    snprintf(out, 32, "%u.%u.%u", major, minor, release);
 }
 
 typedef struct {

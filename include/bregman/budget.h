@@ -14,7 +14,7 @@
 typedef struct {
     size_t rows;       /* of a micro-batch */
     size_t passes;     /* over the work, each for a part of the rank's modules */
-    bool on_scratch;   /* sums lie in --scratch */
+    bool on_scratch;   /* what spills (bg_demand) lies in --scratch */
     char identity[64]; /* what to append to the fingerprint: micro-batches other than the usual ones change
                         * rounding; "" if they are as usual */
 } bg_plan;
@@ -24,14 +24,14 @@ typedef struct {
     size_t given_rows;  /* those that the work was begun with (attempt.h): no others will do; 0: none yet */
     size_t least_rows;  /* a sequence is not cut */
     size_t most_passes; /* of any rank; 1: the stage cannot do with more than one */
-    bool can_spill;
+    const char *spills; /* what can lie on --scratch, "sums"; NULL: nothing */
     const void *self;
     size_t (*bytes)(const void *self, const bg_plan *plan); /* this rank's */
 } bg_demand;
 
-/* The first plan that fits every rank: micro-batches halved as far as they go, then sums on --scratch where it is
- * given, then more passes over the work.  Collective on ctx->grid.world; the same plan on all ranks.  Logs what it is
- * and what it takes. Errors: BG_ENOMEM with what the smallest plan takes, or that with the given rows. */
+/* The first plan that fits every rank: micro-batches halved as far as they go, then what spills on --scratch where it
+ * is given, then more passes over the work.  Collective on ctx->grid.world; the same plan on all ranks.  Logs what it
+ * is and what it takes. Errors: BG_ENOMEM with what the smallest plan takes, or that with the given rows. */
 bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *out, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_BUDGET_H */

@@ -13,7 +13,7 @@ typedef struct {
     bg_grid grid;
     int threads;           /* per rank */
     uint64_t memory_limit; /* bytes a rank may take; UINT64_MAX: no limit */
-    const char *scratch;   /* node-local folder for sums that memory does not hold; NULL: none */
+    const char *scratch;   /* node-local folder for what memory does not hold; NULL: none */
     double checkpoint_s;   /* seconds between checkpoints of unfinished units; 0: none */
     const char *libraries; /* versions of the libraries, as JSON; NULL: not told */
     double started;        /* seconds since the epoch */

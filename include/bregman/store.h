@@ -110,7 +110,8 @@ bg_status bg_store_open_sequences(bg_store **out, const char *path, bg_err *err)
  * holds. */
 bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err) BG_MUST_CHECK;
 bool bg_store_is_hdf5(const char *path);
-void bg_store_close(bg_store *s); /* NULL is fine */
+void bg_store_library_version(char out[32]); /* HDF5's, "1.14.3" */
+void bg_store_close(bg_store *s);            /* NULL is fine */
 /* A file that stays open, but is not read for a while, gives back what is cached of it: up to 4 MiB a dataset. */
 void bg_store_let_go(bg_store *s);
 /* A text attribute of variable or fixed length; NULL if absent.  Caller frees. */

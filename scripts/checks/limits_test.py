@@ -69,6 +69,35 @@ def test_limits():
     check(code == 1 and "absent" in said, "a scratch folder that is not there", said[-300:])
 
 
+def test_queries():
+    """Compressed queries that do not fit lie on --scratch, once for the ranks that share them; the scores are the same."""
+    reference = engine(MODEL, "scored")
+    factors = reference.fit(TOKENS, "factors", "--no-diagonal", *UNITS, *ROWS)
+    compressed = reference.compress(factors, QUERIES, "compressed.h5")
+    wanted = f"{reference.score(compressed, TOKENS, 'scores', *UNITS, *ROWS)}/shard-00000-of-00001.h5"
+    scratch = reference.path("scratch")
+    os.makedirs(scratch)
+    for name, ranks in (("one rank", 0), ("two ranks that share", 2)):
+        seen, low, high = set(), 1000, 64 << 20
+        while (
+            not seen >= {"at once", "queries on scratch"} and high - low > 1000
+        ):  # towards the least that holds them in memory
+            limit = (low + high) // 2
+            work = engine(MODEL, f"scored-{ranks}-{limit}", ranks=ranks)
+            arguments = ["--queries", compressed, "--tokens", TOKENS, "--output", work.path("scores"), *UNITS, *ROWS]
+            code, said = run(work, "score_shards", *arguments, "--scratch", scratch, "--memory-limit", limit)
+            seen.add("refused" if code else "queries on scratch" if "queries on scratch" in said else "at once")
+            check(code == 0 or "a rank needs" in said, f"{name}, limit {limit}: scored or refused", said[-300:])
+            if code == 0:
+                same_file(f"{name}, limit {limit}", work.path("scores/shard-00000-of-00001.h5"), wanted)
+            if code == 0 and "queries on scratch" not in said:
+                high = limit
+            else:
+                low = limit
+        check(seen >= {"at once", "queries on scratch"}, f"{name}: plans", seen)
+        check(os.listdir(scratch) == [], "nothing is left on scratch")
+
+
 def test_rows():
     """A limit that only smaller micro-batches meet: another rounding, and so another fingerprint."""
     work = engine(MODEL, "rows")
@@ -156,6 +185,7 @@ def test_held_factors():
 
 
 test_limits()
+test_queries()
 test_rows()
 test_held_factors()
 test_grids()

@@ -165,7 +165,7 @@ static bg_status choose_plan(fit *f, bg_err *err)
 {
     size_t least = longest(f) - 1, rows = f->c->batch_tokens;
     bg_demand d = {
-        .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .can_spill = true, .self = f, .bytes = fit_bytes
+        .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .spills = "sums", .self = f, .bytes = fit_bytes
     };
     bg_status st = bg_attempt_recall(f->ctx, f->work, &d.given_rows, err);
     if (st != BG_OK)

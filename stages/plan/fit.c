@@ -235,7 +235,7 @@ void plan_fit(const plan_work *w, const plan_cluster *c, const plan_grid *g, pla
         bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, longest, ACTIVATION_BYTES), .passes = 1 },
                         .least_rows = longest - 1,
                         .most_passes = 1,
-                        .can_spill = true,
+                        .spills = "sums",
                         .self = &f.run,
                         .bytes = plan_fit_bytes };
         for (size_t r = 0; r < g->pipeline; r++)

@@ -55,9 +55,12 @@ bg_status score_divide_model(scoring *w, bg_err *err)
 bg_status score_choose_plan(scoring *w, bg_err *err)
 {
     size_t least = w->longest_rows, rows = w->c->batch_tokens;
-    bg_demand d = {
-        .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .can_spill = true, .self = w, .bytes = plan_bytes
-    };
+    bg_demand d = { .best = { .passes = 1 },
+                    .least_rows = least,
+                    .most_passes = 1,
+                    .spills = "queries",
+                    .self = w,
+                    .bytes = plan_bytes };
     d.best.rows = rows == 0 ? bg_pass_rows_for(w->model, least + 1, ACTIVATION_BYTES) : rows < least ? least : rows;
     bg_status st = bg_attempt_recall(w->ctx, w->work, &d.given_rows, err);
     if (st != BG_OK)

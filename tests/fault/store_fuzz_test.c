@@ -227,6 +227,7 @@ int main(void)
     bg_model *model = NULL;
     context c;
     int wrong = 0;
+    MPI_Init(NULL, NULL);
     bg_log_setup("fuzz", false);
     alarm(SECONDS); /* a hang is a failure too */
     if (mkdtemp(folder) == NULL)
@@ -258,5 +259,6 @@ int main(void)
     bg_model_close(model);
     if (bg_manifest_close(true, &err) != BG_OK || bg_remove_folder(folder, &err) != BG_OK)
         wrong++;
+    MPI_Finalize();
     return st != BG_OK || wrong != 0;
 }

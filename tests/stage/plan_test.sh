@@ -47,12 +47,12 @@ expect 0 '--array=0-499 ' --preset pythia-70m --pipeline 1 --sequences 100000000
 
 # parts, the warning, restarts
 fit="--preset 52b --fit-sequences 100000 --no-diagonal --unit-sequences 1600"
-expect 0 'one in 104 min' $fit
+expect 0 'one in 115 min' $fit
 expect 0 ' of work files and ' $fit
 expect 0 '; no checkpoints' --preset pythia-70m
 expect 0 'no checkpoints' $fit --checkpoint-minutes 0
-expect 0 '--signal=B:USR1@409' $fit
-expect 0 'warning_seconds = 409' $fit
+expect 0 '--signal=B:USR1@598' $fit
+expect 0 'warning_seconds = 598' $fit
 expect 0 'restarts  2, of ' $fit --time-limit 24
 expect 0 '--time=1440 ' $fit --time-limit 24
 expect 0 '"restarts": 2.0' $fit --time-limit 24 --json
@@ -84,7 +84,7 @@ expect 1 'config.json' --config "$folder/config.json"
 expect 2 'matches no module' --preset 52b --modules nothing
 expect 2 'cannot be laid out in pipelines of 3: --pipeline' --preset pythia-70m --pipeline 3 --cluster "$folder/good.json"
 expect 1 'does not fit 2 nodes: a rank needs' --preset 52b --cluster "$folder/good.json"
-cluster small 's/"memory_gb_per_node": 64/"memory_gb_per_node": 12/'
+cluster small 's/"memory_gb_per_node": 64/"memory_gb_per_node": 10/'
 expect 1 'GB: --pipeline' --preset pythia-1b --no-diagonal --blocks 8 \
     --pipeline 1 --cluster "$folder/small.json"
 expect 1 'absent.json": No such file' --preset 52b --cluster "$folder/absent.json"
