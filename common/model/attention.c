@@ -35,7 +35,8 @@ static head_place place(const bg_model_config *c, size_t h)
 static void probabilities(const bg_pass *p, const float *q, const float *k, size_t i0, size_t n, float *s)
 {
     size_t hd = p->model->config.d_head, keys = i0 + n;
-    bg_gemm(BG_N, BG_T, n, keys, hd, 1.0f, q + i0 * p->w_qkv, p->w_qkv, k, p->w_qkv, 0.0f, s, keys);
+    bg_gemm((bg_extent){ n, keys, hd }, 1.0f, bg_f32(BG_N, q + i0 * p->w_qkv, p->w_qkv), bg_f32(BG_T, k, p->w_qkv),
+            0.0f, s, keys);
     bg_softmax_causal(n, keys, i0, 1.0f / sqrtf((float)hd), s, keys);
 }
 
@@ -45,8 +46,8 @@ static void head_forward(const bg_pass *p, head_place at, size_t rows, const flo
     for (size_t i0 = 0; i0 < rows; i0 += BG_ATTENTION_ROWS) {
         size_t n = rows - i0 < BG_ATTENTION_ROWS ? rows - i0 : BG_ATTENTION_ROWS, keys = i0 + n;
         probabilities(p, qkv + at.q, qkv + at.k, i0, n, s);
-        bg_gemm(BG_N, BG_N, n, hd, keys, 1.0f, s, keys, qkv + at.v, p->w_qkv, 0.0f, att + i0 * p->ld_att + at.out,
-                p->ld_att);
+        bg_gemm((bg_extent){ n, hd, keys }, 1.0f, bg_f32(BG_N, s, keys), bg_f32(BG_N, qkv + at.v, p->w_qkv), 0.0f,
+                att + i0 * p->ld_att + at.out, p->ld_att);
     }
 }
 
@@ -66,11 +67,13 @@ static void head_backward(const bg_pass *p, head_place at, size_t rows, const fl
         float *ds = s + (size_t)BG_ATTENTION_ROWS * p->max_rows, keep = add ? 1.0f : 0.0f;
         probabilities(p, qkv + at.q, qkv + at.k, i0, n, s);
         bg_group_dot(n, 1, hd, d_o, ldo, att + i0 * p->ld_att + at.out, p->ld_att, dot, 1);
-        bg_gemm(BG_N, BG_T, n, keys, hd, 1.0f, d_o, ldo, qkv + at.v, w, 0.0f, ds, keys);
-        bg_gemm(BG_T, BG_N, keys, hd, n, 1.0f, s, keys, d_o, ldo, keep, dqkv + at.v, w);
+        bg_gemm((bg_extent){ n, keys, hd }, 1.0f, bg_f32(BG_N, d_o, ldo), bg_f32(BG_T, qkv + at.v, w), 0.0f, ds, keys);
+        bg_gemm((bg_extent){ keys, hd, n }, 1.0f, bg_f32(BG_T, s, keys), bg_f32(BG_N, d_o, ldo), keep, dqkv + at.v, w);
         bg_softmax_backward(n, keys, scale, s, dot, ds);
-        bg_gemm(BG_N, BG_N, n, hd, keys, 1.0f, ds, keys, qkv + at.k, w, 0.0f, dqkv + i0 * w + at.q, w);
-        bg_gemm(BG_T, BG_N, keys, hd, n, 1.0f, ds, keys, qkv + i0 * w + at.q, w, keep, dqkv + at.k, w);
+        bg_gemm((bg_extent){ n, hd, keys }, 1.0f, bg_f32(BG_N, ds, keys), bg_f32(BG_N, qkv + at.k, w), 0.0f,
+                dqkv + i0 * w + at.q, w);
+        bg_gemm((bg_extent){ keys, hd, n }, 1.0f, bg_f32(BG_T, ds, keys), bg_f32(BG_N, qkv + i0 * w + at.q, w), keep,
+                dqkv + at.k, w);
     }
 }
 

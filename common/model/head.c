@@ -16,8 +16,8 @@ static void chunk_logits(bg_pass *p, size_t n)
     size_t step = bg_pass_weight_rows(p, p->model->head);
     for (size_t v = 0; v < c->vocab_size; v += step) {
         size_t w = c->vocab_size - v < step ? c->vocab_size - v : step;
-        bg_gemm(BG_N, BG_T, n, w, c->d_model, 1.0f, p->head_n, c->d_model, bg_pass_weight(p, p->model->head, v, w),
-                c->d_model, 0.0f, p->logits + v, c->vocab_size);
+        bg_gemm((bg_extent){ n, w, c->d_model }, 1.0f, bg_f32(BG_N, p->head_n, c->d_model),
+                bg_f32(BG_T, bg_pass_weight(p, p->model->head, v, w), c->d_model), 0.0f, p->logits + v, c->vocab_size);
     }
     if (p->model->head_bias != NULL)
         bg_add_bias(n, c->vocab_size, p->model->head_bias, p->logits, c->vocab_size);
@@ -30,8 +30,9 @@ static void chunk_gradient(bg_pass *p, size_t n)
     size_t step = bg_pass_weight_rows(p, p->model->head);
     for (size_t v = 0; v < c->vocab_size; v += step) {
         size_t w = c->vocab_size - v < step ? c->vocab_size - v : step;
-        bg_gemm(BG_N, BG_N, n, c->d_model, w, 1.0f, p->logits + v, c->vocab_size,
-                bg_pass_weight(p, p->model->head, v, w), c->d_model, v == 0 ? 0.0f : 1.0f, p->head_n, c->d_model);
+        bg_gemm((bg_extent){ n, c->d_model, w }, 1.0f, bg_f32(BG_N, p->logits + v, c->vocab_size),
+                bg_f32(BG_N, bg_pass_weight(p, p->model->head, v, w), c->d_model), v == 0 ? 0.0f : 1.0f, p->head_n,
+                c->d_model);
     }
 }
 

@@ -33,10 +33,11 @@ void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *
         size_t n = t->shape[0] - r < step ? t->shape[0] - r : step;
         const float *w = bg_pass_weight(p, t, r, n);
         if (p->model->config.transposed)
-            bg_gemm(BG_N, BG_N, rows, mod->n_out, n, 1.0f, a + r, lda, w, mod->n_out, accumulate || r > 0 ? 1.0f : 0.0f,
-                    y, ldy);
+            bg_gemm((bg_extent){ rows, mod->n_out, n }, 1.0f, bg_f32(BG_N, a + r, lda), bg_f32(BG_N, w, mod->n_out),
+                    accumulate || r > 0 ? 1.0f : 0.0f, y, ldy);
         else
-            bg_gemm(BG_N, BG_T, rows, n, mod->n_in, 1.0f, a, lda, w, mod->n_in, accumulate ? 1.0f : 0.0f, y + r, ldy);
+            bg_gemm((bg_extent){ rows, n, mod->n_in }, 1.0f, bg_f32(BG_N, a, lda), bg_f32(BG_T, w, mod->n_in),
+                    accumulate ? 1.0f : 0.0f, y + r, ldy);
     }
     if (mod->bias != NULL)
         bg_add_bias(rows, mod->n_out, mod->bias, y, ldy);
@@ -52,11 +53,11 @@ void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, const fl
         size_t n = t->shape[0] - r < step ? t->shape[0] - r : step;
         const float *w = bg_pass_weight(p, t, r, n);
         if (p->model->config.transposed)
-            bg_gemm(BG_N, BG_T, rows, n, mod->n_out, 1.0f, dy, lddy, w, mod->n_out, accumulate ? 1.0f : 0.0f, dx + r,
-                    lddx);
+            bg_gemm((bg_extent){ rows, n, mod->n_out }, 1.0f, bg_f32(BG_N, dy, lddy), bg_f32(BG_T, w, mod->n_out),
+                    accumulate ? 1.0f : 0.0f, dx + r, lddx);
         else
-            bg_gemm(BG_N, BG_N, rows, mod->n_in, n, 1.0f, dy + r, lddy, w, mod->n_in, accumulate || r > 0 ? 1.0f : 0.0f,
-                    dx, lddx);
+            bg_gemm((bg_extent){ rows, mod->n_in, n }, 1.0f, bg_f32(BG_N, dy + r, lddy), bg_f32(BG_N, w, mod->n_in),
+                    accumulate || r > 0 ? 1.0f : 0.0f, dx, lddx);
     }
     bg_pass_poke(p);
 }

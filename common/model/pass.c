@@ -360,9 +360,10 @@ static const bg_tensor *broken_tensor(const bg_model *m)
     float x[4096];
     for (size_t i = 0; i < bg_tensors_count(m->tensors); i++) {
         const bg_tensor *t = bg_tensors_at(m->tensors, i);
-        if (t->dtype != BG_ST_F32 && t->dtype != BG_ST_BF16 && t->dtype != BG_ST_F16)
+        bg_number type;
+        if (!bg_tensor_number(t, &type))
             continue;
-        size_t n = t->n_bytes / (t->dtype == BG_ST_F32 ? 4 : 2), step = sizeof x / sizeof x[0];
+        size_t n = t->n_bytes / bg_number_bytes(type), step = sizeof x / sizeof x[0];
         for (size_t at = 0; at < n; at += step) {
             size_t w = n - at < step ? n - at : step;
             bg_tensor_widen(t, at, w, x);

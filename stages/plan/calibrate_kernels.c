@@ -88,9 +88,12 @@ static void head_products(void *self)
         size_t at = (size_t)omp_get_thread_num() * 4 * QUERY_ROWS * KEYS;
         float *x = a->x + at, *y = a->y + at, *s = a->z + at;
         for (int i = 0; i < 16; i++) {
-            bg_gemm(BG_N, BG_T, QUERY_ROWS, KEYS, HEAD, 1.0f, x, HEAD, y, HEAD, 0.0f, s, KEYS);
-            bg_gemm(BG_N, BG_N, QUERY_ROWS, HEAD, KEYS, 1.0f, s, KEYS, y, HEAD, 0.0f, x, HEAD);
-            bg_gemm(BG_T, BG_N, KEYS, HEAD, QUERY_ROWS, 0.001f, s, KEYS, x, HEAD, 0.0f, y, HEAD);
+            bg_gemm((bg_extent){ QUERY_ROWS, KEYS, HEAD }, 1.0f, bg_f32(BG_N, x, HEAD), bg_f32(BG_T, y, HEAD), 0.0f, s,
+                    KEYS);
+            bg_gemm((bg_extent){ QUERY_ROWS, HEAD, KEYS }, 1.0f, bg_f32(BG_N, s, KEYS), bg_f32(BG_N, y, HEAD), 0.0f, x,
+                    HEAD);
+            bg_gemm((bg_extent){ KEYS, HEAD, QUERY_ROWS }, 0.001f, bg_f32(BG_T, s, KEYS), bg_f32(BG_N, x, HEAD), 0.0f,
+                    y, HEAD);
         }
     }
     bg_gemm_serial_end();
