@@ -302,7 +302,8 @@ bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err)
         bg_gemm((bg_extent){ n, columns, mod->n_in1 }, 1.0f,
                 bg_f32(BG_N, pair->activation + r0 * pair->ld_activation, pair->ld_activation),
                 bg_f32(BG_N, m->v, columns), 0.0f, s->right, columns);
-        bg_group_dot(n, s->n_queries, m->r, s->left, columns, s->right, columns, s->dot, s->n_queries);
+        bg_group_dot(n, s->n_queries, m->r, (bg_in){ s->left, columns }, (bg_in){ s->right, columns },
+                     (bg_out){ s->dot, s->n_queries });
         keep(s, pair, r0, n);
     }
     return BG_OK;
