@@ -144,7 +144,7 @@ static void add_square_by_rows(bg_eigenvalues *e, size_t p, size_t m, size_t row
 {
     for (size_t p0 = 0; p0 < p; p0 += PANEL) {
         size_t n = p - p0 < PANEL ? p - p0 : PANEL;
-        bg_gemm(BG_T, BG_N, n, m, rows, 1.0f, d + p0, ldd, a, lda, 0.0f, e->g, m);
+        bg_gemm((bg_extent){ n, m, rows }, 1.0f, bg_f32(BG_T, d + p0, ldd), bg_f32(BG_N, a, lda), 0.0f, e->g, m);
         bg_add_square(n * m, e->g, sum + p0 * m);
     }
 }
@@ -153,7 +153,7 @@ static void add_square_by_rows(bg_eigenvalues *e, size_t p, size_t m, size_t row
 static void add_square_rotated(bg_eigenvalues *e, const bg_eigenbasis *q, size_t p, size_t m, size_t rows,
                                const float *d, size_t ldd, const float *a, size_t lda, float *lambda, float *diag)
 {
-    bg_gemm(BG_T, BG_N, p, m, rows, 1.0f, d, ldd, a, lda, 0.0f, e->g, m);
+    bg_gemm((bg_extent){ p, m, rows }, 1.0f, bg_f32(BG_T, d, ldd), bg_f32(BG_N, a, lda), 0.0f, e->g, m);
     if (diag != NULL)
         bg_add_square(p * m, e->g, diag);
     bg_blockdiag_apply_left(&q->q_s, BG_T, m, e->g, m, e->half, m);

@@ -125,7 +125,8 @@ static double truncation_error(const bg_curvature *c, const float *x, const floa
     for (size_t i = 0; i < c->p; i += PANEL) {
         size_t n = c->p - i < PANEL ? c->p - i : PANEL;
         memcpy(residual, x + i * c->m, n * c->m * sizeof *x);
-        bg_gemm(BG_N, BG_T, n, c->m, k, -1.0f, u + i * ld, ld, v, ld, 1.0f, residual, c->m);
+        bg_gemm((bg_extent){ n, c->m, k }, -1.0f, bg_f32(BG_N, u + i * ld, ld), bg_f32(BG_T, v, ld), 1.0f, residual,
+                c->m);
         sum += variance_of_rows(c, i, n, residual);
     }
     return sum;

@@ -158,12 +158,14 @@ bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err)
     (void)err;
     for (size_t r0 = 0; r0 < rows; r0 += s->chunk) {
         size_t n = rows - r0 < s->chunk ? rows - r0 : s->chunk;
-        bg_gemm(BG_N, BG_N, n, columns, mod->n_out, 1.0f, pair->gradient + r0 * pair->ld_gradient, pair->ld_gradient,
-                m->u, columns, 0.0f, s->left, columns);
-        bg_gemm(BG_N, BG_N, n, columns, mod->n_in1, 1.0f, pair->activation + r0 * pair->ld_activation,
-                pair->ld_activation, m->v, columns, 0.0f, s->right, columns);
-        bg_group_dot(n, s->queries->extent.n_queries, m->r, s->left, columns, s->right, columns, s->dot,
-                     s->queries->extent.n_queries);
+        bg_gemm((bg_extent){ n, columns, mod->n_out }, 1.0f,
+                bg_f32(BG_N, pair->gradient + r0 * pair->ld_gradient, pair->ld_gradient), bg_f32(BG_N, m->u, columns),
+                0.0f, s->left, columns);
+        bg_gemm((bg_extent){ n, columns, mod->n_in1 }, 1.0f,
+                bg_f32(BG_N, pair->activation + r0 * pair->ld_activation, pair->ld_activation),
+                bg_f32(BG_N, m->v, columns), 0.0f, s->right, columns);
+        bg_group_dot(n, s->queries->extent.n_queries, m->r, (bg_in){ s->left, columns }, (bg_in){ s->right, columns },
+                     (bg_out){ s->dot, s->queries->extent.n_queries });
         keep(s, pair, r0, n);
     }
     return BG_OK;

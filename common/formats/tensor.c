@@ -1,4 +1,4 @@
-/* widen.c - 16-bit floats to float32, in loops that the compiler turns into vector code. */
+/* tensor.c - the numbers of a tensor: 16-bit floats to float32, in loops that the compiler turns into vector code. */
 #include <assert.h>
 #include <string.h>
 
@@ -55,17 +55,28 @@ static void widen_f16(const unsigned char *p, size_t n, float *out)
         out[i] = float_of_f16(load_u16(p, i));
 }
 
+bool bg_tensor_number(const bg_tensor *t, bg_number *out)
+{
+    switch (t->dtype) {
+    case BG_ST_F32: *out = BG_NUMBER_F32; return true;
+    case BG_ST_BF16: *out = BG_NUMBER_BF16; return true;
+    case BG_ST_F16: *out = BG_NUMBER_F16; return true;
+    default: return false;
+    }
+}
+
 void bg_tensor_widen(const bg_tensor *t, size_t first, size_t n, float *out)
 {
     const unsigned char *p = t->data;
-    size_t size = t->dtype == BG_ST_F32 ? 4 : 2;
-    assert(t->dtype == BG_ST_F32 || t->dtype == BG_ST_BF16 || t->dtype == BG_ST_F16);
+    bg_number type = BG_NUMBER_F32;
+    bool is_number = bg_tensor_number(t, &type);
+    size_t size = bg_number_bytes(type);
+    assert(is_number);
     assert(first <= t->n_bytes / size && n <= t->n_bytes / size - first);
     p += first * size;
-    if (t->dtype == BG_ST_F32)
-        memcpy(out, p, n * size);
-    else if (t->dtype == BG_ST_BF16)
-        widen_bf16(p, n, out);
-    else
-        widen_f16(p, n, out);
+    switch (type) {
+    case BG_NUMBER_F32: memcpy(out, p, n * size); break;
+    case BG_NUMBER_BF16: widen_bf16(p, n, out); break;
+    case BG_NUMBER_F16: widen_f16(p, n, out); break;
+    }
 }

@@ -4,7 +4,8 @@ void bg_blockdiag_apply(const bg_blockdiag *q, bg_op op, size_t rows, const floa
 {
     for (size_t j = 0; j < q->k; j++) {
         size_t b = bg_block_start(q->n, q->k, j), side = bg_block_start(q->n, q->k, j + 1) - b;
-        bg_gemm(BG_N, op, rows, side, side, 1.0f, x + b, ldx, q->a + b * q->width, q->width, 0.0f, y + b, ldy);
+        bg_gemm((bg_extent){ rows, side, side }, 1.0f, bg_f32(BG_N, x + b, ldx),
+                bg_f32(op, q->a + b * q->width, q->width), 0.0f, y + b, ldy);
     }
 }
 
@@ -13,7 +14,7 @@ void bg_blockdiag_apply_left(const bg_blockdiag *q, bg_op op, size_t columns, co
 {
     for (size_t j = 0; j < q->k; j++) {
         size_t b = bg_block_start(q->n, q->k, j), side = bg_block_start(q->n, q->k, j + 1) - b;
-        bg_gemm(op, BG_N, side, columns, side, 1.0f, q->a + b * q->width, q->width, x + b * ldx, ldx, 0.0f, y + b * ldy,
-                ldy);
+        bg_gemm((bg_extent){ side, columns, side }, 1.0f, bg_f32(op, q->a + b * q->width, q->width),
+                bg_f32(BG_N, x + b * ldx, ldx), 0.0f, y + b * ldy, ldy);
     }
 }

@@ -1,4 +1,4 @@
-/* gemm.c - matrix products by any CBLAS.
+/* gemm.c - the table of backends, and its one entry: any CBLAS.
  *
  * Which library it is becomes known at run time, through functions of OpenBLAS, MKL and BLIS declared weak: any
  * other CBLAS works too, only its name and its threads are out of reach.  OpenBLAS of the PyPI package
@@ -38,6 +38,15 @@ static _Atomic int n_threads; /* 0: as the library chose */
 static bool serial;           /* between bg_gemm_serial_begin and _end, */
 static int omp_threads;       /* and what OpenMP had before */
 
+static bool takes_f32(bg_number a, bg_number b) { return a == BG_NUMBER_F32 && b == BG_NUMBER_F32; }
+
+static void sgemm(bg_extent e, float alpha, bg_operand a, bg_operand b, float beta, float *c, size_t ldc)
+{
+    BG_BLAS(cblas_sgemm)(CblasRowMajor, a.op == BG_N ? CblasNoTrans : CblasTrans,
+                         b.op == BG_N ? CblasNoTrans : CblasTrans, (int)e.m, (int)e.n, (int)e.k, alpha, a.x, (int)a.ld,
+                         b.x, (int)b.ld, beta, c, (int)ldc);
+}
+
 static void set_library_threads(int n)
 {
     if (BG_BLAS(openblas_set_num_threads) != NULL)
@@ -47,64 +56,6 @@ static void set_library_threads(int n)
     if (bli_thread_set_num_threads != NULL)
         bli_thread_set_num_threads(n);
 }
-
-void bg_gemm_set_threads(int n)
-{
-    assert(n >= 1);
-    n_threads = n;
-    set_library_threads(n);
-}
-
-/* OpenBLAS's OpenMP flavour changes the caller's OpenMP threads along with its own; it must, as newer versions look at
- * those in each call. */
-void bg_gemm_serial_begin(void)
-{
-    assert(!serial && !omp_in_parallel());
-    serial = true;
-    omp_threads = omp_get_max_threads();
-    set_library_threads(1);
-}
-
-void bg_gemm_serial_end(void)
-{
-    assert(serial);
-    set_library_threads(n_threads > 0 ? n_threads : omp_threads);
-    omp_set_num_threads(omp_threads);
-    serial = false;
-}
-
-static bool is_shared_out(size_t m, size_t n, size_t k)
-{
-    return (double)m * (double)n * (double)k > BG_PARALLEL_PRODUCTS;
-}
-
-void bg_gemm(bg_op op_a, bg_op op_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
-             const float *b, size_t ldb, float beta, float *c, size_t ldc)
-{
-    if (m == 0 || n == 0)
-        return;
-    assert(ldc >= n);
-    if (k == 0) {
-        for (size_t i = 0; i < m; i++)
-            for (size_t j = 0; j < n; j++)
-                c[i * ldc + j] = beta == 0 ? 0 : beta * c[i * ldc + j];
-        return;
-    }
-    assert(m <= INT_MAX && n <= INT_MAX && k <= INT_MAX);
-    assert(lda <= INT_MAX && ldb <= INT_MAX && ldc <= INT_MAX);
-    assert(lda >= (op_a == BG_N ? k : m) && ldb >= (op_b == BG_N ? n : k));
-    bool alone = !serial && n_threads != 1 && !omp_in_parallel() && !is_shared_out(m, n, k);
-    if (alone)
-        bg_gemm_serial_begin();
-    BG_BLAS(cblas_sgemm)(CblasRowMajor, op_a == BG_N ? CblasNoTrans : CblasTrans,
-                         op_b == BG_N ? CblasNoTrans : CblasTrans, (int)m, (int)n, (int)k, alpha, a, (int)lda, b,
-                         (int)ldb, beta, c, (int)ldc);
-    if (alone)
-        bg_gemm_serial_end();
-    atomic_fetch_add_explicit(&flops, 2 * (uint64_t)m * n * k, memory_order_relaxed);
-}
-
-uint64_t bg_gemm_flops(void) { return atomic_load_explicit(&flops, memory_order_relaxed); }
 
 static void describe_library(char *out, size_t size)
 {
@@ -124,12 +75,88 @@ static void describe_library(char *out, size_t size)
     }
 }
 
+/* The first that can take both numbers multiplies them. */
+static const struct {
+    void (*describe)(char *out, size_t size);
+    bool (*can)(bg_number a, bg_number b);
+    void (*product)(bg_extent e, float alpha, bg_operand a, bg_operand b, float beta, float *c, size_t ldc);
+    void (*set_threads)(int n);
+} backend[] = { { describe_library, takes_f32, sgemm, set_library_threads } };
+enum { N_BACKENDS = sizeof backend / sizeof backend[0] };
+
+static size_t backend_for(bg_number a, bg_number b)
+{
+    size_t i = 0;
+    while (i < N_BACKENDS && !backend[i].can(a, b))
+        i++;
+    assert(i < N_BACKENDS);
+    return i;
+}
+
+static void set_threads(int n)
+{
+    for (size_t i = 0; i < N_BACKENDS; i++)
+        backend[i].set_threads(n);
+}
+
+void bg_gemm_set_threads(int n)
+{
+    assert(n >= 1);
+    n_threads = n;
+    set_threads(n);
+}
+
+/* OpenBLAS's OpenMP flavour changes the caller's OpenMP threads along with its own; it must, as newer versions look at
+ * those in each call. */
+void bg_gemm_serial_begin(void)
+{
+    assert(!serial && !omp_in_parallel());
+    serial = true;
+    omp_threads = omp_get_max_threads();
+    set_threads(1);
+}
+
+void bg_gemm_serial_end(void)
+{
+    assert(serial);
+    set_threads(n_threads > 0 ? n_threads : omp_threads);
+    omp_set_num_threads(omp_threads);
+    serial = false;
+}
+
+static bool is_shared_out(bg_extent e) { return (double)e.m * (double)e.n * (double)e.k > BG_PARALLEL_PRODUCTS; }
+
+void bg_gemm(bg_extent e, float alpha, bg_operand a, bg_operand b, float beta, float *c, size_t ldc)
+{
+    if (e.m == 0 || e.n == 0)
+        return;
+    assert(ldc >= e.n);
+    if (e.k == 0) {
+        for (size_t i = 0; i < e.m; i++)
+            for (size_t j = 0; j < e.n; j++)
+                c[i * ldc + j] = beta == 0 ? 0 : beta * c[i * ldc + j];
+        return;
+    }
+    assert(e.m <= INT_MAX && e.n <= INT_MAX && e.k <= INT_MAX);
+    assert(a.ld <= INT_MAX && b.ld <= INT_MAX && ldc <= INT_MAX);
+    assert(a.ld >= (a.op == BG_N ? e.k : e.m) && b.ld >= (b.op == BG_N ? e.n : e.k));
+    bool alone = !serial && n_threads != 1 && !omp_in_parallel() && !is_shared_out(e);
+    if (alone)
+        bg_gemm_serial_begin();
+    backend[backend_for(a.type, b.type)].product(e, alpha, a, b, beta, c, ldc);
+    if (alone)
+        bg_gemm_serial_end();
+    atomic_fetch_add_explicit(&flops, 2 * (uint64_t)e.m * e.n * e.k, memory_order_relaxed);
+}
+
+uint64_t bg_gemm_flops(void) { return atomic_load_explicit(&flops, memory_order_relaxed); }
+
 const char *bg_gemm_library(void)
 {
     static char name[256];
 #pragma omp critical(bg_gemm_library)
     if (name[0] == '\0')
-        describe_library(name, sizeof name);
+        backend[backend_for(BG_NUMBER_F32, BG_NUMBER_F32)].describe(name, sizeof name);
     return name;
 }
 
@@ -138,7 +165,7 @@ static double best_gemm_s(size_t side, const float *a, float *c)
     double best = 1e30;
     for (int i = 0; i < 6; i++) {
         double start = omp_get_wtime();
-        bg_gemm(BG_N, BG_N, side, side, side, 1, a, side, a, side, 0, c, side);
+        bg_gemm((bg_extent){ side, side, side }, 1, bg_f32(BG_N, a, side), bg_f32(BG_N, a, side), 0, c, side);
         double s = omp_get_wtime() - start;
         best = s < best ? s : best;
     }

@@ -104,11 +104,11 @@ static bg_status find_range(size_t m, size_t n, const float *x, size_t l, uint64
 {
     bg_normal_fill(seed, stream, l * n, z);
     for (int pass = 0;; pass++) {
-        bg_gemm(BG_N, BG_T, l, m, n, 1, z, n, x, n, 0, q, m);
+        bg_gemm((bg_extent){ l, m, n }, 1, bg_f32(BG_N, z, n), bg_f32(BG_T, x, n), 0, q, m);
         bg_status st = orthonormalise(l, m, q, tau, err);
         if (st != BG_OK || pass == POWER_ITERATIONS)
             return st;
-        bg_gemm(BG_N, BG_N, l, n, m, 1, q, m, x, n, 0, z, n);
+        bg_gemm((bg_extent){ l, n, m }, 1, bg_f32(BG_N, q, m), bg_f32(BG_N, x, n), 0, z, n);
         st = orthonormalise(l, n, z, tau, err);
         if (st != BG_OK)
             return st;
@@ -183,11 +183,11 @@ static bg_status low_rank_randomised(size_t m, size_t n, const float *x, size_t 
 
     if ((st = find_range(m, n, x, l, seed, stream, q, z, tau, err)) != BG_OK)
         goto out;
-    bg_gemm(BG_N, BG_N, l, n, m, 1, q, m, x, n, 0, z, n);
+    bg_gemm((bg_extent){ l, n, m }, 1, bg_f32(BG_N, q, m), bg_f32(BG_N, x, n), 0, z, n);
     if ((st = svd(l, n, z, wide, s, right, left, err)) != BG_OK)
         goto out;
     take_factors(l, n, l, r, s, right, left, scaled, v);
-    bg_gemm(BG_T, BG_N, m, r, l, 1, q, m, scaled, r, 0, u, r);
+    bg_gemm((bg_extent){ m, r, l }, 1, bg_f32(BG_T, q, m), bg_f32(BG_N, scaled, r), 0, u, r);
 out:
     bg_free(left);
     bg_free(right);

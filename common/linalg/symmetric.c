@@ -45,7 +45,8 @@ void bg_symmetric_add(bg_symmetric s, float *sum, size_t rows, const float *x, s
         size_t side = bg_symmetric_side(s, j);
         for (size_t c0 = 0; c0 < side; c0 += PANEL) {
             size_t w = panel_width(side, c0);
-            bg_gemm(BG_T, BG_N, side - c0, w, rows, 1, block + c0, ldx, block + c0, ldx, 1, sum, w);
+            bg_gemm((bg_extent){ side - c0, w, rows }, 1, bg_f32(BG_T, block + c0, ldx), bg_f32(BG_N, block + c0, ldx),
+                    1, sum, w);
             sum += (side - c0) * w;
         }
     }

@@ -6,7 +6,6 @@
 #include <stdbool.h>
 
 #include "bregman/gemm.h"
-#include "bregman/kernels.h"
 #include "bregman/threads.h"
 #include "pass_state.h"
 
@@ -35,8 +34,9 @@ static head_place place(const bg_model_config *c, size_t h)
 static void probabilities(const bg_pass *p, const float *q, const float *k, size_t i0, size_t n, float *s)
 {
     size_t hd = p->model->config.d_head, keys = i0 + n;
-    bg_gemm(BG_N, BG_T, n, keys, hd, 1.0f, q + i0 * p->w_qkv, p->w_qkv, k, p->w_qkv, 0.0f, s, keys);
-    bg_softmax_causal(n, keys, i0, 1.0f / sqrtf((float)hd), s, keys);
+    bg_gemm((bg_extent){ n, keys, hd }, 1.0f, bg_f32(BG_N, q + i0 * p->w_qkv, p->w_qkv), bg_f32(BG_T, k, p->w_qkv),
+            0.0f, s, keys);
+    bg_softmax_causal(n, keys, i0, 1.0f / sqrtf((float)hd), (bg_out){ s, keys });
 }
 
 static void head_forward(const bg_pass *p, head_place at, size_t rows, const float *qkv, float *att, float *s)
@@ -45,32 +45,43 @@ static void head_forward(const bg_pass *p, head_place at, size_t rows, const flo
     for (size_t i0 = 0; i0 < rows; i0 += BG_ATTENTION_ROWS) {
         size_t n = rows - i0 < BG_ATTENTION_ROWS ? rows - i0 : BG_ATTENTION_ROWS, keys = i0 + n;
         probabilities(p, qkv + at.q, qkv + at.k, i0, n, s);
-        bg_gemm(BG_N, BG_N, n, hd, keys, 1.0f, s, keys, qkv + at.v, p->w_qkv, 0.0f, att + i0 * p->ld_att + at.out,
-                p->ld_att);
+        bg_gemm((bg_extent){ n, hd, keys }, 1.0f, bg_f32(BG_N, s, keys), bg_f32(BG_N, qkv + at.v, p->w_qkv), 0.0f,
+                att + i0 * p->ld_att + at.out, p->ld_att);
     }
 }
 
+/* Rows of one sequence: what its backward reads, and dqkv, what it writes. */
+typedef struct {
+    size_t rows;
+    const float *qkv, *att, *datt;
+    float *dqkv;
+} sequence;
+
 /* Rows from the last block to the first: the last sees all keys, so it sets dk and dv (if no other head of the group
  * has) and the others add to them. */
-static void head_backward(const bg_pass *p, head_place at, size_t rows, const float *qkv, const float *att,
-                          const float *datt, float *dqkv, bool add, float *s, float *dot)
+static void head_backward(const bg_pass *p, head_place at, const sequence *z, bool add, float *s, float *dot)
 {
+    const float *qkv = z->qkv;
+    float *dqkv = z->dqkv;
     const bg_model_config *c = &p->model->config;
-    size_t hd = c->d_head, w = p->w_qkv, ldo = c->n_heads * hd;
+    size_t rows = z->rows, hd = c->d_head, w = p->w_qkv, ldo = c->n_heads * hd;
     float scale = 1.0f / sqrtf((float)hd);
     size_t n_blocks = (rows + BG_ATTENTION_ROWS - 1) / BG_ATTENTION_ROWS;
     for (size_t block = n_blocks; block-- > 0; add = true) {
         size_t i0 = block * BG_ATTENTION_ROWS, keys = i0 + BG_ATTENTION_ROWS < rows ? i0 + BG_ATTENTION_ROWS : rows;
         size_t n = keys - i0;
-        const float *d_o = datt + i0 * ldo + at.out;
+        const float *d_o = z->datt + i0 * ldo + at.out;
         float *ds = s + (size_t)BG_ATTENTION_ROWS * p->max_rows, keep = add ? 1.0f : 0.0f;
         probabilities(p, qkv + at.q, qkv + at.k, i0, n, s);
-        bg_group_dot(n, 1, hd, d_o, ldo, att + i0 * p->ld_att + at.out, p->ld_att, dot, 1);
-        bg_gemm(BG_N, BG_T, n, keys, hd, 1.0f, d_o, ldo, qkv + at.v, w, 0.0f, ds, keys);
-        bg_gemm(BG_T, BG_N, keys, hd, n, 1.0f, s, keys, d_o, ldo, keep, dqkv + at.v, w);
+        bg_group_dot(n, 1, hd, (bg_in){ d_o, ldo }, (bg_in){ z->att + i0 * p->ld_att + at.out, p->ld_att },
+                     (bg_out){ dot, 1 });
+        bg_gemm((bg_extent){ n, keys, hd }, 1.0f, bg_f32(BG_N, d_o, ldo), bg_f32(BG_T, qkv + at.v, w), 0.0f, ds, keys);
+        bg_gemm((bg_extent){ keys, hd, n }, 1.0f, bg_f32(BG_T, s, keys), bg_f32(BG_N, d_o, ldo), keep, dqkv + at.v, w);
         bg_softmax_backward(n, keys, scale, s, dot, ds);
-        bg_gemm(BG_N, BG_N, n, hd, keys, 1.0f, ds, keys, qkv + at.k, w, 0.0f, dqkv + i0 * w + at.q, w);
-        bg_gemm(BG_T, BG_N, keys, hd, n, 1.0f, ds, keys, qkv + i0 * w + at.q, w, keep, dqkv + at.k, w);
+        bg_gemm((bg_extent){ n, hd, keys }, 1.0f, bg_f32(BG_N, ds, keys), bg_f32(BG_N, qkv + at.k, w), 0.0f,
+                dqkv + i0 * w + at.q, w);
+        bg_gemm((bg_extent){ keys, hd, n }, 1.0f, bg_f32(BG_T, ds, keys), bg_f32(BG_N, qkv + i0 * w + at.q, w), keep,
+                dqkv + at.k, w);
     }
 }
 
@@ -108,13 +119,13 @@ void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, cons
     bg_gemm_serial_begin();
 #pragma omp parallel for schedule(dynamic) num_threads(p->threads) if (is_shared_out(c, b))
     for (size_t t = 0; t < tasks; t++) {
-        size_t z = t / c->n_kv_heads, r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
+        size_t r0 = b->row_start[t / c->n_kv_heads], end = b->row_start[t / c->n_kv_heads + 1];
+        sequence z = { end - r0, qkv + r0 * p->w_qkv, att + r0 * p->ld_att, datt + r0 * ldo, dqkv + r0 * p->w_qkv };
         int thread = omp_get_thread_num();
         float *s = p->score + (size_t)thread * 2 * BG_ATTENTION_ROWS * p->max_rows;
         float *dot = p->attention_dot + (size_t)thread * BG_ATTENTION_ROWS;
         for (size_t g = 0; g < group; g++)
-            head_backward(p, place(c, t % c->n_kv_heads * group + g), rows, qkv + r0 * p->w_qkv, att + r0 * p->ld_att,
-                          datt + r0 * ldo, dqkv + r0 * p->w_qkv, g > 0, s, dot);
+            head_backward(p, place(c, t % c->n_kv_heads * group + g), &z, g > 0, s, dot);
     }
     bg_gemm_serial_end();
 }

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "bregman/gemm.h"
-#include "bregman/kernels.h"
 #include "bregman/rng.h"
 #include "bregman/threads.h"
 #include "pass_state.h"
@@ -16,11 +15,11 @@ static void chunk_logits(bg_pass *p, size_t n)
     size_t step = bg_pass_weight_rows(p, p->model->head);
     for (size_t v = 0; v < c->vocab_size; v += step) {
         size_t w = c->vocab_size - v < step ? c->vocab_size - v : step;
-        bg_gemm(BG_N, BG_T, n, w, c->d_model, 1.0f, p->head_n, c->d_model, bg_pass_weight(p, p->model->head, v, w),
-                c->d_model, 0.0f, p->logits + v, c->vocab_size);
+        bg_gemm((bg_extent){ n, w, c->d_model }, 1.0f, bg_f32(BG_N, p->head_n, c->d_model),
+                bg_f32(BG_T, bg_pass_weight(p, p->model->head, v, w), c->d_model), 0.0f, p->logits + v, c->vocab_size);
     }
     if (p->model->head_bias != NULL)
-        bg_add_bias(n, c->vocab_size, p->model->head_bias, p->logits, c->vocab_size);
+        bg_add_bias(n, c->vocab_size, p->model->head_bias, (bg_out){ p->logits, c->vocab_size });
 }
 
 /* head_n = dlogits W */
@@ -30,8 +29,9 @@ static void chunk_gradient(bg_pass *p, size_t n)
     size_t step = bg_pass_weight_rows(p, p->model->head);
     for (size_t v = 0; v < c->vocab_size; v += step) {
         size_t w = c->vocab_size - v < step ? c->vocab_size - v : step;
-        bg_gemm(BG_N, BG_N, n, c->d_model, w, 1.0f, p->logits + v, c->vocab_size,
-                bg_pass_weight(p, p->model->head, v, w), c->d_model, v == 0 ? 0.0f : 1.0f, p->head_n, c->d_model);
+        bg_gemm((bg_extent){ n, c->d_model, w }, 1.0f, bg_f32(BG_N, p->logits + v, c->vocab_size),
+                bg_f32(BG_N, bg_pass_weight(p, p->model->head, v, w), c->d_model), v == 0 ? 0.0f : 1.0f, p->head_n,
+                c->d_model);
     }
 }
 
@@ -39,8 +39,8 @@ static void chunk_gradient(bg_pass *p, size_t n)
 static void chunk_norm(bg_pass *p, size_t n)
 {
     const bg_model_config *c = &p->model->config;
-    bg_norm_forward(c->norm, n, c->d_model, p->head_x, c->d_model, p->model->final_norm.gain, p->model->final_norm.bias,
-                    c->norm_epsilon, p->head_n, c->d_model);
+    bg_norm_forward(bg_norm_of(p, &p->model->final_norm), n, c->d_model, (bg_in){ p->head_x, c->d_model },
+                    (bg_out){ p->head_n, c->d_model });
 }
 
 void bg_head_logits(bg_pass *p, size_t n_rows, const float *x, float *logits)
@@ -115,8 +115,8 @@ bg_status bg_head_run(bg_pass *p, const bg_batch *b, bg_labels labels, const flo
         if (dx == NULL || bad != SIZE_MAX)
             continue;
         chunk_gradient(p, n);
-        bg_norm_backward(c->norm, n, d, p->head_x, d, m->final_norm.gain, c->norm_epsilon, p->head_n, d, p->head_n, d,
-                         0);
+        bg_norm_backward(bg_norm_of(p, &m->final_norm), n, d, (bg_in){ p->head_x, d }, (bg_in){ p->head_n, d },
+                         (bg_out){ p->head_n, d }, false);
         for (size_t i = 0; i < n; i++)
             memcpy(dx + row[i] * d, p->head_n + i * d, d * sizeof *x);
     }

@@ -102,33 +102,31 @@ BG_CLONES static void gated_backward_row(bg_activation act, size_t d, const floa
     FOR_ACTIVATION(act, gated_backward_loop, d, gate, up, dh, dgate, dup)
 }
 
-void bg_act_forward(bg_activation act, size_t n, size_t d, const float *x, size_t ldx, float *y, size_t ldy)
+void bg_act_forward(bg_activation act, size_t n, size_t d, bg_in x, bg_out y)
 {
 #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
-        forward_row(act, d, x + i * ldx, y + i * ldy);
+        forward_row(act, d, x.x + i * x.ld, y.x + i * y.ld);
 }
 
-void bg_act_backward(bg_activation act, size_t n, size_t d, const float *x, size_t ldx, const float *dy, size_t lddy,
-                     float *dx, size_t lddx)
+void bg_act_backward(bg_activation act, size_t n, size_t d, bg_in x, bg_in dy, bg_out dx)
 {
 #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
-        backward_row(act, d, x + i * ldx, dy + i * lddy, dx + i * lddx);
+        backward_row(act, d, x.x + i * x.ld, dy.x + i * dy.ld, dx.x + i * dx.ld);
 }
 
-void bg_gated_forward(bg_activation act, size_t n, size_t d, const float *gate, size_t ldg, const float *up, size_t ldu,
-                      float *h, size_t ldh)
+void bg_gated_forward(bg_activation act, size_t n, size_t d, bg_gated x, bg_out h)
 {
 #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
-        gated_forward_row(act, d, gate + i * ldg, up + i * ldu, h + i * ldh);
+        gated_forward_row(act, d, x.gate + i * x.ld, x.up + i * x.ld, h.x + i * h.ld);
 }
 
-void bg_gated_backward(bg_activation act, size_t n, size_t d, const float *gate, size_t ldg, const float *up,
-                       size_t ldu, const float *dh, size_t lddh, float *dgate, size_t lddg, float *dup, size_t lddu)
+void bg_gated_backward(bg_activation act, size_t n, size_t d, bg_gated x, bg_in dh, bg_out dgate, bg_out dup)
 {
 #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
-        gated_backward_row(act, d, gate + i * ldg, up + i * ldu, dh + i * lddh, dgate + i * lddg, dup + i * lddu);
+        gated_backward_row(act, d, x.gate + i * x.ld, x.up + i * x.ld, dh.x + i * dh.ld, dgate.x + i * dgate.ld,
+                           dup.x + i * dup.ld);
 }

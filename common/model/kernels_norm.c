@@ -9,20 +9,20 @@ typedef struct {
     float mean, inverse_deviation;
 } moments;
 
-BG_INLINE moments row_moments(bg_norm_kind kind, size_t d, const float *x, double epsilon)
+BG_INLINE moments row_moments(bg_norm norm, size_t d, const float *x)
 {
     double mean = 0;
-    if (kind == BG_NORM_LAYER)
+    if (norm.kind == BG_NORM_LAYER)
         mean = bg_row_sum(BG_SUM, d, (bg_terms){ .x = x }) / (double)d;
     float shift = (float)mean;
     double variance = bg_row_sum(BG_SUM_SQUARE, d, (bg_terms){ .x = x, .shift = shift }) / (double)d;
-    return (moments){ shift, (float)(1.0 / sqrt(variance + epsilon)) };
+    return (moments){ shift, (float)(1.0 / sqrt(variance + norm.epsilon)) };
 }
 
-BG_CLONES static void forward_row(bg_norm_kind kind, size_t d, const float *x, const float *gain, const float *bias,
-                                  double epsilon, float *y)
+BG_CLONES static void forward_row(bg_norm norm, size_t d, const float *x, float *y)
 {
-    moments m = row_moments(kind, d, x, epsilon);
+    moments m = row_moments(norm, d, x);
+    const float *gain = norm.gain, *bias = norm.bias;
     if (bias != NULL) {
 #pragma omp simd
         for (size_t j = 0; j < d; j++)
@@ -36,12 +36,12 @@ BG_CLONES static void forward_row(bg_norm_kind kind, size_t d, const float *x, c
 
 /* With x^ = (x - mean) / deviation and g = dy gain: dx = (g - mean(g) - x^ mean(g x^)) / deviation; RMS norm
  * has no mean(g) term. */
-BG_CLONES static void backward_row(bg_norm_kind kind, size_t d, const float *x, const float *gain, double epsilon,
-                                   const float *dy, float *dx, int accumulate)
+BG_CLONES static void backward_row(bg_norm norm, size_t d, const float *x, const float *dy, float *dx, bool accumulate)
 {
-    moments m = row_moments(kind, d, x, epsilon);
+    moments m = row_moments(norm, d, x);
+    const float *gain = norm.gain;
     float inverse = m.inverse_deviation, mean_g = 0;
-    if (kind == BG_NORM_LAYER)
+    if (norm.kind == BG_NORM_LAYER)
         mean_g = (float)(bg_row_sum(BG_SUM_XY, d, (bg_terms){ .x = dy, .y = gain }) / (double)d);
     double sum_gx = bg_row_sum(BG_SUM_XYZ, d, (bg_terms){ .x = dy, .y = gain, .z = x, .shift = m.mean });
     float slope = (float)(sum_gx / (double)d * (double)inverse * (double)inverse); /* mean(g x^) / deviation */
@@ -56,18 +56,16 @@ BG_CLONES static void backward_row(bg_norm_kind kind, size_t d, const float *x, 
     }
 }
 
-void bg_norm_forward(bg_norm_kind kind, size_t n, size_t d, const float *x, size_t ldx, const float *gain,
-                     const float *bias, double epsilon, float *y, size_t ldy)
+void bg_norm_forward(bg_norm norm, size_t n, size_t d, bg_in x, bg_out y)
 {
 #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
-        forward_row(kind, d, x + i * ldx, gain, bias, epsilon, y + i * ldy);
+        forward_row(norm, d, x.x + i * x.ld, y.x + i * y.ld);
 }
 
-void bg_norm_backward(bg_norm_kind kind, size_t n, size_t d, const float *x, size_t ldx, const float *gain,
-                      double epsilon, const float *dy, size_t lddy, float *dx, size_t lddx, int accumulate)
+void bg_norm_backward(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dy, bg_out dx, bool accumulate)
 {
 #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
-        backward_row(kind, d, x + i * ldx, gain, epsilon, dy + i * lddy, dx + i * lddx, accumulate);
+        backward_row(norm, d, x.x + i * x.ld, dy.x + i * dy.ld, dx.x + i * dx.ld, accumulate);
 }

@@ -21,11 +21,10 @@ void bg_rope_table(const bg_model_config *c, size_t n_positions, float *table)
 }
 
 /* Every head of a row: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), with sin negated going back. */
-BG_CLONES static void rotate_row(size_t n_heads, size_t half, float *x, size_t head_stride, const float *cosine,
-                                 float sign)
+BG_CLONES static void rotate_row(bg_heads heads, size_t half, float *x, const float *cosine, float sign)
 {
     const float *sine = cosine + half;
-    for (size_t h = 0; h < n_heads; h++, x += head_stride) {
+    for (size_t h = 0; h < heads.n; h++, x += heads.stride) {
         float *x1 = x, *x2 = x + half;
 #pragma omp simd
         for (size_t i = 0; i < half; i++) {
@@ -36,11 +35,11 @@ BG_CLONES static void rotate_row(size_t n_heads, size_t half, float *x, size_t h
     }
 }
 
-void bg_rope_apply(size_t n, size_t n_heads, size_t rotary_dims, float *x, size_t ldx, size_t head_stride,
-                   const uint32_t *position, const float *table, int direction)
+void bg_rope_apply(size_t n, bg_heads heads, size_t rotary_dims, bg_out x, const uint32_t *position, const float *table,
+                   int direction)
 {
-#pragma omp parallel for if (n * n_heads * rotary_dims > BG_PARALLEL_FLOATS)
+#pragma omp parallel for if (n * heads.n * rotary_dims > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
-        rotate_row(n_heads, rotary_dims / 2, x + i * ldx, head_stride, table + (size_t)position[i] * rotary_dims,
+        rotate_row(heads, rotary_dims / 2, x.x + i * x.ld, table + (size_t)position[i] * rotary_dims,
                    direction < 0 ? -1.0f : 1.0f);
 }

@@ -10,14 +10,14 @@ BG_CLONES static void add_row(size_t d, const float *x, float *y)
         y[j] += x[j];
 }
 
-void bg_add(size_t n, size_t d, const float *x, size_t ldx, float *y, size_t ldy)
+void bg_add(size_t n, size_t d, bg_in x, bg_out y)
 {
 #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
-        add_row(d, x + i * ldx, y + i * ldy);
+        add_row(d, x.x + i * x.ld, y.x + i * y.ld);
 }
 
-void bg_add_bias(size_t n, size_t d, const float *bias, float *y, size_t ldy) { bg_add(n, d, bias, 0, y, ldy); }
+void bg_add_bias(size_t n, size_t d, const float *bias, bg_out y) { bg_add(n, d, (bg_in){ bias, 0 }, y); }
 
 BG_CLONES static void group_dot_row(size_t n_groups, size_t w, const float *x, const float *y, float *out)
 {
@@ -25,12 +25,11 @@ BG_CLONES static void group_dot_row(size_t n_groups, size_t w, const float *x, c
         out[g] = (float)bg_row_sum(BG_SUM_XY, w, (bg_terms){ .x = x + g * w, .y = y + g * w });
 }
 
-void bg_group_dot(size_t n, size_t n_groups, size_t w, const float *x, size_t ldx, const float *y, size_t ldy,
-                  float *out, size_t ldo)
+void bg_group_dot(size_t n, size_t n_groups, size_t w, bg_in x, bg_in y, bg_out out)
 {
 #pragma omp parallel for if (n * n_groups * w > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
-        group_dot_row(n_groups, w, x + i * ldx, y + i * ldy, out + i * ldo);
+        group_dot_row(n_groups, w, x.x + i * x.ld, y.x + i * y.ld, out.x + i * out.ld);
 }
 
 BG_CLONES static void add_square(size_t n, const float *x, float *acc)

@@ -42,12 +42,12 @@ BG_CLONES static double softmax(size_t d, float scale, float *x)
     return (double)max + log(sum);
 }
 
-void bg_softmax_causal(size_t n, size_t columns, size_t limit0, float scale, float *s, size_t ld)
+void bg_softmax_causal(size_t n, size_t columns, size_t limit0, float scale, bg_out s)
 {
-    for (size_t i = 0; i < n; i++, s += ld) {
+    for (size_t i = 0; i < n; i++, s.x += s.ld) {
         size_t kept = limit0 + i + 1 < columns ? limit0 + i + 1 : columns;
-        (void)softmax(kept, scale, s);
-        memset(s + kept, 0, (columns - kept) * sizeof *s);
+        (void)softmax(kept, scale, s.x);
+        memset(s.x + kept, 0, (columns - kept) * sizeof *s.x);
     }
 }
 

@@ -3,7 +3,6 @@
 #include <assert.h>
 
 #include "bregman/gemm.h"
-#include "bregman/kernels.h"
 #include "pass_state.h"
 
 static bool in_place(const bg_tensor *t) { return t->dtype == BG_ST_F32 && (uintptr_t)t->data % sizeof(float) == 0; }
@@ -24,8 +23,7 @@ const float *bg_pass_weight(bg_pass *p, const bg_tensor *t, size_t first, size_t
 }
 
 /* Rows of the stored matrix are outputs, or inputs where config.transposed: then the slices' products add up. */
-void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *a, size_t lda, float *y, size_t ldy,
-                    bool accumulate)
+void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, bg_in a, bg_out y, bool accumulate)
 {
     const bg_tensor *t = mod->weight;
     size_t step = bg_pass_weight_rows(p, t);
@@ -33,18 +31,18 @@ void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *
         size_t n = t->shape[0] - r < step ? t->shape[0] - r : step;
         const float *w = bg_pass_weight(p, t, r, n);
         if (p->model->config.transposed)
-            bg_gemm(BG_N, BG_N, rows, mod->n_out, n, 1.0f, a + r, lda, w, mod->n_out, accumulate || r > 0 ? 1.0f : 0.0f,
-                    y, ldy);
+            bg_gemm((bg_extent){ rows, mod->n_out, n }, 1.0f, bg_f32(BG_N, a.x + r, a.ld), bg_f32(BG_N, w, mod->n_out),
+                    accumulate || r > 0 ? 1.0f : 0.0f, y.x, y.ld);
         else
-            bg_gemm(BG_N, BG_T, rows, n, mod->n_in, 1.0f, a, lda, w, mod->n_in, accumulate ? 1.0f : 0.0f, y + r, ldy);
+            bg_gemm((bg_extent){ rows, n, mod->n_in }, 1.0f, bg_f32(BG_N, a.x, a.ld), bg_f32(BG_T, w, mod->n_in),
+                    accumulate ? 1.0f : 0.0f, y.x + r, y.ld);
     }
     if (mod->bias != NULL)
-        bg_add_bias(rows, mod->n_out, mod->bias, y, ldy);
+        bg_add_bias(rows, mod->n_out, mod->bias, y);
     bg_pass_poke(p);
 }
 
-void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, const float *dy, size_t lddy, float *dx,
-                         size_t lddx, bool accumulate)
+void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, bg_in dy, bg_out dx, bool accumulate)
 {
     const bg_tensor *t = mod->weight;
     size_t step = bg_pass_weight_rows(p, t);
@@ -52,11 +50,11 @@ void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, const fl
         size_t n = t->shape[0] - r < step ? t->shape[0] - r : step;
         const float *w = bg_pass_weight(p, t, r, n);
         if (p->model->config.transposed)
-            bg_gemm(BG_N, BG_T, rows, n, mod->n_out, 1.0f, dy, lddy, w, mod->n_out, accumulate ? 1.0f : 0.0f, dx + r,
-                    lddx);
+            bg_gemm((bg_extent){ rows, n, mod->n_out }, 1.0f, bg_f32(BG_N, dy.x, dy.ld), bg_f32(BG_T, w, mod->n_out),
+                    accumulate ? 1.0f : 0.0f, dx.x + r, dx.ld);
         else
-            bg_gemm(BG_N, BG_N, rows, mod->n_in, n, 1.0f, dy + r, lddy, w, mod->n_in, accumulate || r > 0 ? 1.0f : 0.0f,
-                    dx, lddx);
+            bg_gemm((bg_extent){ rows, mod->n_in, n }, 1.0f, bg_f32(BG_N, dy.x + r, dy.ld), bg_f32(BG_N, w, mod->n_in),
+                    accumulate || r > 0 ? 1.0f : 0.0f, dx.x, dx.ld);
     }
     bg_pass_poke(p);
 }

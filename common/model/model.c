@@ -76,7 +76,8 @@ static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t co
     if (t == NULL)
         return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is missing (config.json says %s)", m->dir, path,
                        m->config.family);
-    if (t->dtype != BG_ST_F32 && t->dtype != BG_ST_BF16 && t->dtype != BG_ST_F16)
+    bg_number type;
+    if (!bg_tensor_number(t, &type))
         return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is neither F32, BF16 nor F16", t->file, path);
     if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != columns)
         return BG_FAIL(err, BG_ESHAPE, "%s: tensor '%s' is [%zu, %zu], but config.json makes it [%zu, %zu]", t->file,
@@ -106,7 +107,8 @@ static bg_status load_vector(loader *l, const char *path, size_t n, const float 
     if (t == NULL)
         return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is missing (config.json says %s)", l->model->dir, path,
                        l->model->config.family);
-    if (t->dtype != BG_ST_F32 && t->dtype != BG_ST_BF16 && t->dtype != BG_ST_F16)
+    bg_number type;
+    if (!bg_tensor_number(t, &type))
         return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is neither F32, BF16 nor F16", t->file, path);
     if (t->n_dims != 1 || t->shape[0] != n)
         return BG_FAIL(err, BG_ESHAPE, "%s: tensor '%s' has %zu entries, but config.json makes it %zu", t->file, path,

@@ -5,7 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "bregman/kernels.h"
 #include "pass_state.h"
 
 static void copy_rows(size_t n, size_t d, const float *x, size_t ldx, float *y, size_t ldy)
@@ -33,22 +32,21 @@ static size_t qkv_offset(const bg_model_config *c, bg_role role)
                                : 0;
 }
 
-/* Heads of q (which 0) or k (1) in a row of qkv: offset of the first, their number and distance. */
-static void head_run(const bg_model_config *c, int which, size_t *offset, size_t *n_heads, size_t *stride)
+/* Heads of q (which 0) or k (1) in a row of qkv, and the offset of the first. */
+static bg_heads head_run(const bg_model_config *c, int which, size_t *offset)
 {
     bool inter = c->qkv == BG_QKV_INTERLEAVED;
-    *n_heads = which == 0 ? c->n_heads : c->n_kv_heads;
     *offset = which == 0 ? 0 : inter ? c->d_head : c->n_heads * c->d_head;
-    *stride = inter ? 3 * c->d_head : c->d_head;
+    return (bg_heads){ which == 0 ? c->n_heads : c->n_kv_heads, inter ? 3 * c->d_head : c->d_head };
 }
 
 static void rotate(const bg_pass *p, size_t rows, float *qkv, int direction)
 {
     const bg_model_config *c = &p->model->config;
     for (int which = 0; which < 2 && c->rope != BG_ROPE_NONE; which++) {
-        size_t offset, n, stride;
-        head_run(c, which, &offset, &n, &stride);
-        bg_rope_apply(rows, n, c->rotary_dims, qkv + offset, p->w_qkv, stride, p->position, p->rope, direction);
+        size_t offset;
+        bg_heads heads = head_run(c, which, &offset);
+        bg_rope_apply(rows, heads, c->rotary_dims, (bg_out){ qkv + offset, p->w_qkv }, p->position, p->rope, direction);
     }
 }
 
@@ -61,21 +59,21 @@ static void qk_norm(const bg_pass *p, const bg_block *blk, size_t rows, float *q
     if (dqkv == NULL)
         copy_rows(rows, p->w_qk, qkv, p->w_qkv, raw, p->w_qk);
     for (int which = 0; which < 2; which++) {
-        size_t offset, n, stride, d = c->d_head;
-        const float *gain = which == 0 ? blk->q_norm.gain : blk->k_norm.gain;
-        head_run(c, which, &offset, &n, &stride);
+        size_t offset, d = c->d_head;
+        bg_norm norm = { BG_NORM_RMS, c->norm_epsilon, which == 0 ? blk->q_norm.gain : blk->k_norm.gain, NULL };
+        bg_heads heads = head_run(c, which, &offset);
         if (c->qk_norm == BG_QK_NORM_FULL) {
-            d = n * c->d_head;
-            n = 1;
+            d = heads.n * c->d_head;
+            heads.n = 1;
         }
-        for (size_t h = 0; h < n; h++) {
-            float *at = qkv + offset + h * stride;
-            const float *from = raw + offset + h * stride;
+        for (size_t h = 0; h < heads.n; h++) {
+            float *at = qkv + offset + h * heads.stride;
+            const float *from = raw + offset + h * heads.stride;
             if (dqkv == NULL)
-                bg_norm_forward(BG_NORM_RMS, rows, d, from, p->w_qk, gain, NULL, c->norm_epsilon, at, p->w_qkv);
+                bg_norm_forward(norm, rows, d, (bg_in){ from, p->w_qk }, (bg_out){ at, p->w_qkv });
             else
-                bg_norm_backward(BG_NORM_RMS, rows, d, from, p->w_qk, gain, c->norm_epsilon, at, p->w_qkv, at, p->w_qkv,
-                                 0);
+                bg_norm_backward(norm, rows, d, (bg_in){ from, p->w_qk }, (bg_in){ at, p->w_qkv },
+                                 (bg_out){ at, p->w_qkv }, false);
         }
     }
 }
@@ -87,23 +85,22 @@ static void module_input(const bg_pass *p, const bg_norm_weights *norm, size_t r
     if (c->post_norm)
         copy_rows(rows, c->d_model, x, c->d_model, p->a_d, p->ld_d);
     else
-        bg_norm_forward(c->norm, rows, c->d_model, x, c->d_model, norm->gain, norm->bias, c->norm_epsilon, p->a_d,
-                        p->ld_d);
+        bg_norm_forward(bg_norm_of(p, norm), rows, c->d_model, (bg_in){ x, c->d_model }, (bg_out){ p->a_d, p->ld_d });
 }
 
 /* residual += norm?(module(a)); out_raw keeps the module's output where a norm follows it. */
-static void add_output(bg_pass *p, const bg_module *mod, const bg_norm_weights *norm, size_t rows, const float *a,
-                       size_t lda, float *out_raw, float *residual)
+static void add_output(bg_pass *p, const bg_module *mod, const bg_norm_weights *norm, size_t rows, bg_in a,
+                       float *out_raw, float *residual)
 {
     const bg_model_config *c = &p->model->config;
     size_t d = c->d_model;
     if (!c->post_norm) {
-        bg_pass_linear(p, mod, rows, a, lda, residual, d, true);
+        bg_pass_linear(p, mod, rows, a, (bg_out){ residual, d }, true);
         return;
     }
-    bg_pass_linear(p, mod, rows, a, lda, out_raw, d, false);
-    bg_norm_forward(c->norm, rows, d, out_raw, d, norm->gain, norm->bias, c->norm_epsilon, p->da, d);
-    bg_add(rows, d, p->da, d, residual, d);
+    bg_pass_linear(p, mod, rows, a, (bg_out){ out_raw, d }, false);
+    bg_norm_forward(bg_norm_of(p, norm), rows, d, (bg_in){ out_raw, d }, (bg_out){ p->da, d });
+    bg_add(rows, d, (bg_in){ p->da, d }, (bg_out){ residual, d });
 }
 
 static void attention_inputs(bg_pass *p, const bg_block *blk, const bg_batch *b, bg_saved *s)
@@ -112,7 +109,8 @@ static void attention_inputs(bg_pass *p, const bg_block *blk, const bg_batch *b,
     module_input(p, &blk->attention_norm, b->n_rows, s->x);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
         if (blk->module[r] != NULL)
-            bg_pass_linear(p, blk->module[r], b->n_rows, p->a_d, p->ld_d, s->qkv + qkv_offset(c, r), p->w_qkv, false);
+            bg_pass_linear(p, blk->module[r], b->n_rows, (bg_in){ p->a_d, p->ld_d },
+                           (bg_out){ s->qkv + qkv_offset(c, r), p->w_qkv }, false);
     qk_norm(p, blk, b->n_rows, s->qkv, s->qk_raw, NULL);
     rotate(p, b->n_rows, s->qkv, +1);
     bg_attention_forward(p, b, s->qkv, s->att);
@@ -123,9 +121,10 @@ static void mlp_hidden(const bg_pass *p, size_t rows, const bg_saved *s)
 {
     const bg_model_config *c = &p->model->config;
     if (c->gated)
-        bg_gated_forward(c->activation, rows, c->d_ff, s->gate, c->d_ff, s->up, c->d_ff, p->a_ff, p->ld_ff);
+        bg_gated_forward(c->activation, rows, c->d_ff, (bg_gated){ s->gate, s->up, c->d_ff },
+                         (bg_out){ p->a_ff, p->ld_ff });
     else
-        bg_act_forward(c->activation, rows, c->d_ff, s->up, c->d_ff, p->a_ff, p->ld_ff);
+        bg_act_forward(c->activation, rows, c->d_ff, (bg_in){ s->up, c->d_ff }, (bg_out){ p->a_ff, p->ld_ff });
 }
 
 static void mlp_inputs(bg_pass *p, const bg_block *blk, size_t rows, const float *x, bg_saved *s)
@@ -133,8 +132,8 @@ static void mlp_inputs(bg_pass *p, const bg_block *blk, size_t rows, const float
     size_t ff = p->model->config.d_ff;
     module_input(p, &blk->mlp_norm, rows, x);
     if (blk->module[BG_ROLE_GATE] != NULL)
-        bg_pass_linear(p, blk->module[BG_ROLE_GATE], rows, p->a_d, p->ld_d, s->gate, ff, false);
-    bg_pass_linear(p, blk->module[BG_ROLE_UP], rows, p->a_d, p->ld_d, s->up, ff, false);
+        bg_pass_linear(p, blk->module[BG_ROLE_GATE], rows, (bg_in){ p->a_d, p->ld_d }, (bg_out){ s->gate, ff }, false);
+    bg_pass_linear(p, blk->module[BG_ROLE_UP], rows, (bg_in){ p->a_d, p->ld_d }, (bg_out){ s->up, ff }, false);
     mlp_hidden(p, rows, s);
 }
 
@@ -150,15 +149,15 @@ static void block_forward(bg_pass *p, size_t l, const bg_batch *b, float *next)
         mlp_inputs(p, blk, rows, s->x, s);
         if (next != s->x)
             memcpy(next, s->x, rows * d * sizeof *next);
-        bg_pass_linear(p, att, rows, s->att, p->ld_att, next, d, true);
-        bg_pass_linear(p, down, rows, p->a_ff, p->ld_ff, next, d, true);
+        bg_pass_linear(p, att, rows, (bg_in){ s->att, p->ld_att }, (bg_out){ next, d }, true);
+        bg_pass_linear(p, down, rows, (bg_in){ p->a_ff, p->ld_ff }, (bg_out){ next, d }, true);
         return;
     }
     memcpy(s->mid, s->x, rows * d * sizeof *next);
-    add_output(p, att, &blk->attention_norm, rows, s->att, p->ld_att, s->att_out, s->mid);
+    add_output(p, att, &blk->attention_norm, rows, (bg_in){ s->att, p->ld_att }, s->att_out, s->mid);
     mlp_inputs(p, blk, rows, s->mid, s);
     memcpy(next, s->mid, rows * d * sizeof *next);
-    add_output(p, down, &blk->mlp_norm, rows, p->a_ff, p->ld_ff, s->mlp_out, next);
+    add_output(p, down, &blk->mlp_norm, rows, (bg_in){ p->a_ff, p->ld_ff }, s->mlp_out, next);
 }
 
 /* ---- backward ---- */
@@ -170,11 +169,11 @@ typedef struct {
     bg_err *err;
 } backward;
 
-static bg_status tap(const backward *w, const bg_module *mod, const float *a, size_t lda, const float *dy, size_t lddy)
+static bg_status tap(const backward *w, const bg_module *mod, bg_in a, bg_in dy)
 {
     if (mod == NULL || !mod->tracked)
         return BG_OK;
-    bg_pair pair = { mod, w->batch, a, lda, dy, lddy };
+    bg_pair pair = { mod, w->batch, a.x, a.ld, dy.x, dy.ld };
     bg_status st = w->tap->pair(w->tap->self, &pair, w->err);
     bg_pass_poke(w->p);
     return st;
@@ -188,7 +187,7 @@ static const float *output_gradient(bg_pass *p, const bg_norm_weights *norm, siz
     size_t d = c->d_model;
     if (!c->post_norm)
         return dx;
-    bg_norm_backward(c->norm, rows, d, raw, d, norm->gain, c->norm_epsilon, dx, d, buffer, d, 0);
+    bg_norm_backward(bg_norm_of(p, norm), rows, d, (bg_in){ raw, d }, (bg_in){ dx, d }, (bg_out){ buffer, d }, false);
     return buffer;
 }
 
@@ -199,9 +198,9 @@ static void input_gradient(bg_pass *p, const bg_norm_weights *norm, size_t rows,
     const bg_model_config *c = &p->model->config;
     size_t d = c->d_model;
     if (c->post_norm)
-        bg_add(rows, d, da, d, dx, d);
+        bg_add(rows, d, (bg_in){ da, d }, (bg_out){ dx, d });
     else
-        bg_norm_backward(c->norm, rows, d, x, d, norm->gain, c->norm_epsilon, da, d, dx, d, 1);
+        bg_norm_backward(bg_norm_of(p, norm), rows, d, (bg_in){ x, d }, (bg_in){ da, d }, (bg_out){ dx, d }, true);
 }
 
 /* Taps of the MLP, and da = gradient at its input.  dout: gradient at down's output. */
@@ -215,25 +214,26 @@ static bg_status mlp_backward(const backward *w, size_t l, const float *x, const
     size_t rows = w->batch->n_rows, ff = c->d_ff, d = c->d_model;
 
     mlp_hidden(p, rows, s);
-    bg_status st = tap(w, blk->module[BG_ROLE_DOWN], p->a_ff, p->ld_ff, dout, d);
+    bg_status st = tap(w, blk->module[BG_ROLE_DOWN], (bg_in){ p->a_ff, p->ld_ff }, (bg_in){ dout, d });
     if (st != BG_OK)
         return st;
-    bg_pass_linear_back(p, blk->module[BG_ROLE_DOWN], rows, dout, d, p->dff, ff, false);
+    bg_pass_linear_back(p, blk->module[BG_ROLE_DOWN], rows, (bg_in){ dout, d }, (bg_out){ p->dff, ff }, false);
     if (c->gated)
-        bg_gated_backward(c->activation, rows, ff, s->gate, ff, s->up, ff, p->dff, ff, p->dgate, ff, p->dup, ff);
+        bg_gated_backward(c->activation, rows, ff, (bg_gated){ s->gate, s->up, ff }, (bg_in){ p->dff, ff },
+                          (bg_out){ p->dgate, ff }, (bg_out){ p->dup, ff });
     else
-        bg_act_backward(c->activation, rows, ff, s->up, ff, p->dff, ff, p->dup, ff);
+        bg_act_backward(c->activation, rows, ff, (bg_in){ s->up, ff }, (bg_in){ p->dff, ff }, (bg_out){ p->dup, ff });
     if (up->tracked || (gate != NULL && gate->tracked))
         module_input(p, &blk->mlp_norm, rows, x);
     if (gate != NULL)
-        st = tap(w, gate, p->a_d, p->ld_d, p->dgate, ff);
+        st = tap(w, gate, (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dgate, ff });
     if (st == BG_OK)
-        st = tap(w, up, p->a_d, p->ld_d, p->dup, ff);
+        st = tap(w, up, (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dup, ff });
     if (st != BG_OK || !go_on)
         return st;
-    bg_pass_linear_back(p, up, rows, p->dup, ff, p->da, d, false);
+    bg_pass_linear_back(p, up, rows, (bg_in){ p->dup, ff }, (bg_out){ p->da, d }, false);
     if (gate != NULL)
-        bg_pass_linear_back(p, gate, rows, p->dgate, ff, p->da, d, true);
+        bg_pass_linear_back(p, gate, rows, (bg_in){ p->dgate, ff }, (bg_out){ p->da, d }, true);
     return BG_OK;
 }
 
@@ -247,10 +247,11 @@ static bg_status attention_backward(const backward *w, size_t l, const float *do
     size_t rows = w->batch->n_rows, d = c->d_model, w_att = c->n_heads * c->d_head;
     bool tracked = false, first = true;
 
-    bg_status st = tap(w, blk->module[BG_ROLE_ATTENTION_OUT], s->att, p->ld_att, dout, d);
+    bg_status st = tap(w, blk->module[BG_ROLE_ATTENTION_OUT], (bg_in){ s->att, p->ld_att }, (bg_in){ dout, d });
     if (st != BG_OK)
         return st;
-    bg_pass_linear_back(p, blk->module[BG_ROLE_ATTENTION_OUT], rows, dout, d, p->datt, w_att, false);
+    bg_pass_linear_back(p, blk->module[BG_ROLE_ATTENTION_OUT], rows, (bg_in){ dout, d }, (bg_out){ p->datt, w_att },
+                        false);
     bg_attention_backward(p, w->batch, s->qkv, s->att, p->datt, p->dqkv);
     rotate(p, rows, p->dqkv, -1);
     qk_norm(p, blk, rows, p->dqkv, s->qk_raw, p->dqkv);
@@ -259,11 +260,12 @@ static bg_status attention_backward(const backward *w, size_t l, const float *do
     if (tracked)
         module_input(p, &blk->attention_norm, rows, s->x);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV && st == BG_OK; r++)
-        st = tap(w, blk->module[r], p->a_d, p->ld_d, p->dqkv + qkv_offset(c, r), p->w_qkv);
+        st = tap(w, blk->module[r], (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dqkv + qkv_offset(c, r), p->w_qkv });
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV && st == BG_OK && go_on; r++) {
         if (blk->module[r] == NULL)
             continue;
-        bg_pass_linear_back(p, blk->module[r], rows, p->dqkv + qkv_offset(c, r), p->w_qkv, p->da, d, !first);
+        bg_pass_linear_back(p, blk->module[r], rows, (bg_in){ p->dqkv + qkv_offset(c, r), p->w_qkv },
+                            (bg_out){ p->da, d }, !first);
         first = false;
     }
     return st;
@@ -298,7 +300,7 @@ static bg_status block_backward(const backward *w, size_t l, float *dx)
         return st;
     input_gradient(p, &blk->attention_norm, rows, s->x, p->da, dx);
     if (parallel)
-        bg_add(rows, d, p->dmid, d, dx, d);
+        bg_add(rows, d, (bg_in){ p->dmid, d }, (bg_out){ dx, d });
     return BG_OK;
 }
 
@@ -333,7 +335,7 @@ static void embed(bg_pass *p, const bg_batch *b, float *x)
         bg_tensor_widen(m->embedding, (size_t)b->input[i] * d, d, x + i * d);
         if (m->position_embedding != NULL) {
             bg_tensor_widen(m->position_embedding, (size_t)p->position[i] * d, d, p->da);
-            bg_add(1, d, p->da, d, x + i * d, d);
+            bg_add(1, d, (bg_in){ p->da, d }, (bg_out){ x + i * d, d });
         }
     }
 }
@@ -360,9 +362,10 @@ static const bg_tensor *broken_tensor(const bg_model *m)
     float x[4096];
     for (size_t i = 0; i < bg_tensors_count(m->tensors); i++) {
         const bg_tensor *t = bg_tensors_at(m->tensors, i);
-        if (t->dtype != BG_ST_F32 && t->dtype != BG_ST_BF16 && t->dtype != BG_ST_F16)
+        bg_number type;
+        if (!bg_tensor_number(t, &type))
             continue;
-        size_t n = t->n_bytes / (t->dtype == BG_ST_F32 ? 4 : 2), step = sizeof x / sizeof x[0];
+        size_t n = t->n_bytes / bg_number_bytes(type), step = sizeof x / sizeof x[0];
         for (size_t at = 0; at < n; at += step) {
             size_t w = n - at < step ? n - at : step;
             bg_tensor_widen(t, at, w, x);

@@ -2,6 +2,7 @@
 #ifndef BG_PASS_STATE_H
 #define BG_PASS_STATE_H
 
+#include "bregman/kernels.h"
 #include "bregman/share.h"
 #include "bregman/tap.h"
 
@@ -58,6 +59,12 @@ enum { BG_ATTENTION_ROWS = 128 }; /* rows of queries at a time: causality saves 
 const float *bg_pass_weight(bg_pass *p, const bg_tensor *t, size_t first, size_t n);
 size_t bg_pass_weight_rows(const bg_pass *p, const bg_tensor *t);
 
+/* A norm of the model's kind with weights w. */
+static inline bg_norm bg_norm_of(const bg_pass *p, const bg_norm_weights *w)
+{
+    return (bg_norm){ p->model->config.norm, p->model->config.norm_epsilon, w->gain, w->bias };
+}
+
 /* Let messages under way move on. */
 static inline void bg_pass_poke(const bg_pass *p)
 {
@@ -66,10 +73,8 @@ static inline void bg_pass_poke(const bg_pass *p)
 }
 
 /* y = (accumulate ? y : 0) + ā Wᵀ, and dx = (accumulate ? dx : 0) + dy W (inputs only, no bias). */
-void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, const float *a, size_t lda, float *y, size_t ldy,
-                    bool accumulate);
-void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, const float *dy, size_t lddy, float *dx,
-                         size_t lddx, bool accumulate);
+void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, bg_in a, bg_out y, bool accumulate);
+void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, bg_in dy, bg_out dx, bool accumulate);
 
 /* Causal attention of every sequence of the batch over qkv, and its gradient: datt -> dqkv. */
 void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float *att);

@@ -2,8 +2,11 @@
 #ifndef BG_TENSOR_H
 #define BG_TENSOR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "bregman/number.h"
 
 typedef enum {
     BG_ST_F64,
@@ -29,7 +32,9 @@ typedef struct {
     const char *file; /* path of the file it lies in, for messages */
 } bg_tensor;
 
-/* Widen n elements of F32/BF16/F16 (from element `first`) to float.  dtype must be one of the three. */
+/* The number that dtype is, if it is one that weights may have; false and untouched if not. */
+bool bg_tensor_number(const bg_tensor *t, bg_number *out);
+/* Widen n elements (from element `first`) to float.  dtype must be such a number. */
 void bg_tensor_widen(const bg_tensor *t, size_t first, size_t n, float *out);
 
 #endif /* BG_TENSOR_H */

@@ -24,7 +24,14 @@ LAYERS = (
     "app",
 )
 # public headers without a file of their name
-OTHERS = {"context": "parallel", "kernels": "model", "model_config": "formats", "store": "store", "tap": "model"}
+OTHERS = {
+    "context": "parallel",
+    "kernels": "model",
+    "model_config": "formats",
+    "number": "base",
+    "store": "store",
+    "tap": "model",
+}
 
 os.chdir(os.environ.get("SRC", os.path.join(os.path.dirname(__file__), "..", "..")))
 FILES = sorted(glob.glob("common/*/*.[ch]") + glob.glob("stages/*/*.[ch]") + glob.glob("include/bregman/*.h"))

@@ -131,7 +131,8 @@ static bg_status compress_query(compress *w, const bg_curvature *c, bg_store *fi
     size_t r0 = pair->batch->row_start[z], rows = pair->batch->row_start[z + 1] - r0;
     uint64_t query = pair->batch->sequence[z];
     double variance, error;
-    bg_gemm(BG_T, BG_N, p, m, rows, 1.0f, d + r0 * ldd, ldd, a + r0 * lda, lda, 0.0f, w->gradient, m);
+    bg_gemm((bg_extent){ p, m, rows }, 1.0f, bg_f32(BG_T, d + r0 * ldd, ldd), bg_f32(BG_N, a + r0 * lda, lda), 0.0f,
+            w->gradient, m);
     bg_curvature_divide(c, w->gradient);
     bg_status st = bg_compress(c, w->gradient, w->tolerance, w->c->seed, query * w->model->n_tracked + mod->index,
                                w->scratch, &r, w->left, w->right, &variance, &error, err);

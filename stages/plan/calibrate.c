@@ -36,8 +36,8 @@ static void run_product(void *self)
 {
     const product *p = self;
     const shape *s = p->s;
-    bg_gemm(s->op_a, s->op_b, s->m, s->n, s->k, 1.0f, p->a, s->op_a == BG_N ? s->k : s->m, p->b,
-            s->op_b == BG_N ? s->n : s->k, 1.0f, p->c, s->n);
+    bg_gemm((bg_extent){ s->m, s->n, s->k }, 1.0f, bg_f32(s->op_a, p->a, s->op_a == BG_N ? s->k : s->m),
+            bg_f32(s->op_b, p->b, s->op_b == BG_N ? s->n : s->k), 1.0f, p->c, s->n);
 }
 
 /* Least squares of relative errors with coefficients from 0, a coordinate at a time: time [N_SHAPES] = term x. */

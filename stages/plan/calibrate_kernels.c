@@ -26,14 +26,15 @@ typedef struct {
 static void activation(void *self)
 {
     arrays *a = self;
-    bg_act_forward(BG_ACT_GELU_TANH, ROWS, WIDTH, a->x, WIDTH, a->y, WIDTH);
-    bg_act_backward(BG_ACT_GELU_TANH, ROWS, WIDTH, a->x, WIDTH, a->z, WIDTH, a->y, WIDTH);
+    bg_act_forward(BG_ACT_GELU_TANH, ROWS, WIDTH, (bg_in){ a->x, WIDTH }, (bg_out){ a->y, WIDTH });
+    bg_act_backward(BG_ACT_GELU_TANH, ROWS, WIDTH, (bg_in){ a->x, WIDTH }, (bg_in){ a->z, WIDTH },
+                    (bg_out){ a->y, WIDTH });
 }
 
 static void add(void *self)
 {
     arrays *a = self;
-    bg_add(ROWS, WIDTH, a->x, WIDTH, a->y, WIDTH);
+    bg_add(ROWS, WIDTH, (bg_in){ a->x, WIDTH }, (bg_out){ a->y, WIDTH });
 }
 
 static void square(void *self)
@@ -45,7 +46,7 @@ static void square(void *self)
 static void dot(void *self)
 {
     arrays *a = self;
-    bg_group_dot(ROWS, WIDTH / 32, 32, a->x, WIDTH, a->y, WIDTH, a->z, WIDTH / 32);
+    bg_group_dot(ROWS, WIDTH / 32, 32, (bg_in){ a->x, WIDTH }, (bg_in){ a->y, WIDTH }, (bg_out){ a->z, WIDTH / 32 });
 }
 
 static void widen(void *self)
@@ -88,9 +89,12 @@ static void head_products(void *self)
         size_t at = (size_t)omp_get_thread_num() * 4 * QUERY_ROWS * KEYS;
         float *x = a->x + at, *y = a->y + at, *s = a->z + at;
         for (int i = 0; i < 16; i++) {
-            bg_gemm(BG_N, BG_T, QUERY_ROWS, KEYS, HEAD, 1.0f, x, HEAD, y, HEAD, 0.0f, s, KEYS);
-            bg_gemm(BG_N, BG_N, QUERY_ROWS, HEAD, KEYS, 1.0f, s, KEYS, y, HEAD, 0.0f, x, HEAD);
-            bg_gemm(BG_T, BG_N, KEYS, HEAD, QUERY_ROWS, 0.001f, s, KEYS, x, HEAD, 0.0f, y, HEAD);
+            bg_gemm((bg_extent){ QUERY_ROWS, KEYS, HEAD }, 1.0f, bg_f32(BG_N, x, HEAD), bg_f32(BG_T, y, HEAD), 0.0f, s,
+                    KEYS);
+            bg_gemm((bg_extent){ QUERY_ROWS, HEAD, KEYS }, 1.0f, bg_f32(BG_N, s, KEYS), bg_f32(BG_N, y, HEAD), 0.0f, x,
+                    HEAD);
+            bg_gemm((bg_extent){ KEYS, HEAD, QUERY_ROWS }, 0.001f, bg_f32(BG_T, s, KEYS), bg_f32(BG_N, x, HEAD), 0.0f,
+                    y, HEAD);
         }
     }
     bg_gemm_serial_end();
@@ -102,7 +106,7 @@ static void head_softmax(void *self)
 #pragma omp parallel
     for (int i = 0; i < 16; i++)
         bg_softmax_causal(QUERY_ROWS, KEYS, KEYS - QUERY_ROWS, 0.125f,
-                          a->z + (size_t)omp_get_thread_num() * 4 * QUERY_ROWS * KEYS, KEYS);
+                          (bg_out){ a->z + (size_t)omp_get_thread_num() * 4 * QUERY_ROWS * KEYS, KEYS });
 }
 
 static void rank_scores(void *self)

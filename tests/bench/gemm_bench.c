@@ -44,8 +44,8 @@ static bg_status new_matrix(float **out, size_t n, bg_err *err)
 
 static void run(const product *p, const float *a, const float *b, float *c)
 {
-    bg_gemm(p->op_a, p->op_b, p->m, p->n, p->k, 1.0f, a, p->op_a == BG_N ? p->k : p->m, b,
-            p->op_b == BG_N ? p->n : p->k, 0.0f, c, p->n);
+    bg_gemm((bg_extent){ p->m, p->n, p->k }, 1.0f, bg_f32(p->op_a, a, p->op_a == BG_N ? p->k : p->m),
+            bg_f32(p->op_b, b, p->op_b == BG_N ? p->n : p->k), 0.0f, c, p->n);
 }
 
 /* Collective: GFLOP/s of all ranks together. */

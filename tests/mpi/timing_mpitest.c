@@ -50,7 +50,7 @@ static void check_file(const char *path, int size)
 static void multiply(void)
 {
     float a[16] = { 1 }, c[16];
-    bg_gemm(BG_N, BG_N, 4, 4, 4, 1.0f, a, 4, a, 4, 0.0f, c, 4);
+    bg_gemm((bg_extent){ 4, 4, 4 }, 1.0f, bg_f32(BG_N, a, 4), bg_f32(BG_N, a, 4), 0.0f, c, 4);
 }
 
 /* A product before recording starts, size in the first phase, one outside phases. */

@@ -37,7 +37,7 @@ static void check_gemm(bg_op op_a, bg_op op_b, size_t m, size_t n, size_t k, flo
     size_t lda = (op_a == BG_N ? k : m) + 3, ldb = (op_b == BG_N ? n : k) + 2, ldc = n + 1;
     float *a = normals(1, (op_a == BG_N ? m : k) * lda), *b = normals(2, (op_b == BG_N ? k : n) * ldb);
     float *c = normals(3, m * ldc), *before = normals(3, m * ldc);
-    bg_gemm(op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    bg_gemm((bg_extent){ m, n, k }, alpha, bg_f32(op_a, a, lda), bg_f32(op_b, b, ldb), beta, c, ldc);
     for (size_t i = 0; i < m; i++) {
         for (size_t j = 0; j < n; j++) {
             double want = (double)beta * (double)before[i * ldc + j];
@@ -70,7 +70,7 @@ static void beta_zero_overwrites_nan(void **state)
     (void)state;
     for (size_t k = 0; k < 3; k++) {
         float a[4] = { 1, 2, 3, 4 }, c[4] = { NAN, NAN, NAN, NAN };
-        bg_gemm(BG_N, BG_N, 2, 2, k, 1, a, 2, a, 2, 0, c, 2);
+        bg_gemm((bg_extent){ 2, 2, k }, 1, bg_f32(BG_N, a, 2), bg_f32(BG_N, a, 2), 0, c, 2);
         for (size_t i = 0; i < 4; i++)
             assert_true(isfinite(c[i]));
     }
@@ -84,9 +84,9 @@ static void flops_are_counted(void **state)
 #pragma omp parallel for
     for (int i = 0; i < 10; i++) {
         float private_c[4];
-        bg_gemm(BG_N, BG_T, 2, 2, 3, 1, a, 3, a, 3, 0, private_c, 2);
+        bg_gemm((bg_extent){ 2, 2, 3 }, 1, bg_f32(BG_N, a, 3), bg_f32(BG_T, a, 3), 0, private_c, 2);
     }
-    bg_gemm(BG_N, BG_N, 0, 2, 3, 1, a, 3, a, 2, 0, c, 2);
+    bg_gemm((bg_extent){ 0, 2, 3 }, 1, bg_f32(BG_N, a, 3), bg_f32(BG_N, a, 2), 0, c, 2);
     assert_int_equal(bg_gemm_flops() - before, 10 * 24);
 }
 
@@ -107,12 +107,13 @@ static void serial_region_gives_the_same(void **state)
     enum { SIDE = 150 };
     float *a = normals(1, SIDE * SIDE), *want = normals(2, SIDE * SIDE), *got = normals(3, 4 * SIDE * SIDE);
     bg_gemm_set_threads(1);
-    bg_gemm(BG_N, BG_T, SIDE, SIDE, SIDE, 1, a, SIDE, a, SIDE, 0, want, SIDE);
+    bg_gemm((bg_extent){ SIDE, SIDE, SIDE }, 1, bg_f32(BG_N, a, SIDE), bg_f32(BG_T, a, SIDE), 0, want, SIDE);
     bg_gemm_set_threads(2);
     bg_gemm_serial_begin();
 #pragma omp parallel for num_threads(2)
     for (size_t i = 0; i < 4; i++)
-        bg_gemm(BG_N, BG_T, SIDE, SIDE, SIDE, 1, a, SIDE, a, SIDE, 0, got + i * SIDE * SIDE, SIDE);
+        bg_gemm((bg_extent){ SIDE, SIDE, SIDE }, 1, bg_f32(BG_N, a, SIDE), bg_f32(BG_T, a, SIDE), 0,
+                got + i * SIDE * SIDE, SIDE);
     bg_gemm_serial_end();
     for (size_t i = 0; i < 4; i++)
         assert_memory_equal(got + i * SIDE * SIDE, want, SIDE * SIDE * sizeof *want);
@@ -139,8 +140,8 @@ static void threads_do_not_change_small_products(void **state)
         for (int t = 0; t < 2; t++) {
             c[t] = normals(3, m * n);
             bg_gemm_set_threads(t + 1);
-            bg_gemm(shape[i].a, shape[i].b, m, n, k, 1, a, shape[i].a == BG_N ? k : m, b, shape[i].b == BG_N ? n : k, 0,
-                    c[t], n);
+            bg_gemm((bg_extent){ m, n, k }, 1, bg_f32(shape[i].a, a, shape[i].a == BG_N ? k : m),
+                    bg_f32(shape[i].b, b, shape[i].b == BG_N ? n : k), 0, c[t], n);
         }
         assert_memory_equal(c[0], c[1], m * n * sizeof(float));
         float *all[] = { a, b, c[0], c[1] };
@@ -159,11 +160,11 @@ static void products_keep_the_number_of_threads(void **state)
     bg_gemm_set_threads(2);
     omp_set_num_threads(3);
     for (size_t side = 100; side <= SIDE; side += 200) {
-        bg_gemm(BG_N, BG_N, side, side, side, 1, a, side, a, side, 0, c, side);
+        bg_gemm((bg_extent){ side, side, side }, 1, bg_f32(BG_N, a, side), bg_f32(BG_N, a, side), 0, c, side);
         assert_int_equal(omp_get_max_threads(), 3);
     }
     bg_gemm_serial_begin();
-    bg_gemm(BG_N, BG_N, SIDE, SIDE, SIDE, 1, a, SIDE, a, SIDE, 0, c, SIDE);
+    bg_gemm((bg_extent){ SIDE, SIDE, SIDE }, 1, bg_f32(BG_N, a, SIDE), bg_f32(BG_N, a, SIDE), 0, c, SIDE);
     bg_gemm_serial_end();
     assert_int_equal(omp_get_max_threads(), 3);
     bg_gemm_set_threads(1);

@@ -81,18 +81,18 @@ static void check_activation(bg_activation act, size_t d)
     float *y = normals(4, ROWS * ld), *g = normals(5, ROWS * ld), *dup = normals(6, ROWS * ld);
     for (size_t i = 0; i < ROWS * ld; i++)
         x[i] *= 4;
-    bg_act_forward(act, ROWS, d, x, ld, y, ld);
-    bg_gated_forward(act, ROWS, d, x, ld, up, ld, g, ld);
+    bg_act_forward(act, ROWS, d, (bg_in){ x, ld }, (bg_out){ y, ld });
+    bg_gated_forward(act, ROWS, d, (bg_gated){ x, up, ld }, (bg_out){ g, ld });
     for (size_t i = 0; i < ROWS; i++)
         for (size_t j = i * ld; j < i * ld + d; j++) {
             double want = act_reference(act, (double)x[j]);
             check_close((double)y[j], want, 1e-6, 1e-6);
             check_close((double)g[j], want * (double)up[j], 1e-6, 2e-6);
         }
-    bg_gated_backward(act, ROWS, d, x, ld, up, ld, dy, ld, g, ld, dup, ld);
+    bg_gated_backward(act, ROWS, d, (bg_gated){ x, up, ld }, (bg_in){ dy, ld }, (bg_out){ g, ld }, (bg_out){ dup, ld });
     float *dx = dy; /* in place, as allowed */
     memcpy(y, dy, ROWS * ld * sizeof *y);
-    bg_act_backward(act, ROWS, d, x, ld, dy, ld, dx, ld);
+    bg_act_backward(act, ROWS, d, (bg_in){ x, ld }, (bg_in){ dy, ld }, (bg_out){ dx, ld });
     for (size_t i = 0; i < ROWS; i++) {
         for (size_t j = i * ld; j < i * ld + d; j++) {
             double slope = act_slope(act, (double)x[j]), dh = (double)y[j];
@@ -121,8 +121,8 @@ static void activations_at_extremes(void **state)
     (void)state;
     for (int act = BG_ACT_GELU_TANH; act <= BG_ACT_RELU; act++) {
         float x[] = { -1e30f, -200, -14, 14, 200, 1e30f, 0, NAN }, y[8], dx[8], one[8] = { 1, 1, 1, 1, 1, 1, 1, 1 };
-        bg_act_forward((bg_activation)act, 1, 8, x, 8, y, 8);
-        bg_act_backward((bg_activation)act, 1, 8, x, 8, one, 8, dx, 8);
+        bg_act_forward((bg_activation)act, 1, 8, (bg_in){ x, 8 }, (bg_out){ y, 8 });
+        bg_act_backward((bg_activation)act, 1, 8, (bg_in){ x, 8 }, (bg_in){ one, 8 }, (bg_out){ dx, 8 });
         for (size_t i = 0; i < 7; i++) {
             assert_true(fabsf(y[i] - (x[i] > 0 ? x[i] : 0)) < 2e-5f);
             assert_true(x[i] == 0 || fabsf(dx[i] - (x[i] > 0 ? 1 : 0)) < 2e-5f);
@@ -176,8 +176,10 @@ static void check_norm(bg_norm_kind kind, size_t d, int with_bias, double epsilo
     float *dy = normals(5, ROWS * ld), *dx = normals(6, ROWS * ld), *before = normals(6, ROWS * ld);
     for (size_t i = 0; i < ROWS * ld; i++)
         x[i] = 2 * x[i] + 3;
-    bg_norm_forward(kind, ROWS, d, x, ld, gain, with_bias ? bias : NULL, epsilon, y, ld);
-    bg_norm_backward(kind, ROWS, d, x, ld, gain, epsilon, dy, ld, dx, ld, 1);
+    bg_norm_forward((bg_norm){ kind, epsilon, gain, with_bias ? bias : NULL }, ROWS, d, (bg_in){ x, ld },
+                    (bg_out){ y, ld });
+    bg_norm_backward((bg_norm){ kind, epsilon, gain, NULL }, ROWS, d, (bg_in){ x, ld }, (bg_in){ dy, ld },
+                     (bg_out){ dx, ld }, true);
     double *wgain = widened(d, gain), *wbias = widened(d, bias);
     for (size_t i = 0; i < ROWS; i++) {
         double *wx = widened(d, x + i * ld), *wdy = widened(d, dy + i * ld);
@@ -191,8 +193,10 @@ static void check_norm(bg_norm_kind kind, size_t d, int with_bias, double epsilo
         free(wx);
     }
     memcpy(dx, dy, ROWS * ld * sizeof *dx);
-    bg_norm_backward(kind, ROWS, d, x, ld, gain, epsilon, dy, ld, y, ld, 0);
-    bg_norm_backward(kind, ROWS, d, x, ld, gain, epsilon, dx, ld, dx, ld, 0); /* in place */
+    bg_norm_backward((bg_norm){ kind, epsilon, gain, NULL }, ROWS, d, (bg_in){ x, ld }, (bg_in){ dy, ld },
+                     (bg_out){ y, ld }, false);
+    bg_norm_backward((bg_norm){ kind, epsilon, gain, NULL }, ROWS, d, (bg_in){ x, ld }, (bg_in){ dx, ld },
+                     (bg_out){ dx, ld }, false); /* in place */
     for (size_t i = 0; i < ROWS; i++)
         assert_memory_equal(dx + i * ld, y + i * ld, d * sizeof *y);
     free(wbias);
@@ -211,7 +215,7 @@ static void norms_match(void **state)
         check_norm(BG_NORM_RMS, width[i], 0, 1e-5);
     }
     float x[] = { 1, NAN, 2, 3 }, gain[] = { 1, 1, 1, 1 }, y[4];
-    bg_norm_forward(BG_NORM_RMS, 1, 4, x, 4, gain, NULL, 1e-5, y, 4);
+    bg_norm_forward((bg_norm){ BG_NORM_RMS, 1e-5, gain, NULL }, 1, 4, (bg_in){ x, 4 }, (bg_out){ y, 4 });
     for (size_t i = 0; i < 4; i++)
         assert_true(isnan(y[i]));
 }
@@ -261,7 +265,7 @@ static void softmax_causal_matches(void **state)
     enum { N = 7, COLUMNS = 30, LD = 33 };
     for (size_t limit0 = 0; limit0 < 34; limit0 += 11) {
         float *s = normals(1, N * LD), *raw = normals(1, N * LD);
-        bg_softmax_causal(N, COLUMNS, limit0, 0.25f, s, LD);
+        bg_softmax_causal(N, COLUMNS, limit0, 0.25f, (bg_out){ s, LD });
         for (size_t i = 0; i < N; i++) {
             double sum = 0;
             for (size_t j = 0; j < COLUMNS && j <= limit0 + i; j++)
@@ -343,7 +347,7 @@ static void rope_rotates(void **state)
     double freq[ROTARY / 2];
     bg_rope_table(&c, 901, table);
     bg_rope_frequencies(&c, freq);
-    bg_rope_apply(N, HEADS, ROTARY, x, LD, STRIDE, position, table, 1);
+    bg_rope_apply(N, (bg_heads){ HEADS, STRIDE }, ROTARY, (bg_out){ x, LD }, position, table, 1);
     for (size_t i = 0; i < N * LD; i++) {
         size_t row = i / LD, head = i % LD / STRIDE, at = i % LD % STRIDE, pair = at % (ROTARY / 2);
         double want = (double)before[i];
@@ -355,7 +359,7 @@ static void rope_rotates(void **state)
         }
         check_close((double)x[i], want, 1e-6, 1e-6);
     }
-    bg_rope_apply(N, HEADS, ROTARY, x, LD, STRIDE, position, table, -1);
+    bg_rope_apply(N, (bg_heads){ HEADS, STRIDE }, ROTARY, (bg_out){ x, LD }, position, table, -1);
     for (size_t i = 0; i < N * LD; i++)
         check_close((double)x[i], (double)before[i], 1e-6, 1e-6);
     free(before);
@@ -372,9 +376,9 @@ static void rowwise_match(void **state)
         float *x = normals(1, ROWS * ldx), *y = normals(2, ROWS * ldy), *sum = normals(2, ROWS * ldy);
         float *dot = normals(3, ROWS * 3), *biased = normals(2, ROWS * ldy), *acc = normals(2, ROWS * ldx);
         float *acc_before = normals(2, ROWS * ldx);
-        bg_add(ROWS, d, x, ldx, sum, ldy);
-        bg_add_bias(ROWS, d, x, biased, ldy);
-        bg_group_dot(ROWS, GROUPS, width[w], x, ldx, y, ldy, dot, 3);
+        bg_add(ROWS, d, (bg_in){ x, ldx }, (bg_out){ sum, ldy });
+        bg_add_bias(ROWS, d, x, (bg_out){ biased, ldy });
+        bg_group_dot(ROWS, GROUPS, width[w], (bg_in){ x, ldx }, (bg_in){ y, ldy }, (bg_out){ dot, 3 });
         bg_add_square(ROWS * ldx, x, acc);
         for (size_t i = 0; i < ROWS; i++)
             for (size_t g = 0; g < GROUPS; g++) {
@@ -406,12 +410,15 @@ static void check_threads(size_t n)
     for (int t = 0; t < 2; t++) {
         float *o = out[t] = normals(4, 7 * n * D);
         omp_set_num_threads(t == 0 ? 1 : 3);
-        bg_norm_forward(BG_NORM_LAYER, n, D, x, D, gain, gain, 1e-5, o, D);
-        bg_norm_backward(BG_NORM_LAYER, n, D, x, D, gain, 1e-5, up, D, o + n * D, D, 1);
-        bg_act_forward(BG_ACT_GELU_ERF, n, D, x, D, o + 2 * n * D, D);
-        bg_gated_backward(BG_ACT_SILU, n, D, x, D, up, D, x, D, o + 3 * n * D, D, o + 4 * n * D, D);
-        bg_rope_apply(n, 1, D, o + 5 * n * D, D, D, position, gain, 1);
-        bg_group_dot(n, 1, D, x, D, up, D, o + 6 * n * D, 1); /* the first n of the last part */
+        bg_norm_forward((bg_norm){ BG_NORM_LAYER, 1e-5, gain, gain }, n, D, (bg_in){ x, D }, (bg_out){ o, D });
+        bg_norm_backward((bg_norm){ BG_NORM_LAYER, 1e-5, gain, NULL }, n, D, (bg_in){ x, D }, (bg_in){ up, D },
+                         (bg_out){ o + n * D, D }, true);
+        bg_act_forward(BG_ACT_GELU_ERF, n, D, (bg_in){ x, D }, (bg_out){ o + 2 * n * D, D });
+        bg_gated_backward(BG_ACT_SILU, n, D, (bg_gated){ x, up, D }, (bg_in){ x, D }, (bg_out){ o + 3 * n * D, D },
+                          (bg_out){ o + 4 * n * D, D });
+        bg_rope_apply(n, (bg_heads){ 1, D }, D, (bg_out){ o + 5 * n * D, D }, position, gain, 1);
+        bg_group_dot(n, 1, D, (bg_in){ x, D }, (bg_in){ up, D },
+                     (bg_out){ o + 6 * n * D, 1 }); /* the first n of the last part */
         bg_add_square(n * D, x, o + 6 * n * D);
     }
     omp_set_num_threads(1);
