@@ -57,7 +57,7 @@ static bg_status load_side(const bg_store *f, const char *name, const bg_module 
     if (st == BG_OK)
         st = BG_NEW(one, n * *r, "compressed queries", err);
     for (size_t q = 0; q < n_queries && st == BG_OK; q++) {
-        st = bg_store_read_rows(f, path, BG_F32, q, 1, n * *r, one, err);
+        st = bg_store_read_rows(f, path, BG_F32, (bg_slab){ q, 1, n * *r }, one, err);
         for (size_t i = 0; i < n && st == BG_OK; i++)
             memcpy(*out + (i * n_queries + q) * *r, one + i * *r, *r * sizeof *one);
     }

@@ -15,7 +15,7 @@ static bg_status needed_columns(compress *w, const bg_module *mod, bg_units_read
         bg_rows q;
         st = bg_units_read(units, i, &q, err);
         if (st == BG_OK)
-            st = bg_store_read_rows(q.file, path, BG_U32, q.row, q.n, 1, w->rank_needed, err);
+            st = bg_store_read_rows(q.file, path, BG_U32, (bg_slab){ q.row, q.n, 1 }, w->rank_needed, err);
         for (uint64_t k = 0; k < q.n && st == BG_OK; k++)
             *out = w->rank_needed[k] > *out ? w->rank_needed[k] : *out;
     }
@@ -54,7 +54,7 @@ static bg_status copy_query(compress *w, const bg_module *mod, const bg_store *f
     for (size_t k = 0; k < 4 && st == BG_OK; k++) {
         st = bg_path(path, err, "%s/%s", mod->name, set[k].name);
         if (st == BG_OK)
-            st = bg_store_read_rows(from, path, set[k].type, i, 1, set[k].size, set[k].data, err);
+            st = bg_store_read_rows(from, path, set[k].type, (bg_slab){ i, 1, set[k].size }, set[k].data, err);
     }
     trim(w->left, mod->n_out, r_from, r);
     trim(w->right, mod->n_in1, r_from, r);

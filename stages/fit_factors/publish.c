@@ -54,7 +54,7 @@ static bg_status copy_dataset(const fit *f, const bg_store *from, bg_store *to, 
     for (size_t first = 0; first < n && st == BG_OK; first += rows) {
         size_t w = n - first < rows ? n - first : rows;
         if ((st = go_on(m, err)) == BG_OK)
-            st = bg_store_read_rows(from, path, type, first, w, width, data, err);
+            st = bg_store_read_rows(from, path, type, (bg_slab){ first, w, width }, data, err);
         if (st == BG_OK)
             st = bg_store_write_rows(to, path, first, w, data, err);
     }
@@ -129,7 +129,7 @@ static bg_status mean_panel(const fit *f, const bg_module *mod, bg_units_reader 
         bg_rows unit;
         st = bg_units_read(units, u, &unit, err);
         if (st == BG_OK)
-            st = bg_store_read_rows(unit.file, dataset, BG_F32, first, rows, mod->n_in1, m->x, err);
+            st = bg_store_read_rows(unit.file, dataset, BG_F32, (bg_slab){ first, rows, mod->n_in1 }, m->x, err);
         for (size_t i = 0; i < n && st == BG_OK; i++)
             m->sum[i] += (double)m->x[i];
     }
