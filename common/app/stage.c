@@ -246,6 +246,40 @@ static int report(const bg_stage *s, const bg_grid *g, bg_status st, bg_err *err
     return st == BG_EARG ? EXIT_USAGE : EXIT_FAILED;
 }
 
+/* MPI, the world of ctx, and who hears of signals and crashes. */
+static void start(const char *name, int *argc, char ***argv, bg_context *ctx, bg_err *err)
+{
+    struct timespec now;
+    int provided;
+    bg_stop_hold_signals();
+    bg_threads_sleep_when_idle(*argv);
+    bg_stop_catch_signals();
+    bg_crash_begin();
+    MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
+    if (bg_grid_init(&ctx->grid, MPI_COMM_WORLD, 1, err) != BG_OK)
+        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILED);
+    bg_crash_catch(name, ctx->grid.world_rank);
+    bg_stop_look_for_file(ctx->grid.world_rank == 0);
+    bg_stop_catch_signals();
+    clock_gettime(CLOCK_REALTIME, &now);
+    ctx->started = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* If the command line asks for --help or --version, that is all that is done: world rank 0 says it. */
+static bool answers_help(const bg_stage *s, const bg_grid *g, int argc, char **argv, const bg_option_table *tables,
+                         size_t n_tables)
+{
+    const char *program = program_name(argv[0]), *git = bg_git_revision();
+    bool help = asks_for("--help", argc, argv);
+    if (!help && !asks_for("--version", argc, argv))
+        return false;
+    if (g->world_rank == 0 && help)
+        print_help(s, program, tables, n_tables);
+    else if (g->world_rank == 0)
+        printf("%s %s%s%s\n", program, bg_version(), git[0] != '\0' ? " " : "", git);
+    return true;
+}
+
 int bg_stage_main(const bg_stage *s, int argc, char **argv)
 {
     const bg_launch launch = bg_launch_read();
@@ -254,37 +288,17 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     common_options common = { 0 };
     model_options run = { .pipeline = 1 };
     char *options = NULL, *identity = NULL;
-    struct timespec now;
-    int provided, code = EXIT_DONE;
-    bg_status st;
-
-    bg_stop_hold_signals();
-    bg_threads_sleep_when_idle(argv);
-    bg_stop_catch_signals();
-    bg_crash_begin();
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    if ((st = bg_grid_init(&ctx.grid, MPI_COMM_WORLD, 1, &err)) != BG_OK)
-        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILED);
-    bg_crash_catch(s->name, ctx.grid.world_rank);
-    bg_stop_look_for_file(ctx.grid.world_rank == 0);
-    bg_stop_catch_signals();
-    clock_gettime(CLOCK_REALTIME, &now);
-    ctx.started = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    int code = EXIT_DONE;
+    start(s->name, &argc, &argv, &ctx, &err);
 
     void *config = calloc(1, s->config_size > 0 ? s->config_size : 1);
     const bg_option_table tables[] = { { s->opts, config }, { common_opts, &common }, { model_opts, &run } };
     const size_t n_tables = s->runs_model ? 3 : 2;
-    if (asks_for("--help", argc, argv) || asks_for("--version", argc, argv)) {
-        if (ctx.grid.world_rank == 0 && asks_for("--help", argc, argv))
-            print_help(s, program_name(argv[0]), tables, n_tables);
-        else if (ctx.grid.world_rank == 0)
-            printf("%s %s%s%s\n", program_name(argv[0]), bg_version(), bg_git_revision()[0] != '\0' ? " " : "",
-                   bg_git_revision());
+    if (answers_help(s, &ctx.grid, argc, argv, tables, n_tables))
         goto out;
-    }
 
-    st = config == NULL ? BG_FAIL(&err, BG_ENOMEM, "out of memory for the options")
-                        : read_options(tables, n_tables, argc, argv, &options, &identity, &err);
+    bg_status st = config == NULL ? BG_FAIL(&err, BG_ENOMEM, "out of memory for the options")
+                                  : read_options(tables, n_tables, argc, argv, &options, &identity, &err);
     st = bg_agree(ctx.grid.world, st, &err);
     if (st == BG_OK)
         st = bg_launch_check(&launch, ctx.grid.world_size, &err);

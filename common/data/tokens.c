@@ -458,7 +458,8 @@ bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_
         uint64_t n = t->begin[stop] - t->begin[begin];
         bg_status st = go_to(t, i, &s, err);
         if (st == BG_OK)
-            st = bg_store_read_rows(s, "token", BG_U32, t->begin[begin] - t->begin[t->first[i]], n, 1, out, err);
+            st = bg_store_read_rows(s, "token", BG_U32, (bg_slab){ t->begin[begin] - t->begin[t->first[i]], n, 1 }, out,
+                                    err);
         if (st == BG_OK)
             st = check_ids(t, i, begin, stop, vocab_size, out, err);
         if (st != BG_OK)
@@ -473,7 +474,7 @@ bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_
 static bg_status read_optional(const bg_store *s, const char *path, uint64_t row, int64_t *out, bg_err *err)
 {
     *out = -1;
-    return bg_store_has(s, path) ? bg_store_read_rows(s, path, BG_I64, row, 1, 1, out, err) : BG_OK;
+    return bg_store_has(s, path) ? bg_store_read_rows(s, path, BG_I64, (bg_slab){ row, 1, 1 }, out, err) : BG_OK;
 }
 
 bg_status bg_tokens_document(const bg_tokens *t, uint64_t sequence, char **id, int64_t *start, bg_err *err)

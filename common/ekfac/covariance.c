@@ -96,12 +96,13 @@ bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
 }
 
 /* One sum of a module, to a file (`to`) or from one. */
-static bg_status move_sum(const bg_covariance *c, const bg_module *mod, const char *side, size_t n, float *sum,
-                          bg_store *to, const bg_store *from, bg_err *err)
+static bg_status move_sum(const bg_covariance *c, const bg_module *mod, bool activation, bg_store *to,
+                          const bg_store *from, bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    uint64_t floats = bg_symmetric_floats((bg_symmetric){ n, c->k });
-    bg_status st = bg_path(path, err, "%s/%s_sum", mod->name, side);
+    float *sum = activation ? c->activation[mod->index] : c->gradient[mod->index];
+    uint64_t floats = bg_symmetric_floats((bg_symmetric){ activation ? mod->n_in1 : mod->n_out, c->k });
+    bg_status st = bg_path(path, err, "%s/%s_sum", mod->name, activation ? "activation" : "gradient");
     if (st == BG_OK)
         st = to != NULL ? bg_store_write(to, path, &floats, sum, err)
                         : bg_store_read(from, path, BG_F32, &floats, sum, err);
@@ -116,9 +117,9 @@ static bg_status move_block(const bg_covariance *c, size_t block, bg_store *to, 
         const bg_module *mod = c->model->tracked[i];
         if (mod->block != block)
             continue;
-        st = move_sum(c, mod, "gradient", mod->n_out, c->gradient[i], to, from, err);
+        st = move_sum(c, mod, false, to, from, err);
         if (st == BG_OK && owns_input(mod))
-            st = move_sum(c, mod, "activation", mod->n_in1, c->activation[i], to, from, err);
+            st = move_sum(c, mod, true, to, from, err);
     }
     return st;
 }

@@ -193,7 +193,7 @@ bg_status bg_compress(const bg_curvature *c, const float *x, double tolerance, u
         rotate_back(c, n, u, v, left, right);
         return BG_OK;
     }
-    bg_status st = bg_low_rank(c->p, c->m, x, n, seed, stream, u, v, err);
+    bg_status st = bg_low_rank(&(bg_low_rank_problem){ c->p, c->m, n, x, seed, stream }, u, v, err);
     if (st != BG_OK)
         return st;
     if (tolerance > 0)

@@ -20,18 +20,26 @@ static bg_status check_model(const bg_store *f, const bg_queries_source *from, b
     return st;
 }
 
-/* Rank of a module's queries, from dataset "MODULE/side" [Q, n, r]. */
-static bg_status measure_side(const bg_store *f, const bg_module *mod, const char *side, size_t n, size_t *r,
-                              bg_err *err)
+/* A dataset [Q, n, r] of a module. */
+typedef struct {
+    const bg_module *mod;
+    const char *name;
+    size_t n;
+} side;
+
+static side left_of(const bg_module *mod) { return (side){ mod, "left", mod->n_out }; }
+static side right_of(const bg_module *mod) { return (side){ mod, "right", mod->n_in1 }; }
+
+static bg_status measure_side(const bg_store *f, side of, size_t *r, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     uint64_t dims[3] = { 0 };
-    bg_status st = bg_path(path, err, "%s/%s", mod->name, side);
+    bg_status st = bg_path(path, err, "%s/%s", of.mod->name, of.name);
     if (st == BG_OK)
         st = bg_store_dims(f, path, 3, dims, err);
-    if (st == BG_OK && dims[1] != n)
+    if (st == BG_OK && dims[1] != of.n)
         st = BG_FAIL(err, BG_ESHAPE, "%s: %s has a side of %llu, but the model makes it %zu", bg_store_path(f), path,
-                     (unsigned long long)dims[1], n);
+                     (unsigned long long)dims[1], of.n);
     *r = dims[2];
     return st;
 }
@@ -46,9 +54,9 @@ static bg_status measure(const bg_store *f, const bg_queries_source *from, bg_qu
     for (size_t i = from->share->first_tracked; i < from->share->end_tracked && st == BG_OK; i++) {
         const bg_module *mod = from->model->tracked[i];
         size_t r = 0, columns;
-        st = measure_side(f, mod, "left", mod->n_out, &r, err);
+        st = measure_side(f, left_of(mod), &r, err);
         if (st == BG_OK)
-            st = measure_side(f, mod, "right", mod->n_in1, &r, err);
+            st = measure_side(f, right_of(mod), &r, err);
         columns = n_queries * r;
         out->columns = columns > out->columns ? columns : out->columns;
         out->bytes += columns * (mod->n_out + mod->n_in1) * sizeof(float);
@@ -70,18 +78,17 @@ bg_status bg_queries_measure(const bg_queries_source *from, bg_queries_extent *o
     return st;
 }
 
-/* dataset [Q, n, r] -> side by side [n, Q r] */
-static bg_status read_side(const bg_store *f, const bg_module *mod, const char *side, size_t n, size_t n_queries,
-                           size_t r, float *out, bg_err *err)
+/* [Q, n, r] -> side by side [n, Q r] */
+static bg_status read_side(const bg_store *f, side of, size_t n_queries, size_t r, float *out, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     float *one = NULL;
-    bg_status st = bg_path(path, err, "%s/%s", mod->name, side);
+    bg_status st = bg_path(path, err, "%s/%s", of.mod->name, of.name);
     if (st == BG_OK)
-        st = BG_NEW(one, n * r, "compressed queries", err);
+        st = BG_NEW(one, of.n * r, "compressed queries", err);
     for (size_t q = 0; q < n_queries && st == BG_OK; q++) {
-        st = bg_store_read_rows(f, path, BG_F32, q, 1, n * r, one, err);
-        for (size_t i = 0; i < n && st == BG_OK; i++)
+        st = bg_store_read_rows(f, path, BG_F32, (bg_slab){ q, 1, of.n * r }, one, err);
+        for (size_t i = 0; i < of.n && st == BG_OK; i++)
             memcpy(out + (i * n_queries + q) * r, one + i * r, r * sizeof *one);
     }
     bg_free(one);
@@ -99,9 +106,9 @@ static bg_status fill(bg_queries *q, const bg_store *f, const bg_queries_source 
         size_t columns = q->extent.n_queries * m->r;
         float *u = at, *v = u + columns * mod->n_out;
         if (st == BG_OK && bg_shared_fills(q->memory, 2 * i))
-            st = read_side(f, mod, "left", mod->n_out, q->extent.n_queries, m->r, u, err);
+            st = read_side(f, left_of(mod), q->extent.n_queries, m->r, u, err);
         if (st == BG_OK && bg_shared_fills(q->memory, 2 * i + 1))
-            st = read_side(f, mod, "right", mod->n_in1, q->extent.n_queries, m->r, v, err);
+            st = read_side(f, right_of(mod), q->extent.n_queries, m->r, v, err);
         m->u = u;
         m->v = v;
         at = v + columns * mod->n_in1;

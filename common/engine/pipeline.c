@@ -155,7 +155,7 @@ static bg_status take_buffers(bg_pipeline *l, bg_err *err)
 }
 
 bg_status bg_pipeline_new(bg_pipeline **out, bg_pass *pass, const bg_model *model, const bg_grid *grid,
-                          const bg_pipeline_work *work, size_t gather_bytes, bg_notice *others, bg_err *err)
+                          const bg_pipeline_work *work, bg_notice *others, bg_err *err)
 {
     bg_pipeline *l = NULL;
     const bg_share *share = bg_pass_share(pass);
@@ -185,8 +185,8 @@ bg_status bg_pipeline_new(bg_pipeline **out, bg_pass *pass, const bg_model *mode
     };
     assert(l->size == 1 || l->max_floats <= INT_MAX);
     st = take_buffers(l, err);
-    if (st == BG_OK && gather_bytes > 0 && !is_first(l))
-        st = bg_allocated(l->gather = bg_alloc(gather_bytes, 1, "results of a unit", err));
+    if (st == BG_OK && work->gather_bytes > 0 && !is_first(l))
+        st = bg_allocated(l->gather = bg_alloc(work->gather_bytes, 1, "results of a unit", err));
     if (st != BG_OK) {
         bg_pipeline_free(l);
         return st;
@@ -357,7 +357,7 @@ static bg_status backward(bg_pipeline *l, bg_err *err)
     if (st == BG_OK)
         st = l->work.begin(l->work.self, f->item, err);
     if (st == BG_OK)
-        st = bg_pass_backward(l->pass, b % l->depth, f->batch, l->work.labels, &l->work.tap, dx, NULL, err);
+        st = bg_pass_backward(l->pass, b % l->depth, f->batch, l->work.labels, &l->work.tap, dx, err);
     if (st != BG_OK)
         return st;
     if (!is_first(l))

@@ -278,9 +278,8 @@ static bg_status run_stream(worker *w, bg_err *err)
 static bg_status open_worker(worker *w, bg_err *err)
 {
     size_t rows = bg_pass_max_rows(w->pass);
-    const bg_pipeline_work work = { w->s->labels, w->s->tap, w, batch_begins, batch_ends };
-    bg_status st = bg_pipeline_new(&w->line, w->pass, w->model, &w->ctx->grid, &work, w->s->gather_bytes, &w->notice,
-                                   err);
+    const bg_pipeline_work work = { w->s->labels, w->s->tap, w, batch_begins, batch_ends, w->s->gather_bytes };
+    bg_status st = bg_pipeline_new(&w->line, w->pass, w->model, &w->ctx->grid, &work, &w->notice, err);
     if (st == BG_OK)
         st = BG_NEW(w->token, rows + 1, "tokens", err);
     if (st == BG_OK)

@@ -28,12 +28,12 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 static size_t oversampled(size_t r) { return r + larger(r, LEAST_OVERSAMPLING); }
 
-static bg_status check_sizes(size_t m, size_t n, size_t r, bg_err *err)
+static bg_status check_sizes(const bg_low_rank_problem *of, bg_err *err)
 {
-    if (r > smaller(m, n))
-        return BG_FAIL(err, BG_EARG, "rank %zu is above the smaller side of a %zu x %zu matrix", r, m, n);
-    if (m > INT_MAX || n > INT_MAX)
-        return BG_FAIL(err, BG_EARG, "a %zu x %zu matrix is too large for LAPACK", m, n);
+    if (of->r > smaller(of->m, of->n))
+        return BG_FAIL(err, BG_EARG, "rank %zu is above the smaller side of a %zu x %zu matrix", of->r, of->m, of->n);
+    if (of->m > INT_MAX || of->n > INT_MAX)
+        return BG_FAIL(err, BG_EARG, "a %zu x %zu matrix is too large for LAPACK", of->m, of->n);
     return BG_OK;
 }
 
@@ -53,27 +53,56 @@ static void widen(size_t n, const float *from, double *to)
         to[i] = (double)from[i];
 }
 
-/* Singular value decomposition of x [rows, columns], row-major; k = the smaller side.  By divide and conquer; what that
- * does not converge on, QR iteration mostly does.
- *   a [rows, columns] scratch, s [out, k], right [out, k x columns]: right singular vectors in rows,
- *   left [out, rows x k]: left ones in columns. */
-static bg_status svd(size_t rows, size_t columns, const float *x, double *a, double *s, double *right, double *left,
-                     bg_err *err)
+/* Singular value decomposition of a matrix [rows, columns], row-major; k = the smaller side. */
+typedef struct {
+    size_t rows, columns, k;
+    double *a;     /* [rows, columns] scratch */
+    double *s;     /* [k] */
+    double *right; /* [k, columns]: right singular vectors in rows */
+    double *left;  /* [rows, k]: left ones in columns */
+} decomposition;
+
+static bg_status decomposition_new(decomposition *d, size_t rows, size_t columns, bg_err *err)
 {
-    lapack_int m = (lapack_int)columns, n = (lapack_int)rows, k = (lapack_int)smaller(rows, columns);
+    size_t k = smaller(rows, columns);
+    *d = (decomposition){ .rows = rows, .columns = columns, .k = k };
+    bg_status st = BG_NEW(d->a, rows * columns, what, err);
+    if (st == BG_OK)
+        st = BG_NEW(d->s, k, what, err);
+    if (st == BG_OK)
+        st = BG_NEW(d->right, k * columns, what, err);
+    if (st == BG_OK)
+        st = BG_NEW(d->left, k * rows, what, err);
+    return st;
+}
+
+static void decomposition_free(decomposition *d)
+{
+    bg_free(d->left);
+    bg_free(d->right);
+    bg_free(d->s);
+    bg_free(d->a);
+}
+
+/* Of x.  By divide and conquer; what that does not converge on, QR iteration mostly does. */
+static bg_status svd(const float *x, decomposition *d, bg_err *err)
+{
+    lapack_int m = (lapack_int)d->columns, n = (lapack_int)d->rows, k = (lapack_int)d->k;
+    size_t size = d->rows * d->columns;
     double *rest = NULL;
     bg_status st = BG_OK;
-    bool alone = rows * columns <= BG_PARALLEL_ENTRIES;
+    bool alone = size <= BG_PARALLEL_ENTRIES;
     if (alone)
         bg_gemm_serial_begin();
-    widen(rows * columns, x, a);
-    lapack_int info = BG_BLAS(LAPACKE_dgesdd)(LAPACK_COL_MAJOR, 'S', m, n, a, m, s, right, m, left, k);
+    widen(size, x, d->a);
+    lapack_int info = BG_BLAS(LAPACKE_dgesdd)(LAPACK_COL_MAJOR, 'S', m, n, d->a, m, d->s, d->right, m, d->left, k);
     if (info > 0) {
         bg_log("warning: %s: dgesdd did not converge, dgesvd is used", what);
         st = BG_NEW(rest, (size_t)k, what, err);
-        widen(rows * columns, x, a);
+        widen(size, x, d->a);
         if (st == BG_OK)
-            info = BG_BLAS(LAPACKE_dgesvd)(LAPACK_COL_MAJOR, 'S', 'S', m, n, a, m, s, right, m, left, k, rest);
+            info = BG_BLAS(LAPACKE_dgesvd)(LAPACK_COL_MAJOR, 'S', 'S', m, n, d->a, m, d->s, d->right, m, d->left, k,
+                                           rest);
         bg_free(rest);
     }
     if (alone)
@@ -99,70 +128,57 @@ static bg_status orthonormalise(size_t l, size_t width, float *basis, float *tau
 }
 
 /* Orthonormal rows q [l, m] that span X's leading left singular vectors (alg. 4.4); z [l, n] is scratch. */
-static bg_status find_range(size_t m, size_t n, const float *x, size_t l, uint64_t seed, uint64_t stream, float *q,
-                            float *z, float *tau, bg_err *err)
+static bg_status find_range(const bg_low_rank_problem *of, size_t l, float *q, float *z, float *tau, bg_err *err)
 {
-    bg_normal_fill(seed, stream, l * n, z);
+    size_t m = of->m, n = of->n;
+    bg_normal_fill(of->seed, of->stream, l * n, z);
     for (int pass = 0;; pass++) {
-        bg_gemm((bg_extent){ l, m, n }, 1, bg_f32(BG_N, z, n), bg_f32(BG_T, x, n), 0, q, m);
+        bg_gemm((bg_extent){ l, m, n }, 1, bg_f32(BG_N, z, n), bg_f32(BG_T, of->x, n), 0, q, m);
         bg_status st = orthonormalise(l, m, q, tau, err);
         if (st != BG_OK || pass == POWER_ITERATIONS)
             return st;
-        bg_gemm((bg_extent){ l, n, m }, 1, bg_f32(BG_N, q, m), bg_f32(BG_N, x, n), 0, z, n);
+        bg_gemm((bg_extent){ l, n, m }, 1, bg_f32(BG_N, q, m), bg_f32(BG_N, of->x, n), 0, z, n);
         st = orthonormalise(l, n, z, tau, err);
         if (st != BG_OK)
             return st;
     }
 }
 
-/* v [n, r] = the first r rows of right [k, n], with bg_eigen's signs, and left's columns [rows, k] multiplied by
- * s and the same signs into scaled [rows, r]. */
-static void take_factors(size_t rows, size_t n, size_t k, size_t r, const double *s, const double *right,
-                         const double *left, float *scaled, float *v)
+/* v [columns, r] = the first r right singular vectors, with bg_eigen's signs, and the left ones multiplied by the
+ * singular values and the same signs into scaled [rows, r]. */
+static void take_factors(const decomposition *d, size_t r, float *scaled, float *v)
 {
     for (size_t j = 0; j < r; j++) {
-        const double *column = right + j * n;
-        double sign = sign_of(n, column);
-        for (size_t i = 0; i < n; i++)
+        const double *column = d->right + j * d->columns;
+        double sign = sign_of(d->columns, column);
+        for (size_t i = 0; i < d->columns; i++)
             v[i * r + j] = (float)(sign * column[i]);
-        for (size_t i = 0; i < rows; i++)
-            scaled[i * r + j] = (float)(sign * s[j] * left[i * k + j]);
+        for (size_t i = 0; i < d->rows; i++)
+            scaled[i * r + j] = (float)(sign * d->s[j] * d->left[i * d->k + j]);
     }
 }
 
-bg_status bg_low_rank_exact(size_t m, size_t n, const float *x, size_t r, float *u, float *v, bg_err *err)
+bg_status bg_low_rank_exact(const bg_low_rank_problem *of, float *u, float *v, bg_err *err)
 {
-    double *a = NULL, *s = NULL, *right = NULL, *left = NULL;
-    size_t k = smaller(m, n);
-    bg_status st = check_sizes(m, n, r, err);
-    if (st != BG_OK || r == 0)
-        goto out;
-    if ((st = BG_NEW(a, m * n, what, err)) != BG_OK)
-        goto out;
-    if ((st = BG_NEW(s, k, what, err)) != BG_OK)
-        goto out;
-    if ((st = BG_NEW(right, k * n, what, err)) != BG_OK)
-        goto out;
-    if ((st = BG_NEW(left, k * m, what, err)) != BG_OK)
-        goto out;
-    if ((st = svd(m, n, x, a, s, right, left, err)) != BG_OK)
-        goto out;
-    take_factors(m, n, k, r, s, right, left, u, v);
-out:
-    bg_free(left);
-    bg_free(right);
-    bg_free(s);
-    bg_free(a);
+    decomposition d;
+    bg_status st = check_sizes(of, err);
+    if (st != BG_OK || of->r == 0)
+        return st;
+    st = decomposition_new(&d, of->m, of->n, err);
+    if (st == BG_OK)
+        st = svd(of->x, &d, err);
+    if (st == BG_OK)
+        take_factors(&d, of->r, u, v);
+    decomposition_free(&d);
     return st;
 }
 
 /* X ≈ Qᵀ (Q X) with l rows in Q; the SVD is of the small Q X. */
-static bg_status low_rank_randomised(size_t m, size_t n, const float *x, size_t r, uint64_t seed, uint64_t stream,
-                                     float *u, float *v, bg_err *err)
+static bg_status low_rank_randomised(const bg_low_rank_problem *of, float *u, float *v, bg_err *err)
 {
-    size_t l = oversampled(r);
+    size_t m = of->m, n = of->n, r = of->r, l = oversampled(r);
     float *q = NULL, *z = NULL, *tau = NULL, *scaled = NULL;
-    double *wide = NULL, *s = NULL, *right = NULL, *left = NULL;
+    decomposition d = { .a = NULL };
     bg_status st;
     if ((st = BG_NEW(q, l * m, what, err)) != BG_OK)
         goto out;
@@ -172,27 +188,17 @@ static bg_status low_rank_randomised(size_t m, size_t n, const float *x, size_t 
         goto out;
     if ((st = BG_NEW(scaled, l * r, what, err)) != BG_OK)
         goto out;
-    if ((st = BG_NEW(wide, l * n, what, err)) != BG_OK)
+    if ((st = decomposition_new(&d, l, n, err)) != BG_OK)
         goto out;
-    if ((st = BG_NEW(s, l, what, err)) != BG_OK)
+    if ((st = find_range(of, l, q, z, tau, err)) != BG_OK)
         goto out;
-    if ((st = BG_NEW(right, l * n, what, err)) != BG_OK)
+    bg_gemm((bg_extent){ l, n, m }, 1, bg_f32(BG_N, q, m), bg_f32(BG_N, of->x, n), 0, z, n);
+    if ((st = svd(z, &d, err)) != BG_OK)
         goto out;
-    if ((st = BG_NEW(left, l * l, what, err)) != BG_OK)
-        goto out;
-
-    if ((st = find_range(m, n, x, l, seed, stream, q, z, tau, err)) != BG_OK)
-        goto out;
-    bg_gemm((bg_extent){ l, n, m }, 1, bg_f32(BG_N, q, m), bg_f32(BG_N, x, n), 0, z, n);
-    if ((st = svd(l, n, z, wide, s, right, left, err)) != BG_OK)
-        goto out;
-    take_factors(l, n, l, r, s, right, left, scaled, v);
+    take_factors(&d, r, scaled, v);
     bg_gemm((bg_extent){ m, r, l }, 1, bg_f32(BG_T, q, m), bg_f32(BG_N, scaled, r), 0, u, r);
 out:
-    bg_free(left);
-    bg_free(right);
-    bg_free(s);
-    bg_free(wide);
+    decomposition_free(&d);
     bg_free(scaled);
     bg_free(tau);
     bg_free(z);
@@ -200,12 +206,11 @@ out:
     return st;
 }
 
-bg_status bg_low_rank(size_t m, size_t n, const float *x, size_t r, uint64_t seed, uint64_t stream, float *u, float *v,
-                      bg_err *err)
+bg_status bg_low_rank(const bg_low_rank_problem *of, float *u, float *v, bg_err *err)
 {
-    size_t side = smaller(m, n);
-    if (r == 0 || side <= ALWAYS_EXACT_SIDE || r >= side / 4 || oversampled(r) >= side / 2)
-        return bg_low_rank_exact(m, n, x, r, u, v, err);
-    bg_status st = check_sizes(m, n, r, err);
-    return st == BG_OK ? low_rank_randomised(m, n, x, r, seed, stream, u, v, err) : st;
+    size_t side = smaller(of->m, of->n);
+    if (of->r == 0 || side <= ALWAYS_EXACT_SIDE || of->r >= side / 4 || oversampled(of->r) >= side / 2)
+        return bg_low_rank_exact(of, u, v, err);
+    bg_status st = check_sizes(of, err);
+    return st == BG_OK ? low_rank_randomised(of, u, v, err) : st;
 }

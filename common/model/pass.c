@@ -377,9 +377,11 @@ static const bg_tensor *broken_tensor(const bg_model *m)
     return NULL;
 }
 
-static bg_status head(bg_pass *p, const bg_batch *batch, bg_labels labels, float *dx, float *loss, bg_err *err)
+static bg_status head(const backward *w, bg_labels labels, float *dx, float *loss)
 {
-    bg_status st = bg_head_run(p, batch, labels, saved_of(p, p->share.end)->x, dx, loss, err);
+    bg_pass *p = w->p;
+    bg_err *err = w->err;
+    bg_status st = bg_head_run(p, w->batch, labels, saved_of(p, p->share.end)->x, dx, loss, err);
     if (st == BG_ENUMERIC) {
         const bg_tensor *t = broken_tensor(p->model);
         if (t != NULL)
@@ -388,17 +390,22 @@ static bg_status head(bg_pass *p, const bg_batch *batch, bg_labels labels, float
     return st;
 }
 
-bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_labels labels, const bg_tap *tap_,
-                           float *dx, float *loss, bg_err *err)
+static bg_status share_backward(const backward *w, size_t slot, bg_labels labels, float *dx, float *loss)
 {
-    backward w = { p, batch, tap_, err };
+    bg_pass *p = w->p;
     p->slot = slot;
-    bg_status st = set_rows(p, batch, err);
+    bg_status st = set_rows(p, w->batch, w->err);
     if (st == BG_OK && p->share.has_head)
-        st = head(p, batch, labels, tap_ == NULL ? NULL : dx, loss, err);
-    for (size_t l = p->share.end; l-- > p->share.first && l >= p->model->lowest_block && tap_ != NULL && st == BG_OK;)
-        st = block_backward(&w, l, dx);
+        st = head(w, labels, w->tap == NULL ? NULL : dx, loss);
+    for (size_t l = p->share.end; l-- > p->share.first && l >= p->model->lowest_block && w->tap != NULL && st == BG_OK;)
+        st = block_backward(w, l, dx);
     return st;
+}
+
+bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_labels labels, const bg_tap *tap_,
+                           float *dx, bg_err *err)
+{
+    return share_backward(&(backward){ p, batch, tap_, err }, slot, labels, dx, NULL);
 }
 
 bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const bg_tap *tap_, float *loss, bg_err *err)
@@ -408,7 +415,7 @@ bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const
     if (batch->n_rows == 0)
         return BG_OK;
     bg_status st = bg_pass_forward(p, 0, batch, NULL, &out, err);
-    return st == BG_OK ? bg_pass_backward(p, 0, batch, labels, tap_, p->dx, loss, err) : st;
+    return st == BG_OK ? share_backward(&(backward){ p, batch, tap_, err }, 0, labels, p->dx, loss) : st;
 }
 
 bg_status bg_pass_logits(bg_pass *p, const bg_batch *batch, float *logits, bg_err *err)

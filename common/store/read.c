@@ -205,15 +205,17 @@ static bool same_class(hid_t dataset, bg_dtype dtype)
     return same;
 }
 
-/* Rows [first, first + n) of a dataset of this shape, which they lie within. */
-static bg_status read_selection(const bg_store *s, const char *path, hid_t id, bg_dtype dtype, uint64_t first,
-                                uint64_t n, const uint64_t dims[3], int n_dims, void *data, bg_err *err)
+/* Rows of a dataset of at most three axes, which they lie within. */
+static bg_status read_selection(const bg_store *s, const char *path, hid_t id, bg_dtype dtype, bg_slab rows, void *data,
+                                bg_err *err)
 {
-    hsize_t start[3] = { first }, count[3] = { n, dims[1], dims[2] };
+    hsize_t start[3] = { rows.first }, count[3];
     bool out_of_range = false;
     bg_status st = BG_OK;
-    hid_t space = H5Dget_space(id), memory = H5Screate_simple(n_dims, count, NULL),
-          transfer = H5Pcreate(H5P_DATASET_XFER);
+    hid_t space = H5Dget_space(id), transfer = H5Pcreate(H5P_DATASET_XFER);
+    int n_dims = H5Sget_simple_extent_dims(space, count, NULL);
+    count[0] = rows.n;
+    hid_t memory = H5Screate_simple(n_dims, count, NULL);
     H5Pset_type_conv_cb(transfer, refuse_out_of_range, &out_of_range);
     H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL);
     if (H5Dread(id, bg_memory_type(dtype), memory, space, transfer, data) < 0) {
@@ -227,8 +229,7 @@ static bg_status read_selection(const bg_store *s, const char *path, hid_t id, b
     return st;
 }
 
-bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype, uint64_t first, uint64_t n,
-                             uint64_t row_size, void *data, bg_err *err)
+bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype, bg_slab rows, void *data, bg_err *err)
 {
     static const char *const kind[] = { "float32", "float64", "int64", "uint32", "uint8", "text" };
     const bg_schema_row *row = bg_schema_find(s->format, path);
@@ -241,16 +242,17 @@ bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype
         return st;
     if (!same_class(id, dtype))
         return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" cannot be read as %s", path, s->path, kind[dtype]);
-    if (dims[1] * dims[2] != row_size)
+    if (dims[1] * dims[2] != rows.row_size)
         return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" has %" PRIu64 " values in a row; expected %" PRIu64, path,
-                       s->path, dims[1] * dims[2], row_size);
-    if (first > dims[0] || n > dims[0] - first)
+                       s->path, dims[1] * dims[2], rows.row_size);
+    if (rows.first > dims[0] || rows.n > dims[0] - rows.first)
         return BG_FAIL(err, BG_ESHAPE,
                        "\"%s\" of \"%s\" has %" PRIu64 " rows; rows %" PRIu64 " to %" PRIu64 " are asked for", path,
-                       s->path, dims[0], first, first + n);
-    if (n > 0 && row_size > 0)
-        st = read_selection(s, path, id, dtype, first, n, dims, row->n_dims, data, err);
-    return st == BG_OK ? bg_values_check(s, path, dtype, data, first * row_size, n * row_size, err) : st;
+                       s->path, dims[0], rows.first, rows.first + rows.n);
+    if (rows.n > 0 && rows.row_size > 0)
+        st = read_selection(s, path, id, dtype, rows, data, err);
+    return st == BG_OK ? bg_values_check(s, path, dtype, data, rows.first * rows.row_size, rows.n * rows.row_size, err)
+                       : st;
 }
 
 bg_status bg_store_read(const bg_store *s, const char *path, bg_dtype dtype, const uint64_t *dims, void *data,
@@ -267,7 +269,7 @@ bg_status bg_store_read(const bg_store *s, const char *path, bg_dtype dtype, con
                            s->path, found[d], row->dim[d], dims[d]);
         row_size *= d > 0 ? dims[d] : 1;
     }
-    return st == BG_OK ? bg_store_read_rows(s, path, dtype, 0, dims[0], row_size, data, err) : st;
+    return st == BG_OK ? bg_store_read_rows(s, path, dtype, (bg_slab){ 0, dims[0], row_size }, data, err) : st;
 }
 
 /* ---- strings ---- */

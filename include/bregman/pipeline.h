@@ -32,15 +32,14 @@ typedef struct {
     void *self;
     bg_status (*begin)(void *self, void *item, bg_err *err); /* before its backward pass */
     bg_status (*end)(void *self, void *item, bg_err *err);   /* after it */
+    size_t gather_bytes; /* most that bg_pipeline_gather takes from this rank; 0: it is not used */
 } bg_pipeline_work;
 
 /* `pass` is of this rank's share, with depth bg_pipeline_depth(); lent.
- *   gather_bytes [in]  most that bg_pipeline_gather takes from this rank, 0: it is not used.
- *   others [in]        a notice of more ranks, looked at wherever this pipeline computes or waits; NULL: none.  Lent.
+ *   others [in]  a notice of more ranks, looked at wherever this pipeline computes or waits; NULL: none.  Lent.
  * Local.  Memory: depth + 3 buffers of [max_rows, d] float32 where there is more than one rank. */
 bg_status bg_pipeline_new(bg_pipeline **out, bg_pass *pass, const bg_model *model, const bg_grid *grid,
-                          const bg_pipeline_work *work, size_t gather_bytes, bg_notice *others,
-                          bg_err *err) BG_MUST_CHECK;
+                          const bg_pipeline_work *work, bg_notice *others, bg_err *err) BG_MUST_CHECK;
 void bg_pipeline_free(bg_pipeline *l);
 /* Batches that a rank of a pipeline has on their way at most, and bytes that bg_pipeline_new takes. */
 size_t bg_pipeline_depth(int rank, int size);

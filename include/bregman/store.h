@@ -132,10 +132,13 @@ bg_status bg_store_dims(const bg_store *s, const char *path, int n_dims, uint64_
 /* All of a dataset of just this shape: dims[n_dims of its row]; converted to dtype, integers range-checked. */
 bg_status bg_store_read(const bg_store *s, const char *path, bg_dtype dtype, const uint64_t *dims, void *data,
                         bg_err *err) BG_MUST_CHECK;
-/* Rows [first, first + n) of the leading axis, each of row_size elements.  Lengths of a ragged array are added up only
- * where all are read. */
-bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype, uint64_t first, uint64_t n,
-                             uint64_t row_size, void *data, bg_err *err) BG_MUST_CHECK;
+/* Rows [first, first + n) of the leading axis, each of row_size elements. */
+typedef struct {
+    uint64_t first, n, row_size;
+} bg_slab;
+/* Lengths of a ragged array are added up only where all are read. */
+bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype, bg_slab rows, void *data,
+                             bg_err *err) BG_MUST_CHECK;
 /* All of a string dataset, of two axes row after row; free with bg_strings_free. */
 bg_status bg_store_read_strings(const bg_store *s, const char *path, char ***out, size_t *n, bg_err *err) BG_MUST_CHECK;
 /* One text of a string dataset: the column is 0 where it has one axis.  Caller frees. */

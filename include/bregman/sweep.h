@@ -41,7 +41,7 @@ typedef struct {
     size_t given_rows;
     const char *given_file; /* where they are from */
     bg_tap tap;
-    size_t gather_bytes; /* see bg_pipeline_new */
+    size_t gather_bytes; /* see bg_pipeline_work */
     void *self;          /* of the callbacks below, each local */
     /* Called once, on world rank 0.  done, part [out, n_units each, given as false and 0]: is the unit done, else how
      * many of its first sequences are kept? */

@@ -15,7 +15,7 @@ static bg_status needed_columns(compress *w, const bg_module *mod, bg_units_read
         bg_rows q;
         st = bg_units_read(units, i, &q, err);
         if (st == BG_OK)
-            st = bg_store_read_rows(q.file, path, BG_U32, q.row, q.n, 1, w->rank_needed, err);
+            st = bg_store_read_rows(q.file, path, BG_U32, (bg_slab){ q.row, q.n, 1 }, w->rank_needed, err);
         for (uint64_t k = 0; k < q.n && st == BG_OK; k++)
             *out = w->rank_needed[k] > *out ? w->rank_needed[k] : *out;
     }
@@ -29,16 +29,13 @@ static void trim(float *x, size_t n, size_t r_from, size_t r)
         memmove(x + i * r, x + i * r_from, r * sizeof *x);
 }
 
-typedef struct {
-    double variance, error;
-} query_sum;
-
-static bg_status copy_query(compress *w, const bg_module *mod, const bg_store *from, uint64_t i, bg_store *to,
-                            uint64_t query, size_t r, query_sum *sum, bg_err *err)
+/* Row k of those in hand, with r columns. */
+static bg_status copy_query(compress *w, const bg_module *mod, const bg_rows *rows, uint64_t k, bg_store *to, size_t r,
+                            bg_err *err)
 {
     char path[BG_PATH_BYTES];
     size_t r_from = compress_columns(w, mod);
-    double variance = 0, error = 0;
+    compressed_query q = { .left = w->left, .right = w->right };
     const struct {
         const char *name;
         bg_dtype type;
@@ -47,25 +44,25 @@ static bg_status copy_query(compress *w, const bg_module *mod, const bg_store *f
     } set[] = {
         { "left", BG_F32, mod->n_out * r_from, w->left },
         { "right", BG_F32, mod->n_in1 * r_from, w->right },
-        { "error", BG_F64, 1, &error },
-        { "variance", BG_F64, 1, &variance },
+        { "error", BG_F64, 1, &q.error },
+        { "variance", BG_F64, 1, &q.variance },
     };
     bg_status st = BG_OK;
-    for (size_t k = 0; k < 4 && st == BG_OK; k++) {
-        st = bg_path(path, err, "%s/%s", mod->name, set[k].name);
+    for (size_t i = 0; i < 4 && st == BG_OK; i++) {
+        st = bg_path(path, err, "%s/%s", mod->name, set[i].name);
         if (st == BG_OK)
-            st = bg_store_read_rows(from, path, set[k].type, i, 1, set[k].size, set[k].data, err);
+            st = bg_store_read_rows(rows->file, path, set[i].type, (bg_slab){ rows->row + k, 1, set[i].size },
+                                    set[i].data, err);
     }
     trim(w->left, mod->n_out, r_from, r);
     trim(w->right, mod->n_in1, r_from, r);
-    sum->variance += variance;
-    sum->error += error;
-    w->module_variance += variance;
-    return st == BG_OK ? compress_write_query(to, mod, query, w->left, w->right, variance, error, 0, err) : st;
+    w->sum[rows->first + k].variance += q.variance;
+    w->sum[rows->first + k].error += q.error;
+    w->module_variance += q.variance;
+    return st == BG_OK ? compress_write_query(to, mod, rows->first + k, &q, err) : st;
 }
 
-static bg_status assemble_module(compress *w, const bg_module *mod, bg_units_reader *units, bg_store *to,
-                                 query_sum *sum, bg_err *err)
+static bg_status assemble_module(compress *w, const bg_module *mod, bg_units_reader *units, bg_store *to, bg_err *err)
 {
     uint32_t r;
     w->module_variance = 0;
@@ -76,7 +73,7 @@ static bg_status assemble_module(compress *w, const bg_module *mod, bg_units_rea
         bg_rows q;
         st = bg_units_read(units, i, &q, err);
         for (uint64_t k = 0; k < q.n && st == BG_OK; k++)
-            st = copy_query(w, mod, q.file, q.row + k, to, q.first + k, r, &sum[q.first + k], err);
+            st = copy_query(w, mod, &q, k, to, r, err);
     }
     if (st == BG_OK && w->module_variance <= 0 && w->n_silent++ == 0)
         w->silent = mod->name;
@@ -114,8 +111,9 @@ static bg_status write_head(const compress *w, bg_store *s, bg_err *err)
     return st;
 }
 
-static void report_kept(const compress *w, const query_sum *sum)
+static void report_kept(const compress *w)
 {
+    const query_sum *sum = w->sum;
     for (uint64_t q = 0; q < bg_tokens_sequences(w->queries); q++)
         bg_log("query %s: kept %.4f of the expected score variance", bg_tokens_query_id(w->queries, q),
                sum[q].variance > 0 ? 1.0 - sum[q].error / sum[q].variance : 1.0);
@@ -126,7 +124,7 @@ static void report_kept(const compress *w, const query_sum *sum)
 }
 
 /* All modules, block after block. */
-static bg_status assemble_modules(compress *w, bg_store *to, query_sum *sum, bg_err *err)
+static bg_status assemble_modules(compress *w, bg_store *to, bg_err *err)
 {
     bg_units_reader *units = NULL;
     bg_status st = bg_units_reader_new(&units, &w->units, err);
@@ -135,7 +133,7 @@ static bg_status assemble_modules(compress *w, bg_store *to, query_sum *sum, bg_
         if (i == 0 || mod->block != w->model->tracked[i - 1]->block)
             st = bg_units_choose(units, mod->block, err);
         if (st == BG_OK)
-            st = assemble_module(w, mod, units, to, sum, err);
+            st = assemble_module(w, mod, units, to, err);
     }
     bg_units_reader_free(units);
     return st;
@@ -144,8 +142,7 @@ static bg_status assemble_modules(compress *w, bg_store *to, query_sum *sum, bg_
 bg_status compress_assemble(compress *w, bg_err *err)
 {
     bg_store *s = NULL;
-    query_sum *sum = NULL;
-    bg_status st = BG_NEW(sum, w->units.n_sequences, "queries", err);
+    bg_status st = BG_NEW(w->sum, w->units.n_sequences, "queries", err);
     if (st == BG_OK)
         st = BG_NEW(w->rank_needed, w->c->unit_queries, "queries", err);
     if (st == BG_OK)
@@ -153,13 +150,13 @@ bg_status compress_assemble(compress *w, bg_err *err)
     if (st == BG_OK)
         st = write_head(w, s, err);
     if (st == BG_OK)
-        st = assemble_modules(w, s, sum, err);
+        st = assemble_modules(w, s, err);
     st = bg_store_end_once(s, st, err);
     if (st == BG_OK) {
-        report_kept(w, sum);
+        report_kept(w);
         bg_log("wrote %s", w->c->output);
     }
     bg_free(w->rank_needed);
-    bg_free(sum);
+    bg_free(w->sum);
     return st;
 }

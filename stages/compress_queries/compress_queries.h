@@ -19,6 +19,17 @@ typedef struct {
 
 bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
 
+/* Of one query and module: factors of the preconditioned gradient, and the variances that bg_compress gives. */
+typedef struct {
+    const float *left, *right;
+    double variance, error;
+    uint32_t rank; /* columns that it needs; 0: not kept */
+} compressed_query;
+
+typedef struct {
+    double variance, error;
+} query_sum;
+
 /* One call of the stage. */
 typedef struct {
     const compress_queries_config *c;
@@ -48,6 +59,7 @@ typedef struct {
     bg_curvature *held;     /* [n_tracked] of modules whose factors stay in memory; p is 0 of the others */
     uint64_t room;          /* for further ones: what --memory-limit leaves */
     uint32_t *rank_needed;  /* [unit_queries] while rank 0 assembles: columns that a module's queries need */
+    query_sum *sum;         /* [n_sequences] while rank 0 assembles: of each query, over all modules */
     double module_variance; /* while rank 0 assembles: of the module in hand, over all queries */
     size_t n_silent;        /* modules whose scores are all expected to be 0, and the first of them */
     const char *silent;
@@ -66,8 +78,8 @@ bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err);
 /* The datasets of a module with n queries and r columns, and one query's rows in them; `rank` is kept of units only. */
 bg_status compress_make_datasets(bg_store *s, const bg_module *mod, uint64_t n, uint64_t r, bool ranks,
                                  bg_err *err) BG_MUST_CHECK;
-bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, const float *left, const float *right,
-                               double variance, double error, uint32_t rank, bg_err *err) BG_MUST_CHECK;
+bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, const compressed_query *q,
+                               bg_err *err) BG_MUST_CHECK;
 
 /* assemble.c: all units into compressed.h5.  Rank 0. */
 bg_status compress_assemble(compress *w, bg_err *err) BG_MUST_CHECK;

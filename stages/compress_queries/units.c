@@ -102,19 +102,18 @@ bg_status compress_unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_
     return compress_unit_keep(self, unit, unit->n_sequences, l, err);
 }
 
-bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, const float *left, const float *right,
-                               double variance, double error, uint32_t rank, bg_err *err)
+bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, const compressed_query *q, bg_err *err)
 {
-    float kept = variance > 0 ? (float)(1.0 - error / variance) : 1.0f;
+    float kept = q->variance > 0 ? (float)(1.0 - q->error / q->variance) : 1.0f;
     const struct {
         const char *name;
         const void *data;
     } set[] = {
-        { "left", left },    { "right", right },        { "kept", &kept },
-        { "error", &error }, { "variance", &variance }, { "rank", &rank },
+        { "left", q->left },    { "right", q->right },        { "kept", &kept },
+        { "error", &q->error }, { "variance", &q->variance }, { "rank", &q->rank },
     };
     bg_status st = BG_OK;
-    for (size_t i = 0; i < (rank > 0 ? 6 : 5) && st == BG_OK; i++) {
+    for (size_t i = 0; i < (q->rank > 0 ? 6 : 5) && st == BG_OK; i++) {
         char path[BG_PATH_BYTES];
         st = bg_path(path, err, "%s/%s", mod->name, set[i].name);
         if (st == BG_OK)
@@ -124,22 +123,20 @@ bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, c
 }
 
 static bg_status compress_query(compress *w, const bg_curvature *c, bg_store *file, const bg_pair *pair, size_t z,
-                                const float *a, size_t lda, const float *d, size_t ldd, bg_err *err)
+                                bg_err *err)
 {
     const bg_module *mod = pair->module;
     size_t p = mod->n_out, m = mod->n_in1, r = compress_columns(w, mod);
     size_t r0 = pair->batch->row_start[z], rows = pair->batch->row_start[z + 1] - r0;
     uint64_t query = pair->batch->sequence[z];
-    double variance, error;
-    bg_gemm((bg_extent){ p, m, rows }, 1.0f, bg_f32(BG_T, d + r0 * ldd, ldd), bg_f32(BG_N, a + r0 * lda, lda), 0.0f,
-            w->gradient, m);
+    compressed_query q = { .left = w->left, .right = w->right };
+    bg_gemm((bg_extent){ p, m, rows }, 1.0f, bg_f32(BG_T, pair->gradient + r0 * pair->ld_gradient, pair->ld_gradient),
+            bg_f32(BG_N, pair->activation + r0 * pair->ld_activation, pair->ld_activation), 0.0f, w->gradient, m);
     bg_curvature_divide(c, w->gradient);
     bg_status st = bg_compress(c, w->gradient, w->tolerance, w->c->seed, query * w->model->n_tracked + mod->index,
-                               w->scratch, &r, w->left, w->right, &variance, &error, err);
-    if (st == BG_OK)
-        st = compress_write_query(file, mod, query - w->unit.first - w->kept, w->left, w->right, variance, error,
-                                  (uint32_t)r, err);
-    return st;
+                               w->scratch, &r, w->left, w->right, &q.variance, &q.error, err);
+    q.rank = (uint32_t)r;
+    return st == BG_OK ? compress_write_query(file, mod, query - w->unit.first - w->kept, &q, err) : st;
 }
 
 /* The module's curvature, in *read unless it stays in memory, as it does where there is room. */
@@ -165,8 +162,8 @@ bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err)
 {
     compress *w = self;
     const bg_module *mod = pair->module;
-    const float *a = pair->activation, *d = pair->gradient;
-    size_t lda = pair->ld_activation, ldd = pair->ld_gradient, rows = pair->batch->n_rows;
+    size_t rows = pair->batch->n_rows;
+    bg_pair in = *pair; /* in the curvature's basis */
     bg_curvature read = { .p = 0 };
     const bg_curvature *c;
     bg_store *file;
@@ -178,15 +175,14 @@ bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err)
     if (st != BG_OK)
         return st;
     if (c->rotated) {
-        bg_blockdiag_apply(&c->factors.basis.q_a, BG_N, rows, a, lda, w->rotated_a, mod->n_in1);
-        bg_blockdiag_apply(&c->factors.basis.q_s, BG_N, rows, d, ldd, w->rotated_d, mod->n_out);
-        a = w->rotated_a;
-        d = w->rotated_d;
-        lda = mod->n_in1;
-        ldd = mod->n_out;
+        in = (bg_pair){ mod, pair->batch, w->rotated_a, mod->n_in1, w->rotated_d, mod->n_out };
+        bg_blockdiag_apply(&c->factors.basis.q_a, BG_N, rows, pair->activation, pair->ld_activation, w->rotated_a,
+                           mod->n_in1);
+        bg_blockdiag_apply(&c->factors.basis.q_s, BG_N, rows, pair->gradient, pair->ld_gradient, w->rotated_d,
+                           mod->n_out);
     }
     for (size_t z = 0; z < pair->batch->n_sequences && st == BG_OK; z++)
-        st = compress_query(w, c, file, pair, z, a, lda, d, ldd, err);
+        st = compress_query(w, c, file, &in, z, err);
     bg_curvature_clear(&read);
     return st;
 }

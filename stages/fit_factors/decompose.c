@@ -97,7 +97,7 @@ static bg_status read_panels(matrix_stream *m, size_t begin, bg_err *err)
         bg_rows unit;
         st = bg_units_read(m->units, u, &unit, err);
         if (st == BG_OK)
-            st = bg_store_read_rows(unit.file, name, BG_F32, m->first, n, 1, m->part, err);
+            st = bg_store_read_rows(unit.file, name, BG_F32, (bg_slab){ m->first, n, 1 }, m->part, err);
         for (size_t i = 0; i < n && st == BG_OK; i++)
             m->sum[i] += (double)m->part[i];
     }

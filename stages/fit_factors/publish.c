@@ -43,22 +43,21 @@ static bg_status go_on(panel *m, bg_err *err)
     return BG_OK;
 }
 
-/* One dataset [n, width] (eigenvalues: [n]) of a matrix's work file. */
-static bg_status copy_dataset(const fit *f, const bg_store *from, bg_store *to, const char *path, bg_dtype type,
-                              size_t n, size_t width, panel *m, bg_err *err)
+/* All of a dataset (eigenvalues: of one axis) of a matrix's work file. */
+static bg_status copy_dataset(const bg_store *from, bg_store *to, const char *path, bg_dtype type, bg_slab all,
+                              panel *m, bg_err *err)
 {
-    uint64_t dims[2] = { n, width };
-    size_t rows = m->n / width;
+    uint64_t dims[2] = { all.n, all.row_size }, rows = m->n / all.row_size;
     void *data = type == BG_F64 ? (void *)m->sum : (void *)m->x;
     bg_status st = bg_store_dataset(to, path, dims, err);
-    for (size_t first = 0; first < n && st == BG_OK; first += rows) {
-        size_t w = n - first < rows ? n - first : rows;
+    for (uint64_t first = 0; first < all.n && st == BG_OK; first += rows) {
+        uint64_t w = all.n - first < rows ? all.n - first : rows;
         if ((st = go_on(m, err)) == BG_OK)
-            st = bg_store_read_rows(from, path, type, first, w, width, data, err);
+            st = bg_store_read_rows(from, path, type, (bg_slab){ first, w, all.row_size }, data, err);
         if (st == BG_OK)
             st = bg_store_write_rows(to, path, first, w, data, err);
     }
-    return st == BG_OK ? bg_store_attr_u64(to, path, "blocks", f->c->blocks, err) : st;
+    return st;
 }
 
 /* How many ranks decomposed the matrix together: its rounding depends on it. */
@@ -91,7 +90,9 @@ static bg_status copy_matrix(const fit *f, bg_store *to, const bg_module *mod, c
     for (size_t i = 0; i < sizeof what / sizeof what[0] && st == BG_OK; i++) {
         st = bg_path(path, err, "%s/%s_%s", mod->name, side, what[i].name);
         if (st == BG_OK)
-            st = copy_dataset(f, from, to, path, what[i].type, n, what[i].width, m, err);
+            st = copy_dataset(from, to, path, what[i].type, (bg_slab){ 0, n, what[i].width }, m, err);
+        if (st == BG_OK)
+            st = bg_store_attr_u64(to, path, "blocks", f->c->blocks, err);
         if (st == BG_OK && i == 1)
             st = copy_ranks(from, to, path, err);
     }
@@ -115,21 +116,20 @@ static bg_status link_activation(bg_store *to, const bg_module *owner, const bg_
     return st;
 }
 
-/* Rows [first, first + rows) of Λ or the diagonal Fisher: the units' sums in order in float64, over the number of
- * sequences (M8). */
-static bg_status mean_panel(const fit *f, const bg_module *mod, bg_units_reader *units, const char *sum_name,
-                            size_t first, size_t rows, panel *m, bg_err *err)
+/* Rows of Λ or the diagonal Fisher: the units' sums in order in float64, over the number of sequences (M8). */
+static bg_status mean_panel(const fit *f, const bg_module *mod, bg_units_reader *units, const char *name, bg_slab rows,
+                            panel *m, bg_err *err)
 {
     char dataset[BG_PATH_BYTES];
-    size_t n = rows * mod->n_in1;
+    size_t n = rows.n * rows.row_size;
     double n_sequences = (double)(f->lambda.end - f->lambda.begin);
-    bg_status st = bg_path(dataset, err, "%s/%s", mod->name, sum_name);
+    bg_status st = bg_path(dataset, err, "%s/%s_sum", mod->name, name);
     memset(m->sum, 0, n * sizeof *m->sum);
     for (size_t u = 0; u < bg_units_runs(units) && st == BG_OK; u++) {
         bg_rows unit;
         st = bg_units_read(units, u, &unit, err);
         if (st == BG_OK)
-            st = bg_store_read_rows(unit.file, dataset, BG_F32, first, rows, mod->n_in1, m->x, err);
+            st = bg_store_read_rows(unit.file, dataset, BG_F32, rows, m->x, err);
         for (size_t i = 0; i < n && st == BG_OK; i++)
             m->sum[i] += (double)m->x[i];
     }
@@ -138,8 +138,8 @@ static bg_status mean_panel(const fit *f, const bg_module *mod, bg_units_reader 
     return st;
 }
 
-static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg_units_reader *units,
-                            const char *sum_name, const char *name, panel *m, bg_err *err)
+static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg_units_reader *units, const char *name,
+                            panel *m, bg_err *err)
 {
     char dataset[BG_PATH_BYTES];
     uint64_t dims[2] = { mod->n_out, mod->n_in1 };
@@ -150,7 +150,7 @@ static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg
     for (size_t first = 0; first < mod->n_out && st == BG_OK; first += rows) {
         size_t w = mod->n_out - first < rows ? mod->n_out - first : rows;
         if ((st = go_on(m, err)) == BG_OK)
-            st = mean_panel(f, mod, units, sum_name, first, w, m, err);
+            st = mean_panel(f, mod, units, name, (bg_slab){ first, w, mod->n_in1 }, m, err);
         if (st == BG_OK)
             st = bg_store_write_rows(to, dataset, first, w, m->x, err);
     }
@@ -167,9 +167,9 @@ static bg_status write_module(const fit *f, bg_store *to, const bg_module *mod, 
         st = mod->input == mod->index ? copy_matrix(f, to, mod, "activation", mod->n_in1, m, err)
                                       : link_activation(to, f->model->tracked[mod->input], mod, err);
     if (st == BG_OK)
-        st = write_mean(f, to, mod, units, "lambda_sum", "lambda", m, err);
+        st = write_mean(f, to, mod, units, "lambda", m, err);
     if (st == BG_OK && !f->c->no_diagonal)
-        st = write_mean(f, to, mod, units, "diagonal_sum", "diagonal", m, err);
+        st = write_mean(f, to, mod, units, "diagonal", m, err);
     return st;
 }
 

@@ -46,14 +46,14 @@ static bg_status read_list(shard_list *l, const bg_store *s, const char *side, s
     char path[BG_PATH_BYTES];
     bg_status st = bg_path(path, err, "%s/sequence", side);
     if (st == BG_OK)
-        st = bg_store_read_rows(s, path, BG_I64, query, 1, l->k, l->sequence, err);
+        st = bg_store_read_rows(s, path, BG_I64, (bg_slab){ query, 1, l->k }, l->sequence, err);
     if (st == BG_OK)
         st = bg_path(path, err, "%s/score", side);
     if (st == BG_OK)
-        st = bg_store_read_rows(s, path, BG_F32, query, 1, l->k, l->score, err);
+        st = bg_store_read_rows(s, path, BG_F32, (bg_slab){ query, 1, l->k }, l->score, err);
     if (st == BG_OK)
         st = bg_path(path, err, "%s/start", side);
-    return st == BG_OK ? bg_store_read_rows(s, path, BG_I64, query, 1, l->k, l->start, err) : st;
+    return st == BG_OK ? bg_store_read_rows(s, path, BG_I64, (bg_slab){ query, 1, l->k }, l->start, err) : st;
 }
 
 static bg_status open_list(shard_list *l, const bg_store *s, bg_err *err)

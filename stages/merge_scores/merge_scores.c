@@ -120,9 +120,9 @@ static bg_status stream_shard(merge *m, uint64_t i, int64_t *sequence, float *sc
     m->first[i] = m->last + 1; /* of an empty shard */
     for (uint64_t at = 0; at < dims[0] && st == BG_OK; at += ROWS_AT_ONCE) {
         uint64_t n = dims[0] - at < ROWS_AT_ONCE ? dims[0] - at : ROWS_AT_ONCE;
-        st = bg_store_read_rows(s, "sequence", BG_I64, at, n, 1, sequence, err);
+        st = bg_store_read_rows(s, "sequence", BG_I64, (bg_slab){ at, n, 1 }, sequence, err);
         if (st == BG_OK)
-            st = bg_store_read_rows(s, "score", BG_F32, at, n, m->r.n_queries, score, err);
+            st = bg_store_read_rows(s, "score", BG_F32, (bg_slab){ at, n, m->r.n_queries }, score, err);
         if (st == BG_OK && at == 0)
             m->first[i] = sequence[0];
         for (uint64_t j = 0; j < n && st == BG_OK; j++) {

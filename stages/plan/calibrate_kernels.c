@@ -256,8 +256,8 @@ static void split(plan_profile *p, const bg_model *m, double measured_s)
     plan_profile none = *p, only = { .threads = p->threads, .element_s = 1 };
     plan_tally known = { 0 }, floats = { 0 };
     none.element_s = 0;
-    plan_pass_cost(&known, &none, m, &whole, &b, SEQUENCES, true, true);
-    plan_pass_cost(&floats, &only, m, &whole, &b, SEQUENCES, true, true);
+    plan_pass_cost(&known, &none, m, &whole, &b, SEQUENCES, true);
+    plan_pass_cost(&floats, &only, m, &whole, &b, SEQUENCES, true);
     double each = (measured_s - known.seconds) / floats.seconds;
     bg_log("pass of a small model: %.3f s, of which %.3f s are row-wise", measured_s, measured_s - known.seconds);
     p->element_s = each > p->element_s ? each : p->element_s;

@@ -138,8 +138,9 @@ static void sweep(plan_costing *f)
                                        .part_s = files * f->profile.publish_s }; /* rows are written once */
         for (int i = 0; i < 2; i++) {
             size_t sequences = i == 0 ? b.sequences : b.rest;
-            plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, false, true);
-            plan_query_cost(tally[i], &f->profile, w->model, run, w->blocks, (size_t)w->c->rank, sequences, rows);
+            plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, false);
+            plan_query_cost(tally[i], &f->profile, w->model, run, w->blocks, (size_t)w->c->rank,
+                            (plan_sequences){ sequences, rows });
             tally[i]->seconds += sequences > 0 ? plan_read_s(f->c, &f->profile, ranks, factors.read) : 0;
         }
         o->phase[0].flops += f->rank[r].whole.flops * (double)queries / (double)b.sequences;
@@ -189,6 +190,6 @@ static void cost(plan_costing *f)
 
 void plan_compress(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out)
 {
-    plan_cost_stage("compress_queries", w, c, g, (size_t)w->c->query_tokens, ACTIVATION_BYTES, compress_bytes, cost,
-                    out);
+    const plan_method of = { "compress_queries", (size_t)w->c->query_tokens, ACTIVATION_BYTES, compress_bytes, cost };
+    plan_cost_stage(&of, w, c, g, out);
 }

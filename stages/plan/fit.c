@@ -117,12 +117,13 @@ static void sweep(fitting *f, plan_phase *phase, bool lambda, size_t n_sequences
         bases_s = larger(bases_s, lambda ? plan_read_s(f->c, &f->profile, plan_ranks(f->c, g), files.bases) : 0);
         for (int i = 0; i < 2; i++) {
             size_t sequences = i == 0 ? b.sequences : b.rest;
-            plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, true, true);
+            plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, true);
             /* the pass runs `passes` times, the taps of each module once */
             tally[i]->flops *= (double)passes;
             tally[i]->seconds *= (double)passes;
             if (sequences > 0 && lambda)
-                plan_lambda_cost(tally[i], &f->profile, w->model, run, w->blocks, !w->c->no_diagonal, sequences, rows);
+                plan_lambda_cost(tally[i], &f->profile, w->model, run, w->blocks, !w->c->no_diagonal,
+                                 (plan_sequences){ sequences, rows });
             else if (sequences > 0)
                 plan_covariance_cost(tally[i], &f->profile, w->model, run, w->blocks, sequences * rows);
         }

@@ -163,20 +163,24 @@ typedef struct {
     double cost, seconds;
 } load;
 
-static void deal(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t units, const size_t *side,
-                 size_t n, load *of, plan_phase *out)
+typedef struct {
+    size_t n, *side; /* the largest first */
+} matrices;
+
+static void deal(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t units, matrices m,
+                 load *of, plan_phase *out)
 {
     division d = divide(f);
     double most = 0, sum = 0, k = (double)f->w->blocks;
     size_t world = world_of(f);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < m.n; i++) {
         bool large = i < d.n_large;
         size_t width = large ? d.group_size : 1, places = large ? d.n_groups : world, least = 0;
         for (size_t j = 1; j < places; j++)
             if (of[j * width].cost < of[least * width].cost)
                 least = j;
-        double cube = (double)side[i] * (double)side[i] * (double)side[i];
-        double seconds = matrix_s(f, c, p, side[i], units, (double)width);
+        double cube = (double)m.side[i] * (double)m.side[i] * (double)m.side[i];
+        double seconds = matrix_s(f, c, p, m.side[i], units, (double)width);
         out->stop_s = seconds / k > out->stop_s ? seconds / k : out->stop_s;
         for (size_t r = least * width; r < (least + 1) * width; r++) {
             of[r].cost += cube / (double)width;
@@ -202,7 +206,7 @@ void plan_decompose(const plan_fit_run *f, const plan_cluster *c, const plan_pro
                 side[n++] = m->tracked[i]->n_in1;
         }
         qsort(side, n, sizeof *side, descending);
-        deal(f, c, p, units, side, n, of, out);
+        deal(f, c, p, units, (matrices){ n, side }, of, out);
     }
     bg_free(side);
     bg_free(of);

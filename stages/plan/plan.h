@@ -121,17 +121,20 @@ typedef struct {
 plan_batches plan_batches_of(size_t unit, size_t sequence_rows, size_t loss_rows, size_t max_rows);
 
 void plan_product(plan_tally *t, const plan_profile *p, double m, double n, double k, double times);
-/* Forward and backward of `sequences` sequences through a share; with `tapped` false forward and loss only. */
+/* Forward and backward of `sequences` sequences through a share. */
 void plan_pass_cost(plan_tally *t, const plan_profile *p, const bg_model *m, const bg_share *share,
-                    const plan_batches *b, size_t sequences, bool sampled, bool tapped);
+                    const plan_batches *b, size_t sequences, bool sampled);
 /* The taps of the same for tracked modules of a run. */
+typedef struct {
+    size_t n, rows; /* rows of each */
+} plan_sequences;
 void plan_covariance_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t k, size_t rows);
 void plan_lambda_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t k, bool diagonal,
-                      size_t sequences, size_t sequence_rows);
+                      plan_sequences of);
 void plan_score_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t queries, size_t rank,
                      size_t rows);
 void plan_query_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t k, size_t rank,
-                     size_t sequences, size_t sequence_rows);
+                     plan_sequences of);
 
 /* ---- a phase, a stage ---- */
 
@@ -235,10 +238,16 @@ typedef struct {
     plan_rank_cost *rank; /* [pipeline] */
     plan_stage *out;
 } plan_costing;
-/* Cut the model, choose micro-batches of sequences of `tokens` tokens as the stage does, and if these fit, call cost. */
-void plan_cost_stage(const char *name, const plan_work *w, const plan_cluster *c, const plan_grid *g, size_t tokens,
-                     size_t activation_bytes, size_t (*bytes)(const void *costing, const bg_plan *plan),
-                     void (*cost)(plan_costing *f), plan_stage *out);
+/* Such a stage: its name, the most tokens of its sequences, what it gives to activations, what it takes, and its cost. */
+typedef struct {
+    const char *name;
+    size_t tokens, activation_bytes;
+    size_t (*bytes)(const void *costing, const bg_plan *plan);
+    void (*cost)(plan_costing *f);
+} plan_method;
+/* Cut the model, choose micro-batches as the stage does, and if these fit, call cost. */
+void plan_cost_stage(const plan_method *of, const plan_work *w, const plan_cluster *c, const plan_grid *g,
+                     plan_stage *out);
 
 /* What fit_factors' ranks hold and do: fit_memory.c */
 typedef struct {

@@ -105,7 +105,7 @@ static void block_backward(plan_tally *t, const walk *w, const bg_block *b, bool
 }
 
 /* Final norm, logits, loss and gradient, a chunk of rows at a time (head.c). */
-static void head(plan_tally *t, const walk *w, size_t max_rows, bool sampled, bool tapped)
+static void head(plan_tally *t, const walk *w, size_t max_rows, bool sampled)
 {
     double d = (double)w->c->d_model, v = (double)w->c->vocab_size;
     size_t rows = w->sequences * w->loss_rows, chunk = BG_LOGITS_BYTES / (w->c->vocab_size * sizeof(float));
@@ -113,16 +113,15 @@ static void head(plan_tally *t, const walk *w, size_t max_rows, bool sampled, bo
     for (size_t i = 0; i < rows; i += chunk) {
         double n = (double)smaller(chunk, rows - i);
         plan_product(t, w->p, n, v, d, 1);
-        if (tapped)
-            plan_product(t, w->p, n, d, v, 1);
-        t->seconds += w->widened ? (tapped ? 2 : 1) * v * d * w->p->widened_s : 0;
+        plan_product(t, w->p, n, d, v, 1);
+        t->seconds += w->widened ? 2 * v * d * w->p->widened_s : 0;
         t->seconds += n * v * (w->p->logit_s + (sampled ? w->p->sampled_s : 0));
     }
     elements(t, w->p, (double)rows * 12 * d);
 }
 
 void plan_pass_cost(plan_tally *t, const plan_profile *p, const bg_model *m, const bg_share *share,
-                    const plan_batches *b, size_t sequences, bool sampled, bool tapped)
+                    const plan_batches *b, size_t sequences, bool sampled)
 {
     const bg_model_config *c = &m->config;
     const walk w = { .c = c,
@@ -140,8 +139,8 @@ void plan_pass_cost(plan_tally *t, const plan_profile *p, const bg_model *m, con
     for (size_t l = share->first; l < share->end; l++)
         block_forward(t, &w, &m->block[l]);
     if (share->has_head)
-        head(t, &w, b->max_rows, sampled, tapped);
-    for (size_t l = share->end; l-- > share->first && l >= m->lowest_block && tapped;)
+        head(t, &w, b->max_rows, sampled);
+    for (size_t l = share->end; l-- > share->first && l >= m->lowest_block;)
         block_backward(t, &w, &m->block[l], l == m->lowest_block, m->lowest_is_mlp);
 }
 
@@ -199,16 +198,16 @@ static void squares(plan_tally *t, const plan_profile *p, double n_out, double n
 }
 
 void plan_lambda_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t k, bool diagonal,
-                      size_t sequences, size_t sequence_rows)
+                      plan_sequences of)
 {
-    double z = (double)sequences, r = (double)sequence_rows;
+    double z = (double)of.n, r = (double)of.rows;
     size_t rotated = SIZE_MAX;
-    for (size_t i = run.first; i < run.end && sequences > 0; i++) {
+    for (size_t i = run.first; i < run.end && of.n > 0; i++) {
         const bg_module *mod = m->tracked[i];
         double n_out = (double)mod->n_out, n_in = (double)mod->n_in1;
         if (rotates_gradient(mod, diagonal, z, z * r)) {
             plan_product(t, p, n_out, n_in, r, z);
-            for (size_t s = 0; s < sequences; s++) {
+            for (size_t s = 0; s < of.n; s++) {
                 rotate(t, p, mod->n_out, k, n_in);
                 rotate(t, p, mod->n_in1, k, n_out);
             }
@@ -263,16 +262,16 @@ static void low_rank(plan_tally *t, const plan_profile *p, double m, double n, d
 }
 
 void plan_query_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t k, size_t rank,
-                     size_t sequences, size_t sequence_rows)
+                     plan_sequences of)
 {
-    double z = (double)sequences, rows = (double)sequence_rows;
-    for (size_t i = run.first; i < run.end && sequences > 0; i++) {
+    double z = (double)of.n, rows = (double)of.rows;
+    for (size_t i = run.first; i < run.end && of.n > 0; i++) {
         const bg_module *mod = m->tracked[i];
         double n_out = (double)mod->n_out, n_in = (double)mod->n_in1, r = columns(mod, rank);
         rotate(t, p, mod->n_in1, k, z * rows);
         rotate(t, p, mod->n_out, k, z * rows);
         plan_product(t, p, n_out, n_in, rows, z);
-        for (size_t s = 0; s < sequences; s++)
+        for (size_t s = 0; s < of.n; s++)
             low_rank(t, p, n_out, n_in, r);
         plan_product(t, p, n_out, n_in, r, z);
         for (size_t j = 0; j < k; j++) {

@@ -64,7 +64,7 @@ static void sweep(plan_costing *f, size_t n)
         }
         for (int i = 0; i < 2; i++) {
             size_t sequences = i == 0 ? b.sequences : b.rest;
-            plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, false, true);
+            plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, false);
             plan_score_cost(tally[i], &f->profile, w->model, run, queries, (size_t)w->c->rank, sequences * rows);
         }
         o->phase[0].flops += f->rank[r].whole.flops * (double)n / (double)b.sequences;
@@ -140,7 +140,8 @@ static void cost(plan_costing *f)
 
 void plan_score(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out)
 {
-    plan_cost_stage("score_shards", w, c, g, (size_t)w->c->sequence_tokens, ACTIVATION_BYTES, score_bytes, cost, out);
+    const plan_method of = { "score_shards", (size_t)w->c->sequence_tokens, ACTIVATION_BYTES, score_bytes, cost };
+    plan_cost_stage(&of, w, c, g, out);
 }
 
 /* One rank reads every score once, after hashing the shards. */

@@ -130,11 +130,11 @@ bool plan_budget(const plan_grid *g, const plan_cluster *c, const bg_demand *d, 
     return st == BG_OK;
 }
 
-void plan_cost_stage(const char *name, const plan_work *w, const plan_cluster *c, const plan_grid *g, size_t tokens,
-                     size_t activation_bytes, size_t (*bytes)(const void *costing, const bg_plan *plan),
-                     void (*cost)(plan_costing *f), plan_stage *out)
+void plan_cost_stage(const plan_method *of, const plan_work *w, const plan_cluster *c, const plan_grid *g,
+                     plan_stage *out)
 {
-    *out = (plan_stage){ .name = name, .grid = *g };
+    size_t rows = bg_pass_rows_for(w->model, of->tokens, of->activation_bytes);
+    *out = (plan_stage){ .name = of->name, .grid = *g };
     plan_costing f = { .w = w, .g = &out->grid, .c = c, .out = out };
     bg_err err = { .msg = "" };
     f.profile = plan_profile_scaled(&c->profile, (double)g->threads);
@@ -144,18 +144,18 @@ void plan_cost_stage(const char *name, const plan_work *w, const plan_cluster *c
     if (st == BG_OK)
         st = bg_model_divide(w->model, g->pipeline, NULL, f.share, &err);
     if (st == BG_OK) {
-        const bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, tokens, activation_bytes), .passes = 1 },
-                              .least_rows = tokens - 1,
+        const bg_demand d = { .best = { .rows = rows, .passes = 1 },
+                              .least_rows = of->tokens - 1,
                               .most_passes = 1,
                               .self = &f,
-                              .bytes = bytes };
+                              .bytes = of->bytes };
         out->grid.memory_limit = plan_memory_limit(w, c, g);
         out->possible = plan_budget(&out->grid, c, &d, &out->plan, &out->needs_bytes);
     } else {
         snprintf(out->why_not, sizeof out->why_not, "%.190s", err.msg);
     }
     if (out->possible)
-        cost(&f);
+        of->cost(&f);
     bg_free(f.share);
     bg_free(f.rank);
 }

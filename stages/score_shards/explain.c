@@ -158,7 +158,8 @@ static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, 
     if (st == BG_OK)
         st = BG_NEW(sum, p->rows, "token scores", err);
     if (st == BG_OK)
-        st = bg_store_read_rows(from.file, "token_score", BG_F32, p->at - first_value(e, &from), p->rows, nl, x, err);
+        st = bg_store_read_rows(from.file, "token_score", BG_F32,
+                                (bg_slab){ p->at - first_value(e, &from), p->rows, nl }, x, err);
     if (st == BG_OK)
         st = check_sum(e, p, e->ranking.side[side].score[cell], x, err);
     for (size_t t = 0; t < p->rows && st == BG_OK; t++) {

@@ -241,13 +241,13 @@ static bg_status rank_rows(const scoring *w, const bg_rows *rows, const float *s
 static bg_status copy_rows(const scoring *w, const bg_rows *rows, float *x, bg_store *to, bg_extremes *e, bg_err *err)
 {
     size_t nq = w->queries->extent.n_queries, nl = w->model->config.n_blocks;
-    bg_status st = bg_store_read_rows(rows->file, "score", BG_F32, rows->row, rows->n, nq, x, err);
+    bg_status st = bg_store_read_rows(rows->file, "score", BG_F32, (bg_slab){ rows->row, rows->n, nq }, x, err);
     if (st == BG_OK)
         st = bg_store_write_rows(to, "score", rows->first, rows->n, x, err);
     if (st == BG_OK)
         st = rank_rows(w, rows, x, to, e, err);
     if (st == BG_OK && w->c->layer_scores)
-        st = bg_store_read_rows(rows->file, "layer_score", BG_F32, rows->row, rows->n, nq * nl, x, err);
+        st = bg_store_read_rows(rows->file, "layer_score", BG_F32, (bg_slab){ rows->row, rows->n, nq * nl }, x, err);
     if (st == BG_OK && w->c->layer_scores)
         st = bg_store_write_rows(to, "layer_score", rows->first, rows->n, x, err);
     return st;

@@ -123,7 +123,7 @@ static bg_status read_numbers(const dataset *d, bg_err *err)
     bg_status st = bg_allocated(buffer);
     for (uint64_t first = 0; first < d->dims[0] && st == BG_OK; first += n) {
         uint64_t rows = d->dims[0] - first < n ? d->dims[0] - first : n;
-        st = bg_store_read_rows(d->at->store, d->path, d->row->dtype, first, rows, row_size, buffer, err);
+        st = bg_store_read_rows(d->at->store, d->path, d->row->dtype, (bg_slab){ first, rows, row_size }, buffer, err);
     }
     bg_free(buffer);
     return st;

@@ -161,7 +161,7 @@ static void takes_another_svd(void)
     bg_err err = { .file = "" };
     for (size_t i = 0; i < 20; i++)
         x[i * 10 + 4] = (float)i;
-    CHECK(bg_low_rank(20, 10, x, 3, 1, 1, u, v, &err) == BG_OK);
+    CHECK(bg_low_rank(&(bg_low_rank_problem){ 20, 10, 3, x, 1, 1 }, u, v, &err) == BG_OK);
     for (size_t i = 0; i < 20; i++)
         CHECK(fabs((double)u[i * 3] * (double)v[4 * 3] - (double)i) <= 1e-5 && fabs((double)u[i * 3 + 1]) <= 1e-5);
 }

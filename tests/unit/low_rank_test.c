@@ -132,11 +132,11 @@ static void check_low_rank(size_t m, size_t n, size_t r, spectrum *s)
 {
     bg_err err;
     float *x = matrix(m, n, s), *u = floats(m * r), *v = floats(n * r), *again = floats(n * r);
-    assert_int_equal(bg_low_rank_exact(m, n, x, r, u, v, &err), BG_OK);
+    assert_int_equal(bg_low_rank_exact(&(bg_low_rank_problem){ m, n, r, x, 0, 0 }, u, v, &err), BG_OK);
     check_factors(m, n, r, s, x, u, v);
-    assert_int_equal(bg_low_rank(m, n, x, r, 7, 1, u, v, &err), BG_OK);
+    assert_int_equal(bg_low_rank(&(bg_low_rank_problem){ m, n, r, x, 7, 1 }, u, v, &err), BG_OK);
     check_factors(m, n, r, s, x, u, v);
-    assert_int_equal(bg_low_rank(m, n, x, r, 7, 1, u, again, &err), BG_OK);
+    assert_int_equal(bg_low_rank(&(bg_low_rank_problem){ m, n, r, x, 7, 1 }, u, again, &err), BG_OK);
     assert_memory_equal(v, again, n * r * sizeof *v);
     free(again);
     free(v);
@@ -166,8 +166,8 @@ static void scores_match_exact(void **state)
     bg_err err;
     float *x = matrix(M, N, power_law), *delta = floats(PAIRS * M), *a = floats(PAIRS * N);
     float *u[2] = { floats(M * R), floats(M * R) }, *v[2] = { floats(N * R), floats(N * R) };
-    assert_int_equal(bg_low_rank_exact(M, N, x, R, u[0], v[0], &err), BG_OK);
-    assert_int_equal(bg_low_rank(M, N, x, R, 1, 1, u[1], v[1], &err), BG_OK);
+    assert_int_equal(bg_low_rank_exact(&(bg_low_rank_problem){ M, N, R, x, 0, 0 }, u[0], v[0], &err), BG_OK);
+    assert_int_equal(bg_low_rank(&(bg_low_rank_problem){ M, N, R, x, 1, 1 }, u[1], v[1], &err), BG_OK);
     bg_normal_fill(9, 1, PAIRS * M, delta);
     bg_normal_fill(9, 2, PAIRS * N, a);
     double worst = 0, largest = 0;
@@ -202,11 +202,11 @@ static void refuses_bad_input(void **state)
     enum { SIDE = 200 };
     bg_err err;
     float *x = floats(SIDE * SIDE), *u = floats(SIDE * SIDE), *v = floats(SIDE * SIDE);
-    assert_int_equal(bg_low_rank(SIDE, SIDE, x, SIDE + 1, 1, 1, u, v, &err), BG_EARG);
-    assert_int_equal(bg_low_rank(SIDE, SIDE, x, 0, 1, 1, u, v, &err), BG_OK);
+    assert_int_equal(bg_low_rank(&(bg_low_rank_problem){ SIDE, SIDE, SIDE + 1, x, 1, 1 }, u, v, &err), BG_EARG);
+    assert_int_equal(bg_low_rank(&(bg_low_rank_problem){ SIDE, SIDE, 0, x, 1, 1 }, u, v, &err), BG_OK);
     x[77] = NAN;
-    assert_int_equal(bg_low_rank(SIDE, SIDE, x, 4, 1, 1, u, v, &err), BG_ENUMERIC);
-    assert_int_equal(bg_low_rank(SIDE, SIDE, x, SIDE, 1, 1, u, v, &err), BG_ENUMERIC);
+    assert_int_equal(bg_low_rank(&(bg_low_rank_problem){ SIDE, SIDE, 4, x, 1, 1 }, u, v, &err), BG_ENUMERIC);
+    assert_int_equal(bg_low_rank(&(bg_low_rank_problem){ SIDE, SIDE, SIDE, x, 1, 1 }, u, v, &err), BG_ENUMERIC);
     free(v);
     free(u);
     free(x);

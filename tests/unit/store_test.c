@@ -241,11 +241,11 @@ static void rows_larger_than_a_chunk(void **state)
     assert_int_equal(bg_store_write_rows(s, "score", UINT64_MAX, 2, row, &err), BG_ESHAPE);
     publish(s);
     assert_ok(bg_store_open(&s, in_folder("wide.h5"), "bregman/scores", &err), err);
-    assert_ok(bg_store_read_rows(s, "score", BG_F32, 2, 2, WIDTH, back, &err), err);
+    assert_ok(bg_store_read_rows(s, "score", BG_F32, (bg_slab){ 2, 2, WIDTH }, back, &err), err);
     for (size_t i = 0; i < 2 * (size_t)WIDTH; i++)
         assert_true(back[i] == (float)((2 + i / WIDTH) * 1000 + i % WIDTH % 997));
-    assert_int_equal(bg_store_read_rows(s, "score", BG_F32, 4, 2, WIDTH, back, &err), BG_ESHAPE);
-    assert_int_equal(bg_store_read_rows(s, "score", BG_F32, 2, 2, WIDTH - 1, back, &err), BG_ESHAPE);
+    assert_int_equal(bg_store_read_rows(s, "score", BG_F32, (bg_slab){ 4, 2, WIDTH }, back, &err), BG_ESHAPE);
+    assert_int_equal(bg_store_read_rows(s, "score", BG_F32, (bg_slab){ 2, 2, WIDTH - 1 }, back, &err), BG_ESHAPE);
     assert_says(err, "has 700001 values in a row; expected 700000");
     assert_int_equal(bg_store_read(s, "score", BG_F32, (const uint64_t[]){ 2, WIDTH }, back, &err), BG_ESHAPE);
     assert_says(err, "length 5 along the axis \"sequence\"; expected 2");
@@ -278,7 +278,7 @@ static void interleaved_rows_of_many_datasets(void **state)
         for (size_t d = 0; d < DATASETS; d++) {
             float row[3];
             snprintf(path, sizeof path, "m%zu/lambda_sum", d);
-            assert_ok(bg_store_read_rows(s, path, BG_F32, r, 1, 3, row, &err), err);
+            assert_ok(bg_store_read_rows(s, path, BG_F32, (bg_slab){ r, 1, 3 }, row, &err), err);
             assert_true(row[0] == (float)r && row[1] == (float)d && row[2] == 1);
         }
     bg_store_close(s);
@@ -474,13 +474,13 @@ static void files_of_others(void **state)
     size_t n;
     refused_when_opened("other.h5", "bregman/scores", BG_EFORMAT, "no format attribute");
     assert_ok(bg_store_open(&s, in_folder("other.h5"), "bregman/queries", &err), err);
-    assert_ok(bg_store_read_rows(s, "token", BG_I64, 0, 3, 1, wide, &err), err);
+    assert_ok(bg_store_read_rows(s, "token", BG_I64, (bg_slab){ 0, 3, 1 }, wide, &err), err);
     assert_true(wide[0] == 5 && wide[1] == -1 && wide[2] == 7);
-    assert_int_equal(bg_store_read_rows(s, "token", BG_U32, 0, 3, 1, narrow, &err), BG_ESHAPE);
+    assert_int_equal(bg_store_read_rows(s, "token", BG_U32, (bg_slab){ 0, 3, 1 }, narrow, &err), BG_ESHAPE);
     assert_says(err, "out of range");
-    assert_ok(bg_store_read_rows(s, "token", BG_U32, 2, 1, 1, narrow, &err), err);
+    assert_ok(bg_store_read_rows(s, "token", BG_U32, (bg_slab){ 2, 1, 1 }, narrow, &err), err);
     assert_int_equal(narrow[0], 7);
-    assert_int_equal(bg_store_read_rows(s, "token", BG_F32, 0, 3, 1, fraction, &err), BG_ESHAPE);
+    assert_int_equal(bg_store_read_rows(s, "token", BG_F32, (bg_slab){ 0, 3, 1 }, fraction, &err), BG_ESHAPE);
     assert_says(err, "cannot be read as float32");
     assert_int_equal(bg_store_dims(s, "token", 2, dims, &err), BG_ESHAPE);
     assert_says(err, "has 1 axes instead of 2");

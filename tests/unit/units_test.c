@@ -370,7 +370,7 @@ static void reads_all_in_order(void **state)
             assert_ok(bg_units_read(r, i, &rows, &err), err);
             assert_int_equal(rows.first, at);
             assert_true(rows.n > 0 && rows.n <= 8);
-            assert_ok(bg_store_read_rows(rows.file, "score", BG_F32, rows.row, rows.n, 1, x, &err), err);
+            assert_ok(bg_store_read_rows(rows.file, "score", BG_F32, (bg_slab){ rows.row, rows.n, 1 }, x, &err), err);
             for (uint64_t k = 0; k < rows.n; k++, at++) {
                 assert_true(x[k] == (float)at);
                 assert_int_equal(bg_units_run_of(r, at), i);
@@ -429,8 +429,8 @@ static void cuts_a_file(void **state)
     assert_true(found[0] == KEPT && found[1] == SIDE && found[2] == R);
     for (uint32_t q = 0; q < KEPT; q++) {
         uint32_t rank;
-        assert_ok(bg_store_read_rows(s, "m/left", BG_F32, q, 1, SIDE * R, y, &err), err);
-        assert_ok(bg_store_read_rows(s, "m/rank", BG_U32, q, 1, 1, &rank, &err), err);
+        assert_ok(bg_store_read_rows(s, "m/left", BG_F32, (bg_slab){ q, 1, SIDE * R }, y, &err), err);
+        assert_ok(bg_store_read_rows(s, "m/rank", BG_U32, (bg_slab){ q, 1, 1 }, &rank, &err), err);
         for (size_t i = 0; i < SIDE * R; i++)
             x[i] = (float)(q * 7 + i % 1000);
         assert_memory_equal(x, y, SIDE * R * sizeof *x);
