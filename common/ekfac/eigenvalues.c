@@ -66,42 +66,46 @@ size_t bg_eigenvalues_room_bytes(const bg_model *model, bg_run modules, bool dia
     return (max_rows * (e.m + e.p) + e.g + e.half) * sizeof(float);
 }
 
-bg_status bg_eigenvalues_new(bg_eigenvalues **out, const bg_model *model, bg_run modules, const bg_eigenbasis *basis,
-                             bool diagonal, size_t max_rows, const char *scratch, bg_err *err)
+static bg_status take_memory(bg_eigenvalues *e, const bg_eigenvalues_task *task, bg_err *err)
+{
+    extent most = largest(e->model, e->modules, e->diagonal, task->max_rows);
+    size_t sums = bg_eigenvalues_bytes(e->model, e->modules, e->diagonal);
+    bg_status st = BG_NEW(e->lambda, e->model->n_tracked, "eigenvalue sums", err);
+    if (st == BG_OK)
+        st = BG_NEW(e->diag, e->model->n_tracked, "eigenvalue sums", err);
+    if (st == BG_OK)
+        st = bg_room_new(&e->sum, sums, task->scratch, "eigenvalue sums", err);
+    if (st == BG_OK)
+        st = BG_NEW(e->rotated_a, task->max_rows * most.m, "rotated activations", err);
+    if (st == BG_OK)
+        st = BG_NEW(e->rotated_d, task->max_rows * most.p, "rotated gradients", err);
+    if (st == BG_OK)
+        st = BG_NEW(e->g, most.g, "sequence gradient", err);
+    return st == BG_OK ? BG_NEW(e->half, most.half, "sequence gradient", err) : st;
+}
+
+bg_status bg_eigenvalues_new(bg_eigenvalues **out, const bg_model *model, const bg_eigenvalues_task *task, bg_err *err)
 {
     bg_eigenvalues *e = NULL;
-    extent most = largest(model, modules, diagonal, max_rows);
     *out = NULL;
     bg_status st = BG_NEW(e, 1, "eigenvalue sums", err);
     if (st != BG_OK)
         return st;
     e->model = model;
-    e->modules = modules;
-    e->basis = basis;
-    e->diagonal = diagonal;
-    st = BG_NEW(e->lambda, model->n_tracked, "eigenvalue sums", err);
-    if (st == BG_OK)
-        st = BG_NEW(e->diag, model->n_tracked, "eigenvalue sums", err);
-    if (st == BG_OK)
-        st = bg_room_new(&e->sum, bg_eigenvalues_bytes(model, modules, diagonal), scratch, "eigenvalue sums", err);
-    if (st == BG_OK)
-        st = BG_NEW(e->rotated_a, max_rows * most.m, "rotated activations", err);
-    if (st == BG_OK)
-        st = BG_NEW(e->rotated_d, max_rows * most.p, "rotated gradients", err);
-    if (st == BG_OK)
-        st = BG_NEW(e->g, most.g, "sequence gradient", err);
-    if (st == BG_OK)
-        st = BG_NEW(e->half, most.half, "sequence gradient", err);
+    e->modules = task->modules;
+    e->basis = task->basis;
+    e->diagonal = task->diagonal;
+    st = take_memory(e, task, err);
     if (st != BG_OK) {
         bg_eigenvalues_free(e);
         return st;
     }
     float *at = e->sum.x;
-    for (size_t i = modules.first; i < modules.end; i++) {
+    for (size_t i = e->modules.first; i < e->modules.end; i++) {
         size_t pm = model->tracked[i]->n_out * model->tracked[i]->n_in1;
         e->lambda[i] = at;
-        e->diag[i] = diagonal ? at + pm : NULL;
-        at += diagonal ? 2 * pm : pm;
+        e->diag[i] = e->diagonal ? at + pm : NULL;
+        at += e->diagonal ? 2 * pm : pm;
     }
     bg_eigenvalues_begin_batch(e);
     *out = e;
@@ -138,22 +142,32 @@ static void rotate_rows(bg_eigenvalues *e, const bg_pair *pair)
     bg_blockdiag_apply(&q->q_s, BG_N, pair->batch->n_rows, pair->gradient, pair->ld_gradient, e->rotated_d, mod->n_out);
 }
 
+/* A sequence's rows of a module's pair: d [rows, P], a [rows, M]. */
+typedef struct {
+    size_t p, m, rows;
+    const float *d;
+    size_t ldd;
+    const float *a;
+    size_t lda;
+} sequence_pair;
+
 /* sum [P, M] += (δᵀ a)∘² over a sequence's rows, PANEL rows of the product at a time. */
-static void add_square_by_rows(bg_eigenvalues *e, size_t p, size_t m, size_t rows, const float *d, size_t ldd,
-                               const float *a, size_t lda, float *sum)
+static void add_square_by_rows(bg_eigenvalues *e, const sequence_pair *s, float *sum)
 {
-    for (size_t p0 = 0; p0 < p; p0 += PANEL) {
-        size_t n = p - p0 < PANEL ? p - p0 : PANEL;
-        bg_gemm((bg_extent){ n, m, rows }, 1.0f, bg_f32(BG_T, d + p0, ldd), bg_f32(BG_N, a, lda), 0.0f, e->g, m);
-        bg_add_square(n * m, e->g, sum + p0 * m);
+    for (size_t p0 = 0; p0 < s->p; p0 += PANEL) {
+        size_t n = s->p - p0 < PANEL ? s->p - p0 : PANEL;
+        bg_gemm((bg_extent){ n, s->m, s->rows }, 1.0f, bg_f32(BG_T, s->d + p0, s->ldd), bg_f32(BG_N, s->a, s->lda),
+                0.0f, e->g, s->m);
+        bg_add_square(n * s->m, e->g, sum + p0 * s->m);
     }
 }
 
 /* The same, G whole and then rotated: lambda += (Q_Sᵀ G Q_A)∘², diag += G∘². */
-static void add_square_rotated(bg_eigenvalues *e, const bg_eigenbasis *q, size_t p, size_t m, size_t rows,
-                               const float *d, size_t ldd, const float *a, size_t lda, float *lambda, float *diag)
+static void add_square_rotated(bg_eigenvalues *e, const bg_eigenbasis *q, const sequence_pair *s, float *lambda,
+                               float *diag)
 {
-    bg_gemm((bg_extent){ p, m, rows }, 1.0f, bg_f32(BG_T, d, ldd), bg_f32(BG_N, a, lda), 0.0f, e->g, m);
+    size_t p = s->p, m = s->m;
+    bg_gemm((bg_extent){ p, m, s->rows }, 1.0f, bg_f32(BG_T, s->d, s->ldd), bg_f32(BG_N, s->a, s->lda), 0.0f, e->g, m);
     if (diag != NULL)
         bg_add_square(p * m, e->g, diag);
     bg_blockdiag_apply_left(&q->q_s, BG_T, m, e->g, m, e->half, m);
@@ -176,15 +190,21 @@ bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *er
         rotate_rows(e, pair);
     for (size_t z = 0; z < b->n_sequences; z++) {
         size_t r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
-        const float *d = pair->gradient + r0 * pair->ld_gradient, *a = pair->activation + r0 * pair->ld_activation;
+        const sequence_pair given = { p,
+                                      m,
+                                      rows,
+                                      pair->gradient + r0 * pair->ld_gradient,
+                                      pair->ld_gradient,
+                                      pair->activation + r0 * pair->ld_activation,
+                                      pair->ld_activation };
+        const sequence_pair rotated = { p, m, rows, e->rotated_d + r0 * p, p, e->rotated_a + r0 * m, m };
         if (after) {
-            add_square_rotated(e, &e->basis[mod->index], p, m, rows, d, pair->ld_gradient, a, pair->ld_activation,
-                               lambda, diag);
+            add_square_rotated(e, &e->basis[mod->index], &given, lambda, diag);
             continue;
         }
         if (diag != NULL)
-            add_square_by_rows(e, p, m, rows, d, pair->ld_gradient, a, pair->ld_activation, diag);
-        add_square_by_rows(e, p, m, rows, e->rotated_d + r0 * p, p, e->rotated_a + r0 * m, m, lambda);
+            add_square_by_rows(e, &given, diag);
+        add_square_by_rows(e, &rotated, lambda);
     }
     bg_room_let_go(&e->sum, lambda, p * m * (diag != NULL ? 2 : 1));
     return BG_OK;

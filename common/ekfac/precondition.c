@@ -180,31 +180,30 @@ static void whole(const bg_curvature *c, const float *x, size_t r, float *u, flo
             v[j * r + i] = x[i * c->m + j];
 }
 
-bg_status bg_compress(const bg_curvature *c, const float *x, double tolerance, uint64_t seed, uint64_t stream,
-                      float *scratch, size_t *r, float *left, float *right, double *variance, double *error,
-                      bg_err *err)
+bg_status bg_compress(const bg_curvature *c, const bg_truncation *t, float *scratch, bg_compressed *out, bg_err *err)
 {
-    size_t least = c->p < c->m ? c->p : c->m, n = *r;
+    size_t least = c->p < c->m ? c->p : c->m, n = t->r;
     float *residual = scratch, *u = residual + (c->p < PANEL ? c->p : PANEL) * c->m, *v = u + c->p * n;
-    *variance = bg_curvature_variance(c, x);
-    *error = 0;
-    if (n == least && tolerance <= 0) {
-        whole(c, x, n, u, v);
-        rotate_back(c, n, u, v, left, right);
+    out->variance = bg_curvature_variance(c, t->v);
+    out->error = 0;
+    out->needed = n;
+    if (n == least && t->tolerance <= 0) {
+        whole(c, t->v, n, u, v);
+        rotate_back(c, n, u, v, out->left, out->right);
         return BG_OK;
     }
-    bg_status st = bg_low_rank(&(bg_low_rank_problem){ c->p, c->m, n, x, seed, stream }, u, v, err);
+    bg_status st = bg_low_rank(&(bg_low_rank_problem){ c->p, c->m, n, t->v, t->seed, t->stream }, u, v, err);
     if (st != BG_OK)
         return st;
-    if (tolerance > 0)
-        *r = enough_columns(c, x, u, v, n, tolerance * *variance, residual);
-    *error = truncation_error(c, x, u, v, n, *r, residual);
-    for (size_t j = *r; j < n; j++) {
+    if (t->tolerance > 0)
+        out->needed = enough_columns(c, t->v, u, v, n, t->tolerance * out->variance, residual);
+    out->error = truncation_error(c, t->v, u, v, n, out->needed, residual);
+    for (size_t j = out->needed; j < n; j++) {
         for (size_t i = 0; i < c->p; i++)
             u[i * n + j] = 0;
         for (size_t i = 0; i < c->m; i++)
             v[i * n + j] = 0;
     }
-    rotate_back(c, n, u, v, left, right);
+    rotate_back(c, n, u, v, out->left, out->right);
     return BG_OK;
 }

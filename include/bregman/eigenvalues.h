@@ -11,11 +11,17 @@
 #include "bregman/store.h"
 
 typedef struct bg_eigenvalues bg_eigenvalues;
-/* Sums of (Q_Sᵀ G_z Q_A)∘² for the tracked modules of a run; with `diagonal` also of G_z∘² (the diagonal Fisher,
- * a baseline).  basis [n_tracked] lent, filled for the run; modules that share their input share q_a.
- *   scratch [in]  as for bg_covariance_new. */
-bg_status bg_eigenvalues_new(bg_eigenvalues **out, const bg_model *model, bg_run modules, const bg_eigenbasis *basis,
-                             bool diagonal, size_t max_rows, const char *scratch, bg_err *err) BG_MUST_CHECK;
+/* Sums of (Q_Sᵀ G_z Q_A)∘² for the tracked modules of a run; with `diagonal` also of G_z∘² (the diagonal Fisher, a
+ * baseline). */
+typedef struct {
+    bg_run modules;
+    const bg_eigenbasis *basis; /* [n_tracked] lent, filled for the run; modules that share their input share q_a */
+    bool diagonal;
+    size_t max_rows;     /* of a micro-batch */
+    const char *scratch; /* as for bg_covariance_new */
+} bg_eigenvalues_task;
+bg_status bg_eigenvalues_new(bg_eigenvalues **out, const bg_model *model, const bg_eigenvalues_task *task,
+                             bg_err *err) BG_MUST_CHECK;
 void bg_eigenvalues_free(bg_eigenvalues *e);
 void bg_eigenvalues_clear(bg_eigenvalues *e);
 /* Call before each batch: forgets the rotated input of the batch before. */

@@ -47,14 +47,25 @@ void bg_curvature_divide(const bg_curvature *c, float *v);
 /* Expected variance of the score that v gives to a training gradient: Σ C_ij v_ij² (identity: C = 1). */
 double bg_curvature_variance(const bg_curvature *c, const float *v);
 
-/* Low-rank factors of v [P, M] (in the curvature's basis), rotated to the parameters' basis: left [P, r], right [M, r].
- *   r [in,out]  columns wanted, at most min(P, M); with tolerance > 0 the most to take, on return the
- *               smallest number whose error / variance <= tolerance (all of them if none is). Further columns are 0.
- *   scratch     bg_compress_scratch(P, M, r) floats: some rows of [P, M], and (P + M) r.
- *   variance, error [out]  of v's score, and of its truncation's error.
- * r = min(P, M) without tolerance is exact and makes no SVD: one factor is the basis itself. */
-bg_status bg_compress(const bg_curvature *c, const float *v, double tolerance, uint64_t seed, uint64_t stream,
-                      float *scratch, size_t *r, float *left, float *right, double *variance, double *error,
+/* What is wanted of v [P, M] in the curvature's basis. */
+typedef struct {
+    const float *v;
+    size_t r;              /* columns, at most min(P, M); with a tolerance the most to take */
+    double tolerance;      /* 0: none */
+    uint64_t seed, stream; /* of the low-rank approximation */
+} bg_truncation;
+
+/* Low-rank factors in the parameters' basis: left [P, r], right [M, r], the caller's, with the r that was asked for. */
+typedef struct {
+    float *left, *right;
+    size_t needed;          /* columns; with a tolerance the smallest number whose error / variance <= tolerance (all if
+                             * none is): further ones are 0 */
+    double variance, error; /* of v's score, and of its truncation's error */
+} bg_compressed;
+
+/* scratch: bg_compress_scratch(P, M, r) floats.  r = min(P, M) without a tolerance is exact and makes no SVD: one
+ * factor is the basis itself. */
+bg_status bg_compress(const bg_curvature *c, const bg_truncation *t, float *scratch, bg_compressed *out,
                       bg_err *err) BG_MUST_CHECK;
 size_t bg_compress_scratch(size_t p, size_t m, size_t r); /* floats */
 

@@ -126,16 +126,17 @@ static bg_status compress_query(compress *w, const bg_curvature *c, bg_store *fi
                                 bg_err *err)
 {
     const bg_module *mod = pair->module;
-    size_t p = mod->n_out, m = mod->n_in1, r = compress_columns(w, mod);
+    size_t p = mod->n_out, m = mod->n_in1;
     size_t r0 = pair->batch->row_start[z], rows = pair->batch->row_start[z + 1] - r0;
     uint64_t query = pair->batch->sequence[z];
-    compressed_query q = { .left = w->left, .right = w->right };
+    const bg_truncation wanted = { w->gradient, compress_columns(w, mod), w->tolerance, w->c->seed,
+                                   query * w->model->n_tracked + mod->index };
+    bg_compressed made = { .left = w->left, .right = w->right };
     bg_gemm((bg_extent){ p, m, rows }, 1.0f, bg_f32(BG_T, pair->gradient + r0 * pair->ld_gradient, pair->ld_gradient),
             bg_f32(BG_N, pair->activation + r0 * pair->ld_activation, pair->ld_activation), 0.0f, w->gradient, m);
     bg_curvature_divide(c, w->gradient);
-    bg_status st = bg_compress(c, w->gradient, w->tolerance, w->c->seed, query * w->model->n_tracked + mod->index,
-                               w->scratch, &r, w->left, w->right, &q.variance, &q.error, err);
-    q.rank = (uint32_t)r;
+    bg_status st = bg_compress(c, &wanted, w->scratch, &made, err);
+    const compressed_query q = { w->left, w->right, made.variance, made.error, (uint32_t)made.needed };
     return st == BG_OK ? compress_write_query(file, mod, query - w->unit.first - w->kept, &q, err) : st;
 }
 

@@ -235,9 +235,10 @@ static bg_status lambda_pass(fit *f, size_t pass, bg_err *err)
     fit_bases bases;
     bg_run modules = pass_modules(f, pass, f->plan.passes);
     bg_status st = fit_read_bases(f, modules, &bases, err);
+    const bg_eigenvalues_task task = { modules, bases.basis, !f->c->no_diagonal, f->plan.rows,
+                                       f->plan.on_scratch ? f->ctx->scratch : NULL };
     if (st == BG_OK)
-        st = bg_eigenvalues_new(&sums, f->model, modules, bases.basis, !f->c->no_diagonal, f->plan.rows,
-                                f->plan.on_scratch ? f->ctx->scratch : NULL, err);
+        st = bg_eigenvalues_new(&sums, f->model, &task, err);
     phase p = { .f = f, .pass = pass, .kind = { sums, clear_lambda, write_lambda, read_lambda } };
     bg_sweep s = { .what = "eigenvalues", .tap = { bg_eigenvalues_pair, sums }, .begin_batch = begin_lambda_batch };
     st = run_sweep(&p, &f->lambda_units, f->lambda.begin, "pseudo_lambda", &s, st, err);
