@@ -17,9 +17,9 @@ run() {
     run_on=$1 executable=$BUILD/bin/$2
     shift 2
     if [ "$run_on" -eq 1 ]; then
-        timeout -k 5 60 "$executable" --quiet "$@"
+        timeout -k 5 600 "$executable" --quiet "$@"
     else
-        timeout -k 5 60 "$SRC/scripts/mpi" "$run_on" "$executable" --quiet "$@"
+        timeout -k 5 600 "$SRC/scripts/mpi" "$run_on" "$executable" --quiet "$@"
     fi
 }
 
