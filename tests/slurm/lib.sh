@@ -21,7 +21,7 @@ check_goldens.write_tokens(sys.argv[1], [random.integers(0, 32, 8) for _ in rang
 
 # long_scoring: something to interrupt. The arguments of score_shards in $scoring, its scores in reference, a shard's name in $final.
 long_scoring() {
-    long_tokens long.h5 500
+    long_tokens long.h5 2000
     engine fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output factors
     engine compress_queries --model "$in/model" --factors factors --queries "$in/queries.h5" --output compressed.h5
     scoring="--model $in/model --queries compressed.h5 --tokens long.h5 --unit-sequences 1 --threads 1"
