@@ -213,13 +213,12 @@ static bg_status run_stage(const bg_stage *s, const common_options *common, cons
 
 static void say_stopped(const bg_stage *s)
 {
-    const char *file = bg_stop_file();
+    const char *file = bg_stop_file(), *kept = s->runs_model ? "finished work is kept" : "nothing is lost";
     if (file != NULL)
-        fprintf(stderr,
-                "%s: stopped by the file %s; finished work is kept: remove it and run the same command to go on\n",
-                s->name, file);
+        fprintf(stderr, "%s: stopped by the file %s; %s: remove it and run the same command to go on\n", s->name, file,
+                kept);
     else
-        bg_log("stopped by a signal; finished work is kept: run the same command to go on");
+        bg_log("stopped by a signal; %s: run the same command to go on", kept);
 }
 
 /* The grid with its pipelines, and the limits.  Collective; the same status on all ranks. */
@@ -290,6 +289,8 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     char *options = NULL, *identity = NULL;
     int code = EXIT_DONE;
     start(s->name, &argc, &argv, &ctx, &err);
+    if (s->only_reads)
+        bg_stop_let_signals_end();
 
     void *config = calloc(1, s->config_size > 0 ? s->config_size : 1);
     const bg_option_table tables[] = { { s->opts, config }, { common_opts, &common }, { model_opts, &run } };

@@ -29,7 +29,8 @@ bg_status bg_fail_at(bg_err *err, bg_status code, const char *file, int line, co
 const char *bg_status_name(bg_status code)
 {
     static const char *const names[BG_STATUS_COUNT] = {
-        "BG_OK", "BG_EARG", "BG_EFORMAT", "BG_EIO", "BG_ENOMEM", "BG_ESHAPE", "BG_ENUMERIC", "BG_ESTALE", "BG_ESTOPPED",
+        "BG_OK",     "BG_EARG",     "BG_EFORMAT", "BG_EIO",   "BG_ENOMEM",
+        "BG_ESHAPE", "BG_ENUMERIC", "BG_ESTALE",  "BG_EGONE", "BG_ESTOPPED",
     };
     return (unsigned)code < BG_STATUS_COUNT ? names[code] : "BG_?";
 }

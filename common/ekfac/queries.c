@@ -6,6 +6,7 @@
 #include "bregman/comm.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
+#include "bregman/stop.h"
 
 static bg_status check_model(const bg_store *f, const bg_queries_source *from, bg_err *err)
 {
@@ -105,6 +106,8 @@ static bg_status fill(bg_queries *q, const bg_store *f, const bg_queries_source 
         bg_module_queries *m = &q->module[i];
         size_t columns = q->extent.n_queries * m->r;
         float *u = at, *v = u + columns * mod->n_out;
+        if (st == BG_OK)
+            st = bg_stop_check(from->file, err);
         if (st == BG_OK && bg_shared_fills(q->memory, 2 * i))
             st = read_side(f, left_of(mod), q->extent.n_queries, m->r, u, err);
         if (st == BG_OK && bg_shared_fills(q->memory, 2 * i + 1))

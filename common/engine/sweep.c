@@ -46,8 +46,8 @@ typedef struct {
     double stream_start_s, end_s; /* when this stream began; when this rank heard of its end, 0: not yet */
     uint64_t pushed, done;        /* batches of this stream, begun and done */
     /* what is said of it */
-    bool said_pace;
-    double file_s; /* longest time that the files of a unit took on this rank */
+    double said_stop_s; /* how long a stop takes; 0: nothing said yet */
+    double file_s;      /* longest time that the files of a unit or part took on any rank, as far as is known here */
     bg_progress progress;
     uint64_t done_before, done_here; /* sequences, by all before this stream, and by this column in it */
 } worker;
@@ -162,23 +162,30 @@ static bg_status batch_begins(void *worker_, void *item_, bg_err *err)
     return st;
 }
 
-/* Once, at the end of the first unit, or after half a minute where that takes longer. */
-static void say_pace(worker *w, bool unit_ended)
+/* When the first files are written, or after half a minute where that takes longer; and again when files show that a
+ * stop takes longer than was said. */
+static void say_pace(worker *w, bool files_written)
 {
-    const double soon_s = 30, margin_s = 60;
-    double s = bg_now_s() - w->stream_start_s;
+    const double soon_s = 30, margin_s = 60, more = 1.25;
+    double s = bg_now_s() - w->stream_start_s, said_s = w->said_stop_s;
     unsigned long long size = unit_size(w->s, w->last.unit);
     char kept[64] = "at a stop";
-    if (w->said_pace || !(unit_ended || s > soon_s))
+    if (!files_written && (said_s > 0 || s < soon_s))
         return;
-    w->said_pace = true;
     double unit_s = s / (double)w->done_here * (double)size,
            stop_s = (double)w->depth * s / (double)w->done + w->file_s;
+    if (said_s > 0 && stop_s < more * said_s + 1)
+        return;
+    w->said_stop_s = stop_s;
     if (w->interval_s > 0)
         snprintf(kept, sizeof kept, "every %.3g s", w->interval_s);
-    bg_log("%s: a unit of %llu sequences takes about %.3g s; unfinished ones are kept %s; a stop takes about %.3g s: ask for it %.0f s "
-           "before a time limit",
-           w->s->what, size, unit_s, kept, stop_s, stop_s + margin_s);
+    if (said_s > 0)
+        bg_log("%s: a stop takes longer, about %.3g s: ask for it %.0f s before a time limit", w->s->what, stop_s,
+               stop_s + margin_s);
+    else
+        bg_log("%s: a unit of %llu sequences takes about %.3g s; unfinished ones are kept %s; a stop takes %s %.3g s: ask for "
+               "it %.0f s before a time limit",
+               w->s->what, size, unit_s, kept, w->file_s > 0 ? "about" : "at least", stop_s, stop_s + margin_s);
 }
 
 /* The files of the unit in hand, or of its part. */
@@ -190,7 +197,7 @@ static bg_status write_unit(worker *w, bool ended, bg_err *err)
                          : s->keep_part(s->self, &w->last, w->last_part, w->line, err);
     double took_s = bg_now_s() - start;
     w->file_s = took_s > w->file_s ? took_s : w->file_s;
-    say_pace(w, ended);
+    say_pace(w, true);
     return st;
 }
 
@@ -346,22 +353,48 @@ static uint64_t sequences_done(const worker *w)
     return n;
 }
 
-/* What all ranks must know after a stream: was a stop asked for, and what the checkpoint took the slowest of them. */
+/* What all ranks must know after a stream: was a stop asked for, and what the checkpoint and the files took the slowest
+ * of them. */
 static bool settle(worker *w)
 {
     const double share = 0.05;
-    double seen[2] = { bg_stop_requested(), w->end_s > 0 ? bg_now_s() - w->end_s : 0 };
-    MPI_Allreduce(MPI_IN_PLACE, seen, 2, MPI_DOUBLE, MPI_MAX, w->ctx->grid.world);
+    double seen[3] = { bg_stop_requested(), w->end_s > 0 ? bg_now_s() - w->end_s : 0, w->file_s };
+    MPI_Allreduce(MPI_IN_PLACE, seen, 3, MPI_DOUBLE, MPI_MAX, w->ctx->grid.world);
+    w->file_s = seen[2];
     double least_s = seen[1] * (1 - share) / share;
     if (w->interval_s > 0)
         w->interval_s = least_s > w->ctx->checkpoint_s ? least_s : w->ctx->checkpoint_s;
     return seen[0] > 0;
 }
 
+/* Another attempt has got further than some file that this one was to go on from.  Collective. */
+static bg_status look_again(worker *w, bg_err *err)
+{
+    w->unit = w->n_units;
+    w->held = false;
+    return find_finished(w, err);
+}
+
+/* What this rank has in hand, and what the others have. */
+static void share_state(worker *w)
+{
+    MPI_Comm world = w->ctx->grid.world;
+    w->held = w->unit < w->n_units && (w->held || w->at > w->part[w->unit]);
+    if (w->held) {
+        w->state[w->unit] = HELD;
+        w->part[w->unit] = w->at;
+    }
+    /* each unit is known best to its own column: the furthest state and part */
+    MPI_Allreduce(MPI_IN_PLACE, w->state, (int)w->n_units, MPI_UINT8_T, MPI_MAX, world);
+    MPI_Allreduce(MPI_IN_PLACE, w->part, (int)w->n_units, MPI_UINT64_T, MPI_MAX, world);
+}
+
 /* Streams until all units are done; ranks agree after each. */
 static bg_status run_streams(worker *w, bg_err *err)
 {
+    enum { LOOKS = 100 };
     const bg_grid *g = &w->ctx->grid;
+    int looks = 0;
     w->interval_s = w->ctx->checkpoint_s;
     bg_progress_start(&w->progress, w->s->what, "sequences", sequences_done(w), w->s->n_sequences);
     while (sequences_done(w) < w->s->n_sequences) {
@@ -369,16 +402,13 @@ static bg_status run_streams(worker *w, bg_err *err)
         w->done_here = 0;
         bg_status st = run_stream(w, err);
         bool stopped = settle(w);
-        if ((st = bg_agree(g->world, st, err)) != BG_OK)
+        st = bg_agree(g->world, st, err);
+        if (st == BG_OK)
+            share_state(w);
+        else if (st == BG_EGONE && looks++ < LOOKS)
+            st = look_again(w, err);
+        if (st != BG_OK)
             return st;
-        w->held = w->unit < w->n_units && (w->held || w->at > w->part[w->unit]);
-        if (w->held) {
-            w->state[w->unit] = HELD;
-            w->part[w->unit] = w->at;
-        }
-        /* each unit is known best to its own column: the furthest state and part */
-        MPI_Allreduce(MPI_IN_PLACE, w->state, (int)w->n_units, MPI_UINT8_T, MPI_MAX, g->world);
-        MPI_Allreduce(MPI_IN_PLACE, w->part, (int)w->n_units, MPI_UINT64_T, MPI_MAX, g->world);
         if (stopped && sequences_done(w) < w->s->n_sequences)
             return BG_FAIL(err, BG_ESTOPPED, "%s: stopped on request; finished work is kept", w->s->what);
     }

@@ -33,6 +33,11 @@ bool bg_stop_requested(void)
     return stop_requested != 0;
 }
 
+bg_status bg_stop_check(const char *what, bg_err *err)
+{
+    return bg_stop_requested() ? BG_FAIL(err, BG_ESTOPPED, "%s: stopped on request", what) : BG_OK;
+}
+
 bool bg_stop_heard(bg_notice *n)
 {
     if (bg_stop_requested())
@@ -83,6 +88,16 @@ void bg_stop_catch_signals(void)
     if (stop_requested == 0)
         sigaction(SIGINT, &action, NULL);
     mask_signals(SIG_UNBLOCK);
+}
+
+void bg_stop_let_signals_end(void)
+{
+    static const int asking[] = { SIGTERM, SIGUSR1, SIGINT };
+    for (size_t i = 0; i < sizeof asking / sizeof *asking; i++) {
+        signal(asking[i], SIG_DFL);
+        if (stop_requested != 0) /* one has come already: whichever it was */
+            raise(asking[i]);
+    }
 }
 
 void bg_stop_look_for_file(bool yes) { looks_for_file = yes; }

@@ -1,6 +1,7 @@
 #include "bregman/hash.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include <xxhash.h>
 
 #include "bregman/open.h"
+#include "bregman/stop.h"
 
 enum { READ_BYTES = 1 << 20 };
 
@@ -28,7 +30,7 @@ static bg_hash to_hex(XXH128_hash_t value)
 
 bg_hash bg_hash_bytes(const void *data, size_t n_bytes) { return to_hex(XXH3_128bits(data, n_bytes)); }
 
-bg_status bg_hash_file(const char *path, bg_hash *out, bg_err *err)
+static bg_status hash_file(const char *path, bool stops, bg_hash *out, bg_err *err)
 {
     bg_status st = BG_OK;
     ssize_t got = 0;
@@ -42,8 +44,10 @@ bg_status bg_hash_file(const char *path, bg_hash *out, bg_err *err)
     if ((st = bg_open_file(path, &fd, err)) != BG_OK)
         goto out;
     XXH3_128bits_reset(state);
-    while ((got = read(fd, buffer, READ_BYTES)) > 0)
+    while ((st = stops ? bg_stop_check(path, err) : BG_OK) == BG_OK && (got = read(fd, buffer, READ_BYTES)) > 0)
         XXH3_128bits_update(state, buffer, (size_t)got);
+    if (st != BG_OK)
+        goto out;
     if (got < 0)
         st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
     else
@@ -55,6 +59,10 @@ out:
     XXH3_freeState(state);
     return st;
 }
+
+bg_status bg_hash_file(const char *path, bg_hash *out, bg_err *err) { return hash_file(path, false, out, err); }
+
+bg_status bg_hash_input(const char *path, bg_hash *out, bg_err *err) { return hash_file(path, true, out, err); }
 
 bg_hash bg_hash_texts(const char *const *text, size_t n)
 {

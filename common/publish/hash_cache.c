@@ -168,7 +168,7 @@ bg_status bg_hash_file_once(const char *path, bg_hash *out, bg_err *err)
     bool described = r != NULL && describe(path, r), known = described && recall(r, &before);
     bg_status st = BG_OK;
     if (!known || reread.wrong != NULL)
-        st = bg_hash_file(path, out, err);
+        st = bg_hash_input(path, out, err);
     else
         *out = before;
     if (st == BG_OK && known && strcmp(out->hex, before.hex) != 0)

@@ -2,8 +2,7 @@
  *
  * World rank 0 looks, once, and all ranks are told: what another host's ranks see of a file that is just being
  * published may differ.  Two attempts of one call may run at once, a job that was requeued while its first run still
- * lives: they work side by side, and the one that is overtaken ends well, or with an error that names what the other
- * has taken away; running it again then says that all is done.
+ * lives: they work side by side, and the one that is overtaken ends well too.
  *
  * A work folder belongs to one call.  Its file IDENTITY, written before any work file, says to which, by whom, and what
  * that attempt chose that decides the bytes of the result though it is no option: so a rerun may have another grid or

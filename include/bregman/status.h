@@ -20,6 +20,7 @@ typedef enum {
     BG_ESHAPE,   /* operands or datasets disagree on shape or dtype           */
     BG_ENUMERIC, /* NaN/Inf, non-convergence                                  */
     BG_ESTALE,   /* checkpoint or input was made by other inputs or options   */
+    BG_EGONE,    /* another attempt has removed a work file that was there    */
     BG_ESTOPPED, /* asked to stop (signal); what is finished is checkpointed  */
     BG_STATUS_COUNT
 } bg_status;

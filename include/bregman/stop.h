@@ -11,6 +11,9 @@
  * folder given to bg_stop_beside (looked for once a second at most).  Other ranks hear of it by a notice (notice.h):
  * finish the micro-batch or matrix in hand, keep what is done, then return BG_ESTOPPED. */
 bool bg_stop_requested(void);
+/* For work of one rank that others wait for, before each of its pieces: BG_ESTOPPED if a stop is requested.  Local.
+ *   what [in]  "reading model.safetensors" */
+bg_status bg_stop_check(const char *what, bg_err *err) BG_MUST_CHECK;
 /* Say on a notice that this rank has been asked to stop, if it has; true if any rank has said that streams are to end.
  * Local. */
 bool bg_stop_heard(bg_notice *n);
@@ -26,6 +29,7 @@ bg_status bg_stop_beside(const char *file, bg_err *err) BG_MUST_CHECK;
  * before MPI_Init, which can take seconds, and again after it, as it may set handlers of its own. */
 void bg_stop_hold_signals(void);
 void bg_stop_catch_signals(void);
+void bg_stop_let_signals_end(void);   /* for a stage that only reads: they end it at once */
 void bg_stop_look_for_file(bool yes); /* yes at first */
 /* The stop file, if it is there, or NULL. */
 const char *bg_stop_file(void);

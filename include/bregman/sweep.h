@@ -43,11 +43,11 @@ typedef struct {
     bg_tap tap;
     size_t gather_bytes; /* see bg_pipeline_work */
     void *self;          /* of the callbacks below, each local */
-    /* Called once, on world rank 0.  done, part [out, n_units each, given as false and 0]: is the unit done, else how
+    /* On world rank 0.  done, part [out, n_units each, given as false and 0]: is the unit done, else how
      * many of its first sequences are kept? */
     bg_status (*find)(void *self, bool *done, uint64_t *part, bg_err *err);
     /* On every rank of the unit's column, in the order of its batches.  begin_unit starts from nothing, or from the
-     * part of the first `part` sequences. */
+     * part of the first `part` sequences: BG_EGONE if that is gone by now, and `find` is asked again. */
     bg_status (*begin_unit)(void *self, const bg_unit *unit, uint64_t part, bg_err *err);
     void (*begin_batch)(void *self, const bg_batch *batch, uint64_t first); /* may be NULL; first: the batch's
                                                               first sequence, counted from the unit's first */

@@ -3,6 +3,7 @@
 
 #include "bregman/log.h"
 #include "bregman/memory.h"
+#include "bregman/stop.h"
 #include "compress_queries.h"
 
 /* Columns that the module's queries need. */
@@ -71,7 +72,9 @@ static bg_status assemble_module(compress *w, const bg_module *mod, bg_units_rea
         st = compress_make_datasets(to, mod, w->units.n_sequences, r, false, err);
     for (size_t i = 0; i < bg_units_runs(units) && st == BG_OK; i++) {
         bg_rows q;
-        st = bg_units_read(units, i, &q, err);
+        st = bg_stop_check("assembling", err);
+        if (st == BG_OK)
+            st = bg_units_read(units, i, &q, err);
         for (uint64_t k = 0; k < q.n && st == BG_OK; k++)
             st = copy_query(w, mod, &q, k, to, r, err);
     }

@@ -454,6 +454,8 @@ static bg_status fill_bases(const fit *f, bg_run modules, fit_bases *b, bg_err *
         bool owns = mod->input == i;
         q->q_s = basis_at(f, mod->n_out, &at);
         q->q_a = owns ? basis_at(f, mod->n_in1, &at) : b->basis[mod->input].q_a;
+        if (st == BG_OK)
+            st = bg_stop_check("reading eigenbases", err);
         if (st == BG_OK && bg_shared_fills(b->memory, 2 * i))
             st = read_vectors(f, mod, "gradient", &q->q_s, err);
         if (st == BG_OK && owns && bg_shared_fills(b->memory, 2 * i + 1))

@@ -70,6 +70,9 @@ static bg_status load_part(const phase *p, const bg_segment *g, bg_err *err)
 {
     bg_store *s = NULL;
     bg_status st = bg_units_open(&s, &p->units, g, err);
+    if (st == BG_EIO && !bg_units_has(&p->units, g))
+        return BG_FAIL(err, BG_EGONE, "a part of %s is gone: another run of the same command has got further",
+                       p->units.kind);
     if (st == BG_OK)
         st = p->kind.read(p->kind.sums, g->group, s, err);
     bg_store_close(s);

@@ -16,6 +16,7 @@ static const bg_stage stage = {
         "Print what a model or a file holds: sizes, tracked modules and their factors; datasets and their origin.",
     .opts = opts,
     .config_size = sizeof(inspect_config),
+    .only_reads = true,
     .example = "inspect --quiet pythia-160m factors/index.h5",
     .run = inspect_run,
 };

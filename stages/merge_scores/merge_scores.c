@@ -10,6 +10,7 @@
 #include "bregman/attempt.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
+#include "bregman/stop.h"
 
 /* Histogram bins: 8 a decade from 1e-8 to 1e12 on either side of 0, and one around it. */
 enum {
@@ -120,7 +121,9 @@ static bg_status stream_shard(merge *m, uint64_t i, int64_t *sequence, float *sc
     m->first[i] = m->last + 1; /* of an empty shard */
     for (uint64_t at = 0; at < dims[0] && st == BG_OK; at += ROWS_AT_ONCE) {
         uint64_t n = dims[0] - at < ROWS_AT_ONCE ? dims[0] - at : ROWS_AT_ONCE;
-        st = bg_store_read_rows(s, "sequence", BG_I64, (bg_slab){ at, n, 1 }, sequence, err);
+        st = bg_stop_check("merging", err);
+        if (st == BG_OK)
+            st = bg_store_read_rows(s, "sequence", BG_I64, (bg_slab){ at, n, 1 }, sequence, err);
         if (st == BG_OK)
             st = bg_store_read_rows(s, "score", BG_F32, (bg_slab){ at, n, m->r.n_queries }, score, err);
         if (st == BG_OK && at == 0)

@@ -8,6 +8,7 @@
 
 #include "bregman/memory.h"
 #include "bregman/shard.h"
+#include "bregman/stop.h"
 #include "merge_scores.h"
 
 /* ---- finding ---- */
@@ -196,6 +197,7 @@ bg_status merge_open_shards(merge *m, bg_err *err)
     if (st == BG_OK)
         st = BG_NEW(m->rows, m->n_shards, "shards", err);
     for (uint64_t i = 0; i < m->n_shards && st == BG_OK; i++)
-        st = open_shard(m, i, err);
+        if ((st = bg_stop_check("opening shards", err)) == BG_OK)
+            st = open_shard(m, i, err);
     return st == BG_OK ? check_rows(m, err) : st;
 }

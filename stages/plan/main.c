@@ -65,6 +65,7 @@ static const bg_stage stage = {
     .purpose = "Predict FLOPs, memory, disk, messages and hours of each stage for a model on a cluster.",
     .opts = opts,
     .config_size = sizeof(plan_config),
+    .only_reads = true,
     .example = "plan --quiet --preset 52b --sequences 10000000 --cluster cluster.json",
     .run = plan_run,
 };

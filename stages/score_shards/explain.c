@@ -6,6 +6,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/ranking.h"
+#include "bregman/stop.h"
 #include "score_shards.h"
 
 enum { UNIT_SEQUENCES = 8 }; /* token scores of all queries are held for a unit */
@@ -215,7 +216,8 @@ static bg_status write_side(const explaining *e, bg_store *s, int side, bg_err *
         st = bg_store_dataset(s, path, values, err);
     for (size_t i = 0; i < n && st == BG_OK; i++) {
         const wanted *p = find_pair(e, r->side[side].sequence[i], i / r->k);
-        if (p != NULL)
+        st = bg_stop_check("assembling", err);
+        if (p != NULL && st == BG_OK)
             st = copy_entry(e, p, s, side, i, at, err);
         at += count[i];
     }

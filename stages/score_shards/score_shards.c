@@ -9,6 +9,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/shard.h"
+#include "bregman/stop.h"
 
 enum { CALL_BYTES = 128 };
 
@@ -265,7 +266,9 @@ static bg_status copy_units(const scoring *w, bg_store *to, bg_extremes *e, bg_e
         st = bg_units_choose(units, BG_WHOLE_MODEL, err);
     for (size_t i = 0; st == BG_OK && i < bg_units_runs(units); i++) {
         bg_rows rows;
-        st = bg_units_read(units, i, &rows, err);
+        st = bg_stop_check("assembling", err);
+        if (st == BG_OK)
+            st = bg_units_read(units, i, &rows, err);
         if (st == BG_OK)
             st = copy_rows(w, &rows, x, to, e, err);
     }

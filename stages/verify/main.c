@@ -17,6 +17,7 @@ static const bg_stage stage = {
     .purpose = "Check published files against their manifests and the schema, and say what a rerun would do.",
     .opts = opts,
     .config_size = sizeof(verify_config),
+    .only_reads = true,
     .example = "verify factors compressed.h5 scores",
     .run = verify_run,
 };

@@ -58,4 +58,21 @@ for delay in 0 0.05 0.1 0.2 0.3 0.4 0.6; do
     both $delay 1 $ranks "$work/c" compress_queries --model "$in/model" --factors "$in/f" --queries "$in/queries.h5" --output "$out/x.h5" --unit-queries 1
     both $delay $ranks 1 "$in/s" score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$out" --unit-sequences 1
 done
+
+# ---- one that is to go on from a part which the other, being further, has removed
+what="a part that is gone" cases=$((cases + 1))
+set -- fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$out" --unit-sequences 40 --batch-tokens 16
+rm -rf "$out"
+works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$work/whole" --unit-sequences 40 --batch-tokens 16
+make_faults
+stopped "$@"
+[ -n "$(find "$out/work" -name 'covariance-00000-block-000.*')" ] || fail "$what: no part was kept"
+held open '*covariance-00000-block-000.*' "$@"
+behind=$pid
+held open '*gradient-*' "$@"
+[ -z "$(find "$out/work" -name 'covariance-00000-block-000.*' ! -name '*-000040.h5')" ] || fail "$what: it is still there"
+kill -CONT $behind
+wait $behind || fail "$what: exit code $?"
+goes_on
+same_numbers "$out" "$work/whole" "$what"
 finish

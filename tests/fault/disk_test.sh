@@ -40,7 +40,7 @@ cut_short() {
     shift 2
     rm -rf "$work/stopped" "$work/kept"
     mkdir "$work/stopped"
-    stopped "$BUILD/bin/$program" --quiet "$@"
+    stopped "$program" "$@"
     cp -r "$work/stopped" "$work/kept"
     unit=
     for unit in $(find "$work/stopped" -path '*work/*.h5' | sort); do

@@ -96,17 +96,21 @@ held() {
 
 ends_well() { [ "$1" -eq 0 ] || fail "$what: exit code $1: $(head -c 600 "$2")"; }
 
-# stopped COMMAND...: ask it to stop from its start on, so that it does after its first units.  Until it
-# catches the signal it ignores it, as this shell does; what it does after that takes milliseconds, so no pause.
-stopped() {
-    trap '' TERM
-    "$@" 2> /dev/null &
-    pid=$!
-    while kill -TERM $pid 2> /dev/null; do :; done
+# goes_on: the held attempt, to its end
+goes_on() {
+    kill -CONT $pid
     wait $pid
+    ends_well $? "$work/held"
+}
+
+# stopped STAGE ARGS...: asked to stop once its inputs are read, so that it does after its first units or micro-batches
+stopped() {
+    executable=$BUILD/bin/$1
+    shift
+    [ -e "$work/fault.so" ] || make_faults
+    FAULT_CALL=rename FAULT_PATH='*/UNITS' FAULT_ACTION=SIGTERM LD_PRELOAD=$work/fault.so "$executable" --quiet "$@" 2> /dev/null
     code=$?
-    trap - TERM
-    [ $code -eq 75 ] || fail "not stopped but exit code $code: $*"
+    [ $code -eq 75 ] || fail "not stopped but exit code $code: $executable $*"
 }
 
 # finish: the last line of a test

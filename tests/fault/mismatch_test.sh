@@ -112,7 +112,7 @@ for stage in fit compress score; do
     esac
     program=$1
     shift
-    stopped "$BUILD/bin/$program" --quiet "$@"
+    stopped "$program" "$@"
     # shellcheck disable=SC2086
     refused "$work/stopped" "remove its folder" "$program" "$@" $other
     works "$program" "$@"

@@ -8,13 +8,6 @@ works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$in/f" 
 works compress_queries --model "$in/model" --factors "$in/f" --queries "$in/queries.h5" --output "$in/c.h5" --unit-queries 1
 works score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$in/s" --unit-sequences 10
 make_faults
-# goes_on: the held attempt, to its end
-goes_on() {
-    kill -CONT $pid
-    wait $pid
-    ends_well $? "$work/held"
-}
-
 ends_at_once() {
     run 1 "$@" > "$work/other" 2>&1
     ends_well $? "$work/other"

@@ -256,7 +256,7 @@ mkdir -p "$work/q.h5.work"
 verified 0 "$work/q.h5.work/: 0 files published here" "$work/q.h5"
 
 # a unit of scores, whose axis `sequence` has no values
-stopped "$BUILD/bin/score_shards" --quiet --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$work/t" --unit-sequences 2
+stopped score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$work/t" --unit-sequences 2
 verified 0 "units of scores are finished: a rerun goes on" "$work/t"
 
 # ---- inputs
