@@ -7,8 +7,8 @@
 #   BREGMAN_LAUNCH    what starts the ranks (srun -K1: a rank that fails ends the others, even before MPI_Init)
 #   BREGMAN_REQUEUES  how often a job may put itself back into the queue (100)
 #
-# A job must be warned before its time limit (--signal=B:USR1@SECONDS) as long as its stage says at its start: 300 s, as in
-# jobs/*.sbatch, may be too few for a large model in a deep pipeline. bregman-plan predicts it.
+# A job must be warned before its time limit (--signal=B:USR1@SECONDS) as early as its log says that a stop takes: 300 s, as
+# in jobs/*.sbatch, may be too few for a large model in a deep pipeline. bregman-plan predicts it.
 #
 # A job reports its own status: its log has a line "== TIME job ... started" and one "== TIME job ... exit CODE" for each
 # run. The code is what rank 0 ended with, as all ranks agree on it: srun's is that of the rank that was killed last, and
