@@ -12,6 +12,7 @@
 #include "bregman/hash_cache.h"
 #include "bregman/identity.h"
 #include "bregman/memory.h"
+#include "bregman/shared.h"
 
 /* One file is open at a time: sequences are read in order, and a corpus may have more files than a
  * process may have open. */
@@ -28,7 +29,8 @@ struct bg_tokens {
     bool hashed;     /* all identities are known and differ */
     open_file *current;
     uint64_t n, room; /* sequences; as many fit the arrays below */
-    uint64_t *begin;  /* [n + 1]: tokens before each sequence, over all files */
+    uint64_t *begin;  /* [n + 1]: tokens before each sequence, over all files; */
+    bg_shared *held;  /* in this, once per node, unless one rank opened the files for itself */
     bool are_queries;
     uint32_t *completion_start; /* [n], queries only */
     char **id;                  /* [n], queries only */
@@ -312,11 +314,39 @@ static bg_status cut_texts(bg_tokens *t, const char *text, bg_err *err)
 
 static bg_status make_like(bg_tokens *t, const outline *o, bg_err *err)
 {
+    bg_status st = BG_OK;
+    t->n = o->n;
     t->are_queries = o->are_queries != 0;
     t->hash_from = o->hash_from;
-    bg_status st = make_room(t, o->n, t->path[0], err);
-    if (st == BG_OK)
-        t->n = o->n;
+    if (t->are_queries)
+        st = BG_NEW(t->completion_start, t->n, "completion starts", err);
+    if (st == BG_OK && t->are_queries)
+        st = BG_NEW(t->id, t->n, "query ids", err);
+    return st;
+}
+
+/* The running sums, once per node.  Collective; the same status on all ranks. */
+static bg_status share_counts(bg_tokens *t, MPI_Comm comm, bool first, bg_err *err)
+{
+    MPI_Comm node, fillers;
+    size_t n_bytes = (t->n + 1) * sizeof *t->begin;
+    MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+    bg_status st = bg_agree(comm, bg_shared_new(&t->held, node, n_bytes, NULL, "token counts", err), err);
+    if (st == BG_OK) {
+        uint64_t *sums = bg_shared_data(t->held);
+        if (first) {
+            memcpy(sums, t->begin, n_bytes);
+            bg_free(t->begin);
+        }
+        t->begin = sums;
+        MPI_Comm_split(comm, bg_shared_fills(t->held, 0) ? 0 : MPI_UNDEFINED, 0, &fillers);
+        if (fillers != MPI_COMM_NULL) {
+            bg_broadcast(fillers, sums, n_bytes, 0);
+            MPI_Comm_free(&fillers);
+        }
+        st = bg_agree(comm, bg_shared_ready(t->held, BG_OK, err), err);
+    }
+    MPI_Comm_free(&node);
     return st;
 }
 
@@ -338,14 +368,13 @@ static bg_status share(bg_tokens *t, MPI_Comm comm, bool first, bg_err *err)
             join_texts(t, text);
         bg_broadcast(comm, t->first, (t->n_files + 1) * sizeof *t->first, 0);
         bg_broadcast(comm, t->hash, t->n_files * sizeof *t->hash, 0);
-        bg_broadcast(comm, t->begin, (t->n + 1) * sizeof *t->begin, 0);
         if (t->are_queries)
             bg_broadcast(comm, t->completion_start, t->n * sizeof *t->completion_start, 0);
         bg_broadcast(comm, text, o.text_bytes, 0);
         st = bg_agree(comm, first ? BG_OK : cut_texts(t, text, err), err);
     }
     bg_free(text);
-    return st;
+    return st == BG_OK ? share_counts(t, comm, first, err) : st;
 }
 
 bg_status bg_tokens_open_all(bg_tokens **out, const char *const *path, size_t n_paths, MPI_Comm comm, bg_err *err)
@@ -373,7 +402,9 @@ void bg_tokens_close(bg_tokens *t)
     free(t->tokenizer_hash);
     bg_free(t->id);
     bg_free(t->completion_start);
-    bg_free(t->begin);
+    if (t->held == NULL || t->begin != bg_shared_data(t->held))
+        bg_free(t->begin);
+    bg_shared_free(t->held);
     bg_free(t->hash);
     bg_free(t->current);
     bg_free(t->first);

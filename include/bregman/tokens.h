@@ -20,7 +20,8 @@ typedef struct bg_tokens bg_tokens;
  * Errors: BG_EIO, BG_EFORMAT, BG_EARG (twice), naming the file and the sequence. */
 bg_status bg_tokens_open(bg_tokens **out, const char *const *path, size_t n_paths, bg_err *err) BG_MUST_CHECK;
 /* The same on all ranks, each file opened once: rank 0 reads what is kept of it and tells the others, which open a file
- * when they read of it.  Collective on comm, with the same paths and an agreed status. */
+ * when they read of it; the ranks of a node hold the counts once between them (shared.h).  Collective on comm, with the
+ * same paths and an agreed status. */
 bg_status bg_tokens_open_all(bg_tokens **out, const char *const *path, size_t n_paths, MPI_Comm comm,
                              bg_err *err) BG_MUST_CHECK;
 void bg_tokens_close(bg_tokens *t); /* NULL is fine */
