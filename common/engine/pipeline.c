@@ -16,6 +16,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bregman/log.h"
 #include "bregman/memory.h"
@@ -450,6 +451,7 @@ static void discard_message(bg_pipeline *l)
 
 bg_status bg_pipeline_end(bg_pipeline *l, bg_status st, bg_err *err)
 {
+    const struct timespec pause = { .tv_nsec = 100000 }; /* the ranks still at work may share this one's core */
     if (l->size == 1)
         return st;
     if (st != BG_OK)
@@ -464,6 +466,7 @@ bg_status bg_pipeline_end(bg_pipeline *l, bg_status st, bg_err *err)
             (void)bg_notice_heard(l->others);
         if (!l->column.through && all_sent(l))
             bg_notice_through(&l->column);
+        nanosleep(&pause, NULL);
     } while (!bg_notice_over(&l->column));
     return st == BG_OK && l->column.heard == BG_NOTICE_FAILED ? neighbour_failed(err) : st;
 }
