@@ -192,17 +192,16 @@ def own_identity(path):
 def input_identity(path):
     """What a file is known by as an input, as in include/bregman/identity.h: its fingerprint, else the hash of its content.
 
-    Refuses a file that is listed and was changed since, as far as size and times tell."""
-    identity, entry = own_identity(path), manifest_entry(path)
-    if entry:
-        about = os.stat(path)
-        as_listed = about.st_size == entry[1] and identity and about.st_mtime_ns <= entry[2]
-        if not as_listed and hash_file_once(path) != entry[0]:
-            raise UserError(
-                f'"{path}" was changed since it was published: its content is not what its folder\'s MANIFEST lists; '
-                "make it again"
-            )
-    return identity or hash_file_once(path)
+    Refuses a file that is listed, but with another content."""
+    folder, name = os.path.split(os.path.abspath(path))
+    identity, lines = own_identity(path), _manifest_lines(folder).get(name)
+    content = hash_file_once(path) if lines or not identity else None
+    if lines and content not in (digest for digest, _ in lines):
+        raise UserError(
+            f'"{path}" was changed since it was published: its content is not what its folder\'s MANIFEST lists; '
+            "make it again"
+        )
+    return identity or content
 
 
 def hash_model(folder):
@@ -367,15 +366,20 @@ def _manifest_texts(folder):
     return read(os.path.join(folder, "MANIFEST")) + texts
 
 
-def read_manifest(folder):
-    """name -> (hash, size, when written in ns) of what a folder's manifest lists; of several entries the one of the file's size
-    counts, then the last."""
+def _manifest_lines(folder):
+    """name -> [(hash, size)] of what a folder's manifest lists: of two attempts at once both may have listed theirs."""
     found = {}
-    for text, written in _manifest_texts(folder):
+    for text, _ in _manifest_texts(folder):
         for line in text.split("\n")[:-1]:  # what a crash cut short is no line
             fields = re.fullmatch("([0-9a-f]{32}) ([0-9]+) ([^/]+)", line.removesuffix("\r"))
             if fields:
-                found.setdefault(fields[3], []).append((fields[1], int(fields[2]), written))
+                found.setdefault(fields[3], []).append((fields[1], int(fields[2])))
+    return found
+
+
+def read_manifest(folder):
+    """name -> (hash, size) of what a folder's manifest lists; of several entries the one of the file's size counts, then the last."""
+    found = _manifest_lines(folder)
     for name, entries in found.items():
         if len(entries) > 1:
             with contextlib.suppress(OSError):
@@ -386,7 +390,7 @@ def read_manifest(folder):
 
 
 def manifest_entry(path):
-    """(hash, size, when written in ns) of a file as its folder's manifest has it, or None."""
+    """(hash, size) of a file as its folder's manifest has it, or None."""
     folder, name = os.path.split(os.path.abspath(path))
     return read_manifest(folder).get(name)
 
