@@ -752,6 +752,39 @@ static void the_first_of_two_attempts_stays(void **state)
     assert_string_equal(second.hex, now.hex);
 }
 
+/* Pauses of this process, which are as long as they would be. */
+static int n_pauses;
+
+int nanosleep(const struct timespec *pause, struct timespec *left)
+{
+    n_pauses++;
+    return clock_nanosleep(CLOCK_MONOTONIC, 0, pause, left) == 0 ? 0 : -1;
+}
+
+/* A folder has lost its manifest: nobody is waited for at each of its files. */
+static void waits_for_other_attempts_are_bounded_together(void **state)
+{
+    (void)state;
+    enum { FILES = 4, MOST_PAUSES = 100 };
+    bg_err err;
+    char name[32];
+    assert_int_equal(mkdir(in_folder("lost"), 0777), 0);
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "lost/%d.h5", i);
+        publish(create(name, "bregman/scores"));
+    }
+    assert_ok(bg_remove_folder(in_folder("lost/MANIFEST.d"), &err), err);
+    n_pauses = 0;
+    for (int i = 0; i < FILES; i++) {
+        bool done = false;
+        snprintf(name, sizeof name, "lost/%d.h5", i);
+        assert_ok(bg_store_end_once(create(name, "bregman/scores"), BG_OK, &err), err);
+        assert_ok(bg_store_is_done(in_folder(name), "f1", &done, &err), err);
+        assert_true(done);
+    }
+    assert_true(n_pauses <= MOST_PAUSES);
+}
+
 /* A kill after the rename of a file whose older version is listed with another size. */
 static void renamed_over_a_listed_one_is_not_done(void **state)
 {
@@ -973,6 +1006,7 @@ int main(void)
         cmocka_unit_test(done_means_listed_and_made_the_same_way),
         cmocka_unit_test(unlisted_is_not_done),
         cmocka_unit_test(the_first_of_two_attempts_stays),
+        cmocka_unit_test(waits_for_other_attempts_are_bounded_together),
         cmocka_unit_test(renamed_over_a_listed_one_is_not_done),
         cmocka_unit_test(listed_but_late_files_are_waited_for),
         cmocka_unit_test(dates_mean_nothing),
