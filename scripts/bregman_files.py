@@ -446,8 +446,8 @@ def _write(path, text):
 
 
 def list_published(path, digest, size):
-    """List a file that has its name: in a file of this writer's own, which is folded into MANIFEST unless others are at work in the
-    folder (common/publish/manifest.c has the argument why no line is lost)."""
+    """List a file that has its name: in a file of this writer's own, which is then closed, and folded into MANIFEST with the others
+    that are, unless another one folds (common/publish/manifest.c has the argument why no line is lost)."""
     folder, name = os.path.split(os.path.abspath(path))
     writers, me = os.path.join(folder, "MANIFEST.d"), writer_name()
     own = os.path.join(writers, me)
@@ -457,16 +457,26 @@ def list_published(path, digest, size):
         with contextlib.suppress(FileNotFoundError):  # another that folds may take the folder away in between
             _write(own + ".open", f"{digest} {size} {name}\n")
             break
-    names = [other for other in os.listdir(writers) if not other.startswith(".")]
-    if any(other.endswith(".open") and other != me + ".open" for other in names):
-        os.rename(own + ".open", own)
-    else:
-        _fold(folder, names, me)
+    os.rename(own + ".open", own)
+    try:
+        with open(own + ".fold", "x", encoding="utf-8"):
+            pass
+    except FileNotFoundError:  # another has folded all, and taken the folder away
+        return
+    try:
+        names = [other for other in os.listdir(writers) if not other.startswith(".")]
+        closed = [other for other in names if not other.endswith((".open", ".fold"))]
+        if closed and not any(other.endswith(".fold") and other != me + ".fold" for other in names):
+            _fold(folder, closed, me)
+    finally:
+        os.unlink(own + ".fold")
+    with contextlib.suppress(OSError):
+        os.rmdir(writers)
 
 
 def _fold(folder, names, me):
     """Put the writers' texts behind the old MANIFEST, in the order of their last change, in which they are then removed."""
-    manifest, lines, written = os.path.join(folder, "MANIFEST"), "", 0
+    manifest, lines = os.path.join(folder, "MANIFEST"), ""
     paths = sorted(
         (os.path.join(folder, "MANIFEST.d", name) for name in names), key=lambda path: (os.stat(path).st_mtime_ns, path)
     )
@@ -474,16 +484,12 @@ def _fold(folder, names, me):
         with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             text = file.read()
             lines += text if text.endswith("\n") or not text else text + "/\n"
-            written = max(written, os.fstat(file.fileno()).st_mtime_ns)
     temporary = f"{manifest}.tmp-{me}"
     _write(temporary, lines)
-    os.utime(temporary, ns=(written, written))
     os.replace(temporary, manifest)
     _fsync(folder)
     for path in paths:
         os.unlink(path)
-    with contextlib.suppress(OSError):
-        os.rmdir(os.path.join(folder, "MANIFEST.d"))
 
 
 def publish(temporary, path):
