@@ -241,7 +241,7 @@ class Plan:
         if self.sweep.settings("explain", model).get("enabled", True):
             final = Job(self.sweep, "explain", about, model, [merge])
             final.arguments = arguments + ["--explain", ranking]
-            self.add(final, ranking, os.path.join(scores, "explain.work"))
+            self.add(final, ranking, os.path.join(scores, "explain-ranking.work"))
         if self.sweep.settings("report", model).get("enabled", True):
             report = Job(self.sweep, "report", about, model, [final])
             report.arguments = [

@@ -93,8 +93,7 @@ static bg_status unpack(bg_inputs *in, char *text, bg_err *err)
 static const char *const RESULTS = "results 1";
 
 /* Over the stage, its identity options and the inputs' identities; where the inputs lie does not matter. */
-bg_status bg_inputs_fingerprint(const bg_inputs *in, const bg_context *ctx, const char *chosen, bg_hash *out,
-                                bg_err *err)
+bg_status bg_inputs_fingerprint(const bg_inputs *in, const bg_context *ctx, const char *also, bg_hash *out, bg_err *err)
 {
     char format[32];
     const char **text = malloc((in->n + 5) * sizeof *text);
@@ -107,13 +106,13 @@ bg_status bg_inputs_fingerprint(const bg_inputs *in, const bg_context *ctx, cons
     text[3] = ctx->identity;
     for (size_t i = 0; i < in->n; i++)
         text[4 + i] = in->hash[i].hex;
-    text[4 + in->n] = chosen;
-    *out = bg_hash_texts(text, in->n + (chosen[0] != '\0' ? 5 : 4));
+    text[4 + in->n] = also;
+    *out = bg_hash_texts(text, in->n + (also[0] != '\0' ? 5 : 4));
     free(text);
     return BG_OK;
 }
 
-bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *chosen, uint64_t seed, bg_status st,
+bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *also, uint64_t seed, bg_status st,
                           bg_err *err)
 {
     MPI_Comm comm = ctx->grid.world;
@@ -132,8 +131,9 @@ bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *chos
     if (ctx->grid.world_rank != 0)
         st = unpack(in, text, err);
     if (st == BG_OK)
-        st = bg_inputs_fingerprint(in, ctx, chosen, &in->fingerprint, err);
+        st = bg_inputs_fingerprint(in, ctx, also, &in->call, err);
     st = bg_agree(comm, st, err);
+    in->fingerprint = in->call;
     in->run = (bg_provenance){
         .stage = ctx->name,
         .options = ctx->options,
@@ -149,4 +149,9 @@ bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *chos
 out:
     free(text);
     return st;
+}
+
+bg_status bg_inputs_choose(bg_inputs *in, const bg_context *ctx, const char *also, bg_err *err)
+{
+    return bg_inputs_fingerprint(in, ctx, also, &in->fingerprint, err);
 }

@@ -18,21 +18,22 @@
 /* ---- IDENTITY ---- */
 
 typedef struct {
-    char stage[64], fingerprint[sizeof((bg_hash *)0)->hex];
+    char stage[64], call[sizeof((bg_hash *)0)->hex], writer[BG_WRITER_BYTES];
     size_t rows;
 } identity;
 
-static const char shape[] = "stage %s\nfingerprint %s\nrows %zu\n";
+enum { IDENTITY_BYTES = sizeof(identity) + 64 };
 
 /* *found false if there is none. */
 static bg_status read_identity(const char *work, identity *id, bool *found, bg_err *err)
 {
-    char path[BG_PATH_BYTES], text[256];
+    char path[BG_PATH_BYTES], text[IDENTITY_BYTES];
     int fd, end = 0;
     *found = false;
     bg_status st = bg_path(path, err, "%s/IDENTITY", work);
-    if (st == BG_OK)
-        st = bg_open_file(path, &fd, err);
+    if (st != BG_OK)
+        return st;
+    st = bg_open_file(path, &fd, err);
     if (st != BG_OK)
         return errno == ENOENT || errno == ENOTDIR ? BG_OK : st;
     ssize_t n = read(fd, text, sizeof text - 1);
@@ -41,24 +42,24 @@ static bg_status read_identity(const char *work, identity *id, bool *found, bg_e
         return BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
     text[n] = '\0';
     *found = true;
-    if (sscanf(text, "stage %63s\nfingerprint %32[0-9a-f]\nrows %zu%n", id->stage, id->fingerprint, &id->rows, &end) ==
-            3 &&
+    if (sscanf(text, "stage %63s\ncall %32[0-9a-f]\nrows %zu\nwriter %159s%n", id->stage, id->call, &id->rows,
+               id->writer, &end) == 4 &&
         text[end] == '\n')
         return BG_OK;
     return BG_FAIL(err, BG_EFORMAT, "\"%s\" is damaged: remove the folder \"%s\"", path, work);
 }
 
 /* Whole or not at all, and the first attempt's stays. */
-static bg_status write_identity(const bg_attempt *a, bg_err *err)
+static bg_status write_identity(const bg_attempt *a, const char *writer, bg_err *err)
 {
-    char path[BG_PATH_BYTES], temporary[BG_PATH_BYTES], text[256], writer[BG_WRITER_BYTES];
-    bg_writer_name(writer);
+    char path[BG_PATH_BYTES], temporary[BG_PATH_BYTES], text[IDENTITY_BYTES];
     bg_status st = bg_path(path, err, "%s/IDENTITY", a->work);
     if (st == BG_OK)
         st = bg_path(temporary, err, "%s.tmp-%s", path, writer);
     if (st != BG_OK)
         return st;
-    int n = snprintf(text, sizeof text, shape, a->ctx->name, a->in->fingerprint.hex, a->rows);
+    int n = snprintf(text, sizeof text, "stage %s\ncall %s\nrows %zu\nwriter %s\n", a->ctx->name, a->in->call.hex,
+                     a->rows, writer);
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     errno = fd < 0 ? errno : ENOSPC; /* what a short write means */
     bool written = fd >= 0 && write(fd, text, (size_t)n) == n && fsync(fd) == 0;
@@ -70,24 +71,9 @@ static bg_status write_identity(const bg_attempt *a, bg_err *err)
     return st;
 }
 
-bg_status bg_attempt_recall(const bg_context *ctx, const char *work, size_t *rows, bg_err *err)
+static bool is_of_call(const identity *id, const bg_context *ctx, const bg_inputs *in)
 {
-    identity id = { .rows = 0 };
-    bool found;
-    bg_status st = ctx->grid.world_rank == 0 ? read_identity(work, &id, &found, err) : BG_OK;
-    st = bg_agree(ctx->grid.world, st, err);
-    bg_broadcast(ctx->grid.world, &id.rows, sizeof id.rows, 0);
-    *rows = id.rows;
-    return st;
-}
-
-/* ---- the call, on rank 0 ---- */
-
-static bg_status look_for_output(const bg_attempt *a, bool *done, bg_err *err)
-{
-    *done = false;
-    return a->is_done != NULL ? a->is_done(a->self, done, err)
-                              : bg_store_is_done(a->output, a->in->fingerprint.hex, done, err);
+    return strcmp(id->stage, ctx->name) == 0 && strcmp(id->call, in->call.hex) == 0;
 }
 
 /* Has no attempt kept anything in the folder? */
@@ -104,35 +90,79 @@ static bool is_idle(const char *work)
     return idle;
 }
 
-static bool is_of_call(const identity *id, const bg_attempt *a)
+/* An attempt that is surely dead has kept nothing: the folder is nobody's. */
+static bool is_abandoned(const identity *id, const char *work)
 {
-    return strcmp(id->stage, a->ctx->name) == 0 && strcmp(id->fingerprint, a->in->fingerprint.hex) == 0;
+    return is_idle(work) && bg_writer_is_dead(id->writer);
 }
 
-/* The work folder, of this call and of no other.  One in which nothing was kept, as after a call that was refused its
- * inputs, is taken over: should another call be beginning in it, each tells the other's work files by their
- * fingerprint. */
-static bg_status take_work(const bg_attempt *a, bg_err *err)
+bg_status bg_attempt_recall(const bg_context *ctx, const bg_inputs *in, const char *work, size_t *rows, bg_err *err)
 {
-    char path[BG_PATH_BYTES];
+    identity id;
+    bool found = false;
+    bg_status st = ctx->grid.world_rank == 0 ? read_identity(work, &id, &found, err) : BG_OK;
+    st = bg_agree(ctx->grid.world, st, err);
+    *rows = found && is_of_call(&id, ctx, in) && !is_abandoned(&id, work) ? id.rows : 0;
+    bg_broadcast(ctx->grid.world, rows, sizeof *rows, 0);
+    return st;
+}
+
+/* ---- the call, on rank 0 ---- */
+
+static bg_status look_for_output(const bg_attempt *a, bool *done, bg_err *err)
+{
+    *done = false;
+    return a->is_done != NULL ? a->is_done(a->self, done, err)
+                              : bg_store_is_done(a->output, a->in->fingerprint.hex, done, err);
+}
+
+static bg_status check_identity(const identity *id, const bg_attempt *a, bg_err *err)
+{
+    if (!is_of_call(id, a->ctx, a->in))
+        return BG_FAIL(err, BG_ESTALE,
+                       "\"%s/IDENTITY\" was made from other inputs or options: give those again to go on, or remove its "
+                       "folder \"%s\"",
+                       a->work, a->work);
+    if (id->rows != a->rows)
+        return BG_FAIL(err, BG_ESTALE,
+                       "\"%s/IDENTITY\" says that another run of the same command has begun meanwhile, with micro-batches "
+                       "of %zu rows: run it again",
+                       a->work, id->rows);
+    return BG_OK;
+}
+
+/* The work folder, of this call and of no other.
+ *   mine [out]  this attempt has written IDENTITY */
+static bg_status take_work(const bg_attempt *a, bool *mine, bg_err *err)
+{
+    char path[BG_PATH_BYTES], writer[BG_WRITER_BYTES];
     identity id;
     bool found;
+    bg_writer_name(writer);
     bg_status st = bg_make_folder(a->work, err);
     if (st == BG_OK)
         st = read_identity(a->work, &id, &found, err);
-    if (st == BG_OK && found && !is_of_call(&id, a) && is_idle(a->work) &&
+    if (st == BG_OK && found && is_abandoned(&id, a->work) &&
         (st = bg_path(path, err, "%s/IDENTITY", a->work)) == BG_OK)
         unlink(path);
     if (st == BG_OK)
-        st = write_identity(a, err);
+        st = write_identity(a, writer, err);
     if (st == BG_OK)
         st = read_identity(a->work, &id, &found, err);
-    if (st == BG_OK && found && !is_of_call(&id, a))
-        st = BG_FAIL(err, BG_ESTALE,
-                     "\"%s/IDENTITY\" was made from other inputs or options: give those again to go on, or remove its "
-                     "folder \"%s\"",
-                     a->work, a->work);
-    return st;
+    *mine = st == BG_OK && found && strcmp(id.writer, writer) == 0;
+    return st == BG_OK && found ? check_identity(&id, a, err) : st;
+}
+
+/* After a failure, as where the memory does not suffice: a folder in which nothing was kept is nobody's, so that the
+ * command may be given again with other options. */
+static void leave_work(const char *work)
+{
+    static const char *const text[] = { "IDENTITY", "UNITS" };
+    char path[BG_PATH_BYTES];
+    for (size_t i = 0; i < sizeof text / sizeof *text && is_idle(work); i++)
+        if (bg_path(path, NULL, "%s/%s", work, text[i]) == BG_OK)
+            unlink(path);
+    rmdir(work);
 }
 
 static bg_status remove_all_leftovers(const bg_attempt *a, bg_err *err)
@@ -150,7 +180,7 @@ static bg_status remove_all_leftovers(const bg_attempt *a, bg_err *err)
 static bool is_taken_away(const char *work) { return access(work, F_OK) != 0 && errno == ENOENT; }
 
 /* What killed attempts have left goes first: its room may be needed. */
-static bg_status look(const bg_attempt *a, bool *done, bg_err *err)
+static bg_status look(const bg_attempt *a, bool *done, bool *mine, bg_err *err)
 {
     enum { TRIES = 100 };
     bg_status st = remove_all_leftovers(a, err);
@@ -160,7 +190,7 @@ static bg_status look(const bg_attempt *a, bool *done, bg_err *err)
             return st;
         if (*done)
             return bg_remove_folder(a->work, err);
-        st = take_work(a, err);
+        st = take_work(a, mine, err);
         if (st == BG_OK || tries + 1 == TRIES || !is_taken_away(a->work))
             return st;
         st = BG_OK;
@@ -207,15 +237,18 @@ static bg_status finish(const bg_attempt *a, bg_status st, bg_err *err)
 bg_status bg_attempt_run(const bg_attempt *a, bg_err *err)
 {
     MPI_Comm world = a->ctx->grid.world;
-    bool done = false;
-    bg_status st = bg_agree(world, a->ctx->grid.world_rank == 0 ? look(a, &done, err) : BG_OK, err);
+    bool done = false, mine = false;
+    bg_status st = bg_agree(world, a->ctx->grid.world_rank == 0 ? look(a, &done, &mine, err) : BG_OK, err);
     bg_broadcast(world, &done, sizeof done, 0);
     if (st == BG_OK && done)
         bg_log("%s: already done", a->output);
     if (st != BG_OK || done)
         return st;
-    if (a->work != NULL && (st = bg_agree(world, bg_stop_beside(a->work, err), err)) != BG_OK)
-        return st;
-    st = outcome(a, a->run(a->self, err), err);
-    return finish(a, st, err);
+    if (a->work != NULL)
+        st = bg_agree(world, bg_stop_beside(a->work, err), err);
+    if (st == BG_OK)
+        st = finish(a, outcome(a, a->run(a->self, err), err), err);
+    if (st != BG_OK && mine)
+        leave_work(a->work);
+    return st;
 }

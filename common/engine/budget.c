@@ -47,6 +47,11 @@ bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *o
 {
     bg_plan plan = d->best;
     uint64_t bytes = 0;
+    if (d->given_rows > 0 && d->given_rows < d->least_rows)
+        return BG_FAIL(err, BG_EFORMAT,
+                       "the work folder's IDENTITY is damaged: micro-batches of %zu rows, and a sequence has %zu; remove "
+                       "the folder",
+                       d->given_rows, d->least_rows);
     bool fits = fit_rows(d, ctx, &plan, &bytes);
     if (!fits && d->spills != NULL && ctx->scratch != NULL) {
         plan.on_scratch = true;

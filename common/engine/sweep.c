@@ -135,10 +135,12 @@ static bg_status fill(worker *w, item *it, bg_err *err)
         size_t count = bg_tokens_count(s->tokens, z);
         if (b->n_rows > 0 && count - 1 > b->max_rows - b->n_rows)
             break;
+        if (count - 1 > b->max_rows)
+            return BG_FAIL(err, BG_EARG, "sequence %llu has %zu tokens: more than a micro-batch of %zu rows",
+                           (unsigned long long)z, count, b->max_rows);
         bg_status st = bg_tokens_read(s->tokens, z, z + 1, vocab, w->token, err);
         if (st == BG_OK && !bg_batch_add(b, z, w->token, count, loss_start(s, z)))
-            st = BG_FAIL(err, BG_EARG, "sequence %llu has %zu tokens: more than a micro-batch of %zu rows",
-                         (unsigned long long)z, count, b->max_rows);
+            st = BG_FAIL(err, BG_EARG, "sequence %llu does not fit into a micro-batch", (unsigned long long)z);
         if (st == BG_OK)
             st = give_labels(s, z, b->target + b->n_rows - (count - 1), count - 1, vocab, err);
         if (st != BG_OK)

@@ -288,15 +288,14 @@ bg_status bg_units_end(bg_store *s, const bg_units *u, const bg_segment *g, uint
 }
 
 /* Closes the file of another call. */
-static bg_status check_call(bg_store **s, const bg_units *u, bg_err *err)
+static bg_status check_call(bg_store **s, const bg_provenance *run, bg_err *err)
 {
     char *fingerprint = NULL;
     bg_status st = bg_store_get_text(*s, "run", "fingerprint", &fingerprint, NULL, err);
-    if (st == BG_OK && strcmp(fingerprint, u->run->fingerprint) != 0)
+    if (st == BG_OK && strcmp(fingerprint, run->fingerprint) != 0)
         st = BG_FAIL(err, BG_ESTALE,
-                     "\"%s\" was made from other inputs or options: give those again to go on, or remove its folder "
-                     "\"%s\"",
-                     bg_store_path(*s), u->folder);
+                     "\"%s\" was made from other inputs or options: give those again to go on, or remove its folder",
+                     bg_store_path(*s));
     free(fingerprint);
     if (st != BG_OK) {
         bg_store_close(*s);
@@ -305,20 +304,23 @@ static bg_status check_call(bg_store **s, const bg_units *u, bg_err *err)
     return st;
 }
 
-bg_status bg_units_open(bg_store **out, const bg_units *u, const bg_segment *g, bg_err *err)
+bg_status bg_work_open(bg_store **out, const char *path, const bg_provenance *run, bg_err *err)
 {
-    char path[BG_PATH_BYTES];
     bg_err found;
-    *out = NULL;
-    bg_status st = path_of(u, g, path, err);
-    if (st != BG_OK)
-        return st;
-    st = bg_store_open(out, path, "bregman/work", &found);
+    bg_status st = bg_store_open(out, path, "bregman/work", &found);
     if (st == BG_EFORMAT)
         return BG_FAIL(err, st, "%.380s; remove it, then run the same command again", found.msg);
     if (st != BG_OK && err != NULL)
         *err = found;
-    return st == BG_OK ? check_call(out, u, err) : st;
+    return st == BG_OK ? check_call(out, run, err) : st;
+}
+
+bg_status bg_units_open(bg_store **out, const bg_units *u, const bg_segment *g, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    *out = NULL;
+    bg_status st = path_of(u, g, path, err);
+    return st == BG_OK ? bg_work_open(out, path, u->run, err) : st;
 }
 
 /* ---- reading what a finished sweep has left ---- */

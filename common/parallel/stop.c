@@ -27,7 +27,8 @@ bool bg_stop_requested(void)
     double now = bg_now_s();
     if (stop_requested == 0 && looks_for_file && stop_file[0] != '\0' && now - stop_looked_s > every_s) {
         stop_looked_s = now;
-        stop_requested = access(stop_file, F_OK) == 0;
+        if (access(stop_file, F_OK) == 0) /* a signal may have asked meanwhile */
+            stop_requested = 1;
     }
     return stop_requested != 0;
 }

@@ -1,27 +1,32 @@
 /* attempt.h - one call of a stage against its output: is it done, to be begun, or to be gone on with?
  *
  * World rank 0 looks, once, and all ranks are told: what another host's ranks see of a file that is just being
- * published may differ. Two attempts of one call may run at once, a job that was requeued while its first run still
- * lives: they may work side by side, and the one that is overtaken ends well too.
+ * published may differ.  Two attempts of one call may run at once, a job that was requeued while its first run still
+ * lives: they work side by side, and the one that is overtaken ends well, or with an error that names what the other
+ * has taken away; running it again then says that all is done.
  *
- * A work folder belongs to one call.  Its file IDENTITY, written before any work file and never again, says to which,
- * and what an earlier attempt chose that decides the bytes of the result though it is no option: so a rerun may have
- * another grid or
- * --memory-limit.  Work files stand by their names in it: of format bregman/work, published by rename. */
+ * A work folder belongs to one call.  Its file IDENTITY, written before any work file, says to which, by whom, and what
+ * that attempt chose that decides the bytes of the result though it is no option: so a rerun may have another grid or
+ * --memory-limit.  Another call may have the folder once the one that wrote IDENTITY has ended, and nothing was kept.
+ * That is for a clear word at the start: no number depends on it, since a work file is read only by the call whose
+ * fingerprint it has (bg_work_open). */
 #ifndef BG_ATTEMPT_H
 #define BG_ATTEMPT_H
 
 #include "bregman/inputs.h"
 
-/* What the work folder's first attempt chose.  Collective on ctx->grid.world; all ranks get what rank 0 finds.
+/* What the work folder's first attempt chose, if it was one of this call.  Collective on ctx->grid.world; all ranks get
+ * what rank 0 finds.
+ *   in   [in]   shared (bg_inputs_share)
  *   work [in]   need not be there
- *   rows [out]  of its micro-batches; 0 if there is no IDENTITY yet
+ *   rows [out]  of its micro-batches; 0 if there is no IDENTITY of this call
  * Errors: BG_EIO; BG_EFORMAT for an IDENTITY of another shape.  Whose folder it is, is for bg_attempt_run to say. */
-bg_status bg_attempt_recall(const bg_context *ctx, const char *work, size_t *rows, bg_err *err) BG_MUST_CHECK;
+bg_status bg_attempt_recall(const bg_context *ctx, const bg_inputs *in, const char *work, size_t *rows,
+                            bg_err *err) BG_MUST_CHECK;
 
 typedef struct {
     const bg_context *ctx;
-    const bg_inputs *in; /* shared (bg_inputs_share) */
+    const bg_inputs *in; /* shared and chosen (inputs.h) */
     const char *output;  /* the file whose publication ends the call */
     const char *work;    /* folder of its work files; NULL: it has none, and no stop file is looked for */
     size_t rows;         /* of micro-batches, for later attempts to recall */

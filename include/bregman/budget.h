@@ -31,7 +31,8 @@ typedef struct {
 
 /* The first plan that fits every rank: micro-batches halved as far as they go, then what spills on --scratch where it
  * is given, then more passes over the work.  Collective on ctx->grid.world; the same plan on all ranks.  Logs what it
- * is and what it takes. Errors: BG_ENOMEM with what the smallest plan takes, or that with the given rows. */
+ * is and what it takes. Errors: BG_ENOMEM with what the smallest plan takes, or that with the given rows; BG_EFORMAT if
+ * a sequence does not fit into these. */
 bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *out, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_BUDGET_H */

@@ -15,8 +15,9 @@ typedef struct {
     size_t n, capacity;
     char **name;
     bg_hash *hash;
-    bg_hash fingerprint;
-    bg_provenance run; /* points into this struct and the context */
+    bg_hash call;        /* of what was asked for: options and inputs */
+    bg_hash fingerprint; /* with what bg_inputs_choose added */
+    bg_provenance run;   /* points into this struct and the context */
 } bg_inputs;
 
 /* Local: add one input.  BG_ENOMEM. */
@@ -26,14 +27,17 @@ bg_status bg_inputs_add_tokens(bg_inputs *in, bg_tokens *t, bg_err *err) BG_MUST
 void bg_inputs_clear(bg_inputs *in);
 
 /* Collective on ctx->grid.world.  Rank 0 has added everything with status st; afterwards all ranks have the same
- * inputs, fingerprint and provenance.  The other ranks' lists are empty before. chosen [in]  what else decides the
- * bytes of the result but is no option; "" if there is nothing. */
-bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *chosen, uint64_t seed, bg_status st,
+ * inputs, fingerprint and provenance.  The other ranks' lists are empty before.
+ *   also [in]  what else tells this call from others but is no option, "shard 3 of 16"; "" if there is nothing */
+bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *also, uint64_t seed, bg_status st,
                           bg_err *err) BG_MUST_CHECK;
+/* The fingerprint becomes that with another `also`, in which is what the call has chosen by itself that decides the
+ * bytes of the result (bg_plan.identity); `call` stays.  Local, the same on all ranks. */
+bg_status bg_inputs_choose(bg_inputs *in, const bg_context *ctx, const char *also, bg_err *err) BG_MUST_CHECK;
 
-/* The fingerprint that bg_inputs_share would have given with another `chosen`: of what several calls have in common.
+/* The fingerprint that bg_inputs_share would have given with another `also`: of what several calls have in common.
  * Local. */
-bg_status bg_inputs_fingerprint(const bg_inputs *in, const bg_context *ctx, const char *chosen, bg_hash *out,
+bg_status bg_inputs_fingerprint(const bg_inputs *in, const bg_context *ctx, const char *also, bg_hash *out,
                                 bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_INPUTS_H */

@@ -74,7 +74,12 @@ bg_status bg_units_create(bg_store **out, const bg_units *u, const bg_segment *g
 bg_status bg_units_end(bg_store *s, const bg_units *u, const bg_segment *g, uint64_t end, bg_status st,
                        bg_err *err) BG_MUST_CHECK;
 
-/* Open a file that bg_units_find has promised.  Errors: as bg_store_open, with what to do about a damaged one. */
+/* Open a work file of this call, whatever sort.  Its name says what is in it, its fingerprint whose it is: every
+ * work file is opened here.
+ *   run [in]  what the call's files are made from
+ * Errors: as bg_store_open, with what to do about a damaged one; BG_ESTALE if another call has made it. */
+bg_status bg_work_open(bg_store **out, const char *path, const bg_provenance *run, bg_err *err) BG_MUST_CHECK;
+/* The same of a file that bg_units_find has promised. */
 bg_status bg_units_open(bg_store **out, const bg_units *u, const bg_segment *g, bg_err *err) BG_MUST_CHECK;
 
 /* A part that a later one stands for.  It is only a help to get on: if it cannot be removed, its folder will be, at the

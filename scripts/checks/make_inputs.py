@@ -184,6 +184,7 @@ def make_sequences(at):
     large_id = [1, 2, VOCABULARY, 3, 4]
     write_sequences(f"{at}/tokens.h5", rows)
     write_sequences(f"{at}/tokens-fewer.h5", rows[:30])
+    write_sequences(f"{at}/tokens-short.h5", [row[:4] for row in rows])
     write_sequences(f"{at}/tokens-id.h5", rows[:30] + [large_id] + rows[30:])
     write_sequences(f"{at}/tokens-one.h5", rows[:7] + [[5]] + rows[7:])
     write_sequences(f"{at}/tokens-empty.h5", rows[:7] + [[]] + rows[7:])

@@ -95,7 +95,7 @@ def sweeps(work):
             "score_shards",
             [*score, "--explain", work.path("r.h5"), *ROWS],
             "token scores",
-            "scores/explain.work",
+            "scores/explain-r.work",
             "token_scores",
             "r.h5",
             REFERENCE.path("explained.h5"),

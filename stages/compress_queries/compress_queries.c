@@ -174,7 +174,7 @@ static bg_status choose_plan(compress *w, bg_err *err)
                     .most_passes = 1,
                     .self = w,
                     .bytes = plan_bytes };
-    bg_status st = bg_attempt_recall(w->ctx, w->work, &d.given_rows, err);
+    bg_status st = bg_attempt_recall(w->ctx, &w->in, w->work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
     bg_log("%s: %llu queries, %zu modules", w->c->queries, (unsigned long long)bg_tokens_sequences(w->queries),
@@ -275,9 +275,11 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
         st = bg_agree(world, bg_factors_open(&w.factors, w.c->factors, w.model, &w.model_hash, err), err);
     }
     if (st == BG_OK)
+        st = bg_inputs_share(&w.in, ctx, "", w.c->seed, hash_inputs(&w, err), err);
+    if (st == BG_OK)
         st = choose_plan(&w, err);
     if (st == BG_OK)
-        st = bg_inputs_share(&w.in, ctx, w.plan.identity, w.c->seed, hash_inputs(&w, err), err);
+        st = bg_agree(world, bg_inputs_choose(&w.in, ctx, w.plan.identity, err), err);
     const bg_attempt a = { ctx, &w.in, w.c->output, w.work, w.plan.rows, &w, NULL, compress_all };
     if (st == BG_OK)
         st = bg_attempt_run(&a, err);

@@ -55,6 +55,11 @@ typedef struct {
     char fallback[320];   /* the first of them, in words */
 } work_plan;
 
+static bg_status matrix_path(const fit *f, const bg_module *mod, const char *side, char out[BG_PATH_BYTES], bg_err *err)
+{
+    return bg_path(out, err, "%s/%s-%s.h5", f->work, side, mod->name);
+}
+
 /* ---- one matrix, streamed: its sums come in and its rows go out a slab at a time ---- */
 
 /* Sums held at a time, unless one panel is larger. */
@@ -252,6 +257,16 @@ static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char
     return bg_agree(comm, st, err);
 }
 
+/* *there false if the matrix is still to be decomposed.  Local. */
+static bg_status find_matrix(const fit *f, const matrix_task *t, const char *path, bool *there, bg_err *err)
+{
+    bg_store *s = NULL;
+    *there = access(path, F_OK) == 0;
+    bg_status st = *there ? fit_open_matrix(f, t->mod, t->side, &s, err) : BG_OK;
+    bg_store_close(s);
+    return st;
+}
+
 /* The same, unless its file is there or the end is asked for.  Collective on comm. */
 static bg_status decompose_once(const fit *f, const matrix_task *t, MPI_Comm comm, work_plan *p, bg_err *err)
 {
@@ -261,9 +276,9 @@ static bg_status decompose_once(const fit *f, const matrix_task *t, MPI_Comm com
     MPI_Comm_rank(comm, &rank);
     bg_status st = go_on(p, err);
     if (st == BG_OK)
-        st = fit_matrix_path(f, t->mod, t->side, path, err);
+        st = matrix_path(f, t->mod, t->side, path, err);
     if (st == BG_OK && rank == 0)
-        done = access(path, F_OK) == 0;
+        st = find_matrix(f, t, path, &done, err);
     st = bg_agree(comm, st, err);
     bg_broadcast(comm, &done, sizeof done, 0);
     return st == BG_OK && !done ? decompose_matrix(f, t, path, comm, p, err) : st;
@@ -399,22 +414,22 @@ bg_status fit_decompose(fit *f, bg_err *err)
 
 /* ---- reading them back ---- */
 
-bg_status fit_matrix_path(const fit *f, const bg_module *mod, const char *side, char out[BG_PATH_BYTES], bg_err *err)
+bg_status fit_open_matrix(const fit *f, const bg_module *mod, const char *side, bg_store **out, bg_err *err)
 {
-    return bg_path(out, err, "%s/%s-%s.h5", f->work, side, mod->name);
+    char path[BG_PATH_BYTES];
+    bg_status st = matrix_path(f, mod, side, path, err);
+    return st == BG_OK ? bg_work_open(out, path, &f->in.run, err) : st;
 }
 
 /* Vectors of one side into out->a. */
 static bg_status read_vectors(const fit *f, const bg_module *mod, const char *side, const bg_blockdiag *out,
                               bg_err *err)
 {
-    char path[BG_PATH_BYTES], name[BG_PATH_BYTES];
+    char name[BG_PATH_BYTES];
     bg_store *s = NULL;
-    bg_status st = fit_matrix_path(f, mod, side, path, err);
+    bg_status st = bg_path(name, err, "%s/%s_eigenvectors", mod->name, side);
     if (st == BG_OK)
-        st = bg_path(name, err, "%s/%s_eigenvectors", mod->name, side);
-    if (st == BG_OK)
-        st = bg_store_open(&s, path, "bregman/work", err);
+        st = fit_open_matrix(f, mod, side, &s, err);
     if (st == BG_OK)
         st = bg_store_read(s, name, BG_F32, (const uint64_t[]){ out->n, out->width }, out->a, err);
     bg_store_close(s);

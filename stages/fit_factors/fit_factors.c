@@ -167,7 +167,7 @@ static bg_status choose_plan(fit *f, bg_err *err)
     bg_demand d = {
         .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .spills = "sums", .self = f, .bytes = fit_bytes
     };
-    bg_status st = bg_attempt_recall(f->ctx, f->work, &d.given_rows, err);
+    bg_status st = bg_attempt_recall(f->ctx, &f->in, f->work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
     d.best.rows = rows == 0 ? bg_pass_rows_for(f->model, longest(f), ACTIVATION_BYTES) : rows < least ? least : rows;
@@ -227,9 +227,11 @@ bg_status fit_factors_run(const void *config, const bg_context *ctx, bg_err *err
         st = bg_agree(ctx->grid.world, st, err);
     }
     if (st == BG_OK)
+        st = bg_inputs_share(&f.in, ctx, "", f.c->seed, hash_inputs(&f, err), err);
+    if (st == BG_OK)
         st = choose_plan(&f, err);
     if (st == BG_OK)
-        st = bg_inputs_share(&f.in, ctx, f.plan.identity, f.c->seed, hash_inputs(&f, err), err);
+        st = bg_agree(ctx->grid.world, bg_inputs_choose(&f.in, ctx, f.plan.identity, err), err);
     const bg_attempt a = { ctx, &f.in, f.index, f.work, f.plan.rows, &f, NULL, fit_all };
     if (st == BG_OK)
         st = bg_attempt_run(&a, err);

@@ -52,8 +52,8 @@ size_t fit_bytes(const void *fit_, const bg_plan *plan);
 /* decompose.c: add the units' covariance sums in order in float64, write and decompose each matrix (M6, M7),
  * largest first over ranks.  Collective. */
 bg_status fit_decompose(fit *f, bg_err *err) BG_MUST_CHECK;
-/* Path of a tracked module's decomposed matrix, which stands by its name: side "activation" or "gradient". */
-bg_status fit_matrix_path(const fit *f, const bg_module *mod, const char *side, char out[BG_PATH_BYTES],
+/* Open the file of a tracked module's decomposed matrix: side "activation" or "gradient".  Errors: bg_work_open's. */
+bg_status fit_open_matrix(const fit *f, const bg_module *mod, const char *side, bg_store **out,
                           bg_err *err) BG_MUST_CHECK;
 /* What a rank holds at most while it decomposes, beside the pass. */
 size_t fit_decompose_bytes(const fit *f);

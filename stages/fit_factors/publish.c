@@ -84,9 +84,7 @@ static bg_status copy_matrix(const fit *f, bg_store *to, const bg_module *mod, c
         { "eigenvalues", BG_F64, 1 },
     };
     bg_store *from = NULL;
-    bg_status st = fit_matrix_path(f, mod, side, path, err);
-    if (st == BG_OK)
-        st = bg_store_open(&from, path, "bregman/work", err);
+    bg_status st = fit_open_matrix(f, mod, side, &from, err);
     for (size_t i = 0; i < sizeof what / sizeof what[0] && st == BG_OK; i++) {
         st = bg_path(path, err, "%s/%s_%s", mod->name, side, what[i].name);
         if (st == BG_OK)

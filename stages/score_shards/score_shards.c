@@ -354,11 +354,15 @@ bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *er
             st = score_divide_model(&w, err);
         st = bg_agree(ctx->grid.world, st, err);
     }
+    if (st == BG_OK) {
+        describe_call(&w, call);
+        st = bg_inputs_share(&w.in, ctx, call, 0, hash_inputs(&w, err), err);
+    }
     if (st == BG_OK)
         st = score_choose_plan(&w, err);
     if (st == BG_OK) {
         describe_call(&w, call);
-        st = bg_inputs_share(&w.in, ctx, call, 0, hash_inputs(&w, err), err);
+        st = bg_agree(ctx->grid.world, bg_inputs_choose(&w.in, ctx, call, err), err);
     }
     if (st == BG_OK) {
         const bg_attempt a = { ctx, &w.in, w.shard_file, w.work, w.plan.rows, &w, NULL, score_all };

@@ -62,7 +62,7 @@ bg_status score_choose_plan(scoring *w, bg_err *err)
                     .self = w,
                     .bytes = plan_bytes };
     d.best.rows = rows == 0 ? bg_pass_rows_for(w->model, least + 1, ACTIVATION_BYTES) : rows < least ? least : rows;
-    bg_status st = bg_attempt_recall(w->ctx, w->work, &d.given_rows, err);
+    bg_status st = bg_attempt_recall(w->ctx, &w->in, w->work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
     bg_log("%s: %llu sequences in units of %llu", w->model->dir, (unsigned long long)w->n_sequences,

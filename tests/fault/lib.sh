@@ -75,6 +75,27 @@ refused_with() {
     done
 }
 
+# make_faults: what held needs
+make_faults() { ${CC:-cc} -D_GNU_SOURCE -shared -fPIC -o "$work/fault.so" "$here/inject_fault.c" -ldl || exit 1; }
+
+# held CALL PATTERN STAGE ARGS...: starts an attempt and waits until it is stopped before such a call; its process is $pid then
+held() {
+    call=$1 pattern=$2 executable=$BUILD/bin/$3
+    shift 3
+    rm -f "$work/log"
+    FAULT_CALL=$call FAULT_PATH=$pattern FAULT_ACTION=SIGSTOP FAULT_LOG=$work/log LD_PRELOAD=$work/fault.so \
+        "$executable" --quiet "$@" > "$work/held" 2>&1 &
+    pid=$!
+    for i in $(seq 1200); do
+        grep -q '^State:[[:space:]]*T' "/proc/$pid/status" 2> /dev/null && return
+        kill -0 $pid 2> /dev/null || break
+        sleep 0.05
+    done
+    fail "$what: not stopped: $(cat "$work/held")"
+}
+
+ends_well() { [ "$1" -eq 0 ] || fail "$what: exit code $1: $(head -c 600 "$2")"; }
+
 # stopped COMMAND...: ask it to stop from its start on, so that it does after its first units.  Until it
 # catches the signal it ignores it, as this shell does; what it does after that takes milliseconds, so no pause.
 stopped() {
