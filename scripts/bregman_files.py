@@ -192,17 +192,16 @@ def own_identity(path):
 def input_identity(path):
     """What a file is known by as an input, as in include/bregman/identity.h: its fingerprint, else the hash of its content.
 
-    Refuses a file that is listed and was changed since, as far as size and times tell."""
-    identity, entry = own_identity(path), manifest_entry(path)
-    if entry:
-        about = os.stat(path)
-        as_listed = about.st_size == entry[1] and identity and about.st_mtime_ns <= entry[2]
-        if not as_listed and hash_file_once(path) != entry[0]:
-            raise UserError(
-                f'"{path}" was changed since it was published: its content is not what its folder\'s MANIFEST lists; '
-                "make it again"
-            )
-    return identity or hash_file_once(path)
+    Refuses a file that is listed, but with another content."""
+    folder, name = os.path.split(os.path.abspath(path))
+    identity, lines = own_identity(path), _manifest_lines(folder).get(name)
+    content = hash_file_once(path) if lines or not identity else None
+    if lines and content not in (digest for digest, _ in lines):
+        raise UserError(
+            f'"{path}" was changed since it was published: its content is not what its folder\'s MANIFEST lists; '
+            "make it again"
+        )
+    return identity or content
 
 
 def hash_model(folder):
@@ -367,15 +366,20 @@ def _manifest_texts(folder):
     return read(os.path.join(folder, "MANIFEST")) + texts
 
 
-def read_manifest(folder):
-    """name -> (hash, size, when written in ns) of what a folder's manifest lists; of several entries the one of the file's size
-    counts, then the last."""
+def _manifest_lines(folder):
+    """name -> [(hash, size)] of what a folder's manifest lists: of two attempts at once both may have listed theirs."""
     found = {}
-    for text, written in _manifest_texts(folder):
+    for text, _ in _manifest_texts(folder):
         for line in text.split("\n")[:-1]:  # what a crash cut short is no line
             fields = re.fullmatch("([0-9a-f]{32}) ([0-9]+) ([^/]+)", line.removesuffix("\r"))
             if fields:
-                found.setdefault(fields[3], []).append((fields[1], int(fields[2]), written))
+                found.setdefault(fields[3], []).append((fields[1], int(fields[2])))
+    return found
+
+
+def read_manifest(folder):
+    """name -> (hash, size) of what a folder's manifest lists; of several entries the one of the file's size counts, then the last."""
+    found = _manifest_lines(folder)
     for name, entries in found.items():
         if len(entries) > 1:
             with contextlib.suppress(OSError):
@@ -386,7 +390,7 @@ def read_manifest(folder):
 
 
 def manifest_entry(path):
-    """(hash, size, when written in ns) of a file as its folder's manifest has it, or None."""
+    """(hash, size) of a file as its folder's manifest has it, or None."""
     folder, name = os.path.split(os.path.abspath(path))
     return read_manifest(folder).get(name)
 
@@ -442,8 +446,8 @@ def _write(path, text):
 
 
 def list_published(path, digest, size):
-    """List a file that has its name: in a file of this writer's own, which is folded into MANIFEST unless others are at work in the
-    folder (common/publish/manifest.c has the argument why no line is lost)."""
+    """List a file that has its name: in a file of this writer's own, which is then closed, and folded into MANIFEST with the others
+    that are, unless another one folds (common/publish/manifest.c has the argument why no line is lost)."""
     folder, name = os.path.split(os.path.abspath(path))
     writers, me = os.path.join(folder, "MANIFEST.d"), writer_name()
     own = os.path.join(writers, me)
@@ -453,16 +457,26 @@ def list_published(path, digest, size):
         with contextlib.suppress(FileNotFoundError):  # another that folds may take the folder away in between
             _write(own + ".open", f"{digest} {size} {name}\n")
             break
-    names = [other for other in os.listdir(writers) if not other.startswith(".")]
-    if any(other.endswith(".open") and other != me + ".open" for other in names):
-        os.rename(own + ".open", own)
-    else:
-        _fold(folder, names, me)
+    os.rename(own + ".open", own)
+    try:
+        with open(own + ".fold", "x", encoding="utf-8"):
+            pass
+    except FileNotFoundError:  # another has folded all, and taken the folder away
+        return
+    try:
+        names = [other for other in os.listdir(writers) if not other.startswith(".")]
+        closed = [other for other in names if not other.endswith((".open", ".fold"))]
+        if closed and not any(other.endswith(".fold") and other != me + ".fold" for other in names):
+            _fold(folder, closed, me)
+    finally:
+        os.unlink(own + ".fold")
+    with contextlib.suppress(OSError):
+        os.rmdir(writers)
 
 
 def _fold(folder, names, me):
     """Put the writers' texts behind the old MANIFEST, in the order of their last change, in which they are then removed."""
-    manifest, lines, written = os.path.join(folder, "MANIFEST"), "", 0
+    manifest, lines = os.path.join(folder, "MANIFEST"), ""
     paths = sorted(
         (os.path.join(folder, "MANIFEST.d", name) for name in names), key=lambda path: (os.stat(path).st_mtime_ns, path)
     )
@@ -470,16 +484,12 @@ def _fold(folder, names, me):
         with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             text = file.read()
             lines += text if text.endswith("\n") or not text else text + "/\n"
-            written = max(written, os.fstat(file.fileno()).st_mtime_ns)
     temporary = f"{manifest}.tmp-{me}"
     _write(temporary, lines)
-    os.utime(temporary, ns=(written, written))
     os.replace(temporary, manifest)
     _fsync(folder)
     for path in paths:
         os.unlink(path)
-    with contextlib.suppress(OSError):
-        os.rmdir(os.path.join(folder, "MANIFEST.d"))
 
 
 def publish(temporary, path):

@@ -1,9 +1,7 @@
 #include "bregman/identity.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "bregman/hash_cache.h"
@@ -41,22 +39,6 @@ static bg_status read_identity(const char *path, bg_hash *out, bg_err *err)
     return st;
 }
 
-static bool is_later(struct timespec a, struct timespec b)
-{
-    return a.tv_sec != b.tv_sec ? a.tv_sec > b.tv_sec : a.tv_nsec > b.tv_nsec;
-}
-
-/* Has a listed file the listed size, and was it last written to before the manifest was?  Then its content need not be
- * read. */
-static bg_status looks_as_listed(const char *path, const bg_manifest_entry *entry, bool *good, bg_err *err)
-{
-    struct stat about;
-    if (stat(path, &about) != 0)
-        return BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
-    *good = (uint64_t)about.st_size == entry->size_bytes && !is_later(about.st_mtim, entry->written);
-    return BG_OK;
-}
-
 /* Of two attempts at once both may have listed theirs: any line for the file counts. */
 static bg_status is_listed_content(const char *path, const bg_hash *content, bool *same, bg_err *err)
 {
@@ -77,19 +59,16 @@ bg_status bg_input_check_listed(const char *path, const bg_hash *content, bg_err
 {
     bg_manifest_entry last;
     bg_hash hash;
-    bool listed, good = false;
+    bool listed, good = true;
     bg_status st = bg_manifest_lookup(path, &listed, &last, err);
     if (st != BG_OK || !listed)
         return st;
     if (content == NULL) {
-        if ((st = looks_as_listed(path, &last, &good, err)) == BG_OK && !good)
-            st = bg_hash_file_once(path, &hash, err);
+        st = bg_hash_file_once(path, &hash, err);
         content = &hash;
     }
-    if (st == BG_OK && !good && strcmp(content->hex, last.hash.hex) != 0)
+    if (st == BG_OK && strcmp(content->hex, last.hash.hex) != 0)
         st = is_listed_content(path, content, &good, err);
-    else
-        good = true;
     if (st == BG_OK && !good)
         st = BG_FAIL(err, BG_ESTALE,
                      "\"%s\" was changed since it was published: its content is not what its folder's "

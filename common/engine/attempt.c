@@ -223,14 +223,13 @@ static bg_status finish(const bg_attempt *a, bg_status st, bg_err *err)
 {
     MPI_Comm world = a->ctx->grid.world;
     bool first = a->ctx->grid.world_rank == 0;
-    bg_err ignored;
-    bg_status closed = first && st == BG_OK ? BG_OK
-                                            : bg_manifest_close(false, &ignored); /* it says nothing but that it ends */
-    if (st != BG_OK || (st = bg_agree(world, closed, err)) != BG_OK)
+    if (!first || st != BG_OK)
+        bg_manifest_close(false);
+    if (st != BG_OK || (st = bg_agree(world, st, err)) != BG_OK)
         return st;
-    if (st == BG_OK && first)
-        st = bg_manifest_close(true, err);
-    if (st == BG_OK && first && a->work != NULL)
+    if (first)
+        bg_manifest_close(true);
+    if (first && a->work != NULL)
         st = bg_remove_folder(a->work, err);
     return bg_agree(world, st, err);
 }

@@ -1,16 +1,25 @@
 /* A folder's manifest: read, asked, appended to; and paths' parts, for those who publish.
  *
- * MANIFEST is written whole, under a temporary name, and renamed.  Lines of a process that is at work are in
- * MANIFEST.d/WRITER.open (writer.h), which it alone appends to; when it is done the file becomes MANIFEST.d/WRITER and
- * never changes any more, or it folds the folder: takes MANIFEST and all closed files into a new MANIFEST, and then
- * removes those and its own.
+ * MANIFEST is written whole, under a temporary name, and renamed.  In MANIFEST.d are
+ *   WRITER.open  lines of a process that is at work (writer.h), which it alone appends to;
+ *   WRITER       the same file, closed: the process has ended its work, and it never changes any more;
+ *   WRITER.fold  an empty file, the flag of a process that folds the folder: it takes MANIFEST and all closed files
+ * into a new MANIFEST, and then removes those.  Files of writers that are surely dead count as closed.
  *
- * Why no line is lost.  1. A process folds only while there is no other's .open file but of writers that are surely
- * dead.  Its own is there meanwhile, so no two fold at once: each would have to begin after the other's .open had gone.
- * 2. What it removes are the files that it had read, which nobody writes to any more, and only after the MANIFEST that
- * has all their lines is on disk: it is the old one, whole, and their texts behind it.  3. Who begins to write
- * meanwhile has its own file.  A fold that does not come about, or is cut off, leaves lines twice or where they are:
- * readers take all files together.
+ * Why no line is lost.
+ * 1. No two fold at once.  Who folds raises its flag, a name that nobody else uses, before it lists the folder, and
+ *    takes it down when it has ended; if another's flag is there, and that one is not surely dead, it does not fold. Of
+ *    two the one that raised its flag later listed later too, so it met the other's, unless that had ended.  (Both may
+ *    meet the other's: then neither folds, and the next one does.)  Its own new name also makes an NFS client list
+ * anew.
+ * 2. Nobody writes to what a fold reads, and only a fold removes it: lines that come meanwhile are in .open files of
+ *    the living, or in files that were closed after the list was made; these stay.
+ * 3. Removed is what was read, and only after the MANIFEST that has all its lines is on disk: it is the old one, whole,
+ *    and the texts of the others behind it.
+ * 4. A fold that finds at its end that 1 or 2 did not hold (somebody has removed its flag, or changed or taken a file
+ *    that it had read) gives up, and all stays as it is.
+ * A fold that does not come about, or is cut off, leaves lines twice or where they are: readers take all files
+ * together.
  *
  * Why no line is missed.  A line goes from WRITER.open to WRITER to MANIFEST, and a reader looks in this order: it
  * lists the folder, opens what it found (as WRITER if WRITER.open has gone; if that has gone too, the line is in
@@ -29,13 +38,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bregman/open.h"
-#include "bregman/writer.h"
 #include "bregman/folder.h"
+#include "bregman/log.h"
+#include "bregman/open.h"
 #include "bregman/path.h"
+#include "bregman/writer.h"
 
 enum { HASH_DIGITS = 32 };
-static const char open_suffix[] = ".open";
+static const char open_suffix[] = BG_MANIFEST_OPEN, fold_suffix[] = BG_MANIFEST_FOLD;
 
 /* ---- lines ---- */
 
@@ -159,7 +169,7 @@ static bg_status read_file(bg_manifest *m, size_t file, const char *manifest, bo
 
 typedef struct {
     char name[256];
-    struct timespec written;
+    struct stat about; /* while the folder is folded */
 } writer_file;
 typedef struct {
     writer_file *file;
@@ -203,14 +213,14 @@ static bg_status list_writers(const char *folder, writer_files *list, bg_err *er
     return st;
 }
 
-/* The length of the writer's own name. */
-static size_t name_length(const char *name)
+static bool ends_in(const char *name, const char *suffix)
 {
-    size_t n = strlen(name), suffix = strlen(open_suffix);
-    return n > suffix && strcmp(name + n - suffix, open_suffix) == 0 ? n - suffix : n;
+    size_t n = strlen(name);
+    return n > strlen(suffix) && strcmp(name + n - strlen(suffix), suffix) == 0;
 }
 
-static bool is_open(const char *name) { return name[name_length(name)] != '\0'; }
+static bool is_open(const char *name) { return ends_in(name, open_suffix); }
+static bool is_flag(const char *name) { return ends_in(name, fold_suffix); }
 
 /* Sorted names: an .open file comes behind the closed one. */
 static bool has_writer(const writer_files *list, const char *closed)
@@ -243,11 +253,12 @@ bg_status bg_manifest_read(bg_manifest *m, const char *folder, bg_err *err)
     *m = (bg_manifest){ 0 };
     bg_status st = list_writers(folder, &first, err);
     for (size_t i = 0; i < first.n && st == BG_OK; i++)
-        st = read_writer(m, ++file, folder, first.file[i].name, err);
+        if (!is_flag(first.file[i].name))
+            st = read_writer(m, ++file, folder, first.file[i].name, err);
     if (st == BG_OK)
         st = list_writers(folder, &then, err);
     for (size_t i = 0; i < then.n && st == BG_OK; i++)
-        if (!is_open(then.file[i].name) && !has_writer(&first, then.file[i].name))
+        if (!is_open(then.file[i].name) && !is_flag(then.file[i].name) && !has_writer(&first, then.file[i].name))
             st = read_writer(m, ++file, folder, then.file[i].name, err);
     free(first.file);
     free(then.file);
@@ -321,7 +332,8 @@ static bg_status state_of(const char *folder, bg_hash *out, bg_err *err)
     bg_status st = list_writers(folder, &writers, err);
     FILE *f = st == BG_OK ? open_memstream(&text, &n) : NULL;
     for (size_t i = 0; i < writers.n && f != NULL && st == BG_OK; i++) {
-        fprintf(f, "%s\n", writers.file[i].name);
+        if (!is_flag(writers.file[i].name))
+            fprintf(f, "%s\n", writers.file[i].name);
         if (is_open(writers.file[i].name) &&
             (st = bg_path(path, err, "%sMANIFEST.d/%s", folder, writers.file[i].name)) == BG_OK)
             note_state(f, path);
@@ -495,34 +507,47 @@ bg_status bg_manifest_append(const char *path, const bg_hash *hash, uint64_t siz
 
 /* ---- folding ---- */
 
-/* Is there a file of another process that may still write, or fold? */
-static bool others_write(const writer_files *list)
+/* May nothing be written to it any more?  A flag of the dead is as good as an empty closed file. */
+static bool is_at_rest(const char *name)
 {
-    for (size_t i = 0; i < list->n; i++) {
-        char writer[sizeof list->file->name];
-        snprintf(writer, sizeof writer, "%.*s", (int)name_length(list->file[i].name), list->file[i].name);
-        if (is_open(list->file[i].name) && strcmp(writer, self.name) != 0 && !bg_writer_is_dead(writer))
-            return true;
-    }
-    return false;
+    char writer[sizeof((writer_file *)0)->name];
+    const char *suffix = is_open(name) ? open_suffix : is_flag(name) ? fold_suffix : "";
+    snprintf(writer, sizeof writer, "%.*s", (int)(strlen(name) - strlen(suffix)), name);
+    return *suffix == '\0' || bg_writer_is_dead(writer);
 }
 
-/* A file's text behind what there is, a torn last line closed; *written becomes that of the latest. */
-static bg_status copy_text(FILE *out, const char *path, struct timespec *written, bg_err *err)
+/* Keep of a list what a fold takes; false: another folds, or may. */
+static bool keep_at_rest(writer_files *list, const char *own_flag)
 {
-    struct stat about;
+    size_t n = 0;
+    for (size_t i = 0; i < list->n; i++) {
+        const char *name = list->file[i].name;
+        bool own = strcmp(name, own_flag) == 0, rests = !own && is_at_rest(name);
+        if (is_flag(name) && !own && !rests)
+            return false;
+        if (rests)
+            list->file[n++] = list->file[i];
+    }
+    list->n = n;
+    return true;
+}
+
+/* A file's text behind what there is, a torn last line closed.  about [out]: as it was; all 0 if it is not there. */
+static bg_status copy_text(FILE *out, const char *path, struct stat *about, bg_err *err)
+{
     char *text = NULL;
     size_t n = 0;
     int fd;
+    *about = (struct stat){ .st_ino = 0 };
     bg_status st = bg_open_file(path, &fd, err);
     if (st != BG_OK)
         return errno == ENOENT ? BG_OK : st;
-    if (fstat(fd, &about) != 0)
+    if (fstat(fd, about) != 0)
         st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
     if (st == BG_OK)
-        st = read_text(fd, (size_t)about.st_size, path, &text, &n, err);
-    if (st == BG_OK && by_time(about.st_mtim, *written) > 0)
-        *written = about.st_mtim;
+        st = read_text(fd, (size_t)about->st_size, path, &text, &n, err);
+    if (st == BG_OK && n != (size_t)about->st_size)
+        st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": it was cut short meanwhile", path);
     if (st == BG_OK && n > 0) {
         fwrite(text, 1, n, out);
         fputs(text[n - 1] != '\n' ? "/\n" : "", out);
@@ -535,42 +560,71 @@ static bg_status copy_text(FILE *out, const char *path, struct timespec *written
 static int by_written(const void *a, const void *b)
 {
     const writer_file *x = a, *y = b;
-    int order = by_time(x->written, y->written);
+    int order = by_time(x->about.st_mtim, y->about.st_mtim);
     return order != 0 ? order : strcmp(x->name, y->name);
 }
 
-/* The text of a new MANIFEST: the old one and those of the writers, in the order of their last change, in which they
- * are then removed: those that a fold which was cut off has left are the latest. */
-static bg_status fold_texts(const char *folder, writer_files *list, char **text, size_t *n, struct timespec *written,
-                            bg_err *err)
+/* A fold at work. */
+typedef struct {
+    const char *folder;
+    char flag[BG_PATH_BYTES];
+    writer_files list;
+    struct stat manifest; /* the old one */
+    char *text;           /* of the new one */
+    size_t n_bytes;
+} folding;
+
+static bg_status path_of(const folding *f, size_t i, char path[BG_PATH_BYTES], bg_err *err)
 {
-    char path[BG_PATH_BYTES];
-    struct stat about;
-    *written = (struct timespec){ .tv_sec = 0 };
-    bg_status st = BG_OK;
-    for (size_t i = 0; i < list->n && st == BG_OK; i++)
-        if ((st = bg_path(path, err, "%sMANIFEST.d/%s", folder, list->file[i].name)) == BG_OK)
-            list->file[i].written = stat(path, &about) == 0 ? about.st_mtim : *written;
-    if (st == BG_OK && list->n > 0)
-        qsort(list->file, list->n, sizeof *list->file, by_written);
-    FILE *f = st == BG_OK ? open_memstream(text, n) : NULL;
-    if (st == BG_OK && (st = bg_path(path, err, "%sMANIFEST", folder)) == BG_OK && f != NULL)
-        st = copy_text(f, path, written, err);
-    for (size_t i = 0; i < list->n && f != NULL && st == BG_OK; i++)
-        if ((st = bg_path(path, err, "%sMANIFEST.d/%s", folder, list->file[i].name)) == BG_OK)
-            st = copy_text(f, path, written, err);
-    bool whole = f != NULL && ferror(f) == 0;
-    if (f != NULL && fclose(f) != 0)
-        whole = false;
-    return st == BG_OK && !whole ? BG_FAIL(err, BG_ENOMEM, "out of memory to write \"%sMANIFEST\"", folder) : st;
+    return bg_path(path, err, "%sMANIFEST.d/%s", f->folder, f->list.file[i].name);
 }
 
-/* It was written when the last of its lines was: readers compare that with the files' own times. */
-static bg_status replace_manifest(const char *folder, const char *text, size_t n, struct timespec written, bg_err *err)
+/* The text of the new MANIFEST: the old one and those of the writers, in the order of their last change, in which they
+ * are then removed: those that a fold which was cut off has left are the latest. */
+static bg_status gather(folding *f, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < f->list.n && st == BG_OK; i++)
+        if ((st = path_of(f, i, path, err)) == BG_OK && stat(path, &f->list.file[i].about) != 0)
+            st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
+    if (st == BG_OK)
+        qsort(f->list.file, f->list.n, sizeof *f->list.file, by_written);
+    FILE *out = st == BG_OK ? open_memstream(&f->text, &f->n_bytes) : NULL;
+    if (out != NULL && (st = bg_path(path, err, "%sMANIFEST", f->folder)) == BG_OK)
+        st = copy_text(out, path, &f->manifest, err);
+    for (size_t i = 0; i < f->list.n && out != NULL && st == BG_OK; i++)
+        if ((st = path_of(f, i, path, err)) == BG_OK)
+            st = copy_text(out, path, &f->list.file[i].about, err);
+    bool whole = out != NULL && ferror(out) == 0;
+    if (out != NULL && fclose(out) != 0)
+        whole = false;
+    return st == BG_OK && !whole ? BG_FAIL(err, BG_ENOMEM, "out of memory to write \"%sMANIFEST\"", f->folder) : st;
+}
+
+static bool is_as_read(const char *path, const struct stat *then)
+{
+    struct stat now = { .st_ino = 0 };
+    if (stat(path, &now) != 0 && errno != ENOENT)
+        return false;
+    return now.st_ino == then->st_ino && now.st_size == then->st_size && by_time(now.st_mtim, then->st_mtim) == 0;
+}
+
+/* Number 4 of the head of this file. */
+static bg_status check_alone(const folding *f, const char *manifest, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bool alone = access(f->flag, F_OK) == 0 && is_as_read(manifest, &f->manifest);
+    for (size_t i = 0; i < f->list.n && alone; i++)
+        alone = f->list.file[i].about.st_ino != 0 && path_of(f, i, path, NULL) == BG_OK &&
+                is_as_read(path, &f->list.file[i].about);
+    return alone ? BG_OK : BG_FAIL(err, BG_ESTALE, "\"%s\" or its lines changed while they were folded", manifest);
+}
+
+static bg_status replace_manifest(const folding *f, bg_err *err)
 {
     char manifest[BG_PATH_BYTES], temporary[BG_PATH_BYTES];
-    const struct timespec times[2] = { written, written };
-    bg_status st = bg_path(manifest, err, "%sMANIFEST", folder);
+    bg_status st = bg_path(manifest, err, "%sMANIFEST", f->folder);
     if (st == BG_OK)
         st = bg_path(temporary, err, "%s.tmp-%s", manifest, self.name);
     if (st != BG_OK)
@@ -578,59 +632,73 @@ static bg_status replace_manifest(const char *folder, const char *text, size_t n
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)
         return BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
-    st = write_all(fd, text, n, manifest, err);
-    futimens(fd, times);
+    st = write_all(fd, f->text, f->n_bytes, manifest, err);
     if (close(fd) != 0 && st == BG_OK)
         st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
+    if (st == BG_OK)
+        st = check_alone(f, manifest, err);
     if (st == BG_OK && rename(temporary, manifest) != 0)
         st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", manifest, strerror(errno));
     if (st == BG_OK)
-        return bg_sync_path(folder, manifest, O_DIRECTORY, err);
+        return bg_sync_path(f->folder, manifest, O_DIRECTORY, err);
     unlink(temporary);
     return st;
 }
 
-/* *folded false, and nothing done, if others are at work. */
-static bg_status fold(const char *folder, bool *folded, bg_err *err)
+/* The flag is up.  Nothing is done if another one folds, or if there is nothing to fold. */
+static bg_status fold_flagged(folding *f, bg_err *err)
 {
-    char path[BG_PATH_BYTES], *text = NULL;
-    size_t n = 0;
-    struct timespec written;
-    writer_files list;
-    *folded = false;
-    bg_status st = list_writers(folder, &list, err);
-    if (st == BG_OK && !others_write(&list)) {
-        st = fold_texts(folder, &list, &text, &n, &written, err);
-        if (st == BG_OK)
-            st = replace_manifest(folder, text, n, written, err);
-        *folded = st == BG_OK;
-    }
-    for (size_t i = 0; i < list.n && *folded; i++)
-        if (bg_path(path, NULL, "%sMANIFEST.d/%s", folder, list.file[i].name) == BG_OK)
+    char path[BG_PATH_BYTES];
+    bg_status st = list_writers(f->folder, &f->list, err);
+    if (st != BG_OK || !keep_at_rest(&f->list, bg_base_name(f->flag)) || f->list.n == 0)
+        return st;
+    st = gather(f, err);
+    if (st == BG_OK)
+        st = replace_manifest(f, err);
+    for (size_t i = 0; i < f->list.n && st == BG_OK; i++)
+        if (path_of(f, i, path, NULL) == BG_OK)
             unlink(path);
-    if (*folded && bg_path(path, NULL, "%sMANIFEST.d", folder) == BG_OK)
-        rmdir(path);
-    free(text);
-    free(list.file);
     return st;
 }
 
-bg_status bg_manifest_close(bool folds, bg_err *err)
+static bg_status fold(const char *folder, bg_err *err)
+{
+    folding f = { .folder = folder };
+    char writers[BG_PATH_BYTES];
+    bg_status st = own_path(folder, fold_suffix, f.flag, err);
+    if (st != BG_OK)
+        return st;
+    int fd = open(f.flag, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0 && errno == ENOENT) /* MANIFEST.d has gone: another has folded all that was in it */
+        return BG_OK;
+    if (fd < 0)
+        return BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", f.flag, strerror(errno));
+    close(fd);
+    st = fold_flagged(&f, err);
+    unlink(f.flag);
+    if (bg_path(writers, NULL, "%sMANIFEST.d", folder) == BG_OK)
+        rmdir(writers);
+    free(f.text);
+    free(f.list.file);
+    return st;
+}
+
+void bg_manifest_close(bool folds)
 {
     char open_file[BG_PATH_BYTES], closed[BG_PATH_BYTES];
-    bg_status st = BG_OK;
+    bg_err why;
+    take_part();
     for (size_t i = 0; i < self.n; i++) {
-        bool folded = false;
-        if (folds && st == BG_OK)
-            st = fold(self.folder[i], &folded, err);
-        if (!folded && own_path(self.folder[i], open_suffix, open_file, NULL) == BG_OK &&
+        if (own_path(self.folder[i], open_suffix, open_file, NULL) == BG_OK &&
             own_path(self.folder[i], "", closed, NULL) == BG_OK)
             rename(open_file, closed);
+        if (folds && fold(self.folder[i], &why) != BG_OK)
+            bg_log("the lines in \"%sMANIFEST.d\" stay there, where they count as well, for the next job to fold: %s",
+                   self.folder[i], why.msg);
         free(self.folder[i]);
     }
     free(self.folder);
     memset(&self, 0, sizeof self);
-    return st;
 }
 
 /* ---- waiting for what is listed ---- */

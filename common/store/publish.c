@@ -200,13 +200,15 @@ static bg_status take_name(const bg_store *s, bool *taken, bg_err *err)
     return *taken ? BG_OK : BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", s->path, strerror(cause));
 }
 
-/* Another attempt's file has the name: will it be listed?  One that still lives does so within a moment. */
+/* Another attempt's file has the name: will it be listed?  One that still lives does so within a moment.  The waits of
+ * a process are bounded all together: where a lost manifest lists none of many files, no wait helps. */
 static bg_status other_is_done(const char *path, const char *fingerprint, bool *done, bg_err *err)
 {
     enum { WAIT_S = 2, POLLS_PER_S = 50 };
+    static int polls = WAIT_S * POLLS_PER_S;
     const struct timespec pause = { .tv_nsec = 1000000000 / POLLS_PER_S };
     bg_status st = bg_store_is_done(path, fingerprint, done, err);
-    for (int i = 0; i < WAIT_S * POLLS_PER_S && st == BG_OK && !*done; i++) {
+    for (; polls > 0 && st == BG_OK && !*done; polls--) {
         nanosleep(&pause, NULL);
         st = bg_store_is_done(path, fingerprint, done, err);
     }

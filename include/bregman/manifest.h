@@ -17,12 +17,17 @@
 #include "bregman/hash.h"
 #include "bregman/status.h"
 
+/* How names in MANIFEST.d end: WRITER.open is the file of a writer at work, WRITER.fold says that one folds the folder.
+ */
+#define BG_MANIFEST_OPEN ".open"
+#define BG_MANIFEST_FOLD ".fold"
+
 typedef struct {
     const char *name; /* lent by the table */
     bg_hash hash;
     uint64_t size_bytes;
     size_t file, line;       /* 0: MANIFEST, else a writer's; from 1 */
-    struct timespec written; /* the last write to that file, by the file system's clock */
+    struct timespec written; /* the last write to that file, by the file system's clock: for the order of files */
 } bg_manifest_entry;
 
 typedef struct {
@@ -55,9 +60,9 @@ bg_status bg_manifest_lookup(const char *path, bool *listed, bg_manifest_entry *
  * Errors: BG_EIO naming the file or the manifest, BG_ENOMEM. */
 bg_status bg_manifest_append(const char *path, const bg_hash *hash, uint64_t size_bytes, bg_err *err) BG_MUST_CHECK;
 /* This process lists no more files: its own files of all folders that it has listed some in are closed.
- *   folds [in]  take what is in MANIFEST.d into MANIFEST, unless others are at work in the folder: for the last that
- * writes. Errors: those of reading and appending; the lines are there all the same. */
-bg_status bg_manifest_close(bool folds, bg_err *err) BG_MUST_CHECK;
+ *   folds [in]  take the closed files of MANIFEST.d into MANIFEST, unless another does: for the last that writes.
+ * No error: lines that cannot be folded are read where they are, and a line in the log says why they stay. */
+void bg_manifest_close(bool folds);
 
 /* Open a file for reading.  One that is not there is waited for, some seconds, if its folder's manifest lists it: file
  * systems of several hosts (NFS) may show the line before the file's new name. fd [out]  to be closed by the caller

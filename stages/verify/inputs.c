@@ -34,48 +34,29 @@ static void say_wrongly_remembered(const char *path, const char *entry, void *se
 }
 
 /* A file that is listed has the content that is listed, whatever it says of itself; else it is another than it was. */
-static bg_status check_content(verifying *v, const char *path, bg_hash *hash, bg_err *err)
-{
-    char folder[BG_PATH_BYTES];
-    const char *slash = strrchr(path, '/');
-    bg_manifest m = { 0 };
-    bool good = true, listed;
-    bg_status st = bg_path(folder, err, "%.*s", slash != NULL ? (int)(slash + 1 - path) : 2,
-                           slash != NULL ? path : "./");
-    if (st == BG_OK)
-        st = bg_manifest_read(&m, folder, err);
-    if (st == BG_OK)
-        st = verify_published(v, &m, path, &good, &listed, err);
-    bg_manifest_clear(&m);
-    if (st == BG_OK && !good)
-        *hash = (bg_hash){ "" };
-    return st;
-}
-
-static bg_status hash_file(verifying *v, const char *path, bg_hash *hash, bg_err *err)
+static bg_status hash_file(const char *path, bg_hash *hash, bg_err *err)
 {
     bg_status st = bg_input_identity(path, hash, err);
-    if (st == BG_ESTALE) {
-        verify_say(path, "%s", err->msg);
-        *hash = (bg_hash){ "" };
-        return BG_OK;
-    }
-    return st == BG_OK ? check_content(v, path, hash, err) : st;
+    if (st != BG_ESTALE)
+        return st;
+    verify_say(path, "%s", err->msg);
+    *hash = (bg_hash){ "" };
+    return BG_OK;
 }
 
 /* A folder is a model, or one of factors, which its index stands for. */
-static bg_status hash_input(verifying *v, const char *name, bg_hash *hash, bg_err *err)
+static bg_status hash_input(const char *name, bg_hash *hash, bg_err *err)
 {
     struct stat about;
     char path[BG_PATH_BYTES];
     if (stat(name, &about) != 0 || !S_ISDIR(about.st_mode))
-        return hash_file(v, name, hash, err);
+        return hash_file(name, hash, err);
     bg_status st = bg_path(path, err, "%s/config.json", name);
     if (st == BG_OK && access(path, F_OK) == 0)
         return hash_model(name, hash, err);
     if (st == BG_OK)
         st = bg_path(path, err, "%s/index.h5", name);
-    return st == BG_OK ? hash_file(v, path, hash, err) : st;
+    return st == BG_OK ? hash_file(path, hash, err) : st;
 }
 
 /* Each input is hashed once, whatever number of files was made from it. */
@@ -86,7 +67,7 @@ static bg_status find_input(verifying *v, const char *name, const verify_seen **
     *seen = verify_find(&v->inputs, name);
     if (*seen != NULL)
         return BG_OK;
-    bool there = access(name, F_OK) == 0, good = there && hash_input(v, name, &hash, &why) == BG_OK;
+    bool there = access(name, F_OK) == 0, good = there && hash_input(name, &hash, &why) == BG_OK;
     if (!there)
         verify_say(name, "input is not there (any more, or not from this folder): not checked");
     else if (!good)

@@ -1,11 +1,9 @@
 /* verify.c - a folder at a time: what its manifest lists, what else is in it, what a rerun would do. */
 #include "bregman/stop.h"
-#include "bregman/writer.h"
 #include "verify.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,29 +80,6 @@ static void close_folder(verify_folder *f)
 
 /* ---- what else is there ---- */
 
-/* PATH.tmp-WRITER: whose attempt it is, and whether that still runs, where this host can tell. */
-static void say_leftover(const char *path, const char *writer)
-{
-    const char *end = strrchr(writer, '-'), *pid = NULL;
-    long number = end == NULL || (pid = memrchr(writer, '-', (size_t)(end - writer))) == NULL
-                      ? 0
-                      : strtol(pid + 1, NULL, 10);
-    if (number <= 0 || number > INT_MAX) {
-        verify_say(path, "left over by an unknown attempt");
-        return;
-    }
-    int host = (int)(pid - writer);
-    for (int dots = 0; host > 0 && dots < 2; host--) /* boot and namespace are no news to a reader */
-        dots += writer[host - 1] == '.';
-    if (bg_writer_is_dead(writer))
-        verify_say(path,
-                   "left over by process %ld, which is gone: it can be removed, or the same command run again does so",
-                   number);
-    else
-        verify_say(path, "being written by process %ld of %.*s, or left over by it: remove it if that runs no more",
-                   number, host > 0 ? host : (int)(pid - writer), writer);
-}
-
 static bool is_own(const char *name)
 {
     return strcmp(name, "MANIFEST") == 0 || strcmp(name, "UNITS") == 0 || strcmp(name, "IDENTITY") == 0 ||
@@ -123,7 +98,7 @@ static bg_status say_others(const verify_folder *f, bg_err *err)
             is_folder(path) || verify_is_work_file(f, f->name[i]))
             continue;
         if (temporary != NULL)
-            say_leftover(path, temporary + strlen(".tmp-"));
+            verify_leftover(path, temporary + strlen(".tmp-"));
         else if (++strangers <= MOST_STRANGERS)
             verify_say(path, "not listed in the MANIFEST: no stage reads it as published");
     }
@@ -218,6 +193,8 @@ static bg_status check_folder(verifying *v, const char *path, bg_err *err)
         st = check_work_files(v, &f, err);
     if (st == BG_OK)
         st = say_others(&f, err);
+    if (st == BG_OK)
+        st = verify_writers(path, err);
     for (size_t i = 0; i < f.n_names && st == BG_OK; i++) {
         st = bg_path(inner, err, "%s%s", path, f.name[i]);
         if (st == BG_OK && is_folder(inner) && is_work(inner, f.name[i])) {

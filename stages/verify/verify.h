@@ -82,6 +82,11 @@ void verify_read_units(verify_folder *f);
 bool verify_is_work_file(const verify_folder *f, const char *name);
 bg_status verify_describe_units(const verify_folder *f, char *line, size_t n_bytes, bg_err *err) BG_MUST_CHECK;
 
+/* leftover.c: of PATH.tmp-WRITER, whose attempt it is, and whether that still runs, where this host can tell; and of
+ * the files in DIR/MANIFEST.d that are not closed. */
+void verify_leftover(const char *path, const char *writer);
+bg_status verify_writers(const char *folder, bg_err *err) BG_MUST_CHECK;
+
 /* outlook.c: the summary line of a folder: what a rerun would do. */
 bg_status verify_outlook(const verify_folder *f, bg_err *err) BG_MUST_CHECK;
 /* Does this entry count: the last of its name? */

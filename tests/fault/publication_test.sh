@@ -65,6 +65,30 @@ for moment in "fsync */MANIFEST.tmp-*" "rename */MANIFEST"; do
     is_whole
 done
 
+# ---- what is published is so though its line cannot be folded, or though another host's job has left its own open
+what="a disk that is full when the manifest is folded"
+cases=$((cases + 1))
+rm -rf "$out"
+mkdir "$out"
+set -- --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$out" --unit-sequences 10
+FAULT_CALL=write FAULT_PATH='*/MANIFEST.tmp-*' FAULT_ACTION=ENOSPC FAULT_LOG=$work/log LD_PRELOAD=$work/fault.so \
+    "$BUILD/bin/score_shards" "$@" --shard 0/2 > "$work/other" 2>&1
+ends_well $? "$work/other"
+grep -q "MANIFEST.d\" stay there, .*: cannot write \"$out/MANIFEST\": No space left" "$work/other" || fail "$what: $(cat "$work/other")"
+[ ! -e "$out/MANIFEST" ] || fail "$what: folded"
+no_remains "$out" "$what"
+ends_at_once score_shards "$@" --shard 1/2
+is_whole
+what="a file that is open for ever"
+cases=$((cases + 1))
+rm -rf "$out"
+mkdir -p "$out/MANIFEST.d"
+foreign=MANIFEST.d/node7.0123abcd.4026531836-12.345-0a1b2c3d.open
+touch "$out/$foreign"
+ends_at_once score_shards "$@" --shard 0/2
+ends_at_once score_shards "$@" --shard 1/2
+[ "$(grep -c '' "$out/MANIFEST")" -eq 2 ] && [ "$(ls "$out/MANIFEST.d")" = "${foreign#*/}" ] || fail "$what: not folded: $(ls "$out"/*)"
+
 # ---- killed there: the next attempt makes good, and removes what is surely left over
 foreign=c.h5.tmp-node7.0123abcd.4026531836-12.345-0a1b2c3d
 for moment in "link */c.h5" "open */MANIFEST.d/*.open" "write */MANIFEST.d/*.open" "rename */MANIFEST"; do

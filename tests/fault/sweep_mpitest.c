@@ -247,7 +247,8 @@ static bg_status run(const void *config, const bg_context *ctx, bg_err *err)
     if (ctx->grid.world_rank == 0) {
         bg_err ignored;
         path[20] = '\0';
-        if (bg_manifest_close(true, &ignored) != BG_OK || bg_remove_folder(path, &ignored) != BG_OK)
+        bg_manifest_close(true);
+        if (bg_remove_folder(path, &ignored) != BG_OK)
             fails++;
     }
     if (st == BG_OK && fails != 0)

@@ -224,6 +224,33 @@ says "being written by process $$"
 says "being written by process 12 of other-host, or left over by it"
 says "$work/d/notes: not listed"
 says "x.tmp-$host-99999999999-0a1b2c3d: left over by an unknown attempt"
+# lists in MANIFEST.d of those who may be at work: what the advice does keeps their lines
+pristine "$in/s"
+mkdir "$work/d/MANIFEST.d"
+theirs=$work/d/MANIFEST.d/other-host.0123abcd.1-12.345-0a1b2c3d
+dead=$work/d/MANIFEST.d/$host-$gone.1-0a1b2c3d
+grep shard-00001 "$in/s/MANIFEST" > "$theirs.open"
+grep shard-00000 "$in/s/MANIFEST" > "$work/d/MANIFEST"
+touch -d '2001-02-03T04:05:06Z' "$theirs.open"
+touch "$theirs.fold" "$dead.fold" "$work/d/MANIFEST.d/strange.open"
+cp "$work/d/MANIFEST" "$dead.open"
+verified 0 "2 of 2 shards, complete" "$work/d"
+says "$theirs.open: lines of process 12 of other-host, which may still be at work (last line at 2001-02-03T04:05:06Z)"
+says "$theirs.fold: process 12 of other-host folds the MANIFEST, or was cut off meanwhile"
+says "$dead.open: left over by process $gone of ${host%%.*}"
+says "$dead.fold: left over by process $gone of ${host%%.*}"
+says "$work/d/MANIFEST.d/strange.open: lines of an unknown attempt, which may still be at work"
+works score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$work/d" --shard 2/3
+[ -e "$theirs.fold" ] && [ -e "$dead.open" ] || fail "folded, though another may be folding: $(ls "$work/d/MANIFEST.d")"
+rm "$theirs.fold"
+works score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$work/d" --shard 1/3
+[ "$(ls "$work/d/MANIFEST.d")" = "$(basename "$theirs.open")
+strange.open" ] || fail "what is closed is not folded, or more is: $(ls "$work/d/MANIFEST.d")"
+mv "$theirs.open" "$theirs" && rm "$work/d/MANIFEST.d/strange.open"
+works score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$work/d" --shard 0/3
+[ ! -e "$work/d/MANIFEST.d" ] || fail "not folded: $(ls "$work/d/MANIFEST.d")"
+verified 0 "2 of 2 shards, 3 of 3 shards, complete" "$work/d"
+! grep "MANIFEST.d" "$work/stdout" || fail "of what has been folded"
 # published by two attempts at once: the line of the other one came last
 pristine "$in/s"
 printf '%s %s %s\n' ffffffffffffffffffffffffffffffff "$(wc -c < "$work/d/$s")" $s >> "$work/d/MANIFEST"

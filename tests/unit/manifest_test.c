@@ -40,7 +40,8 @@ static void write_bytes(const char *path, const char *text, size_t n)
     assert_int_equal(fclose(f), 0);
 }
 
-static void write_text(const char *text) { write_bytes(manifest, text, strlen(text)); }
+static void write_to(const char *path, const char *text) { write_bytes(path, text, strlen(text)); }
+static void write_text(const char *text) { write_to(manifest, text); }
 
 static bg_manifest read_back(void)
 {
@@ -66,11 +67,7 @@ static void append(const char *name, const bg_hash *hash, uint64_t size)
     assert_ok(bg_manifest_append(in_folder(name), hash, size, &err), err);
 }
 
-static void fold(void)
-{
-    bg_err err;
-    assert_ok(bg_manifest_close(true, &err), err);
-}
+static void fold(void) { bg_manifest_close(true); }
 
 /* No manifest at all. */
 static void clear(void)
@@ -243,7 +240,7 @@ static void append_then_read(void **state)
 }
 
 /* What a folder's MANIFEST said stays, another program's too, and so do all lines of a name: of two attempts that
- * published a file in the same moment either may be the last to list it.  MANIFEST is as old as its last line. */
+ * published a file in the same moment either may be the last to list it. */
 static void a_fold_keeps_what_there_was(void **state)
 {
     (void)state;
@@ -252,13 +249,12 @@ static void a_fold_keeps_what_there_was(void **state)
     const struct timespec at[2] = { { .tv_sec = long_ago }, { .tv_sec = long_ago } };
     char name[BG_WRITER_BYTES], path[256], text[1024], wanted[1024];
     struct stat about;
-    bg_err err;
     clear();
     write_text(strange);
     assert_int_equal(utimensat(AT_FDCWD, manifest, at, 0), 0);
     append("a.h5", &hash_a, 10);
     append("a.h5", &hash_b, 10);
-    assert_ok(bg_manifest_close(false, &err), err);
+    bg_manifest_close(false);
     snprintf(path, sizeof path, "find '%sMANIFEST.d' -type f -exec touch -d @%ld {} +", folder, (long)long_ago + 7);
     assert_int_equal(system(path), 0);
     bg_writer_name(name);
@@ -276,15 +272,6 @@ static void a_fold_keeps_what_there_was(void **state)
     snprintf(wanted, sizeof wanted, "%s/\n%s 3 c.h5\n%s 4 d/\n%s 10 a.h5\n%s 10 a.h5\n%s 11 b.h5\n", strange, HASH_B,
              HASH_B, HASH_A, HASH_B, HASH_A);
     assert_string_equal(text, wanted);
-
-    /* a fold of lines of long ago is no younger than they are: a file that was changed since is younger than its line */
-    clear();
-    append("a.h5", &hash_a, 10);
-    snprintf(path, sizeof path, "find '%sMANIFEST.d' -type f -exec touch -d @%ld {} +", folder, (long)long_ago);
-    assert_int_equal(system(path), 0);
-    fold();
-    assert_int_equal(stat(manifest, &about), 0);
-    assert_int_equal(about.st_mtim.tv_sec, long_ago);
 }
 
 /* A line that does not fit on the disk leaves nothing that the next one would be put behind. */
@@ -372,32 +359,76 @@ static void writers_do_not_mix(void **state)
     bg_manifest_clear(&m);
 }
 
-/* What may still be written to stays, and so does all else; a torn line costs itself. */
+/* The name of a writer in MANIFEST.d: of another host, of none that can be told, of this host's living or dead. */
+enum { FOREIGN, STRANGE, ALIVE, DEAD, N_OTHERS };
+
+static const char *file_of_other(int who, const char *suffix)
+{
+    static char path[512];
+    char name[BG_WRITER_BYTES], alike[2 * BG_WRITER_BYTES], *pid;
+    bg_writer_name(name);
+    assert_non_null(pid = strstr(name, "-"));
+    snprintf(alike, sizeof alike, "%.*s-%ld.%d-00000000", (int)(pid - name), name, (long)getppid(), who == DEAD);
+    snprintf(path, sizeof path, "%sMANIFEST.d/%s%s", folder,
+             who == FOREIGN   ? "node7.0123abcd.1-12-00000000"
+             : who == STRANGE ? "strange"
+                              : alike,
+             suffix);
+    return path;
+}
+
+/* What may still be written to stays, and what was closed is folded all the same; a torn line costs itself. */
 static void others_at_work_are_left_alone(void **state)
 {
     (void)state;
-    static const char *const others[] = { "node7.0123abcd.1-12-00000000.open", "strange.open" };
-    for (size_t i = 0; i < 3; i++) {
-        char path[256], name[BG_WRITER_BYTES], *pid;
+    for (int who = 0; who < N_OTHERS; who++) {
         clear();
         append("mine", &hash_a, 1);
-        bg_writer_name(name);
-        if (i == 2 && (pid = strstr(name, "-")) != NULL)
-            snprintf(pid, sizeof name - (size_t)(pid - name), "-%ld-00000000.open",
-                     (long)getppid()); /* this host's, alive */
-        snprintf(path, sizeof path, "%sMANIFEST.d/%s", folder, i < 2 ? others[i] : name);
-        write_bytes(path, HASH_B " 2 theirs\n" HASH_B " 3 to", 83 - 3);
+        const char *path = file_of_other(who, BG_MANIFEST_OPEN);
+        write_to(path, HASH_B " 2 theirs\n" HASH_B " 3 to");
+        write_to(in_folder("MANIFEST.d/closed"), HASH_B " 5 closed\n");
         fold();
-        assert_int_equal(access(path, F_OK), 0);
+        assert_int_equal(access(path, F_OK), who == DEAD ? -1 : 0);
+        assert_int_equal(access(in_folder("MANIFEST.d/closed"), F_OK), -1);
+        assert_int_equal(access(in_folder("MANIFEST.d"), F_OK), who == DEAD ? -1 : 0);
+        assert_int_equal(access(manifest, F_OK), 0);
         assert_int_equal(look_up("mine"), 1);
         assert_int_equal(look_up("theirs"), 2);
-        assert_int_equal(access(manifest, F_OK), -1);
-        assert_int_equal(unlink(path), 0);
-        append("more", &hash_a, 4);
-        fold();
-        assert_int_equal(access(in_folder("MANIFEST.d"), F_OK), -1);
+        assert_int_equal(look_up("closed"), 5);
+        if (who != DEAD) { /* its lines come to stay when somebody has closed it */
+            assert_int_equal(rename(path, in_folder("MANIFEST.d/was open")), 0);
+            append("more", &hash_a, 4);
+            fold();
+            assert_int_equal(access(in_folder("MANIFEST.d"), F_OK), -1);
+            assert_int_equal(look_up("more"), 4);
+        }
         assert_int_equal(look_up("mine"), 1);
-        assert_int_equal(look_up("more"), 4);
+        assert_int_equal(look_up("theirs"), 2);
+    }
+}
+
+/* While another's flag is up, and it is not surely dead, all stays where it is. */
+static void one_folds_at_a_time(void **state)
+{
+    (void)state;
+    for (int who = 0; who < N_OTHERS; who++) {
+        clear();
+        append("mine", &hash_a, 1);
+        const char *flag = file_of_other(who, BG_MANIFEST_FOLD);
+        write_to(flag, "");
+        fold();
+        assert_int_equal(access(flag, F_OK), who == DEAD ? -1 : 0);
+        assert_int_equal(access(manifest, F_OK), who == DEAD ? 0 : -1);
+        assert_int_equal(access(in_folder("MANIFEST.d"), F_OK), who == DEAD ? -1 : 0);
+        assert_int_equal(look_up("mine"), 1);
+        if (who != DEAD) {
+            assert_int_equal(unlink(flag), 0);
+            append("more", &hash_a, 2);
+            fold();
+            assert_int_equal(access(in_folder("MANIFEST.d"), F_OK), -1);
+            assert_int_equal(look_up("mine"), 1);
+            assert_int_equal(look_up("more"), 2);
+        }
     }
 }
 
@@ -418,8 +449,7 @@ static void folds_at_once_lose_nothing(void **state)
                 bg_manifest_entry entry;
                 snprintf(name, sizeof name, "file-%d-%03d.h5", w, i);
                 st = bg_manifest_append(in_folder(name), &hash_a, (uint64_t)i, NULL);
-                if (st == BG_OK)
-                    st = bg_manifest_close(true, NULL);
+                bg_manifest_close(true);
                 for (int k = 0; k <= i && st == BG_OK; k++) {
                     snprintf(name, sizeof name, "file-%d-%03d.h5", w, k);
                     st = bg_manifest_lookup(in_folder(name), &listed, &entry, NULL);
@@ -441,11 +471,18 @@ static void folds_at_once_lose_nothing(void **state)
         assert_non_null(bg_manifest_find(&m, name));
     }
     bg_manifest_clear(&m);
+    append("after", &hash_a, 1);
+    fold();
+    assert_int_equal(access(in_folder("MANIFEST.d"), F_OK), -1);
+    m = read_back();
+    assert_int_equal(m.n, WRITERS * ROUNDS + 1); /* and none is there twice */
+    bg_manifest_clear(&m);
 }
 
 /* What happens while a folder is read: a file that is listed under its open name is closed at once; or it is closed
- * behind the reader's back, which then meets neither name. */
-static enum { NOTHING, CLOSE_BEHIND, HIDE } meanwhile;
+ * behind the reader's back, which then meets neither name.  While it is folded: somebody takes the flag away, or writes
+ * another MANIFEST, or takes a file that is being folded. */
+static enum { NOTHING, CLOSE_BEHIND, HIDE, TAKE_FLAG, REWRITE, TAKE_FILE } meanwhile;
 
 struct dirent *readdir(DIR *dir)
 {
@@ -454,7 +491,11 @@ struct dirent *readdir(DIR *dir)
     memcpy(&next, &found, sizeof next);
     struct dirent *e = next(dir);
     size_t n = e != NULL ? strlen(e->d_name) : 0;
-    if (meanwhile == NOTHING || n < 5 || strcmp(e->d_name + n - 5, ".open") != 0)
+    if (meanwhile == TAKE_FLAG && n > 5 && strcmp(e->d_name + n - 5, ".fold") == 0) {
+        assert_int_equal(unlinkat(dirfd(dir), e->d_name, 0), 0);
+        meanwhile = NOTHING;
+    }
+    if ((meanwhile != CLOSE_BEHIND && meanwhile != HIDE) || n < 5 || strcmp(e->d_name + n - 5, ".open") != 0)
         return e;
     char closed[256];
     snprintf(closed, sizeof closed, "%.*s", (int)n - 5, e->d_name);
@@ -477,6 +518,54 @@ static void no_line_is_missed_while_files_are_closed(void **state)
         assert_non_null(bg_manifest_find(&m, "early"));
         assert_non_null(bg_manifest_find(&m, "late"));
         bg_manifest_clear(&m);
+    }
+}
+
+/* As it is called by a fold for the new MANIFEST, which has been written by then. */
+int fsync(int fd)
+{
+    int (*next)(int);
+    const void *found = dlsym(RTLD_NEXT, "fsync");
+    memcpy(&next, &found, sizeof next);
+    char link[64], path[512] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if ((meanwhile == REWRITE || meanwhile == TAKE_FILE) && readlink(link, path, sizeof path - 1) > 0 &&
+        strstr(path, "MANIFEST.tmp-") != NULL) {
+        if (meanwhile == REWRITE)
+            write_text(HASH_B " 9 new.h5\n");
+        else
+            assert_int_equal(unlink(in_folder("MANIFEST.d/closed")), 0);
+        meanwhile = NOTHING;
+    }
+    return next(fd);
+}
+
+/* It is not alone, whoever is to blame: nothing is taken away. */
+static void a_fold_that_is_disturbed_gives_up(void **state)
+{
+    (void)state;
+    static const char old[] = HASH_A " 1 old\n";
+    for (int how = TAKE_FLAG; how <= TAKE_FILE; how++) {
+        struct stat about;
+        clear();
+        write_text(old);
+        append("mine", &hash_a, 2);
+        write_to(in_folder("MANIFEST.d/closed"), HASH_B " 5 closed\n");
+        meanwhile = how == TAKE_FLAG ? TAKE_FLAG : how == REWRITE ? REWRITE : TAKE_FILE;
+        fold();
+        assert_int_equal(meanwhile, NOTHING);
+        assert_int_equal(stat(manifest, &about), 0);
+        assert_int_equal(about.st_size, how == REWRITE ? 42 : (off_t)strlen(old));
+        assert_int_equal(look_up("mine"), 2);
+        assert_int_equal(look_up("closed"), how == TAKE_FILE ? -1 : 5);
+        char command[128];
+        snprintf(command, sizeof command, "! ls '%s' '%sMANIFEST.d' | grep -q 'tmp-\\|[.]fold'", folder, folder);
+        assert_int_equal(system(command), 0);
+        append("more", &hash_a, 3);
+        fold();
+        assert_int_equal(access(in_folder("MANIFEST.d"), F_OK), -1);
+        assert_int_equal(look_up("mine"), 2);
+        assert_int_equal(look_up("more"), 3);
     }
 }
 
@@ -615,8 +704,10 @@ int main(void)
         cmocka_unit_test(any_cut_leaves_the_other_lines),
         cmocka_unit_test(writers_do_not_mix),
         cmocka_unit_test(others_at_work_are_left_alone),
+        cmocka_unit_test(one_folds_at_a_time),
         cmocka_unit_test(folds_at_once_lose_nothing),
         cmocka_unit_test(no_line_is_missed_while_files_are_closed),
+        cmocka_unit_test(a_fold_that_is_disturbed_gives_up),
         cmocka_unit_test(lookup_sees_every_change),
         cmocka_unit_test(clocks_do_not_count),
         cmocka_unit_test(listed_files_are_waited_for),

@@ -676,7 +676,7 @@ static void unlisted_is_not_done(void **state)
     bool done;
     assert_int_equal(mkdir(in_folder("torn"), 0777), 0);
     publish(create("torn/a.h5", "bregman/scores"));
-    assert_ok(bg_manifest_close(true, &err), err);
+    bg_manifest_close(true);
     char manifest[4096];
     size_t n = read_text(in_folder("torn/MANIFEST"), manifest, sizeof manifest);
     assert_true(n > 40 && manifest[n - 1] == '\n');
@@ -694,7 +694,7 @@ static void unlisted_is_not_done(void **state)
     publish(create("torn/a.h5", "bregman/scores"));
     assert_ok(bg_store_is_done(in_folder("torn/a.h5"), "f1", &done, &err), err);
     assert_true(done);
-    assert_ok(bg_manifest_close(true, &err), err);
+    bg_manifest_close(true);
     assert_int_equal(unlink(in_folder("torn/MANIFEST")), 0);
     assert_ok(bg_store_is_done(in_folder("torn/a.h5"), "f1", &done, &err), err);
     assert_false(done);
@@ -726,9 +726,9 @@ static void the_first_of_two_attempts_stays(void **state)
     assert_true(child >= 0);
     if (child == 0) {
         bg_store *s = create("killed early.h5", "bregman/scores");
-        if (bg_store_publish(s, NULL, &err) != BG_OK || bg_manifest_close(false, &err) != BG_OK)
-            _exit(1);
-        _exit(0);
+        bg_status st = bg_store_publish(s, NULL, &err);
+        bg_manifest_close(false);
+        _exit(st != BG_OK);
     }
     int code = -1;
     assert_int_equal(waitpid(child, &code, 0), child);
@@ -752,6 +752,39 @@ static void the_first_of_two_attempts_stays(void **state)
     assert_string_equal(second.hex, now.hex);
 }
 
+/* Pauses of this process, which are as long as they would be. */
+static int n_pauses;
+
+int nanosleep(const struct timespec *pause, struct timespec *left)
+{
+    n_pauses++;
+    return clock_nanosleep(CLOCK_MONOTONIC, 0, pause, left) == 0 ? 0 : -1;
+}
+
+/* A folder has lost its manifest: nobody is waited for at each of its files. */
+static void waits_for_other_attempts_are_bounded_together(void **state)
+{
+    (void)state;
+    enum { FILES = 4, MOST_PAUSES = 100 };
+    bg_err err;
+    char name[32];
+    assert_int_equal(mkdir(in_folder("lost"), 0777), 0);
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "lost/%d.h5", i);
+        publish(create(name, "bregman/scores"));
+    }
+    assert_ok(bg_remove_folder(in_folder("lost/MANIFEST.d"), &err), err);
+    n_pauses = 0;
+    for (int i = 0; i < FILES; i++) {
+        bool done = false;
+        snprintf(name, sizeof name, "lost/%d.h5", i);
+        assert_ok(bg_store_end_once(create(name, "bregman/scores"), BG_OK, &err), err);
+        assert_ok(bg_store_is_done(in_folder(name), "f1", &done, &err), err);
+        assert_true(done);
+    }
+    assert_true(n_pauses <= MOST_PAUSES);
+}
+
 /* A kill after the rename of a file whose older version is listed with another size. */
 static void renamed_over_a_listed_one_is_not_done(void **state)
 {
@@ -760,7 +793,7 @@ static void renamed_over_a_listed_one_is_not_done(void **state)
     bool done = true;
     assert_int_equal(mkdir(in_folder("over"), 0777), 0);
     publish(create("over/a.h5", "bregman/scores"));
-    assert_ok(bg_manifest_close(true, &err), err);
+    bg_manifest_close(true);
     write_file("over/MANIFEST", "99aa06d3014798d86001c324468d497f 5 a.h5\n");
     assert_ok(bg_store_is_done(in_folder("over/a.h5"), "f1", &done, &err), err);
     assert_false(done);
@@ -804,7 +837,7 @@ static void dates_mean_nothing(void **state)
     bg_err err;
     bool done;
     publish(create("dated.h5", "bregman/scores"));
-    assert_ok(bg_manifest_close(true, &err), err);
+    bg_manifest_close(true);
     for (int file = 0; file < 2; file++)
         for (int manifest = 0; manifest < 2; manifest++) {
             const struct timespec of_file[2] = { { .tv_sec = date[file] }, { .tv_sec = date[file] } };
@@ -973,6 +1006,7 @@ int main(void)
         cmocka_unit_test(done_means_listed_and_made_the_same_way),
         cmocka_unit_test(unlisted_is_not_done),
         cmocka_unit_test(the_first_of_two_attempts_stays),
+        cmocka_unit_test(waits_for_other_attempts_are_bounded_together),
         cmocka_unit_test(renamed_over_a_listed_one_is_not_done),
         cmocka_unit_test(listed_but_late_files_are_waited_for),
         cmocka_unit_test(dates_mean_nothing),
