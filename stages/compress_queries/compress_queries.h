@@ -30,6 +30,16 @@ typedef struct {
     double variance, error;
 } query_sum;
 
+/* Pairs of a unit's micro-batches, of this rank's modules, until their factors are read: once for all of them. */
+typedef struct {
+    size_t rows, n_batches, n_queries; /* held */
+    size_t room;                       /* rows that there is memory for: at least a micro-batch's */
+    float **activation, **gradient;    /* [n_tracked] of this rank's modules [room, M], [room, P] */
+    float *memory;                     /* that they are cut from */
+    size_t *batch_query, *query_row;   /* [room + 1] first query of each batch, first row of each query; one more */
+    uint64_t *query;                   /* [room] its number */
+} compress_pairs;
+
 /* One call of the stage. */
 typedef struct {
     const compress_queries_config *c;
@@ -51,9 +61,11 @@ typedef struct {
     bg_units units;
     /* the unit and batch in hand */
     bg_unit unit;
-    uint64_t kept;                /* its first sequence that no published file has */
-    bg_store **file;              /* [n_blocks] being written, of this rank's tracked blocks: queries from `kept` on */
-    bool *finished;               /* [n_blocks] all of that was published by an earlier attempt */
+    uint64_t kept;   /* its first sequence that no published file has */
+    bg_store **file; /* [n_blocks] being written, of this rank's tracked blocks: queries from `kept` on */
+    bool *finished;  /* [n_blocks] all of that was published by an earlier attempt */
+    compress_pairs pairs;
+    bool batch_begins;            /* the next pair is a batch's first */
     float *rotated_a, *rotated_d; /* [rows, largest M], [rows, largest P] */
     float *gradient, *scratch, *left, *right;
     bg_curvature *held;     /* [n_tracked] of modules whose factors stay in memory; p is 0 of the others */
@@ -67,6 +79,8 @@ typedef struct {
 
 /* units.c: columns kept of a module's gradients at most. */
 size_t compress_columns(const compress *w, const bg_module *mod);
+/* Floats that a row of pairs takes, of a share's modules. */
+size_t compress_pair_floats(const compress *w, const bg_share *share);
 /* What a module's curvature takes in memory. */
 size_t compress_factor_floats(const compress *w, const bg_module *mod);
 /* Callbacks of the sweep, and its tap; self is the compress. */
@@ -75,6 +89,7 @@ bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg
 bg_status compress_unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err);
 bg_status compress_unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err);
 bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err);
+void compress_batch_begin(void *self, const bg_batch *batch, uint64_t first);
 /* The datasets of a module with n queries and r columns, and one query's rows in them; `rank` is kept of units only. */
 bg_status compress_make_datasets(bg_store *s, const bg_module *mod, uint64_t n, uint64_t r, bool ranks,
                                  bg_err *err) BG_MUST_CHECK;
