@@ -133,19 +133,31 @@ static bool is_settled(const struct stat *about)
     return time(NULL) - last > SETTLED_S;
 }
 
-/* Of a file that was as `before` says when the reading began. */
-static void remember(const char *path, const remembered *before, const bg_hash *hash)
+static void put_hash(const remembered *r, const bg_hash *hash)
 {
     char text[ENTRY_BYTES + 80];
     bg_err why;
+    if (bg_make_folder(r->folder, &why) != BG_OK)
+        say_once(r->folder, why.msg);
+    else if (!put(r, text, compose(r, hash, text)))
+        say_once(r->folder, strerror(errno));
+}
+
+/* Of a file that was as `before` says when the reading began. */
+static void remember(const char *path, const remembered *before, const bg_hash *hash)
+{
     remembered *after = malloc(sizeof *after);
-    if (after != NULL && describe(path, after) && strcmp(after->key, before->key) == 0 && is_settled(&after->about)) {
-        if (bg_make_folder(before->folder, &why) != BG_OK)
-            say_once(before->folder, why.msg);
-        else if (!put(before, text, compose(before, hash, text)))
-            say_once(before->folder, strerror(errno));
-    }
+    if (after != NULL && describe(path, after) && strcmp(after->key, before->key) == 0 && is_settled(&after->about))
+        put_hash(before, hash);
     free(after);
+}
+
+void bg_hash_remember(const char *path, const bg_hash *hash)
+{
+    remembered *now = malloc(sizeof *now);
+    if (now != NULL && describe(path, now))
+        put_hash(now, hash);
+    free(now);
 }
 
 /* ---- asking ---- */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "bregman/folder.h"
+#include "bregman/hash_cache.h"
 #include "bregman/manifest.h"
 #include "handle.h"
 #include "hdf5_lib.h"
@@ -94,6 +95,8 @@ bg_status bg_store_publish(bg_store *s, bg_hash *hash, bg_err *err)
         st = list(s, &e, err);
     if (st == BG_OK && hash != NULL)
         *hash = e.hash;
+    if (st == BG_OK && !is_work(s))
+        bg_hash_remember(s->path, &e.hash);
     bg_store_discard(s);
     return st;
 }
@@ -234,7 +237,7 @@ static bg_status yield_name(const bg_store *s, const char *fingerprint, bg_manif
 
 bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err)
 {
-    char *fingerprint = NULL;
+    char *fingerprint = NULL, path[BG_PATH_BYTES];
     bg_manifest_entry e = { .name = NULL };
     bool taken = false, done = false;
     if (st == BG_OK)
@@ -250,6 +253,9 @@ bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err)
     if (st == BG_OK && !done)
         st = list(s, &e, err);
     free(fingerprint);
-    bg_store_discard(s);
+    snprintf(path, sizeof path, "%s", s->path);
+    bg_store_discard(s); /* with its temporary name, which changes the file's record */
+    if (st == BG_OK && !taken)
+        bg_hash_remember(path, &e.hash);
     return st;
 }

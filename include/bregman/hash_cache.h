@@ -13,6 +13,9 @@
  * was, is none.  A file that was changed within the last 2 seconds is not remembered, nor is one that changes while it
  * is read.  A folder that cannot be written costs a line in the log.  Not for several threads at once. */
 bg_status bg_hash_file_once(const char *path, bg_hash *out, bg_err *err) BG_MUST_CHECK;
+/* Remember the hash of a file that this process has just published, so that those who read it need not: of a thousand
+ * jobs that start at once each would. */
+void bg_hash_remember(const char *path, const bg_hash *hash);
 void bg_hash_cache_folder(const char *folder); /* "": as if it was not called */
 /* From now on bg_hash_file_once reads every file and remembers none; of one that is remembered with another hash,
  * `wrong` is told. */
