@@ -146,7 +146,7 @@ KILLS ?= 1000
 drills check-kill: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests
 	@BUILD=$(abspath $(B)) OMP_NUM_THREADS=1 DRILLS=$(or $(DRILLS),all) KILLS=$(KILLS) \
-	   $(BREGMAN_VENV)/bin/python $(SRC)/scripts/checks/$(if $(filter drills,$@),drills,kill)_test.py
+	   $(BREGMAN_VENV)/bin/python $(SRC)/tests/python/$(if $(filter drills,$@),drills,kill)_test.py
 
 # ---- fuzzing: the targets of tests/fuzz for FUZZ_SECONDS each, with clang's libFuzzer and sanitizers ----
 FUZZ_SECONDS ?= 30

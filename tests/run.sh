@@ -1,6 +1,6 @@
 #!/bin/bash
 # run.sh BUILD [PATTERN]: run the tests built in BUILD, and the scripts among the tests; with a
-# PATTERN (of the shell's case) only those whose path under tests/ (scripts/ for those in Python) matches it.
+# PATTERN (of the shell's case) only those whose path under tests/ without ending matches it, such as "python/*".
 # A test that exits with 77 is skipped.  Exits 1 if any failed, or if none ran.
 # JOBS tests run at a time, one more than there are cores unless it is set: many of them mostly wait.
 # A test has LIMIT_S seconds (1800, many times what the slowest takes); one that has not ended then fails, and what it was
@@ -66,11 +66,10 @@ run() {
     run_one "$results/$n" "$@" &
 }
 
-# wanted FILE: it exists, is no folder, and its name under tests/ or scripts/ without ending matches
+# wanted FILE: it exists, is no folder, and its name under tests/ without ending matches
 wanted() {
     [ -f "$1" ] || return 1
     name=${1#"$2"/tests/}
-    name=${name#"$2"/scripts/}
     case ${name%.*} in $pattern) return 0 ;; esac
     return 1
 }
@@ -83,7 +82,7 @@ for test in "$SRC"/tests/*/*_test.sh; do
 done
 python=$BREGMAN_VENV/bin/python
 [ -x "$python" ] || python=python3
-for test in "$SRC"/scripts/checks/*_test.py; do
+for test in "$SRC"/tests/python/*_test.py; do
     wanted "$test" "$SRC" && run "$name" env OMP_NUM_THREADS=1 "$python" "$test"
 done
 for test in "$BUILD"/tests/*/*_mpitest; do

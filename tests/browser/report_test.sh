@@ -13,7 +13,7 @@ keep=${1:-$work}
 failed=0
 fail() { echo "not ok: $*"; failed=1; }
 
-"$SRC/scripts/checks/make_sample.py" "$work" || { echo "not ok: make_sample.py"; exit 1; }
+"$SRC/tests/python/make_sample.py" "$work" || { echo "not ok: make_sample.py"; exit 1; }
 common="--ranking $work/ranking.h5 --queries $work/queries.h5 --tokens $work/a.h5 $work/b.h5"
 
 # expect CODE WORDS ARGUMENTS...: the report ends with this code and one line that has these words
@@ -94,11 +94,11 @@ grep -q '^ls-ja: first man/ja/ls.1 (score [0-9.]*)$' "$work/lines" || fail "stdo
 [ "$(wc -l <"$work/lines")" = 4 ] || fail "stdout has not a line per query"
 # more token files than a process may have open, behind those that are ranked
 mkdir "$work/more"
-"${BREGMAN_VENV:-$SRC/build/venv}/bin/python" - "$work" "$SRC/scripts/checks" <<'END' || fail "no ranking of 102 token files"
+"${BREGMAN_VENV:-$SRC/build/venv}/bin/python" - "$work" "$SRC/tests/python" <<'END' || fail "no ranking of 102 token files"
 import shutil, sys
-work, checks = sys.argv[1:]
-sys.path[:0] = [checks, f"{checks}/.."]
-import h5py, make_sample
+work = sys.argv[1]
+sys.path.insert(0, sys.argv[2])
+import make_sample, h5py
 files = [f"{work}/a.h5", f"{work}/b.h5"]
 for i in range(100):
     files.append(f"{work}/more/{i}.h5")

@@ -21,7 +21,7 @@ same_numbers() {
         made=$1/${wanted##*/}
         if [ ! -e "$made" ]; then
             fail "$3: no $made"
-        elif ! "$python" "$SRC/scripts/checks/make_inputs.py" same "$made" "$wanted" > "$work/same" 2>&1; then
+        elif ! "$python" "$SRC/tests/python/make_inputs.py" same "$made" "$wanted" > "$work/same" 2>&1; then
             fail "$3: ${wanted##*/} differs: $(tail -n 1 "$work/same")"
         fi
     done

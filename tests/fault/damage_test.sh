@@ -3,7 +3,7 @@
 # a dataset or an attribute gone, a NaN.
 . "$(dirname "$0")/lib.sh"
 
-damage() { "$python" "$SRC/scripts/checks/make_inputs.py" "$@" || exit 1; }
+damage() { "$python" "$SRC/tests/python/make_inputs.py" "$@" || exit 1; }
 # pristine FILE: a copy to damage, $work/d
 pristine() { rm -rf "$work/d"; cp -r "$1" "$work/d"; }
 

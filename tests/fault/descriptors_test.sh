@@ -2,10 +2,10 @@
 # Many more work units than a process may have files open: every stage ends, with the numbers of a run without that limit.
 . "$(dirname "$0")/lib.sh"
 
-PYTHONPATH=$SRC/scripts:$SRC/scripts/checks "$python" - "$in" <<'PYTHON' || exit 1
+PYTHONPATH=$SRC/tests/python "$python" - "$in" <<'PYTHON' || exit 1
 import sys
-import numpy as np
 from check_goldens import write_tokens
+import numpy as np
 random = np.random.default_rng(1)
 write_tokens(sys.argv[1] + "/short.h5", list(random.integers(0, 64, (2000, 2))))
 write_tokens(sys.argv[1] + "/asked.h5", list(random.integers(0, 64, (600, 2))), 1)
@@ -18,7 +18,7 @@ limited() {
     cases=$((cases + 1))
     (ulimit -n 64 && run "$@") 2> "$work/err" || fail "$* with 64 descriptors: exit code $?: $(cat "$work/err")"
 }
-same() { "$python" "$SRC/scripts/checks/make_inputs.py" same "$1" "$2" > "$work/same" 2>&1 || fail "$1 and $2 differ: $(tail -n 1 "$work/same")"; }
+same() { "$python" "$SRC/tests/python/make_inputs.py" same "$1" "$2" > "$work/same" 2>&1 || fail "$1 and $2 differ: $(tail -n 1 "$work/same")"; }
 
 # chain FOLDER UNITS RUN...: fit, compress and score in UNITS units each, by `RUN STAGE ARGS...`
 chain() {

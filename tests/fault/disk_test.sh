@@ -56,7 +56,7 @@ cut_short() {
     rm "$unit"
     works "$program" "$@"
     for file in "$wanted"/*.h5; do
-        "$python" "$SRC/scripts/checks/make_inputs.py" same "$file" "$work/stopped/${file##*/}" || fail "$program: ${file##*/} differs after a damaged checkpoint"
+        "$python" "$SRC/tests/python/make_inputs.py" same "$file" "$work/stopped/${file##*/}" || fail "$program: ${file##*/} differs after a damaged checkpoint"
     done
     run 1 verify "$work/stopped" > "$work/stdout" 2>&1 || fail "$program: $(cat "$work/stdout")"
 }
@@ -101,7 +101,7 @@ full() {
             failures=$((failures + 1))
             one_error 1 $code "$stage" "$disk" "No space left on device" "$stage in $room KiB ($ranks ranks)"
             no_remains "$disk" "$stage in $room KiB ($ranks ranks)"
-            "$python" "$SRC/scripts/checks/make_inputs.py" check "$disk" || fail "$stage in $room KiB ($ranks ranks): a partial file"
+            "$python" "$SRC/tests/python/make_inputs.py" check "$disk" || fail "$stage in $room KiB ($ranks ranks): a partial file"
         done
         [ $code -eq 0 ] || fail "$stage: fails with room enough: $(cat "$work/err")"
         [ $failures -gt 0 ] || fail "$stage: never met a full disk"

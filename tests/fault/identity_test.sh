@@ -118,7 +118,7 @@ rm -r "$in/t" && cp -rp "$work/kept" "$in/t"
 # ---- hashes of large files are remembered
 large=$work/large cache=$work/cache
 cp -r "$in/model" "$large"
-"$python" - "$SRC/scripts/checks" "$large/model.safetensors" <<'PY' || exit 1
+"$python" - "$SRC/tests/python" "$large/model.safetensors" <<'PY' || exit 1
 import sys
 sys.path.insert(0, sys.argv[1])
 import numpy

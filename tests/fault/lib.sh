@@ -7,7 +7,7 @@ work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 in=$work/in out=$work/out
 mkdir "$in"
-"$python" "$SRC/scripts/checks/make_inputs.py" "$in" || exit 1
+"$python" "$SRC/tests/python/make_inputs.py" "$in" || exit 1
 export OMP_NUM_THREADS=1
 failed=0 cases=0
 fail() { echo "not ok: $*"; failed=1; }

@@ -16,7 +16,7 @@ fit() {
     done
 }
 
-same() { "$python" "$SRC/scripts/checks/make_inputs.py" same "$work/$1/index.h5" "$work/$2/index.h5"; }
+same() { "$python" "$SRC/tests/python/make_inputs.py" same "$work/$1/index.h5" "$work/$2/index.h5"; }
 # alike MODEL MODEL: the same factors
 alike() { same "$1" "$2" || fail "$1 and $2 have other factors"; }
 

@@ -8,7 +8,7 @@ for shard in 0 1; do
     works score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$in/s" --layer-scores --shard $shard/2
 done
 works merge_scores --scores "$in/s" --output "$in/r.h5" --top 5
-damage() { "$python" "$SRC/scripts/checks/make_inputs.py" "$@" || exit 1; }
+damage() { "$python" "$SRC/tests/python/make_inputs.py" "$@" || exit 1; }
 
 # change FILE STATEMENT: run Python on the open file `f` and list it again, as somebody does who keeps the manifest right
 cat > "$work/change.py" <<'END'

@@ -12,7 +12,7 @@
 #include "bregman/safetensors.h"
 #include "unit/check.h"
 
-/* A case of tests/goldens (see scripts/make_goldens.py). */
+/* A case of tests/goldens (see tests/goldens/make_goldens.py). */
 typedef struct {
     char dir[1024];
     bg_tensors *tensors;

@@ -1,3 +1,3 @@
 #!/bin/sh
 # Factors and scores of every model family against the goldens.
-exec "$SRC/scripts/check_goldens.py" --build "$BUILD"
+exec "$SRC/tests/python/check_goldens.py" --build "$BUILD"

@@ -14,7 +14,7 @@ finish() { exit $failed; }
 
 # long_tokens FILE N: N sequences; one in a unit of its own takes milliseconds, so that there is a middle to interrupt
 long_tokens() {
-    PYTHONPATH=$SRC/scripts "$python" -c 'import sys, numpy, check_goldens
+    PYTHONPATH=$SRC/tests/python "$python" -c 'import sys, check_goldens, numpy
 random = numpy.random.default_rng(5)
 check_goldens.write_tokens(sys.argv[1], [random.integers(0, 32, 8) for _ in range(int(sys.argv[2]))])' "$@" || exit 1
 }
@@ -57,6 +57,6 @@ has_line() { grep -q -- "$2" "$1" || fail "$3: $1 does not say '$2': $(tail -n 5
 
 # same WHAT FILE REFERENCE: all datasets are the same bytes
 same() {
-    "$python" "$SRC/scripts/checks/make_inputs.py" same "$2" "$3" && "$python" "$SRC/scripts/checks/make_inputs.py" same "$3" "$2" ||
+    "$python" "$SRC/tests/python/make_inputs.py" same "$2" "$3" && "$python" "$SRC/tests/python/make_inputs.py" same "$3" "$2" ||
         fail "$1: $2 and $3 differ"
 }

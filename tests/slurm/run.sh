@@ -39,7 +39,7 @@ fi
 . "$SRC/tests/slurm/testbed.sh"
 bed_configure
 bed_up || { echo "0 passed, ${#tests[@]} failed, 0 skipped"; exit 1; }
-"$BREGMAN_VENV/bin/python" "$SRC/scripts/checks/make_inputs.py" "$BED/in" || {
+"$BREGMAN_VENV/bin/python" "$SRC/tests/python/make_inputs.py" "$BED/in" || {
     echo "0 passed, ${#tests[@]} failed, 0 skipped"
     exit 1
 }

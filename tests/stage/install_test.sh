@@ -59,7 +59,7 @@ chmod 755 "$work/bare/python3"
 grep -q "^bregman-report: .* run $prefix/libexec/bregman/scripts/setup.sh --python" "$work/log" || fail "no packages: $(cat "$work/log")"
 make_install -f "$SRC/Makefile" B="$BUILD" PREFIX="$prefix" || fail "once more: $(cat "$work/log")"
 
-"$BREGMAN_VENV/bin/python" "$SRC/scripts/checks/make_inputs.py" "$work/in" || exit 1
+"$BREGMAN_VENV/bin/python" "$SRC/tests/python/make_inputs.py" "$work/in" || exit 1
 cat > "$work/sweep.toml" << EOF
 output = "$work/out"
 model = [{ name = "m", path = "$work/in/model" }]

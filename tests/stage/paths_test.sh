@@ -21,6 +21,6 @@ chain . "mo del/" "to'kens" "-queries%s"
 
 for file in "fac tors/index.h5" "compressed é.h5" scores/shard-00000-of-00001.h5 ranking.h5; do
     cases=$((cases + 1))
-    "$python" "$SRC/scripts/checks/make_inputs.py" same "$work/plain/$file" "$work/a b 語 ü/$file" || fail "$file differs"
+    "$python" "$SRC/tests/python/make_inputs.py" same "$work/plain/$file" "$work/a b 語 ü/$file" || fail "$file differs"
 done
 finish

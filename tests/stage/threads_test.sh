@@ -37,7 +37,7 @@ for threads in 1 2; do
 done
 same() {
     cases=$((cases + 1))
-    "$python" "$SRC/scripts/checks/make_inputs.py" same "$1" "$2" || fail "$1 and $2"
+    "$python" "$SRC/tests/python/make_inputs.py" same "$1" "$2" || fail "$1 and $2"
 }
 same "$work/f1/index.h5" "$work/f2/index.h5"
 same "$work/c1.h5" "$work/c2.h5"

@@ -99,7 +99,7 @@ def test_programs(errno, tiny):
     queries = (f"{script}/tokenize_queries", "q.jsonl", "--model", tiny, "--output", f"q{errno}.h5")
     works("tokenize_queries", without, *queries)
     check("already done" in works("tokenize_queries again", without, *queries).stdout, "already done without locks")
-    works("h5py", without, sys.executable, f"{script}/checks/make_sample.py", f"sample{errno}")
+    works("h5py", without, sys.executable, f"{ROOT}/tests/python/make_sample.py", f"sample{errno}")
     works(
         "report",
         without,

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Manifests as the scripts write and read them: no line is lost or missed.  manifest_test.py"""
 
+import project  # noqa: F401  (first: it may start another interpreter)
+
 import os
 import sys
 import tempfile
 
-ROOT = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "..")
-sys.path.insert(0, os.path.join(ROOT, "scripts"))
-import bregman_files  # noqa: E402
+import bregman_files
 
 DIGEST = "0123456789abcdef0123456789abcdef"
 LONG_AGO = 10**18

@@ -5,6 +5,8 @@
 
 A file named stop ends each job where the scoring would begin.  Bytes are those of read calls, not of mapped files."""
 
+from project import SCRIPTS  # first: it may start another interpreter
+
 import json
 import os
 import shutil
@@ -14,9 +16,8 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-import numpy as np  # noqa: E402
-from bregman_files import TEXT, OutputFile, Run, append, hash_model  # noqa: E402
+import numpy as np
+from bregman_files import TEXT, OutputFile, Run, append, hash_model
 
 FILES, D, LAYERS, VOCABULARY, STOPPED = 1000, 4096, 10, 256, 75
 
@@ -97,7 +98,7 @@ def start(ranks, build, inputs, folder):
     output = f"{folder}/scores"
     os.makedirs(output, exist_ok=True)
     open(f"{output}/stop", "w", encoding="utf-8").close()
-    launcher = [] if ranks == 1 else [os.path.join(os.path.dirname(__file__), "../mpi"), str(ranks)]
+    launcher = [] if ranks == 1 else [os.path.join(SCRIPTS, "mpi"), str(ranks)]
     log, began = f"{folder}/io", time.monotonic()
     done = subprocess.run(
         [

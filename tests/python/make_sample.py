@@ -7,18 +7,16 @@ Texts are public domain (King James Bible, Luther Bible of 1912, Austen, Soseki,
 test.  Scores follow a heavy-tailed law; a token that the query's completion shares gets most of the influence.
 """
 
+import project  # noqa: F401  (first: it may start another interpreter)
+
 import argparse
 import json
 import os
-import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
-import bregman_env  # noqa: E402, F401
-
-import h5py  # noqa: E402
-import numpy as np  # noqa: E402
-from bregman_files import hash_bytes, hash_file, input_identity  # noqa: E402
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
+import h5py
+import numpy as np
+from bregman_files import hash_bytes, hash_file, input_identity
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 DOCUMENTS = [
     (

@@ -1,20 +1,16 @@
 """What the tests of the Python scripts share: running a script, counting checks, a tiny tokenizer."""
 
+from project import ROOT, SCRIPTS  # noqa: F401  (first: it may start another interpreter)
+
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
-SCRIPTS = os.path.join(ROOT, "scripts")
-sys.path.insert(0, SCRIPTS)
-import bregman_env  # noqa: E402,F401  (starts the test again with the scripts' interpreter)
-
-import json  # noqa: E402
-
-import h5py  # noqa: E402
-import tokenizers  # noqa: E402
+import h5py
+import tokenizers
 
 FOLDER = tempfile.mkdtemp(prefix="bregman-text-")
 counts = {"passed": 0, "failed": 0}

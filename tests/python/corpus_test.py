@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """tokenize_corpus: formats, packing, processes, bad lines, refusals, reruns."""
 
-from text_checks import ROOT, SCRIPTS, check, counts, datasets, finish, path, refused, run, tiny_model, write  # noqa: I001
+from text_checks import ROOT, SCRIPTS, check, counts, datasets, finish, path, refused, run, tiny_model, write
 
 import gzip
 import json

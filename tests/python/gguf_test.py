@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """gguf_to_hf: a tiny model written as GGUF and converted back, for each architecture; refusals."""
 
-from text_checks import FOLDER, check, finish, path, refused, run, tiny_model  # noqa: I001
+from text_checks import FOLDER, check, finish, path, refused, run, tiny_model
 
 import json
 import os

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs every stage on the models of tests/goldens and compares factors and scores with what make_goldens.py stored.
+"""Runs every stage on the models of tests/goldens and compares factors and scores with what make_goldens.py there stored.
 
     check_goldens.py --build build [--goldens tests/goldens] [--cases gpt2,llama] [--jobs 2] [--verbose]
 
@@ -9,7 +9,7 @@ covariance 2e-6, corrected eigenvalues and scores 3e-5, truncated ones 1e-4. Wea
 Exits 1 if any is exceeded. Other tests take Engine and the readers from here.
 """
 
-import bregman_env  # noqa: F401  (first: it may start another interpreter)
+from project import ROOT, SCRIPTS  # first: it may start another interpreter
 
 import argparse
 import concurrent.futures
@@ -104,7 +104,7 @@ class Engine:
         """common: options of the stages that run the model, --pipeline and the like."""
         self.build, self.model, self.folder = os.path.abspath(build), model, folder
         self.ranks, self.threads, self.common = ranks, threads, list(map(str, common))
-        self.launcher = os.path.join(os.path.dirname(os.path.realpath(__file__)), "mpi")
+        self.launcher = os.path.join(SCRIPTS, "mpi")
         os.makedirs(folder, exist_ok=True)
 
     def path(self, name):
@@ -291,10 +291,9 @@ def with_factors(goldens):
 
 
 def main():
-    here = os.path.dirname(os.path.realpath(__file__))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--build", required=True)
-    parser.add_argument("--goldens", default=os.path.join(here, "..", "tests", "goldens"))
+    parser.add_argument("--goldens", default=os.path.join(ROOT, "tests", "goldens"))
     parser.add_argument("--cases", help="comma-separated; default: all that have factors")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="cases at a time")
     parser.add_argument("--verbose", action="store_true", help="print what is within its limit, too")

@@ -2,7 +2,7 @@
 """What a tokenizer.json and the files beside it say about token ids: the join of prompt and completion, tokens and the
 space before a text, settings that would change ids from run to run, files that disagree."""
 
-from text_checks import check, datasets, finish, path, refused, run, tiny_model, write  # noqa: I001
+from text_checks import check, datasets, finish, path, refused, run, tiny_model, write
 
 import json
 import os

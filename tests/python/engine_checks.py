@@ -1,5 +1,7 @@
 """What the tests that run whole stages share: counted checks, random corpora, byte comparison of HDF5 files."""
 
+from project import ROOT, SCRIPTS  # first: it may start another interpreter
+
 import json
 import os
 import re
@@ -8,17 +10,13 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
-sys.path.insert(0, os.path.join(ROOT, "scripts"))
-import bregman_env  # noqa: E402,F401  (starts the test again with the scripts' interpreter)
+import h5py
+import numpy as np
 
-import h5py  # noqa: E402
-import numpy as np  # noqa: E402
-
-from check_goldens import Engine, read_safetensors, relative, write_safetensors, write_tokens  # noqa: E402
+from check_goldens import Engine, read_safetensors, relative, write_safetensors, write_tokens
 
 BUILD = os.environ.get("BUILD", os.path.join(ROOT, "build"))
-MPI = os.path.join(ROOT, "scripts", "mpi")
+MPI = os.path.join(SCRIPTS, "mpi")
 FOLDER = tempfile.mkdtemp(prefix="bregman-engine-")
 # An mpirun that is killed leaves its session's folder, and Open MPI 5 refuses to start when one of its process id exists.
 os.environ["TMPDIR"] = FOLDER

@@ -532,7 +532,7 @@ def make_smollm2(folder, path):
 def main():
     here = os.path.dirname(os.path.realpath(__file__))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", default=os.path.join(here, "..", "tests", "goldens"))
+    parser.add_argument("--output", default=here)
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--smollm2", metavar="MODEL_DIR")
     options = parser.parse_args()

@@ -2,7 +2,7 @@
 """Eigendecompositions by one rank, by sub-grids of ranks and by diagonal blocks: the same covariances, bases that
 diagonalise them, the same scores; what follows from the blocks in compress_queries and inspect."""
 
-from engine_checks import FOLDER, check, close, contents, corpus, engine, finish, model, same_file, shared_files  # noqa: I001
+from engine_checks import FOLDER, check, close, contents, corpus, engine, finish, model, same_file, shared_files
 
 import json
 import os

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A report of packed sequences names the document that the influence is from; without token scores all of them."""
 
-from text_checks import check, finish, path, refused, run  # noqa: I001
+from text_checks import check, finish, path, refused, run
 
 import h5py
 import numpy as np

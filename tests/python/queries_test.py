@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """tokenize_queries: the boundary, special tokens, refusals, reruns; the demo's queries are well formed."""
 
-from text_checks import SCRIPTS, check, datasets, finish, path, refused, run, tiny_model, write  # noqa: I001
+from text_checks import SCRIPTS, check, datasets, finish, path, refused, run, tiny_model, write
 
 import json
 import os

@@ -2,7 +2,7 @@
 """How long score_shards and compress_queries take from a request to stop to their end, in units of 10 minutes that no job
 runs to its end: SIGUSR1 to mpirun, or a file named `stop`, on several grids.  Prints seconds and micro-batches; asserts nothing.
 
-    BUILD=build scripts/checks/stop_time.py [SECONDS A JOB MAY TAKE TO STOP, 120] [STAGE]
+    BUILD=build tests/python/stop_time.py [SECONDS A JOB MAY TAKE TO STOP, 120] [STAGE]
 """
 
 import json
