@@ -170,19 +170,19 @@ format: setup
 
 demo: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
-	@$(SRC)/scripts/demo $(B)
+	@$(SRC)/scripts/demo/run $(B)
 bench: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
-	@$(SRC)/scripts/bench.py --build $(B)
+	@$(SRC)/scripts/bench/run.py --build $(B)
 large-case: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
-	@$(SRC)/scripts/large_case.py --build $(B) --folder $(B)/large
+	@$(SRC)/scripts/bench/large_case.py --build $(B) --folder $(B)/large
 setup:
 	@$(SRC)/scripts/setup.sh
 
 SCRIPTS := tokenize_corpus tokenize_queries gguf_to_hf report mpi
-DATA    := $(wildcard $(SRC)/scripts/bregman_*.py $(SRC)/scripts/report_*.py $(SRC)/scripts/sweep_*.py $(SRC)/scripts/*.j2) \
-           $(SRC)/scripts/requirements.txt
+# the programs' package
+PACKAGE := $(patsubst $(SRC)/scripts/%,%,$(foreach f,*.py */*.py */*.j2,$(wildcard $(SRC)/scripts/bregman/$(f))))
 DEST = $(DESTDIR)$(PREFIX)
 OWN  = $(DEST)/libexec/bregman
 # libexec/bregman is laid out as the source tree: jobs, scripts and programs find each other, and the environment of the
@@ -194,8 +194,9 @@ install: prefix all
 	@for s in $(SCRIPTS); do \
 	   install $(SRC)/scripts/$$s $(OWN)/scripts/; \
 	   ln -sf ../libexec/bregman/scripts/$$s $(DEST)/bin/bregman-$$(echo $$s | tr _ -); done
-	@install $(SRC)/scripts/setup.sh $(SRC)/scripts/sweep.py $(OWN)/scripts/
-	@install -m 644 $(DATA) $(OWN)/scripts/
+	@install $(SRC)/scripts/setup.sh $(SRC)/scripts/sweep $(OWN)/scripts/
+	@install -m 644 $(SRC)/scripts/requirements.txt $(OWN)/scripts/
+	@for f in $(PACKAGE); do install -D -m 644 $(SRC)/scripts/$$f $(OWN)/scripts/$$f || exit 1; done
 	@install $(SRC)/jobs/sweep $(OWN)/jobs/
 	@ln -sf ../libexec/bregman/jobs/sweep $(DEST)/bin/bregman-sweep
 	@install -m 644 $(wildcard $(SRC)/jobs/*.sbatch) $(SRC)/jobs/stage.sh $(SRC)/jobs/example.toml $(OWN)/jobs/

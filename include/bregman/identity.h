@@ -3,7 +3,7 @@
  * A file with a fingerprint (/run/fingerprint) is known by that: its identity is
  * bg_hash_texts({ fingerprint }).  Made again from the same inputs it is the same, though its bytes hold the time of
  * day. Any other file is known by the hash of its content, a model by the hashes of its config.json and weights.
- * scripts/bregman_files.py has the same definition, as input_identity.
+ * scripts/bregman/files.py has the same definition, as input_identity.
  * A file that its folder's MANIFEST lists is refused if its content has another hash than is listed: a fingerprint
  * says what a file was made from, not that nobody has written to it since.  Of a file that is not listed it is
  * believed: who changes the datasets of such a file by hand has to take its fingerprint away. */

@@ -1,4 +1,4 @@
-/* gemm_bench.c - the rate of single matrix products: what scripts/bench.py measures the stages against.
+/* gemm_bench.c - the rate of single matrix products: what scripts/bench/run.py measures the stages against.
  *
  *   gemm_bench THREADS OPS:M:N:K...        OPS is NN, NT, TN or TT: C [M, N] = op(A) op(B), row-major
  *

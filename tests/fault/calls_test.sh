@@ -27,7 +27,7 @@ then_works() {
     shift
     fit_to "$out" "$@" > "$work/other" 2>&1 || fail "$what: exit code $?: $(head -c 600 "$work/other")"
     for file in "$numbers"/block-*.h5; do
-        "$python" "$SRC/scripts/checks/make_inputs.py" same "$out/${file##*/}" "$file" > "$work/same" 2>&1 ||
+        "$python" "$SRC/tests/python/make_inputs.py" same "$out/${file##*/}" "$file" > "$work/same" 2>&1 ||
             fail "$what: ${file##*/} differs: $(tail -n 1 "$work/same")"
     done
     [ ! -e "$out/work" ] || fail "$what: the work folder is left"

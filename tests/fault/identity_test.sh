@@ -9,7 +9,7 @@ made() {
 import sys
 sys.path.insert(0, sys.argv[1])
 import numpy
-from bregman_files import OutputFile, Run, append, hash_bytes
+from bregman.files import OutputFile, Run, append, hash_bytes
 path, seed = sys.argv[2:]
 random = numpy.random.default_rng(int(seed))
 count = random.integers(4, 16, 20).astype("u4")
@@ -75,7 +75,7 @@ misused "are copies of one file" score_shards $m --queries "$in/c.h5" $t "$in/tw
 import sys
 sys.path.insert(0, sys.argv[1])
 import h5py
-from bregman_files import hash_model, input_identity
+from bregman.files import hash_model, input_identity
 with h5py.File(sys.argv[2]) as f:
     names, hashes = f["run/input_name"].asstr()[:], f["run/input_hash"].asstr()[:]
 assert len(names) == 4, names
@@ -88,7 +88,7 @@ PY
 # its old time
 takes_none_of_it() {
     refused "$in/t/a.h5" "was changed since it was published" score_shards $m --queries "$in/c.h5" $t --output "$out"
-    "$python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import bregman_files; bregman_files.input_identity(sys.argv[2])' \
+    "$python" -c 'import sys; sys.path.insert(0, sys.argv[1]); from bregman import files; files.input_identity(sys.argv[2])' \
         "$SRC/scripts" "$in/t/a.h5" 2> "$work/err" && fail "the scripts take a file that was changed"
     grep -q "was changed since it was published" "$work/err" || fail "the scripts say: $(cat "$work/err")"
     run 1 verify --inputs "$shard" > "$work/stdout" 2> "$work/err" && fail "verify takes a shard of a changed token file"
@@ -110,7 +110,7 @@ works score_shards $m --queries "$in/c.h5" $t --output "$work/whole" --shard 0/2
 # of two attempts at once either may have listed its own last
 printf '%s %s a.h5\n' ffffffffffffffffffffffffffffffff "$(stat -c %s "$in/t/a.h5")" >> "$in/t/MANIFEST"
 works score_shards $m --queries "$in/c.h5" $t --output "$work/whole" --shard 1/2
-"$python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import bregman_files; bregman_files.input_identity(sys.argv[2])' \
+"$python" -c 'import sys; sys.path.insert(0, sys.argv[1]); from bregman import files; files.input_identity(sys.argv[2])' \
     "$SRC/scripts" "$in/t/a.h5" || fail "the scripts refuse a file that one of two lines is of"
 rm -r "$in/t" && cp -rp "$work/kept" "$in/t"
 }
@@ -135,13 +135,13 @@ model_hash() {
 forge() { "$python" - "$SRC/scripts" "$1" <<'PY' || exit 1
 import sys
 sys.path.insert(0, sys.argv[1])
-from bregman_files import hash_bytes
+from bregman.files import hash_bytes
 line = "0" * 32 + open(sys.argv[2]).readline()[32:]
 open(sys.argv[2], "w").write(line + hash_bytes(line.encode()) + "\n")
 PY
 }
 settle() { sleep 3.1; }    # what has just been written is not remembered
-by_scripts() { BREGMAN_HASH_CACHE=$cache "$python" -c "import sys; sys.path.insert(0, '$SRC/scripts'); import bregman_files as b; print(b.$1)"; }
+by_scripts() { BREGMAN_HASH_CACHE=$cache "$python" -c "import sys; sys.path.insert(0, '$SRC/scripts'); from bregman import files as b; print(b.$1)"; }
 
 settle
 right=$(model_hash "$cache")

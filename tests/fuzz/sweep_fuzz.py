@@ -16,8 +16,8 @@ ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(ROOT, "scripts"))
 
 import h5py  # noqa: E402
-from sweep_file import CLUSTER, ENTRIES, STAGES, TOP, Sweep, SweepError  # noqa: E402
-from sweep_plan import Plan  # noqa: E402
+from bregman.sweep.file import CLUSTER, ENTRIES, STAGES, TOP, Sweep, SweepError  # noqa: E402
+from bregman.sweep.plan import Plan  # noqa: E402
 
 GOOD = """output = "out"
 [cluster]

@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""demo_corpus's packages, from an apt that has one version of each: they follow the release, and what is taken in place of
+"""The packages of the demo's corpus, from an apt that has one version of each: they follow the release, and what is taken in place of
 a pinned version is said once."""
 
 import contextlib
-import importlib.machinery
 import importlib.util
 import io
 import json
@@ -20,9 +19,9 @@ TOOLS = {
 
 
 def load():
-    loader = importlib.machinery.SourceFileLoader("demo_corpus", os.path.join(SCRIPTS, "demo_corpus"))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("demo_corpus", loader))
-    loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location("demo_corpus", os.path.join(SCRIPTS, "demo", "corpus.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 
@@ -38,7 +37,7 @@ def test_packages():
     for name, body in TOOLS.items():
         os.chmod(write(f"bin/{name}", f"#!/bin/sh\n{body}\n"), 0o755)
     os.environ["PATH"] = path("bin") + os.pathsep + os.environ["PATH"]
-    write("here/demo_corpus_versions.json", json.dumps({"debian 7": {"old": "1.0", "same": "2.0"}}))
+    write("here/corpus_versions.json", json.dumps({"debian 7": {"old": "1.0", "same": "2.0"}}))
     demo_corpus = load()
     demo_corpus.HERE = path("here")
     for release, old in (
@@ -47,7 +46,7 @@ def test_packages():
     ):
         platform.freedesktop_os_release = lambda release=release: {"ID": "debian", "VERSION_ID": release}
         packages = demo_corpus.Packages(path(f"cache-{release}"))
-        check(said(packages, "old") == f"demo_corpus: {old}\n", f"Debian {release}: what is taken is said")
+        check(said(packages, "old") == f"corpus.py: {old}\n", f"Debian {release}: what is taken is said")
         check(said(packages, "old") == "", f"Debian {release}: and said once")
         check((said(packages, "same") == "") == (release == "7"), f"Debian {release}: a pinned version needs no word")
     check(
@@ -63,7 +62,7 @@ def test_packages():
 
 def test_pins():
     """Each release pins the same packages."""
-    with open(os.path.join(SCRIPTS, "demo_corpus_versions.json"), encoding="utf-8") as file:
+    with open(os.path.join(SCRIPTS, "demo", "corpus_versions.json"), encoding="utf-8") as file:
         pins = json.load(file)
     kinds = {
         tuple("python3-doc" if name.startswith("python3.") else name for name in release) for release in pins.values()

@@ -15,7 +15,7 @@ import os
 
 import h5py
 import numpy as np
-from bregman_files import hash_bytes, hash_file, input_identity
+from bregman.files import hash_bytes, hash_file, input_identity
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 DOCUMENTS = [

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 
-import bregman_files
+from bregman import files
 
 DIGEST = "0123456789abcdef0123456789abcdef"
 LONG_AGO = 10**18
@@ -39,37 +39,37 @@ def a_fold_keeps_what_there_was(folder):
     write(manifest, "# of another program\n0123  data.csv", LONG_AGO)
     write(manifest + ".d/later", f"{DIGEST} 2 b.h5\n", LONG_AGO + 1)
     write(manifest + ".d/sooner", f"{DIGEST} 1 b.h5\n", LONG_AGO)
-    bregman_files.list_published(os.path.join(folder, "a.h5"), DIGEST, 7)
+    files.list_published(os.path.join(folder, "a.h5"), DIGEST, 7)
     check(
         read(manifest) == f"# of another program\n0123  data.csv/\n{DIGEST} 1 b.h5\n{DIGEST} 2 b.h5\n{DIGEST} 7 a.h5\n",
         "a fold's text",
     )
     check(not os.path.exists(manifest + ".d"), "the writers' files go")
-    found = bregman_files.read_manifest(folder)
+    found = files.read_manifest(folder)
     check(found["a.h5"][:2] == (DIGEST, 7) and found["b.h5"][1] == 2, "what is listed")
 
 
 def others_at_work_are_left_alone(folder):
     writers = os.path.join(folder, "MANIFEST.d")
     write(os.path.join(writers, "other.open"), f"{DIGEST} 1 a.h5\n{DIGEST} 2 b")
-    bregman_files.list_published(os.path.join(folder, "mine.h5"), DIGEST, 7)
+    files.list_published(os.path.join(folder, "mine.h5"), DIGEST, 7)
     check(os.listdir(writers) == ["other.open"], "what is closed is folded though others write")
-    check(sorted(bregman_files.read_manifest(folder)) == ["a.h5", "mine.h5"], "whole lines of all writers")
+    check(sorted(files.read_manifest(folder)) == ["a.h5", "mine.h5"], "whole lines of all writers")
 
 
 def one_folds_at_a_time(folder):
     writers = os.path.join(folder, "MANIFEST.d")
     write(os.path.join(writers, "other.fold"), "")
-    bregman_files.list_published(os.path.join(folder, "mine.h5"), DIGEST, 7)
+    files.list_published(os.path.join(folder, "mine.h5"), DIGEST, 7)
     check(
         not os.path.exists(os.path.join(folder, "MANIFEST")) and len(os.listdir(writers)) == 2,
         "no fold while another folds",
     )
-    check(sorted(bregman_files.read_manifest(folder)) == ["mine.h5"], "what is not folded is listed")
+    check(sorted(files.read_manifest(folder)) == ["mine.h5"], "what is not folded is listed")
     os.unlink(os.path.join(writers, "other.fold"))
-    bregman_files.list_published(os.path.join(folder, "more.h5"), DIGEST, 7)
+    files.list_published(os.path.join(folder, "more.h5"), DIGEST, 7)
     check(os.listdir(folder) == ["MANIFEST"], "the next one folds all")
-    check(sorted(bregman_files.read_manifest(folder)) == ["mine.h5", "more.h5"], "all that is folded is listed")
+    check(sorted(files.read_manifest(folder)) == ["mine.h5", "more.h5"], "all that is folded is listed")
 
 
 def no_line_is_missed(folder):
@@ -86,7 +86,7 @@ def no_line_is_missed(folder):
 
         os.listdir = listdir
         try:
-            found = bregman_files.read_manifest(folder)
+            found = files.read_manifest(folder)
         finally:
             os.listdir = list_names
         check("late.h5" in found, f"a file closed meanwhile, {hides}")

@@ -7,4 +7,4 @@ import sys
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 SCRIPTS = os.path.join(ROOT, "scripts")
 sys.path.insert(0, SCRIPTS)
-import bregman_env  # noqa: F401
+import bregman.env  # noqa: F401

@@ -99,7 +99,7 @@ def test_refusals():
 
 
 def test_demo_queries():
-    with open(os.path.join(SCRIPTS, "demo_queries.jsonl"), encoding="utf-8") as file:
+    with open(os.path.join(SCRIPTS, "demo", "queries.jsonl"), encoding="utf-8") as file:
         queries = [json.loads(line) for line in file]
     check(len(queries) == 8 and all(q["expect"] and q["prompt"] and q["completion"] for q in queries), "demo queries")
 

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 import make_sample as sample
-from bregman_files import input_identity
+from bregman.files import input_identity
 
 PACKED = ((0, 1, 2), (3, 4), (5,))  # documents of each sequence
 LENGTHS = ((4, 5, 3), (6, 2), (7,))

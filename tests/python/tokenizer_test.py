@@ -10,7 +10,7 @@ import os
 import h5py
 import numpy as np
 import tokenizers
-from bregman_tokenizer import TextModel
+from bregman.tokenizer import TextModel
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 WORDS = ("▁the", "▁fox", "▁dog", "▁capital", "tal", "▁a", "dog")

@@ -104,4 +104,4 @@ expect 1 'good.json' --calibrate --output "$folder/good.json/x.json"
 "$BREGMAN_VENV/bin/python" -c 'import h5py, numpy' 2>/dev/null || exit 0
 # memory under AddressSanitizer is not that of the stages
 [ -z "${ASAN_OPTIONS:-}" ] || exit 0
-exec "$SRC/scripts/bench_plan.py" --check --build "$BUILD"
+exec "$SRC/scripts/bench/plan.py" --check --build "$BUILD"

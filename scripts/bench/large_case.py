@@ -10,19 +10,22 @@ micro-batch. Prints a table of seconds and peak memory for every phase (each ran
 and of the files' sizes. Needs about 45 GB of disk and half an hour on two cores.
 """
 
-import bregman_env  # noqa: F401  (first: it may start another interpreter)
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+import bregman.env  # noqa: F401  (first: it may start another interpreter)
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
-import sys
 import time
 
 import numpy as np
 
-from bench_model import random_tokens, write_token_file
+from bregman import ROOT
+from random_inputs import random_tokens, write_token_file
 
 D, FF, HEADS, KV_HEADS, VOCAB = 8192, 28672, 64, 8, 32000
 TOKENS_A_SEQUENCE, QUERIES = 129, 2
@@ -105,7 +108,7 @@ def size_of(path):
 class Runner:
     def __init__(self, a, model):
         self.a, self.model, self.rows = a, model, []
-        self.launch = [os.path.join(os.path.dirname(os.path.abspath(__file__)), "mpi"), str(a.ranks)]
+        self.launch = [os.path.join(ROOT, "scripts", "mpi"), str(a.ranks)]
 
     def stage(self, name, output, *arguments):
         timings = f"{self.a.folder}/{name}.json"

@@ -1,4 +1,4 @@
-"""Inputs of bench.py: a random GPT-2-type model, and random token and query files."""
+"""Inputs of the benches: a random GPT-2-type model, and random token and query files."""
 
 import json
 import os

@@ -11,8 +11,8 @@ import time
 
 import h5py
 
-from bregman_files import UserError, hash_model, hash_texts, input_identity, own_identity, read_manifest
-from sweep_file import OWN, STAGES, SweepError
+from bregman.files import UserError, hash_model, hash_texts, input_identity, own_identity, read_manifest
+from bregman.sweep.file import OWN, STAGES, SweepError
 
 PROGRAM = {
     "tokenize": "tokenize_corpus",

@@ -6,24 +6,26 @@ models on more grids and exits 1 if memory or disk is off by more than 10 % or F
 depend on who else uses the machine, are never checked.
 """
 
-import bregman_env  # noqa: F401  (first: it may start another interpreter)
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+import bregman.env  # noqa: F401  (first: it may start another interpreter)
 
 import argparse
 import json
-import os
 import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 
 import numpy as np
 
-import bench_model
-from bregman_files import UserError, run_main
+import random_inputs
+from bregman import ROOT
+from bregman.files import UserError, run_main
 
-HERE = os.path.dirname(os.path.realpath(__file__))
 TIME, SIZE, FLOPS = 0.25, 0.10, 0.01
 RANK = 16
 
@@ -89,7 +91,7 @@ def write_llama(folder, d, n_layers, vocab):
         for name, s in shapes.items()
     }
     os.makedirs(folder)
-    bench_model.write_safetensors(os.path.join(folder, "model.safetensors"), tensors)
+    random_inputs.write_safetensors(os.path.join(folder, "model.safetensors"), tensors)
     config = {
         "model_type": "llama",
         "hidden_size": d,
@@ -111,12 +113,12 @@ def write_inputs(case, folder):
     kind, sizes, length, sequences, queries = case[:5]
     model = os.path.join(folder, "model")
     if kind == "gpt2":
-        bench_model.write_gpt2(model, *sizes)
+        random_inputs.write_gpt2(model, *sizes)
     else:
         write_llama(model, *sizes)
     for name, n, seed in (("tokens", sequences, 3), ("queries", queries, 4)):
-        ids = bench_model.random_tokens(n, length, sizes[2], seed)
-        bench_model.write_token_file(os.path.join(folder, name + ".h5"), ids, name == "queries")
+        ids = random_inputs.random_tokens(n, length, sizes[2], seed)
+        random_inputs.write_token_file(os.path.join(folder, name + ".h5"), ids, name == "queries")
 
 
 # ---------------------------------------------------------------- prediction
@@ -124,7 +126,7 @@ def write_inputs(case, folder):
 
 def run(args, ranks, stage, options, threads, may_fail=False):
     command = [
-        os.path.join(HERE, "mpi"),
+        os.path.join(ROOT, "scripts", "mpi"),
         str(ranks),
         os.path.join(args.build, "bin", stage),
         *options,

@@ -3,9 +3,9 @@
 
 One JSON object a line: {"id", "text", "lang", "source"}, source being the package. Packages are downloaded by
 apt-get (no root needed) and unpacked under --cache. Their versions are pinned for each release in
-demo_corpus_versions.json; where the archive has moved on, or the release is another, the current version is taken and
+corpus_versions.json; where the archive has moved on, or the release is another, the current version is taken and
 the script says so. The same versions give the same bytes. A corpus of --mb megabytes holds a share of each kind of
-text, chosen by a hash of the ids, and always the documents that demo_queries.jsonl asks about. Documents are cut at
+text, chosen by a hash of the ids, and always the documents that queries.jsonl asks about. Documents are cut at
 --max-chars, all alike.
 
 Licences: manual pages (man/, from manpages*): each its own, mostly GPL-2+, BSD, MIT or the Linux man-pages
@@ -13,23 +13,25 @@ Licences: manual pages (man/, from manpages*): each its own, mostly GPL-2+, BSD,
 (lic/): may be copied verbatim. King James Bible (kjv/) and Jane Austen's novels (austen/): public domain.
 """
 
-import bregman_env  # noqa: F401  (first: it may start another interpreter)
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+import bregman.env  # noqa: F401  (first: it may start another interpreter)
 
 import argparse
 import glob
 import gzip
 import hashlib
 import json
-import os
 import platform
 import re
 import struct
 import subprocess
-import sys
 import unicodedata
 import zlib
 
-from bregman_files import UserError, attempt_name, run_main
+from bregman.files import UserError, attempt_name, run_main
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 MAN_PACKAGES = {"en": "manpages", "de": "manpages-de", "fr": "manpages-fr", "es": "manpages-es", "ja": "manpages-ja"}
@@ -56,7 +58,7 @@ class Packages:
         os.makedirs(self.debs, exist_ok=True)
         if os.geteuid() == 0:
             os.chmod(self.debs, 0o777)  # apt downloads as its own user where it can
-        with open(os.path.join(HERE, "demo_corpus_versions.json"), encoding="utf-8") as file:
+        with open(os.path.join(HERE, "corpus_versions.json"), encoding="utf-8") as file:
             self.pinned = json.load(file).get(release(), {})
 
     def _run(self, *command, **keywords):
@@ -82,7 +84,7 @@ class Packages:
                         if pinned
                         else "is what the archive has now"
                     )
-                    print(f"demo_corpus: {package} {version} {reason}", file=sys.stderr)
+                    print(f"corpus.py: {package} {version} {reason}", file=sys.stderr)
                 return deb
         message = (done.stderr.strip() or "no file came").splitlines()[-1]
         raise UserError(f'cannot download the package "{package}": {message} (is "apt-get update" done?)')
@@ -251,7 +253,7 @@ def rank(document_id):
 
 def always_kept():
     """Ids, or their beginnings, that the demo queries are about."""
-    with open(os.path.join(HERE, "demo_queries.jsonl"), encoding="utf-8") as file:
+    with open(os.path.join(HERE, "queries.jsonl"), encoding="utf-8") as file:
         return tuple(prefix for line in file for prefix in json.loads(line)["expect"])
 
 

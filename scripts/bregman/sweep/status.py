@@ -2,8 +2,8 @@
 
 import collections
 
-from sweep_plan import last_run
-from sweep_slurm import NEVER, SlurmError, read_queue
+from bregman.sweep.plan import last_run
+from bregman.sweep.slurm import NEVER, SlurmError, read_queue
 
 ORDER = ("failed", "running", "held", "queued", "waiting", "stopped", "to do", "done")  # which one a row shows
 STOPPED = 75

@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
 """Print which document came first for each demo query, and whether it is one that the query is about."""
 
-import bregman_env  # noqa: F401  (first: it may start another interpreter)
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+import bregman.env  # noqa: F401  (first: it may start another interpreter)
 
 import argparse
 import json
 
-from bregman_files import run_main
-from report_inputs import Ranking, Sequences
+from bregman.files import run_main
+from bregman.report.inputs import Ranking, Sequences
 
 
 def main():

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import h5py
 import numpy as np
 
-from bregman_files import UserError, open_dataset, open_file, os_error_text
-from report_pieces import Pieces
+from bregman.files import UserError, open_dataset, open_file, os_error_text
+from bregman.report.pieces import Pieces
 
 
 def as_text(value):

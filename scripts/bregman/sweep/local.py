@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 
-from sweep_plan import PROGRAM, SCRIPTS, last_run
-from sweep_slurm import ROOT
+from bregman import ROOT
+from bregman.sweep.plan import PROGRAM, SCRIPTS, last_run
 
 STOPPED = 75
 

@@ -24,6 +24,8 @@ import h5py
 import numpy as np
 import xxhash
 
+from bregman import ROOT
+
 FORMAT_VERSION = 1
 BLOCK_BYTES = 1 << 20
 SCALE_NAME = "This is a netCDF dimension but not a netCDF variable. %10d"
@@ -249,17 +251,16 @@ def _now():
 
 def _version():
     """(version, git revision): an installed VERSION has both; the revision is "" where there is none."""
-    root = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..")
-    with open(os.path.join(root, "VERSION"), encoding="utf-8") as file:
+    with open(os.path.join(ROOT, "VERSION"), encoding="utf-8") as file:
         number, *revision = file.read().split()
-    if revision or not os.path.exists(os.path.join(root, ".git")):
+    if revision or not os.path.exists(os.path.join(ROOT, ".git")):
         return number, "".join(revision)
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("GIT_")
     }  # of a hook's repository
     try:
         done = subprocess.run(
-            ["git", "-C", root, "-c", "safe.directory=*", "describe", "--always", "--dirty", "--abbrev=12"],
+            ["git", "-C", ROOT, "-c", "safe.directory=*", "describe", "--always", "--dirty", "--abbrev=12"],
             capture_output=True,
             text=True,
             timeout=60,

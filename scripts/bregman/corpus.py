@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 import zstandard
 
-from bregman_files import BLOCK_BYTES, UsageError, UserError, hash_file_once, hash_texts, printable, require_regular
+from bregman.files import BLOCK_BYTES, UsageError, UserError, hash_file_once, hash_texts, printable, require_regular
 
 CHUNK_BYTES = 256 << 10
 CHUNK_TOKENS = 256 << 10

@@ -1,16 +1,18 @@
 """Runs a script with an interpreter that has the packages of requirements.txt.
 
 Import it before anything else.  Where the packages are missing, the script is started again with the
-Python of $BREGMAN_VENV, or of build/venv beside the scripts folder (made by scripts/setup.sh).
+Python of $BREGMAN_VENV, or of build/venv beside scripts/ (made by scripts/setup.sh).
 """
 
 import importlib.util
 import os
 import sys
 
+from bregman import ROOT
+
 PACKAGES = ("gguf", "h5py", "jinja2", "matplotlib", "numpy", "pyarrow", "tokenizers", "tqdm", "xxhash", "zstandard")
 
-SETUP = os.path.join(os.path.dirname(os.path.realpath(__file__)), "setup.sh")
+SETUP = os.path.join(ROOT, "scripts", "setup.sh")
 
 
 def _missing():
@@ -19,9 +21,8 @@ def _missing():
 
 def _virtual_environment():
     """The environment's folder, or None: a $BREGMAN_VENV that is set is the user's word and must work."""
-    here = os.path.dirname(os.path.realpath(__file__))
     wanted = os.environ.get("BREGMAN_VENV")
-    folder = os.path.abspath(wanted or os.path.join(here, "..", "build", "venv"))
+    folder = os.path.abspath(wanted or os.path.join(ROOT, "build", "venv"))
     if os.access(os.path.join(folder, "bin", "python"), os.X_OK):
         return folder
     if wanted:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The work of bench.py in Kronfluence: factors, then pairwise scores, on a Hugging Face causal language model.
+"""The work of run.py in Kronfluence: factors, then pairwise scores, on a Hugging Face causal language model.
 
-Needs torch, transformers and kronfluence, which Bregman itself does not: bench.py starts it with --peer-python.
+Needs torch, transformers and kronfluence, which Bregman itself does not: run.py starts it with --peer-python.
 Prints one JSON object: seconds and peak memory of each phase.
 """
 

@@ -8,9 +8,9 @@ import sys
 
 import h5py
 
-from bregman_files import UserError
-from sweep_plan import PROGRAM
-from sweep_slurm import clean_environment
+from bregman.files import UserError
+from bregman.sweep.plan import PROGRAM
+from bregman.sweep.slurm import clean_environment
 
 STAGES = ("fit", "compress", "score", "explain")
 LONGEST_S = 120

@@ -13,9 +13,9 @@ import tomllib
 
 import h5py
 
-import bregman_corpus
-from bregman_files import UsageError, UserError, file_identity, hash_file, require_regular
-from bregman_tokenizer import CHOICES, TextModel
+from bregman import corpus
+from bregman.files import UsageError, UserError, file_identity, hash_file, require_regular
+from bregman.tokenizer import CHOICES, TextModel
 
 MOST_SHARDS = 99999
 PLAIN = re.compile(r"[A-Za-z0-9](-?[A-Za-z0-9._+])*")  # never "--", which joins names
@@ -409,7 +409,7 @@ class Sweep:
         sources, names = [], {}
         for path in text:
             try:
-                name = bregman_corpus.open_source(path, self.data.get("tokenize", {}).get("text_field", "text")).name
+                name = corpus.open_source(path, self.data.get("tokenize", {}).get("text_field", "text")).name
             except (UserError, UsageError) as error:
                 self.problem(place + ("text",), str(error))
                 continue

@@ -11,10 +11,10 @@ import re
 import shlex
 import subprocess
 
-from bregman_files import UserError
-from sweep_plan import PROGRAM, SCRIPTS, Plan
+from bregman import ROOT
+from bregman.files import UserError
+from bregman.sweep.plan import PROGRAM, SCRIPTS, Plan
 
-ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 NEVER = "DependencyNeverSatisfied"
 LONGEST_S = 60
 ARRAY_SIZE = 1001  # Slurm's own MaxArraySize

