@@ -12,7 +12,9 @@ ARCH   ?=
 VERSION := $(shell cat $(SRC)/VERSION)
 # where the Python programs find their packages
 BREGMAN_VENV ?= $(abspath $(B))/venv
-export BREGMAN_VENV
+# where they find the table of the file formats
+BREGMAN_SCHEMA := $(abspath $(B))/share/schema.json
+export BREGMAN_VENV BREGMAN_SCHEMA
 
 # First pkg-config module of a list that is known here, or nothing.
 first_pkg = $(firstword $(foreach p,$(1),$(shell $(PKG_CONFIG) --exists $(p) 2>/dev/null && echo $(p))))
@@ -64,13 +66,22 @@ STAGE_LIB_OBJ := $(filter-out %/main.o,$(foreach s,$(STAGES),$(call stage_obj,$(
 TESTS    := $(patsubst %.c,$(B)/%,$(call rel,$(wildcard $(SRC)/tests/*/*_test.c $(SRC)/tests/*/*_mpitest.c $(SRC)/tests/*/*_drill.c)))
 HEADERS  := $(wildcard $(SRC)/include/bregman/*.h)
 
-all: $(PROGRAMS) $(B)/lib/libbregman.a
+all: $(PROGRAMS) $(B)/lib/libbregman.a $(B)/share/schema.json $(B)/share/formats.md
 tests: $(TESTS)
 
 $(B)/lib/libbregman.a: $(LIB_OBJ)
 	@mkdir -p $(@D)
 	@rm -f $@
 	@$(AR) rcs $@ $^
+
+# the table of common/store/schema.c, for Python and for people
+$(B)/share/schema.json: TABLE = json
+$(B)/share/formats.md: TABLE = page
+$(B)/share/%: $(B)/obj/scripts/schema
+	@mkdir -p $(@D)
+	@$< $(TABLE) > $@.new && mv $@.new $@
+$(B)/obj/scripts/schema: $(B)/obj/scripts/schema.o $(B)/obj/common/store/schema.o
+	@$(LINK) -o $@ $^ $(JANSSON_LIBS) $(LDLIBS)
 
 define stage_rule
 $(B)/bin/$(1): $(call stage_obj,$(1)) $(B)/lib/libbregman.a
@@ -164,7 +175,7 @@ fuzz: setup
 # The layout of all code, applied, or with FORMAT=check compared.
 format: setup
 	@cd $(SRC) && $(BREGMAN_VENV)/bin/clang-format $(if $(FORMAT),--dry-run -Werror,-i) \
-	   common/*/*.[ch] stages/*/*.[ch] include/bregman/*.h tests/*/*.[ch]
+	   common/*/*.[ch] stages/*/*.[ch] include/bregman/*.h scripts/*.c tests/*/*.[ch]
 	@cd $(SRC) && $(BREGMAN_VENV)/bin/ruff format -q --no-cache $(if $(FORMAT),--diff) . && \
 	   $(BREGMAN_VENV)/bin/ruff check -q --no-cache $(if $(FORMAT),,--fix) .
 
@@ -188,7 +199,7 @@ OWN  = $(DEST)/libexec/bregman
 # libexec/bregman is laid out as the source tree: jobs, scripts and programs find each other, and the environment of the
 # build, unless setup.sh has made one there.  Scripts are links in bin: they say the name that they were called by.
 install: prefix all
-	@mkdir -p $(DEST)/bin $(DEST)/lib/pkgconfig $(DEST)/include/bregman $(OWN)/scripts $(OWN)/jobs $(OWN)/build/bin
+	@mkdir -p $(DEST)/bin $(DEST)/lib/pkgconfig $(DEST)/include/bregman $(OWN)/scripts $(OWN)/jobs $(OWN)/build/bin $(OWN)/build/share
 	@for p in $(STAGES); do name=bregman-$$(echo $$p | tr _ -); \
 	   install $(B)/bin/$$p $(DEST)/bin/$$name; ln -sf ../../../../bin/$$name $(OWN)/build/bin/$$p; done
 	@for s in $(SCRIPTS); do \
@@ -201,6 +212,8 @@ install: prefix all
 	@ln -sf ../libexec/bregman/jobs/sweep $(DEST)/bin/bregman-sweep
 	@install -m 644 $(wildcard $(SRC)/jobs/*.sbatch) $(SRC)/jobs/stage.sh $(SRC)/jobs/example.toml $(OWN)/jobs/
 	@install -m 644 $(B)/revision.txt $(OWN)/VERSION
+	@install -m 644 $(B)/share/schema.json $(OWN)/build/share/
+	@install -D -m 644 $(B)/share/formats.md $(DEST)/share/doc/bregman/formats.md
 	@install -m 644 $(B)/lib/libbregman.a $(DEST)/lib/
 	@install -m 644 $(HEADERS) $(DEST)/include/bregman/
 	@printf 'prefix=%s\nName: bregman\nDescription: EK-FAC influence functions over MPI\nVersion: %s\nCflags: -I$${prefix}/include %s\nLibs: -L$${prefix}/lib -lbregman %s -fopenmp\n' \
@@ -222,9 +235,9 @@ prefix:
 	 esac
 
 clean:
-	rm -rf $(B)/obj $(B)/bin $(B)/lib $(B)/tests $(B)/asan $(B)/ubsan $(B)/fuzz $(B)/found.txt $(B)/revision.txt
+	rm -rf $(B)/obj $(B)/bin $(B)/lib $(B)/share $(B)/tests $(B)/asan $(B)/ubsan $(B)/fuzz $(B)/found.txt $(B)/revision.txt
 help:
-	@echo 'all (default)  the stages in B/bin and B/lib/libbregman.a      B=$(B)'
+	@echo 'all (default)  the stages in B/bin, B/lib/libbregman.a, the table of the files in B/share      B=$(B)'
 	@echo 'check          set up, build, run the test suite (minutes)'
 	@echo 'check-slurm    the jobs and a sweep under a real Slurm on this machine (minutes)'
 	@echo 'drills         one rank fails, in every phase, place and moment: a table of how jobs end (about an hour)'

@@ -10,7 +10,8 @@ pattern=${2:-*}
 SRC=$(cd "$(dirname "$0")/.." && pwd)
 BUILD=$(cd "$build" && pwd) || exit 1
 BREGMAN_VENV=${BREGMAN_VENV:-$BUILD/venv}
-export SRC BUILD BREGMAN_VENV
+BREGMAN_SCHEMA=$BUILD/share/schema.json
+export SRC BUILD BREGMAN_VENV BREGMAN_SCHEMA
 limit=${LIMIT_S:-1800}
 jobs=${JOBS:-$(($(nproc) + 1))}
 results=$(mktemp -d) || exit 1

@@ -24,20 +24,13 @@ import h5py
 import numpy as np
 import xxhash
 
-from bregman import ROOT
+from bregman import ROOT, schema
+from bregman.errors import UsageError, UserError
 
-FORMAT_VERSION = 1
 BLOCK_BYTES = 1 << 20
 SCALE_NAME = "This is a netCDF dimension but not a netCDF variable. %10d"
 TEXT = h5py.string_dtype("utf-8")
-
-
-class UserError(Exception):
-    """Something the user can put right: reported as one line, exit 1."""
-
-
-class UsageError(Exception):
-    """A wrong command line: reported as one line, exit 2."""
+DTYPE = {"float32": "<f4", "float64": "<f8", "int64": "<i8", "uint32": "<u4", "uint8": "u1", "text": TEXT}
 
 
 def run_main(main):
@@ -62,11 +55,11 @@ def run_main(main):
 
 
 def os_error_text(error):
-    """The cause of an OSError in a few words; HDF5's texts are long, with the system's message inside."""
+    """The cause in a few words: of an OSError, or of HDF5's RuntimeError, a long text with the system's message inside."""
     system = re.search(r"error message = '([^']*)'", str(error))
     if system:
         return system.group(1)
-    if error.strerror:
+    if getattr(error, "strerror", None):
         cause = error.strerror.split("\n")[0]
         return f'{cause}: "{error.filename}"' if error.filename else cause
     return str(error).split("\n")[0]
@@ -75,10 +68,6 @@ def os_error_text(error):
 def printable(path):
     """A path as text that can be stored: bytes that are not UTF-8 as \\xNN."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _cause(error):
-    return os_error_text(error) if isinstance(error, OSError) else str(error).split("\n")[0]
 
 
 # ---------------------------------------------------------------- hashes
@@ -302,7 +291,7 @@ class Run:
         self.fingerprint = hash_texts(
             [
                 stage,
-                f"format {FORMAT_VERSION}",
+                f"format {schema.format_version()}",
                 RESULTS,
                 *versions,
                 json.dumps(identity, sort_keys=True),
@@ -321,12 +310,11 @@ class Run:
         group.attrs["threads"] = np.uint64(1)
         group.attrs["seed"] = np.uint64(0)
         group.attrs["started"] = self.started
-        group.create_dataset("input_name", data=[printable(n) for n, _ in self.inputs], dtype=TEXT)
-        group.create_dataset("input_hash", data=[h for _, h in self.inputs], dtype=TEXT)
-        group["input_name"].attrs.update(description="files this one was made from", units="1")
-        group["input_hash"].attrs.update(
-            units="1", description="identity of each input: XXH3-128 of its fingerprint, or of its content, hexadecimal"
-        )
+        inputs = {"input_name": [printable(n) for n, _ in self.inputs], "input_hash": [h for _, h in self.inputs]}
+        for name, values in inputs.items():
+            row = schema.find(file.attrs["format"], f"run/{name}")
+            data = group.create_dataset(name, data=values, dtype=DTYPE[row.dtype])
+            data.attrs.update(units=row.units, description=row.description)
 
 
 # ---------------------------------------------------------------- publication
@@ -504,7 +492,8 @@ def publish(temporary, path):
 class OutputFile:
     """An HDF5 file in the making; a context manager that publishes it, or removes it after an error.
 
-    Datasets are 1-D and grow by append().  Axes are dimension scales without data, as netCDF writes them.
+    Datasets are 1-D and grow by append().  As in common/store/scales.c a dataset named like its axis is the axis's scale;
+    other axes have scales without data, as netCDF writes them.
     """
 
     def __init__(self, path, file_format, run):
@@ -516,28 +505,37 @@ class OutputFile:
             raise UserError(f'cannot create "{path}": {os_error_text(error)}') from None
         self._axes = {}  # axis name -> its datasets
         self.file.attrs["format"] = file_format
-        self.file.attrs["format_version"] = np.uint64(FORMAT_VERSION)
+        self.file.attrs["format_version"] = np.uint64(schema.format_version())
         run.write(self.file)
 
-    def dataset(self, name, dtype, axis, units, description, chunk=16384):
-        """Make an empty dataset on an axis; an axis in a group is named like "documents/document"."""
+    def dataset(self, name, chunk=16384):
+        """Make an empty dataset of the format."""
+        row = schema.find(self.file.attrs["format"], name)
+        dtype = DTYPE[row.dtype]
         # HDF5 has no checksum filter for variable-length strings
         data = self.file.create_dataset(
             name, (0,), dtype=dtype, maxshape=(None,), chunks=(chunk,), fletcher32=dtype is not TEXT
         )
-        data.attrs.update(units=units, description=description)
-        self._axes.setdefault(axis, []).append(data)
+        data.attrs.update(units=row.units, description=row.description)
+        if row.sample_dimension:
+            data.attrs["sample_dimension"] = row.sample_dimension
+        self._axes.setdefault(row.keys[0], []).append(data)
         return data
 
     def _finish(self):
         for axis, members in self._axes.items():
-            length = len(members[0])
-            scale = self.file.create_dataset(axis, (length,), dtype=">f4")  # never written: no storage
-            scale.make_scale(SCALE_NAME % length)
-            scale.attrs.update(units="1", description="axis without coordinates (its values are not stored)")
+            if axis in self.file:
+                scale = self.file[axis]
+                scale.make_scale(axis)
+            else:
+                length = len(members[0])
+                scale = self.file.create_dataset(axis, (length,), dtype=">f4")  # never written: no storage
+                scale.make_scale(SCALE_NAME % length)
+                scale.attrs.update(units="1", description="axis without coordinates (no values are stored)")
             for data in members:
                 data.dims[0].label = axis.split("/")[-1]
-                data.dims[0].attach_scale(scale)
+                if data != scale:  # a scale cannot be attached to itself
+                    data.dims[0].attach_scale(scale)
         self.file["run"].attrs["finished"] = _now()
         self.file.flush()
         self.file.close()
@@ -551,11 +549,11 @@ class OutputFile:
                 self._finish()
                 publish(self.temporary, self.path)
         except (OSError, RuntimeError) as failure:
-            raise UserError(f'cannot write "{self.path}": {_cause(failure)}') from None
+            raise UserError(f'cannot write "{self.path}": {os_error_text(failure)}') from None
         finally:
             self._discard()
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-            raise UserError(f'cannot write "{self.path}": {_cause(error)}') from None
+            raise UserError(f'cannot write "{self.path}": {os_error_text(error)}') from None
 
     def _discard(self):
         """After publication there is nothing under the temporary name."""
@@ -588,59 +586,13 @@ def open_file(path, file_format):
     except OSError as error:
         raise UserError(f'cannot read "{path}": {os_error_text(error)}') from None
     found = file.attrs.get("format", file_format if file_format in ("bregman/tokens", "bregman/queries") else "none")
-    version = int(file.attrs.get("format_version", FORMAT_VERSION))
+    reads = schema.format_version()
+    version = int(file.attrs.get("format_version", reads))
     if found != file_format:
         raise UserError(f'"{path}" holds "{found}", not "{file_format}"')
-    if version != FORMAT_VERSION:
-        raise UserError(f'"{path}" has format version {version}; this program reads {FORMAT_VERSION}')
+    if version != reads:
+        raise UserError(f'"{path}" has format version {version}; this program reads {reads}')
     return file
-
-
-# The axes of the datasets that are read here, as in common/store/schema.c: datasets with one axis are equally long along it.
-_SIDE = {
-    "sequence": ("query", "k"),
-    "score": ("query", "k"),
-    "document": ("query", "k"),
-    "start": ("query", "k"),
-    "count": ("query", "k"),
-    "token_score": ("value",),
-    "layer_token_score": ("value", "layer"),
-}
-AXES = {
-    "bregman/tokens": {
-        "token": ("token",),
-        "count": ("sequence",),
-        "document": ("sequence",),
-        "start": ("sequence",),
-        "piece/count": ("sequence",),
-        "piece/document": ("piece",),
-        "piece/start": ("piece",),
-        "piece/length": ("piece",),
-        "documents/id": ("document",),
-        "documents/source": ("document",),
-        "documents/lang": ("document",),
-    },
-    "bregman/queries": {"token": ("token",), "count": ("query",), "completion_start": ("query",), "id": ("query",)},
-    "bregman/ranking": {
-        "query": ("query",),
-        **{
-            f"{end}/{name}": tuple(a if a in ("query", "layer") else f"{end}/{a}" for a in axes)
-            for end in ("top", "bottom")
-            for name, axes in _SIDE.items()
-        },
-        **{
-            f"moments/{name}": ("query",)
-            for name in ("count", "sum", "sum_positive", "mean", "sd", "minimum", "maximum")
-        },
-        "histogram/edge": ("edge",),
-        "histogram/count": ("query", "bin"),
-        "tail/count": ("query",),
-        "tail/score": ("tail_value",),
-        "corpus/file": ("file",),
-        "corpus/hash": ("file",),
-        "corpus/sequences": ("file",),
-    },
-}
 
 
 def _is_elsewhere(file, name):
@@ -665,8 +617,8 @@ def _what_lacks(data):
     return "" if enough else "nothing, or less, is stored"
 
 
-def open_dataset(file, path, name, n_axes, lengths):
-    """A dataset that can be trusted: it has its axes, of the lengths they have elsewhere in the file, and all its values.
+def open_dataset(file, path, name, lengths):
+    """A dataset of the format that can be trusted: it has its axes, as long as elsewhere in the file, and all its values.
 
     file: open, of `path`.  lengths: a dictionary of what is known of the file's axes, kept between calls."""
     if _is_elsewhere(file, name):
@@ -677,13 +629,14 @@ def open_dataset(file, path, name, n_axes, lengths):
         data = None
     if not isinstance(data, h5py.Dataset):
         raise UserError(f'dataset "{name}" is missing: "{path}"')
-    if data.ndim != n_axes:
-        raise UserError(f'dataset "{name}" has {data.ndim} axes, not {n_axes}: "{path}"')
+    kind = file.attrs.get("format") or ("bregman/queries" if "completion_start" in file else "bregman/tokens")
+    axes = schema.find(kind, name).keys
+    if data.ndim != len(axes):
+        raise UserError(f'dataset "{name}" has {data.ndim} axes, not {len(axes)}: "{path}"')
     lacking = _what_lacks(data)
     if lacking:
         raise UserError(f'dataset "{name}" declares {list(data.shape)}, but {lacking}: "{path}"')
-    kind = file.attrs.get("format") or ("bregman/queries" if "completion_start" in file else "bregman/tokens")
-    for axis, length in zip(AXES.get(kind, {}).get(name, ()), data.shape):
+    for axis, length in zip(axes, data.shape):
         other, known = lengths.setdefault(axis, (name, length))
         if known != length:
             raise UserError(f'dataset "{name}" has {length} along the axis "{axis}", "{other}" has {known}: "{path}"')

@@ -14,8 +14,8 @@ path, seed = sys.argv[2:]
 random = numpy.random.default_rng(int(seed))
 count = random.integers(4, 16, 20).astype("u4")
 with OutputFile(path, "bregman/tokens", Run("tokenize_corpus", {}, [("corpus.jsonl", hash_bytes(seed.encode()))])) as out:
-    append(out.dataset("token", "<u4", "n_tokens", "1", "token ids"), random.integers(0, 32, count.sum()))
-    append(out.dataset("count", "<u4", "sequence", "tokens", "tokens in each sequence"), count)
+    append(out.dataset("token"), random.integers(0, 32, count.sum()))
+    append(out.dataset("count"), count)
 PY
 }
 

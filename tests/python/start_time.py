@@ -64,8 +64,8 @@ def write_tokens(folder):
     paths = [f"{folder}/{i:04d}.h5" for i in range(FILES)]
     for i, path in enumerate(paths):
         with OutputFile(path, "bregman/tokens", Run("tokenize_corpus", {}, [("text", f"{i:032d}")])) as out:
-            append(out.dataset("token", "<u4", "n_tokens", "1", "token ids"), np.arange(1280) % VOCABULARY)
-            append(out.dataset("count", "<u4", "sequence", "tokens", "tokens in each sequence"), np.full(40, 32))
+            append(out.dataset("token"), np.arange(1280) % VOCABULARY)
+            append(out.dataset("count"), np.full(40, 32))
     return paths
 
 

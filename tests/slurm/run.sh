@@ -6,7 +6,8 @@ build=${1:?usage: tests/slurm/run.sh BUILD [PATTERN]}
 SRC=$(cd "$(dirname "$0")/../.." && pwd)
 BUILD=$(cd "$build" && pwd) || exit 1
 BREGMAN_VENV=${BREGMAN_VENV:-$BUILD/venv}
-export SRC BUILD BREGMAN_VENV
+BREGMAN_SCHEMA=$BUILD/share/schema.json
+export SRC BUILD BREGMAN_VENV BREGMAN_SCHEMA
 tests=()
 for test in "$SRC"/tests/slurm/*_slurm.sh; do
     case $(basename "$test" _slurm.sh) in ${2:-*}) tests+=("$test") ;; esac

@@ -44,6 +44,10 @@ for program in fit-factors compress-queries score-shards merge-scores inspect ve
         grep -q "^usage: bregman-$program " "$work/log" || fail "bregman-$program --help: $(cat "$work/log")"
     ! grep "^example: " "$work/log" | grep -qv " bregman-$program " || fail "bregman-$program: $(grep "^example" "$work/log")"
 done
+(unset BREGMAN_SCHEMA && PYTHONPATH=$prefix/libexec/bregman/scripts "$BREGMAN_VENV/bin/python" -c '
+from bregman import ROOT, schema
+assert ROOT.endswith("/usr/libexec/bregman") and schema.rows("bregman/tokens"), ROOT') > "$work/log" 2>&1 || fail "table of the formats: $(cat "$work/log")"
+grep -q '^## bregman/tokens' "$prefix/share/doc/bregman/formats.md" || fail "no page of the formats"
 (unset BREGMAN_VENV && "$prefix/bin/bregman-sweep" --help) > "$work/log" 2>&1 || fail "bregman-sweep: $(cat "$work/log")"
 "$prefix/bin/bregman-mpi" 2 "$prefix/bin/bregman-plan" --help > "$work/log" 2>&1 &&
     [ "$(grep -c "^usage: bregman-plan " "$work/log")" = 1 ] || fail "bregman-mpi: $(cat "$work/log")"

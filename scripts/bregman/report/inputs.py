@@ -46,12 +46,12 @@ class InputFile:
         except RuntimeError:  # a link in a circle
             raise UserError(f'"{name}" is a link that leads nowhere: "{self.path}"') from None
 
-    def dataset(self, name, n_axes):
-        return open_dataset(self._file, self.path, name, n_axes, self._lengths)
+    def dataset(self, name):
+        return open_dataset(self._file, self.path, name, self._lengths)
 
-    def read(self, name, n_axes=1, rows=()):
+    def read(self, name, rows=()):
         try:
-            return self.dataset(name, n_axes)[rows]
+            return self.dataset(name)[rows]
         except OSError as error:
             raise UserError(f'dataset "{name}" cannot be read ({os_error_text(error)}): "{self.path}"') from None
 
@@ -93,7 +93,7 @@ class Sequences:
         self.paths, self._current, self._offset, self._pieces = paths, None, [], Pieces()
         for f in self.files():
             self._offset.append(_offsets(f.read("count")))
-            n, total = f.dataset("token", 1).shape[0], self._offset[-1][-1]
+            n, total = f.dataset("token").shape[0], self._offset[-1][-1]
             require(total == n, f'"token" has {n} entries where "count" adds up to {total}: "{f.path}"')
         self._first = np.concatenate(([0], np.cumsum([len(o) - 1 for o in self._offset])))
 
@@ -159,7 +159,7 @@ def _document_field(file, name, document):
     path = f"documents/{name}"
     if document < 0 or not file.has(path):
         return ""
-    n = file.dataset(path, 1).shape[0]
+    n = file.dataset(path).shape[0]
     require(document < n, f'a sequence names document {document} of {n}: "{file.path}"')
     return as_text(file.read(path, rows=document))
 
@@ -214,16 +214,16 @@ class Ranking:
         self._ends = {end: self._open_end(end) for end in ("top", "bottom")}
 
     def _open_end(self, end):
-        sequence = self.file.read(f"{end}/sequence", 2)
-        score = self.file.read(f"{end}/score", 2)
+        sequence = self.file.read(f"{end}/sequence")
+        score = self.file.read(f"{end}/score")
         require(
             sequence.shape == score.shape and sequence.shape[0] == len(self.ids),
             f'"{end}/sequence" and "{end}/score" do not fit the {len(self.ids)} queries: "{self.file.path}"',
         )
         offset = None
         if self.file.has(f"{end}/token_score"):
-            offset = _offsets(self.file.read(f"{end}/count", 2).ravel())
-            n = self.file.dataset(f"{end}/token_score", 1).shape[0]
+            offset = _offsets(self.file.read(f"{end}/count").ravel())
+            n = self.file.dataset(f"{end}/token_score").shape[0]
             require(
                 offset[-1] == n,
                 f'"{end}/token_score" has {n} values where "{end}/count" adds up to {offset[-1]}: "{self.file.path}"',
@@ -242,7 +242,7 @@ class Ranking:
 
     def place(self, end, name, query, place):
         """`document` or `start` of an entry; None where the ranking does not say."""
-        return plain(self.file.read(f"{end}/{name}", 2, (query, place))) if self.file.has(f"{end}/{name}") else None
+        return plain(self.file.read(f"{end}/{name}", (query, place))) if self.file.has(f"{end}/{name}") else None
 
     def entry(self, end, query, place, scores_only=False):
         """None where the query has fewer entries."""
@@ -256,12 +256,12 @@ class Ranking:
             if rows.stop > rows.start:
                 entry.token_score = self.file.read(f"{end}/token_score", rows=rows).astype(np.float64)
                 if self.file.has(f"{end}/layer_token_score"):
-                    entry.layer_score = self.file.read(f"{end}/layer_token_score", 2, rows).astype(np.float64)
+                    entry.layer_score = self.file.read(f"{end}/layer_token_score", rows).astype(np.float64)
         return entry
 
     def statistics(self, query):
         moments = {m: values[query].item() for m, values in self._moments.items()}
-        count = self.file.read("histogram/count", 2, query)
+        count = self.file.read("histogram/count", query)
         require(
             len(count) + 1 == len(self._edge),
             f'"histogram/count" has {len(count)} bins where '
