@@ -17,6 +17,7 @@
 #include "bregman/folder.h"
 #include "bregman/log.h"
 #include "bregman/path.h"
+#include "bregman/writer.h"
 
 enum { LEAST_BYTES = 1 << 20, SETTLED_S = 2, HEX_DIGITS = 32, ENTRY_BYTES = 2 * PATH_MAX };
 
@@ -110,10 +111,11 @@ static void say_once(const char *folder, const char *why)
 /* The text under a name that appears at once. */
 static bool put(const remembered *r, const char *text, size_t n)
 {
-    char temporary[BG_PATH_BYTES];
-    if (bg_path(temporary, NULL, "%s.tmp-XXXXXX", r->entry) != BG_OK)
+    char temporary[BG_PATH_BYTES], writer[BG_WRITER_BYTES];
+    bg_writer_name(writer);
+    if (bg_path(temporary, NULL, "%s.tmp-%s", r->entry, writer) != BG_OK)
         return false;
-    int fd = mkstemp(temporary);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0)
         return false;
     errno = ENOSPC; /* what a short write means */
@@ -124,6 +126,18 @@ static bool put(const remembered *r, const char *text, size_t n)
         unlink(temporary);
     errno = cause;
     return good;
+}
+
+/* What attempts that were killed have left. */
+static void remove_leftovers_once(const char *folder)
+{
+    static bool removed;
+    char all[BG_PATH_BYTES];
+    if (removed || bg_path(all, NULL, "%s/", folder) != BG_OK)
+        return;
+    removed = true;
+    bg_status st = bg_remove_leftovers(all, NULL);
+    (void)st; /* what cannot be removed is another user's */
 }
 
 /* A file that was written to a moment ago may be written to again without another time. */
@@ -137,9 +151,12 @@ static void put_hash(const remembered *r, const bg_hash *hash)
 {
     char text[ENTRY_BYTES + 80];
     bg_err why;
-    if (bg_make_folder(r->folder, &why) != BG_OK)
+    if (bg_make_folder(r->folder, &why) != BG_OK) {
         say_once(r->folder, why.msg);
-    else if (!put(r, text, compose(r, hash, text)))
+        return;
+    }
+    remove_leftovers_once(r->folder);
+    if (!put(r, text, compose(r, hash, text)))
         say_once(r->folder, strerror(errno));
 }
 

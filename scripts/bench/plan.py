@@ -24,7 +24,7 @@ import numpy as np
 
 import random_inputs
 from bregman import ROOT
-from bregman.files import UserError, run_main
+from bregman.errors import UserError, run_main
 
 TIME, SIZE, FLOPS = 0.25, 0.10, 0.01
 RANK = 16

@@ -25,7 +25,7 @@ import numpy as np
 
 import random_inputs
 from bregman import ROOT
-from bregman.files import UserError, run_main
+from bregman.errors import UserError, run_main
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 PHASES = ("covariance", "eigendecomposition", "eigenvalues", "queries", "scores")

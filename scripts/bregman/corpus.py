@@ -14,7 +14,9 @@ import zlib
 import numpy as np
 import zstandard
 
-from bregman.files import BLOCK_BYTES, UsageError, UserError, hash_file_once, hash_texts, printable, require_regular
+from bregman.errors import UsageError, UserError
+from bregman.files import printable
+from bregman.hashes import BLOCK_BYTES, hash_file_once, hash_texts, require_regular
 
 CHUNK_BYTES = 256 << 10
 CHUNK_TOKENS = 256 << 10

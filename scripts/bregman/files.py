@@ -1,8 +1,8 @@
-"""What the Python scripts share: HDF5 files with provenance, content hashes, one-line errors.
+"""HDF5 files with provenance, as the C stages write them.
 
-A file is written under a name of this attempt's own, flushed, closed, fsynced, renamed, its folder fsynced,
-and then listed in the folder's manifest ("HASH SIZE NAME" a line; include/bregman/manifest.h), as the
-C stages do.  `is_done` believes only files that are listed there.
+A file is written under a name of this attempt's own, flushed, closed, fsynced, given its name, its folder fsynced,
+and then listed in the folder's manifest ("HASH SIZE NAME" a line; include/bregman/manifest.h).  `is_done` believes only
+files that are listed there.
 """
 
 import contextlib
@@ -14,158 +14,25 @@ import math
 import os
 import platform
 import re
-import secrets
-import stat
 import subprocess
-import sys
 import time
 
 import h5py
 import numpy as np
-import xxhash
 
 from bregman import ROOT, schema
-from bregman.errors import UsageError, UserError
+from bregman.errors import UserError, os_error_text
+from bregman.hashes import hash_file, hash_file_once, hash_texts, require_regular
+from bregman.writer import attempt_name, is_dead, remove_leftovers, writer_name
 
-BLOCK_BYTES = 1 << 20
 SCALE_NAME = "This is a netCDF dimension but not a netCDF variable. %10d"
 TEXT = h5py.string_dtype("utf-8")
 DTYPE = {"float32": "<f4", "float64": "<f8", "int64": "<i8", "uint32": "<u4", "uint8": "u1", "text": TEXT}
 
 
-def run_main(main):
-    """Run main(); report what went wrong as one line; exit 0, 1, 2 (usage) or 130 (interrupted)."""
-    name = os.path.basename(sys.argv[0])
-    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8; stderr is like that already
-    try:
-        main()
-        sys.stdout.flush()
-    except (UserError, UsageError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
-    except OSError as error:
-        print(f"{name}: {os_error_text(error)}", file=sys.stderr)
-        sys.exit(1)
-
-
-def os_error_text(error):
-    """The cause in a few words: of an OSError, or of HDF5's RuntimeError, a long text with the system's message inside."""
-    system = re.search(r"error message = '([^']*)'", str(error))
-    if system:
-        return system.group(1)
-    if getattr(error, "strerror", None):
-        cause = error.strerror.split("\n")[0]
-        return f'{cause}: "{error.filename}"' if error.filename else cause
-    return str(error).split("\n")[0]
-
-
 def printable(path):
     """A path as text that can be stored: bytes that are not UTF-8 as \\xNN."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-# ---------------------------------------------------------------- hashes
-
-
-def hash_bytes(data):
-    return xxhash.xxh3_128_hexdigest(data)
-
-
-def require_regular(path):
-    """Refuse a named pipe, which would wait for ever for somebody to write, and what else is no file; one that is not there is not."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        kind = (
-            "a folder"
-            if os.path.isdir(path)
-            else "a named pipe"
-            if stat.S_ISFIFO(os.stat(path).st_mode)
-            else "no regular file"
-        )
-        raise UserError(f'cannot read "{path}": it is {kind}')
-
-
-def hash_file(path):
-    digest = xxhash.xxh3_128()
-    require_regular(path)
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                digest.update(block)
-    except OSError as error:
-        raise UserError(f'cannot read "{path}": {error.strerror}') from None
-    return digest.hexdigest()
-
-
-# As in common/publish/hash_cache.c: the stages and the scripts share the folder.
-LEAST_REMEMBERED_BYTES, SETTLED_S = 1 << 20, 2
-
-
-def _hash_cache():
-    """The folder where hashes are remembered, or ""."""
-    home = os.environ.get("HOME", "")
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    if not cache.startswith("/"):
-        cache = os.path.join(home, ".cache") if home.startswith("/") else ""
-    return os.environ.get("BREGMAN_HASH_CACHE", os.path.join(cache, "bregman/hashes") if cache else "")
-
-
-def _remembered(path):
-    """(the file's own entry, what stands there behind the hash, when the file was changed last), or None: not to be remembered."""
-    folder = _hash_cache()
-    try:
-        about = os.stat(path)
-    except OSError:
-        return None
-    if not folder or not stat.S_ISREG(about.st_mode) or about.st_size < LEAST_REMEMBERED_BYTES:
-        return None
-    real = os.fsencode(os.path.realpath(path))
-    times = " ".join(f"{ns // 10**9}.{ns % 10**9:09d}" for ns in (about.st_mtime_ns, about.st_ctime_ns))
-    key = f"{about.st_size} {about.st_ino} {times} ".encode() + real + b"\n"
-    return os.path.join(folder, hash_bytes(real)), key, max(about.st_mtime, about.st_ctime)
-
-
-def _entry(digest, key):
-    line = digest + b" " + key
-    return line + hash_bytes(line).encode() + b"\n"
-
-
-def _recall(entry, key):
-    try:
-        with open(entry, "rb") as file:
-            found = file.read()
-    except OSError:
-        return None
-    digest = found[:32]
-    return digest.decode() if re.fullmatch(rb"[0-9a-f]{32}", digest) and found == _entry(digest, key) else None
-
-
-def _remember(entry, key, digest):
-    temporary = f"{entry}.tmp-{secrets.token_hex(4)}"
-    try:
-        os.makedirs(os.path.dirname(entry), exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(_entry(digest.encode(), key))
-        os.replace(temporary, entry)
-    except OSError:
-        pass  # it is hashed again the next time
-
-
-def hash_file_once(path):
-    """hash_file, but a large file is read once as long as it stays the same, whichever program hashes it."""
-    before = _remembered(path)
-    known = before and _recall(*before[:2])
-    if known:
-        return known
-    digest = hash_file(path)
-    if before and _remembered(path) == before and time.time() - before[2] > SETTLED_S:
-        _remember(*before[:2], digest)
-    return digest
 
 
 def own_identity(path):
@@ -193,33 +60,6 @@ def input_identity(path):
             "make it again"
         )
     return identity or content
-
-
-def hash_model(folder):
-    """Content hash of a model's config.json and weights, as in every file of the stages; None if the folder lacks either."""
-    weights = {"model.safetensors"}
-    try:
-        if not os.path.exists(os.path.join(folder, "model.safetensors")):
-            with open(os.path.join(folder, "model.safetensors.index.json"), encoding="utf-8") as index:
-                weights = set(json.load(index)["weight_map"].values())
-        if not all(os.path.exists(os.path.join(folder, name)) for name in ("config.json", *weights)):
-            return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    together = ""
-    for name in sorted(weights, key=os.fsencode):
-        together = hash_texts([together, name, hash_file_once(os.path.join(folder, name))])
-    return hash_texts([hash_file(os.path.join(folder, "config.json")), together])
-
-
-def hash_texts(texts):
-    """Hash of several texts in order; their lengths count, so that parts cannot run together."""
-    digest = xxhash.xxh3_128()
-    for text in texts:
-        data = text.encode()
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()
 
 
 def file_identity(path):
@@ -411,22 +251,6 @@ def _fsync(path):
         os.close(descriptor)
 
 
-def writer_name():
-    """A name that says who writes, as include/bregman/writer.h has it."""
-    boot = space = start = "0"
-    with contextlib.suppress(OSError):
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot, space = file.read(8), os.stat("/proc/self/ns/pid").st_ino
-        with open(f"/proc/{os.getpid()}/stat", encoding="utf-8", errors="replace") as file:
-            start = file.read().rpartition(")")[2].split()[19]
-    return f"{platform.node()}.{boot}.{space}-{os.getpid()}.{start}-{secrets.token_hex(4)}"
-
-
-def attempt_name(path):
-    """A name beside `path` that no other attempt uses."""
-    return f"{path}.tmp-{writer_name()}"
-
-
 def _write(path, text):
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         file.write(text)
@@ -434,9 +258,15 @@ def _write(path, text):
         os.fsync(file.fileno())
 
 
+def _is_at_rest(name):
+    """May nothing be written to it any more?  A flag of the dead is as good as an empty closed file."""
+    writer = name.removesuffix(".open").removesuffix(".fold")
+    return writer == name or is_dead(writer)
+
+
 def list_published(path, digest, size):
     """List a file that has its name: in a file of this writer's own, which is then closed, and folded into MANIFEST with the others
-    that are, unless another one folds (common/publish/manifest.c has the argument why no line is lost)."""
+    that are at rest, unless another one folds (common/publish/manifest.c has the argument why no line is lost)."""
     folder, name = os.path.split(os.path.abspath(path))
     writers, me = os.path.join(folder, "MANIFEST.d"), writer_name()
     own = os.path.join(writers, me)
@@ -454,9 +284,10 @@ def list_published(path, digest, size):
         return
     try:
         names = [other for other in os.listdir(writers) if not other.startswith(".")]
-        closed = [other for other in names if not other.endswith((".open", ".fold"))]
-        if closed and not any(other.endswith(".fold") and other != me + ".fold" for other in names):
-            _fold(folder, closed, me)
+        others = [name for name in names if name != me + ".fold"]
+        resting = [name for name in others if _is_at_rest(name)]
+        if resting and not any(name.endswith(".fold") and name not in resting for name in others):
+            _fold(folder, resting, me)
     finally:
         os.unlink(own + ".fold")
     with contextlib.suppress(OSError):
@@ -481,23 +312,62 @@ def _fold(folder, names, me):
         os.unlink(path)
 
 
-def publish(temporary, path):
-    """Give a finished file (closed) its final name, durably, and list it."""
+def _take_name(temporary, path):
+    """Give a file its name; False: another has it.  On a file system without hard links, of two that end in the same moment the last
+    one's file stays."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return os.path.samestat(os.lstat(temporary), os.lstat(path))  # NFS may ask twice, and answer the second time
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        if os.path.lexists(path):
+            return False
+        os.rename(temporary, path)
+    return True
+
+
+def _yield_name(temporary, path, fingerprint):
+    """The name is another attempt's, whose file stays if it was made from the same inputs: (hash, size) to list, or None if it is
+    listed.  common/store/publish.c has the same, with the argument why."""
+    held = os.path.exists(path) and os.stat(path).st_nlink > 1
+    for _ in range(100):
+        if is_done(path, fingerprint):
+            return None
+        time.sleep(0.02)
+    if not held:
+        os.replace(temporary, path)
+    return hash_file(path), os.path.getsize(path)
+
+
+def publish(temporary, path, fingerprint, force=False):
+    """Give a finished file (closed) its final name, durably, and list it.
+
+    Unless forced, a file of this fingerprint that another attempt has published meanwhile stays."""
     _fsync(temporary)
-    digest, size = hash_file(temporary), os.path.getsize(temporary)
-    os.replace(temporary, path)
-    list_published(path, digest, size)
+    listed = hash_file(temporary), os.path.getsize(temporary)
+    if force and os.path.exists(path):  # listed first, so that it is listed as it is whenever this ends
+        list_published(path, *listed)
+        os.replace(temporary, path)
+        _fsync(os.path.dirname(os.path.abspath(path)))
+        return
+    if not _take_name(temporary, path):
+        listed = _yield_name(temporary, path, fingerprint)
+    if listed:
+        list_published(path, *listed)
 
 
 class OutputFile:
-    """An HDF5 file in the making; a context manager that publishes it, or removes it after an error.
+    """An HDF5 file in the making; a context manager that publishes it (see publish), or removes it after an error.
 
     Datasets are 1-D and grow by append().  As in common/store/scales.c a dataset named like its axis is the axis's scale;
     other axes have scales without data, as netCDF writes them.
     """
 
-    def __init__(self, path, file_format, run):
-        self.path, self.run = path, run
+    def __init__(self, path, file_format, run, force=False):
+        self.path, self.run, self.force = path, run, force
+        remove_leftovers(os.path.join(os.path.dirname(path), ""))
         self.temporary = attempt_name(path)
         try:
             self.file = h5py.File(self.temporary, "w-", libver=("earliest", "v110"))
@@ -547,7 +417,7 @@ class OutputFile:
         try:
             if kind is None:
                 self._finish()
-                publish(self.temporary, self.path)
+                publish(self.temporary, self.path, self.run.fingerprint, self.force)
         except (OSError, RuntimeError) as failure:
             raise UserError(f'cannot write "{self.path}": {os_error_text(failure)}') from None
         finally:

@@ -16,7 +16,8 @@ import os
 
 import tokenizers
 
-from bregman.files import UsageError, UserError, hash_bytes
+from bregman.errors import UsageError, UserError
+from bregman.hashes import hash_bytes
 
 CHOICES = ("auto", "yes", "no")
 # the class that AutoTokenizer of transformers 5 has for a config.json's model_type

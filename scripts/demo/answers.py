@@ -10,7 +10,7 @@ import bregman.env  # noqa: F401  (first: it may start another interpreter)
 import argparse
 import json
 
-from bregman.files import run_main
+from bregman.errors import run_main
 from bregman.report.inputs import Ranking, Sequences
 
 

@@ -31,7 +31,8 @@ import subprocess
 import unicodedata
 import zlib
 
-from bregman.files import UserError, attempt_name, run_main
+from bregman.errors import UserError, run_main
+from bregman.writer import attempt_name, remove_leftovers
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 MAN_PACKAGES = {"en": "manpages", "de": "manpages-de", "fr": "manpages-fr", "es": "manpages-es", "ja": "manpages-ja"}
@@ -94,6 +95,7 @@ class Packages:
         deb = self._deb(package) or self._download(package)
         root = os.path.join(self.cache, "unpacked", os.path.basename(deb)[:-4])
         if not os.path.isdir(root):
+            remove_leftovers(root)
             temporary = attempt_name(root)
             os.makedirs(temporary)
             done = self._run("dpkg-deb", "-x", deb, temporary)
@@ -325,6 +327,7 @@ def main():
     )
     options = parser.parse_args()
     documents = collect(Packages(options.cache), options.mb * 1e6, options.max_chars)
+    remove_leftovers(options.output)
     temporary = attempt_name(options.output)
     digest, size = hashlib.sha256(), 0
     try:

@@ -9,7 +9,8 @@ made() {
 import sys
 sys.path.insert(0, sys.argv[1])
 import numpy
-from bregman.files import OutputFile, Run, append, hash_bytes
+from bregman.files import OutputFile, Run, append
+from bregman.hashes import hash_bytes
 path, seed = sys.argv[2:]
 random = numpy.random.default_rng(int(seed))
 count = random.integers(4, 16, 20).astype("u4")
@@ -75,7 +76,8 @@ misused "are copies of one file" score_shards $m --queries "$in/c.h5" $t "$in/tw
 import sys
 sys.path.insert(0, sys.argv[1])
 import h5py
-from bregman.files import hash_model, input_identity
+from bregman.files import input_identity
+from bregman.hashes import hash_model
 with h5py.File(sys.argv[2]) as f:
     names, hashes = f["run/input_name"].asstr()[:], f["run/input_hash"].asstr()[:]
 assert len(names) == 4, names
@@ -135,13 +137,13 @@ model_hash() {
 forge() { "$python" - "$SRC/scripts" "$1" <<'PY' || exit 1
 import sys
 sys.path.insert(0, sys.argv[1])
-from bregman.files import hash_bytes
+from bregman.hashes import hash_bytes
 line = "0" * 32 + open(sys.argv[2]).readline()[32:]
 open(sys.argv[2], "w").write(line + hash_bytes(line.encode()) + "\n")
 PY
 }
 settle() { sleep 3.1; }    # what has just been written is not remembered
-by_scripts() { BREGMAN_HASH_CACHE=$cache "$python" -c "import sys; sys.path.insert(0, '$SRC/scripts'); from bregman import files as b; print(b.$1)"; }
+by_scripts() { BREGMAN_HASH_CACHE=$cache "$python" -c "import sys; sys.path.insert(0, '$SRC/scripts'); from bregman import hashes as b; print(b.$1)"; }
 
 settle
 right=$(model_hash "$cache")
@@ -160,8 +162,19 @@ sed 's/^0/1/' "$entry" > "$work/damaged" && cat "$work/damaged" > "$entry"
 [ "$(model_hash "$cache")" = "$right" ] || fail "a damaged entry is used"
 cmp -s "$entry" "$work/entry" || fail "a damaged entry stays"
 rm "$entry"
+# attempts to remember that were killed: of a process that is gone, and one of another host, of which nothing can be said
+foreign=$entry.tmp-node7.0123abcd.4026531836-12.345-0a1b2c3d
+dead() { "$python" -c 'import sys; sys.path.insert(0, sys.argv[1]); from bregman import writer; print(writer.attempt_name(sys.argv[2]))' "$SRC/scripts" "$entry"; }
+left=$(dead)
+touch "$left" "$foreign"
 by_scripts "hash_file_once('$large/model.safetensors')" > "$work/stdout"
 cmp -s "$entry" "$work/entry" || fail "the scripts remember otherwise"
+[ ! -e "$left" ] && [ -e "$foreign" ] || fail "the scripts leave $(echo "$cache"/*)"
+rm "$entry"
+touch "$left"
+[ "$(model_hash "$cache")" = "$right" ] && cmp -s "$entry" "$work/entry" || fail "a stage remembers otherwise"
+[ ! -e "$left" ] && [ -e "$foreign" ] || fail "a stage leaves $(echo "$cache"/*)"
+rm "$foreign"
 
 # other content, of the same size and with the old time
 cp -p "$large/model.safetensors" "$work/before"
@@ -184,4 +197,7 @@ settle
 [ "$(model_hash "$work/file/cache")" = "$changed_hash" ] || fail "a cache that cannot be written is an error"
 "$BUILD/bin/fit_factors" --model "$large" --tokens "$in/t/a.h5" --output "$work/fit2" --hash-cache "$work/file/cache" 2>&1 |
     grep -q "hashes of inputs cannot be remembered in \"$work/file/cache\"" || fail "a cache that cannot be written is not told"
+cache=$work/file/cache by_scripts "hash_texts(b.hash_file_once(f'$large/{name}.safetensors') for name in ('model', 'model'))" > "$work/stdout" 2> "$work/err"
+[ "$(grep -c "hashes of inputs cannot be remembered in \"$work/file/cache\", so every run reads them anew: Not a directory" "$work/err")" = 1 ] ||
+    fail "the scripts tell of a cache that cannot be written: $(cat "$work/err")"
 finish

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """tokenize_corpus: formats, packing, processes, bad lines, refusals, reruns."""
 
-from text_checks import ROOT, SCRIPTS, check, counts, datasets, finish, path, refused, run, tiny_model, write
+from text_checks import ROOT, SCRIPTS, check, counts, datasets, finish, load, path, refused, run, tiny_model, write
 
+import contextlib
 import gzip
 import json
 import os
@@ -460,6 +461,21 @@ def test_interrupted():
     check(os.listdir(path("interrupted")) == [], "nothing left after an interrupt", os.listdir(path("interrupted")))
 
 
+def test_interrupted_for_nothing():
+    """A process whose parent is gone ends even where the interruption is lost."""
+    script = load("tokenize_corpus")
+    script.UNWIND_S = 1
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGTERM, script.interrupt_child)
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    check(os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM, "it ends", status)
+
+
 def test_rerun():
     options = ("--max-length", 64, "--processes", 1)
     with open(path("format0/c.h5"), "rb") as file:
@@ -490,6 +506,7 @@ for test in (
     test_names,
     test_refusals,
     test_interrupted,
+    test_interrupted_for_nothing,
     test_rerun,
 ):
     test()

@@ -3,26 +3,18 @@
 a pinned version is said once."""
 
 import contextlib
-import importlib.util
 import io
 import json
 import os
 import platform
 
-from text_checks import SCRIPTS, check, finish, path, write
+from text_checks import SCRIPTS, check, finish, load, path, write
 
 TOOLS = {
     "apt-get": """case $3 in *=*) [ "${3#*=}" = 2.0 ] || exit 1 ;; esac; touch "${3%=*}_2.0_all.deb" """,
     "apt-cache": """printf '%s\\n' python3-doc '  Depends: sensible-utils' '  Depends: python3.99-doc' '  Suggests: python3.98-doc'""",
     "dpkg-deb": """case $1 in -f) echo 2.0 ;; -x) mkdir -p "$3/usr" ;; esac""",
 }
-
-
-def load():
-    spec = importlib.util.spec_from_file_location("demo_corpus", os.path.join(SCRIPTS, "demo", "corpus.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def said(packages, package):
@@ -38,7 +30,7 @@ def test_packages():
         os.chmod(write(f"bin/{name}", f"#!/bin/sh\n{body}\n"), 0o755)
     os.environ["PATH"] = path("bin") + os.pathsep + os.environ["PATH"]
     write("here/corpus_versions.json", json.dumps({"debian 7": {"old": "1.0", "same": "2.0"}}))
-    demo_corpus = load()
+    demo_corpus = load("demo/corpus.py")
     demo_corpus.HERE = path("here")
     for release, old in (
         ("7", "old 2.0 in place of 1.0, which the archive no longer has"),

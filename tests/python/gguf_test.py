@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """gguf_to_hf: a tiny model written as GGUF and converted back, for each architecture; refusals."""
 
-from text_checks import FOLDER, check, finish, path, refused, run, tiny_model
+from text_checks import FOLDER, check, finish, load, path, refused, run, tiny_model
 
 import json
 import os
+import shutil
 import zipfile
 
 import gguf
 import numpy as np
 import tokenizers
+
+from bregman.writer import attempt_name
 
 HIDDEN, HEADS, KV_HEADS, BLOCKS, FFN = 32, 4, 2, 2, 64
 HEAD_DIM = HIDDEN // HEADS
@@ -175,6 +178,37 @@ def test_sources_and_dtypes():
     refused("other dtype", run("gguf_to_hf", path("llama.gguf"), path("llama"), "--dtype", "f16"), "llama", "--force")
 
 
+def test_two_attempts():
+    """What a killed attempt has left goes; of two that end at once the first one's folder stays, unless the other is forced."""
+    left = attempt_name(path("two")).replace(
+        f"-{os.getpid()}.", f"-{os.getpid()}.1"
+    )  # its number is this process's now
+    os.mkdir(left)
+    run("gguf_to_hf", path("llama.gguf"), path("two"))
+    check(not os.path.exists(left) and os.path.exists(path("two/config.json")), "what was left is gone")
+    script = load("gguf_to_hf")
+    with open(path("two/SOURCE.json"), encoding="utf-8") as file:
+        provenance = json.load(file)
+    first = os.stat(path("two")).st_ino
+
+    def second(force=False, dtype="f32"):
+        shutil.rmtree(path("second"), ignore_errors=True)
+        shutil.copytree(path("two"), path("second"))
+        script.publish_folder(path("second"), path("two"), {**provenance, "dtype": dtype}, force)
+
+    second()
+    check(os.stat(path("two")).st_ino == first, "the first one's folder stays")
+    try:
+        second(dtype="bf16")
+        check(False, "another conversion is replaced")
+    except script.UserError as error:
+        check("is not this conversion" in str(error), "another conversion stays", error)
+    second(force=True)
+    check(os.stat(path("two")).st_ino != first, "unless forced")
+    beside = [name for name in os.listdir(FOLDER) if name.startswith("two.")]
+    check(os.path.exists(path("two/config.json")) and not beside, "nothing is left", beside)
+
+
 def test_added_tokens():
     """What a GGUF's tokenizer puts around a text."""
     plain = TOKENIZER.encode("the cat", add_special_tokens=False).ids
@@ -225,6 +259,7 @@ def test_refusals():
 
 test_round_trip()
 test_sources_and_dtypes()
+test_two_attempts()
 test_added_tokens()
 test_refusals()
 finish()

@@ -15,7 +15,8 @@ import os
 
 import h5py
 import numpy as np
-from bregman.files import hash_bytes, hash_file, input_identity
+from bregman.files import input_identity
+from bregman.hashes import hash_bytes, hash_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 DOCUMENTS = [

@@ -17,7 +17,8 @@ import tempfile
 import time
 
 import numpy as np
-from bregman.files import TEXT, OutputFile, Run, append, hash_model
+from bregman.files import TEXT, OutputFile, Run, append
+from bregman.hashes import hash_model
 
 FILES, D, LAYERS, VOCABULARY, STOPPED = 1000, 4096, 10, 256, 75
 

@@ -2,6 +2,8 @@
 
 from project import ROOT, SCRIPTS  # noqa: F401  (first: it may start another interpreter)
 
+import importlib.machinery
+import importlib.util
 import json
 import os
 import shutil
@@ -52,6 +54,15 @@ def run(script, *arguments, **keywords):
         check=False,
         **keywords,
     )
+
+
+def load(script):
+    """A script as a module."""
+    loader = importlib.machinery.SourceFileLoader(os.path.basename(script), os.path.join(SCRIPTS, script))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    sys.dont_write_bytecode = True
+    loader.exec_module(module)
+    return module
 
 
 def refused(name, done, *parts, code=1):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import h5py
 import numpy as np
 
-from bregman.files import UserError, open_dataset, open_file, os_error_text
+from bregman.errors import UserError, os_error_text
+from bregman.files import open_dataset, open_file
 from bregman.report.pieces import Pieces
 
 

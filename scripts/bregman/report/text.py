@@ -2,7 +2,7 @@
 
 import json
 
-from bregman.files import UserError
+from bregman.errors import UserError
 
 REPLACEMENT = "\ufffd"
 

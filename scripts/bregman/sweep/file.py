@@ -14,7 +14,9 @@ import tomllib
 import h5py
 
 from bregman import corpus
-from bregman.files import UsageError, UserError, file_identity, hash_file, require_regular
+from bregman.errors import UsageError, UserError
+from bregman.files import file_identity
+from bregman.hashes import hash_file, require_regular
 from bregman.tokenizer import CHOICES, TextModel
 
 MOST_SHARDS = 99999

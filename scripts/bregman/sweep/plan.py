@@ -11,7 +11,9 @@ import time
 
 import h5py
 
-from bregman.files import UserError, hash_model, hash_texts, input_identity, own_identity, read_manifest
+from bregman.errors import UserError
+from bregman.files import input_identity, own_identity, read_manifest
+from bregman.hashes import hash_model, hash_texts
 from bregman.sweep.file import OWN, STAGES, SweepError
 
 PROGRAM = {

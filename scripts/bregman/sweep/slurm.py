@@ -12,7 +12,7 @@ import shlex
 import subprocess
 
 from bregman import ROOT
-from bregman.files import UserError
+from bregman.errors import UserError
 from bregman.sweep.plan import PROGRAM, SCRIPTS, Plan
 
 NEVER = "DependencyNeverSatisfied"

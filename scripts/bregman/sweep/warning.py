@@ -8,7 +8,7 @@ import sys
 
 import h5py
 
-from bregman.files import UserError
+from bregman.errors import UserError
 from bregman.sweep.plan import PROGRAM
 from bregman.sweep.slurm import clean_environment
 
