@@ -22,7 +22,7 @@ import numpy as np
 
 from bregman import ROOT, schema
 from bregman.errors import UserError, os_error_text
-from bregman.hashes import hash_file, hash_file_once, hash_texts, require_regular
+from bregman.hashes import hash_file, hash_file_once, hash_texts, remember_hash, require_regular
 from bregman.writer import attempt_name, is_dead, remove_leftovers, writer_name
 
 SCALE_NAME = "This is a netCDF dimension but not a netCDF variable. %10d"
@@ -342,7 +342,7 @@ def _yield_name(temporary, path, fingerprint):
 
 
 def publish(temporary, path, fingerprint, force=False):
-    """Give a finished file (closed) its final name, durably, and list it.
+    """Give a finished file (closed) its final name, durably, and list it; its hash if it is this one's.
 
     Unless forced, a file of this fingerprint that another attempt has published meanwhile stays."""
     _fsync(temporary)
@@ -351,11 +351,13 @@ def publish(temporary, path, fingerprint, force=False):
         list_published(path, *listed)
         os.replace(temporary, path)
         _fsync(os.path.dirname(os.path.abspath(path)))
-        return
-    if not _take_name(temporary, path):
+        return listed[0]
+    taken = not _take_name(temporary, path)
+    if taken:
         listed = _yield_name(temporary, path, fingerprint)
     if listed:
         list_published(path, *listed)
+    return None if taken else listed[0]
 
 
 class OutputFile:
@@ -414,14 +416,17 @@ class OutputFile:
         return self
 
     def __exit__(self, kind, error, _trace):
+        digest = None
         try:
             if kind is None:
                 self._finish()
-                publish(self.temporary, self.path, self.run.fingerprint, self.force)
+                digest = publish(self.temporary, self.path, self.run.fingerprint, self.force)
         except (OSError, RuntimeError) as failure:
             raise UserError(f'cannot write "{self.path}": {os_error_text(failure)}') from None
         finally:
-            self._discard()
+            self._discard()  # with its temporary name, which changes the file's record
+        if digest:
+            remember_hash(self.path, digest)
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             raise UserError(f'cannot write "{self.path}": {os_error_text(error)}') from None
 

@@ -165,6 +165,13 @@ def hash_file_once(path):
     return digest
 
 
+def remember_hash(path, digest):
+    """The hash of a file that this process has just published, so that those who read it need not."""
+    now = _remembered(path)
+    if now:
+        _remember(*now[:2], digest)
+
+
 def hash_model(folder):
     """Content hash of a model's config.json and weights, as in every file of the stages; None if the folder lacks either."""
     weights = {"model.safetensors"}

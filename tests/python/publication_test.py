@@ -53,6 +53,21 @@ def dead_writer():
     ).stdout.strip()
 
 
+def test_the_hash_is_remembered():
+    os.environ["BREGMAN_HASH_CACHE"] = path("hashes")
+    out = attempt("remembered/q.h5")
+    files.append(out.dataset("document"), [0] * (1 << 18))
+    check(end(out) == "", "a large file")
+    check(len(os.listdir(path("hashes"))) == 1, "the hash of a published file is remembered")
+    right = hashes.hash_file(path("remembered/q.h5"))
+    check(hashes.hash_file_once(path("remembered/q.h5")) == right, "as what it is")
+    with open(path("remembered/q.h5"), "r+b") as file:
+        file.seek(-9, os.SEEK_END)
+        file.write(b"x")
+    check(hashes.hash_file_once(path("remembered/q.h5")) != right, "one that was edited is read again")
+    del os.environ["BREGMAN_HASH_CACHE"]
+
+
 def test_the_first_stays():
     first, second = attempt("first/q.h5"), attempt("first/q.h5")
     check(end(first) == "", "the first ends")
@@ -175,6 +190,7 @@ def test_hash_cache():
     check(done.returncode == 0 and len(os.listdir(path("hashes"))) == 2, "the option's folder is used", done.stderr)
 
 
+test_the_hash_is_remembered()
 test_the_first_stays()
 test_not_listed()
 test_no_links()

@@ -11,6 +11,7 @@
 
 #include "bregman/folder.h"
 #include "bregman/manifest.h"
+#include "bregman/hash_cache.h"
 #include "bregman/store.h"
 #include "check.h"
 #include "schema_values.h"
@@ -669,6 +670,35 @@ static void done_means_listed_and_made_the_same_way(void **state)
     assert_false(done);
 }
 
+/* Those who read it need not hash it: of many at once each would. */
+static void hash_of_a_published_file_is_remembered(void **state)
+{
+    (void)state;
+    enum { BYTES = 2 << 20 };
+    bg_err err;
+    bg_hash hash, found;
+    bg_hash_cache_folder(in_folder("hashes"));
+    for (int once = 0; once < 2; once++) {
+        float *x = calloc(BYTES, 1);
+        assert_non_null(x);
+        const char *name = once ? "known once.h5" : "known.h5";
+        bg_store *s = create(name, "bregman/scores");
+        assert_ok(bg_store_write(s, "score", (uint64_t[]){ BYTES / sizeof *x, 1 }, x, &err), err);
+        free(x);
+        if (once)
+            assert_ok(bg_store_end_once(s, BG_OK, &err), err);
+        else
+            assert_ok(bg_store_publish(s, NULL, &err), err);
+        char command[320];
+        snprintf(command, sizeof command, "[ $(ls '%s/hashes' | wc -l) -eq %d ]", folder, once + 1);
+        assert_int_equal(system(command), 0);
+        assert_ok(bg_hash_file(in_folder(name), &hash, &err), err);
+        assert_ok(bg_hash_file_once(in_folder(name), &found, &err), err);
+        assert_string_equal(hash.hex, found.hex);
+    }
+    bg_hash_cache_folder("");
+}
+
 static void unlisted_is_not_done(void **state)
 {
     (void)state;
@@ -1004,6 +1034,7 @@ int main(void)
         cmocka_unit_test(listed_and_work_files_are_not_searched),
         cmocka_unit_test(texts_are_as_long_as_they_say),
         cmocka_unit_test(done_means_listed_and_made_the_same_way),
+        cmocka_unit_test(hash_of_a_published_file_is_remembered),
         cmocka_unit_test(unlisted_is_not_done),
         cmocka_unit_test(the_first_of_two_attempts_stays),
         cmocka_unit_test(waits_for_other_attempts_are_bounded_together),

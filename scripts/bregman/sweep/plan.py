@@ -36,6 +36,9 @@ class Manifests:
     """What folders' MANIFEST files list, each read once."""
 
     def __init__(self):
+        self.look_again()
+
+    def look_again(self):
         self._folders, self._identities = {}, {}
 
     def entry(self, path):

@@ -213,6 +213,7 @@ class Submitter:
 
     def run(self):
         self.queue = self.read_queue()
+        self.plan.manifests.look_again()  # what ends after this look at the queue is taken to be in it
         needed = self.plan.needed()
         self.check_commands(needed)
         for job, missing in needed.items():
