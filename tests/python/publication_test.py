@@ -54,11 +54,11 @@ def dead_writer():
 
 
 def test_the_hash_is_remembered():
-    os.environ["BREGMAN_HASH_CACHE"] = path("hashes")
+    os.environ["BREGMAN_HASH_CACHE"] = path("remembered-hashes")
     out = attempt("remembered/q.h5")
-    files.append(out.dataset("document"), [0] * (1 << 18))
+    files.append(out.file["token"], [0] * (1 << 19))
     check(end(out) == "", "a large file")
-    check(len(os.listdir(path("hashes"))) == 1, "the hash of a published file is remembered")
+    check(len(os.listdir(path("remembered-hashes"))) == 1, "the hash of a published file is remembered")
     right = hashes.hash_file(path("remembered/q.h5"))
     check(hashes.hash_file_once(path("remembered/q.h5")) == right, "as what it is")
     with open(path("remembered/q.h5"), "r+b") as file:
