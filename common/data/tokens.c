@@ -326,28 +326,14 @@ static bg_status make_like(bg_tokens *t, const outline *o, bg_err *err)
 }
 
 /* The running sums, once per node.  Collective; the same status on all ranks. */
-static bg_status share_counts(bg_tokens *t, MPI_Comm comm, bool first, bg_err *err)
+static bg_status share_counts(bg_tokens *t, MPI_Comm comm, bg_err *err)
 {
-    MPI_Comm node, fillers;
-    size_t n_bytes = (t->n + 1) * sizeof *t->begin;
-    MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-    bg_status st = bg_agree(comm, bg_shared_new(&t->held, node, n_bytes, NULL, "token counts", err), err);
-    if (st == BG_OK) {
-        uint64_t *sums = bg_shared_data(t->held);
-        if (first) {
-            memcpy(sums, t->begin, n_bytes);
-            bg_free(t->begin);
-        }
-        t->begin = sums;
-        MPI_Comm_split(comm, bg_shared_fills(t->held, 0) ? 0 : MPI_UNDEFINED, 0, &fillers);
-        if (fillers != MPI_COMM_NULL) {
-            bg_broadcast(fillers, sums, n_bytes, 0);
-            MPI_Comm_free(&fillers);
-        }
-        st = bg_agree(comm, bg_shared_ready(t->held, BG_OK, err), err);
-    }
-    MPI_Comm_free(&node);
-    return st;
+    bg_status st = bg_shared_spread(&t->held, comm, t->begin, (t->n + 1) * sizeof *t->begin, "token counts", err);
+    if (st != BG_OK)
+        return st;
+    bg_free(t->begin);
+    t->begin = bg_shared_data(t->held);
+    return BG_OK;
 }
 
 /* Collective; the same status on all ranks. */
@@ -374,7 +360,7 @@ static bg_status share(bg_tokens *t, MPI_Comm comm, bool first, bg_err *err)
         st = bg_agree(comm, first ? BG_OK : cut_texts(t, text, err), err);
     }
     bg_free(text);
-    return st == BG_OK ? share_counts(t, comm, first, err) : st;
+    return st == BG_OK ? share_counts(t, comm, err) : st;
 }
 
 bg_status bg_tokens_open_all(bg_tokens **out, const char *const *path, size_t n_paths, MPI_Comm comm, bg_err *err)
@@ -402,7 +388,7 @@ void bg_tokens_close(bg_tokens *t)
     free(t->tokenizer_hash);
     bg_free(t->id);
     bg_free(t->completion_start);
-    if (t->held == NULL || t->begin != bg_shared_data(t->held))
+    if (t->held == NULL)
         bg_free(t->begin);
     bg_shared_free(t->held);
     bg_free(t->hash);

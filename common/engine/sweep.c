@@ -1,5 +1,18 @@
+/* sweep.c - units dealt to columns, streams of micro-batches, checkpoints; and why nothing is lost or done twice.
+ *
+ * 1. When a stream begins all ranks know the same state and part of every unit (find_finished, share_state).  So each
+ *    finds by itself which units are its column's, and no message deals them.
+ * 2. A unit is in one column's hands: it is PENDING and dealt to one, or HELD by the one that began it in an earlier
+ *    stream, or DONE.
+ * 3. A micro-batch begins where the one before it ended, and takes sequences until the next does not fit: where streams
+ *    end, and parts, it is between two of those that an undisturbed run has.
+ * 4. Every column that has work does a micro-batch in each stream, so that a job which is stopped again and again ends.
+ * 5. When a stream ends well, all that was begun is done, and the unit in hand is kept as a part.  Of a column in which
+ * a rank failed nothing is kept; what was kept before stands.
+ * 6. Collectives of the world are between streams only: see 5 of pipeline.c. */
 #include "bregman/sweep.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -105,6 +118,7 @@ static bool find_work(worker *w)
         w->unit = u;
         w->at = w->part[u];
         w->held = false;
+        assert(w->at < unit_size(w->s, u)); /* 2 */
     }
     return w->unit < w->n_units;
 }
@@ -207,6 +221,8 @@ static bg_status batch_ends(void *worker_, void *item_, bg_err *err)
     const item *it = item_;
     w->n_rows += it->batch->n_rows;
     w->done_here += it->batch->n_sequences;
+    /* 3 */
+    assert(it->begins ? it->first == it->part : it->unit.unit == w->last.unit && it->first == w->last_part);
     w->last = it->unit;
     w->last_part = it->first + it->batch->n_sequences;
     w->done++;
@@ -279,6 +295,7 @@ static bg_status run_stream(worker *w, bg_err *err)
         bg_notice_say(&w->notice, BG_NOTICE_END);
     st = bg_pipeline_end(w->line, st, err);
     bg_stop_wait(&w->notice);
+    assert(st != BG_OK || w->done == w->pushed); /* 5 */
     return st;
 }
 

@@ -135,6 +135,32 @@ bg_status bg_shared_ready(bg_shared *s, bg_status st, bg_err *err)
     return st;
 }
 
+bg_status bg_shared_spread(bg_shared **out, MPI_Comm comm, const void *from, size_t n_bytes, const char *what,
+                           bg_err *err)
+{
+    MPI_Comm node, fillers;
+    int rank;
+    MPI_Comm_rank(comm, &rank);
+    MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+    bg_status st = bg_agree(comm, bg_shared_new(out, node, n_bytes, NULL, what, err), err);
+    if (st == BG_OK) {
+        if (rank == 0 && n_bytes > 0)
+            memcpy((*out)->data, from, n_bytes);
+        MPI_Comm_split(comm, bg_shared_fills(*out, 0) ? 0 : MPI_UNDEFINED, 0, &fillers);
+        if (fillers != MPI_COMM_NULL) {
+            bg_broadcast(fillers, (*out)->data, n_bytes, 0);
+            MPI_Comm_free(&fillers);
+        }
+        st = bg_agree(comm, bg_shared_ready(*out, BG_OK, err), err);
+    }
+    MPI_Comm_free(&node);
+    if (st != BG_OK) {
+        bg_shared_free(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
 void bg_shared_free(bg_shared *s)
 {
     if (s == NULL)

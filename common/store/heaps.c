@@ -28,8 +28,8 @@ static uint64_t little_endian(const unsigned char *at, int n)
     return x;
 }
 
-/* Do the objects of the heap at `heap` stay within it?  Their numbers rise, since the library appends objects, and
- * closes up those that stay when one is removed; it takes the number of an object for a place in a table unseen. */
+/* Do the objects of the heap at `heap` stay within it?  Their numbers must rise: the library appends objects,
+ * and closes the gap when one is removed.  It uses an object's number as an index without checking it. */
 static bool heap_is_sound(const unsigned char *heap, size_t left)
 {
     if (left < HEADER_BYTES)

@@ -1,4 +1,13 @@
-/* From a temporary file to a published one: close, fsync, rename, list; and whether a file is done. */
+/* publish.c - from a temporary file to a published one, and whether a file is done.  What a crash leaves at any moment:
+ *
+ * 1. A name that no reader looks at (PATH.tmp-WRITER) until the file is closed and on disk: a final name is never seen
+ *    half written.
+ * 2. A final name that no manifest lists, until its folder is on disk (bg_manifest_append syncs it first): no line is
+ * on disk before the file.  Such a file is made again.
+ * 3. Over a file that is listed the new one is listed first, then renamed: of the two lines the one that has the file's
+ *    size counts, whichever file has the name.
+ * 4. Of two attempts one takes the name, by link; the other's file goes.  Who finds a file with another fingerprint
+ * there stops with BG_ESTALE: nobody's file is replaced. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

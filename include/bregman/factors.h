@@ -1,7 +1,7 @@
 /* factors.h - the files of a model's EK-FAC factors, read.
  *
- * factors/index.h5 links to factors/block-NNN.h5, one a block of the model; each has a group a module:
- * see the schema.  While fitting, factors/work holds the partial sums of finished units.
+ * factors/index.h5 links to factors/block-NNN.h5: one file per block of the model, with one group per module (see the
+ * schema).  While fitting, factors/work holds the partial sums of finished units.
  */
 #ifndef BG_FACTORS_H
 #define BG_FACTORS_H

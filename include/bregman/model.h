@@ -87,7 +87,7 @@ typedef struct bg_model {
 bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg_err *err) BG_MUST_CHECK;
 void bg_model_close(bg_model *m); /* NULL is fine */
 
-/* The model of a config that has no weights: what can be asked of sizes, costs and shares can be asked of it.
+/* A model of which there is a config but no weights, to be asked about sizes, costs and shares.
  * Matrices have name, shape and dtype, but no data; gains and biases are ones.  It must not be run unless
  * the caller points `sketched[i].data` at something, and has no hash.  Close with bg_model_close.
  * Errors: BG_EFORMAT (names too long, sizes beyond any model's), BG_EARG if `modules` matches nothing. */

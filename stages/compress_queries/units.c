@@ -1,4 +1,4 @@
-/* units.c - the gradient tap: a unit of queries, preconditioned and truncated, as a file a block of the model. */
+/* units.c - the gradient tap: a unit of queries, preconditioned and truncated, as one file per block of the model. */
 #include <string.h>
 
 #include "compress_queries.h"

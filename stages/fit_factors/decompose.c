@@ -1,4 +1,4 @@
-/* decompose.c - from the units' covariance sums to eigenbases (math.md M6, M7), a matrix a task. */
+/* decompose.c - from the units' covariance sums to eigenbases (math.md M6, M7), one task per matrix. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -358,7 +358,8 @@ static void report_fallbacks(work_plan *p, const bg_grid *g)
     bg_log("warning: %s (%llu such in all)", p->fallback, (unsigned long long)p->n_fallbacks);
 }
 
-/* A rank's groups work before its own matrices: no rank of a group can have failed elsewhere when the group meets. */
+/* Matrices of groups come before those of single ranks: so when a group meets, none of its ranks can have failed at a
+ * matrix of its own, and be missing. */
 static bg_status work_off(const fit *f, const matrix_task *task, size_t n, work_plan *p, bg_err *err)
 {
     const bg_grid *g = &f->ctx->grid;

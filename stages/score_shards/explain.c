@@ -25,7 +25,8 @@ typedef struct {
 struct explaining {
     scoring *w;
     bg_ranking ranking;
-    wanted *pair; /* by sequence, then query */
+    uint64_t *sequence; /* of all pairs, ascending */
+    wanted *pair;       /* by sequence, then query */
     size_t n_pairs;
     bg_units_reader *units; /* while rank 0 publishes */
 };
@@ -47,7 +48,7 @@ static bg_status list_pairs(explaining *e, bg_err *err)
     size_t n = 0, kept = 0;
     bg_status st = BG_NEW(e->pair, BG_SIDES * r->n_queries * r->k, "pairs to explain", err);
     if (st == BG_OK)
-        st = BG_NEW(w->sequence, BG_SIDES * r->n_queries * r->k, "sequences to explain", err);
+        st = BG_NEW(e->sequence, BG_SIDES * r->n_queries * r->k, "sequences to explain", err);
     for (size_t i = 0; i < BG_SIDES * r->n_queries * r->k && st == BG_OK; i++) {
         size_t side = i / (r->n_queries * r->k), cell = i % (r->n_queries * r->k);
         int64_t z = r->side[side].sequence[cell];
@@ -64,8 +65,8 @@ static bg_status list_pairs(explaining *e, bg_err *err)
         if (kept > 0 && by_sequence(&e->pair[i], &e->pair[kept - 1]) == 0)
             continue;
         wanted p = e->pair[i];
-        if (w->n_sequences == 0 || w->sequence[w->n_sequences - 1] != p.sequence)
-            w->sequence[w->n_sequences++] = p.sequence;
+        if (w->n_sequences == 0 || e->sequence[w->n_sequences - 1] != p.sequence)
+            e->sequence[w->n_sequences++] = p.sequence;
         p.index = w->n_sequences - 1;
         p.rows = bg_tokens_count(w->tokens, p.sequence) - 1;
         p.at = at;
@@ -73,6 +74,7 @@ static bg_status list_pairs(explaining *e, bg_err *err)
         e->pair[kept++] = p;
     }
     e->n_pairs = kept;
+    w->sequence = e->sequence;
     return BG_OK;
 }
 
@@ -313,6 +315,7 @@ void score_explain_close(scoring *w)
         return;
     bg_ranking_clear(&w->explaining->ranking);
     bg_free(w->explaining->pair);
+    bg_free(w->explaining->sequence);
     bg_free(w->explaining);
 }
 

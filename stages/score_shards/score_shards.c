@@ -41,21 +41,13 @@ static bg_status check_lengths(const scoring *w, bg_err *err)
 /* This shard's run of the candidates, or of the whole corpus; none, where there are more shards than sequences. */
 static bg_status choose_sequences(scoring *w, bg_err *err)
 {
-    uint64_t corpus = bg_tokens_sequences(w->tokens), n = corpus;
-    uint64_t *all = NULL;
-    bg_status st = BG_OK;
+    uint64_t corpus = bg_tokens_sequences(w->tokens), n = w->listed != NULL ? w->n_listed : corpus;
     if (corpus == 0)
         return BG_FAIL(err, BG_EFORMAT, "%s: no sequence in the token files", w->c->tokens.item[0]);
-    if (w->c->candidates != NULL)
-        st = score_read_candidates(w->c->candidates, corpus, &all, &n, err);
-    if (st != BG_OK)
-        return st;
     w->begin = w->shard * n / w->n_shards;
     w->n_sequences = (w->shard + 1) * n / w->n_shards - w->begin;
-    if (all != NULL) {
-        memmove(all, all + w->begin, w->n_sequences * sizeof *all);
-        w->sequence = all;
-    }
+    if (w->listed != NULL)
+        w->sequence = (const uint64_t *)bg_shared_data(w->listed) + w->begin;
     if (w->n_sequences == 0)
         bg_log("--shard %s has no sequence: there are %llu", w->c->shard, (unsigned long long)n);
     return check_lengths(w, err);
@@ -103,6 +95,22 @@ static bg_status name_files(scoring *w, bg_err *err)
                        : st;
 }
 
+/* World rank 0 reads them, and all have them.  Collective; the same status on all ranks. */
+static bg_status open_candidates(scoring *w, bg_err *err)
+{
+    MPI_Comm world = w->ctx->grid.world;
+    uint64_t *all = NULL;
+    bg_status st = BG_OK;
+    if (w->ctx->grid.world_rank == 0)
+        st = score_read_candidates(w->c->candidates, bg_tokens_sequences(w->tokens), &all, &w->n_listed, err);
+    if ((st = bg_agree(world, st, err)) == BG_OK) {
+        bg_broadcast(world, &w->n_listed, sizeof w->n_listed, 0);
+        st = bg_shared_spread(&w->listed, world, all, w->n_listed * sizeof *all, "candidates", err);
+    }
+    bg_free(all);
+    return st;
+}
+
 /* Collective; the same status on all ranks. */
 static bg_status open_inputs(scoring *w, bg_err *err)
 {
@@ -113,7 +121,8 @@ static bg_status open_inputs(scoring *w, bg_err *err)
         st = open_model(w, err);
     if ((st = bg_agree(world, st, err)) != BG_OK)
         return st;
-    return bg_tokens_open_all(&w->tokens, c->tokens.item, c->tokens.n, world, err);
+    st = bg_tokens_open_all(&w->tokens, c->tokens.item, c->tokens.n, world, err);
+    return st == BG_OK && c->candidates != NULL && c->explain == NULL ? open_candidates(w, err) : st;
 }
 
 static bg_status check_inputs(scoring *w, bg_err *err)
@@ -377,7 +386,7 @@ bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *er
     bg_queries_free(w.queries);
     bg_pass_free(w.pass);
     bg_free(w.share);
-    bg_free(w.sequence);
+    bg_shared_free(w.listed);
     bg_tokens_close(w.tokens);
     bg_model_close(w.model);
     bg_origin_clear(&w.origin);

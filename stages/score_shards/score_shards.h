@@ -8,6 +8,7 @@
 #include "bregman/options.h"
 #include "bregman/origin.h"
 #include "bregman/score.h"
+#include "bregman/shared.h"
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
 #include "bregman/units.h"
@@ -45,7 +46,9 @@ struct scoring {
     bg_origin origin; /* on rank 0 */
     bg_hash model_hash;
     uint64_t shard, n_shards;
-    uint64_t *sequence; /* of this shard (or to explain); NULL: begin + i */
+    bg_shared *listed; /* all candidates, [n_listed], once per node; NULL: the whole corpus is scored */
+    uint64_t n_listed;
+    const uint64_t *sequence; /* of this shard (or to explain); NULL: begin + i */
     uint64_t begin, n_sequences;
     uint64_t unit_sequences;
     char shard_file[BG_PATH_BYTES]; /* scoring: OUTPUT/shard-... */
