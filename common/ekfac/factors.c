@@ -1,5 +1,6 @@
 #include "bregman/factors.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,9 +28,9 @@ static bg_status check_shape(const bg_factors *f, const bg_module *mod, const ch
     if (st == BG_OK)
         st = bg_store_dims(f->index, path, 2, dims, err);
     if (st == BG_OK && (dims[0] != rows || dims[1] != columns))
-        st = BG_FAIL(err, BG_ESHAPE, "%s: %s is [%llu, %llu], but the model makes it [%llu, %llu]", f->path, path,
-                     (unsigned long long)dims[0], (unsigned long long)dims[1], (unsigned long long)rows,
-                     (unsigned long long)columns);
+        st = BG_FAIL(err, BG_ESHAPE,
+                     "%s: %s is [%" PRIu64 ", %" PRIu64 "], but the model makes it [%" PRIu64 ", %" PRIu64 "]", f->path,
+                     path, dims[0], dims[1], rows, columns);
     return st;
 }
 

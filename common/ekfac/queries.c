@@ -1,5 +1,6 @@
 #include "bregman/queries.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,8 +40,8 @@ static bg_status measure_side(const bg_store *f, side of, size_t *r, bg_err *err
     if (st == BG_OK)
         st = bg_store_dims(f, path, 3, dims, err);
     if (st == BG_OK && dims[1] != of.n)
-        st = BG_FAIL(err, BG_ESHAPE, "%s: %s has a side of %llu, but the model makes it %zu", bg_store_path(f), path,
-                     (unsigned long long)dims[1], of.n);
+        st = BG_FAIL(err, BG_ESHAPE, "%s: %s has a side of %" PRIu64 ", but the model makes it %zu", bg_store_path(f),
+                     path, dims[1], of.n);
     *r = dims[2];
     return st;
 }

@@ -13,6 +13,7 @@
 #include "bregman/sweep.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -86,15 +87,16 @@ static bg_status give_labels(const bg_sweep *s, uint64_t z, uint32_t *target, si
     if (s->given_label == NULL)
         return BG_OK;
     if (z >= s->given_rows || rows > s->given_width)
-        return BG_FAIL(err, BG_ESHAPE, "%s: [%zu, %zu] labels, but sequence %llu needs %zu in row %llu", s->given_file,
-                       s->given_rows, s->given_width, (unsigned long long)z, rows, (unsigned long long)z);
+        return BG_FAIL(err, BG_ESHAPE, "%s: [%zu, %zu] labels, but sequence %" PRIu64 " needs %zu in row %" PRIu64,
+                       s->given_file, s->given_rows, s->given_width, z, rows, z);
     for (size_t i = 0; i < rows; i++) {
         int64_t y;
         memcpy(&y, s->given_label + z * s->given_width + i, sizeof y); /* a mapped file need not align it */
         if (y < 0 || (uint64_t)y >= vocab)
             return BG_FAIL(err, BG_EFORMAT,
-                           "%s: label %lld of sequence %llu at position %zu is not below the vocabulary size %zu",
-                           s->given_file, (long long)y, (unsigned long long)z, i, vocab);
+                           "%s: label %" PRId64 " of sequence %" PRIu64
+                           " at position %zu is not below the vocabulary size %zu",
+                           s->given_file, y, z, i, vocab);
         target[i] = (uint32_t)y;
     }
     return BG_OK;
@@ -150,11 +152,11 @@ static bg_status fill(worker *w, item *it, bg_err *err)
         if (b->n_rows > 0 && count - 1 > b->max_rows - b->n_rows)
             break;
         if (count - 1 > b->max_rows)
-            return BG_FAIL(err, BG_EARG, "sequence %llu has %zu tokens: more than a micro-batch of %zu rows",
-                           (unsigned long long)z, count, b->max_rows);
+            return BG_FAIL(err, BG_EARG, "sequence %" PRIu64 " has %zu tokens: more than a micro-batch of %zu rows", z,
+                           count, b->max_rows);
         bg_status st = bg_tokens_read(s->tokens, z, z + 1, vocab, w->token, err);
         if (st == BG_OK && !bg_batch_add(b, z, w->token, count, loss_start(s, z)))
-            st = BG_FAIL(err, BG_EARG, "sequence %llu does not fit into a micro-batch", (unsigned long long)z);
+            st = BG_FAIL(err, BG_EARG, "sequence %" PRIu64 " does not fit into a micro-batch", z);
         if (st == BG_OK)
             st = give_labels(s, z, b->target + b->n_rows - (count - 1), count - 1, vocab, err);
         if (st != BG_OK)
@@ -182,7 +184,7 @@ static void say_pace(worker *w, bool files_written)
 {
     const double soon_s = 30, margin_s = 60, more = 1.25;
     double s = bg_now_s() - w->stream_start_s, said_s = w->said_stop_s;
-    unsigned long long size = unit_size(w->s, w->last.unit);
+    uint64_t size = unit_size(w->s, w->last.unit);
     char kept[64] = "at a stop";
     if (!files_written && (said_s > 0 || s < soon_s))
         return;
@@ -197,7 +199,8 @@ static void say_pace(worker *w, bool files_written)
         bg_log("%s: a stop takes longer, about %.3g s: ask for it %.0f s before a time limit", w->s->what, stop_s,
                stop_s + margin_s);
     else
-        bg_log("%s: a unit of %llu sequences takes about %.3g s; unfinished ones are kept %s; a stop takes %s %.3g s: ask for "
+        bg_log("%s: a unit of %" PRIu64
+               " sequences takes about %.3g s; unfinished ones are kept %s; a stop takes %s %.3g s: ask for "
                "it %.0f s before a time limit",
                w->s->what, size, unit_s, kept, w->file_s > 0 ? "about" : "at least", stop_s, stop_s + margin_s);
 }
@@ -354,10 +357,10 @@ static bg_status find_finished(worker *w, bg_err *err)
         n_kept += w->part[u];
     }
     if (n_kept > 0)
-        snprintf(kept, sizeof kept, ", and %llu sequences of others,", (unsigned long long)n_kept);
+        snprintf(kept, sizeof kept, ", and %" PRIu64 " sequences of others,", n_kept);
     if (n_done + n_kept > 0)
-        bg_log("%s: %llu of %llu units%s were finished before; going on", w->s->what, (unsigned long long)n_done,
-               (unsigned long long)w->n_units, kept);
+        bg_log("%s: %" PRIu64 " of %" PRIu64 " units%s were finished before; going on", w->s->what, n_done, w->n_units,
+               kept);
     return BG_OK;
 }
 

@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <float.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -125,10 +126,9 @@ bg_status bg_json_size(const json_t *object, const char *key, const char *where,
         return BG_OK;
     if (!json_is_integer(v))
         return BG_FAIL(err, BG_EFORMAT, "key '%s' is not a whole number in '%s'", key, where);
-    json_int_t n = json_integer_value(v);
+    int64_t n = json_integer_value(v);
     if (n < 1 || n > INT_MAX)
-        return BG_FAIL(err, BG_EFORMAT, "key '%s' is %lld, not within 1 .. 2^31 - 1, in '%s'", key, (long long)n,
-                       where);
+        return BG_FAIL(err, BG_EFORMAT, "key '%s' is %" PRId64 ", not within 1 .. 2^31 - 1, in '%s'", key, n, where);
     *out = (size_t)n;
     return BG_OK;
 }

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -51,8 +52,8 @@ static bg_status map_file(mapped_file *f, bg_err *err)
     if (fstat(fd, &info) != 0) {
         st = BG_FAIL(err, BG_EIO, "cannot stat '%s': %s", f->path, strerror(errno));
     } else if (info.st_size < BG_ST_LENGTH_BYTES) {
-        st = BG_FAIL(err, BG_EFORMAT, "'%s' has %lld bytes: too short for a safetensors file", f->path,
-                     (long long)info.st_size);
+        st = BG_FAIL(err, BG_EFORMAT, "'%s' has %" PRId64 " bytes: too short for a safetensors file", f->path,
+                     (int64_t)info.st_size);
     } else {
         void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (map == MAP_FAILED) {

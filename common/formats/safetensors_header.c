@@ -3,6 +3,7 @@
 #include "safetensors_header.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -45,11 +46,12 @@ static bg_status read_length(const unsigned char *map, size_t map_bytes, const c
     for (int i = BG_ST_LENGTH_BYTES - 1; i >= 0; i--)
         n = n << 8 | map[i];
     if (n > MAX_HEADER_BYTES)
-        return BG_FAIL(err, BG_EFORMAT, "header length of '%s' is %llu bytes, more than %llu: not a safetensors file",
-                       path, (unsigned long long)n, (unsigned long long)MAX_HEADER_BYTES);
+        return BG_FAIL(err, BG_EFORMAT,
+                       "header length of '%s' is %" PRIu64 " bytes, more than %" PRIu64 ": not a safetensors file",
+                       path, n, MAX_HEADER_BYTES);
     if (n > map_bytes - BG_ST_LENGTH_BYTES)
-        return BG_FAIL(err, BG_EFORMAT, "header of '%s' is %llu bytes, the file only %zu: truncated?", path,
-                       (unsigned long long)n, map_bytes);
+        return BG_FAIL(err, BG_EFORMAT, "header of '%s' is %" PRIu64 " bytes, the file only %zu: truncated?", path, n,
+                       map_bytes);
     *length = (size_t)n;
     return BG_OK;
 }
@@ -117,16 +119,17 @@ static bg_status read_offsets(bg_tensor *t, const json_t *entry, const unsigned 
     const json_t *begin = json_array_get(v, 0), *end = json_array_get(v, 1);
     if (json_array_size(v) != 2 || !json_is_integer(begin) || !json_is_integer(end))
         return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' has no pair of data_offsets in '%s'", t->name, t->file);
-    json_int_t first = json_integer_value(begin), last = json_integer_value(end);
+    int64_t first = json_integer_value(begin), last = json_integer_value(end);
     if (first < 0 || last < first)
-        return BG_FAIL(err, BG_EFORMAT, "data_offsets of tensor '%.200s' are %lld .. %lld in '%s'", t->name,
-                       (long long)first, (long long)last, t->file);
+        return BG_FAIL(err, BG_EFORMAT, "data_offsets of tensor '%.200s' are %" PRId64 " .. %" PRId64 " in '%s'",
+                       t->name, first, last, t->file);
     if ((uint64_t)last > buffer_bytes)
-        return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' ends at byte %lld of %zu in '%s': truncated?", t->name,
-                       (long long)last, buffer_bytes, t->file);
+        return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' ends at byte %" PRId64 " of %zu in '%s': truncated?", t->name,
+                       last, buffer_bytes, t->file);
     if ((size_t)(last - first) != t->n_bytes)
-        return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' has %lld bytes, its shape and dtype ask for %zu, in '%s'",
-                       t->name, (long long)(last - first), t->n_bytes, t->file);
+        return BG_FAIL(err, BG_EFORMAT,
+                       "tensor '%.200s' has %" PRId64 " bytes, its shape and dtype ask for %zu, in '%s'", t->name,
+                       last - first, t->n_bytes, t->file);
     t->data = buffer + first;
     return BG_OK;
 }

@@ -1,5 +1,6 @@
 /* Final norm, head, loss and their gradient, a chunk of rows at a time so that logits never take
  * more than their budget. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
@@ -122,6 +123,6 @@ bg_status bg_head_run(bg_pass *p, const bg_batch *b, bg_labels labels, const flo
     }
     if (bad == SIZE_MAX)
         return BG_OK;
-    return BG_FAIL(err, BG_ENUMERIC, "%s: the loss of sequence %llu at position %u is not finite", m->dir,
-                   (unsigned long long)b->sequence[sequence_of(b, bad)], p->position[bad]);
+    return BG_FAIL(err, BG_ENUMERIC, "%s: the loss of sequence %" PRIu64 " at position %u is not finite", m->dir,
+                   b->sequence[sequence_of(b, bad)], p->position[bad]);
 }

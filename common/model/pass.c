@@ -2,6 +2,7 @@
 #include "bregman/pass.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -314,9 +315,8 @@ static bg_status set_rows(bg_pass *p, const bg_batch *b, bg_err *err)
     for (size_t z = 0; z < b->n_sequences; z++) {
         size_t rows = b->row_start[z + 1] - b->row_start[z];
         if (rows > c->max_positions)
-            return BG_FAIL(err, BG_EARG, "sequence %llu has %zu tokens, but %s takes %zu positions (%s)",
-                           (unsigned long long)b->sequence[z], rows + 1, p->model->dir, c->max_positions,
-                           c->positions_key);
+            return BG_FAIL(err, BG_EARG, "sequence %" PRIu64 " has %zu tokens, but %s takes %zu positions (%s)",
+                           b->sequence[z], rows + 1, p->model->dir, c->max_positions, c->positions_key);
         for (size_t i = 0; i < rows; i++) {
             size_t row = b->row_start[z] + i;
             p->position[row] = (uint32_t)i;

@@ -2,6 +2,7 @@
 #include "compress_queries.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +28,7 @@ static bg_status parse_rank(compress *w, bg_err *err)
         return BG_OK;
     }
     errno = 0;
-    unsigned long long r = strtoull(text, &end, 10);
+    uint64_t r = strtoull(text, &end, 10);
     if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || r == 0 || r > 100000)
         return BG_FAIL(err, BG_EARG, "--rank takes a number from 1, full or auto, not '%s'", text);
     w->rank = r;
@@ -179,8 +180,7 @@ static bg_status choose_plan(compress *w, bg_err *err)
     bg_status st = bg_attempt_recall(w->ctx, &w->in, w->work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
-    bg_log("%s: %llu queries, %zu modules", w->c->queries, (unsigned long long)bg_tokens_sequences(w->queries),
-           w->model->n_tracked);
+    bg_log("%s: %" PRIu64 " queries, %zu modules", w->c->queries, bg_tokens_sequences(w->queries), w->model->n_tracked);
     return bg_budget_choose(&d, w->ctx, &w->plan, err);
 }
 

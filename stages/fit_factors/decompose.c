@@ -1,4 +1,5 @@
 /* decompose.c - from the units' covariance sums to eigenbases (math.md M6, M7), one task per matrix. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -355,7 +356,7 @@ static void report_fallbacks(work_plan *p, const bg_grid *g)
     if (first == g->world_size)
         return;
     bg_broadcast(g->world, p->fallback, sizeof p->fallback, first);
-    bg_log("warning: %s (%llu such in all)", p->fallback, (unsigned long long)p->n_fallbacks);
+    bg_log("warning: %s (%" PRIu64 " such in all)", p->fallback, p->n_fallbacks);
 }
 
 /* Matrices of groups come before those of single ranks: so when a group meets, none of its ranks can have failed at a

@@ -1,6 +1,7 @@
 /* fit_factors.c - open, sum covariances, decompose, sum squares in the eigenbases, publish. */
 #include "fit_factors.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,8 +18,8 @@ static bg_status set_range(bg_range *out, bg_range asked, uint64_t n, const char
     if (out->end == UINT64_MAX)
         out->end = n;
     if (out->begin >= out->end || out->end > n)
-        return BG_FAIL(err, BG_EARG, "%s %llu:%llu: the token files hold %llu sequences", option,
-                       (unsigned long long)asked.begin, (unsigned long long)out->end, (unsigned long long)n);
+        return BG_FAIL(err, BG_EARG, "%s %" PRIu64 ":%" PRIu64 ": the token files hold %" PRIu64 " sequences", option,
+                       asked.begin, out->end, n);
     return BG_OK;
 }
 
@@ -89,7 +90,7 @@ static bg_status choose_units(fit *f, bg_err *err)
         st = check_lengths(f, err);
     for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++)
         if (f->model->tracked[i]->n_out < c->blocks || f->model->tracked[i]->n_in1 < c->blocks)
-            st = BG_FAIL(err, BG_EARG, "--blocks %llu is more than %s has rows", (unsigned long long)c->blocks,
+            st = BG_FAIL(err, BG_EARG, "--blocks %" PRIu64 " is more than %s has rows", c->blocks,
                          f->model->tracked[i]->name);
     if (st == BG_OK) {
         f->covariance_rows = rows_of(f, f->covariance);
@@ -174,9 +175,8 @@ static bg_status choose_plan(fit *f, bg_err *err)
     for (int r = 0; r < f->ctx->grid.pipeline_size; r++)
         if (f->share[r].end - f->share[r].first > d.most_passes)
             d.most_passes = f->share[r].end - f->share[r].first;
-    bg_log("%s: %zu tracked modules, %llu + %llu sequences", f->model->dir, f->model->n_tracked,
-           (unsigned long long)(f->covariance.end - f->covariance.begin),
-           (unsigned long long)(f->lambda.end - f->lambda.begin));
+    bg_log("%s: %zu tracked modules, %" PRIu64 " + %" PRIu64 " sequences", f->model->dir, f->model->n_tracked,
+           (f->covariance.end - f->covariance.begin), (f->lambda.end - f->lambda.begin));
     return bg_budget_choose(&d, f->ctx, &f->plan, err);
 }
 

@@ -2,6 +2,7 @@
 #include "plan.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -67,8 +68,9 @@ static bg_status choose_lengths(plan_config *c, const plan_work *w, bg_err *err)
     if (c->sequence_tokens < 2 || c->query_tokens < 2)
         return BG_FAIL(err, BG_EARG, "a sequence or query has 2 tokens at least");
     if (c->completion_tokens >= c->query_tokens)
-        return BG_FAIL(err, BG_EARG, "--completion-tokens %llu: a query of --query-tokens %llu has a prompt too",
-                       (unsigned long long)c->completion_tokens, (unsigned long long)c->query_tokens);
+        return BG_FAIL(err, BG_EARG,
+                       "--completion-tokens %" PRIu64 ": a query of --query-tokens %" PRIu64 " has a prompt too",
+                       c->completion_tokens, c->query_tokens);
     if (c->sequence_tokens > most || c->query_tokens > most)
         return BG_FAIL(err, BG_EARG, "%s takes %zu positions (%s): a sequence or query has at most %zu tokens", w->name,
                        most - 1, w->model->config.positions_key, most);
@@ -224,8 +226,8 @@ static bg_status refuse(stage_cost *cost, const char *name, const plan_work *w, 
     if ((no->needs_bytes <= 0 || no->fits) && no->why[0] != '\0')
         return BG_FAIL(err, BG_EARG, "%s: %s%s", name, no->why, instead);
     if (no->needs_bytes <= 0)
-        return BG_FAIL(err, BG_EARG, "%s: the ranks of %zu nodes cannot be laid out in pipelines of %llu%s", name,
-                       c->nodes, (unsigned long long)w->c->pipeline, instead);
+        return BG_FAIL(err, BG_EARG, "%s: the ranks of %zu nodes cannot be laid out in pipelines of %" PRIu64 "%s",
+                       name, c->nodes, w->c->pipeline, instead);
     return BG_FAIL(err, BG_ENOMEM,
                    "%s: %s does not fit %zu nodes: a rank needs %.1f GB beside its weights and has %.1f GB%s", name,
                    w->name, c->nodes, no->needs_bytes * 1e-9, no->limit_bytes * 1e-9,
@@ -258,12 +260,13 @@ static bg_status fixed_blocks(const plan_work *w, size_t *out, bg_err *err)
     char *end;
     const char *text = w->c->blocks;
     errno = 0;
-    unsigned long long k = strtoull(text, &end, 10);
+    uint64_t k = strtoull(text, &end, 10);
     if (*text < '1' || *text > '9' || *end != '\0' || errno != 0 || k > 64)
         return BG_FAIL(err, BG_EARG, "--blocks takes a number from 1 to 64 or auto, not '%s'", text);
     for (size_t i = 0; i < w->model->n_tracked; i++)
         if (w->model->tracked[i]->n_out < k || w->model->tracked[i]->n_in1 < k)
-            return BG_FAIL(err, BG_EARG, "--blocks %llu is more than %s has rows", k, w->model->tracked[i]->name);
+            return BG_FAIL(err, BG_EARG, "--blocks %" PRIu64 " is more than %s has rows", k,
+                           w->model->tracked[i]->name);
     *out = (size_t)k;
     return BG_OK;
 }

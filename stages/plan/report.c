@@ -1,4 +1,5 @@
 /* report.c - the plan as text, with lines to paste, and as JSON. */
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -94,7 +95,7 @@ static void print_stage(FILE *to, const plan_stage *s, const plan_cluster *c)
 static void print_limit(FILE *to, const plan_grid *g, const char *before, const char *after)
 {
     if (g->memory_limit != UINT64_MAX)
-        fprintf(to, "%s%lluM%s", before, (unsigned long long)(g->memory_limit >> 20), after);
+        fprintf(to, "%s%" PRIu64 "M%s", before, g->memory_limit >> 20, after);
 }
 
 static void print_sbatch(FILE *to, const plan_config *c, const plan_stage *s, size_t elements, const char *script,
@@ -139,31 +140,32 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
 {
     const plan_config *c = w->c;
     char text[512], units[64] = "";
-    unsigned long long a = c->fit_sequences, b = c->lambda_sequences;
+    uint64_t a = c->fit_sequences, b = c->lambda_sequences;
     if (c->unit_sequences > 0)
-        snprintf(units, sizeof units, " --unit-sequences %llu", (unsigned long long)c->unit_sequences);
+        snprintf(units, sizeof units, " --unit-sequences %" PRIu64, c->unit_sequences);
     fprintf(to, "\nTo submit:\n");
     snprintf(text, sizeof text,
              "--model MODEL --tokens TOKENS --output factors --modules '%.80s' --blocks %zu "
-             "--covariance-sequences 0:%llu --lambda-sequences %llu:%llu%s%s",
+             "--covariance-sequences 0:%" PRIu64 " --lambda-sequences %" PRIu64 ":%" PRIu64 "%s%s",
              c->modules, w->blocks, a, a, a + b, c->no_diagonal ? " --no-diagonal" : "", units);
     print_sbatch(to, c, &stage[PLAN_FIT], 1, "fit_factors", text);
     snprintf(text, sizeof text,
              "--model MODEL --factors factors --queries queries.h5 --output compressed.h5 "
-             "--modules '%.80s' --rank %llu",
-             c->modules, (unsigned long long)c->rank);
+             "--modules '%.80s' --rank %" PRIu64,
+             c->modules, c->rank);
     print_sbatch(to, c, &stage[PLAN_COMPRESS], 1, "compress_queries", text);
     print_arrays(to, c, &stage[PLAN_SCORE], "--model MODEL --queries compressed.h5 --tokens TOKENS --output scores");
     fprintf(to, "sbatch jobs/merge_scores.sbatch --scores scores --output ranking.h5\n");
     fprintf(to, "\nOr, for jobs/sweep:\n[[model]]\nname = \"%s\"\npath = \"MODEL\"\n", w->name);
     print_table(to, "model.cluster", c, &stage[PLAN_FIT]);
     fprintf(to, "[model.fit]\nblocks = %zu\nmodules = \"%s\"\n", w->blocks, c->modules);
-    fprintf(to, "covariance_sequences = \"0:%llu\"\nlambda_sequences = \"%llu:%llu\"\n", a, a, a + b);
+    fprintf(to, "covariance_sequences = \"0:%" PRIu64 "\"\nlambda_sequences = \"%" PRIu64 ":%" PRIu64 "\"\n", a, a,
+            a + b);
     fputs(c->no_diagonal ? "no_diagonal = true\n" : "", to);
     if (c->unit_sequences > 0)
-        fprintf(to, "unit_sequences = %llu\n", (unsigned long long)c->unit_sequences);
+        fprintf(to, "unit_sequences = %" PRIu64 "\n", c->unit_sequences);
     print_table(to, "model.compress", c, &stage[PLAN_COMPRESS]);
-    fprintf(to, "modules = \"%s\"\nrank = %llu\n", c->modules, (unsigned long long)c->rank);
+    fprintf(to, "modules = \"%s\"\nrank = %" PRIu64 "\n", c->modules, c->rank);
     print_table(to, "model.score", c, &stage[PLAN_SCORE]);
     fprintf(to, "shards = %zu\n", stage[PLAN_SCORE].grid.shards);
 }

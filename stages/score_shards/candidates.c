@@ -47,7 +47,7 @@ static bg_status read_text(FILE *f, const char *path, list *l, bg_err *err)
         if (st != BG_OK || *at == '\0' || *at == '#')
             continue;
         errno = 0;
-        unsigned long long x = strtoull(at, &end, 10);
+        uint64_t x = strtoull(at, &end, 10);
         if (*at < '0' || *at > '9' || errno != 0 || end[strspn(end, " \t\r\n")] != '\0')
             st = BG_FAIL(err, BG_EFORMAT, "%s:%" PRIu64 ": not a sequence number: %.40s", path, number, line);
         else

@@ -1,4 +1,5 @@
 /* explain.c - the second, light pass: token and layer x token scores of a ranking's sequences. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,8 +54,8 @@ static bg_status list_pairs(explaining *e, bg_err *err)
         size_t side = i / (r->n_queries * r->k), cell = i % (r->n_queries * r->k);
         int64_t z = r->side[side].sequence[cell];
         if (z >= 0 && (uint64_t)z >= corpus)
-            st = BG_FAIL(err, BG_ESTALE, "%s ranks sequence %lld, but the token files hold %llu", w->c->explain,
-                         (long long)z, (unsigned long long)corpus);
+            st = BG_FAIL(err, BG_ESTALE, "%s ranks sequence %" PRId64 ", but the token files hold %" PRIu64,
+                         w->c->explain, z, corpus);
         else if (z >= 0)
             e->pair[n++] = (wanted){ .sequence = (uint64_t)z, .query = (uint32_t)(cell / r->k) };
     }
@@ -135,9 +136,10 @@ static bg_status check_sum(const explaining *e, const wanted *p, float score, co
     if (fabs(sum - (double)score) <= sum_tolerance * magnitude)
         return BG_OK;
     return BG_FAIL(err, BG_ESTALE,
-                   "%s has the score %.7g for sequence %llu and query \"%.60s\", but its token scores add up to %.7g "
+                   "%s has the score %.7g for sequence %" PRIu64
+                   " and query \"%.60s\", but its token scores add up to %.7g "
                    "(the two may differ by %.1g): it was changed since; merge the shards again",
-                   e->w->c->explain, (double)score, (unsigned long long)p->sequence, e->ranking.query[p->query], sum,
+                   e->w->c->explain, (double)score, p->sequence, e->ranking.query[p->query], sum,
                    sum_tolerance * magnitude);
 }
 

@@ -1,6 +1,7 @@
 /* score_shards.c - open, score the shard's sequences in units, assemble the shard's file. */
 #include "score_shards.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,9 +18,9 @@ enum { CALL_BYTES = 128 };
 
 static bg_status parse_shard(scoring *w, bg_err *err)
 {
-    unsigned long long i, n;
+    uint64_t i, n;
     const char *text = w->c->shard;
-    if (text[strspn(text, "0123456789/")] != '\0' || sscanf(text, "%llu/%llu", &i, &n) != 2 ||
+    if (text[strspn(text, "0123456789/")] != '\0' || sscanf(text, "%" SCNu64 "/%" SCNu64, &i, &n) != 2 ||
         strchr(text, '/') != strrchr(text, '/') || i >= n || n > BG_MOST_SHARDS)
         return BG_FAIL(err, BG_EARG, "--shard takes I/N with 0 <= I < N <= %d, not '%s'", BG_MOST_SHARDS, text);
     w->shard = i;
@@ -49,7 +50,7 @@ static bg_status choose_sequences(scoring *w, bg_err *err)
     if (w->listed != NULL)
         w->sequence = (const uint64_t *)bg_shared_data(w->listed) + w->begin;
     if (w->n_sequences == 0)
-        bg_log("--shard %s has no sequence: there are %llu", w->c->shard, (unsigned long long)n);
+        bg_log("--shard %s has no sequence: there are %" PRIu64, w->c->shard, n);
     return check_lengths(w, err);
 }
 
@@ -348,8 +349,7 @@ static void describe_call(const scoring *w, char out[CALL_BYTES])
 {
     snprintf(out, CALL_BYTES, "%s", w->plan.identity);
     if (w->c->explain == NULL)
-        snprintf(out, CALL_BYTES, "%s shard %llu of %llu", w->plan.identity, (unsigned long long)w->shard,
-                 (unsigned long long)w->n_shards);
+        snprintf(out, CALL_BYTES, "%s shard %" PRIu64 " of %" PRIu64, w->plan.identity, w->shard, w->n_shards);
 }
 
 bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *err)

@@ -1,4 +1,5 @@
 /* scoring.c - what scoring and explaining share: shares of the model, memory, units of work. */
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "bregman/log.h"
@@ -65,8 +66,7 @@ bg_status score_choose_plan(scoring *w, bg_err *err)
     bg_status st = bg_attempt_recall(w->ctx, &w->in, w->work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
-    bg_log("%s: %llu sequences in units of %llu", w->model->dir, (unsigned long long)w->n_sequences,
-           (unsigned long long)w->unit_sequences);
+    bg_log("%s: %" PRIu64 " sequences in units of %" PRIu64, w->model->dir, w->n_sequences, w->unit_sequences);
     return bg_budget_choose(&d, w->ctx, &w->plan, err);
 }
 

@@ -3,6 +3,7 @@
  * of the last. The number of ranks, the lengths of messages and gathers and the size of units are the caller's
  * (drills_test.py): what an MPI sends eagerly hides what would wait for ever beyond it.  A line a case on stdout, "CASE
  * NUMBER WORDS: OUTCOME"; a case that has not ended after --limit seconds is a HANG, and ends the job. */
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -240,7 +241,7 @@ static bool run_case(const inputs *in, uint64_t number, const drill_case *now)
     bg_err err = { .file = "" };
     int struck, left, well;
     if (g->world_rank == 0) {
-        printf("CASE %llu rank %d, %s, %s: ", (unsigned long long)number, now->bad, place_name[now->place],
+        printf("CASE %" PRIu64 " rank %d, %s, %s: ", number, now->bad, place_name[now->place],
                moment_name[now->moment]);
         fflush(stdout);
         alarm((unsigned)in->c->limit);
@@ -309,7 +310,7 @@ static bg_status run_cases(const inputs *in, bg_err *err)
     if (g->world_rank == 0 && !find_case(in, number, &now))
         puts("END");
     if (st == BG_OK && wrong > 0)
-        st = BG_FAIL(err, BG_EIO, "%llu cases ended wrongly", (unsigned long long)wrong);
+        st = BG_FAIL(err, BG_EIO, "%" PRIu64 " cases ended wrongly", wrong);
     return bg_agree(g->world, st, err);
 }
 

@@ -1,6 +1,7 @@
 /* SmolLM2-135M: logits against transformers' in float64, and a greedy continuation. The model is the one in
  * $BREGMAN_SMOLLM2 or build/demo/model, else it is fetched; where that fails the test is skipped. */
 #include <float.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <unistd.h>
@@ -127,7 +128,7 @@ static void logits_match(void **state)
         }
         for (size_t v = 0; v < vocab; v++)
             above += (double)logit[v] > least + LIMIT * scale;
-        print_message("position %lld: %zu logits within %.1e of the largest\n",
+        print_message("position %" PRId64 ": %zu logits within %.1e of the largest\n",
                       json_integer_value(json_object_get(row, "position")), i, worst / scale);
         assert_true(worst <= LIMIT * scale);
         assert_true(i == 200 && above < i); /* and no other id is among the highest */
