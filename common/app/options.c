@@ -84,8 +84,8 @@ static bool parse_bytes(const char *text, uint64_t *out)
 static bg_status bad_number(const bg_opt *o, const char *text, const char *kind, bg_err *err)
 {
     if (o->lo == 0.0 && o->hi == 0.0)
-        return BG_FAIL(err, BG_EARG, "%s takes %s, not '%s'", o->name, kind, text);
-    return BG_FAIL(err, BG_EARG, "%s takes %s from %.15g to %.15g, not '%s'", o->name, kind, o->lo, o->hi, text);
+        return BG_FAIL(err, BG_EARG, "%s takes %s, not \"%s\"", o->name, kind, text);
+    return BG_FAIL(err, BG_EARG, "%s takes %s from %.15g to %.15g, not \"%s\"", o->name, kind, o->lo, o->hi, text);
 }
 
 static bg_status append_item(bg_list *list, const char *text, size_t capacity, bg_err *err)
@@ -115,12 +115,12 @@ static bg_status set_value(const bg_option_table *table, const bg_opt *o, const 
         return BG_OK;
     case BG_OPT_BYTES:
         if (!parse_bytes(text, FIELD(uint64_t, table, o)))
-            return BG_FAIL(err, BG_EARG, "%s takes a number of bytes such as 500M or 2.5G, not '%s'", o->name, text);
+            return BG_FAIL(err, BG_EARG, "%s takes a number of bytes such as 500M or 2.5G, not \"%s\"", o->name, text);
         return BG_OK;
     case BG_OPT_FLAG: *FIELD(bool, table, o) = true; return BG_OK;
     case BG_OPT_RANGE:
         if (!parse_range(text, FIELD(bg_range, table, o)))
-            return BG_FAIL(err, BG_EARG, "%s takes a range A:B with A <= B, not '%s'", o->name, text);
+            return BG_FAIL(err, BG_EARG, "%s takes a range A:B with A <= B, not \"%s\"", o->name, text);
         return BG_OK;
     case BG_OPT_LIST: return append_item(FIELD(bg_list, table, o), text, list_capacity, err);
     }
@@ -164,8 +164,8 @@ static bg_status unknown_option(const command_line *line, const char *name, bg_e
             }
         }
     if (nearest != NULL)
-        return BG_FAIL(err, BG_EARG, "unknown option '%s' (did you mean %s?)", name, nearest);
-    return BG_FAIL(err, BG_EARG, "unknown option '%s' (--help lists them)", name);
+        return BG_FAIL(err, BG_EARG, "unknown option \"%s\" (did you mean %s?)", name, nearest);
+    return BG_FAIL(err, BG_EARG, "unknown option \"%s\" (--help lists them)", name);
 }
 
 static const bg_opt *find_option(const command_line *line, const char *name, size_t n, const bg_option_table **table)
@@ -205,7 +205,7 @@ static bg_status take_option(command_line *line, bg_err *err)
     }
     size_t capacity = (size_t)line->argc;
     if (arg[n] == '=' && o->type == BG_OPT_FLAG)
-        return BG_FAIL(err, BG_EARG, "%s takes no value, not '%s'", o->name, arg + n + 1);
+        return BG_FAIL(err, BG_EARG, "%s takes no value, not \"%s\"", o->name, arg + n + 1);
     if (arg[n] == '=')
         return set_value(table, o, arg + n + 1, capacity, err);
     if (o->type == BG_OPT_FLAG)
@@ -224,7 +224,7 @@ static bg_status take_positional(command_line *line, bg_err *err)
         for (const bg_opt *o = line->tables[i].opts; o->name != NULL; o++)
             if (o->positional)
                 return set_value(&line->tables[i], o, arg, (size_t)line->argc, err);
-    return BG_FAIL(err, BG_EARG, "unexpected argument '%s'", arg);
+    return BG_FAIL(err, BG_EARG, "unexpected argument \"%s\"", arg);
 }
 
 /* Was an option given?  Only asked of those without a default. */

@@ -14,7 +14,7 @@ bg_status bg_preconditioner_parse(const char *text, bg_preconditioner *out, bg_e
             *out = (bg_preconditioner)i;
             return BG_OK;
         }
-    return BG_FAIL(err, BG_EARG, "--preconditioner takes ekfac, kfac, diagonal or identity, not '%s'", text);
+    return BG_FAIL(err, BG_EARG, "--preconditioner takes ekfac, kfac, diagonal or identity, not \"%s\"", text);
 }
 
 static double positive(double x) { return x > 0 ? x : 0; }

@@ -40,7 +40,7 @@ static bg_status read_activation(bg_model_config *c, const json_t *root, const b
             return BG_OK;
         }
     }
-    return BG_FAIL(err, BG_EFORMAT, "%s '%.64s' is not supported in '%s'", f->activation, name, file);
+    return BG_FAIL(err, BG_EFORMAT, "%s \"%.64s\" is not supported in \"%s\"", f->activation, name, file);
 }
 
 static bg_status need_size(const json_t *root, const char *key, const char *file, size_t *out, bg_err *err)
@@ -48,7 +48,7 @@ static bg_status need_size(const json_t *root, const char *key, const char *file
     *out = 0;
     bg_status st = bg_json_size(root, key, file, out, err);
     if (st == BG_OK && *out == 0)
-        st = BG_FAIL(err, BG_EFORMAT, "key '%s' is missing in '%s'", key, file);
+        st = BG_FAIL(err, BG_EFORMAT, "key \"%s\" is missing in \"%s\"", key, file);
     return st;
 }
 
@@ -67,8 +67,8 @@ static bg_status read_sizes(bg_model_config *c, const json_t *root, const bg_fam
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0] && st == BG_OK; i++)
         st = need_size(root, sizes[i].key, file, sizes[i].out, err);
     if (st == BG_OK && c->n_blocks > BG_MAX_BLOCKS)
-        st = BG_FAIL(err, BG_EFORMAT, "key '%s' is %zu, more than %d, in '%s'", f->n_blocks, c->n_blocks, BG_MAX_BLOCKS,
-                     file);
+        st = BG_FAIL(err, BG_EFORMAT, "key \"%s\" is %zu, more than %d, in \"%s\"", f->n_blocks, c->n_blocks,
+                     BG_MAX_BLOCKS, file);
     c->positions_key = f->max_positions;
     for (size_t i = 0; i < BG_FAMILY_REQUIRED && f->required[i] != NULL && st == BG_OK; i++)
         st = bg_json_require(root, f->required[i], file, err);
@@ -77,7 +77,7 @@ static bg_status read_sizes(bg_model_config *c, const json_t *root, const bg_fam
     if (st == BG_OK)
         st = bg_json_positive(root, f->norm_epsilon, file, &c->norm_epsilon, err);
     if (st == BG_OK && c->norm_epsilon <= 0)
-        st = BG_FAIL(err, BG_EFORMAT, "key '%s' is null in '%s'", f->norm_epsilon, file);
+        st = BG_FAIL(err, BG_EFORMAT, "key \"%s\" is null in \"%s\"", f->norm_epsilon, file);
     return st;
 }
 
@@ -101,15 +101,15 @@ static bg_status read_derived_sizes(bg_model_config *c, const json_t *root, cons
     if (st != BG_OK)
         return st;
     if (c->d_head == 0 && c->d_model % c->n_heads != 0)
-        return BG_FAIL(err, BG_EFORMAT, "%s %zu is not a multiple of %s %zu in '%s'", f->d_model, c->d_model,
+        return BG_FAIL(err, BG_EFORMAT, "%s %zu is not a multiple of %s %zu in \"%s\"", f->d_model, c->d_model,
                        f->n_heads, c->n_heads, file);
     if (c->d_head == 0)
         c->d_head = c->d_model / c->n_heads;
     if (c->n_heads % c->n_kv_heads != 0)
-        return BG_FAIL(err, BG_EFORMAT, "%s %zu is not a multiple of %s %zu in '%s'", f->n_heads, c->n_heads,
+        return BG_FAIL(err, BG_EFORMAT, "%s %zu is not a multiple of %s %zu in \"%s\"", f->n_heads, c->n_heads,
                        f->n_kv_heads, c->n_kv_heads, file);
     if (c->d_ff > INT_MAX || c->d_head > INT_MAX / 3 / c->n_heads) /* 3: rows of q, k and v together */
-        return BG_FAIL(err, BG_EFORMAT, "the sizes in '%s' give a matrix with more than 2^31 - 1 rows", file);
+        return BG_FAIL(err, BG_EFORMAT, "the sizes in \"%s\" give a matrix with more than 2^31 - 1 rows", file);
     return BG_OK;
 }
 
@@ -132,17 +132,17 @@ static bg_status refuse_unless(const json_t *root, const char *key, bool wanted,
     bool value = wanted;
     bg_status st = bg_json_flag(root, key, file, &value, err);
     if (st == BG_OK && value != wanted)
-        st = BG_FAIL(err, BG_EFORMAT, "%s = %s is not supported in '%s'", key, value ? "true" : "false", file);
+        st = BG_FAIL(err, BG_EFORMAT, "%s = %s is not supported in \"%s\"", key, value ? "true" : "false", file);
     return st;
 }
 
 static bg_status refuse_unsupported(const json_t *root, const bg_family *f, const char *file, bg_err *err)
 {
     if (bg_json_value(root, "quantization_config") != NULL)
-        return BG_FAIL(err, BG_EFORMAT, "quantization_config is not supported in '%s': give the unquantised model",
+        return BG_FAIL(err, BG_EFORMAT, "quantization_config is not supported in \"%s\": give the unquantised model",
                        file);
     if (json_object_size(bg_json_value(root, "per_layer_config")) > 0)
-        return BG_FAIL(err, BG_EFORMAT, "per_layer_config is not supported in '%s'", file);
+        return BG_FAIL(err, BG_EFORMAT, "per_layer_config is not supported in \"%s\"", file);
     bg_status st = refuse_unless(root, "is_causal", true, file, err);
     for (size_t i = 0; i < BG_FAMILY_REFUSED && f->refused_unless[i].key != NULL && st == BG_OK; i++)
         st = refuse_unless(root, f->refused_unless[i].key, f->refused_unless[i].value, file, err);
@@ -159,10 +159,10 @@ static bg_status read_slides(const bg_model_config *c, const json_t *root, const
     if (st != BG_OK || !*out)
         return st;
     if (types != NULL && json_array_size(types) != c->n_blocks)
-        return BG_FAIL(err, BG_EFORMAT, "layer_types has not one entry for each of the %zu blocks in '%s'", c->n_blocks,
-                       file);
+        return BG_FAIL(err, BG_EFORMAT, "layer_types has not one entry for each of the %zu blocks in \"%s\"",
+                       c->n_blocks, file);
     if (types == NULL && first != NULL && !json_is_integer(first))
-        return BG_FAIL(err, BG_EFORMAT, "key 'max_window_layers' is not a whole number in '%s'", file);
+        return BG_FAIL(err, BG_EFORMAT, "key \"max_window_layers\" is not a whole number in \"%s\"", file);
     json_int_t from = first != NULL ? json_integer_value(first) : DEFAULT_WINDOW_LAYERS;
     *out = types == NULL && from < (json_int_t)c->n_blocks;
     for (size_t i = 0; types != NULL && i < c->n_blocks; i++) {
@@ -217,14 +217,14 @@ bg_status bg_model_config_read(bg_model_config *out, const char *dir, bg_err *er
     if (st != BG_OK)
         goto out;
     if (model_type == NULL) {
-        st = BG_FAIL(err, BG_EFORMAT, "key 'model_type' is missing in '%s'", file);
+        st = BG_FAIL(err, BG_EFORMAT, "key \"model_type\" is missing in \"%s\"", file);
         goto out;
     }
     const bg_family *f = bg_family_find(model_type);
     if (f == NULL) {
         bg_family_list(known, sizeof known);
-        st = BG_FAIL(err, BG_EFORMAT, "model_type '%.64s' is not supported in '%s'; supported: %s", model_type, file,
-                     known);
+        st = BG_FAIL(err, BG_EFORMAT, "model_type \"%.64s\" is not supported in \"%s\"; supported: %s", model_type,
+                     file, known);
         goto out;
     }
     st = read_by_family(out, root, f, file, err);

@@ -32,14 +32,14 @@ static bg_status read_text(const char *path, char **out, size_t *n, bg_err *err)
             char *more = realloc(*out, (capacity = 2 * capacity + READ_BYTES) + 1);
             if (more == NULL) {
                 fclose(f);
-                return BG_FAIL(err, BG_ENOMEM, "out of memory to read '%s'", path);
+                return BG_FAIL(err, BG_ENOMEM, "out of memory to read \"%s\"", path);
             }
             *out = more;
         }
         *n += got = fread(*out + *n, 1, capacity - *n, f);
     }
     if (ferror(f))
-        st = BG_FAIL(err, BG_EIO, "cannot read '%s': %s", path, strerror(errno));
+        st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
     fclose(f);
     (*out)[*n] = '\0';
     return st;
@@ -95,10 +95,10 @@ bg_status bg_json_read(json_t **out, const char *path, bg_err *err)
     json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &why);
     free(text);
     if (root == NULL)
-        return BG_FAIL(err, BG_EFORMAT, "'%s' is not valid JSON: line %d: %s", path, why.line, why.text);
+        return BG_FAIL(err, BG_EFORMAT, "\"%s\" is not valid JSON: line %d: %s", path, why.line, why.text);
     if (!json_is_object(root)) {
         json_decref(root);
-        return BG_FAIL(err, BG_EFORMAT, "'%s' does not hold a JSON object", path);
+        return BG_FAIL(err, BG_EFORMAT, "\"%s\" does not hold a JSON object", path);
     }
     *out = root;
     return BG_OK;
@@ -115,7 +115,7 @@ const json_t *bg_json_value(const json_t *object, const char *key)
 bg_status bg_json_require(const json_t *object, const char *key, const char *where, bg_err *err)
 {
     if (json_object_get(object, key) == NULL)
-        return BG_FAIL(err, BG_EFORMAT, "key '%s' is missing in '%s'", key, where);
+        return BG_FAIL(err, BG_EFORMAT, "key \"%s\" is missing in \"%s\"", key, where);
     return BG_OK;
 }
 
@@ -125,10 +125,11 @@ bg_status bg_json_size(const json_t *object, const char *key, const char *where,
     if (v == NULL)
         return BG_OK;
     if (!json_is_integer(v))
-        return BG_FAIL(err, BG_EFORMAT, "key '%s' is not a whole number in '%s'", key, where);
+        return BG_FAIL(err, BG_EFORMAT, "key \"%s\" is not a whole number in \"%s\"", key, where);
     int64_t n = json_integer_value(v);
     if (n < 1 || n > INT_MAX)
-        return BG_FAIL(err, BG_EFORMAT, "key '%s' is %" PRId64 ", not within 1 .. 2^31 - 1, in '%s'", key, n, where);
+        return BG_FAIL(err, BG_EFORMAT, "key \"%s\" is %" PRId64 ", not within 1 .. 2^31 - 1, in \"%s\"", key, n,
+                       where);
     *out = (size_t)n;
     return BG_OK;
 }
@@ -139,10 +140,10 @@ bg_status bg_json_positive(const json_t *object, const char *key, const char *wh
     if (v == NULL)
         return BG_OK;
     if (!json_is_number(v))
-        return BG_FAIL(err, BG_EFORMAT, "key '%s' is not a number in '%s'", key, where);
+        return BG_FAIL(err, BG_EFORMAT, "key \"%s\" is not a number in \"%s\"", key, where);
     double x = json_number_value(v);
     if (!(x >= (double)FLT_MIN && x <= (double)FLT_MAX))
-        return BG_FAIL(err, BG_EFORMAT, "key '%s' is %g, not a positive float32 number, in '%s'", key, x, where);
+        return BG_FAIL(err, BG_EFORMAT, "key \"%s\" is %g, not a positive float32 number, in \"%s\"", key, x, where);
     *out = x;
     return BG_OK;
 }
@@ -153,7 +154,7 @@ bg_status bg_json_flag(const json_t *object, const char *key, const char *where,
     if (v == NULL)
         return BG_OK;
     if (!json_is_boolean(v))
-        return BG_FAIL(err, BG_EFORMAT, "key '%s' is neither true nor false in '%s'", key, where);
+        return BG_FAIL(err, BG_EFORMAT, "key \"%s\" is neither true nor false in \"%s\"", key, where);
     *out = json_is_true(v);
     return BG_OK;
 }
@@ -164,7 +165,7 @@ bg_status bg_json_text(const json_t *object, const char *key, const char *where,
     if (v == NULL)
         return BG_OK;
     if (!json_is_string(v))
-        return BG_FAIL(err, BG_EFORMAT, "key '%s' is not a string in '%s'", key, where);
+        return BG_FAIL(err, BG_EFORMAT, "key \"%s\" is not a string in \"%s\"", key, where);
     *out = json_string_value(v);
     return BG_OK;
 }

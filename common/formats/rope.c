@@ -18,11 +18,11 @@ static bg_status find_settings(const json_t *root, const char *file, const json_
     for (size_t i = 0; i < 2 && *out == NULL; i++) {
         const json_t *v = bg_json_value(root, key[i]);
         if (v != NULL && !json_is_object(v))
-            return BG_FAIL(err, BG_EFORMAT, "key '%s' is not an object in '%s'", key[i], file);
+            return BG_FAIL(err, BG_EFORMAT, "key \"%s\" is not an object in \"%s\"", key[i], file);
         if (v != NULL && json_object_size(v) > 0)
             *out = v;
         if (bg_json_value(*out, "full_attention") != NULL || bg_json_value(*out, "sliding_attention") != NULL)
-            return BG_FAIL(err, BG_EFORMAT, "%s that differ by layer are not supported in '%s'", key[i], file);
+            return BG_FAIL(err, BG_EFORMAT, "%s that differ by layer are not supported in \"%s\"", key[i], file);
     }
     return BG_OK;
 }
@@ -42,8 +42,8 @@ static bg_status read_kind(bg_model_config *c, const json_t *settings, const cha
     else if (strcmp(type, "llama3") == 0)
         c->rope = BG_ROPE_LLAMA3;
     else
-        st = BG_FAIL(err, BG_EFORMAT, "rope type '%.64s' is not supported in '%s'; supported: default, linear, llama3",
-                     type, file);
+        st = BG_FAIL(err, BG_EFORMAT,
+                     "rope type \"%.64s\" is not supported in \"%s\"; supported: default, linear, llama3", type, file);
     return st;
 }
 
@@ -52,7 +52,7 @@ static bg_status need_positive(const json_t *settings, const char *key, const ch
     *out = 0;
     bg_status st = bg_json_positive(settings, key, file, out, err);
     if (st == BG_OK && *out <= 0)
-        st = BG_FAIL(err, BG_EFORMAT, "key '%s' is missing from the rope settings in '%s'", key, file);
+        st = BG_FAIL(err, BG_EFORMAT, "key \"%s\" is missing from the rope settings in \"%s\"", key, file);
     return st;
 }
 
@@ -64,7 +64,7 @@ static bg_status read_llama3(bg_model_config *c, const json_t *settings, const c
     if (st != BG_OK)
         return st;
     if (c->llama3_high_freq <= c->llama3_low_freq)
-        return BG_FAIL(err, BG_EFORMAT, "high_freq_factor %g is not above low_freq_factor %g in '%s'",
+        return BG_FAIL(err, BG_EFORMAT, "high_freq_factor %g is not above low_freq_factor %g in \"%s\"",
                        c->llama3_high_freq, c->llama3_low_freq, file);
     c->llama3_original_positions = (double)c->max_positions;
     return bg_json_positive(settings, "original_max_position_embeddings", file, &c->llama3_original_positions, err);
@@ -82,17 +82,17 @@ static bg_status read_rotary_dims(bg_model_config *c, const json_t *root, const 
     if (st != BG_OK)
         return st;
     if (fraction > 1 || (f->rotary_fraction == NULL && fraction < 1))
-        return BG_FAIL(err, BG_EFORMAT, "partial_rotary_factor %g is not supported for %s in '%s'", fraction,
+        return BG_FAIL(err, BG_EFORMAT, "partial_rotary_factor %g is not supported for %s in \"%s\"", fraction,
                        f->model_type, file);
     c->rotary_dims = (size_t)((double)c->d_head * fraction);
     if (c->rotary_dims == 0 || c->rotary_dims % 2 != 0)
         return BG_FAIL(err, BG_EFORMAT,
-                       "%zu of each head's %zu dimensions would be rotated in '%s', "
+                       "%zu of each head's %zu dimensions would be rotated in \"%s\", "
                        "which is not a positive even number",
                        c->rotary_dims, c->d_head, file);
     if (c->rotary_dims > 2 * BG_ROPE_MAX_PAIRS)
         return BG_FAIL(err, BG_EFORMAT,
-                       "%zu of each head's %zu dimensions would be rotated in '%s': at most %d are "
+                       "%zu of each head's %zu dimensions would be rotated in \"%s\": at most %d are "
                        "supported",
                        c->rotary_dims, c->d_head, file, 2 * BG_ROPE_MAX_PAIRS);
     return BG_OK;
@@ -104,8 +104,9 @@ static bg_status check_frequencies(const bg_model_config *c, const char *file, b
     bg_rope_frequencies(c, freq);
     for (size_t i = 0; i < c->rotary_dims / 2; i++)
         if (!isfinite(freq[i]))
-            return BG_FAIL(err, BG_EFORMAT, "rope_theta %g and the other rope settings in '%s' give a frequency of %g",
-                           c->rope_theta, file, freq[i]);
+            return BG_FAIL(err, BG_EFORMAT,
+                           "rope_theta %g and the other rope settings in \"%s\" give a frequency of %g", c->rope_theta,
+                           file, freq[i]);
     return BG_OK;
 }
 

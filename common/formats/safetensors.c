@@ -50,14 +50,14 @@ static bg_status map_file(mapped_file *f, bg_err *err)
     if (st != BG_OK)
         return st;
     if (fstat(fd, &info) != 0) {
-        st = BG_FAIL(err, BG_EIO, "cannot stat '%s': %s", f->path, strerror(errno));
+        st = BG_FAIL(err, BG_EIO, "cannot stat \"%s\": %s", f->path, strerror(errno));
     } else if (info.st_size < BG_ST_LENGTH_BYTES) {
-        st = BG_FAIL(err, BG_EFORMAT, "'%s' has %" PRId64 " bytes: too short for a safetensors file", f->path,
+        st = BG_FAIL(err, BG_EFORMAT, "\"%s\" has %" PRId64 " bytes: too short for a safetensors file", f->path,
                      (int64_t)info.st_size);
     } else {
         void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (map == MAP_FAILED) {
-            st = BG_FAIL(err, BG_EIO, "cannot map '%s': %s", f->path, strerror(errno));
+            st = BG_FAIL(err, BG_EIO, "cannot map \"%s\": %s", f->path, strerror(errno));
         } else {
             f->map = map;
             f->map_bytes = (size_t)info.st_size;
@@ -93,7 +93,7 @@ static bg_status merge_tables(bg_tensors *set, bg_err *err)
     qsort(set->tensor, set->n, sizeof *set->tensor, by_tensor_name);
     for (size_t i = 1; i < set->n; i++)
         if (by_tensor_name(&set->tensor[i - 1], &set->tensor[i]) == 0)
-            return BG_FAIL(err, BG_EFORMAT, "tensor '%.100s' is in '%.150s' and in '%.150s'", set->tensor[i].name,
+            return BG_FAIL(err, BG_EFORMAT, "tensor \"%.100s\" is in \"%.150s\" and in \"%.150s\"", set->tensor[i].name,
                            set->tensor[i - 1].file, set->tensor[i].file);
     return BG_OK;
 }
@@ -163,12 +163,12 @@ static bg_status list_shards(bg_tensors **out, const char *dir, const char *inde
         if (st != BG_OK)
             break;
         if (name == NULL || *name == '\0' || strchr(name, '/') != NULL)
-            st = BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' has no plain file name in '%s'", tensor, index);
+            st = BG_FAIL(err, BG_EFORMAT, "tensor \"%.200s\" has no plain file name in \"%s\"", tensor, index);
         else if (json_object_set_new(shards, name, json_true()) != 0)
             st = BG_FAIL(err, BG_ENOMEM, "list of shards: out of memory");
     }
     if (st == BG_OK && json_object_size(weight_map) == 0)
-        st = BG_FAIL(err, BG_EFORMAT, "'%s' has no weight_map", index);
+        st = BG_FAIL(err, BG_EFORMAT, "\"%s\" has no weight_map", index);
     if (st == BG_OK)
         st = new_set(out, json_object_size(shards), err);
     size_t i = 0;
@@ -200,7 +200,8 @@ static bg_status open_sharded(bg_tensors **out, const char *dir, const char *ind
         const bg_tensor *t = bg_tensors_find(*out, tensor);
         size_t skip = strlen(dir) + 1;
         if (t == NULL || strcmp(t->file + skip, file) != 0) {
-            st = BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' is not in '%s' as '%s' says", tensor, file, index_path);
+            st = BG_FAIL(err, BG_EFORMAT, "tensor \"%.200s\" is not in \"%s\" as \"%s\" says", tensor, file,
+                         index_path);
             goto out;
         }
     }
@@ -221,7 +222,7 @@ bg_status bg_tensors_open_model(bg_tensors **out, const char *dir, bg_err *err)
     if (access(single, F_OK) == 0)
         return bg_tensors_open_file(out, single, err);
     if (access(index, F_OK) != 0)
-        return BG_FAIL(err, BG_EIO, "no model.safetensors and no model.safetensors.index.json in '%s'", dir);
+        return BG_FAIL(err, BG_EIO, "no model.safetensors and no model.safetensors.index.json in \"%s\"", dir);
     st = open_sharded(out, dir, index, err);
     if (st != BG_OK) {
         bg_tensors_close(*out);

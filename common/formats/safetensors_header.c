@@ -47,10 +47,10 @@ static bg_status read_length(const unsigned char *map, size_t map_bytes, const c
         n = n << 8 | map[i];
     if (n > MAX_HEADER_BYTES)
         return BG_FAIL(err, BG_EFORMAT,
-                       "header length of '%s' is %" PRIu64 " bytes, more than %" PRIu64 ": not a safetensors file",
+                       "header length of \"%s\" is %" PRIu64 " bytes, more than %" PRIu64 ": not a safetensors file",
                        path, n, MAX_HEADER_BYTES);
     if (n > map_bytes - BG_ST_LENGTH_BYTES)
-        return BG_FAIL(err, BG_EFORMAT, "header of '%s' is %" PRIu64 " bytes, the file only %zu: truncated?", path, n,
+        return BG_FAIL(err, BG_EFORMAT, "header of \"%s\" is %" PRIu64 " bytes, the file only %zu: truncated?", path, n,
                        map_bytes);
     *length = (size_t)n;
     return BG_OK;
@@ -69,7 +69,7 @@ static bg_status read_dtype(bg_tensor *t, const json_t *entry, unsigned *bits, b
 {
     const json_t *v = json_object_get(entry, "dtype");
     if (!json_is_string(v))
-        return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' has no dtype in '%s'", t->name, t->file);
+        return BG_FAIL(err, BG_EFORMAT, "tensor \"%.200s\" has no dtype in \"%s\"", t->name, t->file);
     for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++) {
         if (strcmp(json_string_value(v), dtypes[i].name) == 0) {
             t->dtype = dtypes[i].dtype;
@@ -77,7 +77,7 @@ static bg_status read_dtype(bg_tensor *t, const json_t *entry, unsigned *bits, b
             return BG_OK;
         }
     }
-    return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' has the unknown dtype '%.32s' in '%s'", t->name,
+    return BG_FAIL(err, BG_EFORMAT, "tensor \"%.200s\" has the unknown dtype \"%.32s\" in \"%s\"", t->name,
                    is_printable(json_string_value(v)) ? json_string_value(v) : "?", t->file);
 }
 
@@ -86,16 +86,16 @@ static bg_status read_shape(bg_tensor *t, const json_t *entry, unsigned bits, bg
 {
     const json_t *v = json_object_get(entry, "shape");
     if (!json_is_array(v) || json_array_size(v) > MAX_DIMS)
-        return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' has no shape of at most %d sizes in '%s'", t->name, MAX_DIMS,
-                       t->file);
+        return BG_FAIL(err, BG_EFORMAT, "tensor \"%.200s\" has no shape of at most %d sizes in \"%s\"", t->name,
+                       MAX_DIMS, t->file);
     t->n_dims = (int)json_array_size(v);
     size_t n_bits = bits;
     bool empty = false, too_large = false;
     for (int d = 0; d < t->n_dims; d++) {
         const json_t *side = json_array_get(v, (size_t)d);
         if (!json_is_integer(side) || json_integer_value(side) < 0)
-            return BG_FAIL(err, BG_EFORMAT, "shape of tensor '%.200s' is not of whole numbers >= 0 in '%s'", t->name,
-                           t->file);
+            return BG_FAIL(err, BG_EFORMAT, "shape of tensor \"%.200s\" is not of whole numbers >= 0 in \"%s\"",
+                           t->name, t->file);
         t->shape[d] = (size_t)json_integer_value(side);
         if (t->shape[d] == 0)
             empty = true;
@@ -105,7 +105,7 @@ static bg_status read_shape(bg_tensor *t, const json_t *entry, unsigned bits, bg
             n_bits *= t->shape[d];
     }
     if (too_large || n_bits % 8 != 0)
-        return BG_FAIL(err, BG_EFORMAT, "shape of tensor '%.200s' gives %s in '%s'", t->name,
+        return BG_FAIL(err, BG_EFORMAT, "shape of tensor \"%.200s\" gives %s in \"%s\"", t->name,
                        too_large ? "more bytes than can be" : "no whole number of bytes", t->file);
     t->n_bytes = empty ? 0 : n_bits / 8;
     return BG_OK;
@@ -118,17 +118,17 @@ static bg_status read_offsets(bg_tensor *t, const json_t *entry, const unsigned 
     const json_t *v = json_object_get(entry, "data_offsets");
     const json_t *begin = json_array_get(v, 0), *end = json_array_get(v, 1);
     if (json_array_size(v) != 2 || !json_is_integer(begin) || !json_is_integer(end))
-        return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' has no pair of data_offsets in '%s'", t->name, t->file);
+        return BG_FAIL(err, BG_EFORMAT, "tensor \"%.200s\" has no pair of data_offsets in \"%s\"", t->name, t->file);
     int64_t first = json_integer_value(begin), last = json_integer_value(end);
     if (first < 0 || last < first)
-        return BG_FAIL(err, BG_EFORMAT, "data_offsets of tensor '%.200s' are %" PRId64 " .. %" PRId64 " in '%s'",
+        return BG_FAIL(err, BG_EFORMAT, "data_offsets of tensor \"%.200s\" are %" PRId64 " .. %" PRId64 " in \"%s\"",
                        t->name, first, last, t->file);
     if ((uint64_t)last > buffer_bytes)
-        return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' ends at byte %" PRId64 " of %zu in '%s': truncated?", t->name,
-                       last, buffer_bytes, t->file);
+        return BG_FAIL(err, BG_EFORMAT, "tensor \"%.200s\" ends at byte %" PRId64 " of %zu in \"%s\": truncated?",
+                       t->name, last, buffer_bytes, t->file);
     if ((size_t)(last - first) != t->n_bytes)
         return BG_FAIL(err, BG_EFORMAT,
-                       "tensor '%.200s' has %" PRId64 " bytes, its shape and dtype ask for %zu, in '%s'", t->name,
+                       "tensor \"%.200s\" has %" PRId64 " bytes, its shape and dtype ask for %zu, in \"%s\"", t->name,
                        last - first, t->n_bytes, t->file);
     t->data = buffer + first;
     return BG_OK;
@@ -143,12 +143,12 @@ static bg_status check_tiling(bg_tensor *t, size_t n, const unsigned char *buffe
     for (size_t i = 0; i < n; i++) {
         const unsigned char *at = t[i].data;
         if (at != expected)
-            return BG_FAIL(err, BG_EFORMAT, "tensor '%.200s' %s the tensor before it in '%s'", t[i].name,
+            return BG_FAIL(err, BG_EFORMAT, "tensor \"%.200s\" %s the tensor before it in \"%s\"", t[i].name,
                            at < expected ? "overlaps" : "leaves a gap after", path);
         expected = at + t[i].n_bytes;
     }
     if (expected != end)
-        return BG_FAIL(err, BG_EFORMAT, "%zu bytes at the end of '%s' belong to no tensor", (size_t)(end - expected),
+        return BG_FAIL(err, BG_EFORMAT, "%zu bytes at the end of \"%s\" belong to no tensor", (size_t)(end - expected),
                        path);
     return BG_OK;
 }
@@ -182,7 +182,7 @@ static bg_status read_entries(bg_st_header *out, json_t *root, size_t header_byt
         if (strcmp(name, "__metadata__") == 0)
             continue;
         if (!is_printable(name))
-            return BG_FAIL(err, BG_EFORMAT, "a tensor name holds a control character in '%s'", path);
+            return BG_FAIL(err, BG_EFORMAT, "a tensor name holds a control character in \"%s\"", path);
         size_t length = strlen(name) + 1;
         assert(used + length <= header_bytes); /* each name stands in the header, in quotes */
         bg_tensor *t = &out->tensor[out->n++];
@@ -205,11 +205,11 @@ bg_status bg_st_header_read(bg_st_header *out, const unsigned char *map, size_t 
     const unsigned char *text = map + BG_ST_LENGTH_BYTES, *buffer = text + header_bytes;
     json_t *root = json_loadb((const char *)text, header_bytes, JSON_REJECT_DUPLICATES, &why);
     if (root == NULL)
-        return BG_FAIL(err, BG_EFORMAT, "header of '%s' is not valid JSON: %s", path, why.text);
+        return BG_FAIL(err, BG_EFORMAT, "header of \"%s\" is not valid JSON: %s", path, why.text);
     if (json_is_object(root))
         st = read_entries(out, root, header_bytes, buffer, (size_t)(map + map_bytes - buffer), path, err);
     else
-        st = BG_FAIL(err, BG_EFORMAT, "header of '%s' is not a JSON object", path);
+        st = BG_FAIL(err, BG_EFORMAT, "header of \"%s\" is not a JSON object", path);
     json_decref(root);
     return st;
 }

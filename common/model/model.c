@@ -74,13 +74,13 @@ static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t co
     }
     const bg_tensor *t = take_tensor(l, path);
     if (t == NULL)
-        return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is missing (config.json says %s)", m->dir, path,
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is missing (config.json says %s)", m->dir, path,
                        m->config.family);
     bg_number type;
     if (!bg_tensor_number(t, &type))
-        return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is neither F32, BF16 nor F16", t->file, path);
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is neither F32, BF16 nor F16", t->file, path);
     if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != columns)
-        return BG_FAIL(err, BG_ESHAPE, "%s: tensor '%s' is [%zu, %zu], but config.json makes it [%zu, %zu]", t->file,
+        return BG_FAIL(err, BG_ESHAPE, "%s: tensor \"%s\" is [%zu, %zu], but config.json makes it [%zu, %zu]", t->file,
                        path, t->n_dims > 0 ? t->shape[0] : 0, t->n_dims > 1 ? t->shape[1] : 0, rows, columns);
     *out = t;
     return BG_OK;
@@ -105,13 +105,13 @@ static bg_status load_vector(loader *l, const char *path, size_t n, const float 
     }
     const bg_tensor *t = take_tensor(l, path);
     if (t == NULL)
-        return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is missing (config.json says %s)", l->model->dir, path,
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is missing (config.json says %s)", l->model->dir, path,
                        l->model->config.family);
     bg_number type;
     if (!bg_tensor_number(t, &type))
-        return BG_FAIL(err, BG_EFORMAT, "%s: tensor '%s' is neither F32, BF16 nor F16", t->file, path);
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is neither F32, BF16 nor F16", t->file, path);
     if (t->n_dims != 1 || t->shape[0] != n)
-        return BG_FAIL(err, BG_ESHAPE, "%s: tensor '%s' has %zu entries, but config.json makes it %zu", t->file, path,
+        return BG_FAIL(err, BG_ESHAPE, "%s: tensor \"%s\" has %zu entries, but config.json makes it %zu", t->file, path,
                        t->n_dims > 0 ? t->shape[0] : 0, n);
     l->n_floats += n;
     if (l->at == NULL)
@@ -119,7 +119,7 @@ static bg_status load_vector(loader *l, const char *path, size_t n, const float 
     bg_tensor_widen(t, 0, n, l->at);
     for (size_t i = 0; i < n; i++)
         if (!isfinite(l->at[i]))
-            return BG_FAIL(err, BG_ENUMERIC, "%s: tensor '%s' holds %g at %zu", t->file, path, (double)l->at[i], i);
+            return BG_FAIL(err, BG_ENUMERIC, "%s: tensor \"%s\" holds %g at %zu", t->file, path, (double)l->at[i], i);
     *out = l->at;
     l->at += n;
     return BG_OK;
@@ -291,7 +291,7 @@ static bg_status track(bg_model *m, const char *modules, bg_err *err)
     bool all = strcmp(modules, "all") == 0;
     regex_t re;
     if (!mlp && !attention && !all && regcomp(&re, modules, REG_EXTENDED | REG_NOSUB) != 0)
-        return BG_FAIL(err, BG_EARG, "--modules: '%s' is neither mlp, attention, all nor a regular expression",
+        return BG_FAIL(err, BG_EARG, "--modules: \"%s\" is neither mlp, attention, all nor a regular expression",
                        modules);
     for (size_t i = 0; i < m->n_modules; i++) {
         bg_module *mod = &m->module[i];
@@ -307,7 +307,7 @@ static bg_status track(bg_model *m, const char *modules, bg_err *err)
     if (!mlp && !attention && !all)
         regfree(&re);
     if (m->n_tracked == 0)
-        return BG_FAIL(err, BG_EARG, "--modules '%s' matches no module of %s (try bregman-inspect)", modules, m->dir);
+        return BG_FAIL(err, BG_EARG, "--modules \"%s\" matches no module of %s (try bregman-inspect)", modules, m->dir);
     m->lowest_block = m->tracked[0]->block;
     m->lowest_is_mlp = !is_attention(m->tracked[0]);
     return BG_OK;
@@ -368,7 +368,7 @@ static void settle_head(loader *l)
     if (embedding == NULL || same_values(embedding, head))
         return;
     m->config.tied_head = false;
-    bg_log("warning: %s: config.json ties the head to the embedding, but '%s' differs from '%s': not tied", m->dir,
+    bg_log("warning: %s: config.json ties the head to the embedding, but \"%s\" differs from \"%s\": not tied", m->dir,
            head->name, embedding->name);
 }
 
@@ -399,7 +399,7 @@ static void report_unused(const loader *l)
         unused++;
     }
     if (unused > 0)
-        bg_log("warning: %s: %zu of %zu tensors are not used, for example '%s': config.json asks for %zu blocks of %s",
+        bg_log("warning: %s: %zu of %zu tensors are not used, for example \"%s\": config.json asks for %zu blocks of %s",
                m->dir, unused, bg_tensors_count(m->tensors), first, m->config.n_blocks, m->config.family);
 }
 

@@ -385,7 +385,7 @@ static bg_status head(const backward *w, bg_labels labels, float *dx, float *los
     if (st == BG_ENUMERIC) {
         const bg_tensor *t = broken_tensor(p->model);
         if (t != NULL)
-            return BG_FAIL(err, BG_ENUMERIC, "%s: tensor '%s' holds a NaN or infinity", t->file, t->name);
+            return BG_FAIL(err, BG_ENUMERIC, "%s: tensor \"%s\" holds a NaN or infinity", t->file, t->name);
     }
     return st;
 }

@@ -30,7 +30,7 @@ static bg_status parse_rank(compress *w, bg_err *err)
     errno = 0;
     uint64_t r = strtoull(text, &end, 10);
     if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || r == 0 || r > 100000)
-        return BG_FAIL(err, BG_EARG, "--rank takes a number from 1, full or auto, not '%s'", text);
+        return BG_FAIL(err, BG_EARG, "--rank takes a number from 1, full or auto, not \"%s\"", text);
     w->rank = r;
     return BG_OK;
 }
@@ -44,8 +44,8 @@ static bg_status open_model(compress *w, bg_err *err)
     if (st == BG_OK)
         st = bg_model_open(&w->model, c->model, c->modules != NULL ? c->modules : fitted, err);
     if (st == BG_EARG && c->modules == NULL)
-        st = BG_FAIL(err, BG_ESTALE, "%s: the modules it was fitted with, '%.100s', are none of %s", c->factors, fitted,
-                     c->model);
+        st = BG_FAIL(err, BG_ESTALE, "%s: the modules it was fitted with, \"%.100s\", are none of %s", c->factors,
+                     fitted, c->model);
     if (st == BG_OK && c->modules != NULL && strcmp(c->modules, fitted) != 0)
         bg_log("--modules %s: the factors were fitted with --modules %s; what else they hold is left out", c->modules,
                fitted);

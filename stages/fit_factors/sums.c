@@ -158,7 +158,7 @@ static bg_status given_labels(const fit *f, bg_tensors **file, const char *name,
         return st;
     const bg_tensor *t = bg_tensors_find(*file, name);
     if (t == NULL || t->dtype != BG_ST_I64 || t->n_dims != 2)
-        return BG_FAIL(err, BG_EFORMAT, "%s: no tensor '%s' of I64 [sequence, position]", f->c->labels, name);
+        return BG_FAIL(err, BG_EFORMAT, "%s: no tensor \"%s\" of I64 [sequence, position]", f->c->labels, name);
     s->given_file = f->c->labels;
     s->given_label = t->data;
     s->given_rows = t->shape[0];

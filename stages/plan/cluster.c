@@ -86,7 +86,7 @@ plan_profile plan_profile_scaled(const plan_profile *p, double threads)
 
 static bg_status bad(const char *path, const char *key, const char *what, bg_err *err)
 {
-    return BG_FAIL(err, BG_EFORMAT, "%s: key '%s' %s", path, key, what);
+    return BG_FAIL(err, BG_EFORMAT, "%s: key \"%s\" %s", path, key, what);
 }
 
 static bg_status read_number(const json_t *object, const char *path, const char *key, double least, double *out,

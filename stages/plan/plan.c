@@ -42,7 +42,7 @@ static bg_status weights_dtype(const char *text, bg_st_dtype *out, bg_err *err)
             *out = known[i].dtype;
             return BG_OK;
         }
-    return BG_FAIL(err, BG_EARG, "--weights takes bfloat16, float16 or float32, not '%s'", text);
+    return BG_FAIL(err, BG_EARG, "--weights takes bfloat16, float16 or float32, not \"%s\"", text);
 }
 
 /* The folder of --config, which may name it or the file. */
@@ -262,7 +262,7 @@ static bg_status fixed_blocks(const plan_work *w, size_t *out, bg_err *err)
     errno = 0;
     uint64_t k = strtoull(text, &end, 10);
     if (*text < '1' || *text > '9' || *end != '\0' || errno != 0 || k > 64)
-        return BG_FAIL(err, BG_EARG, "--blocks takes a number from 1 to 64 or auto, not '%s'", text);
+        return BG_FAIL(err, BG_EARG, "--blocks takes a number from 1 to 64 or auto, not \"%s\"", text);
     for (size_t i = 0; i < w->model->n_tracked; i++)
         if (w->model->tracked[i]->n_out < k || w->model->tracked[i]->n_in1 < k)
             return BG_FAIL(err, BG_EARG, "--blocks %" PRIu64 " is more than %s has rows", k,

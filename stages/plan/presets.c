@@ -67,8 +67,8 @@ static bg_status unknown(const char *name, bg_err *err)
         nearest = bg_edit_distance(name, presets[i].name) < bg_edit_distance(name, presets[nearest].name) ? i : nearest;
         at += (size_t)snprintf(all + at, sizeof all - at, "%s%s", i > 0 ? ", " : "", presets[i].name);
     }
-    return BG_FAIL(err, BG_EARG, "unknown preset '%.60s' (did you mean %s?): there are %s", name, presets[nearest].name,
-                   all);
+    return BG_FAIL(err, BG_EARG, "unknown preset \"%.60s\" (did you mean %s?): there are %s", name,
+                   presets[nearest].name, all);
 }
 
 bg_status plan_preset(const char *name, bg_model_config *out, bg_err *err)

@@ -22,7 +22,7 @@ static bg_status parse_shard(scoring *w, bg_err *err)
     const char *text = w->c->shard;
     if (text[strspn(text, "0123456789/")] != '\0' || sscanf(text, "%" SCNu64 "/%" SCNu64, &i, &n) != 2 ||
         strchr(text, '/') != strrchr(text, '/') || i >= n || n > BG_MOST_SHARDS)
-        return BG_FAIL(err, BG_EARG, "--shard takes I/N with 0 <= I < N <= %d, not '%s'", BG_MOST_SHARDS, text);
+        return BG_FAIL(err, BG_EARG, "--shard takes I/N with 0 <= I < N <= %d, not \"%s\"", BG_MOST_SHARDS, text);
     w->shard = i;
     w->n_shards = n;
     return BG_OK;
@@ -63,8 +63,8 @@ static bg_status open_model(scoring *w, bg_err *err)
     if (st == BG_OK)
         st = bg_model_open(&w->model, c->model, modules, err);
     if (st == BG_EARG)
-        st = BG_FAIL(err, BG_ESTALE, "%s: the modules it was made with, '%.100s', are none of %s", c->queries, modules,
-                     c->model);
+        st = BG_FAIL(err, BG_ESTALE, "%s: the modules it was made with, \"%.100s\", are none of %s", c->queries,
+                     modules, c->model);
     free(modules);
     return st;
 }

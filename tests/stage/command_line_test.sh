@@ -17,9 +17,9 @@ for program in "$BUILD"/bin/*; do
     prints "usage: $stage" "$program" --help
     prints "--threads" "$program" --help
     prints "$stage 0." "$program" --version
-    misused "unknown option '--modle'" "$stage" --modle x
+    misused "unknown option \"--modle\"" "$stage" --modle x
     misused "is required" "$stage"
-    misused "--threads takes a whole number from 0 to 4096, not 'many'" "$stage" --threads many
+    misused "--threads takes a whole number from 0 to 4096, not \"many\"" "$stage" --threads many
     misused "--threads needs a value" "$stage" --threads
 done
 prints "usage: fit_factors" "$SRC/scripts/mpi" 3 "$BUILD/bin/fit_factors" --help
@@ -35,12 +35,12 @@ cases=$((cases + 1))
 fit() { misused "$1" fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$out" "$2" "$3"; }
 misused "(did you mean --model?)" fit_factors --modle x
 fit "(did you mean --covariance-sequences?)" --covariance-sequence 0:1
-fit "takes a range A:B with A <= B, not '5'" --covariance-sequences 5
-fit "takes a range A:B with A <= B, not '7:5'" --lambda-sequences 7:5
+fit "takes a range A:B with A <= B, not \"5\"" --covariance-sequences 5
+fit "takes a range A:B with A <= B, not \"7:5\"" --lambda-sequences 7:5
 fit "the token files hold 40 sequences" --covariance-sequences 0:41
 fit "the token files hold 40 sequences" --lambda-sequences 40:
 fit "--covariance-sequences 3:3" --covariance-sequences 3:3
-fit "--blocks takes a whole number from 1 to 64, not '0'" --blocks 0
+fit "--blocks takes a whole number from 1 to 64, not \"0\"" --blocks 0
 fit "--blocks 33 is more than" --blocks 33
 fit "--seed takes a whole number" --seed -1
 fit "neither mlp, attention, all nor a regular expression" --modules "("
@@ -48,16 +48,16 @@ fit "matches no module" --modules nothing
 
 works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$in/f"
 compress() { misused "$1" compress_queries --model "$in/model" --factors "$in/f" --queries "$in/queries.h5" --output "$out" "$2" "$3"; }
-compress "--rank takes a number from 1, full or auto, not '0'" --rank 0
-compress "--rank takes a number from 1, full or auto, not '3x'" --rank 3x
-compress "--tolerance takes a number from 1e-12 to 1, not 'nan'" --tolerance nan
+compress "--rank takes a number from 1, full or auto, not \"0\"" --rank 0
+compress "--rank takes a number from 1, full or auto, not \"3x\"" --rank 3x
+compress "--tolerance takes a number from 1e-12 to 1, not \"nan\"" --tolerance nan
 compress "--damping-factor takes a number" --damping-factor 1e400
 compress "'newton'" --preconditioner newton
 
 works compress_queries --model "$in/model" --factors "$in/f" --queries "$in/queries.h5" --output "$in/c.h5"
 score() { misused "$1" score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$out" "$2" "$3"; }
 for shard in 3/3 -1/3 0/0 1 1/2/3 x/y; do
-    score "--shard takes I/N with 0 <= I < N <= 99999, not '$shard'" --shard $shard
+    score "--shard takes I/N with 0 <= I < N <= 99999, not \"$shard\"" --shard $shard
 done
 score "--top takes a whole number from 1" --top 0
 

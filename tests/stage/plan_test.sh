@@ -89,13 +89,13 @@ expect 1 'GB: --pipeline' --preset pythia-1b --no-diagonal --blocks 8 \
     --pipeline 1 --cluster "$folder/small.json"
 expect 1 'absent.json": No such file' --preset 52b --cluster "$folder/absent.json"
 cluster bad 's/"nodes": 2/"nodes": "two"/'
-expect 1 "$folder/bad.json: key 'nodes' is not a whole number" --preset 810m --cluster "$folder/bad.json"
+expect 1 "$folder/bad.json: key \"nodes\" is not a whole number" --preset 810m --cluster "$folder/bad.json"
 cluster bad 's/"serial_s"/"cereal_s"/'
-expect 1 "$folder/bad.json: key 'cereal_s' is not known" --preset 810m --cluster "$folder/bad.json"
+expect 1 "$folder/bad.json: key \"cereal_s\" is not known" --preset 810m --cluster "$folder/bad.json"
 cluster bad 's/"call_s": 1e-6, //'
-expect 1 "$folder/bad.json: key 'call_s' is missing" --preset 810m --cluster "$folder/bad.json"
+expect 1 "$folder/bad.json: key \"call_s\" is missing" --preset 810m --cluster "$folder/bad.json"
 cluster bad 's/"ranks_per_node": 4/"ranks_per_node": 40/'
-expect 1 "key 'ranks_per_node' is more than cores_per_node" --preset 810m --cluster "$folder/bad.json"
+expect 1 "key \"ranks_per_node\" is more than cores_per_node" --preset 810m --cluster "$folder/bad.json"
 cluster bad 's/} }$/}/'
 expect 1 "$folder/bad.json: no JSON object: line" --preset 810m --cluster "$folder/bad.json"
 expect 1 'good.json' --calibrate --output "$folder/good.json/x.json"

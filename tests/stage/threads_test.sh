@@ -28,7 +28,7 @@ spins "0 " env OMP_WAIT_POLICY=passive "$program"
 # the arguments arrive as they were given, and the name in messages too
 cases=$((cases + 1))
 "$program" --output "a  b" --modle '' 2> "$work/err"
-one_error 2 $? fit_factors "" "unknown option '--modle'" "arguments with spaces"
+one_error 2 $? fit_factors "" "unknown option \"--modle\"" "arguments with spaces"
 
 for threads in 1 2; do
     works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$work/f$threads" --threads $threads

@@ -195,7 +195,7 @@ static void reads_activations(void **state)
     assert_int_equal(good(GPT2(",\"activation_function\":\"gelu_fast\"")).activation, BG_ACT_GELU_TANH);
     assert_int_equal(good(GPT2("")).activation, BG_ACT_GELU_TANH);
     assert_int_equal(good(LLAMA(",\"hidden_act\":\"silu\"")).activation, BG_ACT_SILU);
-    bad(LLAMA(",\"hidden_act\":\"quick_gelu\""), "hidden_act 'quick_gelu' is not supported");
+    bad(LLAMA(",\"hidden_act\":\"quick_gelu\""), "hidden_act \"quick_gelu\" is not supported");
     bad(LLAMA(",\"hidden_act\":7"), "not a string");
 }
 
@@ -273,11 +273,11 @@ static void reads_odd_numbers(void **state)
                  number[i]);
         assert_int_equal(good(text).d_model, 64);
         snprintf(text, sizeof text, LLAMA(",\"head_dim\":%s"), number[i]);
-        bad(text, "key 'head_dim' is not a whole number");
+        bad(text, "key \"head_dim\" is not a whole number");
         snprintf(text, sizeof text, LLAMA(",\"rope_theta\":%s"), number[i]);
-        bad(text, "key 'rope_theta' is not a number");
+        bad(text, "key \"rope_theta\" is not a number");
         snprintf(text, sizeof text, LLAMA(",\"hidden_act\":%s"), number[i]);
-        bad(text, "hidden_act '' is not supported");
+        bad(text, "hidden_act \"\" is not supported");
         snprintf(text, sizeof text, LLAMA(",\"mlp_bias\":%s"), number[i]);
         bad(text, "neither true nor false");
     }
@@ -292,20 +292,20 @@ static void reads_odd_numbers(void **state)
 static void refuses_rope(void **state)
 {
     (void)state;
-    bad(LLAMA(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}"), "rope type 'yarn' is not supported");
-    bad(LLAMA(",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":4}"), "rope type 'dynamic'");
-    bad(LLAMA(",\"rope_parameters\":{\"rope_type\":\"longrope\"}"), "rope type 'longrope'");
-    bad(LLAMA(",\"rope_scaling\":{\"type\":\"linear\"}"), "key 'factor' is missing");
-    bad(LLAMA(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}"), "key 'factor' is 0");
-    bad(LLAMA(",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8}"), "key 'low_freq_factor' is missing");
+    bad(LLAMA(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}"), "rope type \"yarn\" is not supported");
+    bad(LLAMA(",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":4}"), "rope type \"dynamic\"");
+    bad(LLAMA(",\"rope_parameters\":{\"rope_type\":\"longrope\"}"), "rope type \"longrope\"");
+    bad(LLAMA(",\"rope_scaling\":{\"type\":\"linear\"}"), "key \"factor\" is missing");
+    bad(LLAMA(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}"), "key \"factor\" is 0");
+    bad(LLAMA(",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8}"), "key \"low_freq_factor\" is missing");
     bad(LLAMA(",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4}"),
         "not above low_freq_factor");
-    bad(LLAMA(",\"rope_scaling\":\"linear\""), "key 'rope_scaling' is not an object");
+    bad(LLAMA(",\"rope_scaling\":\"linear\""), "key \"rope_scaling\" is not an object");
     bad(LLAMA(",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}"), "differ by layer");
     bad(LLAMA(",\"partial_rotary_factor\":0.5"), "partial_rotary_factor 0.5 is not supported for llama");
-    bad(LLAMA(",\"rope_theta\":-1"), "key 'rope_theta' is -1");
-    bad(LLAMA(",\"rope_theta\":1e-300"), "key 'rope_theta' is 1e-300, not a positive float32 number");
-    bad(LLAMA(",\"rope_theta\":1e300"), "key 'rope_theta' is 1e+300");
+    bad(LLAMA(",\"rope_theta\":-1"), "key \"rope_theta\" is -1");
+    bad(LLAMA(",\"rope_theta\":1e-300"), "key \"rope_theta\" is 1e-300, not a positive float32 number");
+    bad(LLAMA(",\"rope_theta\":1e300"), "key \"rope_theta\" is 1e+300");
     bad(LLAMA(",\"rope_theta\":1e-37,\"rope_scaling\":{\"type\":\"linear\",\"factor\":1e-10}"), "a frequency of inf");
     bad(LLAMA(",\"head_dim\":2050"), "at most 2048 are supported");
     assert_int_equal(good(LLAMA(",\"head_dim\":2048")).rotary_dims, 2048);
@@ -318,10 +318,10 @@ static void refuses_rope(void **state)
 static void refuses_what_it_cannot_run(void **state)
 {
     (void)state;
-    bad("{\"model_type\":\"mamba\"}", "model_type 'mamba' is not supported");
+    bad("{\"model_type\":\"mamba\"}", "model_type \"mamba\" is not supported");
     bad("{\"model_type\":\"mamba\"}", "gpt2, gpt_neox, llama, mistral, qwen2, qwen3, olmo2");
-    bad("{}", "key 'model_type' is missing");
-    bad("{\"model_type\":3}", "key 'model_type' is not a string");
+    bad("{}", "key \"model_type\" is missing");
+    bad("{\"model_type\":3}", "key \"model_type\" is not a string");
     bad("{\"model_type\":", "not valid JSON");
     bad("[]", "JSON object");
     bad(LLAMA(",\"vocab_size\":300"), "duplicate");
@@ -337,25 +337,26 @@ static void refuses_what_it_cannot_run(void **state)
 static void refuses_contradictions(void **state)
 {
     (void)state;
-    bad("{\"model_type\":\"llama\"}", "key 'hidden_size' is missing");
-    bad("{\"model_type\":\"gpt2\",\"n_embd\":64,\"n_head\":4}", "key 'n_layer' is missing");
-    bad("{\"model_type\":\"llama\"," SIZES "}", "key 'rms_norm_eps' is missing");
-    bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":null}", "key 'rms_norm_eps' is null");
-    bad(RMS("mistral", ""), "key 'num_key_value_heads' is missing");
-    bad(RMS("qwen3", KV), "key 'head_dim' is missing");
-    bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":1e300}", "key 'rms_norm_eps' is 1e+300, not a positive");
-    bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":1e-50}", "key 'rms_norm_eps' is 1e-50, not a positive");
+    bad("{\"model_type\":\"llama\"}", "key \"hidden_size\" is missing");
+    bad("{\"model_type\":\"gpt2\",\"n_embd\":64,\"n_head\":4}", "key \"n_layer\" is missing");
+    bad("{\"model_type\":\"llama\"," SIZES "}", "key \"rms_norm_eps\" is missing");
+    bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":null}", "key \"rms_norm_eps\" is null");
+    bad(RMS("mistral", ""), "key \"num_key_value_heads\" is missing");
+    bad(RMS("qwen3", KV), "key \"head_dim\" is missing");
+    bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":1e300}",
+        "key \"rms_norm_eps\" is 1e+300, not a positive");
+    bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":1e-50}", "key \"rms_norm_eps\" is 1e-50, not a positive");
     bad("{\"model_type\":\"gpt2\",\"n_embd\":64,\"n_head\":4,\"n_layer\":2147483647,\"n_positions\":32,"
         "\"vocab_size\":256,\"layer_norm_epsilon\":1e-05}",
-        "key 'n_layer' is 2147483647, more than 65536");
+        "key \"n_layer\" is 2147483647, more than 65536");
     bad(LLAMA(",\"num_key_value_heads\":3"), "num_attention_heads 4 is not a multiple of num_key_value_heads 3");
-    bad(LLAMA(",\"num_key_value_heads\":0"), "key 'num_key_value_heads' is 0");
-    bad(LLAMA(",\"head_dim\":-16"), "key 'head_dim' is -16");
+    bad(LLAMA(",\"num_key_value_heads\":0"), "key \"num_key_value_heads\" is 0");
+    bad(LLAMA(",\"head_dim\":-16"), "key \"head_dim\" is -16");
     bad(LLAMA(",\"head_dim\":2000000000"), "more than 2^31 - 1 rows");
     bad(LLAMA(",\"head_dim\":99999999999"), "not within 1 .. 2^31 - 1");
     bad(LLAMA(",\"head_dim\":16.0"), "not a whole number");
     bad(LLAMA(",\"mlp_bias\":1"), "neither true nor false");
-    bad(RMS("mistral", KV ",\"sliding_window\":0"), "key 'sliding_window' is 0");
+    bad(RMS("mistral", KV ",\"sliding_window\":0"), "key \"sliding_window\" is 0");
     bad("{\"model_type\":\"gpt2\",\"n_embd\":66,\"n_head\":4,\"n_layer\":3,\"n_positions\":32,"
         "\"vocab_size\":256,\"layer_norm_epsilon\":1e-05}",
         "n_embd 66 is not a multiple of n_head 4");

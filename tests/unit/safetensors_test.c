@@ -108,7 +108,7 @@ static void refuses_bad_headers(void **state)
     expect_bad("[]", 0, "not a JSON object");
     expect_bad("{\"x\":1}", 0, "no dtype");
     expect_bad("{\"x\":{}}", 0, "no dtype");
-    expect_bad("{\"x\":{\"dtype\":\"F99\"}}", 0, "unknown dtype 'F99'");
+    expect_bad("{\"x\":{\"dtype\":\"F99\"}}", 0, "unknown dtype \"F99\"");
     expect_bad("{\"a\\nb\":{\"dtype\":\"F32\"}}", 0, "control character");
     expect_bad("{\"x\\u0000\":{\"dtype\":\"F32\"}}", 0, "not valid JSON");
     expect_bad(X "3}}", 0, "no shape");
@@ -212,11 +212,11 @@ static void opens_sharded_sets(void **state)
     expect_bad_index("{\"weight_map\":{\"one\":1}}", BG_EFORMAT, "no plain file name");
     expect_bad_index("{\"weight_map\":{\"one\":\"../p-1.safetensors\"}}", BG_EFORMAT, "no plain file name");
     expect_bad_index("{\"weight_map\":{\"one\":\"gone.safetensors\"}}", BG_EIO, "gone.safetensors");
-    expect_bad_index("{\"weight_map\":{\"three\":\"p-1.safetensors\"}}", BG_EFORMAT, "'three' is not in 'p-1");
+    expect_bad_index("{\"weight_map\":{\"three\":\"p-1.safetensors\"}}", BG_EFORMAT, "\"three\" is not in \"p-1");
     expect_bad_index("{\"weight_map\":{\"one\":\"p-2.safetensors\",\"two\":\"p-1.safetensors\"}}", BG_EFORMAT,
-                     "is not in 'p-");
+                     "is not in \"p-");
     expect_bad_index("{\"weight_map\":{\"one\":\"p-2.safetensors\",\"two\":\"p-3.safetensors\"}}", BG_EFORMAT,
-                     "tensor 'two' is in '");
+                     "tensor \"two\" is in \"");
 
     /* a single file goes before an index; the content hash follows names and bytes */
     write_tensors("model.safetensors", ONE("single"), 4);
