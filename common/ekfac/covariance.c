@@ -89,9 +89,9 @@ bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
     (void)err;
     if (mod->index < c->modules.first || mod->index >= c->modules.end)
         return BG_OK;
-    add(c, mod->n_out, c->gradient[mod->index], pair->batch->n_rows, pair->gradient, pair->ld_gradient);
+    add(c, mod->n_out, c->gradient[mod->index], pair->n_rows, pair->gradient, pair->ld_gradient);
     if (owns_input(mod))
-        add(c, mod->n_in1, c->activation[mod->index], pair->batch->n_rows, pair->activation, pair->ld_activation);
+        add(c, mod->n_in1, c->activation[mod->index], pair->n_rows, pair->activation, pair->ld_activation);
     return BG_OK;
 }
 

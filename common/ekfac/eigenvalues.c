@@ -135,11 +135,11 @@ static void rotate_rows(bg_eigenvalues *e, const bg_pair *pair)
     const bg_module *mod = pair->module;
     const bg_eigenbasis *q = &e->basis[mod->index];
     if (e->rotated_input != mod->input) {
-        bg_blockdiag_apply(&q->q_a, BG_N, pair->batch->n_rows, pair->activation, pair->ld_activation, e->rotated_a,
+        bg_blockdiag_apply(&q->q_a, BG_N, pair->n_rows, pair->activation, pair->ld_activation, e->rotated_a,
                            mod->n_in1);
         e->rotated_input = mod->input;
     }
-    bg_blockdiag_apply(&q->q_s, BG_N, pair->batch->n_rows, pair->gradient, pair->ld_gradient, e->rotated_d, mod->n_out);
+    bg_blockdiag_apply(&q->q_s, BG_N, pair->n_rows, pair->gradient, pair->ld_gradient, e->rotated_d, mod->n_out);
 }
 
 /* A sequence's rows of a module's pair: d [rows, P], a [rows, M]. */
@@ -179,17 +179,18 @@ bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *er
 {
     bg_eigenvalues *e = eigenvalues;
     const bg_module *mod = pair->module;
-    const bg_batch *b = pair->batch;
     size_t p = mod->n_out, m = mod->n_in1;
     (void)err;
     if (mod->index < e->modules.first || mod->index >= e->modules.end)
         return BG_OK;
     float *lambda = e->lambda[mod->index], *diag = e->diag[mod->index];
-    bool after = rotate_gradient(mod, e->diagonal, (double)b->n_sequences, (double)b->n_rows);
+    bool after = rotate_gradient(mod, e->diagonal, (double)pair->n_sequences, (double)pair->n_rows);
     if (!after)
         rotate_rows(e, pair);
-    for (size_t z = 0; z < b->n_sequences; z++) {
-        size_t r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
+    for (size_t z = 0; z < pair->n_sequences; z++) {
+        size_t r0 = pair->row_start[z], rows = pair->row_start[z + 1] - r0;
+        if (rows == 0) /* the module has read none of this sequence */
+            continue;
         const sequence_pair given = { p,
                                       m,
                                       rows,

@@ -133,17 +133,16 @@ void bg_scorer_begin_batch(bg_scorer *s, const bg_batch *batch, uint64_t first)
 /* Add rows [r0, r0 + n) of one module to what is kept; dot [n, Q]. */
 static void keep(bg_scorer *s, const bg_pair *pair, size_t r0, size_t n)
 {
-    const bg_batch *b = pair->batch;
     size_t nq = s->queries->extent.n_queries, layer = pair->module->block - s->task.share[s->task.rank].first, z = 0;
     for (size_t i = 0; i < n && s->task.detail == BG_SCORE_TOKENS; i++) {
-        float *to = s->token + (layer * s->rows + s->row0 + r0 + i) * nq;
+        float *to = s->token + (layer * s->rows + s->row0 + bg_pair_row(pair, r0 + i)) * nq;
         for (size_t q = 0; q < nq; q++)
             to[q] += s->dot[i * nq + q];
     }
     for (size_t i = 0; i < n && s->task.detail != BG_SCORE_TOKENS; i++) {
-        while (b->row_start[z + 1] <= r0 + i)
+        while (pair->row_start[z + 1] <= r0 + i)
             z++;
-        double *to = s->layer + (layer * s->sequences + s->first + z) * nq;
+        double *to = s->layer + (layer * s->sequences + s->first + bg_pair_sequence(pair, z)) * nq;
         for (size_t q = 0; q < nq; q++)
             to[q] += (double)s->dot[i * nq + q];
     }
@@ -154,7 +153,7 @@ bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err)
     bg_scorer *s = scorer;
     const bg_module *mod = pair->module;
     const bg_module_queries *m = &s->queries->module[mod->index];
-    size_t columns = s->queries->extent.n_queries * m->r, rows = pair->batch->n_rows;
+    size_t columns = s->queries->extent.n_queries * m->r, rows = pair->n_rows;
     (void)err;
     for (size_t r0 = 0; r0 < rows; r0 += s->chunk) {
         size_t n = rows - r0 < s->chunk ? rows - r0 : s->chunk;

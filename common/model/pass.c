@@ -174,7 +174,16 @@ static bg_status tap(const backward *w, const bg_module *mod, bg_in a, bg_in dy)
 {
     if (mod == NULL || !mod->tracked)
         return BG_OK;
-    bg_pair pair = { mod, w->batch, a.x, a.ld, dy.x, dy.ld };
+    const bg_batch *b = w->batch;
+    const bg_pair pair = { .module = mod,
+                           .batch = b,
+                           .n_rows = b->n_rows,
+                           .n_sequences = b->n_sequences,
+                           .row_start = b->row_start,
+                           .activation = a.x,
+                           .ld_activation = a.ld,
+                           .gradient = dy.x,
+                           .ld_gradient = dy.ld };
     bg_status st = w->tap->pair(w->tap->self, &pair, w->err);
     bg_pass_poke(w->p);
     return st;

@@ -9,15 +9,24 @@
 #include "bregman/batch.h"
 #include "bregman/model.h"
 
-/* What backward hands over for one tracked module and the whole batch; lent until the tap returns. */
+/* What backward hands over of one tracked module; lent until the tap returns.  Its rows are those of the batch that the
+ * module has read, all of them or fewer, in the batch's order: sequence i of the pair has rows [row_start[i],
+ * row_start[i + 1]), of which there may be none. */
 typedef struct {
     const bg_module *module;
     const bg_batch *batch;
+    size_t n_rows, n_sequences;
+    const size_t *row_start; /* [n_sequences + 1] */
+    const size_t *sequence;  /* [n_sequences] its place in the batch; NULL: all of the batch's */
+    const size_t *row;       /* [n_rows] its row in the batch; NULL: all of the batch's */
     const float *activation; /* a: [n_rows, M], the homogeneous 1 included where M has it */
     size_t ld_activation;
     const float *gradient; /* δ: [n_rows, P], of the loss summed over the batch */
     size_t ld_gradient;
 } bg_pair;
+
+static inline size_t bg_pair_sequence(const bg_pair *p, size_t i) { return p->sequence != NULL ? p->sequence[i] : i; }
+static inline size_t bg_pair_row(const bg_pair *p, size_t i) { return p->row != NULL ? p->row[i] : i; }
 
 /* Called once a tracked module and batch: in a block down, gate, up, attention out, q, k, v; top block first.
  * Modules that share an input come one after the other. */

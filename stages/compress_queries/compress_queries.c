@@ -228,20 +228,20 @@ static bg_status open_pairs(compress *w, uint64_t left, bg_err *err)
     w->room = w->ctx->memory_limit == UINT64_MAX ? 0 : left - (held->room - least) * row_bytes;
     bg_status st = BG_NEW(held->memory, held->room * floats, "pairs", err);
     if (st == BG_OK)
-        st = BG_NEW(held->activation, 2 * w->model->n_tracked, "pairs", err);
+        st = BG_NEW(held->module, w->model->n_tracked, "pairs", err);
     if (st == BG_OK)
-        st = BG_NEW(held->batch_query, 2 * (held->room + 1), "pairs", err);
+        st = BG_NEW(held->numbers, (1 + w->own.end_tracked - w->own.first_tracked) * (held->room + 1), "pairs", err);
     if (st == BG_OK)
         st = BG_NEW(held->query, held->room, "pairs", err);
     if (st != BG_OK)
         return st;
-    held->gradient = held->activation + w->model->n_tracked;
-    held->query_row = held->batch_query + held->room + 1;
     float *at = held->memory;
+    size_t *numbers = held->batch_query = held->numbers;
     for (size_t i = w->own.first_tracked; i < w->own.end_tracked; i++) {
-        held->activation[i] = at;
-        held->gradient[i] = at + held->room * w->model->tracked[i]->n_in1;
-        at = held->gradient[i] + held->room * w->model->tracked[i]->n_out;
+        const bg_module *mod = w->model->tracked[i];
+        numbers += held->room + 1;
+        held->module[i] = (module_pairs){ at, at + held->room * mod->n_in1, numbers };
+        at += held->room * (mod->n_in1 + mod->n_out);
     }
     return BG_OK;
 }
@@ -341,8 +341,8 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
     bg_pass_free(w.pass);
     bg_free(w.share);
     bg_free(w.pairs.memory);
-    bg_free(w.pairs.activation);
-    bg_free(w.pairs.batch_query);
+    bg_free(w.pairs.module);
+    bg_free(w.pairs.numbers);
     bg_free(w.pairs.query);
     bg_free(w.rotated_a);
     bg_free(w.rotated_d);

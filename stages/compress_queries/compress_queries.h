@@ -30,13 +30,20 @@ typedef struct {
     double variance, error;
 } query_sum;
 
+/* Rows of one module's pairs: those of query q of the queries held are [query_row[q], query_row[q + 1]). */
+typedef struct {
+    float *activation, *gradient; /* [room, M], [room, P] */
+    size_t *query_row;            /* [room + 1] */
+} module_pairs;
+
 /* Pairs of a unit's micro-batches, of this rank's modules, until their factors are read: once for all of them. */
 typedef struct {
-    size_t rows, n_batches, n_queries; /* held */
-    size_t room;                       /* rows that there is memory for: at least a micro-batch's */
-    float **activation, **gradient;    /* [n_tracked] of this rank's modules [room, M], [room, P] */
-    float *memory;                     /* that they are cut from */
-    size_t *batch_query, *query_row;   /* [room + 1] first query of each batch, first row of each query; one more */
+    size_t room;                       /* rows of each module that there is memory for: at least a micro-batch's */
+    size_t rows, n_batches, n_queries; /* held: rows of the micro-batches, of which a module may have fewer */
+    module_pairs *module;              /* [n_tracked] */
+    float *memory;                     /* that they are cut from, */
+    size_t *numbers;                   /* and this */
+    size_t *batch_query;               /* [room + 1] first query of each micro-batch, and one more */
     uint64_t *query;                   /* [room] its number */
 } compress_pairs;
 

@@ -121,27 +121,27 @@ typedef struct {
 /* Query q of those held, from its rows a [rows, M] and d [rows, P] in the curvature's basis. */
 static bg_status compress_query(compress *w, const task *t, size_t q, const float *a, const float *d, bg_err *err)
 {
-    const compress_pairs *held = &w->pairs;
-    size_t p = t->mod->n_out, m = t->mod->n_in1, rows = held->query_row[q + 1] - held->query_row[q];
+    const size_t *query_row = w->pairs.module[t->mod->index].query_row;
+    uint64_t query = w->pairs.query[q];
+    size_t p = t->mod->n_out, m = t->mod->n_in1, rows = query_row[q + 1] - query_row[q];
     const bg_truncation wanted = { w->gradient, compress_columns(w, t->mod), w->tolerance, w->c->seed,
-                                   held->query[q] * w->model->n_tracked + t->mod->index };
+                                   query * w->model->n_tracked + t->mod->index };
     bg_compressed made = { .left = w->left, .right = w->right };
     bg_gemm((bg_extent){ p, m, rows }, 1.0f, bg_f32(BG_T, d, p), bg_f32(BG_N, a, m), 0.0f, w->gradient, m);
     bg_curvature_divide(t->curvature, w->gradient);
     bg_status st = bg_compress(t->curvature, &wanted, w->scratch, &made, err);
     const compressed_query row = { w->left, w->right, made.variance, made.error, (uint32_t)made.needed };
-    return st == BG_OK ? compress_write_query(t->file, t->mod, held->query[q] - w->unit.first - w->kept, &row, err)
-                       : st;
+    return st == BG_OK ? compress_write_query(t->file, t->mod, query - w->unit.first - w->kept, &row, err) : st;
 }
 
 /* A micro-batch of those held: its rows are rotated at once, a query's are a gradient, preconditioned and truncated in
  * the eigenbasis (a truncation there is one in the parameters' basis, the bases being orthogonal). */
 static bg_status compress_batch(compress *w, const task *t, size_t batch, bg_err *err)
 {
-    const compress_pairs *held = &w->pairs;
-    size_t p = t->mod->n_out, m = t->mod->n_in1, first = held->batch_query[batch], end = held->batch_query[batch + 1],
-           row0 = held->query_row[first], rows = held->query_row[end] - row0;
-    const float *a = held->activation[t->mod->index] + row0 * m, *d = held->gradient[t->mod->index] + row0 * p;
+    const module_pairs *of = &w->pairs.module[t->mod->index];
+    size_t p = t->mod->n_out, m = t->mod->n_in1, first = w->pairs.batch_query[batch],
+           end = w->pairs.batch_query[batch + 1], row0 = of->query_row[first], rows = of->query_row[end] - row0;
+    const float *a = of->activation + row0 * m, *d = of->gradient + row0 * p;
     bg_status st = BG_OK;
     if (t->curvature->rotated) {
         bg_blockdiag_apply(&t->curvature->factors.basis.q_a, BG_N, rows, a, m, w->rotated_a, m);
@@ -150,7 +150,7 @@ static bg_status compress_batch(compress *w, const task *t, size_t batch, bg_err
         d = w->rotated_d;
     }
     for (size_t q = first; q < end && st == BG_OK; q++) {
-        size_t row = held->query_row[q] - row0;
+        size_t row = of->query_row[q] - row0;
         st = compress_query(w, t, q, a + row * m, d + row * p, err);
     }
     return st;
@@ -199,18 +199,21 @@ static bg_status compress_held(compress *w, bg_err *err)
     return st;
 }
 
-/* Make room for the batch's rows, and note whose they are. */
+/* Make room for the batch's rows, and note its queries: no module has rows of them yet. */
 static bg_status hold_batch(compress *w, const bg_batch *b, bg_err *err)
 {
     compress_pairs *held = &w->pairs;
     bg_status st = held->rows + b->n_rows > held->room ? compress_held(w, err) : BG_OK;
-    for (size_t z = 0; z < b->n_sequences; z++) {
-        held->query[held->n_queries] = b->sequence[z];
-        held->query_row[held->n_queries++] = held->rows + b->row_start[z];
-    }
+    size_t first = held->n_queries;
+    memcpy(held->query + first, b->sequence, b->n_sequences * sizeof *held->query);
     held->rows += b->n_rows;
-    held->query_row[held->n_queries] = held->rows;
+    held->n_queries += b->n_sequences;
     held->batch_query[++held->n_batches] = held->n_queries;
+    for (size_t i = w->own.first_tracked; i < w->own.end_tracked; i++) {
+        size_t *row = held->module[i].query_row;
+        for (size_t q = first; q < held->n_queries; q++)
+            row[q + 1] = row[first];
+    }
     return st;
 }
 
@@ -226,17 +229,26 @@ bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err)
 {
     compress *w = self;
     const bg_module *mod = pair->module;
-    compress_pairs *held = &w->pairs;
-    size_t n = pair->batch->n_rows, p = mod->n_out, m = mod->n_in1;
+    const module_pairs *to = &w->pairs.module[mod->index];
+    size_t p = mod->n_out, m = mod->n_in1;
     bg_status st = w->batch_begins ? hold_batch(w, pair->batch, err) : BG_OK;
     w->batch_begins = false;
-    for (size_t i = 0; i < n && st == BG_OK; i++) {
-        memcpy(held->activation[mod->index] + (held->rows - n + i) * m, pair->activation + i * pair->ld_activation,
-               m * sizeof(float));
-        memcpy(held->gradient[mod->index] + (held->rows - n + i) * p, pair->gradient + i * pair->ld_gradient,
-               p * sizeof(float));
+    if (st != BG_OK)
+        return st;
+    size_t first = w->pairs.n_queries - pair->batch->n_sequences, *row = to->query_row + first, i = 0;
+    for (size_t z = 0; z < pair->batch->n_sequences; z++) {
+        size_t n = 0;
+        if (i < pair->n_sequences && bg_pair_sequence(pair, i) == z) {
+            n = pair->row_start[i + 1] - pair->row_start[i];
+            i++;
+        }
+        row[z + 1] = row[z] + n;
     }
-    return st;
+    for (size_t k = 0; k < pair->n_rows; k++) {
+        memcpy(to->activation + (row[0] + k) * m, pair->activation + k * pair->ld_activation, m * sizeof(float));
+        memcpy(to->gradient + (row[0] + k) * p, pair->gradient + k * pair->ld_gradient, p * sizeof(float));
+    }
+    return BG_OK;
 }
 
 /* Publish the queries so far; those that follow go to new files. */

@@ -108,7 +108,7 @@ static inline bg_status catch_pair(void *self, const bg_pair *pair, bg_err *err)
     assert_true(c->n < sizeof c->pair / sizeof c->pair[0]);
     caught_pair *to = &c->pair[c->n++];
     to->module = m;
-    c->n_rows = pair->batch->n_rows;
+    c->n_rows = pair->n_rows;
     to->a = calloc(c->n_rows * m->n_in1, sizeof *to->a);
     to->delta = calloc(c->n_rows * m->n_out, sizeof *to->delta);
     assert_true(to->a != NULL && to->delta != NULL);

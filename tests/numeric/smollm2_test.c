@@ -129,7 +129,7 @@ static void logits_match(void **state)
         for (size_t v = 0; v < vocab; v++)
             above += (double)logit[v] > least + LIMIT * scale;
         print_message("position %" PRId64 ": %zu logits within %.1e of the largest\n",
-                      json_integer_value(json_object_get(row, "position")), i, worst / scale);
+                      (int64_t)json_integer_value(json_object_get(row, "position")), i, worst / scale);
         assert_true(worst <= LIMIT * scale);
         assert_true(i == 200 && above < i); /* and no other id is among the highest */
     }
