@@ -163,22 +163,28 @@ static bg_status check_kind(bg_tokens *t, size_t i, const bg_store *s, bg_err *e
     return BG_OK;
 }
 
-/* All that is kept of file i, in one visit. */
-static bg_status visit(bg_tokens *t, size_t i, bg_err *err)
+/* Is it as the files before it?  n [out]: its sequences. */
+static bg_status look_at(bg_tokens *t, size_t i, const bg_store *s, uint64_t *n, bg_err *err)
 {
-    bg_store *s;
-    uint64_t n = 0, n_tokens;
-    bg_status st = go_to(t, i, &s, err);
+    uint64_t n_tokens;
+    bg_status st = bg_store_dims(s, "token", 1, &n_tokens, err);
     if (st == BG_OK)
-        st = bg_store_dims(s, "token", 1, &n_tokens, err);
-    if (st == BG_OK)
-        st = bg_store_dims(s, "count", 1, &n, err);
+        st = bg_store_dims(s, "count", 1, n, err);
     if (st == BG_OK)
         st = check_kind(t, i, s, err);
     if (st == BG_OK)
         st = check_tokenizer(t, i, s, err);
+    return st == BG_OK ? bg_store_identity(s, &t->hash[i], err) : st;
+}
+
+/* All that is kept of file i, in one visit. */
+static bg_status visit(bg_tokens *t, size_t i, bg_err *err)
+{
+    bg_store *s;
+    uint64_t n = 0;
+    bg_status st = go_to(t, i, &s, err);
     if (st == BG_OK)
-        st = bg_store_identity(s, &t->hash[i], err);
+        st = look_at(t, i, s, &n, err);
     if (st == BG_OK)
         st = make_room(t, n, t->path[i], err);
     if (st == BG_OK)

@@ -70,18 +70,21 @@ static bg_status take_memory(bg_eigenvalues *e, const bg_eigenvalues_task *task,
 {
     extent most = largest(e->model, e->modules, e->diagonal, task->max_rows);
     size_t sums = bg_eigenvalues_bytes(e->model, e->modules, e->diagonal);
+    const struct {
+        float **to;
+        size_t floats;
+    } array[] = { { &e->rotated_a, task->max_rows * most.m },
+                  { &e->rotated_d, task->max_rows * most.p },
+                  { &e->g, most.g },
+                  { &e->half, most.half } };
     bg_status st = BG_NEW(e->lambda, e->model->n_tracked, "eigenvalue sums", err);
     if (st == BG_OK)
         st = BG_NEW(e->diag, e->model->n_tracked, "eigenvalue sums", err);
     if (st == BG_OK)
         st = bg_room_new(&e->sum, sums, task->scratch, "eigenvalue sums", err);
-    if (st == BG_OK)
-        st = BG_NEW(e->rotated_a, task->max_rows * most.m, "rotated activations", err);
-    if (st == BG_OK)
-        st = BG_NEW(e->rotated_d, task->max_rows * most.p, "rotated gradients", err);
-    if (st == BG_OK)
-        st = BG_NEW(e->g, most.g, "sequence gradient", err);
-    return st == BG_OK ? BG_NEW(e->half, most.half, "sequence gradient", err) : st;
+    for (size_t i = 0; i < sizeof array / sizeof *array && st == BG_OK; i++)
+        st = BG_NEW(*array[i].to, array[i].floats, "rotated pairs", err);
+    return st;
 }
 
 bg_status bg_eigenvalues_new(bg_eigenvalues **out, const bg_model *model, const bg_eigenvalues_task *task, bg_err *err)

@@ -114,6 +114,20 @@ bg_status bg_factors_modules(const char *dir, char **modules, bg_err *err)
     return st;
 }
 
+static bg_status read_attributes(bg_factors *f, bg_err *err)
+{
+    const struct {
+        const char *name;
+        uint64_t *to;
+    } number[] = { { "blocks", &f->k },
+                   { "covariance_n_tokens", &f->n_tokens },
+                   { "covariance_n_sequences", &f->n_sequences } };
+    bg_status st = bg_store_get_text(f->index, "/run", "fingerprint", &f->fingerprint, NULL, err);
+    for (size_t i = 0; i < sizeof number / sizeof *number && st == BG_OK; i++)
+        st = bg_store_get_u64(f->index, "/", number[i].name, number[i].to, NULL, err);
+    return st;
+}
+
 bg_status bg_factors_open(bg_factors **out, const char *dir, const bg_model *model, const bg_hash *model_hash,
                           bg_err *err)
 {
@@ -128,13 +142,7 @@ bg_status bg_factors_open(bg_factors **out, const char *dir, const bg_model *mod
     if (st == BG_OK)
         st = bg_store_open(&f->index, f->path, "bregman/factors", err);
     if (st == BG_OK)
-        st = bg_store_get_text(f->index, "/run", "fingerprint", &f->fingerprint, NULL, err);
-    if (st == BG_OK)
-        st = bg_store_get_u64(f->index, "/", "blocks", &f->k, NULL, err);
-    if (st == BG_OK)
-        st = bg_store_get_u64(f->index, "/", "covariance_n_tokens", &f->n_tokens, NULL, err);
-    if (st == BG_OK)
-        st = bg_store_get_u64(f->index, "/", "covariance_n_sequences", &f->n_sequences, NULL, err);
+        st = read_attributes(f, err);
     if (st == BG_OK)
         st = check_model(f, dir, model, model_hash, err);
     if (st != BG_OK) {

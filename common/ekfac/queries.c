@@ -149,23 +149,25 @@ static bg_status say(const bg_queries *q, const bg_store *f, const bg_queries_so
     return BG_OK;
 }
 
+static bg_status read_head(bg_queries *q, const bg_store *f, const bg_queries_source *from, bg_err *err)
+{
+    bg_status st = BG_NEW(q->module, from->model->n_tracked, "compressed queries", err);
+    if (st == BG_OK)
+        st = measure(f, from, &q->extent, q->module, err);
+    if (st == BG_OK)
+        st = bg_store_read_strings(f, "id", &q->id, &q->extent.n_queries, err);
+    return st == BG_OK ? say(q, f, from, err) : st;
+}
+
 /* Local. */
 static bg_status open_file(bg_queries **out, bg_store **f, const bg_queries_source *from, bg_err *err)
 {
-    bg_queries *q = NULL;
-    bg_status st = BG_NEW(q, 1, "compressed queries", err);
-    *out = q;
+    bg_status st = BG_NEW(*out, 1, "compressed queries", err);
     if (st == BG_OK)
         st = bg_store_open(f, from->file, "bregman/compressed", err);
     if (st == BG_OK)
         st = check_model(*f, from, err);
-    if (st == BG_OK)
-        st = BG_NEW(q->module, from->model->n_tracked, "compressed queries", err);
-    if (st == BG_OK)
-        st = measure(*f, from, &q->extent, q->module, err);
-    if (st == BG_OK)
-        st = bg_store_read_strings(*f, "id", &q->id, &q->extent.n_queries, err);
-    return st == BG_OK ? say(q, *f, from, err) : st;
+    return st == BG_OK ? read_head(*out, *f, from, err) : st;
 }
 
 bg_status bg_queries_load(bg_queries **out, const bg_queries_source *from, MPI_Comm place, bg_err *err)

@@ -474,6 +474,22 @@ static bg_status fix_signs(process_grid *g, const char *what, bg_err *err)
     return st;
 }
 
+/* The matrix comes in, its eigenvectors go out.  Collective; the same status on all ranks. */
+static bg_status decompose(process_grid *g, const bg_eigen_stream *stream, double *w, const char *what, bg_err *err)
+{
+    bg_status st = fill_grid(g, stream, what, err);
+    if (st == BG_OK)
+        st = give_symmetric(g, stream, err);
+    if (st == BG_OK)
+        st = run_drivers(g, stream, w, what, err);
+    if (st == BG_OK)
+        st = fix_signs(g, what, err);
+    if (st == BG_OK)
+        st = give_slabs(g, gather_vectors, g->rank == 0 ? stream->vectors : NULL, g->rank == 0 ? stream->self : NULL,
+                        err);
+    return st;
+}
+
 bg_status bg_eigen_grid_shared(size_t n, const bg_eigen_stream *stream, double *w, const char *what, MPI_Comm comm,
                                bg_err *err)
 {
@@ -485,16 +501,7 @@ bg_status bg_eigen_grid_shared(size_t n, const bg_eigen_stream *stream, double *
     if (st == BG_OK && g->inside)
         describe(g);
     if (st == BG_OK)
-        st = fill_grid(g, stream, what, err);
-    if (st == BG_OK)
-        st = give_symmetric(g, stream, err);
-    if (st == BG_OK)
-        st = run_drivers(g, stream, w, what, err);
-    if (st == BG_OK)
-        st = fix_signs(g, what, err);
-    if (st == BG_OK)
-        st = give_slabs(g, gather_vectors, g->rank == 0 ? stream->vectors : NULL, g->rank == 0 ? stream->self : NULL,
-                        err);
+        st = decompose(g, stream, w, what, err);
     if (st == BG_OK)
         bg_broadcast(g->comm, w, g->n * sizeof *w, 0); /* to the ranks outside the grid */
     close_grid(g);

@@ -321,20 +321,20 @@ static bg_status check_sketch(const loader *l, bg_err *err)
                    l->model->config.family, l->n_weights + (double)l->n_floats);
 }
 
-/* The tables of blocks and modules, from tensors or, of a sketch, without: two walks. */
-static bg_status build(loader *l, const char *modules, bg_err *err)
+static bg_status make_tables(bg_model *m, bg_err *err)
 {
-    bg_model *m = l->model;
     m->n_modules = m->config.n_blocks * modules_per_block(&m->config);
     bg_status st = BG_NEW(m->module, m->n_modules, "module table", err);
     if (st == BG_OK)
         st = BG_NEW(m->tracked, m->n_modules, "module table", err);
-    if (st == BG_OK)
-        st = BG_NEW(m->block, m->config.n_blocks, "block table", err);
-    if (st == BG_OK)
-        st = load_all(l, err); /* counts */
-    if (st == BG_OK)
-        st = check_sketch(l, err);
+    return st == BG_OK ? BG_NEW(m->block, m->config.n_blocks, "block table", err) : st;
+}
+
+/* Room for what is not mapped. */
+static bg_status make_room(loader *l, bg_err *err)
+{
+    bg_model *m = l->model;
+    bg_status st = check_sketch(l, err);
     if (st == BG_OK)
         st = BG_NEW(m->small, l->n_floats, "norms and biases", err);
     if (st == BG_OK && l->sketch)
@@ -342,9 +342,20 @@ static bg_status build(loader *l, const char *modules, bg_err *err)
     l->at = m->small;
     m->n_small = l->n_floats;
     m->n_sketched = l->sketch ? l->n_matrices : 0;
+    return st;
+}
+
+/* The tables of blocks and modules, from tensors or, of a sketch, without: two walks. */
+static bg_status build(loader *l, const char *modules, bg_err *err)
+{
+    bg_status st = make_tables(l->model, err);
+    if (st == BG_OK)
+        st = load_all(l, err); /* counts */
+    if (st == BG_OK)
+        st = make_room(l, err);
     if (st == BG_OK)
         st = load_all(l, err); /* reads */
-    return st == BG_OK ? track(m, modules, err) : st;
+    return st == BG_OK ? track(l->model, modules, err) : st;
 }
 
 /* ---- what config.json and the weights do not agree on ---- */

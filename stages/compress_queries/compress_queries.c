@@ -246,33 +246,46 @@ static bg_status open_pairs(compress *w, uint64_t left, bg_err *err)
     return BG_OK;
 }
 
+/* Room for one module's query, and for a micro-batch's rows in the eigenbases. */
+static bg_status open_room(compress *w, const extent *e, bg_err *err)
+{
+    const struct {
+        float **to;
+        size_t floats;
+    } array[] = {
+        { &w->rotated_a, w->plan.rows * e->m },
+        { &w->rotated_d, w->plan.rows * e->p },
+        { &w->gradient, e->pm },
+        { &w->scratch, e->scratch },
+        { &w->left, e->left },
+        { &w->right, e->right },
+    };
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < sizeof array / sizeof *array && st == BG_OK; i++)
+        st = BG_NEW(*array[i].to, array[i].floats, "query gradient", err);
+    return st;
+}
+
+static bg_status open_files(compress *w, bg_err *err)
+{
+    bg_status st = BG_NEW(w->held, w->model->n_tracked, "factors", err);
+    if (st == BG_OK)
+        st = BG_NEW(w->file, w->model->config.n_blocks, "files of a unit", err);
+    return st == BG_OK ? BG_NEW(w->finished, w->model->config.n_blocks, "files of a unit", err) : st;
+}
+
 static bg_status open_memory(compress *w, bg_err *err)
 {
-    const bg_grid *g = &w->ctx->grid;
     extent e = needed(w);
     uint64_t bytes = bytes_of(w, &e, w->plan.rows), limit = w->ctx->memory_limit;
     bg_status st = name_units(w, err);
     if (st == BG_OK)
         st = open_pairs(w, limit < bytes ? 0 : limit - bytes, err);
     if (st == BG_OK)
-        st = BG_NEW(w->held, w->model->n_tracked, "factors", err);
+        st = open_files(w, err);
     if (st == BG_OK)
-        st = bg_pipeline_pass_new(&w->pass, w->model, &w->own, g, w->plan.rows, err);
-    if (st == BG_OK)
-        st = BG_NEW(w->file, w->model->config.n_blocks, "files of a unit", err);
-    if (st == BG_OK)
-        st = BG_NEW(w->finished, w->model->config.n_blocks, "files of a unit", err);
-    if (st == BG_OK)
-        st = BG_NEW(w->rotated_a, w->plan.rows * e.m, "rotated activations", err);
-    if (st == BG_OK)
-        st = BG_NEW(w->rotated_d, w->plan.rows * e.p, "rotated gradients", err);
-    if (st == BG_OK)
-        st = BG_NEW(w->gradient, e.pm, "query gradient", err);
-    if (st == BG_OK)
-        st = BG_NEW(w->scratch, e.scratch, "query gradient", err);
-    if (st == BG_OK)
-        st = BG_NEW(w->left, e.left, "query gradient", err);
-    return st == BG_OK ? BG_NEW(w->right, e.right, "query gradient", err) : st;
+        st = open_room(w, &e, err);
+    return st == BG_OK ? bg_pipeline_pass_new(&w->pass, w->model, &w->own, &w->ctx->grid, w->plan.rows, err) : st;
 }
 
 /* ---- the whole ---- */

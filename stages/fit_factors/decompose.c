@@ -178,34 +178,41 @@ static size_t sum_capacity(bg_symmetric sym)
     return all < most ? all : most;
 }
 
-/* The file with its datasets, and memory; `ranks` decompose it. */
-static bg_status open_stream(matrix_stream *m, const char *path, size_t ranks, bg_err *err)
+static bg_status take_memory(matrix_stream *m, bg_err *err)
 {
-    size_t width = bg_block_width(m->sym.n, m->sym.k);
-    uint64_t dims[2] = { m->sym.n, width };
     m->capacity = sum_capacity(m->sym);
     bg_status st = BG_NEW(m->part, m->capacity, "covariance", err);
     if (st == BG_OK)
         st = BG_NEW(m->sum, m->capacity, "covariance", err);
     if (st == BG_OK)
-        st = BG_NEW(m->rows, BG_EIGEN_SLAB * width, "eigenvectors", err);
-    if (st == BG_OK)
-        st = bg_path(m->covariance, err, "%s/%s_covariance", m->t->mod->name, m->t->side);
-    if (st == BG_OK)
-        st = bg_path(m->vectors, err, "%s/%s_eigenvectors", m->t->mod->name, m->t->side);
-    if (st == BG_OK)
-        st = bg_path(m->values, err, "%s/%s_eigenvalues", m->t->mod->name, m->t->side);
-    if (st == BG_OK)
-        st = bg_units_reader_new(&m->units, &m->f->covariance_units, err);
-    if (st == BG_OK)
-        st = bg_units_choose(m->units, m->t->mod->block, err);
-    if (st == BG_OK)
-        st = bg_store_create(&m->file, path, "bregman/work", &m->f->in.run, err);
+        st = BG_NEW(m->rows, BG_EIGEN_SLAB * bg_block_width(m->sym.n, m->sym.k), "eigenvectors", err);
+    return st;
+}
+
+/* The file with its datasets; `ranks` decompose the matrix. */
+static bg_status make_file(matrix_stream *m, const char *path, size_t ranks, bg_err *err)
+{
+    static const char *const what[] = { "covariance", "eigenvectors", "eigenvalues" };
+    char *const name[] = { m->covariance, m->vectors, m->values };
+    uint64_t dims[2] = { m->sym.n, bg_block_width(m->sym.n, m->sym.k) };
+    bg_status st = bg_store_create(&m->file, path, "bregman/work", &m->f->in.run, err);
+    for (size_t i = 0; i < sizeof what / sizeof *what && st == BG_OK; i++)
+        st = bg_path(name[i], err, "%s/%s_%s", m->t->mod->name, m->t->side, what[i]);
     if (st == BG_OK)
         st = bg_store_dataset(m->file, m->covariance, dims, err);
     if (st == BG_OK)
         st = bg_store_dataset(m->file, m->vectors, dims, err);
     return st == BG_OK ? bg_store_attr_u64(m->file, m->vectors, "ranks", ranks, err) : st;
+}
+
+static bg_status open_stream(matrix_stream *m, const char *path, size_t ranks, bg_err *err)
+{
+    bg_status st = take_memory(m, err);
+    if (st == BG_OK)
+        st = bg_units_reader_new(&m->units, &m->f->covariance_units, err);
+    if (st == BG_OK)
+        st = bg_units_choose(m->units, m->t->mod->block, err);
+    return st == BG_OK ? make_file(m, path, ranks, err) : st;
 }
 
 static bg_status close_stream(matrix_stream *m, const double *values, bg_status st, bg_err *err)

@@ -85,30 +85,45 @@ static void clear_shard(shard *s)
     bg_origin_clear(&s->origin);
 }
 
+static bg_status read_numbers(shard *h, const bg_store *s, bg_err *err)
+{
+    const struct {
+        const char *name;
+        uint64_t *to;
+    } number[] = { { "shard", &h->number }, { "shards", &h->of }, { "corpus_sequences", &h->corpus_sequences } };
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < sizeof number / sizeof *number && st == BG_OK; i++)
+        st = bg_store_get_u64(s, "/", number[i].name, number[i].to, NULL, err);
+    return st;
+}
+
+/* What all shards of a run have in common. */
+static bg_status read_common(shard *h, const bg_store *s, bg_err *err)
+{
+    bool found = false;
+    bg_status st = bg_origin_read(&h->origin, s, "remove it and score it again", err);
+    if (st == BG_OK)
+        st = bg_store_get_text(s, "/run", "shards_fingerprint", &h->common, &found, err);
+    if (st == BG_OK && !found)
+        st = BG_FAIL(err, BG_ESTALE,
+                     "%s does not say what it has in common with other shards: remove it and score it again", h->path);
+    return st;
+}
+
 static bg_status read_shard(shard *h, bg_err *err)
 {
     bg_store *s = NULL;
     uint64_t dims[2] = { 0, 0 };
-    bool found = false;
     bg_status st = bg_store_open(&s, h->path, "bregman/scores", err);
     if (st == BG_OK)
-        st = bg_store_get_u64(s, "/", "shard", &h->number, NULL, err);
+        st = read_numbers(h, s, err);
     if (st == BG_OK)
-        st = bg_store_get_u64(s, "/", "shards", &h->of, NULL, err);
-    if (st == BG_OK)
-        st = bg_store_get_u64(s, "/", "corpus_sequences", &h->corpus_sequences, NULL, err);
-    if (st == BG_OK)
-        st = bg_origin_read(&h->origin, s, "remove it and score it again", err);
-    if (st == BG_OK)
-        st = bg_store_get_text(s, "/run", "shards_fingerprint", &h->common, &found, err);
+        st = read_common(h, s, err);
     if (st == BG_OK)
         st = bg_store_read_strings(s, "id", &h->id, &h->n_queries, err);
     if (st == BG_OK)
         st = bg_store_dims(s, "score", 2, dims, err);
     h->rows = dims[0];
-    if (st == BG_OK && !found)
-        st = BG_FAIL(err, BG_ESTALE,
-                     "%s does not say what it has in common with other shards: remove it and score it again", h->path);
     if (st == BG_OK && dims[1] != h->n_queries)
         st = BG_FAIL(err, BG_ESHAPE, "%s has %zu ids of queries, but scores of %" PRIu64, h->path, h->n_queries,
                      dims[1]);

@@ -165,11 +165,10 @@ bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err)
 {
     arrays a = { 0 };
     const size_t room = (size_t)omp_get_max_threads() * 4 * QUERY_ROWS * KEYS + FLOATS;
-    bg_status st = BG_NEW(a.x, room, "kernels", err);
-    if (st == BG_OK)
-        st = BG_NEW(a.y, room, "kernels", err);
-    if (st == BG_OK)
-        st = BG_NEW(a.z, room, "kernels", err);
+    float **const array[] = { &a.x, &a.y, &a.z };
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < sizeof array / sizeof *array && st == BG_OK; i++)
+        st = BG_NEW(*array[i], room, "kernels", err);
     if (st == BG_OK)
         st = BG_NEW(a.sum, FLOATS, "kernels", err);
     if (st == BG_OK)

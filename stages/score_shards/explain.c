@@ -192,32 +192,38 @@ static const wanted *find_pair(const explaining *e, int64_t sequence, size_t que
     return sequence < 0 ? NULL : bsearch(&key, e->pair, e->n_pairs, sizeof key, by_sequence);
 }
 
-static bg_status write_side(const explaining *e, bg_store *s, int side, bg_err *err)
+/* The datasets of a side, and of each entry how many values it has: rows.  count [n_queries, k] [out] */
+static bg_status make_side(const explaining *e, bg_store *s, int side, uint32_t *count, bg_err *err)
 {
     const bg_ranking *r = &e->ranking;
-    const char *name = bg_side_name[side];
     char path[BG_PATH_BYTES];
-    uint64_t dims[2] = { r->n_queries, r->k }, values[2] = { 0, e->w->model->config.n_blocks }, at = 0;
-    size_t n = r->n_queries * r->k;
-    uint32_t *count = NULL;
-    bg_status st = BG_NEW(count, n, "token scores", err);
-    for (size_t i = 0; i < n && st == BG_OK; i++) {
+    static const char *const what[] = { "token_score", "layer_token_score" };
+    uint64_t dims[2] = { r->n_queries, r->k }, values[2] = { 0, e->w->model->config.n_blocks };
+    for (size_t i = 0; i < r->n_queries * r->k; i++) {
         const wanted *p = find_pair(e, r->side[side].sequence[i], i / r->k);
         count[i] = p == NULL ? 0 : p->rows;
         values[0] += count[i];
     }
-    if (st == BG_OK)
-        st = bg_path(path, err, "%s/count", name);
+    bg_status st = bg_path(path, err, "%s/count", bg_side_name[side]);
     if (st == BG_OK)
         st = bg_store_write(s, path, dims, count, err);
+    for (size_t i = 0; i < sizeof what / sizeof *what && st == BG_OK; i++) {
+        st = bg_path(path, err, "%s/%s", bg_side_name[side], what[i]);
+        if (st == BG_OK)
+            st = bg_store_dataset(s, path, values, err);
+    }
+    return st;
+}
+
+static bg_status write_side(const explaining *e, bg_store *s, int side, bg_err *err)
+{
+    const bg_ranking *r = &e->ranking;
+    uint64_t at = 0;
+    size_t n = r->n_queries * r->k;
+    uint32_t *count = NULL;
+    bg_status st = BG_NEW(count, n, "token scores", err);
     if (st == BG_OK)
-        st = bg_path(path, err, "%s/token_score", name);
-    if (st == BG_OK)
-        st = bg_store_dataset(s, path, values, err);
-    if (st == BG_OK)
-        st = bg_path(path, err, "%s/layer_token_score", name);
-    if (st == BG_OK)
-        st = bg_store_dataset(s, path, values, err);
+        st = make_side(e, s, side, count, err);
     for (size_t i = 0; i < n && st == BG_OK; i++) {
         const wanted *p = find_pair(e, r->side[side].sequence[i], i / r->k);
         st = bg_stop_check("assembling", err);
@@ -227,6 +233,27 @@ static bg_status write_side(const explaining *e, bg_store *s, int side, bg_err *
     }
     bg_free(count);
     return st;
+}
+
+static bg_status write_sides(explaining *e, bg_store *s, bg_err *err)
+{
+    bg_status st = bg_units_reader_new(&e->units, &e->w->units, err);
+    if (st == BG_OK)
+        st = bg_units_choose(e->units, BG_WHOLE_MODEL, err);
+    for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
+        st = write_side(e, s, side, err);
+    bg_units_reader_free(e->units);
+    return st;
+}
+
+static bg_status write_ranking(explaining *e, bg_store *s, bg_err *err)
+{
+    bg_status st = bg_ranking_write(&e->ranking, s, err);
+    if (st == BG_OK)
+        st = write_sides(e, s, err);
+    if (st == BG_OK)
+        st = bg_store_attr_text(s, "/", "explain_options", e->w->ctx->options, err);
+    return st == BG_OK ? bg_store_add_run(s, "run/explain", &e->w->in.run, err) : st;
 }
 
 /* The ranking keeps the provenance of the merge that made it: a merge run again still finds its own.  This run's stands
@@ -251,19 +278,8 @@ static bg_status publish_ranking(explaining *e, bg_err *err)
     if (st == BG_OK)
         st = bg_store_create(&s, w->c->explain, "bregman/ranking", &merge, err);
     if (st == BG_OK)
-        st = bg_ranking_write(r, s, err);
-    if (st == BG_OK)
-        st = bg_units_reader_new(&e->units, &w->units, err);
-    if (st == BG_OK)
-        st = bg_units_choose(e->units, BG_WHOLE_MODEL, err);
-    for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
-        st = write_side(e, s, side, err);
-    if (st == BG_OK)
-        st = bg_store_attr_text(s, "/", "explain_options", w->ctx->options, err);
-    if (st == BG_OK)
-        st = bg_store_add_run(s, "run/explain", &w->in.run, err);
+        st = write_ranking(e, s, err);
     st = bg_store_end(s, st, err);
-    bg_units_reader_free(e->units);
     if (st == BG_OK)
         bg_log("wrote token and layer scores to %s", w->c->explain);
     bg_free(hash);
