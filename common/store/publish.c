@@ -246,7 +246,7 @@ static bg_status yield_name(const bg_store *s, const char *fingerprint, bg_manif
 
 bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err)
 {
-    char *fingerprint = NULL, path[BG_PATH_BYTES];
+    char *fingerprint = NULL, path[BG_PATH_BYTES] = "";
     bg_manifest_entry e = { .name = NULL };
     bool taken = false, done = false;
     if (st == BG_OK)
@@ -262,7 +262,8 @@ bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err)
     if (st == BG_OK && !done)
         st = list(s, &e, err);
     free(fingerprint);
-    snprintf(path, sizeof path, "%s", s->path);
+    if (st == BG_OK)
+        snprintf(path, sizeof path, "%s", s->path);
     bg_store_discard(s); /* with its temporary name, which changes the file's record */
     if (st == BG_OK && !taken)
         bg_hash_remember(path, &e.hash);

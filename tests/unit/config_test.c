@@ -173,7 +173,7 @@ static void reads_windows(void **state)
     expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":30"), 32768);
     expect_positions(LONG("qwen3", ",\"head_dim\":16,\"use_sliding_window\":true,\"max_window_layers\":0"), 4096);
     bad(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":0.5"),
-        "'max_window_layers' is not a whole number");
+        "\"max_window_layers\" is not a whole number");
 
     assert_int_equal(good(RMS("qwen2", KV ",\"use_sliding_window\":true,\"sliding_window\":48,\"max_window_layers\":0,"
                                           "\"layer_types\":[\"full_attention\",\"full_attention\"]"))
