@@ -9,7 +9,7 @@
 
 struct bg_covariance {
     const bg_model *model;
-    bg_run modules;
+    bg_module_range modules;
     size_t k;
     bg_room sum;                    /* all sums back to back */
     float **activation, **gradient; /* [n_tracked]; activation NULL where another module owns the input */
@@ -17,7 +17,7 @@ struct bg_covariance {
 
 static bool owns_input(const bg_module *mod) { return mod->input == mod->index; }
 
-size_t bg_covariance_bytes(const bg_model *model, bg_run modules, size_t k)
+size_t bg_covariance_bytes(const bg_model *model, bg_module_range modules, size_t k)
 {
     size_t n = 0;
     for (size_t i = modules.first; i < modules.end; i++) {
@@ -29,8 +29,8 @@ size_t bg_covariance_bytes(const bg_model *model, bg_run modules, size_t k)
     return n * sizeof(float);
 }
 
-bg_status bg_covariance_new(bg_covariance **out, const bg_model *model, bg_run modules, size_t k, const char *scratch,
-                            bg_err *err)
+bg_status bg_covariance_new(bg_covariance **out, const bg_model *model, bg_module_range modules, size_t k,
+                            const char *scratch, bg_err *err)
 {
     bg_covariance *c = NULL;
     *out = NULL;

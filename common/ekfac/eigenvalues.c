@@ -12,7 +12,7 @@ enum { PANEL = 512 };
 
 struct bg_eigenvalues {
     const bg_model *model;
-    bg_run modules;
+    bg_module_range modules;
     const bg_eigenbasis *basis;
     bool diagonal;
     bg_room sum;                  /* all sums back to back */
@@ -38,7 +38,7 @@ static bool rotate_gradient(const bg_module *mod, bool diagonal, double sequence
     return sequences * p * m * (p + m) < by_rows;
 }
 
-static extent largest(const bg_model *model, bg_run modules, bool diagonal, size_t max_rows)
+static extent largest(const bg_model *model, bg_module_range modules, bool diagonal, size_t max_rows)
 {
     extent e = { 0, 0, 0, 0 };
     for (size_t i = modules.first; i < modules.end; i++) {
@@ -52,7 +52,7 @@ static extent largest(const bg_model *model, bg_run modules, bool diagonal, size
     return e;
 }
 
-size_t bg_eigenvalues_bytes(const bg_model *model, bg_run modules, bool diagonal)
+size_t bg_eigenvalues_bytes(const bg_model *model, bg_module_range modules, bool diagonal)
 {
     size_t n = 0;
     for (size_t i = modules.first; i < modules.end; i++)
@@ -60,7 +60,7 @@ size_t bg_eigenvalues_bytes(const bg_model *model, bg_run modules, bool diagonal
     return n * sizeof(float);
 }
 
-size_t bg_eigenvalues_room_bytes(const bg_model *model, bg_run modules, bool diagonal, size_t max_rows)
+size_t bg_eigenvalues_room_bytes(const bg_model *model, bg_module_range modules, bool diagonal, size_t max_rows)
 {
     extent e = largest(model, modules, diagonal, max_rows);
     return (max_rows * (e.m + e.p) + e.g + e.half) * sizeof(float);

@@ -229,7 +229,7 @@ void bg_module_factors_clear(bg_module_factors *m)
     memset(m, 0, sizeof *m);
 }
 
-size_t bg_eigenbasis_bytes(const bg_model *model, bg_run modules, size_t k)
+size_t bg_eigenbasis_bytes(const bg_model *model, bg_module_range modules, size_t k)
 {
     size_t n = 0;
     for (size_t i = modules.first; i < modules.end; i++) {

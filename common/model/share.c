@@ -2,9 +2,9 @@
 
 #include "bregman/memory.h"
 
-bg_run bg_model_tracked(const bg_model *m, size_t first_block, size_t end_block)
+bg_module_range bg_model_tracked(const bg_model *m, size_t first_block, size_t end_block)
 {
-    bg_run r = { 0, 0 };
+    bg_module_range r = { 0, 0 };
     for (size_t i = 0; i < m->n_tracked; i++) {
         r.first += m->tracked[i]->block < first_block;
         r.end += m->tracked[i]->block < end_block;
@@ -83,7 +83,7 @@ bg_status bg_model_divide(const bg_model *m, size_t n, const double *tap_flops, 
                 (bg_share){ .first = r == 0 ? 0 : end[r - 1], .end = end[r], .embeds = r == 0, .has_head = r == n - 1 };
             if (share[r].has_head) /* the head is the item after the blocks */
                 share[r].end = n_blocks;
-            bg_run tracked = bg_model_tracked(m, share[r].first, share[r].end);
+            bg_module_range tracked = bg_model_tracked(m, share[r].first, share[r].end);
             share[r].first_tracked = tracked.first;
             share[r].end_tracked = tracked.end;
         }

@@ -17,7 +17,7 @@ typedef struct {
     bg_blockdiag q_s; /* [P] gradient eigenvectors in columns */
 } bg_eigenbasis;
 /* Bytes of the bases of a run of modules, cut into k blocks; inputs that modules share count once. */
-size_t bg_eigenbasis_bytes(const bg_model *model, bg_run modules, size_t k);
+size_t bg_eigenbasis_bytes(const bg_model *model, bg_module_range modules, size_t k);
 
 typedef struct bg_factors bg_factors;
 

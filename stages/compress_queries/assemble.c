@@ -16,9 +16,9 @@ static bg_status needed_columns(compress *w, const bg_module *mod, bg_units_read
         bg_rows q;
         st = bg_units_read(units, i, &q, err);
         if (st == BG_OK)
-            st = bg_store_read_rows(q.file, path, BG_U32, (bg_slab){ q.row, q.n, 1 }, w->rank_needed, err);
+            st = bg_store_read_rows(q.file, path, BG_U32, (bg_slab){ q.row, q.n, 1 }, w->columns_needed, err);
         for (uint64_t k = 0; k < q.n && st == BG_OK; k++)
-            *out = w->rank_needed[k] > *out ? w->rank_needed[k] : *out;
+            *out = w->columns_needed[k] > *out ? w->columns_needed[k] : *out;
     }
     return st;
 }
@@ -147,7 +147,7 @@ bg_status compress_assemble(compress *w, bg_err *err)
     bg_store *s = NULL;
     bg_status st = BG_NEW(w->sum, w->units.n_sequences, "queries", err);
     if (st == BG_OK)
-        st = BG_NEW(w->rank_needed, w->c->unit_queries, "queries", err);
+        st = BG_NEW(w->columns_needed, w->c->unit_queries, "queries", err);
     if (st == BG_OK)
         st = bg_store_create(&s, w->c->output, "bregman/compressed", &w->in.run, err);
     if (st == BG_OK)
@@ -159,7 +159,7 @@ bg_status compress_assemble(compress *w, bg_err *err)
         report_kept(w);
         bg_log("wrote %s", w->c->output);
     }
-    bg_free(w->rank_needed);
+    bg_free(w->columns_needed);
     bg_free(w->sum);
     return st;
 }

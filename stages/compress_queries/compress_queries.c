@@ -19,11 +19,11 @@ static bg_status parse_rank(compress *w, bg_err *err)
     const char *text = w->c->rank;
     char *end;
     if (strcmp(text, "full") == 0) {
-        w->rank = SIZE_MAX;
+        w->most_columns = SIZE_MAX;
         return BG_OK;
     }
     if (strcmp(text, "auto") == 0) {
-        w->rank = w->c->max_rank;
+        w->most_columns = w->c->max_rank;
         w->tolerance = w->c->tolerance;
         return BG_OK;
     }
@@ -31,7 +31,7 @@ static bg_status parse_rank(compress *w, bg_err *err)
     uint64_t r = strtoull(text, &end, 10);
     if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || r == 0 || r > 100000)
         return BG_FAIL(err, BG_EARG, "--rank takes a number from 1, full or auto, not \"%s\"", text);
-    w->rank = r;
+    w->most_columns = r;
     return BG_OK;
 }
 

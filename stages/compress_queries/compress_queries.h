@@ -23,7 +23,7 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
 typedef struct {
     const float *left, *right;
     double variance, error;
-    uint32_t rank; /* columns that it needs; 0: not kept */
+    uint32_t columns; /* that it needs; 0: not kept */
 } compressed_query;
 
 typedef struct {
@@ -61,7 +61,7 @@ typedef struct {
     bg_inputs in;
     bg_hash model_hash;
     bg_damping damping;
-    size_t rank;              /* most columns asked for; SIZE_MAX: all */
+    size_t most_columns;      /* asked for; SIZE_MAX: all */
     double tolerance;         /* 0: not by tolerance */
     char work[BG_PATH_BYTES]; /* folder of the units */
     size_t *block;            /* [units.n_groups] those with tracked modules */
@@ -75,12 +75,12 @@ typedef struct {
     bool batch_begins;            /* the next pair is a batch's first */
     float *rotated_a, *rotated_d; /* [rows, largest M], [rows, largest P] */
     float *gradient, *scratch, *left, *right;
-    bg_curvature *held;     /* [n_tracked] of modules whose factors stay in memory; p is 0 of the others */
-    uint64_t room;          /* for further ones: what --memory-limit leaves */
-    uint32_t *rank_needed;  /* [unit_queries] while rank 0 assembles: columns that a module's queries need */
-    query_sum *sum;         /* [n_sequences] while rank 0 assembles: of each query, over all modules */
-    double module_variance; /* while rank 0 assembles: of the module in hand, over all queries */
-    size_t n_silent;        /* modules whose scores are all expected to be 0, and the first of them */
+    bg_curvature *held;       /* [n_tracked] of modules whose factors stay in memory; p is 0 of the others */
+    uint64_t room;            /* for further ones: what --memory-limit leaves */
+    uint32_t *columns_needed; /* [unit_queries] while rank 0 assembles: columns that a module's queries need */
+    query_sum *sum;           /* [n_sequences] while rank 0 assembles: of each query, over all modules */
+    double module_variance;   /* while rank 0 assembles: of the module in hand, over all queries */
+    size_t n_silent;          /* modules whose scores are all expected to be 0, and the first of them */
     const char *silent;
 } compress;
 

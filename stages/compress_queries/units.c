@@ -8,7 +8,7 @@
 size_t compress_columns(const compress *w, const bg_module *mod)
 {
     size_t least = mod->n_out < mod->n_in1 ? mod->n_out : mod->n_in1;
-    return w->rank < least ? w->rank : least;
+    return w->most_columns < least ? w->most_columns : least;
 }
 
 size_t compress_pair_floats(const compress *w, const bg_share *share)
@@ -99,10 +99,10 @@ bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, c
         const void *data;
     } set[] = {
         { "left", q->left },    { "right", q->right },        { "kept", &kept },
-        { "error", &q->error }, { "variance", &q->variance }, { "rank", &q->rank },
+        { "error", &q->error }, { "variance", &q->variance }, { "rank", &q->columns },
     };
     bg_status st = BG_OK;
-    for (size_t i = 0; i < (q->rank > 0 ? 6 : 5) && st == BG_OK; i++) {
+    for (size_t i = 0; i < (q->columns > 0 ? 6 : 5) && st == BG_OK; i++) {
         char path[BG_PATH_BYTES];
         st = bg_path(path, err, "%s/%s", mod->name, set[i].name);
         if (st == BG_OK)

@@ -453,7 +453,7 @@ static bg_blockdiag basis_at(const fit *f, size_t n, float **at)
 }
 
 /* This rank's pieces: a side of a module is one. */
-static bg_status fill_bases(const fit *f, bg_run modules, fit_bases *b, bg_err *err)
+static bg_status fill_bases(const fit *f, bg_module_range modules, fit_bases *b, bg_err *err)
 {
     float *at = bg_shared_data(b->memory);
     bg_status st = BG_OK;
@@ -473,7 +473,7 @@ static bg_status fill_bases(const fit *f, bg_run modules, fit_bases *b, bg_err *
     return st;
 }
 
-bg_status fit_read_bases(const fit *f, bg_run modules, fit_bases *b, bg_err *err)
+bg_status fit_read_bases(const fit *f, bg_module_range modules, fit_bases *b, bg_err *err)
 {
     MPI_Comm place = f->ctx->grid.place;
     *b = (fit_bases){ NULL, NULL };

@@ -63,7 +63,7 @@ typedef struct {
     bg_shared *memory;
 } fit_bases;
 /* Read them back.  Collective on the grid's place; an agreed status.  Free with fit_free_bases, also after an error. */
-bg_status fit_read_bases(const fit *f, bg_run modules, fit_bases *b, bg_err *err) BG_MUST_CHECK;
+bg_status fit_read_bases(const fit *f, bg_module_range modules, fit_bases *b, bg_err *err) BG_MUST_CHECK;
 void fit_free_bases(fit_bases *b);
 
 /* publish.c: add the units' squares (M8), write factors/block-NNN.h5 and index.h5.  Collective. */

@@ -29,21 +29,21 @@ typedef struct {
 /* ---- which blocks ---- */
 
 /* The blocks of a share that pass `pass` of `passes` is for. */
-static bg_run pass_blocks(const bg_share *s, size_t pass, size_t passes)
+static bg_module_range pass_blocks(const bg_share *s, size_t pass, size_t passes)
 {
     size_t n = s->end - s->first;
-    return (bg_run){ s->first + pass * n / passes, s->first + (pass + 1) * n / passes };
+    return (bg_module_range){ s->first + pass * n / passes, s->first + (pass + 1) * n / passes };
 }
 
-static bg_run pass_modules(const fit *f, size_t pass, size_t passes)
+static bg_module_range pass_modules(const fit *f, size_t pass, size_t passes)
 {
-    bg_run blocks = pass_blocks(&f->own, pass, passes);
+    bg_module_range blocks = pass_blocks(&f->own, pass, passes);
     return bg_model_tracked(f->model, blocks.first, blocks.end);
 }
 
 static bool is_in_pass(const phase *p, const bg_share *s, size_t block)
 {
-    bg_run b = pass_blocks(s, p->pass, p->f->plan.passes);
+    bg_module_range b = pass_blocks(s, p->pass, p->f->plan.passes);
     return block >= b.first && block < b.end;
 }
 
@@ -206,7 +206,7 @@ static bg_status read_covariance(void *sums, size_t block, const bg_store *s, bg
 static bg_status covariance_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_covariance *sums = NULL;
-    bg_run modules = pass_modules(f, pass, f->plan.passes);
+    bg_module_range modules = pass_modules(f, pass, f->plan.passes);
     bg_status st = bg_covariance_new(&sums, f->model, modules, f->c->blocks,
                                      f->plan.on_scratch ? f->ctx->scratch : NULL, err);
     phase p = { .f = f, .pass = pass, .kind = { sums, clear_covariance, write_covariance, read_covariance } };
@@ -236,7 +236,7 @@ static bg_status lambda_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_eigenvalues *sums = NULL;
     fit_bases bases;
-    bg_run modules = pass_modules(f, pass, f->plan.passes);
+    bg_module_range modules = pass_modules(f, pass, f->plan.passes);
     bg_status st = fit_read_bases(f, modules, &bases, err);
     const bg_eigenvalues_task task = { modules, bases.basis, !f->c->no_diagonal, f->plan.rows,
                                        f->plan.on_scratch ? f->ctx->scratch : NULL };
@@ -273,7 +273,7 @@ size_t fit_bytes(const void *fit_, const bg_plan *plan)
     const fit *f = fit_;
     size_t most = 0;
     for (size_t pass = 0; pass < plan->passes; pass++) {
-        bg_run m = pass_modules(f, pass, plan->passes);
+        bg_module_range m = pass_modules(f, pass, plan->passes);
         size_t covariance = plan->on_scratch ? 0 : bg_covariance_bytes(f->model, m, f->c->blocks);
         size_t lambda = (plan->on_scratch ? 0 : bg_eigenvalues_bytes(f->model, m, !f->c->no_diagonal)) +
                         bg_eigenbasis_bytes(f->model, m, f->c->blocks) / (size_t)f->ctx->grid.place_size +

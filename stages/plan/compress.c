@@ -144,7 +144,7 @@ static void sweep(plan_costing *f)
     double ranks = plan_ranks(f->c, f->g), once_s = 0;
     for (size_t r = 0; r < f->g->pipeline; r++) {
         const bg_share *s = &f->share[r];
-        const bg_run run = { s->first_tracked, s->end_tracked };
+        const bg_module_range run = { s->first_tracked, s->end_tracked };
         plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
         double files = (double)tracked_blocks(w, s);
         double bytes = queries_bytes(w, run.first, run.end, (double)unit, true);

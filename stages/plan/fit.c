@@ -106,7 +106,7 @@ static void sweep(fitting *f, plan_phase *phase, bool lambda, size_t n_sequences
     double flops = 0, batches = (double)n_sequences / (double)b.sequences, resume_s = 0, bases_s = 0;
     for (size_t r = 0; r < g->pipeline; r++) {
         const bg_share *s = &f->run.share[r];
-        const bg_run run = { s->first_tracked, s->end_tracked };
+        const bg_module_range run = { s->first_tracked, s->end_tracked };
         file_bytes files = files_of(w, run.first, run.end);
         plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
         double end_s = plan_write_s(f->c, &f->profile, plan_ranks(f->c, g), lambda ? files.lambda : files.covariance,

@@ -163,7 +163,8 @@ static void symmetric(plan_tally *t, const plan_profile *p, size_t n, size_t k, 
             plan_product(t, p, side, side < panel ? side : panel, rows, 1);
 }
 
-void plan_covariance_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t k, size_t rows)
+void plan_covariance_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_module_range run, size_t k,
+                          size_t rows)
 {
     for (size_t i = run.first; i < run.end; i++) {
         const bg_module *mod = m->tracked[i];
@@ -197,8 +198,8 @@ static void squares(plan_tally *t, const plan_profile *p, double n_out, double n
     t->seconds += times * n_out * n_in * p->squared_s;
 }
 
-void plan_lambda_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t k, bool diagonal,
-                      plan_sequences of)
+void plan_lambda_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_module_range run, size_t k,
+                      bool diagonal, plan_sequences of)
 {
     double z = (double)of.n, r = (double)of.rows;
     size_t rotated = SIZE_MAX;
@@ -227,8 +228,8 @@ static double columns(const bg_module *mod, size_t rank)
     return (double)smaller(rank, smaller(mod->n_out, mod->n_in1));
 }
 
-void plan_score_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t queries, size_t rank,
-                     size_t rows)
+void plan_score_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_module_range run, size_t queries,
+                     size_t rank, size_t rows)
 {
     for (size_t i = run.first; i < run.end; i++) {
         const bg_module *mod = m->tracked[i];
@@ -261,8 +262,8 @@ static void low_rank(plan_tally *t, const plan_profile *p, double m, double n, d
     t->seconds += slower * p->flop_s * (qr + 2 * 20 * l * l * n) + l * n * 8 * p->serial_s;
 }
 
-void plan_query_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_run run, size_t k, size_t rank,
-                     plan_sequences of)
+void plan_query_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_module_range run, size_t k,
+                     size_t rank, plan_sequences of)
 {
     double z = (double)of.n, rows = (double)of.rows;
     for (size_t i = run.first; i < run.end && of.n > 0; i++) {

@@ -54,7 +54,7 @@ static void sweep(plan_costing *f, size_t n)
     plan_batches b = plan_batches_of(unit, rows, rows, o->plan.rows);
     for (size_t r = 0; r < f->g->pipeline; r++) {
         const bg_share *s = &f->share[r];
-        const bg_run run = { s->first_tracked, s->end_tracked };
+        const bg_module_range run = { s->first_tracked, s->end_tracked };
         plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
         f->rank[r] = (plan_rank_cost){ 0 };
         if (r == 0) {

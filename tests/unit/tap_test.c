@@ -102,7 +102,7 @@ static void read_work(const char *path, const char *dataset, const uint64_t *dim
 static void covariances(void **state)
 {
     (void)state;
-    const bg_run run = { 0, 1 };
+    const bg_module_range run = { 0, 1 };
     const uint64_t n[2] = { P * (P + 1) / 2, M * (M + 1) / 2 };
     float sum[2][2][P * P];
     for (int whole = 0; whole < 2; whole++) {
