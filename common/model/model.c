@@ -309,7 +309,6 @@ static bg_status track(bg_model *m, const char *modules, bg_err *err)
     if (m->n_tracked == 0)
         return BG_FAIL(err, BG_EARG, "--modules \"%s\" matches no module of %s (try bregman-inspect)", modules, m->dir);
     m->lowest_block = m->tracked[0]->block;
-    m->lowest_is_mlp = !is_attention(m->tracked[0]);
     return BG_OK;
 }
 
@@ -520,6 +519,16 @@ bg_status bg_model_check_lengths(const bg_model *m, const bg_tokens *t, uint64_t
         snprintf(err->msg + n, sizeof err->msg - n, " (%s of \"%s/config.json\")", m->config.positions_key, m->dir);
     }
     return st;
+}
+
+const bg_module *bg_block_first_attention(const bg_block *b)
+{
+    return b->module[BG_ROLE_Q] != NULL ? b->module[BG_ROLE_Q] : b->module[BG_ROLE_QKV];
+}
+
+const bg_module *bg_block_first_mlp(const bg_block *b)
+{
+    return b->module[BG_ROLE_GATE] != NULL ? b->module[BG_ROLE_GATE] : b->module[BG_ROLE_UP];
 }
 
 size_t bg_model_parameters(const bg_model *m)

@@ -213,21 +213,21 @@ static void input_gradient(bg_pass *p, const bg_norm_weights *norm, size_t rows,
         bg_norm_backward(bg_norm_of(p, norm), rows, d, (bg_in){ x, d }, (bg_in){ da, d }, (bg_out){ dx, d }, true);
 }
 
-/* Taps of the MLP, and da = gradient at its input.  dout: gradient at down's output. */
-static bg_status mlp_backward(const backward *w, size_t l, const float *x, const float *dout, bool go_on)
+/* Taps of the MLP, and da = gradient at its input, where that is needed.  dout: gradient at down's output. */
+static bg_status mlp_backward(const backward *w, size_t l, const float *x, const float *dout)
 {
     bg_pass *p = w->p;
     const bg_model_config *c = &p->model->config;
     const bg_block *blk = &p->model->block[l];
-    const bg_module *gate = blk->module[BG_ROLE_GATE], *up = blk->module[BG_ROLE_UP];
+    const bg_module *gate = blk->module[BG_ROLE_GATE], *up = blk->module[BG_ROLE_UP], *down = blk->module[BG_ROLE_DOWN];
     const bg_saved *s = saved_of(p, l);
     size_t rows = w->batch->n_rows, ff = c->d_ff, d = c->d_model;
 
     mlp_hidden(p, rows, s);
-    bg_status st = tap(w, blk->module[BG_ROLE_DOWN], (bg_in){ p->a_ff, p->ld_ff }, (bg_in){ dout, d });
-    if (st != BG_OK)
+    bg_status st = tap(w, down, (bg_in){ p->a_ff, p->ld_ff }, (bg_in){ dout, d });
+    if (st != BG_OK || !bg_model_goes_deeper(p->model, down))
         return st;
-    bg_pass_linear_back(p, blk->module[BG_ROLE_DOWN], rows, (bg_in){ dout, d }, (bg_out){ p->dff, ff }, false);
+    bg_pass_linear_back(p, down, rows, (bg_in){ dout, d }, (bg_out){ p->dff, ff }, false);
     if (c->gated)
         bg_gated_backward(c->activation, rows, ff, (bg_gated){ s->gate, s->up, ff }, (bg_in){ p->dff, ff },
                           (bg_out){ p->dgate, ff }, (bg_out){ p->dup, ff });
@@ -239,7 +239,7 @@ static bg_status mlp_backward(const backward *w, size_t l, const float *x, const
         st = tap(w, gate, (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dgate, ff });
     if (st == BG_OK)
         st = tap(w, up, (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dup, ff });
-    if (st != BG_OK || !go_on)
+    if (st != BG_OK || !bg_model_goes_deeper(p->model, bg_block_first_mlp(blk)))
         return st;
     bg_pass_linear_back(p, up, rows, (bg_in){ p->dup, ff }, (bg_out){ p->da, d }, false);
     if (gate != NULL)
@@ -247,21 +247,22 @@ static bg_status mlp_backward(const backward *w, size_t l, const float *x, const
     return BG_OK;
 }
 
-/* Taps of the attention modules, and da = gradient at their input.  dout: gradient at attention_out's output. */
-static bg_status attention_backward(const backward *w, size_t l, const float *dout, bool go_on)
+/* Taps of the attention modules, and da = gradient at their input, where that is needed.  dout: gradient at
+ * attention_out's output. */
+static bg_status attention_backward(const backward *w, size_t l, const float *dout)
 {
     bg_pass *p = w->p;
     const bg_model_config *c = &p->model->config;
     const bg_block *blk = &p->model->block[l];
     const bg_saved *s = saved_of(p, l);
     size_t rows = w->batch->n_rows, d = c->d_model, w_att = c->n_heads * c->d_head;
-    bool tracked = false, first = true;
+    bool tracked = false, first = true, go_on = bg_model_goes_deeper(p->model, bg_block_first_attention(blk));
+    const bg_module *out = blk->module[BG_ROLE_ATTENTION_OUT];
 
-    bg_status st = tap(w, blk->module[BG_ROLE_ATTENTION_OUT], (bg_in){ s->att, p->ld_att }, (bg_in){ dout, d });
-    if (st != BG_OK)
+    bg_status st = tap(w, out, (bg_in){ s->att, p->ld_att }, (bg_in){ dout, d });
+    if (st != BG_OK || !bg_model_goes_deeper(p->model, out))
         return st;
-    bg_pass_linear_back(p, blk->module[BG_ROLE_ATTENTION_OUT], rows, (bg_in){ dout, d }, (bg_out){ p->datt, w_att },
-                        false);
+    bg_pass_linear_back(p, out, rows, (bg_in){ dout, d }, (bg_out){ p->datt, w_att }, false);
     bg_attention_backward(p, w->batch, s->qkv, s->att, p->datt, p->dqkv);
     rotate(p, rows, p->dqkv, -1);
     qk_norm(p, blk, rows, p->dqkv, s->qk_raw, p->dqkv);
@@ -289,24 +290,24 @@ static bg_status block_backward(const backward *w, size_t l, float *dx)
     const bg_block *blk = &m->block[l];
     const bg_saved *s = saved_of(p, l);
     size_t rows = w->batch->n_rows, d = m->config.d_model;
-    bool lowest = l == m->lowest_block, parallel = m->config.parallel_residual;
+    bool parallel = m->config.parallel_residual;
     const float *mlp_x = parallel ? s->x : s->mid;
 
     const float *dout = output_gradient(p, &blk->mlp_norm, rows, s->mlp_out, dx, p->dmid);
-    bg_status st = mlp_backward(w, l, mlp_x, dout, !(lowest && m->lowest_is_mlp));
-    if (st != BG_OK || (lowest && m->lowest_is_mlp))
+    bg_status st = mlp_backward(w, l, mlp_x, dout);
+    if (st != BG_OK || !bg_model_goes_deeper(m, bg_block_first_mlp(blk)))
         return st;
     if (parallel) {
         /* both branches start from the same residual gradient: the MLP's part waits in dmid */
         memset(p->dmid, 0, rows * d * sizeof *dx);
         input_gradient(p, &blk->mlp_norm, rows, mlp_x, p->da, p->dmid);
-        st = attention_backward(w, l, dx, !lowest);
+        st = attention_backward(w, l, dx);
     } else {
         input_gradient(p, &blk->mlp_norm, rows, mlp_x, p->da, dx);
         dout = output_gradient(p, &blk->attention_norm, rows, s->att_out, dx, p->dmid);
-        st = attention_backward(w, l, dout, !lowest);
+        st = attention_backward(w, l, dout);
     }
-    if (st != BG_OK || lowest)
+    if (st != BG_OK || !bg_model_goes_deeper(m, bg_block_first_attention(blk)))
         return st;
     input_gradient(p, &blk->attention_norm, rows, s->x, p->da, dx);
     if (parallel)

@@ -57,11 +57,10 @@ typedef struct bg_model {
     bg_model_config config;
     bg_tensors *tensors;
     size_t n_modules;
-    bg_module *module; /* all linear modules, block by block */
+    bg_module *module; /* all linear modules, block by block, in the order of bg_role: the forward pass's */
     size_t n_tracked;
     bg_module **tracked;                 /* those that --modules selects, same order */
     size_t lowest_block;                 /* the first block with a tracked module */
-    bool lowest_is_mlp;                  /* ... of which only MLP modules are tracked */
     bg_block *block;                     /* [n_blocks] */
     const bg_tensor *embedding;          /* [vocab, d] */
     const bg_tensor *position_embedding; /* [max_positions, d], or NULL */
@@ -109,5 +108,11 @@ bg_status bg_model_check_lengths(const bg_model *m, const bg_tokens *t, uint64_t
                                  bg_err *err) BG_MUST_CHECK;
 
 size_t bg_model_parameters(const bg_model *m);
+
+/* Does a tracked module come before this one?  Backward then needs the gradient at its input. */
+static inline bool bg_model_goes_deeper(const bg_model *m, const bg_module *mod) { return m->tracked[0] < mod; }
+/* The first of a block's modules that read the attention's input, or the MLP's. */
+const bg_module *bg_block_first_attention(const bg_block *b);
+const bg_module *bg_block_first_mlp(const bg_block *b);
 
 #endif /* BG_MODEL_H */

@@ -82,26 +82,31 @@ static void block_forward(plan_tally *t, const walk *w, const bg_block *b)
                         (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk) + (c->post_norm ? 6 * d : 0)));
 }
 
-static void block_backward(plan_tally *t, const walk *w, const bg_block *b, bool lowest, bool lowest_is_mlp)
+static void block_backward(plan_tally *t, const walk *w, const bg_model *m, const bg_block *b)
 {
     const bg_model_config *c = w->c;
     double d = (double)c->d_model, ff = (double)c->d_ff;
-    bool into_mlp = !(lowest && lowest_is_mlp);
+    if (!bg_model_goes_deeper(m, b->module[BG_ROLE_DOWN]))
+        return;
     linear(t, w, b->module[BG_ROLE_DOWN], true);
     t->seconds += 2 * w->rows * ff * w->p->activation_s;
     elements(t, w->p, w->rows * 3 * d);
-    if (!into_mlp)
+    if (!bg_model_goes_deeper(m, bg_block_first_mlp(b)))
         return;
     linear(t, w, b->module[BG_ROLE_UP], true);
     if (b->module[BG_ROLE_GATE] != NULL)
         linear(t, w, b->module[BG_ROLE_GATE], true);
+    if (!bg_model_goes_deeper(m, b->module[BG_ROLE_ATTENTION_OUT]))
+        return;
     linear(t, w, b->module[BG_ROLE_ATTENTION_OUT], true);
     attention(t, w, 5, 2, c->n_kv_heads);
     elements(t, w->p, w->rows * (9 * d + (c->rope == BG_ROPE_NONE ? 0 : 2 * w->w_qk)));
-    for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV && !lowest; r++)
+    if (!bg_model_goes_deeper(m, bg_block_first_attention(b)))
+        return;
+    for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
         if (b->module[r] != NULL)
             linear(t, w, b->module[r], true);
-    elements(t, w->p, lowest ? 0 : w->rows * 6 * d);
+    elements(t, w->p, w->rows * 6 * d);
 }
 
 /* Final norm, logits, loss and gradient, a chunk of rows at a time (head.c). */
@@ -141,7 +146,7 @@ void plan_pass_cost(plan_tally *t, const plan_profile *p, const bg_model *m, con
     if (share->has_head)
         head(t, &w, b->max_rows, sampled);
     for (size_t l = share->end; l-- > share->first && l >= m->lowest_block;)
-        block_backward(t, &w, &m->block[l], l == m->lowest_block, m->lowest_is_mlp);
+        block_backward(t, &w, m, &m->block[l]);
 }
 
 /* ---- taps ---- */

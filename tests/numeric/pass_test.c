@@ -115,9 +115,13 @@ static void check_choice(const golden *g, const bg_model *all, const char *modul
 static void activations_and_gradients(void **state)
 {
     (void)state;
-    static const char *const choice[] = { "all",       "mlp",
-                                          "attention", "1\\..*(o_proj|c_proj|dense)$",
-                                          "0\\.",      "1\\..*(q_proj|v_proj|up_proj|c_attn|query_key_value)$" };
+    static const char *const choice[] = { "all",
+                                          "mlp",
+                                          "attention",
+                                          "1\\..*(o_proj|c_proj|dense)$",
+                                          "0\\.",
+                                          "1\\..*(q_proj|v_proj|up_proj|c_attn|query_key_value)$",
+                                          "1\\..*(down_proj|mlp.c_proj|4h_to_h)$" };
     size_t n_checked = 0;
     for (size_t i = 0; i < N_CASES; i++) {
         golden g;
