@@ -23,7 +23,7 @@ alike() { same "$1" "$2" || fail "$1 and $2 have other factors"; }
 # a head of its own beside the embedding, or one of the two
 fit model
 fit untied
-fit tied-and-other "ties the head to the embedding, but 'lm_head.weight' differs from 'wte.weight': not tied"
+fit tied-and-other "ties the head to the embedding, but \"lm_head.weight\" differs from \"wte.weight\": not tied"
 alike tied-and-other untied
 same model untied > "$work/stdout" 2>&1 && fail "the head has no effect on the factors"
 fit tied-and-equal
@@ -32,7 +32,7 @@ fit head-alone
 alike head-alone model
 
 # weights that are not used
-fit fewer-blocks "12 of 28 tensors are not used, for example 'h.1.attn.c_attn.bias': config.json asks for 1 blocks"
+fit fewer-blocks "12 of 28 tensors are not used, for example \"h.1.attn.c_attn.bias\": config.json asks for 1 blocks"
 fit buffers
 alike buffers model
 fit odd-numbers

@@ -52,7 +52,7 @@ compress "--rank takes a number from 1, full or auto, not \"0\"" --rank 0
 compress "--rank takes a number from 1, full or auto, not \"3x\"" --rank 3x
 compress "--tolerance takes a number from 1e-12 to 1, not \"nan\"" --tolerance nan
 compress "--damping-factor takes a number" --damping-factor 1e400
-compress "'newton'" --preconditioner newton
+compress "\"newton\"" --preconditioner newton
 
 works compress_queries --model "$in/model" --factors "$in/f" --queries "$in/queries.h5" --output "$in/c.h5"
 score() { misused "$1" score_shards --model "$in/model" --queries "$in/c.h5" --tokens "$in/tokens.h5" --output "$out" "$2" "$3"; }
