@@ -145,22 +145,22 @@ static void sweep(plan_costing *f)
     for (size_t r = 0; r < f->g->pipeline; r++) {
         const bg_share *s = &f->share[r];
         const bg_module_range run = { s->first_tracked, s->end_tracked };
-        plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
         double files = (double)tracked_blocks(w, s);
         double bytes = queries_bytes(w, run.first, run.end, (double)unit, true);
         factor_bytes factors = factors_of(f, r);
         once_s = larger(once_s, plan_read_s(f->c, &f->profile, ranks, factors.held));
-        f->rank[r] = (plan_rank_cost){ .unit_end_s = plan_write_s(f->c, &f->profile, ranks, bytes, files) +
-                                                     factors.times *
-                                                         plan_read_s(f->c, &f->profile, ranks, factors.read),
-                                       .part_s = files * f->profile.publish_s }; /* rows are written once */
-        for (int i = 0; i < 2; i++) {
-            size_t sequences = i == 0 ? b.sequences : b.rest;
-            plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, false);
-            plan_query_cost(tally[i], &f->profile, w->model, run, w->blocks, (size_t)w->c->rank,
-                            (plan_sequences){ sequences, rows });
-        }
-        o->phase[0].flops += f->rank[r].whole.flops * (double)queries / (double)b.sequences;
+        plan_tally held = { 0 }; /* pairs are worked off at a unit's end, and at a stop */
+        plan_query_cost(&held, &f->profile, w->model, run, w->blocks, (size_t)w->c->rank,
+                        (plan_sequences){ unit, rows });
+        held.seconds += factors.times * plan_read_s(f->c, &f->profile, ranks, factors.read);
+        f->rank[r] = (plan_rank_cost){ .unit_end_s = held.seconds +
+                                                     plan_write_s(f->c, &f->profile, ranks, bytes, files),
+                                       .part_s = held.seconds + files * f->profile.publish_s };
+        plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
+        for (int i = 0; i < 2; i++)
+            plan_pass_cost(tally[i], &f->profile, w->model, s, &b, i == 0 ? b.sequences : b.rest, false);
+        o->phase[0].flops += f->rank[r].whole.flops * (double)queries / (double)b.sequences +
+                             held.flops * (double)queries / (double)unit;
     }
     double message = 4.0 * (double)b.rows * (double)w->model->config.d_model;
     plan_sweep_time t = plan_sweep(f->g, units, &b, f->rank, plan_message_s(f->c, &f->profile, f->g, message));
