@@ -3,7 +3,6 @@
 #include <assert.h>
 
 #include "bregman/gemm.h"
-#include "bregman/pass.h"
 #include "pass_state.h"
 
 static bool in_place(const bg_tensor *t) { return t->dtype == BG_ST_F32 && (uintptr_t)t->data % sizeof(float) == 0; }

@@ -202,9 +202,3 @@ void bg_pass_set_poke(bg_pass *p, void (*poke)(void *self), void *self)
     p->poke = poke;
     p->poked = self;
 }
-
-void bg_pass_poke(const bg_pass *p)
-{
-    if (p->poke != NULL)
-        p->poke(p->poked);
-}

@@ -65,6 +65,13 @@ static inline bg_norm bg_norm_of(const bg_pass *p, const bg_norm_weights *w)
     return (bg_norm){ p->model->config.norm, p->model->config.norm_epsilon, w->gain, w->bias };
 }
 
+/* Let messages under way move on. */
+static inline void bg_pass_poke(const bg_pass *p)
+{
+    if (p->poke != NULL)
+        p->poke(p->poked);
+}
+
 /* y = (accumulate ? y : 0) + ā Wᵀ, and dx = (accumulate ? dx : 0) + dy W (inputs only, no bias). */
 void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, bg_in a, bg_out y, bool accumulate);
 void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, bg_in dy, bg_out dx, bool accumulate);

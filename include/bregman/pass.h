@@ -58,8 +58,6 @@ bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_la
                            float *dx, bg_err *err) BG_MUST_CHECK;
 /* Called between products, so that messages under way move on. */
 void bg_pass_set_poke(bg_pass *p, void (*poke)(void *self), void *self);
-/* The same, between the pieces of what a tap or a sweep's callback does, where these are long. */
-void bg_pass_poke(const bg_pass *p);
 /* Forward only: logits of every row, [n_rows, vocab]. For tests and small uses. */
 bg_status bg_pass_logits(bg_pass *p, const bg_batch *batch, float *logits, bg_err *err) BG_MUST_CHECK;
 

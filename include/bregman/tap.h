@@ -28,6 +28,16 @@ typedef struct {
 static inline size_t bg_pair_sequence(const bg_pair *p, size_t i) { return p->sequence != NULL ? p->sequence[i] : i; }
 static inline size_t bg_pair_row(const bg_pair *p, size_t i) { return p->row != NULL ? p->row[i] : i; }
 
+/* Rows of the batch's sequence z in the pair: their number, and the first; 0 if the module has read none of it. */
+static inline size_t bg_pair_rows_of(const bg_pair *p, size_t z, size_t *first)
+{
+    size_t i = p->sequence == NULL ? z : 0;
+    while (i < p->n_sequences && bg_pair_sequence(p, i) != z)
+        i++;
+    *first = i < p->n_sequences ? p->row_start[i] : 0;
+    return i < p->n_sequences ? p->row_start[i + 1] - p->row_start[i] : 0;
+}
+
 /* Called once a tracked module and batch: in a block down, gate, up, attention out, q, k, v; top block first.
  * Modules that share an input come one after the other. */
 typedef struct {

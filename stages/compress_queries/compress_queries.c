@@ -10,7 +10,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
-enum { ACTIVATION_BYTES = 96 << 20, PAIR_BYTES = 512 << 20 };
+enum { ACTIVATION_BYTES = 96 << 20 };
 
 /* ---- opening ---- */
 
@@ -142,11 +142,9 @@ static extent needed(const compress *w)
     return e;
 }
 
-/* Rows of pairs that are held at least: a micro-batch's. */
 static size_t bytes_of(const compress *w, const extent *e, size_t rows)
 {
-    size_t floats = rows * (e->p + e->m + compress_pair_floats(w, &w->own)) + e->pm + e->scratch + e->left + e->right +
-                    e->factors;
+    size_t floats = rows * (e->p + e->m) + e->pm + e->scratch + e->left + e->right + e->factors;
     return floats * sizeof(float) + bg_pipeline_pass_bytes(w->model, &w->own, &w->ctx->grid, rows);
 }
 
@@ -204,48 +202,6 @@ static bg_status name_units(compress *w, bg_err *err)
     return st == BG_OK && w->ctx->grid.world_rank == 0 ? bg_units_promise(w->work, line, err) : st;
 }
 
-/* Rows of the longest unit. */
-static size_t unit_rows(const compress *w)
-{
-    uint64_t most = 0, rows = 0;
-    for (uint64_t q = 0; q < w->units.n_sequences; q++) {
-        rows = (q % w->units.unit_sequences == 0 ? 0 : rows) + bg_tokens_count(w->queries, q) - 1;
-        most = rows > most ? rows : most;
-    }
-    return (size_t)most;
-}
-
-/* A unit's pairs where they fit into PAIR_BYTES and the limit, which leaves w->room then; a micro-batch's fit always. */
-static bg_status open_pairs(compress *w, uint64_t left, bg_err *err)
-{
-    compress_pairs *held = &w->pairs;
-    size_t floats = compress_pair_floats(w, &w->own), least = w->plan.rows, most = larger(unit_rows(w), least);
-    uint64_t row_bytes = floats * sizeof(float), more = row_bytes > 0 ? left / row_bytes : 0;
-    size_t fit = larger(least, row_bytes > 0 ? PAIR_BYTES / row_bytes : 0);
-    held->room = fit < most ? fit : most;
-    if (held->room - least > more)
-        held->room = least + more;
-    w->room = w->ctx->memory_limit == UINT64_MAX ? 0 : left - (held->room - least) * row_bytes;
-    bg_status st = BG_NEW(held->memory, held->room * floats, "pairs", err);
-    if (st == BG_OK)
-        st = BG_NEW(held->module, w->model->n_tracked, "pairs", err);
-    if (st == BG_OK)
-        st = BG_NEW(held->numbers, (1 + w->own.end_tracked - w->own.first_tracked) * (held->room + 1), "pairs", err);
-    if (st == BG_OK)
-        st = BG_NEW(held->query, held->room, "pairs", err);
-    if (st != BG_OK)
-        return st;
-    float *at = held->memory;
-    size_t *numbers = held->batch_query = held->numbers;
-    for (size_t i = w->own.first_tracked; i < w->own.end_tracked; i++) {
-        const bg_module *mod = w->model->tracked[i];
-        numbers += held->room + 1;
-        held->module[i] = (module_pairs){ at, at + held->room * mod->n_in1, numbers };
-        at += held->room * (mod->n_in1 + mod->n_out);
-    }
-    return BG_OK;
-}
-
 /* Room for one module's query, and for a micro-batch's rows in the eigenbases. */
 static bg_status open_room(compress *w, const extent *e, bg_err *err)
 {
@@ -278,9 +234,8 @@ static bg_status open_memory(compress *w, bg_err *err)
 {
     extent e = needed(w);
     uint64_t bytes = bytes_of(w, &e, w->plan.rows), limit = w->ctx->memory_limit;
+    w->room = limit == UINT64_MAX || limit < bytes ? 0 : limit - bytes;
     bg_status st = name_units(w, err);
-    if (st == BG_OK)
-        st = open_pairs(w, limit < bytes ? 0 : limit - bytes, err);
     if (st == BG_OK)
         st = open_files(w, err);
     if (st == BG_OK)
@@ -306,7 +261,6 @@ static bg_status compress_all(void *self, bg_err *err)
         .self = w,
         .find = compress_unit_find,
         .begin_unit = compress_unit_begin,
-        .begin_batch = compress_batch_begin,
         .end_unit = compress_unit_end,
         .keep_part = compress_unit_keep,
     };
@@ -353,10 +307,6 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
     bg_free(w.finished);
     bg_pass_free(w.pass);
     bg_free(w.share);
-    bg_free(w.pairs.memory);
-    bg_free(w.pairs.module);
-    bg_free(w.pairs.numbers);
-    bg_free(w.pairs.query);
     bg_free(w.rotated_a);
     bg_free(w.rotated_d);
     bg_free(w.gradient);

@@ -30,23 +30,6 @@ typedef struct {
     double variance, error;
 } query_sum;
 
-/* Rows of one module's pairs: those of query q of the queries held are [query_row[q], query_row[q + 1]). */
-typedef struct {
-    float *activation, *gradient; /* [room, M], [room, P] */
-    size_t *query_row;            /* [room + 1] */
-} module_pairs;
-
-/* Pairs of a unit's micro-batches, of this rank's modules, until their factors are read: once for all of them. */
-typedef struct {
-    size_t room;                       /* rows of each module that there is memory for: at least a micro-batch's */
-    size_t rows, n_batches, n_queries; /* held: rows of the micro-batches, of which a module may have fewer */
-    module_pairs *module;              /* [n_tracked] */
-    float *memory;                     /* that they are cut from, */
-    size_t *numbers;                   /* and this */
-    size_t *batch_query;               /* [room + 1] first query of each micro-batch, and one more */
-    uint64_t *query;                   /* [room] its number */
-} compress_pairs;
-
 /* One call of the stage. */
 typedef struct {
     const compress_queries_config *c;
@@ -68,11 +51,9 @@ typedef struct {
     bg_units units;
     /* the unit and batch in hand */
     bg_unit unit;
-    uint64_t kept;   /* its first sequence that no published file has */
-    bg_store **file; /* [n_blocks] being written, of this rank's tracked blocks: queries from `kept` on */
-    bool *finished;  /* [n_blocks] all of that was published by an earlier attempt */
-    compress_pairs pairs;
-    bool batch_begins;            /* the next pair is a batch's first */
+    uint64_t kept;                /* its first sequence that no published file has */
+    bg_store **file;              /* [n_blocks] being written, of this rank's tracked blocks: queries from `kept` on */
+    bool *finished;               /* [n_blocks] all of that was published by an earlier attempt */
     float *rotated_a, *rotated_d; /* [rows, largest M], [rows, largest P] */
     float *gradient, *scratch, *left, *right;
     bg_curvature *held;       /* [n_tracked] of modules whose factors stay in memory; p is 0 of the others */
@@ -86,8 +67,6 @@ typedef struct {
 
 /* units.c: columns kept of a module's gradients at most. */
 size_t compress_columns(const compress *w, const bg_module *mod);
-/* Floats that a row of pairs takes, of a share's modules. */
-size_t compress_pair_floats(const compress *w, const bg_share *share);
 /* What a module's curvature takes in memory. */
 size_t compress_factor_floats(const compress *w, const bg_module *mod);
 /* Callbacks of the sweep, and its tap; self is the compress. */
@@ -96,7 +75,6 @@ bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg
 bg_status compress_unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err);
 bg_status compress_unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err);
 bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err);
-void compress_batch_begin(void *self, const bg_batch *batch, uint64_t first);
 /* The datasets of a module with n queries and r columns, and one query's rows in them; `rank` is kept of units only. */
 bg_status compress_make_datasets(bg_store *s, const bg_module *mod, uint64_t n, uint64_t r, bool ranks,
                                  bg_err *err) BG_MUST_CHECK;

@@ -1,9 +1,10 @@
-/* compress.c - cost of compress_queries: few sequences, but every unit reads the factors that memory does not hold. */
+/* compress.c - cost of compress_queries: few sequences, but every micro-batch reads the factors that memory does not
+ * hold. */
 #include "bregman/precondition.h"
 #include "bregman/share.h"
 #include "plan.h"
 
-enum { ACTIVATION_BYTES = 96 << 20, PAIR_BYTES = 512 << 20, UNIT_QUERIES = 8 }; /* of compress_queries */
+enum { ACTIVATION_BYTES = 96 << 20, UNIT_QUERIES = 8 }; /* of compress_queries */
 
 static double larger(double a, double b) { return a > b ? a : b; }
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
@@ -39,20 +40,9 @@ static size_t module_bytes(const plan_work *w, const bg_share *s, size_t rows)
     return (rows * (p + m) + pm + scratch + left + right + factors) * sizeof(float);
 }
 
-/* A row of pairs. */
-static size_t pair_bytes(const plan_work *w, const bg_share *s)
-{
-    size_t floats = 0;
-    for (size_t i = s->first_tracked; i < s->end_tracked; i++)
-        floats += w->model->tracked[i]->n_out + w->model->tracked[i]->n_in1;
-    return floats * sizeof(float);
-}
-
-/* With a micro-batch's pairs, the least that is held. */
 static size_t bytes_of(const plan_costing *f, size_t r, size_t rows, size_t batches)
 {
-    return rows * pair_bytes(f->w, &f->share[r]) + module_bytes(f->w, &f->share[r], rows) +
-           plan_pass_bytes(f->w->model, f->g, &f->share[r], r, rows, batches);
+    return module_bytes(f->w, &f->share[r], rows) + plan_pass_bytes(f->w->model, f->g, &f->share[r], r, rows, batches);
 }
 
 /* What HDF5 keeps of the factors that it reads: chunks of 4 MiB of the eight datasets last used, and as many blocks
@@ -100,24 +90,18 @@ static double queries_bytes(const plan_work *w, size_t first, size_t end, double
     return bytes;
 }
 
-/* Rank r's pairs beyond a micro-batch's, and the factors of its modules: those that stay in memory, as --memory-limit
- * leaves room for them, and those that are read `times` a unit. */
+/* Factors of rank r's modules: those that stay in memory, as --memory-limit leaves room for them, and those that are
+ * read for every micro-batch. */
 typedef struct {
-    double pairs, held, read, times;
+    double held, read;
 } factor_bytes;
 
 static factor_bytes factors_of(const plan_costing *f, size_t r)
 {
     const bg_share *s = &f->share[r];
-    size_t queries = f->w->c->queries < UNIT_QUERIES ? (size_t)f->w->c->queries : UNIT_QUERIES,
-           rows = f->out->plan.rows, unit = queries * ((size_t)f->w->c->query_tokens - 1), row = pair_bytes(f->w, s);
-    uint64_t limit = f->g->memory_limit, bytes = bytes_of(f, r, rows, SIZE_MAX),
-             left = limit < bytes ? 0 : limit - bytes;
-    size_t fit = row > 0 ? most(rows, PAIR_BYTES / row) : rows, held = fit < unit ? fit : most(unit, rows);
-    if (row > 0 && held - rows > left / row)
-        held = rows + left / row;
-    factor_bytes found = { .pairs = (double)((held - rows) * row), .times = (double)((unit + held - 1) / held) };
-    double room = limit == UINT64_MAX ? 0 : (double)left - found.pairs;
+    uint64_t limit = f->g->memory_limit, bytes = bytes_of(f, r, f->out->plan.rows, SIZE_MAX);
+    double room = limit == UINT64_MAX || limit < bytes ? 0 : (double)(limit - bytes);
+    factor_bytes found = { 0 };
     for (size_t i = s->first_tracked; i < s->end_tracked; i++) {
         double b = 4 * (double)factor_floats(f->w, f->w->model->tracked[i]);
         *(b <= room - found.held ? &found.held : &found.read) += b;
@@ -145,22 +129,21 @@ static void sweep(plan_costing *f)
     for (size_t r = 0; r < f->g->pipeline; r++) {
         const bg_share *s = &f->share[r];
         const bg_module_range run = { s->first_tracked, s->end_tracked };
+        plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
         double files = (double)tracked_blocks(w, s);
         double bytes = queries_bytes(w, run.first, run.end, (double)unit, true);
         factor_bytes factors = factors_of(f, r);
         once_s = larger(once_s, plan_read_s(f->c, &f->profile, ranks, factors.held));
-        plan_tally held = { 0 }; /* pairs are worked off at a unit's end, and at a stop */
-        plan_query_cost(&held, &f->profile, w->model, run, w->blocks, (size_t)w->c->rank,
-                        (plan_sequences){ unit, rows });
-        held.seconds += factors.times * plan_read_s(f->c, &f->profile, ranks, factors.read);
-        f->rank[r] = (plan_rank_cost){ .unit_end_s = held.seconds +
-                                                     plan_write_s(f->c, &f->profile, ranks, bytes, files),
-                                       .part_s = held.seconds + files * f->profile.publish_s };
-        plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
-        for (int i = 0; i < 2; i++)
-            plan_pass_cost(tally[i], &f->profile, w->model, s, &b, i == 0 ? b.sequences : b.rest, false);
-        o->phase[0].flops += f->rank[r].whole.flops * (double)queries / (double)b.sequences +
-                             held.flops * (double)queries / (double)unit;
+        f->rank[r] = (plan_rank_cost){ .unit_end_s = plan_write_s(f->c, &f->profile, ranks, bytes, files),
+                                       .part_s = files * f->profile.publish_s }; /* rows are written once */
+        for (int i = 0; i < 2; i++) {
+            size_t sequences = i == 0 ? b.sequences : b.rest;
+            plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, false);
+            plan_query_cost(tally[i], &f->profile, w->model, run, w->blocks, (size_t)w->c->rank,
+                            (plan_sequences){ sequences, rows });
+            tally[i]->seconds += sequences > 0 ? plan_read_s(f->c, &f->profile, ranks, factors.read) : 0;
+        }
+        o->phase[0].flops += f->rank[r].whole.flops * (double)queries / (double)b.sequences;
     }
     double message = 4.0 * (double)b.rows * (double)w->model->config.d_model;
     plan_sweep_time t = plan_sweep(f->g, units, &b, f->rank, plan_message_s(f->c, &f->profile, f->g, message));
@@ -185,7 +168,7 @@ static void cost(plan_costing *f)
     size_t batches = plan_column_batches(f->g, o->units, &b);
     for (size_t r = 0; r < f->g->pipeline; r++) {
         double mapped = r == 0 ? w->model_bytes : plan_share_bytes(w->model, &f->share[r]),
-               bytes = (double)bytes_of(f, r, b.rows, batches) + factors_of(f, r).pairs + factors_of(f, r).held;
+               bytes = (double)bytes_of(f, r, b.rows, batches) + factors_of(f, r).held;
         o->phase[0].bytes = larger(o->phase[0].bytes, bytes);
         o->phase[0].peak_bytes = larger(o->phase[0].peak_bytes,
                                         bytes + mapped + f->profile.process_bytes + cached_bytes(w, &f->share[r]));
