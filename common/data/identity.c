@@ -72,7 +72,7 @@ bg_status bg_input_check_listed(const char *path, const bg_hash *content, bg_err
     if (st == BG_OK && !good)
         st = BG_FAIL(err, BG_ESTALE,
                      "\"%s\" was changed since it was published: its content is not what its folder's "
-                     "MANIFEST lists; make it again",
+                     "MANIFEST lists; remove it and make it again",
                      path);
     return st;
 }

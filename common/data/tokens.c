@@ -13,6 +13,7 @@
 #include "bregman/identity.h"
 #include "bregman/memory.h"
 #include "bregman/shared.h"
+#include "bregman/stop.h"
 
 /* One file is open at a time: sequences are read in order, and a corpus may have more files than a
  * process may have open. */
@@ -272,7 +273,8 @@ static bg_status visit_all(bg_tokens *t, bg_err *err)
 {
     bg_status st = BG_OK;
     for (size_t i = 0; i < t->n_files && st == BG_OK; i++)
-        st = visit(t, i, err);
+        if ((st = bg_stop_check(t->path[i], err)) == BG_OK)
+            st = visit(t, i, err);
     return st == BG_OK ? check_twice(t, err) : st;
 }
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,16 +19,17 @@
 /* ---- IDENTITY ---- */
 
 typedef struct {
-    char stage[64], call[sizeof((bg_hash *)0)->hex], writer[BG_WRITER_BYTES];
+    char stage[64], call[sizeof((bg_hash *)0)->hex];
     size_t rows;
+    ino_t inode;
 } identity;
 
-enum { IDENTITY_BYTES = sizeof(identity) + 64 };
+enum { IDENTITY_BYTES = 256, MOST_ROWS = 1 << 30 };
 
 /* *found false if there is none. */
 static bg_status read_identity(const char *work, identity *id, bool *found, bg_err *err)
 {
-    char path[BG_PATH_BYTES], text[IDENTITY_BYTES];
+    char path[BG_PATH_BYTES], text[IDENTITY_BYTES], rows[16] = "";
     int fd, end = 0;
     *found = false;
     bg_status st = bg_path(path, err, "%s/IDENTITY", work);
@@ -36,15 +38,19 @@ static bg_status read_identity(const char *work, identity *id, bool *found, bg_e
     st = bg_open_file(path, &fd, err);
     if (st != BG_OK)
         return errno == ENOENT || errno == ENOTDIR ? BG_OK : st;
+    struct stat about = { .st_ino = 0 };
     ssize_t n = read(fd, text, sizeof text - 1);
+    if (n < 0 || fstat(fd, &about) != 0)
+        st = BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
     close(fd);
-    if (n < 0)
-        return BG_FAIL(err, BG_EIO, "cannot read \"%s\": %s", path, strerror(errno));
+    if (st != BG_OK)
+        return st;
     text[n] = '\0';
     *found = true;
-    if (sscanf(text, "stage %63s\ncall %32[0-9a-f]\nrows %zu\nwriter %159s%n", id->stage, id->call, &id->rows,
-               id->writer, &end) == 4 &&
-        text[end] == '\n')
+    id->inode = about.st_ino;
+    bool whole = sscanf(text, "stage %63s\ncall %32[0-9a-f]\nrows %15[0-9]%n", id->stage, id->call, rows, &end) == 3;
+    id->rows = whole ? strtoull(rows, NULL, 10) : 0;
+    if (whole && strcmp(text + end, "\n") == 0 && id->rows > 0 && id->rows <= MOST_ROWS)
         return BG_OK;
     return BG_FAIL(err, BG_EFORMAT, "\"%s\" is damaged: remove the folder \"%s\"", path, work);
 }
@@ -58,8 +64,7 @@ static bg_status write_identity(const bg_attempt *a, const char *writer, bg_err 
         st = bg_path(temporary, err, "%s.tmp-%s", path, writer);
     if (st != BG_OK)
         return st;
-    int n = snprintf(text, sizeof text, "stage %s\ncall %s\nrows %zu\nwriter %s\n", a->ctx->name, a->in->call.hex,
-                     a->rows, writer);
+    int n = snprintf(text, sizeof text, "stage %s\ncall %s\nrows %zu\n", a->ctx->name, a->in->call.hex, a->rows);
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     errno = fd < 0 ? errno : ENOSPC; /* what a short write means */
     bool written = fd >= 0 && write(fd, text, (size_t)n) == n && fsync(fd) == 0;
@@ -76,24 +81,38 @@ static bool is_of_call(const identity *id, const bg_context *ctx, const bg_input
     return strcmp(id->stage, ctx->name) == 0 && strcmp(id->call, in->call.hex) == 0;
 }
 
-/* Has no attempt kept anything in the folder? */
-static bool is_idle(const char *work)
+/* ---- who is in the folder ---- */
+
+/* Each attempt that may keep something has a flag of its own in it, an empty file, as long as it lives. */
+static const char flag[] = "ATTEMPT.tmp-";
+
+/* Nothing is kept in the folder, and no other attempt is in it, as far as is certain.
+ *   mine [in]  this attempt's writer's name, or "" */
+static bool is_abandoned(const char *work, const char *mine)
 {
     bool idle = true;
     DIR *dir = opendir(work);
     for (const struct dirent *e; dir != NULL && idle && (e = readdir(dir)) != NULL;) {
+        const char *writer = strncmp(e->d_name, flag, strlen(flag)) == 0 ? e->d_name + strlen(flag) : NULL;
         size_t n = strlen(e->d_name);
-        idle = n < 3 || strcmp(e->d_name + n - 3, ".h5") != 0;
+        idle = (n < 3 || strcmp(e->d_name + n - 3, ".h5") != 0) &&
+               (writer == NULL || strcmp(writer, mine) == 0 || bg_writer_is_dead(writer));
     }
     if (dir != NULL)
         closedir(dir);
     return idle;
 }
 
-/* An attempt that is surely dead has kept nothing: the folder is nobody's. */
-static bool is_abandoned(const identity *id, const char *work)
+static bg_status raise_flag(const char *work, const char *mine, bg_err *err)
 {
-    return is_idle(work) && bg_writer_is_dead(id->writer);
+    char path[BG_PATH_BYTES];
+    bg_status st = bg_path(path, err, "%s/%s%s", work, flag, mine);
+    int fd = st == BG_OK ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666) : -1;
+    if (st == BG_OK && fd < 0)
+        st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return st;
 }
 
 bg_status bg_attempt_recall(const bg_context *ctx, const bg_inputs *in, const char *work, size_t *rows, bg_err *err)
@@ -102,7 +121,7 @@ bg_status bg_attempt_recall(const bg_context *ctx, const bg_inputs *in, const ch
     bool found = false;
     bg_status st = ctx->grid.world_rank == 0 ? read_identity(work, &id, &found, err) : BG_OK;
     st = bg_agree(ctx->grid.world, st, err);
-    *rows = found && is_of_call(&id, ctx, in) && !is_abandoned(&id, work) ? id.rows : 0;
+    *rows = found && is_of_call(&id, ctx, in) && !is_abandoned(work, "") ? id.rows : 0;
     bg_broadcast(ctx->grid.world, rows, sizeof *rows, 0);
     return st;
 }
@@ -121,8 +140,8 @@ static bg_status check_identity(const identity *id, const bg_attempt *a, bg_err 
     if (!is_of_call(id, a->ctx, a->in))
         return BG_FAIL(err, BG_ESTALE,
                        "\"%s/IDENTITY\" was made from other inputs or options: give those again to go on, or remove its "
-                       "folder \"%s\"",
-                       a->work, a->work);
+                       "folder \"%s\" once no job is at work in it (it has a file %s... of each)",
+                       a->work, a->work, flag);
     if (id->rows != a->rows)
         return BG_FAIL(err, BG_ESTALE,
                        "\"%s/IDENTITY\" says that another run of the same command has begun meanwhile, with micro-batches "
@@ -131,38 +150,54 @@ static bg_status check_identity(const identity *id, const bg_attempt *a, bg_err 
     return BG_OK;
 }
 
-/* The work folder, of this call and of no other.
- *   mine [out]  this attempt has written IDENTITY */
-static bg_status take_work(const bg_attempt *a, bool *mine, bg_err *err)
+/* Take IDENTITY away if it still is the one that was read: another may be taking the folder over too. */
+static bg_status discard_identity(const char *work, const identity *read, const char *mine, bg_err *err)
 {
-    char path[BG_PATH_BYTES], writer[BG_WRITER_BYTES];
+    char path[BG_PATH_BYTES], aside[BG_PATH_BYTES];
+    struct stat about;
+    bg_status st = bg_path(path, err, "%s/IDENTITY", work);
+    if (st == BG_OK)
+        st = bg_path(aside, err, "%s.tmp-%s", path, mine);
+    if (st != BG_OK || rename(path, aside) != 0)
+        return st;
+    if (stat(aside, &about) == 0 && about.st_ino != read->inode && link(aside, path) != 0)
+        st = BG_FAIL(err, BG_ESTALE, "\"%s\" is being taken over by another job: run the same command again", work);
+    unlink(aside);
+    return st;
+}
+
+/* The work folder, of this call and of no other. */
+static bg_status take_work(const bg_attempt *a, const char *mine, bg_err *err)
+{
     identity id;
-    bool found;
-    bg_writer_name(writer);
+    bool found = false;
     bg_status st = bg_make_folder(a->work, err);
     if (st == BG_OK)
-        st = read_identity(a->work, &id, &found, err);
-    if (st == BG_OK && found && is_abandoned(&id, a->work) &&
-        (st = bg_path(path, err, "%s/IDENTITY", a->work)) == BG_OK)
-        unlink(path);
-    if (st == BG_OK)
-        st = write_identity(a, writer, err);
+        st = raise_flag(a->work, mine, err);
     if (st == BG_OK)
         st = read_identity(a->work, &id, &found, err);
-    *mine = st == BG_OK && found && strcmp(id.writer, writer) == 0;
+    if (st == BG_OK && found && is_abandoned(a->work, mine))
+        st = discard_identity(a->work, &id, mine, err);
+    if (st == BG_OK)
+        st = write_identity(a, mine, err);
+    found = false;
+    if (st == BG_OK)
+        st = read_identity(a->work, &id, &found, err);
     return st == BG_OK && found ? check_identity(&id, a, err) : st;
 }
 
-/* After a failure, as where the memory does not suffice: a folder in which nothing was kept is nobody's, so that the
- * command may be given again with other options. */
-static void leave_work(const char *work)
+/* After a failure, as where the memory does not suffice: a folder in which nothing was kept, and nobody else is, goes,
+ * so that the command may be given again with other options. */
+static void leave_work(const char *work, const char *mine)
 {
     static const char *const text[] = { "IDENTITY", "UNITS" };
     char path[BG_PATH_BYTES];
-    for (size_t i = 0; i < sizeof text / sizeof *text && is_idle(work); i++)
+    for (size_t i = 0; i < sizeof text / sizeof *text && is_abandoned(work, mine); i++)
         if (bg_path(path, NULL, "%s/%s", work, text[i]) == BG_OK)
             unlink(path);
-    rmdir(work);
+    if (bg_path(path, NULL, "%s/%s%s", work, flag, mine) == BG_OK)
+        unlink(path);
+    rmdir(work); /* if it is empty */
 }
 
 static bg_status remove_all_leftovers(const bg_attempt *a, bg_err *err)
@@ -180,7 +215,7 @@ static bg_status remove_all_leftovers(const bg_attempt *a, bg_err *err)
 static bool is_taken_away(const char *work) { return access(work, F_OK) != 0 && errno == ENOENT; }
 
 /* What killed attempts have left goes first: its room may be needed. */
-static bg_status look(const bg_attempt *a, bool *done, bool *mine, bg_err *err)
+static bg_status look(const bg_attempt *a, const char *mine, bool *done, bg_err *err)
 {
     enum { TRIES = 100 };
     bg_status st = remove_all_leftovers(a, err);
@@ -237,18 +272,18 @@ static bg_status finish(const bg_attempt *a, bg_status st, bg_err *err)
 bg_status bg_attempt_run(const bg_attempt *a, bg_err *err)
 {
     MPI_Comm world = a->ctx->grid.world;
-    bool done = false, mine = false;
-    bg_status st = bg_agree(world, a->ctx->grid.world_rank == 0 ? look(a, &done, &mine, err) : BG_OK, err);
+    bool done = false, first = a->ctx->grid.world_rank == 0;
+    char mine[BG_WRITER_BYTES];
+    bg_writer_name(mine);
+    bg_status st = bg_agree(world, first ? look(a, mine, &done, err) : BG_OK, err);
     bg_broadcast(world, &done, sizeof done, 0);
     if (st == BG_OK && done)
         bg_log("%s: already done", a->output);
-    if (st != BG_OK || done)
-        return st;
-    if (a->work != NULL)
+    if (st == BG_OK && !done && a->work != NULL)
         st = bg_agree(world, bg_stop_beside(a->work, err), err);
-    if (st == BG_OK)
+    if (st == BG_OK && !done)
         st = finish(a, outcome(a, a->run(a->self, err), err), err);
-    if (st != BG_OK && mine)
-        leave_work(a->work);
+    if (st != BG_OK && first && a->work != NULL)
+        leave_work(a->work, mine);
     return st;
 }

@@ -68,12 +68,12 @@ static bool map_for_all(bg_shared *s, const char *folder, int *cause)
     char name[NAME_BYTES] = "";
     int fd = open_file(s, folder, name, cause);
     bool good = all(s, fd >= 0);
+    if (s->rank == 0 && name[0] != '\0')
+        unlink(name); /* before it takes room: a kill from now on leaves nothing */
     if (good) {
         *cause = take_slice(s, fd);
         good = all(s, *cause == 0);
     }
-    if (s->rank == 0 && name[0] != '\0')
-        unlink(name);
     if (good) {
         s->data = mmap(NULL, s->n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         s->mapped = s->data != MAP_FAILED;

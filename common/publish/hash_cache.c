@@ -169,10 +169,10 @@ static void remember(const char *path, const remembered *before, const bg_hash *
     free(after);
 }
 
-void bg_hash_remember(const char *path, const bg_hash *hash)
+void bg_hash_remember(const char *path, ino_t inode, const bg_hash *hash)
 {
     remembered *now = malloc(sizeof *now);
-    if (now != NULL && describe(path, now))
+    if (now != NULL && describe(path, now) && now->about.st_ino == inode)
         put_hash(now, hash);
     free(now);
 }

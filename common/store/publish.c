@@ -55,8 +55,8 @@ static bg_status close_file(bg_store *s, bg_err *err)
 
 static bool is_work(const bg_store *s) { return strcmp(s->format, "bregman/work") == 0; }
 
-/* On disk, and its content's hash and size, unless it is a work file. */
-static bg_status settle(const bg_store *s, bg_manifest_entry *listed, bg_err *err)
+/* On disk, and its content's hash and size, unless it is a work file.  inode [out]: the file's */
+static bg_status settle(const bg_store *s, bg_manifest_entry *listed, ino_t *inode, bg_err *err)
 {
     struct stat about = { .st_size = 0 };
     bg_status st = bg_sync_path(s->temporary, s->path, 0, err);
@@ -65,6 +65,7 @@ static bg_status settle(const bg_store *s, bg_manifest_entry *listed, bg_err *er
     if (st == BG_OK && stat(s->temporary, &about) != 0)
         st = BG_FAIL(err, BG_EIO, "cannot write \"%s\": %s", s->path, strerror(errno));
     listed->size_bytes = (uint64_t)about.st_size;
+    *inode = about.st_ino;
     return st;
 }
 
@@ -95,9 +96,10 @@ static bg_status list(const bg_store *s, const bg_manifest_entry *e, bg_err *err
 bg_status bg_store_publish(bg_store *s, bg_hash *hash, bg_err *err)
 {
     bg_manifest_entry e = { .name = NULL };
+    ino_t inode = 0;
     bg_status st = close_file(s, err);
     if (st == BG_OK)
-        st = settle(s, &e, err);
+        st = settle(s, &e, &inode, err);
     if (st == BG_OK && !is_work(s) && access(s->path, F_OK) == 0)
         st = replace(s, &e, err);
     else if (st == BG_OK && (st = give_name(s, err)) == BG_OK)
@@ -105,7 +107,7 @@ bg_status bg_store_publish(bg_store *s, bg_hash *hash, bg_err *err)
     if (st == BG_OK && hash != NULL)
         *hash = e.hash;
     if (st == BG_OK && !is_work(s))
-        bg_hash_remember(s->path, &e.hash);
+        bg_hash_remember(s->path, inode, &e.hash);
     bg_store_discard(s);
     return st;
 }
@@ -248,13 +250,14 @@ bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err)
 {
     char *fingerprint = NULL, path[BG_PATH_BYTES] = "";
     bg_manifest_entry e = { .name = NULL };
+    ino_t inode = 0;
     bool taken = false, done = false;
     if (st == BG_OK)
         st = bg_store_get_text(s, "run", "fingerprint", &fingerprint, NULL, err);
     if (st == BG_OK)
         st = close_file(s, err);
     if (st == BG_OK)
-        st = settle(s, &e, err);
+        st = settle(s, &e, &inode, err);
     if (st == BG_OK)
         st = take_name(s, &taken, err);
     if (st == BG_OK && taken)
@@ -266,6 +269,6 @@ bg_status bg_store_end_once(bg_store *s, bg_status st, bg_err *err)
         snprintf(path, sizeof path, "%s", s->path);
     bg_store_discard(s); /* with its temporary name, which changes the file's record */
     if (st == BG_OK && !taken)
-        bg_hash_remember(path, &e.hash);
+        bg_hash_remember(path, inode, &e.hash);
     return st;
 }

@@ -4,11 +4,12 @@
  * published may differ.  Two attempts of one call may run at once, a job that was requeued while its first run still
  * lives: they work side by side, and the one that is overtaken ends well too.
  *
- * A work folder belongs to one call.  Its file IDENTITY, written before any work file, says to which, by whom, and what
- * that attempt chose that decides the bytes of the result though it is no option: so a rerun may have another grid or
- * --memory-limit.  Another call may have the folder once the one that wrote IDENTITY has ended, and nothing was kept.
- * That is for a clear word at the start: no number depends on it, since a work file is read only by the call whose
- * fingerprint it has (bg_work_open). */
+ * A work folder belongs to one call.  Its file IDENTITY, written before any work file, says to which, and what its
+ * first attempt chose that decides the bytes of the result though it is no option: so a rerun may have another grid or
+ * --memory-limit.  Each attempt has a file ATTEMPT.tmp-WRITER in it while it lives (writer.h).  Another call may have
+ * the folder where nothing was kept and all who were in it are surely gone; an attempt that fails leaves none behind
+ * then. That is for a clear word at the start: no number depends on it, since a work file is read only by the call
+ * whose fingerprint it has (bg_work_open). */
 #ifndef BG_ATTEMPT_H
 #define BG_ATTEMPT_H
 

@@ -57,7 +57,7 @@ def input_identity(path):
     if lines and content not in (digest for digest, _ in lines):
         raise UserError(
             f'"{path}" was changed since it was published: its content is not what its folder\'s MANIFEST lists; '
-            "make it again"
+            "remove it and make it again"
         )
     return identity or content
 
@@ -342,7 +342,7 @@ def _yield_name(temporary, path, fingerprint):
 
 
 def publish(temporary, path, fingerprint, force=False):
-    """Give a finished file (closed) its final name, durably, and list it; its hash if it is this one's.
+    """Give a finished file (closed) its final name, durably, and list it; its hash unless another one has the name.
 
     Unless forced, a file of this fingerprint that another attempt has published meanwhile stays."""
     _fsync(temporary)
@@ -416,17 +416,18 @@ class OutputFile:
         return self
 
     def __exit__(self, kind, error, _trace):
-        digest = None
+        digest = inode = None
         try:
             if kind is None:
                 self._finish()
+                inode = os.stat(self.temporary).st_ino
                 digest = publish(self.temporary, self.path, self.run.fingerprint, self.force)
         except (OSError, RuntimeError) as failure:
             raise UserError(f'cannot write "{self.path}": {os_error_text(failure)}') from None
         finally:
             self._discard()  # with its temporary name, which changes the file's record
         if digest:
-            remember_hash(self.path, digest)
+            remember_hash(self.path, inode, digest)
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             raise UserError(f'cannot write "{self.path}": {os_error_text(error)}') from None
 

@@ -165,10 +165,11 @@ def hash_file_once(path):
     return digest
 
 
-def remember_hash(path, digest):
-    """The hash of a file that this process has just published, so that those who read it need not."""
+def remember_hash(path, inode, digest):
+    """The hash of a file that this process has just published, so that those who read it need not; nothing if another file has the
+    name by now."""
     now = _remembered(path)
-    if now:
+    if now and os.stat(path).st_ino == inode:
         _remember(*now[:2], digest)
 
 

@@ -56,7 +56,7 @@ then_works two $two
 # of which that cannot be told
 begins "after one of another host" open '*covariance-00000*' $one
 dies
-sed -i 's/^writer .*/writer node7.0123abcd.4026531836-12.345-0a1b2c3d/' "$out/work/IDENTITY"
+mv "$out"/work/ATTEMPT.tmp-* "$out/work/ATTEMPT.tmp-node7.0123abcd.4026531836-12.345-0a1b2c3d"
 then_refused "$out/work/IDENTITY" "or remove its folder" $two
 # that has kept something
 begins "after one with micro-batches that are too small" open '*lambda-00000*' $short
@@ -64,6 +64,19 @@ dies
 then_refused "$out/work/IDENTITY" "made from other inputs or options" $two
 sed -i "s/^rows .*/rows 1/" "$out/work/IDENTITY"
 then_refused "work folder's IDENTITY is damaged" "a sequence has 3" $short
+for rows in -1 0 99999999999999999999999 4000000000 3x; do
+    sed -i "s/^rows .*/rows $rows/" "$out/work/IDENTITY"
+    then_refused "$out/work/IDENTITY" "is damaged" $short
+done
+
+# The first one fails before anything was kept, while another of the same call is in the folder: it opens no file any more
+begins "beside one that fails" rename '*/UNITS' $one
+first=$pid
+held open '*covariance-00000*' fit_factors --model "$in/model" --output "$out" --unit-sequences 1 $one
+prlimit --pid $first --nofile=3:3
+kill -CONT $first
+wait $first && fail "$what: the first ends well"
+goes_on
 
 # Its files beside one's own, whatever the folder says
 for kind in activation gradient covariance lambda; do
