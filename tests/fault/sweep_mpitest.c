@@ -116,7 +116,7 @@ typedef struct {
     bg_pass *pass;
 } inputs;
 
-static bg_status open_inputs(inputs *in, const bg_context *ctx, const char *tokens, bg_err *err)
+static bg_status open_inputs(inputs *in, const bg_context *ctx, bg_err *err)
 {
     const bg_grid *g = &ctx->grid;
     bg_share share[3];
@@ -124,8 +124,6 @@ static bg_status open_inputs(inputs *in, const bg_context *ctx, const char *toke
     bg_status st = bg_path(model, err, "%s/tests/goldens/gpt2", getenv("SRC") != NULL ? getenv("SRC") : ".");
     if (st == BG_OK)
         st = bg_model_open(&in->model, model, "mlp", err);
-    if (st == BG_OK)
-        st = bg_tokens_open(&in->tokens, &tokens, 1, err);
     if (st == BG_OK)
         st = bg_model_divide(in->model, (size_t)g->pipeline_size, NULL, share, err);
     return st == BG_OK ? bg_pass_new(&in->pass, in->model, &share[g->pipeline_rank],
@@ -188,11 +186,11 @@ static void one_rank_stops(const inputs *in, const bg_context *ctx)
 }
 
 /* All faults on one grid.  Every batch is a checkpoint, so that streams end in the middle of units. */
-static bg_status drill_grid(const bg_context *ctx, const char *path, bool stop, bg_err *err)
+static bg_status drill_grid(const bg_context *ctx, bg_tokens *tokens, bool stop, bg_err *err)
 {
-    inputs in = { 0 };
+    inputs in = { .tokens = tokens };
     drill d;
-    bg_status st = bg_agree(ctx->grid.world, open_inputs(&in, ctx, path, err), err);
+    bg_status st = bg_agree(ctx->grid.world, open_inputs(&in, ctx, err), err);
     if (st == BG_OK && stop)
         one_rank_stops(&in, ctx);
     if (st == BG_OK && !stop) {
@@ -202,7 +200,6 @@ static bg_status drill_grid(const bg_context *ctx, const char *path, bool stop, 
         CHECK(run_drill(&in, ctx, -1, FAIL_NOWHERE, &d, err) == BG_OK);
     }
     bg_pass_free(in.pass);
-    bg_tokens_close(in.tokens);
     bg_model_close(in.model);
     return st;
 }
@@ -211,7 +208,8 @@ static bg_status drill_grid(const bg_context *ctx, const char *path, bool stop, 
  * for. */
 static bg_status drill_grids(const bg_context *world, const char *path, bg_err *err)
 {
-    bg_status st = BG_OK;
+    bg_tokens *tokens = NULL;
+    bg_status st = bg_agree(world->grid.world, bg_tokens_open(&tokens, &path, 1, err), err);
     for (int stop = 0; stop < 2; stop++)
         for (int p = 1; p <= 3 && st == BG_OK; p++) {
             bg_context ctx = *world;
@@ -220,9 +218,10 @@ static bg_status drill_grids(const bg_context *world, const char *path, bg_err *
                 continue;
             st = bg_grid_init(&ctx.grid, MPI_COMM_WORLD, p, err);
             if (st == BG_OK)
-                st = drill_grid(&ctx, path, stop, err);
+                st = drill_grid(&ctx, tokens, stop, err);
             bg_grid_free(&ctx.grid);
         }
+    bg_tokens_close(tokens);
     return st;
 }
 
