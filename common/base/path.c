@@ -26,3 +26,9 @@ bg_status bg_folder_of(const char *path, char out[BG_PATH_BYTES], bg_err *err)
     size_t n = (size_t)(bg_base_name(path) - path);
     return n == 0 ? bg_path(out, err, "./") : bg_path(out, err, "%.*s", (int)n, path);
 }
+
+bool bg_ends_in(const char *name, const char *suffix)
+{
+    size_t n = strlen(name), m = strlen(suffix);
+    return n > m && strcmp(name + n - m, suffix) == 0;
+}

@@ -94,8 +94,7 @@ static bool is_abandoned(const char *work, const char *mine)
     DIR *dir = opendir(work);
     for (const struct dirent *e; dir != NULL && idle && (e = readdir(dir)) != NULL;) {
         const char *writer = strncmp(e->d_name, flag, strlen(flag)) == 0 ? e->d_name + strlen(flag) : NULL;
-        size_t n = strlen(e->d_name);
-        idle = (n < 3 || strcmp(e->d_name + n - 3, ".h5") != 0) &&
+        idle = !bg_ends_in(e->d_name, ".h5") &&
                (writer == NULL || strcmp(writer, mine) == 0 || bg_writer_is_dead(writer));
     }
     if (dir != NULL)

@@ -213,14 +213,8 @@ static bg_status list_writers(const char *folder, writer_files *list, bg_err *er
     return st;
 }
 
-static bool ends_in(const char *name, const char *suffix)
-{
-    size_t n = strlen(name);
-    return n > strlen(suffix) && strcmp(name + n - strlen(suffix), suffix) == 0;
-}
-
-static bool is_open(const char *name) { return ends_in(name, open_suffix); }
-static bool is_flag(const char *name) { return ends_in(name, fold_suffix); }
+static bool is_open(const char *name) { return bg_ends_in(name, open_suffix); }
+static bool is_flag(const char *name) { return bg_ends_in(name, fold_suffix); }
 
 /* Sorted names: an .open file comes behind the closed one. */
 static bool has_writer(const writer_files *list, const char *closed)

@@ -176,7 +176,7 @@ static bg_status choose_plan(fit *f, bg_err *err)
         if (f->share[r].end - f->share[r].first > d.most_passes)
             d.most_passes = f->share[r].end - f->share[r].first;
     bg_log("%s: %zu tracked modules, %" PRIu64 " + %" PRIu64 " sequences", f->model->dir, f->model->n_tracked,
-           (f->covariance.end - f->covariance.begin), (f->lambda.end - f->lambda.begin));
+           f->covariance.end - f->covariance.begin, f->lambda.end - f->lambda.begin);
     return bg_budget_choose(&d, f->ctx, &f->plan, err);
 }
 

@@ -28,22 +28,27 @@ typedef struct {
 
 /* ---- which blocks ---- */
 
+/* Blocks [first, end) of the model. */
+typedef struct {
+    size_t first, end;
+} block_range;
+
 /* The blocks of a share that pass `pass` of `passes` is for. */
-static bg_module_range pass_blocks(const bg_share *s, size_t pass, size_t passes)
+static block_range pass_blocks(const bg_share *s, size_t pass, size_t passes)
 {
     size_t n = s->end - s->first;
-    return (bg_module_range){ s->first + pass * n / passes, s->first + (pass + 1) * n / passes };
+    return (block_range){ s->first + pass * n / passes, s->first + (pass + 1) * n / passes };
 }
 
 static bg_module_range pass_modules(const fit *f, size_t pass, size_t passes)
 {
-    bg_module_range blocks = pass_blocks(&f->own, pass, passes);
+    block_range blocks = pass_blocks(&f->own, pass, passes);
     return bg_model_tracked(f->model, blocks.first, blocks.end);
 }
 
 static bool is_in_pass(const phase *p, const bg_share *s, size_t block)
 {
-    bg_module_range b = pass_blocks(s, p->pass, p->f->plan.passes);
+    block_range b = pass_blocks(s, p->pass, p->f->plan.passes);
     return block >= b.first && block < b.end;
 }
 

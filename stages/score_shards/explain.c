@@ -322,9 +322,9 @@ bg_status score_explain_open(scoring *w, bg_err *err)
         st = score_explain_check(w, err);
     if (st == BG_OK)
         st = list_pairs(e, err);
-    const char *name = bg_base_name(w->c->explain), *suffix = strrchr(name, '.');
-    int n = suffix != NULL && strcmp(suffix, ".h5") == 0 ? (int)(suffix - name) : (int)strlen(name);
-    return st == BG_OK ? bg_path(w->work, err, "%s/explain-%.*s.work", w->c->output, n, name) : st;
+    const char *name = bg_base_name(w->c->explain);
+    size_t n = strlen(name) - (bg_ends_in(name, ".h5") ? strlen(".h5") : 0);
+    return st == BG_OK ? bg_path(w->work, err, "%s/explain-%.*s.work", w->c->output, (int)n, name) : st;
 }
 
 void score_explain_close(scoring *w)

@@ -70,12 +70,6 @@ static void say_folding(const char *path, const char *writer, const char *who)
                    who);
 }
 
-static bool ends_in(const char *name, const char *suffix)
-{
-    size_t n = strlen(name);
-    return n > strlen(suffix) && strcmp(name + n - strlen(suffix), suffix) == 0;
-}
-
 bg_status verify_writers(const char *folder, bg_err *err)
 {
     char path[BG_PATH_BYTES];
@@ -86,8 +80,8 @@ bg_status verify_writers(const char *folder, bg_err *err)
     for (int i = 0; i < n; i++) {
         char writer[sizeof entry[i]->d_name], who[BG_WRITER_BYTES + 32];
         long process;
-        bool folds = ends_in(entry[i]->d_name, BG_MANIFEST_FOLD);
-        if (st == BG_OK && (folds || ends_in(entry[i]->d_name, BG_MANIFEST_OPEN)) &&
+        bool folds = bg_ends_in(entry[i]->d_name, BG_MANIFEST_FOLD);
+        if (st == BG_OK && (folds || bg_ends_in(entry[i]->d_name, BG_MANIFEST_OPEN)) &&
             (st = bg_path(path, err, "%sMANIFEST.d/%s", folder, entry[i]->d_name)) == BG_OK) {
             snprintf(writer, sizeof writer, "%.*s", (int)(strrchr(entry[i]->d_name, '.') - entry[i]->d_name),
                      entry[i]->d_name);

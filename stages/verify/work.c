@@ -48,9 +48,8 @@ static bool is_segment(const verify_kind *k, const char *name, bg_segment *g)
 
 static bool is_plain(const verify_kind *k, const char *name)
 {
-    size_t n = strlen(k->kind), end = strlen(name);
-    return k->units.n_sequences == 0 && strncmp(name, k->kind, n) == 0 && name[n] == '-' && end > 3 &&
-           strcmp(name + end - 3, ".h5") == 0;
+    size_t n = strlen(k->kind);
+    return k->units.n_sequences == 0 && strncmp(name, k->kind, n) == 0 && name[n] == '-' && bg_ends_in(name, ".h5");
 }
 
 bool verify_is_work_file(const verify_folder *f, const char *name)
