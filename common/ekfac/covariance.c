@@ -9,27 +9,27 @@
 
 struct bg_covariance {
     const bg_model *model;
-    bg_module_range modules;
+    bg_site_range sites;
     size_t k;
     bg_room sum;                    /* all sums back to back */
     float **activation, **gradient; /* [n_tracked]; activation NULL where another module owns the input */
 };
 
-static bool owns_input(const bg_module *mod) { return mod->input == mod->index; }
+static bool owns_input(const bg_site *site) { return site->input == site->index; }
 
-size_t bg_covariance_bytes(const bg_model *model, bg_module_range modules, size_t k)
+size_t bg_covariance_bytes(const bg_model *model, bg_site_range sites, size_t k)
 {
     size_t n = 0;
-    for (size_t i = modules.first; i < modules.end; i++) {
-        const bg_module *mod = model->tracked[i];
-        n += bg_symmetric_floats((bg_symmetric){ mod->n_out, k });
-        if (owns_input(mod))
-            n += bg_symmetric_floats((bg_symmetric){ mod->n_in1, k });
+    for (size_t i = sites.first; i < sites.end; i++) {
+        const bg_site *site = model->tracked[i];
+        n += bg_symmetric_floats((bg_symmetric){ site->n_out, k });
+        if (owns_input(site))
+            n += bg_symmetric_floats((bg_symmetric){ site->n_in1, k });
     }
     return n * sizeof(float);
 }
 
-bg_status bg_covariance_new(bg_covariance **out, const bg_model *model, bg_module_range modules, size_t k,
+bg_status bg_covariance_new(bg_covariance **out, const bg_model *model, bg_site_range sites, size_t k,
                             const char *scratch, bg_err *err)
 {
     bg_covariance *c = NULL;
@@ -38,25 +38,25 @@ bg_status bg_covariance_new(bg_covariance **out, const bg_model *model, bg_modul
     if (st != BG_OK)
         return st;
     c->model = model;
-    c->modules = modules;
+    c->sites = sites;
     c->k = k;
     st = BG_NEW(c->activation, model->n_tracked, "covariance", err);
     if (st == BG_OK)
         st = BG_NEW(c->gradient, model->n_tracked, "covariance", err);
     if (st == BG_OK)
-        st = bg_room_new(&c->sum, bg_covariance_bytes(model, modules, k), scratch, "covariance sums", err);
+        st = bg_room_new(&c->sum, bg_covariance_bytes(model, sites, k), scratch, "covariance sums", err);
     if (st != BG_OK) {
         bg_covariance_free(c);
         return st;
     }
     float *at = c->sum.x;
-    for (size_t i = modules.first; i < modules.end; i++) {
-        const bg_module *mod = model->tracked[i];
+    for (size_t i = sites.first; i < sites.end; i++) {
+        const bg_site *site = model->tracked[i];
         c->gradient[i] = at;
-        at += bg_symmetric_floats((bg_symmetric){ mod->n_out, k });
-        if (owns_input(mod)) {
+        at += bg_symmetric_floats((bg_symmetric){ site->n_out, k });
+        if (owns_input(site)) {
             c->activation[i] = at;
-            at += bg_symmetric_floats((bg_symmetric){ mod->n_in1, k });
+            at += bg_symmetric_floats((bg_symmetric){ site->n_in1, k });
         }
     }
     *out = c;
@@ -85,24 +85,24 @@ static void add(bg_covariance *c, size_t n, float *sum, size_t rows, const float
 bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
 {
     bg_covariance *c = covariance;
-    const bg_module *mod = pair->module;
+    const bg_site *site = pair->site;
     (void)err;
-    if (mod->index < c->modules.first || mod->index >= c->modules.end)
+    if (site->index < c->sites.first || site->index >= c->sites.end)
         return BG_OK;
-    add(c, mod->n_out, c->gradient[mod->index], pair->n_rows, pair->gradient, pair->ld_gradient);
-    if (owns_input(mod))
-        add(c, mod->n_in1, c->activation[mod->index], pair->n_rows, pair->activation, pair->ld_activation);
+    add(c, site->n_out, c->gradient[site->index], pair->n_rows, pair->gradient, pair->ld_gradient);
+    if (owns_input(site))
+        add(c, site->n_in1, c->activation[site->index], pair->n_rows, pair->activation, pair->ld_activation);
     return BG_OK;
 }
 
 /* One sum of a module, to a file (`to`) or from one. */
-static bg_status move_sum(const bg_covariance *c, const bg_module *mod, bool activation, bg_store *to,
+static bg_status move_sum(const bg_covariance *c, const bg_site *site, bool activation, bg_store *to,
                           const bg_store *from, bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    float *sum = activation ? c->activation[mod->index] : c->gradient[mod->index];
-    uint64_t floats = bg_symmetric_floats((bg_symmetric){ activation ? mod->n_in1 : mod->n_out, c->k });
-    bg_status st = bg_path(path, err, "%s/%s_sum", mod->name, activation ? "activation" : "gradient");
+    float *sum = activation ? c->activation[site->index] : c->gradient[site->index];
+    uint64_t floats = bg_symmetric_floats((bg_symmetric){ activation ? site->n_in1 : site->n_out, c->k });
+    bg_status st = bg_path(path, err, "%s/%s_sum", site->name, activation ? "activation" : "gradient");
     if (st == BG_OK)
         st = to != NULL ? bg_store_write(to, path, &floats, sum, err)
                         : bg_store_read(from, path, BG_F32, &floats, sum, err);
@@ -113,13 +113,13 @@ static bg_status move_sum(const bg_covariance *c, const bg_module *mod, bool act
 static bg_status move_block(const bg_covariance *c, size_t block, bg_store *to, const bg_store *from, bg_err *err)
 {
     bg_status st = BG_OK;
-    for (size_t i = c->modules.first; i < c->modules.end && st == BG_OK; i++) {
-        const bg_module *mod = c->model->tracked[i];
-        if (mod->block != block)
+    for (size_t i = c->sites.first; i < c->sites.end && st == BG_OK; i++) {
+        const bg_site *site = c->model->tracked[i];
+        if (site->block != block)
             continue;
-        st = move_sum(c, mod, false, to, from, err);
-        if (st == BG_OK && owns_input(mod))
-            st = move_sum(c, mod, true, to, from, err);
+        st = move_sum(c, site, false, to, from, err);
+        if (st == BG_OK && owns_input(site))
+            st = move_sum(c, site, true, to, from, err);
     }
     return st;
 }

@@ -12,7 +12,7 @@ enum { PANEL = 512 };
 
 struct bg_eigenvalues {
     const bg_model *model;
-    bg_module_range modules;
+    bg_site_range sites;
     const bg_eigenbasis *basis;
     bool diagonal;
     bg_room sum;                  /* all sums back to back */
@@ -22,7 +22,7 @@ struct bg_eigenvalues {
     size_t rotated_input;         /* whose input rotated_a holds; SIZE_MAX: nobody's */
 };
 
-/* Floats of the largest arrays over a run's modules. */
+/* Floats of the largest arrays over a run's sites. */
 typedef struct {
     size_t p, m, g, half;
 } extent;
@@ -30,46 +30,46 @@ typedef struct {
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 /* Rotating a sequence's gradient costs 2 P M (P + M) and serves the diagonal too; rotating its rows costs
- * 2 T (P² + M²), the M² once for modules that share an input. */
-static bool rotate_gradient(const bg_module *mod, bool diagonal, double sequences, double rows)
+ * 2 T (P² + M²), the M² once for sites that share an input. */
+static bool rotate_gradient(const bg_site *site, bool diagonal, double sequences, double rows)
 {
-    double p = (double)mod->n_out, m = (double)mod->n_in1;
-    double by_rows = rows * (p * p + (mod->input == mod->index ? m * m : 0.0)) + (diagonal ? rows * p * m : 0.0);
+    double p = (double)site->n_out, m = (double)site->n_in1;
+    double by_rows = rows * (p * p + (site->input == site->index ? m * m : 0.0)) + (diagonal ? rows * p * m : 0.0);
     return sequences * p * m * (p + m) < by_rows;
 }
 
-static extent largest(const bg_model *model, bg_module_range modules, bool diagonal, size_t max_rows)
+static extent largest(const bg_model *model, bg_site_range sites, bool diagonal, size_t max_rows)
 {
     extent e = { 0, 0, 0, 0 };
-    for (size_t i = modules.first; i < modules.end; i++) {
-        const bg_module *mod = model->tracked[i];
-        bool whole = rotate_gradient(mod, diagonal, 1, (double)max_rows); /* some batch may want it */
-        e.p = larger(e.p, mod->n_out);
-        e.m = larger(e.m, mod->n_in1);
-        e.g = larger(e.g, (whole || mod->n_out < PANEL ? mod->n_out : PANEL) * mod->n_in1);
-        e.half = larger(e.half, whole ? mod->n_out * mod->n_in1 : 0);
+    for (size_t i = sites.first; i < sites.end; i++) {
+        const bg_site *site = model->tracked[i];
+        bool whole = rotate_gradient(site, diagonal, 1, (double)max_rows); /* some batch may want it */
+        e.p = larger(e.p, site->n_out);
+        e.m = larger(e.m, site->n_in1);
+        e.g = larger(e.g, (whole || site->n_out < PANEL ? site->n_out : PANEL) * site->n_in1);
+        e.half = larger(e.half, whole ? site->n_out * site->n_in1 : 0);
     }
     return e;
 }
 
-size_t bg_eigenvalues_bytes(const bg_model *model, bg_module_range modules, bool diagonal)
+size_t bg_eigenvalues_bytes(const bg_model *model, bg_site_range sites, bool diagonal)
 {
     size_t n = 0;
-    for (size_t i = modules.first; i < modules.end; i++)
+    for (size_t i = sites.first; i < sites.end; i++)
         n += model->tracked[i]->n_out * model->tracked[i]->n_in1 * (1 + (size_t)diagonal);
     return n * sizeof(float);
 }
 
-size_t bg_eigenvalues_room_bytes(const bg_model *model, bg_module_range modules, bool diagonal, size_t max_rows)
+size_t bg_eigenvalues_room_bytes(const bg_model *model, bg_site_range sites, bool diagonal, size_t max_rows)
 {
-    extent e = largest(model, modules, diagonal, max_rows);
+    extent e = largest(model, sites, diagonal, max_rows);
     return (max_rows * (e.m + e.p) + e.g + e.half) * sizeof(float);
 }
 
 static bg_status take_memory(bg_eigenvalues *e, const bg_eigenvalues_task *task, bg_err *err)
 {
-    extent most = largest(e->model, e->modules, e->diagonal, task->max_rows);
-    size_t sums = bg_eigenvalues_bytes(e->model, e->modules, e->diagonal);
+    extent most = largest(e->model, e->sites, e->diagonal, task->max_rows);
+    size_t sums = bg_eigenvalues_bytes(e->model, e->sites, e->diagonal);
     const struct {
         float **to;
         size_t floats;
@@ -95,7 +95,7 @@ bg_status bg_eigenvalues_new(bg_eigenvalues **out, const bg_model *model, const 
     if (st != BG_OK)
         return st;
     e->model = model;
-    e->modules = task->modules;
+    e->sites = task->sites;
     e->basis = task->basis;
     e->diagonal = task->diagonal;
     st = take_memory(e, task, err);
@@ -104,7 +104,7 @@ bg_status bg_eigenvalues_new(bg_eigenvalues **out, const bg_model *model, const 
         return st;
     }
     float *at = e->sum.x;
-    for (size_t i = e->modules.first; i < e->modules.end; i++) {
+    for (size_t i = e->sites.first; i < e->sites.end; i++) {
         size_t pm = model->tracked[i]->n_out * model->tracked[i]->n_in1;
         e->lambda[i] = at;
         e->diag[i] = e->diagonal ? at + pm : NULL;
@@ -135,14 +135,14 @@ void bg_eigenvalues_begin_batch(bg_eigenvalues *e) { e->rotated_input = SIZE_MAX
 
 static void rotate_rows(bg_eigenvalues *e, const bg_pair *pair)
 {
-    const bg_module *mod = pair->module;
-    const bg_eigenbasis *q = &e->basis[mod->index];
-    if (e->rotated_input != mod->input) {
+    const bg_site *site = pair->site;
+    const bg_eigenbasis *q = &e->basis[site->index];
+    if (e->rotated_input != site->input) {
         bg_blockdiag_apply(&q->q_a, BG_N, pair->n_rows, pair->activation, pair->ld_activation, e->rotated_a,
-                           mod->n_in1);
-        e->rotated_input = mod->input;
+                           site->n_in1);
+        e->rotated_input = site->input;
     }
-    bg_blockdiag_apply(&q->q_s, BG_N, pair->n_rows, pair->gradient, pair->ld_gradient, e->rotated_d, mod->n_out);
+    bg_blockdiag_apply(&q->q_s, BG_N, pair->n_rows, pair->gradient, pair->ld_gradient, e->rotated_d, site->n_out);
 }
 
 /* A sequence's rows of a module's pair: d [rows, P], a [rows, M]. */
@@ -181,13 +181,13 @@ static void add_square_rotated(bg_eigenvalues *e, const bg_eigenbasis *q, const 
 bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *err)
 {
     bg_eigenvalues *e = eigenvalues;
-    const bg_module *mod = pair->module;
-    size_t p = mod->n_out, m = mod->n_in1;
+    const bg_site *site = pair->site;
+    size_t p = site->n_out, m = site->n_in1;
     (void)err;
-    if (mod->index < e->modules.first || mod->index >= e->modules.end)
+    if (site->index < e->sites.first || site->index >= e->sites.end)
         return BG_OK;
-    float *lambda = e->lambda[mod->index], *diag = e->diag[mod->index];
-    bool after = rotate_gradient(mod, e->diagonal, (double)pair->n_sequences, (double)pair->n_rows);
+    float *lambda = e->lambda[site->index], *diag = e->diag[site->index];
+    bool after = rotate_gradient(site, e->diagonal, (double)pair->n_sequences, (double)pair->n_rows);
     if (!after)
         rotate_rows(e, pair);
     for (size_t z = 0; z < pair->n_sequences; z++) {
@@ -203,7 +203,7 @@ bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *er
                                       pair->ld_activation };
         const sequence_pair rotated = { p, m, rows, e->rotated_d + r0 * p, p, e->rotated_a + r0 * m, m };
         if (after) {
-            add_square_rotated(e, &e->basis[mod->index], &given, lambda, diag);
+            add_square_rotated(e, &e->basis[site->index], &given, lambda, diag);
             continue;
         }
         if (diag != NULL)
@@ -214,12 +214,12 @@ bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *er
     return BG_OK;
 }
 
-static bg_status move_sum(const bg_module *mod, const char *name, float *sum, bg_store *to, const bg_store *from,
+static bg_status move_sum(const bg_site *site, const char *name, float *sum, bg_store *to, const bg_store *from,
                           bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    uint64_t dims[2] = { mod->n_out, mod->n_in1 };
-    bg_status st = bg_path(path, err, "%s/%s", mod->name, name);
+    uint64_t dims[2] = { site->n_out, site->n_in1 };
+    bg_status st = bg_path(path, err, "%s/%s", site->name, name);
     if (st != BG_OK)
         return st;
     return to != NULL ? bg_store_write(to, path, dims, sum, err) : bg_store_read(from, path, BG_F32, dims, sum, err);
@@ -228,14 +228,14 @@ static bg_status move_sum(const bg_module *mod, const char *name, float *sum, bg
 static bg_status move_block(const bg_eigenvalues *e, size_t block, bg_store *to, const bg_store *from, bg_err *err)
 {
     bg_status st = BG_OK;
-    for (size_t i = e->modules.first; i < e->modules.end && st == BG_OK; i++) {
-        const bg_module *mod = e->model->tracked[i];
-        if (mod->block != block)
+    for (size_t i = e->sites.first; i < e->sites.end && st == BG_OK; i++) {
+        const bg_site *site = e->model->tracked[i];
+        if (site->block != block)
             continue;
-        st = move_sum(mod, "lambda_sum", e->lambda[i], to, from, err);
+        st = move_sum(site, "lambda_sum", e->lambda[i], to, from, err);
         if (st == BG_OK && e->diagonal)
-            st = move_sum(mod, "diagonal_sum", e->diag[i], to, from, err);
-        bg_room_let_go(&e->sum, e->lambda[i], mod->n_out * mod->n_in1 * (1 + (size_t)e->diagonal));
+            st = move_sum(site, "diagonal_sum", e->diag[i], to, from, err);
+        bg_room_let_go(&e->sum, e->lambda[i], site->n_out * site->n_in1 * (1 + (size_t)e->diagonal));
     }
     return st;
 }

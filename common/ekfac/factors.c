@@ -13,18 +13,18 @@ struct bg_factors {
     uint64_t k, n_tokens, n_sequences;
 };
 
-static bg_status dataset(char path[BG_PATH_BYTES], const bg_module *mod, const char *name, bg_err *err)
+static bg_status dataset(char path[BG_PATH_BYTES], const bg_site *site, const char *name, bg_err *err)
 {
-    return bg_path(path, err, "%s/%s", mod->name, name);
+    return bg_path(path, err, "%s/%s", site->name, name);
 }
 
 /* What is read later is as the model makes it: said before any work begins. */
-static bg_status check_shape(const bg_factors *f, const bg_module *mod, const char *name, uint64_t rows,
+static bg_status check_shape(const bg_factors *f, const bg_site *site, const char *name, uint64_t rows,
                              uint64_t columns, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     uint64_t dims[2];
-    bg_status st = dataset(path, mod, name, err);
+    bg_status st = dataset(path, site, name, err);
     if (st == BG_OK)
         st = bg_store_dims(f->index, path, 2, dims, err);
     if (st == BG_OK && (dims[0] != rows || dims[1] != columns))
@@ -68,17 +68,17 @@ static bg_status check_block(const bg_factors *f, const char *dir, size_t block,
     return st;
 }
 
-static bg_status check_module(const bg_factors *f, const bg_module *mod, bg_err *err)
+static bg_status check_site(const bg_factors *f, const bg_site *site, bg_err *err)
 {
     bg_status st = BG_OK;
-    if (!bg_store_has(f->index, mod->name))
+    if (!bg_store_has(f->index, site->name))
         return BG_FAIL(err, BG_ESTALE, "%s holds no factors of %s: it was fitted with other --modules", f->path,
-                       mod->name);
-    st = check_shape(f, mod, "lambda", mod->n_out, mod->n_in1, err);
+                       site->name);
+    st = check_shape(f, site, "lambda", site->n_out, site->n_in1, err);
     if (st == BG_OK)
-        st = check_shape(f, mod, "activation_eigenvectors", mod->n_in1, bg_block_width(mod->n_in1, f->k), err);
+        st = check_shape(f, site, "activation_eigenvectors", site->n_in1, bg_block_width(site->n_in1, f->k), err);
     if (st == BG_OK)
-        st = check_shape(f, mod, "gradient_eigenvectors", mod->n_out, bg_block_width(mod->n_out, f->k), err);
+        st = check_shape(f, site, "gradient_eigenvectors", site->n_out, bg_block_width(site->n_out, f->k), err);
     return st;
 }
 
@@ -96,7 +96,7 @@ static bg_status check_model(const bg_factors *f, const char *dir, const bg_mode
         if (model->tracked[i]->block != block)
             st = check_block(f, dir, block = model->tracked[i]->block, err);
         if (st == BG_OK)
-            st = check_module(f, model->tracked[i], err);
+            st = check_site(f, model->tracked[i], err);
     }
     return st;
 }
@@ -168,57 +168,57 @@ size_t bg_factors_blocks(const bg_factors *f) { return f->k; }
 
 double bg_factors_tokens_per_sequence(const bg_factors *f) { return (double)f->n_tokens / (double)f->n_sequences; }
 
-static bg_status read_f32(const bg_factors *f, const bg_module *mod, const char *name, size_t rows, size_t columns,
+static bg_status read_f32(const bg_factors *f, const bg_site *site, const char *name, size_t rows, size_t columns,
                           float **out, bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    bg_status st = dataset(path, mod, name, err);
+    bg_status st = dataset(path, site, name, err);
     if (st == BG_OK)
         st = BG_NEW(*out, rows * columns, name, err);
     return st == BG_OK ? bg_store_read(f->index, path, BG_F32, (const uint64_t[]){ rows, columns }, *out, err) : st;
 }
 
-static bg_status read_f64(const bg_factors *f, const bg_module *mod, const char *name, size_t n, double **out,
+static bg_status read_f64(const bg_factors *f, const bg_site *site, const char *name, size_t n, double **out,
                           bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    bg_status st = dataset(path, mod, name, err);
+    bg_status st = dataset(path, site, name, err);
     if (st == BG_OK)
         st = BG_NEW(*out, n, name, err);
     return st == BG_OK ? bg_store_read(f->index, path, BG_F64, (const uint64_t[]){ n }, *out, err) : st;
 }
 
-bg_status bg_factors_read(const bg_factors *f, const bg_module *mod, unsigned what, bg_module_factors *out, bg_err *err)
+bg_status bg_factors_read(const bg_factors *f, const bg_site *site, unsigned what, bg_site_factors *out, bg_err *err)
 {
-    size_t p = mod->n_out, m = mod->n_in1;
+    size_t p = site->n_out, m = site->n_in1;
     bg_status st = BG_OK;
     memset(out, 0, sizeof *out);
     out->basis.q_a = (bg_blockdiag){ m, f->k, bg_block_width(m, f->k), NULL };
     out->basis.q_s = (bg_blockdiag){ p, f->k, bg_block_width(p, f->k), NULL };
     if (what & BG_READ_BASES)
-        st = read_f32(f, mod, "activation_eigenvectors", m, out->basis.q_a.width, &out->basis.q_a.a, err);
+        st = read_f32(f, site, "activation_eigenvectors", m, out->basis.q_a.width, &out->basis.q_a.a, err);
     if (st == BG_OK && (what & BG_READ_BASES))
-        st = read_f32(f, mod, "gradient_eigenvectors", p, out->basis.q_s.width, &out->basis.q_s.a, err);
+        st = read_f32(f, site, "gradient_eigenvectors", p, out->basis.q_s.width, &out->basis.q_s.a, err);
     if (st == BG_OK && (what & BG_READ_LAMBDA))
-        st = read_f32(f, mod, "lambda", p, m, &out->lambda, err);
+        st = read_f32(f, site, "lambda", p, m, &out->lambda, err);
     if (st == BG_OK && (what & BG_READ_EIGENVALUES))
-        st = read_f64(f, mod, "activation_eigenvalues", m, &out->alpha, err);
+        st = read_f64(f, site, "activation_eigenvalues", m, &out->alpha, err);
     if (st == BG_OK && (what & BG_READ_EIGENVALUES))
-        st = read_f64(f, mod, "gradient_eigenvalues", p, &out->sigma, err);
+        st = read_f64(f, site, "gradient_eigenvalues", p, &out->sigma, err);
     if (st == BG_OK && (what & BG_READ_DIAGONAL)) {
         char path[BG_PATH_BYTES];
-        st = dataset(path, mod, "diagonal", err);
+        st = dataset(path, site, "diagonal", err);
         if (st == BG_OK && !bg_store_has(f->index, path))
             st = BG_FAIL(err, BG_EARG, "%s holds no diagonal Fisher: fit_factors ran with --no-diagonal", f->path);
         if (st == BG_OK)
-            st = read_f32(f, mod, "diagonal", p, m, &out->diagonal, err);
+            st = read_f32(f, site, "diagonal", p, m, &out->diagonal, err);
     }
     if (st != BG_OK)
-        bg_module_factors_clear(out);
+        bg_site_factors_clear(out);
     return st;
 }
 
-void bg_module_factors_clear(bg_module_factors *m)
+void bg_site_factors_clear(bg_site_factors *m)
 {
     bg_free(m->basis.q_a.a);
     bg_free(m->basis.q_s.a);
@@ -229,13 +229,13 @@ void bg_module_factors_clear(bg_module_factors *m)
     memset(m, 0, sizeof *m);
 }
 
-size_t bg_eigenbasis_bytes(const bg_model *model, bg_module_range modules, size_t k)
+size_t bg_eigenbasis_bytes(const bg_model *model, bg_site_range sites, size_t k)
 {
     size_t n = 0;
-    for (size_t i = modules.first; i < modules.end; i++) {
-        const bg_module *mod = model->tracked[i];
-        n += mod->n_out * bg_block_width(mod->n_out, k);
-        n += mod->input == mod->index ? mod->n_in1 * bg_block_width(mod->n_in1, k) : 0;
+    for (size_t i = sites.first; i < sites.end; i++) {
+        const bg_site *site = model->tracked[i];
+        n += site->n_out * bg_block_width(site->n_out, k);
+        n += site->input == site->index ? site->n_in1 * bg_block_width(site->n_in1, k) : 0;
     }
     return n * sizeof(float);
 }

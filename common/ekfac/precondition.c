@@ -22,7 +22,7 @@ static double positive(double x) { return x > 0 ? x : 0; }
 /* C of each kind into c->c, from what was read. */
 static void form(bg_preconditioner kind, double tokens_per_sequence, bg_curvature *c)
 {
-    bg_module_factors *f = &c->factors;
+    bg_site_factors *f = &c->factors;
     float **from = kind == BG_EKFAC ? &f->lambda : &f->diagonal;
     if (kind == BG_EKFAC || kind == BG_DIAGONAL) {
         c->c = *from; /* taken over */
@@ -36,7 +36,7 @@ static void form(bg_preconditioner kind, double tokens_per_sequence, bg_curvatur
             c->c[i * c->m + j] = (float)(positive(f->sigma[i]) * positive(f->alpha[j]) * tokens_per_sequence);
 }
 
-static bg_status set_lambda(bg_damping d, const bg_factors *f, const bg_module *mod, bg_curvature *c, bg_err *err)
+static bg_status set_lambda(bg_damping d, const bg_factors *f, const bg_site *site, bg_curvature *c, bg_err *err)
 {
     double sum = 0, least = INFINITY;
     for (size_t i = 0; i < c->p * c->m; i++) {
@@ -49,11 +49,11 @@ static bg_status set_lambda(bg_damping d, const bg_factors *f, const bg_module *
     if (!isfinite(sum) || !(least + c->lambda > 0))
         return BG_FAIL(err, BG_ENUMERIC,
                        "%s: the damped curvature of %s is not positive everywhere (damping %g); use more damping",
-                       bg_factors_path(f), mod->name, c->lambda);
+                       bg_factors_path(f), site->name, c->lambda);
     return BG_OK;
 }
 
-bg_status bg_curvature_read(const bg_factors *f, const bg_module *mod, bg_damping damping, bg_curvature *out,
+bg_status bg_curvature_read(const bg_factors *f, const bg_site *site, bg_damping damping, bg_curvature *out,
                             bg_err *err)
 {
     static const unsigned what[] = {
@@ -64,15 +64,15 @@ bg_status bg_curvature_read(const bg_factors *f, const bg_module *mod, bg_dampin
     };
     memset(out, 0, sizeof *out);
     out->kind = damping.kind;
-    out->p = mod->n_out;
-    out->m = mod->n_in1;
+    out->p = site->n_out;
+    out->m = site->n_in1;
     out->rotated = damping.kind == BG_EKFAC || damping.kind == BG_KFAC;
-    bg_status st = bg_factors_read(f, mod, what[damping.kind], &out->factors, err);
+    bg_status st = bg_factors_read(f, site, what[damping.kind], &out->factors, err);
     if (st == BG_OK && (damping.kind == BG_KFAC || damping.kind == BG_IDENTITY))
         st = BG_NEW(out->c, out->p * out->m, "curvature", err);
     if (st == BG_OK) {
         form(damping.kind, bg_factors_tokens_per_sequence(f), out);
-        st = set_lambda(damping, f, mod, out, err);
+        st = set_lambda(damping, f, site, out, err);
     }
     if (st != BG_OK)
         bg_curvature_clear(out);
@@ -81,7 +81,7 @@ bg_status bg_curvature_read(const bg_factors *f, const bg_module *mod, bg_dampin
 
 void bg_curvature_clear(bg_curvature *c)
 {
-    bg_module_factors_clear(&c->factors);
+    bg_site_factors_clear(&c->factors);
     bg_free(c->c);
     memset(c, 0, sizeof *c);
 }

@@ -24,19 +24,19 @@ static bg_status check_model(const bg_store *f, const bg_queries_source *from, b
 
 /* A dataset [Q, n, r] of a module. */
 typedef struct {
-    const bg_module *mod;
+    const bg_site *site;
     const char *name;
     size_t n;
 } side;
 
-static side left_of(const bg_module *mod) { return (side){ mod, "left", mod->n_out }; }
-static side right_of(const bg_module *mod) { return (side){ mod, "right", mod->n_in1 }; }
+static side left_of(const bg_site *site) { return (side){ site, "left", site->n_out }; }
+static side right_of(const bg_site *site) { return (side){ site, "right", site->n_in1 }; }
 
 static bg_status measure_side(const bg_store *f, side of, size_t *r, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     uint64_t dims[3] = { 0 };
-    bg_status st = bg_path(path, err, "%s/%s", of.mod->name, of.name);
+    bg_status st = bg_path(path, err, "%s/%s", of.site->name, of.name);
     if (st == BG_OK)
         st = bg_store_dims(f, path, 3, dims, err);
     if (st == BG_OK && dims[1] != of.n)
@@ -48,20 +48,20 @@ static bg_status measure_side(const bg_store *f, side of, size_t *r, bg_err *err
 
 /* module [n_tracked, may be NULL]: ranks. */
 static bg_status measure(const bg_store *f, const bg_queries_source *from, bg_queries_extent *out,
-                         bg_module_queries *module, bg_err *err)
+                         bg_site_queries *module, bg_err *err)
 {
     uint64_t n_queries = 0;
     bg_status st = bg_store_dims(f, "id", 1, &n_queries, err);
     *out = (bg_queries_extent){ .n_queries = n_queries, .columns = 1 };
     for (size_t i = from->share->first_tracked; i < from->share->end_tracked && st == BG_OK; i++) {
-        const bg_module *mod = from->model->tracked[i];
+        const bg_site *site = from->model->tracked[i];
         size_t r = 0, columns;
-        st = measure_side(f, left_of(mod), &r, err);
+        st = measure_side(f, left_of(site), &r, err);
         if (st == BG_OK)
-            st = measure_side(f, right_of(mod), &r, err);
+            st = measure_side(f, right_of(site), &r, err);
         columns = n_queries * r;
         out->columns = columns > out->columns ? columns : out->columns;
-        out->bytes += columns * (mod->n_out + mod->n_in1) * sizeof(float);
+        out->bytes += columns * (site->n_out + site->n_in1) * sizeof(float);
         if (module != NULL)
             module[i].r = r;
     }
@@ -85,7 +85,7 @@ static bg_status read_side(const bg_store *f, side of, size_t n_queries, size_t 
 {
     char path[BG_PATH_BYTES];
     float *one = NULL;
-    bg_status st = bg_path(path, err, "%s/%s", of.mod->name, of.name);
+    bg_status st = bg_path(path, err, "%s/%s", of.site->name, of.name);
     if (st == BG_OK)
         st = BG_NEW(one, of.n * r, "compressed queries", err);
     for (size_t q = 0; q < n_queries && st == BG_OK; q++) {
@@ -103,28 +103,28 @@ static bg_status fill(bg_queries *q, const bg_store *f, const bg_queries_source 
     float *at = bg_shared_data(q->memory);
     bg_status st = BG_OK;
     for (size_t i = from->share->first_tracked; i < from->share->end_tracked; i++) {
-        const bg_module *mod = from->model->tracked[i];
-        bg_module_queries *m = &q->module[i];
+        const bg_site *site = from->model->tracked[i];
+        bg_site_queries *m = &q->site[i];
         size_t columns = q->extent.n_queries * m->r;
-        float *u = at, *v = u + columns * mod->n_out;
+        float *u = at, *v = u + columns * site->n_out;
         if (st == BG_OK)
             st = bg_stop_check(from->file, err);
         if (st == BG_OK && bg_shared_fills(q->memory, 2 * i))
-            st = read_side(f, left_of(mod), q->extent.n_queries, m->r, u, err);
+            st = read_side(f, left_of(site), q->extent.n_queries, m->r, u, err);
         if (st == BG_OK && bg_shared_fills(q->memory, 2 * i + 1))
-            st = read_side(f, right_of(mod), q->extent.n_queries, m->r, v, err);
+            st = read_side(f, right_of(site), q->extent.n_queries, m->r, v, err);
         m->u = u;
         m->v = v;
-        at = v + columns * mod->n_in1;
+        at = v + columns * site->n_in1;
     }
     return st;
 }
 
-static bg_status find_least_kept(const bg_store *f, const bg_module *mod, uint64_t n_queries, float *least, bg_err *err)
+static bg_status find_least_kept(const bg_store *f, const bg_site *site, uint64_t n_queries, float *least, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     float *kept = NULL;
-    bg_status st = bg_path(path, err, "%s/kept", mod->name);
+    bg_status st = bg_path(path, err, "%s/kept", site->name);
     if (st == BG_OK)
         st = BG_NEW(kept, n_queries, "compressed queries", err);
     if (st == BG_OK)
@@ -151,9 +151,9 @@ static bg_status say(const bg_queries *q, const bg_store *f, const bg_queries_so
 
 static bg_status read_head(bg_queries *q, const bg_store *f, const bg_queries_source *from, bg_err *err)
 {
-    bg_status st = BG_NEW(q->module, from->model->n_tracked, "compressed queries", err);
+    bg_status st = BG_NEW(q->site, from->model->n_tracked, "compressed queries", err);
     if (st == BG_OK)
-        st = measure(f, from, &q->extent, q->module, err);
+        st = measure(f, from, &q->extent, q->site, err);
     if (st == BG_OK)
         st = bg_store_read_strings(f, "id", &q->id, &q->extent.n_queries, err);
     return st == BG_OK ? say(q, f, from, err) : st;
@@ -193,7 +193,7 @@ void bg_queries_free(bg_queries *q)
     if (q == NULL)
         return;
     bg_shared_free(q->memory);
-    bg_free(q->module);
+    bg_free(q->site);
     bg_strings_free(q->id, q->extent.n_queries);
     bg_free(q);
 }

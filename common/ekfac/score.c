@@ -133,7 +133,7 @@ void bg_scorer_begin_batch(bg_scorer *s, const bg_batch *batch, uint64_t first)
 /* Add rows [r0, r0 + n) of one module to what is kept; dot [n, Q]. */
 static void keep(bg_scorer *s, const bg_pair *pair, size_t r0, size_t n)
 {
-    size_t nq = s->queries->extent.n_queries, layer = pair->module->block - s->task.share[s->task.rank].first, z = 0;
+    size_t nq = s->queries->extent.n_queries, layer = pair->site->block - s->task.share[s->task.rank].first, z = 0;
     for (size_t i = 0; i < n && s->task.detail == BG_SCORE_TOKENS; i++) {
         float *to = s->token + (layer * s->rows + s->row0 + bg_pair_row(pair, r0 + i)) * nq;
         for (size_t q = 0; q < nq; q++)
@@ -151,16 +151,16 @@ static void keep(bg_scorer *s, const bg_pair *pair, size_t r0, size_t n)
 bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err)
 {
     bg_scorer *s = scorer;
-    const bg_module *mod = pair->module;
-    const bg_module_queries *m = &s->queries->module[mod->index];
+    const bg_site *site = pair->site;
+    const bg_site_queries *m = &s->queries->site[site->index];
     size_t columns = s->queries->extent.n_queries * m->r, rows = pair->n_rows;
     (void)err;
     for (size_t r0 = 0; r0 < rows; r0 += s->chunk) {
         size_t n = rows - r0 < s->chunk ? rows - r0 : s->chunk;
-        bg_gemm((bg_extent){ n, columns, mod->n_out }, 1.0f,
+        bg_gemm((bg_extent){ n, columns, site->n_out }, 1.0f,
                 bg_f32(BG_N, pair->gradient + r0 * pair->ld_gradient, pair->ld_gradient), bg_f32(BG_N, m->u, columns),
                 0.0f, s->left, columns);
-        bg_gemm((bg_extent){ n, columns, mod->n_in1 }, 1.0f,
+        bg_gemm((bg_extent){ n, columns, site->n_in1 }, 1.0f,
                 bg_f32(BG_N, pair->activation + r0 * pair->ld_activation, pair->ld_activation),
                 bg_f32(BG_N, m->v, columns), 0.0f, s->right, columns);
         bg_group_dot(n, s->queries->extent.n_queries, m->r, (bg_in){ s->left, columns }, (bg_in){ s->right, columns },

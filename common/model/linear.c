@@ -23,38 +23,38 @@ const float *bg_pass_weight(bg_pass *p, const bg_tensor *t, size_t first, size_t
 }
 
 /* Rows of the stored matrix are outputs, or inputs where config.transposed: then the slices' products add up. */
-void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, bg_in a, bg_out y, bool accumulate)
+void bg_pass_linear(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate)
 {
-    const bg_tensor *t = mod->weight;
+    const bg_tensor *t = site->weight;
     size_t step = bg_pass_weight_rows(p, t);
     for (size_t r = 0; r < t->shape[0]; r += step) {
         size_t n = t->shape[0] - r < step ? t->shape[0] - r : step;
         const float *w = bg_pass_weight(p, t, r, n);
         if (p->model->config.transposed)
-            bg_gemm((bg_extent){ rows, mod->n_out, n }, 1.0f, bg_f32(BG_N, a.x + r, a.ld), bg_f32(BG_N, w, mod->n_out),
-                    accumulate || r > 0 ? 1.0f : 0.0f, y.x, y.ld);
+            bg_gemm((bg_extent){ rows, site->n_out, n }, 1.0f, bg_f32(BG_N, a.x + r, a.ld),
+                    bg_f32(BG_N, w, site->n_out), accumulate || r > 0 ? 1.0f : 0.0f, y.x, y.ld);
         else
-            bg_gemm((bg_extent){ rows, n, mod->n_in }, 1.0f, bg_f32(BG_N, a.x, a.ld), bg_f32(BG_T, w, mod->n_in),
+            bg_gemm((bg_extent){ rows, n, site->n_in }, 1.0f, bg_f32(BG_N, a.x, a.ld), bg_f32(BG_T, w, site->n_in),
                     accumulate ? 1.0f : 0.0f, y.x + r, y.ld);
     }
-    if (mod->bias != NULL)
-        bg_add_bias(rows, mod->n_out, mod->bias, y);
+    if (site->bias != NULL)
+        bg_add_bias(rows, site->n_out, site->bias, y);
     bg_pass_poke(p);
 }
 
-void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, bg_in dy, bg_out dx, bool accumulate)
+void bg_pass_linear_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy, bg_out dx, bool accumulate)
 {
-    const bg_tensor *t = mod->weight;
+    const bg_tensor *t = site->weight;
     size_t step = bg_pass_weight_rows(p, t);
     for (size_t r = 0; r < t->shape[0]; r += step) {
         size_t n = t->shape[0] - r < step ? t->shape[0] - r : step;
         const float *w = bg_pass_weight(p, t, r, n);
         if (p->model->config.transposed)
-            bg_gemm((bg_extent){ rows, n, mod->n_out }, 1.0f, bg_f32(BG_N, dy.x, dy.ld), bg_f32(BG_T, w, mod->n_out),
+            bg_gemm((bg_extent){ rows, n, site->n_out }, 1.0f, bg_f32(BG_N, dy.x, dy.ld), bg_f32(BG_T, w, site->n_out),
                     accumulate ? 1.0f : 0.0f, dx.x + r, dx.ld);
         else
-            bg_gemm((bg_extent){ rows, mod->n_in, n }, 1.0f, bg_f32(BG_N, dy.x + r, dy.ld), bg_f32(BG_N, w, mod->n_in),
-                    accumulate || r > 0 ? 1.0f : 0.0f, dx.x, dx.ld);
+            bg_gemm((bg_extent){ rows, site->n_in, n }, 1.0f, bg_f32(BG_N, dy.x + r, dy.ld),
+                    bg_f32(BG_N, w, site->n_in), accumulate || r > 0 ? 1.0f : 0.0f, dx.x, dx.ld);
     }
     bg_pass_poke(p);
 }

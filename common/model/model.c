@@ -158,26 +158,26 @@ static const char *role_of(const bg_model_config *c, bg_role role, size_t *n_out
     }
 }
 
-static bg_status load_module(loader *l, const char *prefix, bg_role role, bg_module *mod, bg_err *err)
+static bg_status load_site(loader *l, const char *prefix, bg_role role, bg_site *site, bg_err *err)
 {
     const bg_model_config *c = &l->model->config;
     bool bias;
     char path[400];
-    const char *name = role_of(c, role, &mod->n_out, &mod->n_in, &bias);
-    if ((size_t)snprintf(mod->name, sizeof mod->name, "%s%s", prefix, name) >= sizeof mod->name)
+    const char *name = role_of(c, role, &site->n_out, &site->n_in, &bias);
+    if ((size_t)snprintf(site->name, sizeof site->name, "%s%s", prefix, name) >= sizeof site->name)
         return BG_FAIL(err, BG_EFORMAT, "%s: module name too long: %s%s", l->model->dir, prefix, name);
-    mod->role = role;
-    mod->n_in1 = mod->n_in + bias;
-    snprintf(path, sizeof path, "%s.weight", mod->name);
-    bg_status st = load_matrix(l, path, c->transposed ? mod->n_in : mod->n_out, c->transposed ? mod->n_out : mod->n_in,
-                               &mod->weight, err);
-    snprintf(path, sizeof path, "%s.bias", mod->name);
+    site->role = role;
+    site->n_in1 = site->n_in + bias;
+    snprintf(path, sizeof path, "%s.weight", site->name);
+    bg_status st = load_matrix(l, path, c->transposed ? site->n_in : site->n_out,
+                               c->transposed ? site->n_out : site->n_in, &site->weight, err);
+    snprintf(path, sizeof path, "%s.bias", site->name);
     if (st == BG_OK && bias)
-        st = load_vector(l, path, mod->n_out, &mod->bias, err);
+        st = load_vector(l, path, site->n_out, &site->bias, err);
     return st;
 }
 
-static bg_status load_block(loader *l, size_t b, bg_module **next, bg_err *err)
+static bg_status load_block(loader *l, size_t b, bg_site **next, bg_err *err)
 {
     const bg_model_config *c = &l->model->config;
     bg_block *blk = &l->model->block[b];
@@ -195,10 +195,10 @@ static bg_status load_block(loader *l, size_t b, bg_module **next, bg_err *err)
         bool bias;
         if (role_of(c, r, &n_out, &n_in, &bias) == NULL)
             continue;
-        bg_module *mod = (*next)++;
-        mod->block = b;
-        blk->module[r] = mod;
-        st = load_module(l, prefix, r, mod, err);
+        bg_site *site = (*next)++;
+        site->block = b;
+        blk->site[r] = site;
+        st = load_site(l, prefix, r, site, err);
     }
     if (st == BG_OK)
         st = load_norm(l, prefix, c->names.attention_norm, c->d_model, c->norm, &blk->attention_norm, err);
@@ -257,7 +257,7 @@ static bg_status load_ends(loader *l, bg_err *err)
 
 static bg_status load_all(loader *l, bg_err *err)
 {
-    bg_module *next = l->model->module;
+    bg_site *next = l->model->site;
     l->n_floats = l->n_matrices = 0;
     l->n_weights = 0;
     bg_status st = load_ends(l, err);
@@ -266,7 +266,7 @@ static bg_status load_all(loader *l, bg_err *err)
     return st;
 }
 
-static size_t modules_per_block(const bg_model_config *c)
+static size_t sites_per_block(const bg_model_config *c)
 {
     size_t n = 0, n_out, n_in;
     bool bias;
@@ -275,10 +275,10 @@ static size_t modules_per_block(const bg_model_config *c)
     return n;
 }
 
-static bool is_attention(const bg_module *mod) { return mod->role < BG_ROLE_GATE; }
+static bool is_attention(const bg_site *site) { return site->role < BG_ROLE_GATE; }
 
 /* q, k and v read one input; gate and up another.  Others read one of their own. */
-static bool same_input(const bg_module *a, const bg_module *b)
+static bool same_input(const bg_site *a, const bg_site *b)
 {
     bool qkv = a->role <= BG_ROLE_V && b->role <= BG_ROLE_V;
     bool mlp = (a->role == BG_ROLE_GATE || a->role == BG_ROLE_UP) && (b->role == BG_ROLE_GATE || b->role == BG_ROLE_UP);
@@ -293,16 +293,16 @@ static bg_status track(bg_model *m, const char *modules, bg_err *err)
     if (!mlp && !attention && !all && regcomp(&re, modules, REG_EXTENDED | REG_NOSUB) != 0)
         return BG_FAIL(err, BG_EARG, "--modules: \"%s\" is neither mlp, attention, all nor a regular expression",
                        modules);
-    for (size_t i = 0; i < m->n_modules; i++) {
-        bg_module *mod = &m->module[i];
-        mod->tracked = all || (mlp && !is_attention(mod)) || (attention && is_attention(mod)) ||
-                       (!all && !mlp && !attention && regexec(&re, mod->name, 0, NULL, 0) == 0);
-        if (!mod->tracked)
+    for (size_t i = 0; i < m->n_sites; i++) {
+        bg_site *site = &m->site[i];
+        site->tracked = all || (mlp && !is_attention(site)) || (attention && is_attention(site)) ||
+                        (!all && !mlp && !attention && regexec(&re, site->name, 0, NULL, 0) == 0);
+        if (!site->tracked)
             continue;
-        mod->index = mod->input = m->n_tracked;
-        if (m->n_tracked > 0 && same_input(m->tracked[m->n_tracked - 1], mod))
-            mod->input = m->tracked[m->n_tracked - 1]->input;
-        m->tracked[m->n_tracked++] = mod;
+        site->index = site->input = m->n_tracked;
+        if (m->n_tracked > 0 && same_input(m->tracked[m->n_tracked - 1], site))
+            site->input = m->tracked[m->n_tracked - 1]->input;
+        m->tracked[m->n_tracked++] = site;
     }
     if (!mlp && !attention && !all)
         regfree(&re);
@@ -322,10 +322,10 @@ static bg_status check_sketch(const loader *l, bg_err *err)
 
 static bg_status make_tables(bg_model *m, bg_err *err)
 {
-    m->n_modules = m->config.n_blocks * modules_per_block(&m->config);
-    bg_status st = BG_NEW(m->module, m->n_modules, "module table", err);
+    m->n_sites = m->config.n_blocks * sites_per_block(&m->config);
+    bg_status st = BG_NEW(m->site, m->n_sites, "module table", err);
     if (st == BG_OK)
-        st = BG_NEW(m->tracked, m->n_modules, "module table", err);
+        st = BG_NEW(m->tracked, m->n_sites, "module table", err);
     return st == BG_OK ? BG_NEW(m->block, m->config.n_blocks, "block table", err) : st;
 }
 
@@ -471,7 +471,7 @@ void bg_model_close(bg_model *m)
     if (m == NULL)
         return;
     bg_tensors_close(m->tensors);
-    bg_free(m->module);
+    bg_free(m->site);
     bg_free(m->tracked);
     bg_free(m->block);
     bg_free(m->small);
@@ -521,14 +521,14 @@ bg_status bg_model_check_lengths(const bg_model *m, const bg_tokens *t, uint64_t
     return st;
 }
 
-const bg_module *bg_block_first_attention(const bg_block *b)
+const bg_site *bg_block_first_attention(const bg_block *b)
 {
-    return b->module[BG_ROLE_Q] != NULL ? b->module[BG_ROLE_Q] : b->module[BG_ROLE_QKV];
+    return b->site[BG_ROLE_Q] != NULL ? b->site[BG_ROLE_Q] : b->site[BG_ROLE_QKV];
 }
 
-const bg_module *bg_block_first_mlp(const bg_block *b)
+const bg_site *bg_block_first_mlp(const bg_block *b)
 {
-    return b->module[BG_ROLE_GATE] != NULL ? b->module[BG_ROLE_GATE] : b->module[BG_ROLE_UP];
+    return b->site[BG_ROLE_GATE] != NULL ? b->site[BG_ROLE_GATE] : b->site[BG_ROLE_UP];
 }
 
 size_t bg_model_parameters(const bg_model *m)

@@ -90,16 +90,16 @@ static void module_input(const bg_pass *p, const bg_norm_weights *norm, size_t r
 }
 
 /* residual += norm?(module(a)); out_raw keeps the module's output where a norm follows it. */
-static void add_output(bg_pass *p, const bg_module *mod, const bg_norm_weights *norm, size_t rows, bg_in a,
+static void add_output(bg_pass *p, const bg_site *site, const bg_norm_weights *norm, size_t rows, bg_in a,
                        float *out_raw, float *residual)
 {
     const bg_model_config *c = &p->model->config;
     size_t d = c->d_model;
     if (!c->post_norm) {
-        bg_pass_linear(p, mod, rows, a, (bg_out){ residual, d }, true);
+        bg_pass_linear(p, site, rows, a, (bg_out){ residual, d }, true);
         return;
     }
-    bg_pass_linear(p, mod, rows, a, (bg_out){ out_raw, d }, false);
+    bg_pass_linear(p, site, rows, a, (bg_out){ out_raw, d }, false);
     bg_norm_forward(bg_norm_of(p, norm), rows, d, (bg_in){ out_raw, d }, (bg_out){ p->da, d });
     bg_add(rows, d, (bg_in){ p->da, d }, (bg_out){ residual, d });
 }
@@ -109,8 +109,8 @@ static void attention_inputs(bg_pass *p, const bg_block *blk, const bg_batch *b,
     const bg_model_config *c = &p->model->config;
     module_input(p, &blk->attention_norm, b->n_rows, s->x);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
-        if (blk->module[r] != NULL)
-            bg_pass_linear(p, blk->module[r], b->n_rows, (bg_in){ p->a_d, p->ld_d },
+        if (blk->site[r] != NULL)
+            bg_pass_linear(p, blk->site[r], b->n_rows, (bg_in){ p->a_d, p->ld_d },
                            (bg_out){ s->qkv + qkv_offset(c, r), p->w_qkv }, false);
     qk_norm(p, blk, b->n_rows, s->qkv, s->qk_raw, NULL);
     rotate(p, b->n_rows, s->qkv, +1);
@@ -132,9 +132,9 @@ static void mlp_inputs(bg_pass *p, const bg_block *blk, size_t rows, const float
 {
     size_t ff = p->model->config.d_ff;
     module_input(p, &blk->mlp_norm, rows, x);
-    if (blk->module[BG_ROLE_GATE] != NULL)
-        bg_pass_linear(p, blk->module[BG_ROLE_GATE], rows, (bg_in){ p->a_d, p->ld_d }, (bg_out){ s->gate, ff }, false);
-    bg_pass_linear(p, blk->module[BG_ROLE_UP], rows, (bg_in){ p->a_d, p->ld_d }, (bg_out){ s->up, ff }, false);
+    if (blk->site[BG_ROLE_GATE] != NULL)
+        bg_pass_linear(p, blk->site[BG_ROLE_GATE], rows, (bg_in){ p->a_d, p->ld_d }, (bg_out){ s->gate, ff }, false);
+    bg_pass_linear(p, blk->site[BG_ROLE_UP], rows, (bg_in){ p->a_d, p->ld_d }, (bg_out){ s->up, ff }, false);
     mlp_hidden(p, rows, s);
 }
 
@@ -144,7 +144,7 @@ static void block_forward(bg_pass *p, size_t l, const bg_batch *b, float *next)
     const bg_block *blk = &p->model->block[l];
     bg_saved *s = saved_of(p, l);
     size_t rows = b->n_rows, d = p->model->config.d_model;
-    const bg_module *att = blk->module[BG_ROLE_ATTENTION_OUT], *down = blk->module[BG_ROLE_DOWN];
+    const bg_site *att = blk->site[BG_ROLE_ATTENTION_OUT], *down = blk->site[BG_ROLE_DOWN];
     attention_inputs(p, blk, b, s);
     if (p->model->config.parallel_residual) {
         mlp_inputs(p, blk, rows, s->x, s);
@@ -170,12 +170,12 @@ typedef struct {
     bg_err *err;
 } backward;
 
-static bg_status tap(const backward *w, const bg_module *mod, bg_in a, bg_in dy)
+static bg_status tap(const backward *w, const bg_site *site, bg_in a, bg_in dy)
 {
-    if (mod == NULL || !mod->tracked)
+    if (site == NULL || !site->tracked)
         return BG_OK;
     const bg_batch *b = w->batch;
-    const bg_pair pair = { .module = mod,
+    const bg_pair pair = { .site = site,
                            .batch = b,
                            .n_rows = b->n_rows,
                            .n_sequences = b->n_sequences,
@@ -219,7 +219,7 @@ static bg_status mlp_backward(const backward *w, size_t l, const float *x, const
     bg_pass *p = w->p;
     const bg_model_config *c = &p->model->config;
     const bg_block *blk = &p->model->block[l];
-    const bg_module *gate = blk->module[BG_ROLE_GATE], *up = blk->module[BG_ROLE_UP], *down = blk->module[BG_ROLE_DOWN];
+    const bg_site *gate = blk->site[BG_ROLE_GATE], *up = blk->site[BG_ROLE_UP], *down = blk->site[BG_ROLE_DOWN];
     const bg_saved *s = saved_of(p, l);
     size_t rows = w->batch->n_rows, ff = c->d_ff, d = c->d_model;
 
@@ -257,7 +257,7 @@ static bg_status attention_backward(const backward *w, size_t l, const float *do
     const bg_saved *s = saved_of(p, l);
     size_t rows = w->batch->n_rows, d = c->d_model, w_att = c->n_heads * c->d_head;
     bool tracked = false, first = true, go_on = bg_model_goes_deeper(p->model, bg_block_first_attention(blk));
-    const bg_module *out = blk->module[BG_ROLE_ATTENTION_OUT];
+    const bg_site *out = blk->site[BG_ROLE_ATTENTION_OUT];
 
     bg_status st = tap(w, out, (bg_in){ s->att, p->ld_att }, (bg_in){ dout, d });
     if (st != BG_OK || !bg_model_goes_deeper(p->model, out))
@@ -267,15 +267,15 @@ static bg_status attention_backward(const backward *w, size_t l, const float *do
     rotate(p, rows, p->dqkv, -1);
     qk_norm(p, blk, rows, p->dqkv, s->qk_raw, p->dqkv);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
-        tracked = tracked || (blk->module[r] != NULL && blk->module[r]->tracked);
+        tracked = tracked || (blk->site[r] != NULL && blk->site[r]->tracked);
     if (tracked)
         module_input(p, &blk->attention_norm, rows, s->x);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV && st == BG_OK; r++)
-        st = tap(w, blk->module[r], (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dqkv + qkv_offset(c, r), p->w_qkv });
+        st = tap(w, blk->site[r], (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dqkv + qkv_offset(c, r), p->w_qkv });
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV && st == BG_OK && go_on; r++) {
-        if (blk->module[r] == NULL)
+        if (blk->site[r] == NULL)
             continue;
-        bg_pass_linear_back(p, blk->module[r], rows, (bg_in){ p->dqkv + qkv_offset(c, r), p->w_qkv },
+        bg_pass_linear_back(p, blk->site[r], rows, (bg_in){ p->dqkv + qkv_offset(c, r), p->w_qkv },
                             (bg_out){ p->da, d }, !first);
         first = false;
     }

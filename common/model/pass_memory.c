@@ -52,10 +52,10 @@ static void set_widths(bg_pass *p, const bg_model *m, const bg_share *share, siz
 static size_t widening_floats(const bg_model *m, const bg_share *share)
 {
     size_t most = 0, row = 0;
-    for (size_t i = 0; i <= m->n_modules; i++) {
-        const bg_tensor *t = i < m->n_modules ? m->module[i].weight : m->head;
-        bool ours = i < m->n_modules ? m->module[i].block >= share->first && m->module[i].block < share->end
-                                     : share->has_head;
+    for (size_t i = 0; i <= m->n_sites; i++) {
+        const bg_tensor *t = i < m->n_sites ? m->site[i].weight : m->head;
+        bool ours = i < m->n_sites ? m->site[i].block >= share->first && m->site[i].block < share->end
+                                   : share->has_head;
         bool aligned = (uintptr_t)t->data % sizeof(float) == 0;
         if (!ours || (t->dtype == BG_ST_F32 && aligned))
             continue;

@@ -73,8 +73,8 @@ static inline void bg_pass_poke(const bg_pass *p)
 }
 
 /* y = (accumulate ? y : 0) + ā Wᵀ, and dx = (accumulate ? dx : 0) + dy W (inputs only, no bias). */
-void bg_pass_linear(bg_pass *p, const bg_module *mod, size_t rows, bg_in a, bg_out y, bool accumulate);
-void bg_pass_linear_back(bg_pass *p, const bg_module *mod, size_t rows, bg_in dy, bg_out dx, bool accumulate);
+void bg_pass_linear(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate);
+void bg_pass_linear_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy, bg_out dx, bool accumulate);
 
 /* Causal attention of every sequence of the batch over qkv, and its gradient: datt -> dqkv. */
 void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float *att);

@@ -2,9 +2,9 @@
 
 #include "bregman/memory.h"
 
-bg_module_range bg_model_tracked(const bg_model *m, size_t first_block, size_t end_block)
+bg_site_range bg_model_tracked(const bg_model *m, size_t first_block, size_t end_block)
 {
-    bg_module_range r = { 0, 0 };
+    bg_site_range r = { 0, 0 };
     for (size_t i = 0; i < m->n_tracked; i++) {
         r.first += m->tracked[i]->block < first_block;
         r.end += m->tracked[i]->block < end_block;
@@ -21,12 +21,12 @@ bg_share bg_model_whole(const bg_model *m)
 static void count_flops(const bg_model *m, const double *tap_flops, double *cost)
 {
     size_t n = m->config.n_blocks;
-    for (size_t i = 0; i < m->n_modules; i++) {
-        const bg_module *mod = &m->module[i];
-        double weights = (double)mod->n_out * (double)mod->n_in;
-        cost[mod->block] += (mod->block >= m->lowest_block ? 4 : 2) * weights;
-        if (mod->tracked && tap_flops != NULL)
-            cost[mod->block] += tap_flops[mod->index];
+    for (size_t i = 0; i < m->n_sites; i++) {
+        const bg_site *site = &m->site[i];
+        double weights = (double)site->n_out * (double)site->n_in;
+        cost[site->block] += (site->block >= m->lowest_block ? 4 : 2) * weights;
+        if (site->tracked && tap_flops != NULL)
+            cost[site->block] += tap_flops[site->index];
     }
     cost[n] = 4.0 * (double)m->config.d_model * (double)m->config.vocab_size;
 }
@@ -83,7 +83,7 @@ bg_status bg_model_divide(const bg_model *m, size_t n, const double *tap_flops, 
                 (bg_share){ .first = r == 0 ? 0 : end[r - 1], .end = end[r], .embeds = r == 0, .has_head = r == n - 1 };
             if (share[r].has_head) /* the head is the item after the blocks */
                 share[r].end = n_blocks;
-            bg_module_range tracked = bg_model_tracked(m, share[r].first, share[r].end);
+            bg_site_range tracked = bg_model_tracked(m, share[r].first, share[r].end);
             share[r].first_tracked = tracked.first;
             share[r].end_tracked = tracked.end;
         }

@@ -11,11 +11,11 @@
 #include "bregman/store.h"
 
 typedef struct bg_eigenvalues bg_eigenvalues;
-/* Sums of (Q_Sᵀ G_z Q_A)∘² for the tracked modules of a run; with `diagonal` also of G_z∘² (the diagonal Fisher, a
+/* Sums of (Q_Sᵀ G_z Q_A)∘² for the tracked sites of a run; with `diagonal` also of G_z∘² (the diagonal Fisher, a
  * baseline). */
 typedef struct {
-    bg_module_range modules;
-    const bg_eigenbasis *basis; /* [n_tracked] lent, filled for the run; modules that share their input share q_a */
+    bg_site_range sites;
+    const bg_eigenbasis *basis; /* [n_tracked] lent, filled for the run; sites that share their input share q_a */
     bool diagonal;
     size_t max_rows;     /* of a micro-batch */
     const char *scratch; /* as for bg_covariance_new */
@@ -31,7 +31,7 @@ bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *er
 bg_status bg_eigenvalues_write(const bg_eigenvalues *e, size_t block, bg_store *s, bg_err *err) BG_MUST_CHECK;
 bg_status bg_eigenvalues_read(bg_eigenvalues *e, size_t block, const bg_store *s, bg_err *err) BG_MUST_CHECK;
 /* The sums, and room to work in; the bases are the caller's (bg_eigenbasis_bytes). */
-size_t bg_eigenvalues_bytes(const bg_model *model, bg_module_range modules, bool diagonal);
-size_t bg_eigenvalues_room_bytes(const bg_model *model, bg_module_range modules, bool diagonal, size_t max_rows);
+size_t bg_eigenvalues_bytes(const bg_model *model, bg_site_range sites, bool diagonal);
+size_t bg_eigenvalues_room_bytes(const bg_model *model, bg_site_range sites, bool diagonal, size_t max_rows);
 
 #endif /* BG_EIGENVALUES_H */

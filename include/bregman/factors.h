@@ -17,7 +17,7 @@ typedef struct {
     bg_blockdiag q_s; /* [P] gradient eigenvectors in columns */
 } bg_eigenbasis;
 /* Bytes of the bases of a run of modules, cut into k blocks; inputs that modules share count once. */
-size_t bg_eigenbasis_bytes(const bg_model *model, bg_module_range modules, size_t k);
+size_t bg_eigenbasis_bytes(const bg_model *model, bg_site_range sites, size_t k);
 
 typedef struct bg_factors bg_factors;
 
@@ -28,7 +28,7 @@ typedef struct {
     float *lambda;         /* [P, M] */
     float *diagonal;       /* [P, M] */
     double *alpha, *sigma; /* [M], [P] activation and gradient eigenvalues */
-} bg_module_factors;
+} bg_site_factors;
 
 /* Open DIR/index.h5 and check that it was fitted on this model (hash) and holds all its tracked modules in
  * their shapes, in block files of the same fit, as the folder's MANIFEST lists them.
@@ -44,9 +44,9 @@ size_t bg_factors_blocks(const bg_factors *f);           /* k */
 /* mean predicted positions a sequence had in the covariance fit: N_tok / N_seq (math.md M9, K-FAC) */
 double bg_factors_tokens_per_sequence(const bg_factors *f);
 
-/* Read a module's factors; free with bg_module_factors_clear. */
-bg_status bg_factors_read(const bg_factors *f, const bg_module *mod, unsigned what, bg_module_factors *out,
+/* Read a module's factors; free with bg_site_factors_clear. */
+bg_status bg_factors_read(const bg_factors *f, const bg_site *site, unsigned what, bg_site_factors *out,
                           bg_err *err) BG_MUST_CHECK;
-void bg_module_factors_clear(bg_module_factors *m);
+void bg_site_factors_clear(bg_site_factors *m);
 
 #endif /* BG_FACTORS_H */

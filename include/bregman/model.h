@@ -13,53 +13,26 @@
 #include "bregman/model_config.h"
 #include "bregman/hash.h"
 #include "bregman/safetensors.h"
+#include "bregman/site.h"
 #include "bregman/status.h"
 #include "bregman/tokens.h"
-
-/* Linear modules of a block, in the order the forward pass meets them. */
-typedef enum {
-    BG_ROLE_Q,
-    BG_ROLE_K,
-    BG_ROLE_V,
-    BG_ROLE_QKV,
-    BG_ROLE_ATTENTION_OUT,
-    BG_ROLE_GATE,
-    BG_ROLE_UP,
-    BG_ROLE_DOWN,
-    BG_ROLES
-} bg_role;
-
-/* s = W ā (math.md M3): W is n_out x n_in, ā = [a; 1] where there is a bias. */
-typedef struct {
-    char name[160]; /* the module's path in transformers: "transformer.h.0.mlp.c_fc" */
-    bg_role role;
-    size_t block;
-    size_t n_out;            /* P */
-    size_t n_in;             /* without the homogeneous coordinate */
-    size_t n_in1;            /* M: n_in + 1 with a bias, else n_in */
-    const bg_tensor *weight; /* [n_out, n_in], or [n_in, n_out] if config.transposed */
-    const float *bias;       /* [n_out], NULL without one */
-    bool tracked;
-    size_t input; /* index in bg_model.tracked of the first tracked module that reads the same input */
-    size_t index; /* own index in bg_model.tracked */
-} bg_module;
 
 typedef struct {
     const float *gain, *bias;
 } bg_norm_weights; /* bias NULL: none */
 
 typedef struct {
-    const bg_module *module[BG_ROLES]; /* NULL: the family has none */
+    const bg_site *site[BG_ROLES]; /* NULL: the family has none */
     bg_norm_weights attention_norm, mlp_norm, q_norm, k_norm;
 } bg_block;
 
 typedef struct bg_model {
     bg_model_config config;
     bg_tensors *tensors;
-    size_t n_modules;
-    bg_module *module; /* all linear modules, block by block, in the order of bg_role: the forward pass's */
+    size_t n_sites;
+    bg_site *site; /* all linear modules, block by block, in the order of bg_role: the forward pass's */
     size_t n_tracked;
-    bg_module **tracked;                 /* those that --modules selects, same order */
+    bg_site **tracked;                   /* those that --modules selects, same order */
     size_t lowest_block;                 /* the first block with a tracked module */
     bg_block *block;                     /* [n_blocks] */
     const bg_tensor *embedding;          /* [vocab, d] */
@@ -110,9 +83,9 @@ bg_status bg_model_check_lengths(const bg_model *m, const bg_tokens *t, uint64_t
 size_t bg_model_parameters(const bg_model *m);
 
 /* Does a tracked module come before this one?  Backward then needs the gradient at its input. */
-static inline bool bg_model_goes_deeper(const bg_model *m, const bg_module *mod) { return m->tracked[0] < mod; }
+static inline bool bg_model_goes_deeper(const bg_model *m, const bg_site *site) { return m->tracked[0] < site; }
 /* The first of a block's modules that read the attention's input, or the MLP's. */
-const bg_module *bg_block_first_attention(const bg_block *b);
-const bg_module *bg_block_first_mlp(const bg_block *b);
+const bg_site *bg_block_first_attention(const bg_block *b);
+const bg_site *bg_block_first_mlp(const bg_block *b);
 
 #endif /* BG_MODEL_H */

@@ -29,15 +29,15 @@ typedef struct {
 typedef struct {
     bg_preconditioner kind;
     size_t p, m;
-    bool rotated;              /* in the eigenbases rather than the parameters' own */
-    double lambda;             /* infinite where C is 0 everywhere, and so its mean: P(V) = 0 */
-    float *c;                  /* [P, M], not negative */
-    bg_module_factors factors; /* bases if rotated */
+    bool rotated;            /* in the eigenbases rather than the parameters' own */
+    double lambda;           /* infinite where C is 0 everywhere, and so its mean: P(V) = 0 */
+    float *c;                /* [P, M], not negative */
+    bg_site_factors factors; /* bases if rotated */
 } bg_curvature;
 
 /* Read and form.  tokens_per_sequence: N_tok / N_seq of K-FAC, from the factors. Free with bg_curvature_clear.
  * Errors: those of bg_factors_read; BG_ENUMERIC if C + λ is 0 or NaN somewhere. */
-bg_status bg_curvature_read(const bg_factors *f, const bg_module *mod, bg_damping damping, bg_curvature *out,
+bg_status bg_curvature_read(const bg_factors *f, const bg_site *site, bg_damping damping, bg_curvature *out,
                             bg_err *err) BG_MUST_CHECK;
 void bg_curvature_clear(bg_curvature *c);
 

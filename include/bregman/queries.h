@@ -21,12 +21,12 @@ typedef struct {
     size_t r;
     const float *u; /* [P, Q r] left */
     const float *v; /* [M, Q r] right */
-} bg_module_queries;
+} bg_site_queries;
 
 typedef struct {
     bg_queries_extent extent;
-    char **id;                 /* [n_queries] */
-    bg_module_queries *module; /* [n_tracked], those of the share */
+    char **id;             /* [n_queries] */
+    bg_site_queries *site; /* [n_tracked], those of the share */
     bg_shared *memory;
 } bg_queries;
 

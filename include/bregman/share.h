@@ -11,8 +11,8 @@
 /* Tracked modules [first, end), a rank's own or a part of them; and those of blocks [first_block, end_block). */
 typedef struct {
     size_t first, end;
-} bg_module_range;
-bg_module_range bg_model_tracked(const bg_model *m, size_t first_block, size_t end_block);
+} bg_site_range;
+bg_site_range bg_model_tracked(const bg_model *m, size_t first_block, size_t end_block);
 
 /* The part of the model that one rank of a pipeline runs: blocks [first, end). */
 typedef struct {

@@ -13,7 +13,7 @@
  * module has read, all of them or fewer, in the batch's order: sequence i of the pair has rows [row_start[i],
  * row_start[i + 1]), of which there may be none. */
 typedef struct {
-    const bg_module *module;
+    const bg_site *site;
     const bg_batch *batch;
     size_t n_rows, n_sequences;
     const size_t *row_start; /* [n_sequences + 1] */

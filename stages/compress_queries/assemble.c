@@ -7,10 +7,10 @@
 #include "compress_queries.h"
 
 /* Columns that the module's queries need. */
-static bg_status needed_columns(compress *w, const bg_module *mod, bg_units_reader *units, uint32_t *out, bg_err *err)
+static bg_status needed_columns(compress *w, const bg_site *site, bg_units_reader *units, uint32_t *out, bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    bg_status st = bg_path(path, err, "%s/rank", mod->name);
+    bg_status st = bg_path(path, err, "%s/rank", site->name);
     *out = 1;
     for (size_t i = 0; i < bg_units_runs(units) && st == BG_OK; i++) {
         bg_rows q;
@@ -31,11 +31,11 @@ static void trim(float *x, size_t n, size_t r_from, size_t r)
 }
 
 /* Row k of those in hand, with r columns. */
-static bg_status copy_query(compress *w, const bg_module *mod, const bg_rows *rows, uint64_t k, bg_store *to, size_t r,
+static bg_status copy_query(compress *w, const bg_site *site, const bg_rows *rows, uint64_t k, bg_store *to, size_t r,
                             bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    size_t r_from = compress_columns(w, mod);
+    size_t r_from = compress_columns(w, site);
     compressed_query q = { .left = w->left, .right = w->right };
     const struct {
         const char *name;
@@ -43,43 +43,43 @@ static bg_status copy_query(compress *w, const bg_module *mod, const bg_rows *ro
         size_t size;
         void *data;
     } set[] = {
-        { "left", BG_F32, mod->n_out * r_from, w->left },
-        { "right", BG_F32, mod->n_in1 * r_from, w->right },
+        { "left", BG_F32, site->n_out * r_from, w->left },
+        { "right", BG_F32, site->n_in1 * r_from, w->right },
         { "error", BG_F64, 1, &q.error },
         { "variance", BG_F64, 1, &q.variance },
     };
     bg_status st = BG_OK;
     for (size_t i = 0; i < 4 && st == BG_OK; i++) {
-        st = bg_path(path, err, "%s/%s", mod->name, set[i].name);
+        st = bg_path(path, err, "%s/%s", site->name, set[i].name);
         if (st == BG_OK)
             st = bg_store_read_rows(rows->file, path, set[i].type, (bg_slab){ rows->row + k, 1, set[i].size },
                                     set[i].data, err);
     }
-    trim(w->left, mod->n_out, r_from, r);
-    trim(w->right, mod->n_in1, r_from, r);
+    trim(w->left, site->n_out, r_from, r);
+    trim(w->right, site->n_in1, r_from, r);
     w->sum[rows->first + k].variance += q.variance;
     w->sum[rows->first + k].error += q.error;
     w->module_variance += q.variance;
-    return st == BG_OK ? compress_write_query(to, mod, rows->first + k, &q, err) : st;
+    return st == BG_OK ? compress_write_query(to, site, rows->first + k, &q, err) : st;
 }
 
-static bg_status assemble_module(compress *w, const bg_module *mod, bg_units_reader *units, bg_store *to, bg_err *err)
+static bg_status assemble_site(compress *w, const bg_site *site, bg_units_reader *units, bg_store *to, bg_err *err)
 {
     uint32_t r;
     w->module_variance = 0;
-    bg_status st = needed_columns(w, mod, units, &r, err);
+    bg_status st = needed_columns(w, site, units, &r, err);
     if (st == BG_OK)
-        st = compress_make_datasets(to, mod, w->units.n_sequences, r, false, err);
+        st = compress_make_datasets(to, site, w->units.n_sequences, r, false, err);
     for (size_t i = 0; i < bg_units_runs(units) && st == BG_OK; i++) {
         bg_rows q;
         st = bg_stop_check("assembling", err);
         if (st == BG_OK)
             st = bg_units_read(units, i, &q, err);
         for (uint64_t k = 0; k < q.n && st == BG_OK; k++)
-            st = copy_query(w, mod, &q, k, to, r, err);
+            st = copy_query(w, site, &q, k, to, r, err);
     }
     if (st == BG_OK && w->module_variance <= 0 && w->n_silent++ == 0)
-        w->silent = mod->name;
+        w->silent = site->name;
     return st;
 }
 
@@ -132,11 +132,11 @@ static bg_status assemble_modules(compress *w, bg_store *to, bg_err *err)
     bg_units_reader *units = NULL;
     bg_status st = bg_units_reader_new(&units, &w->units, err);
     for (size_t i = 0; i < w->model->n_tracked && st == BG_OK; i++) {
-        const bg_module *mod = w->model->tracked[i];
-        if (i == 0 || mod->block != w->model->tracked[i - 1]->block)
-            st = bg_units_choose(units, mod->block, err);
+        const bg_site *site = w->model->tracked[i];
+        if (i == 0 || site->block != w->model->tracked[i - 1]->block)
+            st = bg_units_choose(units, site->block, err);
         if (st == BG_OK)
-            st = assemble_module(w, mod, units, to, err);
+            st = assemble_site(w, site, units, to, err);
     }
     bg_units_reader_free(units);
     return st;

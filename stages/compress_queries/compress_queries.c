@@ -116,15 +116,15 @@ static extent largest(const compress *w, const bg_share *share)
 {
     extent e = { 0 };
     for (size_t i = share->first_tracked; i < share->end_tracked; i++) {
-        const bg_module *mod = w->model->tracked[i];
-        size_t r = compress_columns(w, mod), p = mod->n_out, m = mod->n_in1;
+        const bg_site *site = w->model->tracked[i];
+        size_t r = compress_columns(w, site), p = site->n_out, m = site->n_in1;
         e.p = larger(e.p, p);
         e.m = larger(e.m, m);
         e.pm = larger(e.pm, p * m);
         e.scratch = larger(e.scratch, bg_compress_scratch(p, m, r));
         e.left = larger(e.left, p * r);
         e.right = larger(e.right, m * r);
-        e.factors = larger(e.factors, compress_factor_floats(w, mod));
+        e.factors = larger(e.factors, compress_factor_floats(w, site));
     }
     return e;
 }

@@ -66,9 +66,9 @@ typedef struct {
 } compress;
 
 /* units.c: columns kept of a module's gradients at most. */
-size_t compress_columns(const compress *w, const bg_module *mod);
+size_t compress_columns(const compress *w, const bg_site *site);
 /* What a module's curvature takes in memory. */
-size_t compress_factor_floats(const compress *w, const bg_module *mod);
+size_t compress_factor_floats(const compress *w, const bg_site *site);
 /* Callbacks of the sweep, and its tap; self is the compress. */
 bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err);
 bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err);
@@ -76,9 +76,9 @@ bg_status compress_unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_
 bg_status compress_unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err);
 bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err);
 /* The datasets of a module with n queries and r columns, and one query's rows in them; `rank` is kept of units only. */
-bg_status compress_make_datasets(bg_store *s, const bg_module *mod, uint64_t n, uint64_t r, bool ranks,
+bg_status compress_make_datasets(bg_store *s, const bg_site *site, uint64_t n, uint64_t r, bool ranks,
                                  bg_err *err) BG_MUST_CHECK;
-bg_status compress_write_query(bg_store *s, const bg_module *mod, uint64_t at, const compressed_query *q,
+bg_status compress_write_query(bg_store *s, const bg_site *site, uint64_t at, const compressed_query *q,
                                bg_err *err) BG_MUST_CHECK;
 
 /* assemble.c: all units into compressed.h5.  Rank 0. */

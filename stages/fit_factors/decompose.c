@@ -14,7 +14,7 @@
 #include "fit_factors.h"
 
 typedef struct {
-    const bg_module *mod;
+    const bg_site *site;
     const char *side; /* "activation" or "gradient" */
     size_t n;
 } matrix_task;
@@ -25,8 +25,8 @@ static int by_size(const void *a, const void *b)
     const matrix_task *x = a, *y = b;
     if (x->n != y->n)
         return x->n > y->n ? -1 : 1;
-    if (x->mod->index != y->mod->index)
-        return x->mod->index < y->mod->index ? -1 : 1;
+    if (x->site->index != y->site->index)
+        return x->site->index < y->site->index ? -1 : 1;
     return strcmp(x->side, y->side);
 }
 
@@ -34,10 +34,10 @@ static size_t list_tasks(const fit *f, matrix_task *task)
 {
     size_t n = 0;
     for (size_t i = 0; i < f->model->n_tracked; i++) {
-        const bg_module *mod = f->model->tracked[i];
-        if (mod->input == i)
-            task[n++] = (matrix_task){ mod, "activation", mod->n_in1 };
-        task[n++] = (matrix_task){ mod, "gradient", mod->n_out };
+        const bg_site *site = f->model->tracked[i];
+        if (site->input == i)
+            task[n++] = (matrix_task){ site, "activation", site->n_in1 };
+        task[n++] = (matrix_task){ site, "gradient", site->n_out };
     }
     qsort(task, n, sizeof *task, by_size);
     return n;
@@ -56,9 +56,9 @@ typedef struct {
     char fallback[320];   /* the first of them, in words */
 } work_plan;
 
-static bg_status matrix_path(const fit *f, const bg_module *mod, const char *side, char out[BG_PATH_BYTES], bg_err *err)
+static bg_status matrix_path(const fit *f, const bg_site *site, const char *side, char out[BG_PATH_BYTES], bg_err *err)
 {
-    return bg_path(out, err, "%s/%s-%s.h5", f->work, side, mod->name);
+    return bg_path(out, err, "%s/%s-%s.h5", f->work, side, site->name);
 }
 
 /* ---- one matrix, streamed: its sums come in and its rows go out a slab at a time ---- */
@@ -98,7 +98,7 @@ static bg_status read_panels(matrix_stream *m, size_t begin, bg_err *err)
         m->end = c0 + w;
     }
     memset(m->sum, 0, n * sizeof *m->sum);
-    bg_status st = bg_path(name, err, "%s/%s_sum", m->t->mod->name, m->t->side);
+    bg_status st = bg_path(name, err, "%s/%s_sum", m->t->site->name, m->t->side);
     for (size_t u = 0; u < bg_units_runs(m->units) && st == BG_OK; u++) {
         bg_rows unit;
         st = bg_units_read(m->units, u, &unit, err);
@@ -158,7 +158,7 @@ static void count_fallback(void *self, const char *failed, const char *next)
     work_plan *p = m->plan;
     if (p->n_fallbacks++ == 0)
         snprintf(p->fallback, sizeof p->fallback, "%s: %s covariance: %s did not converge, %s was used",
-                 m->t->mod->name, m->t->side, failed, next);
+                 m->t->site->name, m->t->side, failed, next);
 }
 
 static void take_block(matrix_stream *m, size_t block)
@@ -197,7 +197,7 @@ static bg_status make_file(matrix_stream *m, const char *path, size_t ranks, bg_
     uint64_t dims[2] = { m->sym.n, bg_block_width(m->sym.n, m->sym.k) };
     bg_status st = bg_store_create(&m->file, path, "bregman/work", &m->f->in.run, err);
     for (size_t i = 0; i < sizeof what / sizeof *what && st == BG_OK; i++)
-        st = bg_path(name[i], err, "%s/%s_%s", m->t->mod->name, m->t->side, what[i]);
+        st = bg_path(name[i], err, "%s/%s_%s", m->t->site->name, m->t->side, what[i]);
     if (st == BG_OK)
         st = bg_store_dataset(m->file, m->covariance, dims, err);
     if (st == BG_OK)
@@ -211,7 +211,7 @@ static bg_status open_stream(matrix_stream *m, const char *path, size_t ranks, b
     if (st == BG_OK)
         st = bg_units_reader_new(&m->units, &m->f->covariance_units, err);
     if (st == BG_OK)
-        st = bg_units_choose(m->units, m->t->mod->block, err);
+        st = bg_units_choose(m->units, m->t->site->block, err);
     return st == BG_OK ? make_file(m, path, ranks, err) : st;
 }
 
@@ -253,7 +253,7 @@ static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char
     st = bg_agree(comm, st, err);
     for (size_t j = 0; j < m.sym.k && st == BG_OK; j++) {
         char what[256];
-        snprintf(what, sizeof what, "%s: %s covariance", t->mod->name, t->side);
+        snprintf(what, sizeof what, "%s: %s covariance", t->site->name, t->side);
         take_block(&m, j);
         if (j > 0 && (st = bg_agree(comm, go_on(p, err), err)) != BG_OK)
             break;
@@ -270,7 +270,7 @@ static bg_status find_matrix(const fit *f, const matrix_task *t, const char *pat
 {
     bg_store *s = NULL;
     *there = access(path, F_OK) == 0;
-    bg_status st = *there ? fit_open_matrix(f, t->mod, t->side, &s, err) : BG_OK;
+    bg_status st = *there ? fit_open_matrix(f, t->site, t->side, &s, err) : BG_OK;
     bg_store_close(s);
     return st;
 }
@@ -284,7 +284,7 @@ static bg_status decompose_once(const fit *f, const matrix_task *t, MPI_Comm com
     MPI_Comm_rank(comm, &rank);
     bg_status st = go_on(p, err);
     if (st == BG_OK)
-        st = matrix_path(f, t->mod, t->side, path, err);
+        st = matrix_path(f, t->site, t->side, path, err);
     if (st == BG_OK && rank == 0)
         st = find_matrix(f, t, path, &done, err);
     st = bg_agree(comm, st, err);
@@ -423,22 +423,21 @@ bg_status fit_decompose(fit *f, bg_err *err)
 
 /* ---- reading them back ---- */
 
-bg_status fit_open_matrix(const fit *f, const bg_module *mod, const char *side, bg_store **out, bg_err *err)
+bg_status fit_open_matrix(const fit *f, const bg_site *site, const char *side, bg_store **out, bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    bg_status st = matrix_path(f, mod, side, path, err);
+    bg_status st = matrix_path(f, site, side, path, err);
     return st == BG_OK ? bg_work_open(out, path, &f->in.run, err) : st;
 }
 
 /* Vectors of one side into out->a. */
-static bg_status read_vectors(const fit *f, const bg_module *mod, const char *side, const bg_blockdiag *out,
-                              bg_err *err)
+static bg_status read_vectors(const fit *f, const bg_site *site, const char *side, const bg_blockdiag *out, bg_err *err)
 {
     char name[BG_PATH_BYTES];
     bg_store *s = NULL;
-    bg_status st = bg_path(name, err, "%s/%s_eigenvectors", mod->name, side);
+    bg_status st = bg_path(name, err, "%s/%s_eigenvectors", site->name, side);
     if (st == BG_OK)
-        st = fit_open_matrix(f, mod, side, &s, err);
+        st = fit_open_matrix(f, site, side, &s, err);
     if (st == BG_OK)
         st = bg_store_read(s, name, BG_F32, (const uint64_t[]){ out->n, out->width }, out->a, err);
     bg_store_close(s);
@@ -453,35 +452,35 @@ static bg_blockdiag basis_at(const fit *f, size_t n, float **at)
 }
 
 /* This rank's pieces: a side of a module is one. */
-static bg_status fill_bases(const fit *f, bg_module_range modules, fit_bases *b, bg_err *err)
+static bg_status fill_bases(const fit *f, bg_site_range sites, fit_bases *b, bg_err *err)
 {
     float *at = bg_shared_data(b->memory);
     bg_status st = BG_OK;
-    for (size_t i = modules.first; i < modules.end; i++) {
-        const bg_module *mod = f->model->tracked[i];
+    for (size_t i = sites.first; i < sites.end; i++) {
+        const bg_site *site = f->model->tracked[i];
         bg_eigenbasis *q = &b->basis[i];
-        bool owns = mod->input == i;
-        q->q_s = basis_at(f, mod->n_out, &at);
-        q->q_a = owns ? basis_at(f, mod->n_in1, &at) : b->basis[mod->input].q_a;
+        bool owns = site->input == i;
+        q->q_s = basis_at(f, site->n_out, &at);
+        q->q_a = owns ? basis_at(f, site->n_in1, &at) : b->basis[site->input].q_a;
         if (st == BG_OK)
             st = bg_stop_check("reading eigenbases", err);
         if (st == BG_OK && bg_shared_fills(b->memory, 2 * i))
-            st = read_vectors(f, mod, "gradient", &q->q_s, err);
+            st = read_vectors(f, site, "gradient", &q->q_s, err);
         if (st == BG_OK && owns && bg_shared_fills(b->memory, 2 * i + 1))
-            st = read_vectors(f, mod, "activation", &q->q_a, err);
+            st = read_vectors(f, site, "activation", &q->q_a, err);
     }
     return st;
 }
 
-bg_status fit_read_bases(const fit *f, bg_module_range modules, fit_bases *b, bg_err *err)
+bg_status fit_read_bases(const fit *f, bg_site_range sites, fit_bases *b, bg_err *err)
 {
     MPI_Comm place = f->ctx->grid.place;
     *b = (fit_bases){ NULL, NULL };
     bg_status st = bg_agree(place, BG_NEW(b->basis, f->model->n_tracked, "eigenbases", err), err);
     if (st == BG_OK)
-        st = bg_shared_new(&b->memory, place, bg_eigenbasis_bytes(f->model, modules, f->c->blocks), NULL, "eigenbases",
+        st = bg_shared_new(&b->memory, place, bg_eigenbasis_bytes(f->model, sites, f->c->blocks), NULL, "eigenbases",
                            err);
-    return st == BG_OK ? bg_shared_ready(b->memory, fill_bases(f, modules, b, err), err) : st;
+    return st == BG_OK ? bg_shared_ready(b->memory, fill_bases(f, sites, b, err), err) : st;
 }
 
 void fit_free_bases(fit_bases *b)

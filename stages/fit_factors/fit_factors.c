@@ -137,10 +137,10 @@ static size_t longest(const fit *f)
 }
 
 /* FLOPs a row of a module's two taps: half a product a covariance; for Λ the rotations and the product. */
-static double tap_flops(const fit *f, const bg_module *mod)
+static double tap_flops(const fit *f, const bg_site *site)
 {
-    double p = (double)mod->n_out, m = (double)mod->n_in1, k = (double)f->c->blocks;
-    double squares = p * p / k + (mod->input == mod->index ? m * m / k : 0);
+    double p = (double)site->n_out, m = (double)site->n_in1, k = (double)f->c->blocks;
+    double squares = p * p / k + (site->input == site->index ? m * m / k : 0);
     return squares + 2 * squares + 2 * p * m * (f->c->no_diagonal ? 1 : 2);
 }
 

@@ -53,7 +53,7 @@ size_t fit_bytes(const void *fit_, const bg_plan *plan);
  * largest first over ranks.  Collective. */
 bg_status fit_decompose(fit *f, bg_err *err) BG_MUST_CHECK;
 /* Open the file of a tracked module's decomposed matrix: side "activation" or "gradient".  Errors: bg_work_open's. */
-bg_status fit_open_matrix(const fit *f, const bg_module *mod, const char *side, bg_store **out,
+bg_status fit_open_matrix(const fit *f, const bg_site *site, const char *side, bg_store **out,
                           bg_err *err) BG_MUST_CHECK;
 /* What a rank holds at most while it decomposes, beside the pass. */
 size_t fit_decompose_bytes(const fit *f);
@@ -63,7 +63,7 @@ typedef struct {
     bg_shared *memory;
 } fit_bases;
 /* Read them back.  Collective on the grid's place; an agreed status.  Free with fit_free_bases, also after an error. */
-bg_status fit_read_bases(const fit *f, bg_module_range modules, fit_bases *b, bg_err *err) BG_MUST_CHECK;
+bg_status fit_read_bases(const fit *f, bg_site_range sites, fit_bases *b, bg_err *err) BG_MUST_CHECK;
 void fit_free_bases(fit_bases *b);
 
 /* publish.c: add the units' squares (M8), write factors/block-NNN.h5 and index.h5.  Collective. */

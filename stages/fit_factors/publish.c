@@ -21,9 +21,9 @@ static bg_status panel_new(const fit *f, panel *m, bg_err *err)
 {
     *m = (panel){ .n = PANEL_FLOATS };
     for (size_t i = 0; i < f->model->n_tracked; i++) {
-        const bg_module *mod = f->model->tracked[i];
-        m->n = mod->n_in1 > m->n ? mod->n_in1 : m->n;
-        m->n = mod->n_out > m->n ? mod->n_out : m->n;
+        const bg_site *site = f->model->tracked[i];
+        m->n = site->n_in1 > m->n ? site->n_in1 : m->n;
+        m->n = site->n_out > m->n ? site->n_out : m->n;
     }
     bg_status st = BG_NEW(m->x, m->n, "factors", err);
     return st == BG_OK ? BG_NEW(m->sum, m->n, "factors", err) : st;
@@ -69,7 +69,7 @@ static bg_status copy_ranks(const bg_store *from, bg_store *to, const char *eige
 }
 
 /* Covariance, eigenvectors and eigenvalues of one side, from its work file. */
-static bg_status copy_matrix(const fit *f, bg_store *to, const bg_module *mod, const char *side, size_t n, panel *m,
+static bg_status copy_matrix(const fit *f, bg_store *to, const bg_site *site, const char *side, size_t n, panel *m,
                              bg_err *err)
 {
     char path[BG_PATH_BYTES];
@@ -84,9 +84,9 @@ static bg_status copy_matrix(const fit *f, bg_store *to, const bg_module *mod, c
         { "eigenvalues", BG_F64, 1 },
     };
     bg_store *from = NULL;
-    bg_status st = fit_open_matrix(f, mod, side, &from, err);
+    bg_status st = fit_open_matrix(f, site, side, &from, err);
     for (size_t i = 0; i < sizeof what / sizeof what[0] && st == BG_OK; i++) {
-        st = bg_path(path, err, "%s/%s_%s", mod->name, side, what[i].name);
+        st = bg_path(path, err, "%s/%s_%s", site->name, side, what[i].name);
         if (st == BG_OK)
             st = copy_dataset(from, to, path, what[i].type, (bg_slab){ 0, n, what[i].width }, m, err);
         if (st == BG_OK)
@@ -99,7 +99,7 @@ static bg_status copy_matrix(const fit *f, bg_store *to, const bg_module *mod, c
 }
 
 /* A module that shares its input links to the one copy. */
-static bg_status link_activation(bg_store *to, const bg_module *owner, const bg_module *mod, bg_err *err)
+static bg_status link_activation(bg_store *to, const bg_site *owner, const bg_site *site, bg_err *err)
 {
     static const char *const what[] = { "covariance", "eigenvectors", "eigenvalues" };
     char target[BG_PATH_BYTES], path[BG_PATH_BYTES];
@@ -107,7 +107,7 @@ static bg_status link_activation(bg_store *to, const bg_module *owner, const bg_
     for (int i = 0; i < 3 && st == BG_OK; i++) {
         st = bg_path(target, err, "%s/activation_%s", owner->name, what[i]);
         if (st == BG_OK)
-            st = bg_path(path, err, "%s/activation_%s", mod->name, what[i]);
+            st = bg_path(path, err, "%s/activation_%s", site->name, what[i]);
         if (st == BG_OK)
             st = bg_store_link(to, target, path, err);
     }
@@ -115,13 +115,13 @@ static bg_status link_activation(bg_store *to, const bg_module *owner, const bg_
 }
 
 /* Rows of Λ or the diagonal Fisher: the units' sums in order in float64, over the number of sequences (M8). */
-static bg_status mean_panel(const fit *f, const bg_module *mod, bg_units_reader *units, const char *name, bg_slab rows,
+static bg_status mean_panel(const fit *f, const bg_site *site, bg_units_reader *units, const char *name, bg_slab rows,
                             panel *m, bg_err *err)
 {
     char dataset[BG_PATH_BYTES];
     size_t n = rows.n * rows.row_size;
     double n_sequences = (double)(f->lambda.end - f->lambda.begin);
-    bg_status st = bg_path(dataset, err, "%s/%s_sum", mod->name, name);
+    bg_status st = bg_path(dataset, err, "%s/%s_sum", site->name, name);
     memset(m->sum, 0, n * sizeof *m->sum);
     for (size_t u = 0; u < bg_units_runs(units) && st == BG_OK; u++) {
         bg_rows unit;
@@ -136,19 +136,19 @@ static bg_status mean_panel(const fit *f, const bg_module *mod, bg_units_reader 
     return st;
 }
 
-static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg_units_reader *units, const char *name,
+static bg_status write_mean(const fit *f, bg_store *to, const bg_site *site, bg_units_reader *units, const char *name,
                             panel *m, bg_err *err)
 {
     char dataset[BG_PATH_BYTES];
-    uint64_t dims[2] = { mod->n_out, mod->n_in1 };
-    size_t rows = m->n / mod->n_in1;
-    bg_status st = bg_path(dataset, err, "%s/%s", mod->name, name);
+    uint64_t dims[2] = { site->n_out, site->n_in1 };
+    size_t rows = m->n / site->n_in1;
+    bg_status st = bg_path(dataset, err, "%s/%s", site->name, name);
     if (st == BG_OK)
         st = bg_store_dataset(to, dataset, dims, err);
-    for (size_t first = 0; first < mod->n_out && st == BG_OK; first += rows) {
-        size_t w = mod->n_out - first < rows ? mod->n_out - first : rows;
+    for (size_t first = 0; first < site->n_out && st == BG_OK; first += rows) {
+        size_t w = site->n_out - first < rows ? site->n_out - first : rows;
         if ((st = go_on(m, err)) == BG_OK)
-            st = mean_panel(f, mod, units, name, (bg_slab){ first, w, mod->n_in1 }, m, err);
+            st = mean_panel(f, site, units, name, (bg_slab){ first, w, site->n_in1 }, m, err);
         if (st == BG_OK)
             st = bg_store_write_rows(to, dataset, first, w, m->x, err);
     }
@@ -157,17 +157,17 @@ static bg_status write_mean(const fit *f, bg_store *to, const bg_module *mod, bg
     return st == BG_OK ? bg_store_attr_u64(to, dataset, "n_tokens", f->lambda_rows, err) : st;
 }
 
-static bg_status write_module(const fit *f, bg_store *to, const bg_module *mod, bg_units_reader *units, panel *m,
-                              bg_err *err)
+static bg_status write_site(const fit *f, bg_store *to, const bg_site *site, bg_units_reader *units, panel *m,
+                            bg_err *err)
 {
-    bg_status st = copy_matrix(f, to, mod, "gradient", mod->n_out, m, err);
+    bg_status st = copy_matrix(f, to, site, "gradient", site->n_out, m, err);
     if (st == BG_OK)
-        st = mod->input == mod->index ? copy_matrix(f, to, mod, "activation", mod->n_in1, m, err)
-                                      : link_activation(to, f->model->tracked[mod->input], mod, err);
+        st = site->input == site->index ? copy_matrix(f, to, site, "activation", site->n_in1, m, err)
+                                        : link_activation(to, f->model->tracked[site->input], site, err);
     if (st == BG_OK)
-        st = write_mean(f, to, mod, units, "lambda", m, err);
+        st = write_mean(f, to, site, units, "lambda", m, err);
     if (st == BG_OK && !f->c->no_diagonal)
-        st = write_mean(f, to, mod, units, "diagonal", m, err);
+        st = write_mean(f, to, site, units, "diagonal", m, err);
     return st;
 }
 
@@ -191,7 +191,7 @@ static bg_status write_block(const fit *f, size_t block, bg_units_reader *units,
         st = bg_store_create(&s, path, "bregman/factors", &f->in.run, err);
     for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++)
         if (f->model->tracked[i]->block == block)
-            st = write_module(f, s, f->model->tracked[i], units, m, err);
+            st = write_site(f, s, f->model->tracked[i], units, m, err);
     return bg_store_end_once(s, st, err);
 }
 
@@ -201,10 +201,10 @@ static bg_status write_index(const fit *f, bg_err *err)
     bg_store *s = NULL;
     bg_status st = bg_store_create(&s, f->index, "bregman/factors", &f->in.run, err);
     for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++) {
-        const bg_module *mod = f->model->tracked[i];
+        const bg_site *site = f->model->tracked[i];
         char file[64], target[BG_PATH_BYTES];
-        snprintf(file, sizeof file, "block-%03zu.h5", mod->block);
-        st = bg_path(target, err, "/%s", mod->name);
+        snprintf(file, sizeof file, "block-%03zu.h5", site->block);
+        st = bg_path(target, err, "/%s", site->name);
         if (st == BG_OK)
             st = bg_store_link_external(s, file, target, target, err);
     }

@@ -40,7 +40,7 @@ static block_range pass_blocks(const bg_share *s, size_t pass, size_t passes)
     return (block_range){ s->first + pass * n / passes, s->first + (pass + 1) * n / passes };
 }
 
-static bg_module_range pass_modules(const fit *f, size_t pass, size_t passes)
+static bg_site_range pass_sites(const fit *f, size_t pass, size_t passes)
 {
     block_range blocks = pass_blocks(&f->own, pass, passes);
     return bg_model_tracked(f->model, blocks.first, blocks.end);
@@ -211,9 +211,9 @@ static bg_status read_covariance(void *sums, size_t block, const bg_store *s, bg
 static bg_status covariance_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_covariance *sums = NULL;
-    bg_module_range modules = pass_modules(f, pass, f->plan.passes);
-    bg_status st = bg_covariance_new(&sums, f->model, modules, f->c->blocks,
-                                     f->plan.on_scratch ? f->ctx->scratch : NULL, err);
+    bg_site_range sites = pass_sites(f, pass, f->plan.passes);
+    bg_status st = bg_covariance_new(&sums, f->model, sites, f->c->blocks, f->plan.on_scratch ? f->ctx->scratch : NULL,
+                                     err);
     phase p = { .f = f, .pass = pass, .kind = { sums, clear_covariance, write_covariance, read_covariance } };
     bg_sweep s = { .what = "covariance", .tap = { bg_covariance_pair, sums } };
     st = run_sweep(&p, &f->covariance_units, f->covariance.begin, "pseudo_cov", &s, st, err);
@@ -241,9 +241,9 @@ static bg_status lambda_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_eigenvalues *sums = NULL;
     fit_bases bases;
-    bg_module_range modules = pass_modules(f, pass, f->plan.passes);
-    bg_status st = fit_read_bases(f, modules, &bases, err);
-    const bg_eigenvalues_task task = { modules, bases.basis, !f->c->no_diagonal, f->plan.rows,
+    bg_site_range sites = pass_sites(f, pass, f->plan.passes);
+    bg_status st = fit_read_bases(f, sites, &bases, err);
+    const bg_eigenvalues_task task = { sites, bases.basis, !f->c->no_diagonal, f->plan.rows,
                                        f->plan.on_scratch ? f->ctx->scratch : NULL };
     if (st == BG_OK)
         st = bg_eigenvalues_new(&sums, f->model, &task, err);
@@ -278,7 +278,7 @@ size_t fit_bytes(const void *fit_, const bg_plan *plan)
     const fit *f = fit_;
     size_t most = 0;
     for (size_t pass = 0; pass < plan->passes; pass++) {
-        bg_module_range m = pass_modules(f, pass, plan->passes);
+        bg_site_range m = pass_sites(f, pass, plan->passes);
         size_t covariance = plan->on_scratch ? 0 : bg_covariance_bytes(f->model, m, f->c->blocks);
         size_t lambda = (plan->on_scratch ? 0 : bg_eigenvalues_bytes(f->model, m, !f->c->no_diagonal)) +
                         bg_eigenbasis_bytes(f->model, m, f->c->blocks) / (size_t)f->ctx->grid.place_size +

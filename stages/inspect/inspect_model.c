@@ -86,15 +86,15 @@ static void print_modules(FILE *to, const bg_model *m, const char *modules)
             width = (int)strlen(m->tracked[i]->name);
     size_t weights = 0;
     double total[3] = { 0 };
-    fprintf(to, "\n  %zu of %zu linear modules are tracked (%s); factors in MB\n", m->n_tracked, m->n_modules, modules);
+    fprintf(to, "\n  %zu of %zu linear modules are tracked (%s); factors in MB\n", m->n_tracked, m->n_sites, modules);
     fprintf(to, "  %-*s %15s %12s %12s %10s\n", width, "module", "P x M", "activation", "gradient", "lambda");
     for (size_t i = 0; i < m->n_tracked; i++) {
-        const bg_module *mod = m->tracked[i];
-        size_t p = mod->n_out, mm = mod->n_in1;
-        double size[3] = { mod->input == i ? 2 * megabytes(mm * mm, 4) + megabytes(mm, 8) : 0,
+        const bg_site *site = m->tracked[i];
+        size_t p = site->n_out, mm = site->n_in1;
+        double size[3] = { site->input == i ? 2 * megabytes(mm * mm, 4) + megabytes(mm, 8) : 0,
                            2 * megabytes(p * p, 4) + megabytes(p, 8), megabytes(p * mm, 4) };
-        fprintf(to, "  %-*s %7zu x %-5zu ", width, mod->name, p, mm);
-        if (mod->input == i)
+        fprintf(to, "  %-*s %7zu x %-5zu ", width, site->name, p, mm);
+        if (site->input == i)
             fprintf(to, "%12.2f", size[0]);
         else
             fprintf(to, "%12s", "shared");

@@ -9,16 +9,16 @@ enum { ACTIVATION_BYTES = 96 << 20, UNIT_QUERIES = 8 }; /* of compress_queries *
 static double larger(double a, double b) { return a > b ? a : b; }
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
-static size_t columns(const plan_work *w, const bg_module *mod)
+static size_t columns(const plan_work *w, const bg_site *site)
 {
-    size_t least = mod->n_out < mod->n_in1 ? mod->n_out : mod->n_in1;
+    size_t least = site->n_out < site->n_in1 ? site->n_out : site->n_in1;
     return (size_t)w->c->rank < least ? (size_t)w->c->rank : least;
 }
 
 /* Floats of a module's eigenbases and eigenvalues. */
-static size_t factor_floats(const plan_work *w, const bg_module *mod)
+static size_t factor_floats(const plan_work *w, const bg_site *site)
 {
-    size_t p = mod->n_out, m = mod->n_in1;
+    size_t p = site->n_out, m = site->n_in1;
     return p * bg_block_width(p, w->blocks) + m * bg_block_width(m, w->blocks) + p * m;
 }
 
@@ -27,15 +27,15 @@ static size_t module_bytes(const plan_work *w, const bg_share *s, size_t rows)
 {
     size_t p = 0, m = 0, pm = 0, scratch = 0, left = 0, right = 0, factors = 0;
     for (size_t i = s->first_tracked; i < s->end_tracked; i++) {
-        const bg_module *mod = w->model->tracked[i];
-        size_t r = columns(w, mod);
-        p = most(p, mod->n_out);
-        m = most(m, mod->n_in1);
-        pm = most(pm, mod->n_out * mod->n_in1);
-        scratch = most(scratch, bg_compress_scratch(mod->n_out, mod->n_in1, r));
-        left = most(left, mod->n_out * r);
-        right = most(right, mod->n_in1 * r);
-        factors = most(factors, factor_floats(w, mod));
+        const bg_site *site = w->model->tracked[i];
+        size_t r = columns(w, site);
+        p = most(p, site->n_out);
+        m = most(m, site->n_in1);
+        pm = most(pm, site->n_out * site->n_in1);
+        scratch = most(scratch, bg_compress_scratch(site->n_out, site->n_in1, r));
+        left = most(left, site->n_out * r);
+        right = most(right, site->n_in1 * r);
+        factors = most(factors, factor_floats(w, site));
     }
     return (rows * (p + m) + pm + scratch + left + right + factors) * sizeof(float);
 }
@@ -53,10 +53,10 @@ static double cached_bytes(const plan_work *w, const bg_share *s)
     double open[8] = { 0 }, bytes = 0, most_bytes = 0;
     size_t at = 0;
     for (size_t i = s->first_tracked; i < s->end_tracked; i++) {
-        const bg_module *mod = w->model->tracked[i];
-        double p = (double)mod->n_out, m = (double)mod->n_in1;
-        const double size[3] = { 4 * p * (double)bg_block_width(mod->n_out, w->blocks),
-                                 4 * m * (double)bg_block_width(mod->n_in1, w->blocks), 4 * p * m };
+        const bg_site *site = w->model->tracked[i];
+        double p = (double)site->n_out, m = (double)site->n_in1;
+        const double size[3] = { 4 * p * (double)bg_block_width(site->n_out, w->blocks),
+                                 4 * m * (double)bg_block_width(site->n_in1, w->blocks), 4 * p * m };
         for (int j = 0; j < 3; j++, at++) {
             bytes -= open[at % 8];
             bytes += open[at % 8] = size[j] < chunks ? size[j] : chunks;
@@ -80,11 +80,12 @@ static double queries_bytes(const plan_work *w, size_t first, size_t end, double
 {
     double bytes = plan_file_bytes();
     for (size_t i = first; i < end; i++) {
-        const bg_module *mod = w->model->tracked[i];
-        double r = (double)columns(w, mod);
-        bytes += plan_dataset_bytes(n * r * (double)mod->n_out, 4) + plan_dataset_bytes(n * r * (double)mod->n_in1, 4) +
-                 3 * plan_dataset_bytes(n, 8) + (unit ? plan_dataset_bytes(n, 4) : 0);
-        if (unit && i > first && mod->block != w->model->tracked[i - 1]->block)
+        const bg_site *site = w->model->tracked[i];
+        double r = (double)columns(w, site);
+        bytes += plan_dataset_bytes(n * r * (double)site->n_out, 4) +
+                 plan_dataset_bytes(n * r * (double)site->n_in1, 4) + 3 * plan_dataset_bytes(n, 8) +
+                 (unit ? plan_dataset_bytes(n, 4) : 0);
+        if (unit && i > first && site->block != w->model->tracked[i - 1]->block)
             bytes += plan_file_bytes();
     }
     return bytes;
@@ -128,7 +129,7 @@ static void sweep(plan_costing *f)
     double ranks = plan_ranks(f->c, f->g), once_s = 0;
     for (size_t r = 0; r < f->g->pipeline; r++) {
         const bg_share *s = &f->share[r];
-        const bg_module_range run = { s->first_tracked, s->end_tracked };
+        const bg_site_range run = { s->first_tracked, s->end_tracked };
         plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
         double files = (double)tracked_blocks(w, s);
         double bytes = queries_bytes(w, run.first, run.end, (double)unit, true);

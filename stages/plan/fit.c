@@ -19,10 +19,10 @@ static size_t unit_of(size_t n, size_t asked)
     return smaller(asked > 0 ? asked : unit, n);
 }
 
-static double tap_flops(const plan_work *w, const bg_module *mod)
+static double tap_flops(const plan_work *w, const bg_site *site)
 {
-    double p = (double)mod->n_out, m = (double)mod->n_in1, k = (double)w->blocks;
-    double squares = p * p / k + (mod->input == mod->index ? m * m / k : 0);
+    double p = (double)site->n_out, m = (double)site->n_in1, k = (double)w->blocks;
+    double squares = p * p / k + (site->input == site->index ? m * m / k : 0);
     return squares + 2 * squares + 2 * p * m * (w->c->no_diagonal ? 1 : 2);
 }
 
@@ -49,11 +49,11 @@ typedef struct {
     size_t blocks;
 } file_bytes;
 
-static void add_module(file_bytes *b, const plan_work *w, const bg_module *mod)
+static void add_site(file_bytes *b, const plan_work *w, const bg_site *site)
 {
-    double p = (double)mod->n_out, m = (double)mod->n_in1;
-    double wp = (double)bg_block_width(mod->n_out, w->blocks), wm = (double)bg_block_width(mod->n_in1, w->blocks);
-    const bg_symmetric s = { mod->n_out, w->blocks }, a = { mod->n_in1, w->blocks };
+    double p = (double)site->n_out, m = (double)site->n_in1;
+    double wp = (double)bg_block_width(site->n_out, w->blocks), wm = (double)bg_block_width(site->n_in1, w->blocks);
+    const bg_symmetric s = { site->n_out, w->blocks }, a = { site->n_in1, w->blocks };
     double squares = plan_dataset_bytes(p * m, 4) * (w->c->no_diagonal ? 1 : 2);
     double side = 2 * plan_dataset_bytes(p * wp, 4) + plan_dataset_bytes(p, 8);
     b->covariance += plan_dataset_bytes((double)bg_symmetric_floats(s), 4);
@@ -61,7 +61,7 @@ static void add_module(file_bytes *b, const plan_work *w, const bg_module *mod)
     b->lambda += squares;
     b->matrices += side + plan_file_bytes();
     b->final += side + squares;
-    if (mod->input != mod->index)
+    if (site->input != site->index)
         return;
     side = 2 * plan_dataset_bytes(m * wm, 4) + plan_dataset_bytes(m, 8);
     b->covariance += plan_dataset_bytes((double)bg_symmetric_floats(a), 4);
@@ -80,7 +80,7 @@ static file_bytes files_of(const plan_work *w, size_t first_tracked, size_t end_
             b.lambda += plan_file_bytes();
             b.final += plan_file_bytes();
         }
-        add_module(&b, w, w->model->tracked[i]);
+        add_site(&b, w, w->model->tracked[i]);
     }
     return b;
 }
@@ -106,7 +106,7 @@ static void sweep(fitting *f, plan_phase *phase, bool lambda, size_t n_sequences
     double flops = 0, batches = (double)n_sequences / (double)b.sequences, resume_s = 0, bases_s = 0;
     for (size_t r = 0; r < g->pipeline; r++) {
         const bg_share *s = &f->run.share[r];
-        const bg_module_range run = { s->first_tracked, s->end_tracked };
+        const bg_site_range run = { s->first_tracked, s->end_tracked };
         file_bytes files = files_of(w, run.first, run.end);
         plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
         double end_s = plan_write_s(f->c, &f->profile, plan_ranks(f->c, g), lambda ? files.lambda : files.covariance,

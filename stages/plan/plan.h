@@ -128,14 +128,14 @@ void plan_pass_cost(plan_tally *t, const plan_profile *p, const bg_model *m, con
 typedef struct {
     size_t n, rows; /* rows of each */
 } plan_sequences;
-void plan_covariance_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_module_range run, size_t k,
+void plan_covariance_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_site_range run, size_t k,
                           size_t rows);
-void plan_lambda_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_module_range run, size_t k,
+void plan_lambda_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_site_range run, size_t k,
                       bool diagonal, plan_sequences of);
-void plan_score_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_module_range run, size_t queries,
+void plan_score_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_site_range run, size_t queries,
                      size_t rank, size_t rows);
-void plan_query_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_module_range run, size_t k,
-                     size_t rank, plan_sequences of);
+void plan_query_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_site_range run, size_t k, size_t rank,
+                     plan_sequences of);
 
 /* ---- a phase, a stage ---- */
 

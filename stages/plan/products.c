@@ -38,16 +38,16 @@ typedef struct {
     bool widened;
 } walk;
 
-static void linear(plan_tally *t, const walk *w, const bg_module *mod, bool back)
+static void linear(plan_tally *t, const walk *w, const bg_site *site, bool back)
 {
-    double n_out = (double)mod->n_out, n_in = (double)mod->n_in;
+    double n_out = (double)site->n_out, n_in = (double)site->n_in;
     if (w->widened)
         t->seconds += n_out * n_in * w->p->widened_s;
     if (back)
         plan_product(t, w->p, w->rows, n_in, n_out, 1);
     else
         plan_product(t, w->p, w->rows, n_out, n_in, 1);
-    if (!back && mod->n_in1 > mod->n_in)
+    if (!back && site->n_in1 > site->n_in)
         elements(t, w->p, 2 * w->rows * n_out);
 }
 
@@ -73,8 +73,8 @@ static void block_forward(plan_tally *t, const walk *w, const bg_block *b)
     const bg_model_config *c = w->c;
     double d = (double)c->d_model, ff = (double)c->d_ff;
     for (bg_role r = 0; r < BG_ROLES; r++)
-        if (b->module[r] != NULL)
-            linear(t, w, b->module[r], false);
+        if (b->site[r] != NULL)
+            linear(t, w, b->site[r], false);
     attention(t, w, 2, 1, c->n_heads);
     t->seconds += w->rows * ff * w->p->activation_s;
     elements(t, w->p,
@@ -86,26 +86,26 @@ static void block_backward(plan_tally *t, const walk *w, const bg_model *m, cons
 {
     const bg_model_config *c = w->c;
     double d = (double)c->d_model, ff = (double)c->d_ff;
-    if (!bg_model_goes_deeper(m, b->module[BG_ROLE_DOWN]))
+    if (!bg_model_goes_deeper(m, b->site[BG_ROLE_DOWN]))
         return;
-    linear(t, w, b->module[BG_ROLE_DOWN], true);
+    linear(t, w, b->site[BG_ROLE_DOWN], true);
     t->seconds += 2 * w->rows * ff * w->p->activation_s;
     elements(t, w->p, w->rows * 3 * d);
     if (!bg_model_goes_deeper(m, bg_block_first_mlp(b)))
         return;
-    linear(t, w, b->module[BG_ROLE_UP], true);
-    if (b->module[BG_ROLE_GATE] != NULL)
-        linear(t, w, b->module[BG_ROLE_GATE], true);
-    if (!bg_model_goes_deeper(m, b->module[BG_ROLE_ATTENTION_OUT]))
+    linear(t, w, b->site[BG_ROLE_UP], true);
+    if (b->site[BG_ROLE_GATE] != NULL)
+        linear(t, w, b->site[BG_ROLE_GATE], true);
+    if (!bg_model_goes_deeper(m, b->site[BG_ROLE_ATTENTION_OUT]))
         return;
-    linear(t, w, b->module[BG_ROLE_ATTENTION_OUT], true);
+    linear(t, w, b->site[BG_ROLE_ATTENTION_OUT], true);
     attention(t, w, 5, 2, c->n_kv_heads);
     elements(t, w->p, w->rows * (9 * d + (c->rope == BG_ROPE_NONE ? 0 : 2 * w->w_qk)));
     if (!bg_model_goes_deeper(m, bg_block_first_attention(b)))
         return;
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
-        if (b->module[r] != NULL)
-            linear(t, w, b->module[r], true);
+        if (b->site[r] != NULL)
+            linear(t, w, b->site[r], true);
     elements(t, w->p, w->rows * 6 * d);
 }
 
@@ -151,7 +151,7 @@ void plan_pass_cost(plan_tally *t, const plan_profile *p, const bg_model *m, con
 
 /* ---- taps ---- */
 
-static bool owns_input(const bg_module *mod) { return mod->input == mod->index; }
+static bool owns_input(const bg_site *site) { return site->input == site->index; }
 
 /* Side of diagonal block j of k. */
 static double side_of(size_t n, size_t k, size_t j)
@@ -168,14 +168,14 @@ static void symmetric(plan_tally *t, const plan_profile *p, size_t n, size_t k, 
             plan_product(t, p, side, side < panel ? side : panel, rows, 1);
 }
 
-void plan_covariance_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_module_range run, size_t k,
+void plan_covariance_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_site_range run, size_t k,
                           size_t rows)
 {
     for (size_t i = run.first; i < run.end; i++) {
-        const bg_module *mod = m->tracked[i];
-        symmetric(t, p, mod->n_out, k, (double)rows);
-        if (owns_input(mod))
-            symmetric(t, p, mod->n_in1, k, (double)rows);
+        const bg_site *site = m->tracked[i];
+        symmetric(t, p, site->n_out, k, (double)rows);
+        if (owns_input(site))
+            symmetric(t, p, site->n_in1, k, (double)rows);
     }
 }
 
@@ -187,10 +187,10 @@ static void rotate(plan_tally *t, const plan_profile *p, size_t n, size_t k, dou
 }
 
 /* eigenvalues.c's choice between rotating a sequence's gradient and its rows. */
-static bool rotates_gradient(const bg_module *mod, bool diagonal, double sequences, double rows)
+static bool rotates_gradient(const bg_site *site, bool diagonal, double sequences, double rows)
 {
-    double p = (double)mod->n_out, m = (double)mod->n_in1;
-    double by_rows = rows * (p * p + (owns_input(mod) ? m * m : 0.0)) + (diagonal ? rows * p * m : 0.0);
+    double p = (double)site->n_out, m = (double)site->n_in1;
+    double by_rows = rows * (p * p + (owns_input(site) ? m * m : 0.0)) + (diagonal ? rows * p * m : 0.0);
     return sequences * p * m * (p + m) < by_rows;
 }
 
@@ -203,47 +203,47 @@ static void squares(plan_tally *t, const plan_profile *p, double n_out, double n
     t->seconds += times * n_out * n_in * p->squared_s;
 }
 
-void plan_lambda_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_module_range run, size_t k,
+void plan_lambda_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_site_range run, size_t k,
                       bool diagonal, plan_sequences of)
 {
     double z = (double)of.n, r = (double)of.rows;
     size_t rotated = SIZE_MAX;
     for (size_t i = run.first; i < run.end && of.n > 0; i++) {
-        const bg_module *mod = m->tracked[i];
-        double n_out = (double)mod->n_out, n_in = (double)mod->n_in1;
-        if (rotates_gradient(mod, diagonal, z, z * r)) {
+        const bg_site *site = m->tracked[i];
+        double n_out = (double)site->n_out, n_in = (double)site->n_in1;
+        if (rotates_gradient(site, diagonal, z, z * r)) {
             plan_product(t, p, n_out, n_in, r, z);
             for (size_t s = 0; s < of.n; s++) {
-                rotate(t, p, mod->n_out, k, n_in);
-                rotate(t, p, mod->n_in1, k, n_out);
+                rotate(t, p, site->n_out, k, n_in);
+                rotate(t, p, site->n_in1, k, n_out);
             }
             t->seconds += z * n_out * n_in * p->squared_s * (diagonal ? 2 : 1);
             continue;
         }
-        if (rotated != mod->input)
-            rotate(t, p, mod->n_in1, k, z * r);
-        rotated = mod->input;
-        rotate(t, p, mod->n_out, k, z * r);
+        if (rotated != site->input)
+            rotate(t, p, site->n_in1, k, z * r);
+        rotated = site->input;
+        rotate(t, p, site->n_out, k, z * r);
         squares(t, p, n_out, n_in, r, z * (diagonal ? 2 : 1));
     }
 }
 
-static double columns(const bg_module *mod, size_t rank)
+static double columns(const bg_site *site, size_t rank)
 {
-    return (double)smaller(rank, smaller(mod->n_out, mod->n_in1));
+    return (double)smaller(rank, smaller(site->n_out, site->n_in1));
 }
 
-void plan_score_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_module_range run, size_t queries,
+void plan_score_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_site_range run, size_t queries,
                      size_t rank, size_t rows)
 {
     for (size_t i = run.first; i < run.end; i++) {
-        const bg_module *mod = m->tracked[i];
-        double q = (double)queries, n = (double)rows, wide = q * columns(mod, rank);
+        const bg_site *site = m->tracked[i];
+        double q = (double)queries, n = (double)rows, wide = q * columns(site, rank);
         double chunk = (double)(32 << 20) / (8 * wide);
         chunk = chunk < 64 ? 64 : chunk > 8192 ? 8192 : (double)(size_t)chunk;
         for (double left = n; left > 0; left -= chunk) {
-            plan_product(t, p, left < chunk ? left : chunk, wide, (double)mod->n_out, 1);
-            plan_product(t, p, left < chunk ? left : chunk, wide, (double)mod->n_in1, 1);
+            plan_product(t, p, left < chunk ? left : chunk, wide, (double)site->n_out, 1);
+            plan_product(t, p, left < chunk ? left : chunk, wide, (double)site->n_in1, 1);
         }
         t->seconds += n * (wide * p->dot_s + q * p->serial_s);
     }
@@ -267,22 +267,22 @@ static void low_rank(plan_tally *t, const plan_profile *p, double m, double n, d
     t->seconds += slower * p->flop_s * (qr + 2 * 20 * l * l * n) + l * n * 8 * p->serial_s;
 }
 
-void plan_query_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_module_range run, size_t k,
-                     size_t rank, plan_sequences of)
+void plan_query_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_site_range run, size_t k, size_t rank,
+                     plan_sequences of)
 {
     double z = (double)of.n, rows = (double)of.rows;
     for (size_t i = run.first; i < run.end && of.n > 0; i++) {
-        const bg_module *mod = m->tracked[i];
-        double n_out = (double)mod->n_out, n_in = (double)mod->n_in1, r = columns(mod, rank);
-        rotate(t, p, mod->n_in1, k, z * rows);
-        rotate(t, p, mod->n_out, k, z * rows);
+        const bg_site *site = m->tracked[i];
+        double n_out = (double)site->n_out, n_in = (double)site->n_in1, r = columns(site, rank);
+        rotate(t, p, site->n_in1, k, z * rows);
+        rotate(t, p, site->n_out, k, z * rows);
         plan_product(t, p, n_out, n_in, rows, z);
         for (size_t s = 0; s < of.n; s++)
             low_rank(t, p, n_out, n_in, r);
         plan_product(t, p, n_out, n_in, r, z);
         for (size_t j = 0; j < k; j++) {
-            plan_product(t, p, side_of(mod->n_out, k, j), r, side_of(mod->n_out, k, j), z);
-            plan_product(t, p, side_of(mod->n_in1, k, j), r, side_of(mod->n_in1, k, j), z);
+            plan_product(t, p, side_of(site->n_out, k, j), r, side_of(site->n_out, k, j), z);
+            plan_product(t, p, side_of(site->n_in1, k, j), r, side_of(site->n_in1, k, j), z);
         }
         t->seconds += (6 * z + 3) * n_out * n_in * p->serial_s;
     }

@@ -18,10 +18,10 @@ static bg_queries_extent extent_of(const plan_costing *f, size_t r)
     const bg_share *s = &f->share[r];
     bg_queries_extent q = { .n_queries = (size_t)f->w->c->queries, .columns = 1 };
     for (size_t i = s->first_tracked; i < s->end_tracked; i++) {
-        const bg_module *mod = f->w->model->tracked[i];
-        size_t columns = q.n_queries * smaller((size_t)f->w->c->rank, smaller(mod->n_out, mod->n_in1));
+        const bg_site *site = f->w->model->tracked[i];
+        size_t columns = q.n_queries * smaller((size_t)f->w->c->rank, smaller(site->n_out, site->n_in1));
         q.columns = most(q.columns, columns);
-        q.bytes += columns * (mod->n_out + mod->n_in1) * sizeof(float);
+        q.bytes += columns * (site->n_out + site->n_in1) * sizeof(float);
     }
     return q;
 }
@@ -54,7 +54,7 @@ static void sweep(plan_costing *f, size_t n)
     plan_batches b = plan_batches_of(unit, rows, rows, o->plan.rows);
     for (size_t r = 0; r < f->g->pipeline; r++) {
         const bg_share *s = &f->share[r];
-        const bg_module_range run = { s->first_tracked, s->end_tracked };
+        const bg_site_range run = { s->first_tracked, s->end_tracked };
         plan_tally *tally[2] = { &f->rank[r].whole, &f->rank[r].rest };
         f->rank[r] = (plan_rank_cost){ 0 };
         if (r == 0) {

@@ -88,9 +88,9 @@ double plan_share_bytes(const bg_model *m, const bg_share *s)
     double bytes = s->embeds ? (double)m->embedding->n_bytes : 0;
     if (s->has_head && (m->head != m->embedding || !s->embeds))
         bytes += (double)m->head->n_bytes;
-    for (size_t i = 0; i < m->n_modules; i++)
-        if (m->module[i].block >= s->first && m->module[i].block < s->end)
-            bytes += (double)m->module[i].weight->n_bytes;
+    for (size_t i = 0; i < m->n_sites; i++)
+        if (m->site[i].block >= s->first && m->site[i].block < s->end)
+            bytes += (double)m->site[i].weight->n_bytes;
     return bytes;
 }
 

@@ -50,12 +50,12 @@ static bg_status write_sequences(const char *path, bool queries, bg_err *err)
     return bg_store_end(s, st, err);
 }
 
-static bg_status write_side(bg_store *s, const bg_module *mod, const char *name, size_t side, bg_err *err)
+static bg_status write_side(bg_store *s, const bg_site *site, const char *name, size_t side, bg_err *err)
 {
     uint64_t dims[3] = { QUERIES, side, RANK };
     char path[BG_PATH_BYTES];
     float *x = NULL;
-    bg_status st = bg_path(path, err, "%s/%s", mod->name, name);
+    bg_status st = bg_path(path, err, "%s/%s", site->name, name);
     if (st == BG_OK)
         st = BG_NEW(x, QUERIES * side * RANK, "a side", err);
     for (size_t i = 0; st == BG_OK && i < QUERIES * side * RANK; i++)
@@ -66,12 +66,12 @@ static bg_status write_side(bg_store *s, const bg_module *mod, const char *name,
     return st;
 }
 
-static bg_status write_kept(bg_store *s, const bg_module *mod, bg_err *err)
+static bg_status write_kept(bg_store *s, const bg_site *site, bg_err *err)
 {
     const uint64_t n = QUERIES;
     const float kept[QUERIES] = { 1, 0.75f, 0.5f };
     char path[BG_PATH_BYTES];
-    bg_status st = bg_path(path, err, "%s/kept", mod->name);
+    bg_status st = bg_path(path, err, "%s/kept", site->name);
     return st == BG_OK ? bg_store_write(s, path, &n, kept, err) : st;
 }
 

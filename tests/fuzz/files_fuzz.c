@@ -34,14 +34,11 @@ static const bg_provenance run = {
 };
 
 /* A model whose one tracked module has the sides that schema_write gives modules. */
-static bg_module module = { .name = "model.h.0", .n_out = SIDE_OUT, .n_in = SIDE_IN, .n_in1 = SIDE_IN, .tracked = true };
-static bg_module *tracked[] = { &module };
-static bg_model model = { .config.n_blocks = 1,
-                          .n_modules = 1,
-                          .module = &module,
-                          .n_tracked = 1,
-                          .tracked = tracked,
-                          .dir = (char[]){ "model" } };
+static bg_site site = { .name = "model.h.0", .n_out = SIDE_OUT, .n_in = SIDE_IN, .n_in1 = SIDE_IN, .tracked = true };
+static bg_site *tracked[] = { &site };
+static bg_model model = {
+    .config.n_blocks = 1, .n_sites = 1, .site = &site, .n_tracked = 1, .tracked = tracked, .dir = (char[]){ "model" }
+};
 static const bg_hash model_hash = { "0123456789abcdef0123456789abcdef" };
 static const bg_share whole = { .end = 1, .end_tracked = 1, .embeds = true, .has_head = true };
 
@@ -87,7 +84,7 @@ static bg_status list(const char *file, bool alone, bg_err *err)
 static bg_status read_factors(const char *path, bg_err *err)
 {
     bg_factors *f = NULL;
-    bg_module_factors m;
+    bg_site_factors m;
     (void)path;
     bg_status st = list("index.h5", true, err);
     if (st == BG_OK)
@@ -95,7 +92,7 @@ static bg_status read_factors(const char *path, bg_err *err)
     if (st == BG_OK)
         st = bg_factors_open(&f, folder, &model, &model_hash, err);
     if (st == BG_OK)
-        st = bg_factors_read(f, &module, BG_READ_BASES | BG_READ_LAMBDA | BG_READ_EIGENVALUES | BG_READ_DIAGONAL, &m,
+        st = bg_factors_read(f, &site, BG_READ_BASES | BG_READ_LAMBDA | BG_READ_EIGENVALUES | BG_READ_DIAGONAL, &m,
                              err);
     if (st == BG_OK) {
         for (size_t i = 0; i < SIDE_OUT * SIDE_IN; i++)
@@ -103,7 +100,7 @@ static bg_status read_factors(const char *path, bg_err *err)
                 finding("a curvature below 0 was read", err);
         if (!isfinite(bg_factors_tokens_per_sequence(f)))
             finding("a division by 0", err);
-        bg_module_factors_clear(&m);
+        bg_site_factors_clear(&m);
     }
     bg_factors_close(f);
     return st;
@@ -156,7 +153,7 @@ static bg_status read_sums(const char *path, bg_err *err)
 {
     bg_covariance *c = NULL;
     bg_store *s = NULL;
-    bg_status st = bg_covariance_new(&c, &model, (bg_module_range){ 0, 1 }, 1, NULL, err);
+    bg_status st = bg_covariance_new(&c, &model, (bg_site_range){ 0, 1 }, 1, NULL, err);
     if (st == BG_OK)
         st = bg_store_open(&s, path, "bregman/work", err);
     if (st == BG_OK)
@@ -295,7 +292,7 @@ static void make_base(size_t kind)
     must(bg_store_create(&s, path, kinds[kind].format, &run, &err), &err);
     must(add_attributes(s, &err), &err);
     if (kinds[kind].read == read_sums) {
-        must(bg_covariance_new(&sums, &model, (bg_module_range){ 0, 1 }, 1, NULL, &err), &err);
+        must(bg_covariance_new(&sums, &model, (bg_site_range){ 0, 1 }, 1, NULL, &err), &err);
         must(bg_covariance_write(sums, 0, s, &err), &err);
         bg_covariance_free(sums);
     } else {

@@ -91,7 +91,7 @@ static inline bg_pass *golden_pass(const bg_model *m, const bg_batch *b)
 
 /* Copies of what a tap was handed, in that order. */
 typedef struct {
-    const bg_module *module;
+    const bg_site *site;
     float *a, *delta; /* [n_rows, M], [n_rows, P] */
 } caught_pair;
 
@@ -103,11 +103,11 @@ typedef struct {
 static inline bg_status catch_pair(void *self, const bg_pair *pair, bg_err *err)
 {
     caught *c = self;
-    const bg_module *m = pair->module;
+    const bg_site *m = pair->site;
     (void)err;
     assert_true(c->n < sizeof c->pair / sizeof c->pair[0]);
     caught_pair *to = &c->pair[c->n++];
-    to->module = m;
+    to->site = m;
     c->n_rows = pair->n_rows;
     to->a = calloc(c->n_rows * m->n_in1, sizeof *to->a);
     to->delta = calloc(c->n_rows * m->n_out, sizeof *to->delta);

@@ -17,7 +17,7 @@ typedef struct {
     bg_pass *pass;
     bg_batch *batch;
     float *loss;
-    bg_module *module;
+    bg_site *site;
     bg_tensor tensor;
     float *weight, *bias; /* what the module points at */
     float *origin;        /* [P, M] */
@@ -45,10 +45,10 @@ static void bench_close(bench *b)
 }
 
 /* Put our own copy of a module's weights in place of the file's. */
-static void take_module(bench *b, bg_module *m)
+static void take_site(bench *b, bg_site *m)
 {
     size_t n = m->n_out * m->n_in;
-    b->module = m;
+    b->site = m;
     b->module_tensor = m->weight;
     b->module_bias = m->bias;
     b->weight = calloc(n, sizeof *b->weight);
@@ -72,8 +72,8 @@ static void take_module(bench *b, bg_module *m)
 
 static void return_module(bench *b)
 {
-    b->module->weight = b->module_tensor;
-    b->module->bias = b->module_bias;
+    b->site->weight = b->module_tensor;
+    b->site->bias = b->module_bias;
     free(b->weight);
     free(b->bias);
     free(b->origin);
@@ -82,7 +82,7 @@ static void return_module(bench *b)
 /* Summed loss at origin + step * direction. */
 static double loss_at(bench *b, const float *direction, double step)
 {
-    const bg_module *m = b->module;
+    const bg_site *m = b->site;
     bg_err err;
     double sum = 0;
     for (size_t i = 0; i < m->n_out; i++) {
@@ -112,19 +112,19 @@ static double derivative(bench *b, const float *direction, double expected)
 
 static void check_direction(bench *b, const char *name, const float *direction, const double *gradient)
 {
-    size_t n = b->module->n_out * b->module->n_in1;
+    size_t n = b->site->n_out * b->site->n_in1;
     double expected = 0;
     for (size_t i = 0; i < n; i++)
         expected += gradient[i] * (double)direction[i];
     double found = derivative(b, direction, expected);
     if (!(fabs(found - expected) <= LIMIT * fabs(expected)))
-        fail_msg("%s: %s: derivative %.6g, from delta and a %.6g", name, b->module->name, found, expected);
+        fail_msg("%s: %s: derivative %.6g, from delta and a %.6g", name, b->site->name, found, expected);
 }
 
 /* δᵀa, [P, M] */
 static double *pair_gradient(const caught *c, const caught_pair *pair)
 {
-    size_t p = pair->module->n_out, m = pair->module->n_in1;
+    size_t p = pair->site->n_out, m = pair->site->n_in1;
     double *g = calloc(p * m, sizeof *g);
     assert_non_null(g);
     for (size_t t = 0; t < c->n_rows; t++)
@@ -144,24 +144,24 @@ static size_t next_entry(const double *g, const char *used, size_t p, size_t m, 
     return best;
 }
 
-static void check_module(bench *b, const char *name, const caught *c, const caught_pair *pair)
+static void check_site(bench *b, const char *name, const caught *c, const caught_pair *pair)
 {
-    bg_module *mod = b->model->tracked[pair->module->index];
-    size_t p = mod->n_out, m = mod->n_in1;
+    bg_site *site = b->model->tracked[pair->site->index];
+    size_t p = site->n_out, m = site->n_in1;
     double *gradient = pair_gradient(c, pair), norm2 = 0;
     float *direction = calloc(p * m, sizeof *direction);
     char *used = calloc(p * m, 1);
     assert_true(direction != NULL && used != NULL);
-    take_module(b, mod);
+    take_site(b, site);
     for (int k = 0; k < ENTRIES; k++) {
-        size_t at = next_entry(gradient, used, p, m, k == 0 && mod->bias != NULL);
+        size_t at = next_entry(gradient, used, p, m, k == 0 && site->bias != NULL);
         used[at] = 1;
         direction[at] = 1;
         check_direction(b, name, direction, gradient);
         direction[at] = 0;
     }
     /* half the gradient's own direction, so that the derivative is not near 0 by chance; half noise of that norm */
-    bg_normal_fill(11, mod->index, p * m, direction);
+    bg_normal_fill(11, site->index, p * m, direction);
     for (size_t i = 0; i < p * m; i++)
         norm2 += gradient[i] * gradient[i];
     for (size_t i = 0; i < p * m; i++)
@@ -185,8 +185,8 @@ static void every_layer_kind(void **state)
         bench_open(&b, cases[i]);
         assert_ok(bg_pass_run(b.pass, b.batch, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c }, NULL, &err), err);
         for (size_t k = 0; k < c.n; k++, n++) {
-            role_seen[c.pair[k].module->role] = true;
-            check_module(&b, cases[i], &c, &c.pair[k]);
+            role_seen[c.pair[k].site->role] = true;
+            check_site(&b, cases[i], &c, &c.pair[k]);
         }
         caught_clear(&c);
         bench_close(&b);

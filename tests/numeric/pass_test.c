@@ -57,7 +57,7 @@ static void logits_and_losses(void **state)
 }
 
 /* The golden's activation of a module: stored once for those that read the same input. */
-static const float *golden_activation(const golden *g, const bg_model *all, const bg_module *m, size_t n)
+static const float *golden_activation(const golden *g, const bg_model *all, const bg_site *m, size_t n)
 {
     const char *name = NULL;
     for (size_t i = 0; i < all->n_tracked; i++)
@@ -70,7 +70,7 @@ static const float *golden_activation(const golden *g, const bg_model *all, cons
 
 static void check_pair(const golden *g, const bg_model *all, const caught *c, const caught_pair *pair)
 {
-    const bg_module *m = pair->module;
+    const bg_site *m = pair->site;
     char what[200];
     snprintf(what, sizeof what, "a of %s", m->name);
     check(g->dir, what,
@@ -95,14 +95,14 @@ static void check_choice(const golden *g, const bg_model *all, const char *modul
         assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c }, NULL, &err), err);
         assert_int_equal(c.n, m->n_tracked);
         for (size_t i = 0; i < c.n; i++) {
-            const bg_module *mod = c.pair[i].module;
+            const bg_site *site = c.pair[i].site;
             check_pair(g, all, &c, &c.pair[i]);
             for (size_t j = 0; j < i; j++)
-                assert_ptr_not_equal(c.pair[j].module, mod);
+                assert_ptr_not_equal(c.pair[j].site, site);
             if (i > 0)
-                assert_true(mod->block <= c.pair[i - 1].module->block);
-            if (mod->input != mod->index)
-                assert_int_equal(c.pair[i - 1].module->input, mod->input);
+                assert_true(site->block <= c.pair[i - 1].site->block);
+            if (site->input != site->index)
+                assert_int_equal(c.pair[i - 1].site->input, site->input);
         }
     }
     *n_checked += c.n;
@@ -153,7 +153,7 @@ static void batches_do_not_mix(void **state)
             size_t r0 = b->row_start[z], rows = one->n_rows;
             assert_ok(bg_pass_run(p, one, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &alone }, NULL, &err), err);
             for (size_t k = 0; k < alone.n; k++) {
-                size_t n = together.pair[k].module->n_out;
+                size_t n = together.pair[k].site->n_out;
                 check(cases[i], "delta alone",
                       difference(rows, n, alone.pair[k].delta, n, together.pair[k].delta + r0 * n, n));
             }
@@ -179,12 +179,12 @@ static void weights_in_slices(void **state)
         bg_err err;
         golden_open(&g, stored[i]);
         bg_model *m = golden_model(&g, "all"), *all = golden_model(&g, "all");
-        bg_tensor *moved = calloc(m->n_modules, sizeof *moved);
-        for (size_t k = 0; k < m->n_modules; k++) {
-            moved[k] = *m->module[k].weight;
+        bg_tensor *moved = calloc(m->n_sites, sizeof *moved);
+        for (size_t k = 0; k < m->n_sites; k++) {
+            moved[k] = *m->site[k].weight;
             unsigned char *bytes = malloc(moved[k].n_bytes + 2);
-            moved[k].data = memcpy(bytes + 2, m->module[k].weight->data, moved[k].n_bytes);
-            m->module[k].weight = &moved[k];
+            moved[k].data = memcpy(bytes + 2, m->site[k].weight->data, moved[k].n_bytes);
+            m->site[k].weight = &moved[k];
         }
         bg_batch *b = golden_batch(&g, 0, COMPARED);
         bg_pass *p = golden_pass(m, b);
@@ -193,13 +193,13 @@ static void weights_in_slices(void **state)
         assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c }, NULL, &err), err);
         assert_int_equal(c.n, m->n_tracked);
         for (size_t k = 0; k < c.n; k++) {
-            assert_true(bg_pass_weight_rows(p, c.pair[k].module->weight) < c.pair[k].module->weight->shape[0]);
+            assert_true(bg_pass_weight_rows(p, c.pair[k].site->weight) < c.pair[k].site->weight->shape[0]);
             check_pair(&g, all, &c, &c.pair[k]);
         }
         caught_clear(&c);
         bg_pass_free(p);
         bg_batch_free(b);
-        for (size_t k = 0; k < m->n_modules; k++)
+        for (size_t k = 0; k < m->n_sites; k++)
             free((char *)(uintptr_t)moved[k].data - 2);
         bg_model_close(m);
         bg_model_close(all);

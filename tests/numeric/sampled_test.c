@@ -72,7 +72,7 @@ static double norm2(size_t n, const double *x)
 /* Exact E[Σ δδᵀ] of module k, and the variance of one draw of the sum: E‖Σ δδᵀ − E‖² (positions are independent). */
 static double *exact(const tiny *t, size_t k, double *variance)
 {
-    size_t n = t->given[0].pair[k].module->n_out;
+    size_t n = t->given[0].pair[k].site->n_out;
     double *s = calloc(n * n, sizeof *s), *row = calloc(n * n, sizeof *row);
     assert_true(s != NULL && row != NULL);
     *variance = 0;
@@ -165,7 +165,7 @@ static void draws_follow_the_model(void **state)
                   err);
         for (size_t i = 0; i < rows; i++) {
             uint32_t y = drawn_label(t, i, (double)t->loss[i]);
-            size_t n = c.pair[0].module->n_out;
+            size_t n = c.pair[0].site->n_out;
             seen[i * VOCAB + y]++;
             for (size_t j = 0; j < n && seed == 0; j++)
                 assert_true(fabs((double)(c.pair[0].delta[i * n + j] - t->given[y].pair[0].delta[i * n + j])) < 1e-5);
@@ -191,7 +191,7 @@ static void covariances_converge(void **state)
     tiny *t = *state;
     bg_err err;
     for (size_t k = 0; k < MODULES; k++) {
-        size_t n = t->given[0].pair[k].module->n_out, rows = t->batch->n_rows;
+        size_t n = t->given[0].pair[k].site->n_out, rows = t->batch->n_rows;
         double variance, *want = exact(t, k, &variance), *mean = calloc(n * n, sizeof *mean);
         double *fixed = calloc(n * n, sizeof *fixed);
         assert_true(mean != NULL && fixed != NULL);
@@ -211,7 +211,7 @@ static void covariances_converge(void **state)
             fixed[i] -= want[i];
         }
         double error = sqrt(norm2(n * n, mean)), standard = sqrt(variance / SEEDS);
-        print_message("%s: relative error %.4f, standard error %.4f\n", t->given[0].pair[k].module->name,
+        print_message("%s: relative error %.4f, standard error %.4f\n", t->given[0].pair[k].site->name,
                       error / sqrt(norm2(n * n, want)), standard / sqrt(norm2(n * n, want)));
         assert_true(error < 3 * standard && error > standard / 10);
         assert_true(sqrt(norm2(n * n, fixed)) > 30 * standard);

@@ -39,7 +39,7 @@ static void sketch_is_the_model(void **state)
         assert_int_equal(bg_model_parameters(sketch), bg_model_parameters(real));
         assert_int_equal(sketch->n_tracked, real->n_tracked);
         for (size_t i = 0; i < real->n_tracked; i++) {
-            const bg_module *a = real->tracked[i], *b = sketch->tracked[i];
+            const bg_site *a = real->tracked[i], *b = sketch->tracked[i];
             assert_string_equal(a->name, b->name);
             assert_true(a->n_out == b->n_out && a->n_in1 == b->n_in1 && a->block == b->block && a->input == b->input);
             assert_int_equal(a->weight->n_bytes, b->weight->n_bytes);
@@ -62,7 +62,7 @@ static void sketch_widens(void **state)
     must(bg_model_sketch(&full, &c, "mlp", BG_ST_F32, &err), &err);
     size_t room = bg_pass_bytes(half, NULL, 1, 64, 1 << 20) - bg_pass_bytes(full, NULL, 1, 64, 1 << 20);
     assert_true(room >= 2048 * 512 * 4);
-    assert_int_equal(half->module[0].weight->n_bytes * 2, full->module[0].weight->n_bytes);
+    assert_int_equal(half->site[0].weight->n_bytes * 2, full->site[0].weight->n_bytes);
     bg_model_close(half);
     bg_model_close(full);
     assert_int_equal(bg_model_sketch(&half, &c, "no such module", BG_ST_BF16, &err), BG_EARG);

@@ -31,8 +31,8 @@ static void write_compressed(void)
 
 static size_t bytes_of(const bg_share *share, bg_score_detail detail)
 {
-    static bg_module module = { .name = "layers.1/mlp", .n_out = P, .n_in1 = M };
-    static bg_module *tracked[1] = { &module };
+    static bg_site site = { .name = "layers.1/mlp", .n_out = P, .n_in1 = M };
+    static bg_site *tracked[1] = { &site };
     const bg_model model = { .config.n_blocks = N_BLOCKS, .tracked = tracked, .n_tracked = 1 };
     const bg_queries_source source = { path, &model, NULL, share, NULL };
     const bg_share shares[2] = { *share, *share };

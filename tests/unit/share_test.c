@@ -117,7 +117,7 @@ static void test_memory(void **state)
 {
     bg_model *m = sketch(1, "mlp");
     bg_err err = { .file = "" };
-    const bg_module_range all = { 0, m->n_tracked };
+    const bg_site_range all = { 0, m->n_tracked };
     const size_t rows = 256, logits = 1 << 10;
     size_t whole_sums = bg_covariance_bytes(m, all, 1), whole_lambda = bg_eigenvalues_bytes(m, all, true);
     size_t whole_pass = bg_pass_bytes(m, NULL, 1, rows, logits);
@@ -127,7 +127,7 @@ static void test_memory(void **state)
         size_t sums = 0, lambda = 0, most = 0, blocks = (BLOCKS + 1 + n - 1) / n;
         assert_int_equal(bg_model_divide(m, n, NULL, share, &err), BG_OK);
         for (size_t r = 0; r < n; r++) {
-            bg_module_range own = { share[r].first_tracked, share[r].end_tracked };
+            bg_site_range own = { share[r].first_tracked, share[r].end_tracked };
             size_t bytes = bg_covariance_bytes(m, own, 1);
             sums += bytes;
             lambda += bg_eigenvalues_bytes(m, own, true);

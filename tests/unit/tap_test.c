@@ -17,8 +17,8 @@
 enum { P = 6, M = 5, R = 2, QUERIES = 3, SEQUENCES = 4, ROWS = 9 };
 
 static char folder[] = "/tmp/bregman-tap-XXXXXX";
-static bg_module module = { .name = "layers.0/mlp", .n_out = P, .n_in1 = M };
-static bg_module *tracked[1] = { &module };
+static bg_site site = { .name = "layers.0/mlp", .n_out = P, .n_in1 = M };
+static bg_site *tracked[1] = { &site };
 static const bg_model model = { .config.n_blocks = 1, .tracked = tracked, .n_tracked = 1 };
 
 /* Sequences of 3, 2, 3 and 1 rows. */
@@ -60,9 +60,9 @@ static void give_pairs(bg_status (*pair)(void *self, const bg_pair *pair, bg_err
     bg_err err;
     values all, some;
     make_values(&all, &some);
-    bg_pair p = { &module, &batch, ROWS, SEQUENCES, row_start, NULL, NULL, all.a, M, all.d, P };
-    const bg_pair chosen = { &module, &batch, 3, 3, some_start, some_sequence, some_row, some.a, M, some.d, P };
-    const bg_pair none = { &module, &batch, 0, 0, some_start, some_sequence, some_row, some.a, M, some.d, P };
+    bg_pair p = { &site, &batch, ROWS, SEQUENCES, row_start, NULL, NULL, all.a, M, all.d, P };
+    const bg_pair chosen = { &site, &batch, 3, 3, some_start, some_sequence, some_row, some.a, M, some.d, P };
+    const bg_pair none = { &site, &batch, 0, 0, some_start, some_sequence, some_row, some.a, M, some.d, P };
     assert_ok(pair(self, whole ? &p : &chosen, &err), err);
     if (!whole)
         assert_ok(pair(self, &none, &err), err);
@@ -93,7 +93,7 @@ static void read_work(const char *path, const char *dataset, const uint64_t *dim
     bg_err err;
     bg_store *s;
     char name[200];
-    snprintf(name, sizeof name, "%s/%s", module.name, dataset);
+    snprintf(name, sizeof name, "%s/%s", site.name, dataset);
     assert_ok(bg_store_open(&s, path, "bregman/work", &err), err);
     assert_ok(bg_store_read(s, name, BG_F32, dims, out, &err), err);
     bg_store_close(s);
@@ -102,7 +102,7 @@ static void read_work(const char *path, const char *dataset, const uint64_t *dim
 static void covariances(void **state)
 {
     (void)state;
-    const bg_module_range run = { 0, 1 };
+    const bg_site_range run = { 0, 1 };
     const uint64_t n[2] = { P * (P + 1) / 2, M * (M + 1) / 2 };
     float sum[2][2][P * P];
     for (int whole = 0; whole < 2; whole++) {
