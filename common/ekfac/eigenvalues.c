@@ -15,38 +15,39 @@ struct bg_eigenvalues {
     bg_site_range sites;
     const bg_eigenbasis *basis;
     bool diagonal;
-    bg_room sum;                  /* all sums back to back */
-    float **lambda, **diag;       /* [n_tracked] [P, M] each */
-    float *rotated_a, *rotated_d; /* [max_rows, largest M], [max_rows, largest P] */
-    float *g, *half;              /* a sequence's gradient or a panel of it, and half-way through its rotation */
-    size_t rotated_input;         /* whose input rotated_a holds; SIZE_MAX: nobody's */
+    bg_room sum;            /* all sums back to back */
+    float **lambda, **diag; /* [n_tracked] [P, M] each */
+    bg_rotated rotated;     /* max_rows rows */
+    float *g, *half;        /* a sequence's gradient or a panel of it, and half-way through its rotation */
+    uint32_t *order;        /* [max_rows] rows of a sequence by their token */
+    size_t rotated_input;   /* whose input rotated.a holds; SIZE_MAX: nobody's */
 };
 
 /* Floats of the largest arrays over a run's sites. */
 typedef struct {
-    size_t p, m, g, half;
+    size_t g, half;
 } extent;
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 /* Rotating a sequence's gradient costs 2 P M (P + M) and serves the diagonal too; rotating its rows costs
- * 2 T (P² + M²), the M² once for sites that share an input. */
+ * 2 T (P² + M²), the M² once for sites that share an input; of k blocks a k-th.  A gradient of one-hot inputs is never
+ * formed. */
 static bool rotate_gradient(const bg_site *site, bool diagonal, double sequences, double rows)
 {
-    double p = (double)site->n_out, m = (double)site->n_in1;
-    double by_rows = rows * (p * p + (site->input == site->index ? m * m : 0.0)) + (diagonal ? rows * p * m : 0.0);
-    return sequences * p * m * (p + m) < by_rows;
+    double p = (double)site->n_out, m = (double)site->n_in1, s = p / (double)site->s.k, a = m / (double)site->a.k;
+    double by_rows = rows * (p * s + (bg_site_owns_input(site) ? m * a : 0.0)) + (diagonal ? rows * p * m : 0.0);
+    return site->kind != BG_SITE_EMBEDDING && sequences * p * m * (s + a) < by_rows;
 }
 
 static extent largest(const bg_model *model, bg_site_range sites, bool diagonal, size_t max_rows)
 {
-    extent e = { 0, 0, 0, 0 };
+    extent e = { 0, 0 };
     for (size_t i = sites.first; i < sites.end; i++) {
         const bg_site *site = model->tracked[i];
         bool whole = rotate_gradient(site, diagonal, 1, (double)max_rows); /* some batch may want it */
-        e.p = larger(e.p, site->n_out);
-        e.m = larger(e.m, site->n_in1);
-        e.g = larger(e.g, (whole || site->n_out < PANEL ? site->n_out : PANEL) * site->n_in1);
+        bool one_hot = site->kind == BG_SITE_EMBEDDING;
+        e.g = larger(e.g, one_hot ? site->n_out : (whole || site->n_out < PANEL ? site->n_out : PANEL) * site->n_in1);
         e.half = larger(e.half, whole ? site->n_out * site->n_in1 : 0);
     }
     return e;
@@ -63,18 +64,20 @@ size_t bg_eigenvalues_bytes(const bg_model *model, bg_site_range sites, bool dia
 size_t bg_eigenvalues_room_bytes(const bg_model *model, bg_site_range sites, bool diagonal, size_t max_rows)
 {
     extent e = largest(model, sites, diagonal, max_rows);
-    return (max_rows * (e.m + e.p) + e.g + e.half) * sizeof(float);
+    bg_rotated_widths wide = bg_eigenbasis_widths(model, sites);
+    return (max_rows * (wide.a + wide.d) + e.g + e.half) * sizeof(float) + max_rows * sizeof(uint32_t);
 }
 
 static bg_status take_memory(bg_eigenvalues *e, const bg_eigenvalues_task *task, bg_err *err)
 {
     extent most = largest(e->model, e->sites, e->diagonal, task->max_rows);
+    bg_rotated_widths wide = bg_eigenbasis_widths(e->model, e->sites);
     size_t sums = bg_eigenvalues_bytes(e->model, e->sites, e->diagonal);
     const struct {
         float **to;
         size_t floats;
-    } array[] = { { &e->rotated_a, task->max_rows * most.m },
-                  { &e->rotated_d, task->max_rows * most.p },
+    } array[] = { { &e->rotated.a, task->max_rows * wide.a },
+                  { &e->rotated.d, task->max_rows * wide.d },
                   { &e->g, most.g },
                   { &e->half, most.half } };
     bg_status st = BG_NEW(e->lambda, e->model->n_tracked, "eigenvalue sums", err);
@@ -84,7 +87,7 @@ static bg_status take_memory(bg_eigenvalues *e, const bg_eigenvalues_task *task,
         st = bg_room_new(&e->sum, sums, task->scratch, "eigenvalue sums", err);
     for (size_t i = 0; i < sizeof array / sizeof *array && st == BG_OK; i++)
         st = BG_NEW(*array[i].to, array[i].floats, "rotated pairs", err);
-    return st;
+    return st == BG_OK ? BG_NEW(e->order, task->max_rows, "rotated pairs", err) : st;
 }
 
 bg_status bg_eigenvalues_new(bg_eigenvalues **out, const bg_model *model, const bg_eigenvalues_task *task, bg_err *err)
@@ -122,10 +125,11 @@ void bg_eigenvalues_free(bg_eigenvalues *e)
     bg_free(e->lambda);
     bg_free(e->diag);
     bg_room_free(&e->sum);
-    bg_free(e->rotated_a);
-    bg_free(e->rotated_d);
+    bg_free(e->rotated.a);
+    bg_free(e->rotated.d);
     bg_free(e->g);
     bg_free(e->half);
+    bg_free(e->order);
     bg_free(e);
 }
 
@@ -133,30 +137,62 @@ void bg_eigenvalues_clear(bg_eigenvalues *e) { bg_room_clear(&e->sum); }
 
 void bg_eigenvalues_begin_batch(bg_eigenvalues *e) { e->rotated_input = SIZE_MAX; }
 
-static void rotate_rows(bg_eigenvalues *e, const bg_pair *pair)
-{
-    const bg_site *site = pair->site;
-    const bg_eigenbasis *q = &e->basis[site->index];
-    if (e->rotated_input != site->input) {
-        bg_blockdiag_apply(&q->q_a, BG_N, pair->n_rows, pair->activation, pair->ld_activation, e->rotated_a,
-                           site->n_in1);
-        e->rotated_input = site->input;
-    }
-    bg_blockdiag_apply(&q->q_s, BG_N, pair->n_rows, pair->gradient, pair->ld_gradient, e->rotated_d, site->n_out);
-}
-
-/* A sequence's rows of a module's pair: d [rows, P], a [rows, M]. */
+/* A sequence's rows of a site's pair: d [rows, P], a [rows, M] or, of one-hot inputs, the tokens. */
 typedef struct {
     size_t p, m, rows;
     const float *d;
     size_t ldd;
     const float *a;
     size_t lda;
+    const uint32_t *token;
 } sequence_pair;
+
+static bg_pair rotate_rows(bg_eigenvalues *e, const bg_pair *pair)
+{
+    bool has_a = e->rotated_input == pair->site->input;
+    e->rotated_input = pair->site->input;
+    return bg_eigenbasis_rotate(&e->basis[pair->site->index], pair, &e->rotated, has_a);
+}
+
+static sequence_pair rows_of(const bg_pair *pair, size_t z)
+{
+    size_t r0 = pair->row_start[z];
+    return (sequence_pair){ .p = pair->site->n_out,
+                            .m = pair->site->n_in1,
+                            .rows = pair->row_start[z + 1] - r0,
+                            .d = pair->gradient + r0 * pair->ld_gradient,
+                            .ldd = pair->ld_gradient,
+                            .a = pair->activation != NULL ? pair->activation + r0 * pair->ld_activation : NULL,
+                            .lda = pair->ld_activation,
+                            .token = pair->token != NULL ? pair->token + r0 : NULL };
+}
+
+/* Of one-hot inputs column j of δᵀ a is the sum of the rows with token j: sum[:, j] += that squared. */
+static void add_square_by_tokens(bg_eigenvalues *e, const sequence_pair *s, float *sum)
+{
+    for (size_t i = 0; i < s->rows; i++) { /* insertion: a sequence's tokens */
+        size_t at = i;
+        for (; at > 0 && s->token[e->order[at - 1]] > s->token[i]; at--)
+            e->order[at] = e->order[at - 1];
+        e->order[at] = (uint32_t)i;
+    }
+    for (size_t i = 0, next; i < s->rows; i = next) {
+        uint32_t token = s->token[e->order[i]];
+        memset(e->g, 0, s->p * sizeof *e->g);
+        for (next = i; next < s->rows && s->token[e->order[next]] == token; next++)
+            bg_add(1, s->p, (bg_in){ s->d + e->order[next] * s->ldd, s->p }, (bg_out){ e->g, s->p });
+        for (size_t p = 0; p < s->p; p++)
+            sum[p * s->m + token] += e->g[p] * e->g[p];
+    }
+}
 
 /* sum [P, M] += (δᵀ a)∘² over a sequence's rows, PANEL rows of the product at a time. */
 static void add_square_by_rows(bg_eigenvalues *e, const sequence_pair *s, float *sum)
 {
+    if (s->token != NULL) {
+        add_square_by_tokens(e, s, sum);
+        return;
+    }
     for (size_t p0 = 0; p0 < s->p; p0 += PANEL) {
         size_t n = s->p - p0 < PANEL ? s->p - p0 : PANEL;
         bg_gemm((bg_extent){ n, s->m, s->rows }, 1.0f, bg_f32(BG_T, s->d + p0, s->ldd), bg_f32(BG_N, s->a, s->lda),
@@ -182,26 +218,16 @@ bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *er
 {
     bg_eigenvalues *e = eigenvalues;
     const bg_site *site = pair->site;
-    size_t p = site->n_out, m = site->n_in1;
     (void)err;
     if (site->index < e->sites.first || site->index >= e->sites.end)
         return BG_OK;
     float *lambda = e->lambda[site->index], *diag = e->diag[site->index];
     bool after = rotate_gradient(site, e->diagonal, (double)pair->n_sequences, (double)pair->n_rows);
-    if (!after)
-        rotate_rows(e, pair);
+    const bg_pair in_basis = after ? *pair : rotate_rows(e, pair);
     for (size_t z = 0; z < pair->n_sequences; z++) {
-        size_t r0 = pair->row_start[z], rows = pair->row_start[z + 1] - r0;
-        if (rows == 0) /* the module has read none of this sequence */
+        const sequence_pair given = rows_of(pair, z), rotated = rows_of(&in_basis, z);
+        if (given.rows == 0) /* the site has read none of this sequence */
             continue;
-        const sequence_pair given = { p,
-                                      m,
-                                      rows,
-                                      pair->gradient + r0 * pair->ld_gradient,
-                                      pair->ld_gradient,
-                                      pair->activation + r0 * pair->ld_activation,
-                                      pair->ld_activation };
-        const sequence_pair rotated = { p, m, rows, e->rotated_d + r0 * p, p, e->rotated_a + r0 * m, m };
         if (after) {
             add_square_rotated(e, &e->basis[site->index], &given, lambda, diag);
             continue;
@@ -210,7 +236,7 @@ bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *er
             add_square_by_rows(e, &given, diag);
         add_square_by_rows(e, &rotated, lambda);
     }
-    bg_room_let_go(&e->sum, lambda, p * m * (diag != NULL ? 2 : 1));
+    bg_room_let_go(&e->sum, lambda, site->n_out * site->n_in1 * (diag != NULL ? 2 : 1));
     return BG_OK;
 }
 
@@ -225,12 +251,12 @@ static bg_status move_sum(const bg_site *site, const char *name, float *sum, bg_
     return to != NULL ? bg_store_write(to, path, dims, sum, err) : bg_store_read(from, path, BG_F32, dims, sum, err);
 }
 
-static bg_status move_block(const bg_eigenvalues *e, size_t block, bg_store *to, const bg_store *from, bg_err *err)
+static bg_status move_section(const bg_eigenvalues *e, size_t section, bg_store *to, const bg_store *from, bg_err *err)
 {
     bg_status st = BG_OK;
     for (size_t i = e->sites.first; i < e->sites.end && st == BG_OK; i++) {
         const bg_site *site = e->model->tracked[i];
-        if (site->block != block)
+        if (site->section != section)
             continue;
         st = move_sum(site, "lambda_sum", e->lambda[i], to, from, err);
         if (st == BG_OK && e->diagonal)
@@ -240,12 +266,12 @@ static bg_status move_block(const bg_eigenvalues *e, size_t block, bg_store *to,
     return st;
 }
 
-bg_status bg_eigenvalues_write(const bg_eigenvalues *e, size_t block, bg_store *s, bg_err *err)
+bg_status bg_eigenvalues_write(const bg_eigenvalues *e, size_t section, bg_store *s, bg_err *err)
 {
-    return move_block(e, block, s, NULL, err);
+    return move_section(e, section, s, NULL, err);
 }
 
-bg_status bg_eigenvalues_read(bg_eigenvalues *e, size_t block, const bg_store *s, bg_err *err)
+bg_status bg_eigenvalues_read(bg_eigenvalues *e, size_t section, const bg_store *s, bg_err *err)
 {
-    return move_block(e, block, NULL, s, err);
+    return move_section(e, section, NULL, s, err);
 }

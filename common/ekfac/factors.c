@@ -47,12 +47,19 @@ static bg_status check_listed(const char *path, bg_err *err)
     return st;
 }
 
+bg_status bg_factors_section_path(const char *dir, size_t section, char out[BG_PATH_BYTES], bg_err *err)
+{
+    char name[BG_SECTION_NAME_BYTES];
+    bg_section_name(section, name);
+    return bg_path(out, err, "%s/%s.h5", dir, name);
+}
+
 /* All files of the folder are of one fit. */
-static bg_status check_block(const bg_factors *f, const char *dir, size_t block, bg_err *err)
+static bg_status check_section(const bg_factors *f, const char *dir, size_t section, bg_err *err)
 {
     char path[BG_PATH_BYTES], *fingerprint = NULL;
     bg_store *s = NULL;
-    bg_status st = bg_path(path, err, "%s/block-%03zu.h5", dir, block);
+    bg_status st = bg_factors_section_path(dir, section, path, err);
     if (st == BG_OK)
         st = check_listed(path, err);
     if (st == BG_OK)
@@ -76,28 +83,38 @@ static bg_status check_site(const bg_factors *f, const bg_site *site, bg_err *er
                        site->name);
     st = check_shape(f, site, "lambda", site->n_out, site->n_in1, err);
     if (st == BG_OK)
-        st = check_shape(f, site, "activation_eigenvectors", site->n_in1, bg_block_width(site->n_in1, f->k), err);
+        st = check_shape(f, site, "activation_eigenvectors", site->n_in1, bg_block_width(site->a.n, site->a.k), err);
     if (st == BG_OK)
-        st = check_shape(f, site, "gradient_eigenvectors", site->n_out, bg_block_width(site->n_out, f->k), err);
+        st = check_shape(f, site, "gradient_eigenvectors", site->n_out, bg_block_width(site->s.n, site->s.k), err);
     return st;
 }
 
-static bg_status check_model(const bg_factors *f, const char *dir, const bg_model *model, const bg_hash *hash,
-                             bg_err *err)
+/* As the factors were fitted. */
+static bg_status set_shapes(const bg_factors *f, bg_model *model, bg_err *err)
+{
+    const bg_site *last = model->tracked[model->n_tracked - 1];
+    char path[BG_PATH_BYTES];
+    uint64_t blocks = f->k;
+    bg_status st = dataset(path, last, "gradient_eigenvectors", err);
+    if (st == BG_OK && last->kind == BG_SITE_HEAD && bg_store_has(f->index, path))
+        st = bg_store_get_u64(f->index, path, "blocks", &blocks, NULL, err);
+    return st == BG_OK ? bg_model_set_shapes(model, f->k, blocks == f->k, err) : st;
+}
+
+static bg_status check_model(const bg_factors *f, const char *dir, bg_model *model, const bg_hash *hash, bg_err *err)
 {
     char *text = NULL;
-    size_t block = SIZE_MAX;
     bg_status st = bg_store_get_text(f->index, "/", "model_hash", &text, NULL, err);
     if (st == BG_OK && strcmp(text, hash->hex) != 0)
         st = BG_FAIL(err, BG_ESTALE, "%s was fitted on another model (%.8s) than %s (%.8s)", f->path, text, model->dir,
                      hash->hex);
     free(text);
-    for (size_t i = 0; i < model->n_tracked && st == BG_OK; i++) {
-        if (model->tracked[i]->block != block)
-            st = check_block(f, dir, block = model->tracked[i]->block, err);
-        if (st == BG_OK)
-            st = check_site(f, model->tracked[i], err);
-    }
+    if (st == BG_OK)
+        st = set_shapes(f, model, err);
+    for (size_t i = 0; i < model->n_sections && st == BG_OK; i++)
+        st = check_section(f, dir, model->section[i].number, err);
+    for (size_t i = 0; i < model->n_tracked && st == BG_OK; i++)
+        st = check_site(f, model->tracked[i], err);
     return st;
 }
 
@@ -128,8 +145,7 @@ static bg_status read_attributes(bg_factors *f, bg_err *err)
     return st;
 }
 
-bg_status bg_factors_open(bg_factors **out, const char *dir, const bg_model *model, const bg_hash *model_hash,
-                          bg_err *err)
+bg_status bg_factors_open(bg_factors **out, const char *dir, bg_model *model, const bg_hash *model_hash, bg_err *err)
 {
     bg_factors *f = NULL;
     *out = NULL;
@@ -164,9 +180,18 @@ void bg_factors_close(bg_factors *f)
 
 const char *bg_factors_path(const bg_factors *f) { return f->path; }
 const char *bg_factors_fingerprint(const bg_factors *f) { return f->fingerprint; }
-size_t bg_factors_blocks(const bg_factors *f) { return f->k; }
 
-double bg_factors_tokens_per_sequence(const bg_factors *f) { return (double)f->n_tokens / (double)f->n_sequences; }
+bg_status bg_factors_tokens_per_sequence(const bg_factors *f, const bg_site *site, double *out, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    uint64_t n = 0;
+    bool found = false;
+    bg_status st = dataset(path, site, "gradient_covariance", err);
+    if (st == BG_OK)
+        st = bg_store_get_u64(f->index, path, "n_tokens", &n, &found, err);
+    *out = (double)(found ? n : f->n_tokens) / (double)f->n_sequences;
+    return st;
+}
 
 static bg_status read_f32(const bg_factors *f, const bg_site *site, const char *name, size_t rows, size_t columns,
                           float **out, bg_err *err)
@@ -193,8 +218,8 @@ bg_status bg_factors_read(const bg_factors *f, const bg_site *site, unsigned wha
     size_t p = site->n_out, m = site->n_in1;
     bg_status st = BG_OK;
     memset(out, 0, sizeof *out);
-    out->basis.q_a = (bg_blockdiag){ m, f->k, bg_block_width(m, f->k), NULL };
-    out->basis.q_s = (bg_blockdiag){ p, f->k, bg_block_width(p, f->k), NULL };
+    out->basis.q_a = (bg_blockdiag){ m, site->a.k, bg_block_width(m, site->a.k), NULL };
+    out->basis.q_s = (bg_blockdiag){ p, site->s.k, bg_block_width(p, site->s.k), NULL };
     if (what & BG_READ_BASES)
         st = read_f32(f, site, "activation_eigenvectors", m, out->basis.q_a.width, &out->basis.q_a.a, err);
     if (st == BG_OK && (what & BG_READ_BASES))
@@ -227,15 +252,4 @@ void bg_site_factors_clear(bg_site_factors *m)
     bg_free(m->alpha);
     bg_free(m->sigma);
     memset(m, 0, sizeof *m);
-}
-
-size_t bg_eigenbasis_bytes(const bg_model *model, bg_site_range sites, size_t k)
-{
-    size_t n = 0;
-    for (size_t i = sites.first; i < sites.end; i++) {
-        const bg_site *site = model->tracked[i];
-        n += site->n_out * bg_block_width(site->n_out, k);
-        n += site->input == site->index ? site->n_in1 * bg_block_width(site->n_in1, k) : 0;
-    }
-    return n * sizeof(float);
 }

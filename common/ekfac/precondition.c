@@ -62,16 +62,19 @@ bg_status bg_curvature_read(const bg_factors *f, const bg_site *site, bg_damping
         [BG_DIAGONAL] = BG_READ_DIAGONAL,
         [BG_IDENTITY] = 0,
     };
+    double tokens_per_sequence = 0;
     memset(out, 0, sizeof *out);
     out->kind = damping.kind;
     out->p = site->n_out;
     out->m = site->n_in1;
     out->rotated = damping.kind == BG_EKFAC || damping.kind == BG_KFAC;
     bg_status st = bg_factors_read(f, site, what[damping.kind], &out->factors, err);
+    if (st == BG_OK && damping.kind == BG_KFAC)
+        st = bg_factors_tokens_per_sequence(f, site, &tokens_per_sequence, err);
     if (st == BG_OK && (damping.kind == BG_KFAC || damping.kind == BG_IDENTITY))
         st = BG_NEW(out->c, out->p * out->m, "curvature", err);
     if (st == BG_OK) {
-        form(damping.kind, bg_factors_tokens_per_sequence(f), out);
+        form(damping.kind, tokens_per_sequence, out);
         st = set_lambda(damping, f, site, out, err);
     }
     if (st != BG_OK)

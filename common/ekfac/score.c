@@ -9,10 +9,12 @@
 enum { PRODUCT_BYTES = 32 << 20 }; /* the two thin products of a chunk of rows */
 
 struct bg_scorer {
+    const bg_model *model;
     const bg_queries *queries;
     bg_score_task task;
     size_t *n_of;            /* [n_shares] bytes of a unit's results from each */
     size_t n_layers;         /* of the model; of the share if this is not the first rank */
+    size_t first_layer;      /* of the share's, among the model's */
     size_t sequences, rows;  /* of the unit in hand */
     double *layer;           /* [n_layers, sequences, Q] */
     float *token;            /* [n_layers, rows, Q], in place of it */
@@ -42,12 +44,10 @@ static size_t unit_bytes(const bg_score_task *t, size_t n_queries, size_t layers
     return result_bytes(t, n_queries, layers, t->unit_sequences, t->unit_rows);
 }
 
-static size_t own_layers(const bg_share *s) { return s->end - s->first; }
-
 /* The first rank gathers those of all. */
 static size_t kept_layers(const bg_score_task *t, const bg_model *model)
 {
-    return t->rank == 0 ? model->config.n_blocks : own_layers(&t->share[t->rank]);
+    return t->rank == 0 ? bg_model_layers(model) : bg_share_layers(model, &t->share[t->rank]);
 }
 
 size_t bg_scorer_bytes(const bg_score_task *t, const bg_queries_extent *q, const bg_model *model)
@@ -82,7 +82,10 @@ bg_status bg_scorer_new(bg_scorer **out, const bg_score_task *task, const bg_que
     bg_status st = BG_NEW(s, 1, "scorer", err);
     if (st != BG_OK)
         return st;
+    s->model = model;
     s->queries = queries;
+    for (int r = 0; r < task->rank; r++)
+        s->first_layer += bg_share_layers(model, &task->share[r]);
     s->task = *task;
     s->n_layers = kept_layers(task, model);
     s->chunk = chunk_rows(queries->extent.columns, task->batch_rows);
@@ -97,7 +100,7 @@ bg_status bg_scorer_new(bg_scorer **out, const bg_score_task *task, const bg_que
 
 size_t bg_scorer_gather_bytes(const bg_scorer *s)
 {
-    return unit_bytes(&s->task, s->queries->extent.n_queries, own_layers(&s->task.share[s->task.rank]));
+    return unit_bytes(&s->task, s->queries->extent.n_queries, bg_share_layers(s->model, &s->task.share[s->task.rank]));
 }
 
 void bg_scorer_free(bg_scorer *s)
@@ -133,7 +136,7 @@ void bg_scorer_begin_batch(bg_scorer *s, const bg_batch *batch, uint64_t first)
 /* Add rows [r0, r0 + n) of one module to what is kept; dot [n, Q]. */
 static void keep(bg_scorer *s, const bg_pair *pair, size_t r0, size_t n)
 {
-    size_t nq = s->queries->extent.n_queries, layer = pair->site->block - s->task.share[s->task.rank].first, z = 0;
+    size_t nq = s->queries->extent.n_queries, layer = pair->site->layer - s->first_layer, z = 0;
     for (size_t i = 0; i < n && s->task.detail == BG_SCORE_TOKENS; i++) {
         float *to = s->token + (layer * s->rows + s->row0 + bg_pair_row(pair, r0 + i)) * nq;
         for (size_t q = 0; q < nq; q++)
@@ -148,6 +151,13 @@ static void keep(bg_scorer *s, const bg_pair *pair, size_t r0, size_t n)
     }
 }
 
+/* a V of one-hot rows a. */
+static void take_rows(size_t n, size_t columns, const float *v, const uint32_t *token, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        memcpy(out + i * columns, v + token[i] * columns, columns * sizeof *out);
+}
+
 bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err)
 {
     bg_scorer *s = scorer;
@@ -160,9 +170,12 @@ bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err)
         bg_gemm((bg_extent){ n, columns, site->n_out }, 1.0f,
                 bg_f32(BG_N, pair->gradient + r0 * pair->ld_gradient, pair->ld_gradient), bg_f32(BG_N, m->u, columns),
                 0.0f, s->left, columns);
-        bg_gemm((bg_extent){ n, columns, site->n_in1 }, 1.0f,
-                bg_f32(BG_N, pair->activation + r0 * pair->ld_activation, pair->ld_activation),
-                bg_f32(BG_N, m->v, columns), 0.0f, s->right, columns);
+        if (pair->token != NULL)
+            take_rows(n, columns, m->v, pair->token + r0, s->right);
+        else
+            bg_gemm((bg_extent){ n, columns, site->n_in1 }, 1.0f,
+                    bg_f32(BG_N, pair->activation + r0 * pair->ld_activation, pair->ld_activation),
+                    bg_f32(BG_N, m->v, columns), 0.0f, s->right, columns);
         bg_group_dot(n, s->queries->extent.n_queries, m->r, (bg_in){ s->left, columns }, (bg_in){ s->right, columns },
                      (bg_out){ s->dot, s->queries->extent.n_queries });
         keep(s, pair, r0, n);
@@ -175,7 +188,7 @@ bg_status bg_scorer_gather(bg_scorer *s, bg_pipeline *l, bg_err *err)
     size_t layer_bytes = result_bytes(&s->task, s->queries->extent.n_queries, 1, s->sequences, s->rows);
     char *own = s->task.detail == BG_SCORE_TOKENS ? (char *)s->token : (char *)s->layer;
     for (int r = 0; r < s->task.n_shares; r++)
-        s->n_of[r] = own_layers(&s->task.share[r]) * layer_bytes;
+        s->n_of[r] = bg_share_layers(s->model, &s->task.share[r]) * layer_bytes;
     return bg_pipeline_gather(l, own, s->n_of[s->task.rank], own + s->n_of[0], s->n_of, err);
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "bregman/memory.h"
+#include "bregman/site.h"
 #include "bregman/writer.h"
 
 enum { NAME_BYTES = 192 };
@@ -31,11 +32,11 @@ void bg_units_describe(const bg_units *u, char line[BG_UNITS_LINE_BYTES])
 
 static void write_name(const char *kind, const bg_segment *g, char out[NAME_BYTES])
 {
-    char block[32] = "";
+    char section[BG_SECTION_NAME_BYTES] = "";
     if (g->group != BG_WHOLE_MODEL)
-        snprintf(block, sizeof block, "-block-%03zu", g->group);
-    snprintf(out, NAME_BYTES, "%s-%05" PRIu64 "%s.%06" PRIu64 "-%06" PRIu64 ".h5", kind, g->unit, block, g->first,
-             g->end);
+        bg_section_name(g->group, section);
+    snprintf(out, NAME_BYTES, "%s-%05" PRIu64 "%s%s.%06" PRIu64 "-%06" PRIu64 ".h5", kind, g->unit,
+             *section != '\0' ? "-" : "", section, g->first, g->end);
 }
 
 /* The digits at *at, which then is behind them; too many give another number, and so another name. */
@@ -55,6 +56,20 @@ static void skip(const char **at, const char *text)
         *at += strlen(text);
 }
 
+/* "-head", "-embedding", else "-block-" and its number. */
+static size_t take_section(const char **at)
+{
+    const char *const begin = *at;
+    skip(at, "-head");
+    if (*at != begin)
+        return BG_SECTION_HEAD;
+    skip(at, "-embedding");
+    if (*at != begin)
+        return BG_SECTION_EMBEDDING;
+    skip(at, "-block-");
+    return take_number(at);
+}
+
 /* What the numbers in it would be, if it is one: writing them down again tells. */
 bool bg_units_parse(const char *name, char kind[BG_UNIT_KIND_BYTES], bg_segment *out)
 {
@@ -66,10 +81,8 @@ bool bg_units_parse(const char *name, char kind[BG_UNIT_KIND_BYTES], bg_segment 
     snprintf(own, sizeof own, "%.*s", (int)(at - name), name);
     skip(&at, "-");
     g.unit = take_number(&at);
-    if (*at == '-') {
-        skip(&at, "-block-");
-        g.group = take_number(&at);
-    }
+    if (*at == '-')
+        g.group = take_section(&at);
     skip(&at, ".");
     g.first = take_number(&at);
     skip(&at, "-");

@@ -33,13 +33,26 @@ static size_t block_floats(size_t side)
 size_t bg_symmetric_floats(bg_symmetric s)
 {
     size_t floats = 0;
+    if (bg_symmetric_is_diagonal(s))
+        return s.n;
     for (size_t j = 0; j < s.k; j++)
         floats += block_floats(bg_symmetric_side(s, j));
     return floats;
 }
 
+static void add_squares(size_t n, float *sum, size_t rows, const float *x, size_t ldx)
+{
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < n; i++)
+            sum[i] += x[r * ldx + i] * x[r * ldx + i];
+}
+
 void bg_symmetric_add(bg_symmetric s, float *sum, size_t rows, const float *x, size_t ldx)
 {
+    if (bg_symmetric_is_diagonal(s)) {
+        add_squares(s.n, sum, rows, x, ldx);
+        return;
+    }
     for (size_t j = 0; j < s.k; j++) {
         const float *block = x + block_start(s, j);
         size_t side = bg_symmetric_side(s, j);

@@ -13,25 +13,27 @@
 static void chunk_logits(bg_pass *p, size_t n)
 {
     const bg_model_config *c = &p->model->config;
-    size_t step = bg_pass_weight_rows(p, p->model->head);
+    const bg_site *head = bg_model_head(p->model);
+    size_t step = bg_pass_weight_rows(p, head->weight);
     for (size_t v = 0; v < c->vocab_size; v += step) {
         size_t w = c->vocab_size - v < step ? c->vocab_size - v : step;
         bg_gemm((bg_extent){ n, w, c->d_model }, 1.0f, bg_f32(BG_N, p->head_n, c->d_model),
-                bg_f32(BG_T, bg_pass_weight(p, p->model->head, v, w), c->d_model), 0.0f, p->logits + v, c->vocab_size);
+                bg_f32(BG_T, bg_pass_weight(p, head->weight, v, w), c->d_model), 0.0f, p->logits + v, c->vocab_size);
     }
-    if (p->model->head_bias != NULL)
-        bg_add_bias(n, c->vocab_size, p->model->head_bias, (bg_out){ p->logits, c->vocab_size });
+    if (head->bias != NULL)
+        bg_add_bias(n, c->vocab_size, head->bias, (bg_out){ p->logits, c->vocab_size });
 }
 
 /* head_n = dlogits W */
 static void chunk_gradient(bg_pass *p, size_t n)
 {
     const bg_model_config *c = &p->model->config;
-    size_t step = bg_pass_weight_rows(p, p->model->head);
+    const bg_site *head = bg_model_head(p->model);
+    size_t step = bg_pass_weight_rows(p, head->weight);
     for (size_t v = 0; v < c->vocab_size; v += step) {
         size_t w = c->vocab_size - v < step ? c->vocab_size - v : step;
         bg_gemm((bg_extent){ n, c->d_model, w }, 1.0f, bg_f32(BG_N, p->logits + v, c->vocab_size),
-                bg_f32(BG_N, bg_pass_weight(p, p->model->head, v, w), c->d_model), v == 0 ? 0.0f : 1.0f, p->head_n,
+                bg_f32(BG_N, bg_pass_weight(p, head->weight, v, w), c->d_model), v == 0 ? 0.0f : 1.0f, p->head_n,
                 c->d_model);
     }
 }
@@ -113,6 +115,9 @@ bg_status bg_head_run(bg_pass *p, const bg_batch *b, bg_labels labels, const flo
                 bad = row[i] < bad ? row[i] : bad;
             }
         }
+        if (p->a_head != NULL)
+            for (size_t i = 0; i < n; i++)
+                memcpy(p->a_head + i * p->ld_d, p->head_n + i * d, d * sizeof *x);
         if (dx == NULL || bad != SIZE_MAX)
             continue;
         chunk_gradient(p, n);

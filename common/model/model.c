@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <math.h>
-#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -196,7 +195,7 @@ static bg_status load_block(loader *l, size_t b, bg_site **next, bg_err *err)
         if (role_of(c, r, &n_out, &n_in, &bias) == NULL)
             continue;
         bg_site *site = (*next)++;
-        site->block = b;
+        site->section = b;
         blk->site[r] = site;
         st = load_site(l, prefix, r, site, err);
     }
@@ -228,36 +227,59 @@ static const bg_tensor *find_head(const bg_model *m)
     return find_tensor(m, path);
 }
 
+/* Names and shapes of the embedding and the head as sites. */
+static bg_status name_ends(bg_model *m, bg_err *err)
+{
+    const bg_model_config *c = &m->config;
+    bg_site *e = &m->site[0], *h = &m->site[m->n_sites - 1];
+    size_t n = (size_t)snprintf(e->name, sizeof e->name, "%s%s", c->names.root, c->names.embedding);
+    if (n >= sizeof e->name || (size_t)snprintf(h->name, sizeof h->name, "%s", c->names.head) >= sizeof h->name)
+        return BG_FAIL(err, BG_EFORMAT, "%s: module name too long", m->dir);
+    e->kind = BG_SITE_EMBEDDING;
+    e->section = BG_SECTION_EMBEDDING;
+    e->n_out = c->d_model;
+    e->n_in = e->n_in1 = c->vocab_size;
+    h->kind = BG_SITE_HEAD;
+    h->section = BG_SECTION_HEAD;
+    h->n_out = c->vocab_size;
+    h->n_in = c->d_model;
+    h->n_in1 = c->d_model + c->head_bias;
+    return BG_OK;
+}
+
 static bg_status load_ends(loader *l, bg_err *err)
 {
     bg_model *m = l->model;
     const bg_model_config *c = &m->config;
+    bg_site *embedding = &m->site[0], *head = &m->site[m->n_sites - 1];
     char path[400];
     embedding_path(m, path, sizeof path);
     if (c->tied_head && !l->sketch && find_tensor(m, path) == NULL && find_head(m) != NULL)
         snprintf(path, sizeof path, "%s.weight", c->names.head);
-    bg_status st = load_matrix(l, path, c->vocab_size, c->d_model, &m->embedding, err);
+    bg_status st = name_ends(m, err);
+    if (st == BG_OK)
+        st = load_matrix(l, path, c->vocab_size, c->d_model, &embedding->weight, err);
     if (st == BG_OK && c->rope == BG_ROPE_NONE) {
         snprintf(path, sizeof path, "%s%s.weight", c->names.root, c->names.position_embedding);
         st = load_matrix(l, path, c->max_positions, c->d_model, &m->position_embedding, err);
     }
     if (st == BG_OK)
         st = load_norm(l, c->names.root, c->names.final_norm, c->d_model, c->norm, &m->final_norm, err);
-    m->head = m->embedding;
+    head->weight = embedding->weight;
     if (st == BG_OK && !c->tied_head) {
         snprintf(path, sizeof path, "%s.weight", c->names.head);
-        st = load_matrix(l, path, c->vocab_size, c->d_model, &m->head, err);
+        st = load_matrix(l, path, c->vocab_size, c->d_model, &head->weight, err);
     }
     if (st == BG_OK && c->head_bias) {
         snprintf(path, sizeof path, "%s.bias", c->names.head);
-        st = load_vector(l, path, c->vocab_size, &m->head_bias, err);
+        st = load_vector(l, path, c->vocab_size, &head->bias, err);
     }
     return st;
 }
 
 static bg_status load_all(loader *l, bg_err *err)
 {
-    bg_site *next = l->model->site;
+    bg_site *next = l->model->site + 1; /* behind the embedding */
     l->n_floats = l->n_matrices = 0;
     l->n_weights = 0;
     bg_status st = load_ends(l, err);
@@ -275,43 +297,6 @@ static size_t sites_per_block(const bg_model_config *c)
     return n;
 }
 
-static bool is_attention(const bg_site *site) { return site->role < BG_ROLE_GATE; }
-
-/* q, k and v read one input; gate and up another.  Others read one of their own. */
-static bool same_input(const bg_site *a, const bg_site *b)
-{
-    bool qkv = a->role <= BG_ROLE_V && b->role <= BG_ROLE_V;
-    bool mlp = (a->role == BG_ROLE_GATE || a->role == BG_ROLE_UP) && (b->role == BG_ROLE_GATE || b->role == BG_ROLE_UP);
-    return a->block == b->block && (qkv || mlp);
-}
-
-static bg_status track(bg_model *m, const char *modules, bg_err *err)
-{
-    bool mlp = strcmp(modules, "mlp") == 0, attention = strcmp(modules, "attention") == 0;
-    bool all = strcmp(modules, "all") == 0;
-    regex_t re;
-    if (!mlp && !attention && !all && regcomp(&re, modules, REG_EXTENDED | REG_NOSUB) != 0)
-        return BG_FAIL(err, BG_EARG, "--modules: \"%s\" is neither mlp, attention, all nor a regular expression",
-                       modules);
-    for (size_t i = 0; i < m->n_sites; i++) {
-        bg_site *site = &m->site[i];
-        site->tracked = all || (mlp && !is_attention(site)) || (attention && is_attention(site)) ||
-                        (!all && !mlp && !attention && regexec(&re, site->name, 0, NULL, 0) == 0);
-        if (!site->tracked)
-            continue;
-        site->index = site->input = m->n_tracked;
-        if (m->n_tracked > 0 && same_input(m->tracked[m->n_tracked - 1], site))
-            site->input = m->tracked[m->n_tracked - 1]->input;
-        m->tracked[m->n_tracked++] = site;
-    }
-    if (!mlp && !attention && !all)
-        regfree(&re);
-    if (m->n_tracked == 0)
-        return BG_FAIL(err, BG_EARG, "--modules \"%s\" matches no module of %s (try bregman-inspect)", modules, m->dir);
-    m->lowest_block = m->tracked[0]->block;
-    return BG_OK;
-}
-
 static bg_status check_sketch(const loader *l, bg_err *err)
 {
     if (!l->sketch || (l->n_weights <= MAX_SKETCH_WEIGHTS && l->n_floats <= MAX_SKETCH_FLOATS))
@@ -322,10 +307,12 @@ static bg_status check_sketch(const loader *l, bg_err *err)
 
 static bg_status make_tables(bg_model *m, bg_err *err)
 {
-    m->n_sites = m->config.n_blocks * sites_per_block(&m->config);
+    m->n_sites = m->config.n_blocks * sites_per_block(&m->config) + 2;
     bg_status st = BG_NEW(m->site, m->n_sites, "module table", err);
     if (st == BG_OK)
         st = BG_NEW(m->tracked, m->n_sites, "module table", err);
+    if (st == BG_OK)
+        st = BG_NEW(m->section, m->config.n_blocks + 2, "module table", err);
     return st == BG_OK ? BG_NEW(m->block, m->config.n_blocks, "block table", err) : st;
 }
 
@@ -354,7 +341,7 @@ static bg_status build(loader *l, const char *modules, bg_err *err)
         st = make_room(l, err);
     if (st == BG_OK)
         st = load_all(l, err); /* reads */
-    return st == BG_OK ? track(l->model, modules, err) : st;
+    return st == BG_OK ? bg_model_track(l->model, modules, err) : st;
 }
 
 /* ---- what config.json and the weights do not agree on ---- */
@@ -473,6 +460,7 @@ void bg_model_close(bg_model *m)
     bg_tensors_close(m->tensors);
     bg_free(m->site);
     bg_free(m->tracked);
+    bg_free(m->section);
     bg_free(m->block);
     bg_free(m->small);
     bg_free(m->sketched);

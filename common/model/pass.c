@@ -170,23 +170,68 @@ typedef struct {
     bg_err *err;
 } backward;
 
+static bg_status hand_over(const backward *w, const bg_pair *pair)
+{
+    if (!(w->tap->wants & BG_WANTS(pair->site->kind)))
+        return BG_OK;
+    bg_status st = w->tap->pair(w->tap->self, pair, w->err);
+    bg_pass_poke(w->p);
+    return st;
+}
+
+/* All rows of the batch. */
+static bg_pair whole_pair(const backward *w, const bg_site *site, bg_in a, bg_in dy)
+{
+    const bg_batch *b = w->batch;
+    return (bg_pair){ .site = site,
+                      .batch = b,
+                      .n_rows = b->n_rows,
+                      .n_sequences = b->n_sequences,
+                      .row_start = b->row_start,
+                      .activation = a.x,
+                      .ld_activation = a.ld,
+                      .gradient = dy.x,
+                      .ld_gradient = dy.ld };
+}
+
 static bg_status tap(const backward *w, const bg_site *site, bg_in a, bg_in dy)
 {
     if (site == NULL || !site->tracked)
         return BG_OK;
+    const bg_pair pair = whole_pair(w, site, a, dy);
+    return hand_over(w, &pair);
+}
+
+static bg_status tap_embedding(const backward *w, const float *dx)
+{
+    const bg_site *site = bg_model_tracked_embedding(w->p->model);
+    if (!w->p->share.embeds || site == NULL)
+        return BG_OK;
+    bg_pair pair = whole_pair(w, site, (bg_in){ NULL, 0 }, (bg_in){ dx, w->p->model->config.d_model });
+    pair.token = w->batch->input;
+    return hand_over(w, &pair);
+}
+
+/* The rows in the loss, which bg_head_run has left all of. */
+static bg_status tap_head(const backward *w)
+{
+    const bg_pass *p = w->p;
     const bg_batch *b = w->batch;
-    const bg_pair pair = { .site = site,
-                           .batch = b,
-                           .n_rows = b->n_rows,
-                           .n_sequences = b->n_sequences,
-                           .row_start = b->row_start,
-                           .activation = a.x,
-                           .ld_activation = a.ld,
-                           .gradient = dy.x,
-                           .ld_gradient = dy.ld };
-    bg_status st = w->tap->pair(w->tap->self, &pair, w->err);
-    bg_pass_poke(w->p);
-    return st;
+    const bg_site *site = bg_model_tracked_head(p->model);
+    if (site == NULL)
+        return BG_OK;
+    bg_pair pair = whole_pair(w, site, (bg_in){ p->a_head, p->ld_d },
+                              (bg_in){ p->logits, p->model->config.vocab_size });
+    pair.n_rows = p->n_loss_rows;
+    pair.row = p->loss_row;
+    pair.row_start = p->loss_start;
+    p->loss_start[0] = 0;
+    for (size_t z = 0, i = 0; z < b->n_sequences; z++) {
+        while (i < p->n_loss_rows && p->loss_row[i] < b->row_start[z + 1])
+            i++;
+        p->loss_start[z + 1] = i;
+    }
+    return hand_over(w, &pair);
 }
 
 /* Gradient at a module's output from that at the residual: through the norm after it, if any. */
@@ -342,7 +387,7 @@ static void embed(bg_pass *p, const bg_batch *b, float *x)
     const bg_model *m = p->model;
     size_t d = m->config.d_model;
     for (size_t i = 0; i < b->n_rows; i++) {
-        bg_tensor_widen(m->embedding, (size_t)b->input[i] * d, d, x + i * d);
+        bg_tensor_widen(bg_model_embedding(m)->weight, (size_t)b->input[i] * d, d, x + i * d);
         if (m->position_embedding != NULL) {
             bg_tensor_widen(m->position_embedding, (size_t)p->position[i] * d, d, p->da);
             bg_add(1, d, (bg_in){ p->da, d }, (bg_out){ x + i * d, d });
@@ -391,13 +436,14 @@ static bg_status head(const backward *w, bg_labels labels, float *dx, float *los
 {
     bg_pass *p = w->p;
     bg_err *err = w->err;
-    bg_status st = bg_head_run(p, w->batch, labels, saved_of(p, p->share.end)->x, dx, loss, err);
+    bool goes_on = w->tap != NULL && p->model->tracked[0]->kind != BG_SITE_HEAD;
+    bg_status st = bg_head_run(p, w->batch, labels, saved_of(p, p->share.end)->x, goes_on ? dx : NULL, loss, err);
     if (st == BG_ENUMERIC) {
         const bg_tensor *t = broken_tensor(p->model);
         if (t != NULL)
             return BG_FAIL(err, BG_ENUMERIC, "%s: tensor \"%s\" holds a NaN or infinity", t->file, t->name);
     }
-    return st;
+    return st == BG_OK && w->tap != NULL ? tap_head(w) : st;
 }
 
 static bg_status share_backward(const backward *w, size_t slot, bg_labels labels, float *dx, float *loss)
@@ -406,10 +452,10 @@ static bg_status share_backward(const backward *w, size_t slot, bg_labels labels
     p->slot = slot;
     bg_status st = set_rows(p, w->batch, w->err);
     if (st == BG_OK && p->share.has_head)
-        st = head(w, labels, w->tap == NULL ? NULL : dx, loss);
+        st = head(w, labels, dx, loss);
     for (size_t l = p->share.end; l-- > p->share.first && l >= p->model->lowest_block && w->tap != NULL && st == BG_OK;)
         st = block_backward(w, l, dx);
-    return st;
+    return st == BG_OK && w->tap != NULL ? tap_embedding(w, dx) : st;
 }
 
 bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_labels labels, const bg_tap *tap_,

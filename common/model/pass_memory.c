@@ -25,6 +25,9 @@ static size_t states(const bg_model *m, const bg_share *s)
     return kept + (kept < s->end - s->first) + 1; /* + the share's output */
 }
 
+/* Is the head's pair handed over here? */
+static bool heads_pair(const bg_pass *p) { return p->share.has_head && bg_model_tracked_head(p->model) != NULL; }
+
 static void set_widths(bg_pass *p, const bg_model *m, const bg_share *share, size_t depth, size_t max_rows,
                        size_t logits_bytes)
 {
@@ -38,7 +41,7 @@ static void set_widths(bg_pass *p, const bg_model *m, const bg_share *share, siz
     p->ld_d = round16(c->d_model + 1);
     p->ld_att = round16(c->n_heads * c->d_head + 1);
     p->ld_ff = round16(c->d_ff + 1);
-    p->chunk_rows = logits_bytes / (c->vocab_size * sizeof(float));
+    p->chunk_rows = heads_pair(p) ? max_rows : logits_bytes / (c->vocab_size * sizeof(float));
     if (p->chunk_rows < 1)
         p->chunk_rows = 1;
     if (p->chunk_rows > max_rows)
@@ -52,10 +55,11 @@ static void set_widths(bg_pass *p, const bg_model *m, const bg_share *share, siz
 static size_t widening_floats(const bg_model *m, const bg_share *share)
 {
     size_t most = 0, row = 0;
-    for (size_t i = 0; i <= m->n_sites; i++) {
-        const bg_tensor *t = i < m->n_sites ? m->site[i].weight : m->head;
-        bool ours = i < m->n_sites ? m->site[i].block >= share->first && m->site[i].block < share->end
-                                   : share->has_head;
+    for (size_t i = 0; i < m->n_sites; i++) {
+        const bg_tensor *t = m->site[i].weight;
+        bool ours = m->site[i].kind == BG_SITE_HEAD
+                        ? share->has_head
+                        : m->site[i].section >= share->first && m->site[i].section < share->end;
         bool aligned = (uintptr_t)t->data % sizeof(float) == 0;
         if (!ours || (t->dtype == BG_ST_F32 && aligned))
             continue;
@@ -121,6 +125,10 @@ static size_t lay_out(bg_pass *p)
         p->head_n = take(p, &used, p->chunk_rows * d);
         p->logits = take(p, &used, p->chunk_rows * c->vocab_size);
     }
+    if (heads_pair(p)) {
+        p->a_head = take(p, &used, t * p->ld_d);
+        p->loss_start = (size_t *)(void *)take(p, &used, (t + 1) * sizeof(size_t) / sizeof(float));
+    }
     p->weight_floats = widening_floats(p->model, &p->share);
     p->weight = take(p, &used, p->weight_floats);
     p->score = take(p, &used, threads * 2 * BG_ATTENTION_ROWS * t);
@@ -175,6 +183,8 @@ bg_status bg_pass_new(bg_pass **out, const bg_model *model, const bg_share *shar
     (void)lay_out(p);
     set_ones(p->a_d, max_rows, p->ld_d, c->d_model);
     set_ones(p->a_ff, max_rows, p->ld_ff, c->d_ff);
+    if (p->a_head != NULL)
+        set_ones(p->a_head, max_rows, p->ld_d, c->d_model);
     for (size_t i = 0; i < p->depth * p->n_saved; i++)
         if (p->saved[i].att != NULL)
             set_ones(p->saved[i].att, max_rows, p->ld_att, c->n_heads * c->d_head);

@@ -42,6 +42,8 @@ struct bg_pass {
     float *datt;              /* [rows, H d_head] */
     float *dff, *dgate, *dup; /* [rows, d_ff] */
     float *head_x, *head_n;   /* [chunk, d]  gathered rows, and their norm or its gradient */
+    float *a_head;            /* [rows, ld_d] the head's input, if it is tracked; it then runs all rows as one chunk */
+    size_t *loss_start;       /* [rows + 1] where the sequences' rows begin among those in the loss */
     float *logits;            /* [chunk, vocab] */
     float *weight;            /* one matrix, widened to float32 */
     float *score;             /* [threads][2 * ATTENTION_ROWS * max_rows] */

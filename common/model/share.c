@@ -2,14 +2,46 @@
 
 #include "bregman/memory.h"
 
-bg_site_range bg_model_tracked(const bg_model *m, size_t first_block, size_t end_block)
+/* Does a share have the section? */
+static bool has_section(const bg_share *s, size_t section)
 {
-    bg_site_range r = { 0, 0 };
-    for (size_t i = 0; i < m->n_tracked; i++) {
-        r.first += m->tracked[i]->block < first_block;
-        r.end += m->tracked[i]->block < end_block;
-    }
+    return section == BG_SECTION_EMBEDDING ? s->embeds
+           : section == BG_SECTION_HEAD    ? s->has_head
+                                           : section >= s->first && section < s->end;
+}
+
+static bool is_before(const bg_share *s, size_t section)
+{
+    return section == BG_SECTION_EMBEDDING ? !s->embeds : section != BG_SECTION_HEAD && section < s->first;
+}
+
+bg_section_range bg_share_sections(const bg_model *m, const bg_share *s)
+{
+    bg_section_range r = { 0, 0 };
+    while (r.first < m->n_sections && is_before(s, m->section[r.first].number))
+        r.first++;
+    for (r.end = r.first; r.end < m->n_sections && has_section(s, m->section[r.end].number);)
+        r.end++;
     return r;
+}
+
+bg_site_range bg_sections_sites(const bg_model *m, bg_section_range r)
+{
+    size_t first = r.first < m->n_sections ? m->section[r.first].first : m->n_tracked;
+    return (bg_site_range){ first, r.end > r.first ? m->section[r.end - 1].end : first };
+}
+
+size_t bg_share_layers(const bg_model *m, const bg_share *s)
+{
+    return s->end - s->first + (s->embeds && bg_model_tracked_embedding(m) != NULL) +
+           (s->has_head && bg_model_tracked_head(m) != NULL);
+}
+
+static void set_tracked(const bg_model *m, bg_share *s)
+{
+    bg_site_range sites = bg_sections_sites(m, bg_share_sections(m, s));
+    s->first_tracked = sites.first;
+    s->end_tracked = sites.end;
 }
 
 bg_share bg_model_whole(const bg_model *m)
@@ -23,12 +55,12 @@ static void count_flops(const bg_model *m, const double *tap_flops, double *cost
     size_t n = m->config.n_blocks;
     for (size_t i = 0; i < m->n_sites; i++) {
         const bg_site *site = &m->site[i];
-        double weights = (double)site->n_out * (double)site->n_in;
-        cost[site->block] += (site->block >= m->lowest_block ? 4 : 2) * weights;
+        size_t item = site->kind == BG_SITE_EMBEDDING ? 0 : site->kind == BG_SITE_HEAD ? n : site->section;
+        double weights = site->kind == BG_SITE_EMBEDDING ? 0 : (double)site->n_out * (double)site->n_in;
+        cost[item] += (item >= m->lowest_block ? 4 : 2) * weights;
         if (site->tracked && tap_flops != NULL)
-            cost[site->block] += tap_flops[site->index];
+            cost[item] += tap_flops[site->index];
     }
-    cost[n] = 4.0 * (double)m->config.d_model * (double)m->config.vocab_size;
 }
 
 /* Fill shares from the front, none costlier than `most`, and leave each later share something to do.
@@ -83,9 +115,7 @@ bg_status bg_model_divide(const bg_model *m, size_t n, const double *tap_flops, 
                 (bg_share){ .first = r == 0 ? 0 : end[r - 1], .end = end[r], .embeds = r == 0, .has_head = r == n - 1 };
             if (share[r].has_head) /* the head is the item after the blocks */
                 share[r].end = n_blocks;
-            bg_site_range tracked = bg_model_tracked(m, share[r].first, share[r].end);
-            share[r].first_tracked = tracked.first;
-            share[r].end_tracked = tracked.end;
+            set_tracked(m, &share[r]);
         }
     }
     bg_free(cost);

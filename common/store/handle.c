@@ -82,14 +82,21 @@ void bg_axis_length_free(void *axis)
 
 /* ---- links ---- */
 
-/* The index of factors links to the block files beside it.  Bytes that lie elsewhere are in no hash of this file, and
+/* The files of sections, to which the index of factors beside them links. */
+static bool is_of_factors(const char *file)
+{
+    return (strncmp(file, "block-", 6) == 0 && strchr(file, '/') == NULL) || strcmp(file, "embedding.h5") == 0 ||
+           strcmp(file, "head.h5") == 0;
+}
+
+/* Bytes that lie elsewhere are in no hash of this file, and
  * are not read. */
 static herr_t follow_link(const char *parent_file, const char *parent_group, const char *file, const char *object,
                           unsigned *flags, hid_t access, void *store)
 {
     const bg_store *s = store;
     (void)parent_file, (void)parent_group, (void)object, (void)flags, (void)access;
-    if (strcmp(s->format, "bregman/factors") == 0 && strncmp(file, "block-", 6) == 0 && strchr(file, '/') == NULL)
+    if (strcmp(s->format, "bregman/factors") == 0 && is_of_factors(file))
         return 0;
     free(s->cache->outside);
     s->cache->outside = strdup(file);

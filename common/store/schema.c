@@ -141,6 +141,7 @@ static const bg_schema_row rows[] = {
        "the largest scores of each query, descending, query after query"),
 
     D1("work", "*/activation_sum", BG_F32, "activation_value", BG_FINITE, "1", "sum of a a^T of one unit of work, in packed panels"),
+    D1("work", "*/positions", BG_I64, "site", BG_FROM_0, "1", "predicted positions that are summed up"),
     D1("work", "*/gradient_sum", BG_F32, "gradient_value", BG_FINITE, "nats2", "sum of d d^T of one unit of work, in packed panels"),
     D2("work", "*/lambda_sum", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
        "sum over the unit's sequences of the squared gradient in the eigenbasis"),

@@ -1,5 +1,7 @@
 /* blockdiag.h - square matrices of k equal diagonal blocks (math.md M7); k = 1 is a full matrix.
  *
+ * k = n is a diagonal one.
+ *
  * Stored as [n, width], width the largest block's side: row i holds its block's row, so k = 1 is
  * the plain row-major matrix.  Block j covers rows and columns [bg_block_start(n, k, j), bg_block_start(n, k, j + 1)).
  */

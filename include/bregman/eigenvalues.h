@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "bregman/factors.h"
+#include "bregman/eigenbasis.h"
 #include "bregman/pass.h"
 #include "bregman/share.h"
 #include "bregman/store.h"
@@ -27,9 +27,9 @@ void bg_eigenvalues_clear(bg_eigenvalues *e);
 /* Call before each batch: forgets the rotated input of the batch before. */
 void bg_eigenvalues_begin_batch(bg_eigenvalues *e);
 bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *err);
-/* Write a block's MODULE/lambda_sum and, if kept, MODULE/diagonal_sum; or read them back. */
-bg_status bg_eigenvalues_write(const bg_eigenvalues *e, size_t block, bg_store *s, bg_err *err) BG_MUST_CHECK;
-bg_status bg_eigenvalues_read(bg_eigenvalues *e, size_t block, const bg_store *s, bg_err *err) BG_MUST_CHECK;
+/* Write a section's MODULE/lambda_sum and, if kept, MODULE/diagonal_sum; or read them back. */
+bg_status bg_eigenvalues_write(const bg_eigenvalues *e, size_t section, bg_store *s, bg_err *err) BG_MUST_CHECK;
+bg_status bg_eigenvalues_read(bg_eigenvalues *e, size_t section, const bg_store *s, bg_err *err) BG_MUST_CHECK;
 /* The sums, and room to work in; the bases are the caller's (bg_eigenbasis_bytes). */
 size_t bg_eigenvalues_bytes(const bg_model *model, bg_site_range sites, bool diagonal);
 size_t bg_eigenvalues_room_bytes(const bg_model *model, bg_site_range sites, bool diagonal, size_t max_rows);

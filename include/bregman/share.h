@@ -8,11 +8,16 @@
 #include "bregman/model.h"
 #include "bregman/status.h"
 
-/* Tracked modules [first, end), a rank's own or a part of them; and those of blocks [first_block, end_block). */
+/* Tracked sites [first, end), a rank's own or a part of them. */
 typedef struct {
     size_t first, end;
 } bg_site_range;
-bg_site_range bg_model_tracked(const bg_model *m, size_t first_block, size_t end_block);
+
+/* Sections [first, end) of bg_model.section. */
+typedef struct {
+    size_t first, end;
+} bg_section_range;
+bg_site_range bg_sections_sites(const bg_model *m, bg_section_range r);
 
 /* The part of the model that one rank of a pipeline runs: blocks [first, end). */
 typedef struct {
@@ -21,6 +26,10 @@ typedef struct {
     bool embeds;                       /* it starts from token ids rather than from the rank before */
     bool has_head;                     /* it ends in the loss */
 } bg_share;
+
+/* Those of a share; and how many layers of layer scores it has, which follow one another. */
+bg_section_range bg_share_sections(const bg_model *m, const bg_share *s);
+size_t bg_share_layers(const bg_model *m, const bg_share *s);
 
 /* The whole model as one share. */
 bg_share bg_model_whole(const bg_model *m);

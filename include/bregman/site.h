@@ -1,4 +1,8 @@
-/* site.h - a place in the model where a linear map reads an input and gets a gradient; users call it a module. */
+/* site.h - a place in the model where a linear map reads an input and gets a gradient; users call it a module.
+ *
+ * Sites lie in sections: the embedding, the blocks, the head.  Factor and work files, layer scores and the shares of a
+ * pipeline go by sections.
+ */
 #ifndef BG_SITE_H
 #define BG_SITE_H
 
@@ -6,8 +10,25 @@
 #include <stddef.h>
 
 #include "bregman/safetensors.h"
+#include "bregman/status.h"
+#include "bregman/symmetric.h"
 
-/* Linear modules of a block, in the order the forward pass meets them. */
+/* A section's number: a block's own, or one of these. */
+#define BG_SECTION_EMBEDDING (SIZE_MAX - 2)
+#define BG_SECTION_HEAD      (SIZE_MAX - 1)
+/* "embedding", "block-012", "head": what files of a section are called. */
+enum { BG_SECTION_NAME_BYTES = 32 };
+void bg_section_name(size_t section, char out[BG_SECTION_NAME_BYTES]);
+
+/* What a tap may want (bg_tap.wants). */
+typedef enum {
+    BG_SITE_LINEAR,    /* of a block                                                              */
+    BG_SITE_EMBEDDING, /* tokens to vectors: its input is one-hot, and comes as the tokens' ids    */
+    BG_SITE_HEAD,      /* vectors to logits: of the rows that are in the loss                      */
+    BG_SITE_KINDS
+} bg_site_kind;
+
+/* Linear maps of a block, in the order the forward pass meets them: by these its code finds them. */
 typedef enum {
     BG_ROLE_Q,
     BG_ROLE_K,
@@ -23,16 +44,24 @@ typedef enum {
 /* s = W ā (math.md M3): W is n_out x n_in, ā = [a; 1] where there is a bias. */
 typedef struct {
     char name[160]; /* the module's path in transformers: "transformer.h.0.mlp.c_fc" */
-    bg_role role;
-    size_t block;
-    size_t n_out;            /* P */
-    size_t n_in;             /* without the homogeneous coordinate */
-    size_t n_in1;            /* M: n_in + 1 with a bias, else n_in */
-    const bg_tensor *weight; /* [n_out, n_in], or [n_in, n_out] if config.transposed */
+    bg_site_kind kind;
+    bg_role role;   /* of BG_SITE_LINEAR */
+    size_t section; /* number */
+    size_t layer;   /* of layer scores: see bg_model_layers */
+    size_t n_out;   /* P */
+    size_t n_in;    /* without the homogeneous coordinate */
+    size_t n_in1;   /* M: n_in + 1 with a bias, else n_in */
+    /* Shapes of the covariances A [M, M] and S [P, P] (M6), in how many diagonal blocks they are kept; n blocks of an
+     * n x n matrix are its diagonal. */
+    bg_symmetric a, s;
+    const bg_tensor *weight; /* [n_out, n_in], or [n_in, n_out] of an embedding, or if config.transposed */
     const float *bias;       /* [n_out], NULL without one */
     bool tracked;
-    size_t input; /* index in bg_model.tracked of the first tracked module that reads the same input */
+    size_t input; /* index in bg_model.tracked of the first tracked site that reads the same input */
     size_t index; /* own index in bg_model.tracked */
 } bg_site;
+
+/* Does it keep the A of its input? Otherwise another site does, which reads the same. */
+static inline bool bg_site_owns_input(const bg_site *s) { return s->input == s->index; }
 
 #endif /* BG_SITE_H */

@@ -2,15 +2,17 @@
  *
  * A symmetric n x n matrix cut into k equal diagonal blocks (math.md M7;
  * block j covers [j*n/k, (j+1)*n/k)), of which only the lower triangle is kept, in column
- * panels: no second triangle in memory, at the speed of GEMM. */
+ * panels: no second triangle in memory, at the speed of GEMM.  k = n keeps the diagonal alone. */
 #ifndef BG_SYMMETRIC_H
 #define BG_SYMMETRIC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef struct {
     size_t n, k;
 } bg_symmetric;
+static inline bool bg_symmetric_is_diagonal(bg_symmetric s) { return s.k == s.n; }
 size_t bg_symmetric_floats(bg_symmetric s); /* to allocate */
 /* S += Xᵀ X, X [rows, n]; only within diagonal blocks.  Cost about rows * n² / k FLOPs. */
 void bg_symmetric_add(bg_symmetric s, float *sum, size_t rows, const float *x, size_t ldx);

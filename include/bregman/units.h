@@ -1,9 +1,11 @@
 /* units.h - the work files of a sweep: what is kept of its units until the stage's own files are published.
  *
- * A work file holds the results of sequences [first, end) of one unit for one group, a block of the model or all of it,
- * and is called after that, all numbers as %05 (unit), %03 (block) and %06 PRIu64 (sequences, counted from the unit's
- * first) print them: KIND-UUUUU-block-BBB.FFFFFF-EEEEEE.h5      KIND-UUUUU.FFFFFF-EEEEEE.h5 where the whole model is
- * one group It stands by its name: published with its name, whole, or not there.  The folder is of one call of a stage
+ * A work file holds the results of sequences [first, end) of one unit for one group, a section of the model (site.h) or
+ * all of it, and is called after that, numbers as %05 (unit), %03 (block) and %06 PRIu64 (sequences, counted from the
+ * unit's first) print them:
+ *   KIND-UUUUU-block-BBB.FFFFFF-EEEEEE.h5      KIND-UUUUU-head.FFFFFF-EEEEEE.h5
+ *   KIND-UUUUU.FFFFFF-EEEEEE.h5                where the whole model is one group
+ * It stands by its name: published with its name, whole, or not there.  The folder is of one call of a stage
  * (attempt.h).
  *
  * Rows (scores, compressed queries) chain: [0, 3), then [3, 8).  Files may overlap, where some groups had got further
@@ -19,7 +21,7 @@
 
 #include "bregman/store.h"
 
-#define BG_WHOLE_MODEL SIZE_MAX /* the group of files without -block- */
+#define BG_WHOLE_MODEL SIZE_MAX /* the group of files without a section */
 enum { BG_UNIT_KIND_BYTES = 32, BG_UNITS_LINE_BYTES = 128 };
 
 /* The work files of one sweep.  All pointers are lent. */
@@ -28,7 +30,7 @@ typedef struct {
     const char *kind;         /* "covariance": letters and _ */
     const bg_provenance *run; /* what the files are made from */
     bool cumulative;
-    const size_t *group; /* [n_groups] numbers of blocks, ascending; NULL: the whole model is the one group */
+    const size_t *group; /* [n_groups] numbers of sections; NULL: the whole model is the one group */
     size_t n_groups;     /* from 1 */
     uint64_t n_sequences, unit_sequences;
 } bg_units;
@@ -36,7 +38,7 @@ typedef struct {
 /* Sequences [first, end) of a unit, counted from its first, for a group: a file, or rows of one. */
 typedef struct {
     uint64_t unit;
-    size_t group; /* number of a block, or BG_WHOLE_MODEL */
+    size_t group; /* number of a section, or BG_WHOLE_MODEL */
     uint64_t first, end;
 } bg_segment;
 

@@ -133,8 +133,8 @@ static bg_status assemble_modules(compress *w, bg_store *to, bg_err *err)
     bg_status st = bg_units_reader_new(&units, &w->units, err);
     for (size_t i = 0; i < w->model->n_tracked && st == BG_OK; i++) {
         const bg_site *site = w->model->tracked[i];
-        if (i == 0 || site->block != w->model->tracked[i - 1]->block)
-            st = bg_units_choose(units, site->block, err);
+        if (i == 0 || site->section != w->model->tracked[i - 1]->section)
+            st = bg_units_choose(units, site->section, err);
         if (st == BG_OK)
             st = assemble_site(w, site, units, to, err);
     }

@@ -114,12 +114,12 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 static extent largest(const compress *w, const bg_share *share)
 {
-    extent e = { 0 };
+    bg_rotated_widths wide = bg_eigenbasis_widths(w->model,
+                                                  (bg_site_range){ share->first_tracked, share->end_tracked });
+    extent e = { .p = wide.d, .m = wide.a };
     for (size_t i = share->first_tracked; i < share->end_tracked; i++) {
         const bg_site *site = w->model->tracked[i];
         size_t r = compress_columns(w, site), p = site->n_out, m = site->n_in1;
-        e.p = larger(e.p, p);
-        e.m = larger(e.m, m);
         e.pm = larger(e.pm, p * m);
         e.scratch = larger(e.scratch, bg_compress_scratch(p, m, r));
         e.left = larger(e.left, p * r);
@@ -187,10 +187,9 @@ static bg_status name_units(compress *w, bg_err *err)
 {
     char line[BG_UNITS_LINE_BYTES];
     size_t n = 0;
-    bg_status st = BG_NEW(w->block, w->model->n_tracked, "list of blocks", err);
-    for (size_t i = 0; i < w->model->n_tracked && st == BG_OK; i++)
-        if (i == 0 || w->model->tracked[i]->block != w->model->tracked[i - 1]->block)
-            w->block[n++] = w->model->tracked[i]->block;
+    bg_status st = BG_NEW(w->block, w->model->n_sections, "list of sections", err);
+    for (; n < w->model->n_sections && st == BG_OK; n++)
+        w->block[n] = w->model->section[n].number;
     w->units = (bg_units){ .folder = w->work,
                            .kind = "queries",
                            .run = &w->in.run,
@@ -209,8 +208,8 @@ static bg_status open_room(compress *w, const extent *e, bg_err *err)
         float **to;
         size_t floats;
     } array[] = {
-        { &w->rotated_a, w->plan.rows * e->m },
-        { &w->rotated_d, w->plan.rows * e->p },
+        { &w->rotated.a, w->plan.rows * e->m },
+        { &w->rotated.d, w->plan.rows * e->p },
         { &w->gradient, e->pm },
         { &w->scratch, e->scratch },
         { &w->left, e->left },
@@ -226,8 +225,8 @@ static bg_status open_files(compress *w, bg_err *err)
 {
     bg_status st = BG_NEW(w->held, w->model->n_tracked, "factors", err);
     if (st == BG_OK)
-        st = BG_NEW(w->file, w->model->config.n_blocks, "files of a unit", err);
-    return st == BG_OK ? BG_NEW(w->finished, w->model->config.n_blocks, "files of a unit", err) : st;
+        st = BG_NEW(w->file, w->model->n_sections, "files of a unit", err);
+    return st == BG_OK ? BG_NEW(w->finished, w->model->n_sections, "files of a unit", err) : st;
 }
 
 static bg_status open_memory(compress *w, bg_err *err)
@@ -257,7 +256,7 @@ static bg_status compress_all(void *self, bg_err *err)
         .tokens = w->queries,
         .n_sequences = w->units.n_sequences,
         .unit_sequences = w->units.unit_sequences,
-        .tap = { compress_pair, w },
+        .tap = { compress_pair, w, BG_WANTS_ALL },
         .self = w,
         .find = compress_unit_find,
         .begin_unit = compress_unit_begin,
@@ -296,7 +295,7 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
     const bg_attempt a = { ctx, &w.in, w.c->output, w.work, w.plan.rows, &w, NULL, compress_all };
     if (st == BG_OK)
         st = bg_attempt_run(&a, err);
-    for (size_t b = 0; w.file != NULL && b < w.model->config.n_blocks; b++)
+    for (size_t b = 0; w.file != NULL && b < w.model->n_sections; b++)
         bg_store_discard(w.file[b]);
     for (size_t i = 0; w.held != NULL && i < w.model->n_tracked; i++)
         bg_curvature_clear(&w.held[i]);
@@ -307,8 +306,8 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
     bg_free(w.finished);
     bg_pass_free(w.pass);
     bg_free(w.share);
-    bg_free(w.rotated_a);
-    bg_free(w.rotated_d);
+    bg_free(w.rotated.a);
+    bg_free(w.rotated.d);
     bg_free(w.gradient);
     bg_free(w.scratch);
     bg_free(w.left);

@@ -51,10 +51,10 @@ typedef struct {
     bg_units units;
     /* the unit and batch in hand */
     bg_unit unit;
-    uint64_t kept;                /* its first sequence that no published file has */
-    bg_store **file;              /* [n_blocks] being written, of this rank's tracked blocks: queries from `kept` on */
-    bool *finished;               /* [n_blocks] all of that was published by an earlier attempt */
-    float *rotated_a, *rotated_d; /* [rows, largest M], [rows, largest P] */
+    uint64_t kept;      /* its first sequence that no published file has */
+    bg_store **file;    /* [n_blocks] being written, of this rank's tracked blocks: queries from `kept` on */
+    bool *finished;     /* [n_blocks] all of that was published by an earlier attempt */
+    bg_rotated rotated; /* plan.rows rows */
     float *gradient, *scratch, *left, *right;
     bg_curvature *held;       /* [n_tracked] of modules whose factors stay in memory; p is 0 of the others */
     uint64_t room;            /* for further ones: what --memory-limit leaves */

@@ -11,8 +11,9 @@ size_t compress_columns(const compress *w, const bg_site *site)
 
 size_t compress_factor_floats(const compress *w, const bg_site *site)
 {
-    size_t p = site->n_out, m = site->n_in1, k = bg_factors_blocks(w->factors);
-    return p * bg_block_width(p, k) + m * bg_block_width(m, k) + p * m;
+    size_t p = site->n_out, m = site->n_in1;
+    (void)w;
+    return p * bg_block_width(p, site->s.k) + m * bg_block_width(m, site->a.k) + p * m;
 }
 
 bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err)
@@ -45,9 +46,9 @@ bg_status compress_make_datasets(bg_store *s, const bg_site *site, uint64_t n, u
 }
 
 /* What is being computed of the unit in hand for a block. */
-static bg_segment segment_of(const compress *w, size_t block)
+static bg_segment segment_of(const compress *w, size_t section)
 {
-    return (bg_segment){ w->unit.unit, block, w->kept, w->unit.n_sequences };
+    return (bg_segment){ w->unit.unit, w->model->section[section].number, w->kept, w->unit.n_sequences };
 }
 
 bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
@@ -56,27 +57,27 @@ bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg
     (void)err;
     w->unit = *unit;
     w->kept = part;
-    for (size_t b = w->own.first; b < w->own.end; b++) {
+    const bg_section_range own = bg_share_sections(w->model, &w->own);
+    for (size_t b = own.first; b < own.end; b++) {
         const bg_segment g = segment_of(w, b);
         w->finished[b] = bg_units_has(&w->units, &g);
     }
     return BG_OK;
 }
 
-/* The file of a block, made when its first query comes. */
-static bg_status file_of(compress *w, size_t block, bg_store **out, bg_err *err)
+/* The file of a section, made when its first query comes. */
+static bg_status file_of(compress *w, size_t at, bg_store **out, bg_err *err)
 {
-    const bg_segment g = segment_of(w, block);
+    const bg_segment g = segment_of(w, at);
+    const bg_section *section = &w->model->section[at];
     bg_status st = BG_OK;
-    if ((*out = w->file[block]) != NULL)
+    if ((*out = w->file[at]) != NULL)
         return BG_OK;
-    st = bg_units_create(&w->file[block], &w->units, &g, err);
-    for (size_t i = w->own.first_tracked; i < w->own.end_tracked && st == BG_OK; i++) {
-        const bg_site *site = w->model->tracked[i];
-        if (site->block == block)
-            st = compress_make_datasets(w->file[block], site, g.end - g.first, compress_columns(w, site), true, err);
-    }
-    *out = w->file[block];
+    st = bg_units_create(&w->file[at], &w->units, &g, err);
+    for (size_t i = section->first; i < section->end && st == BG_OK; i++)
+        st = compress_make_datasets(w->file[at], w->model->tracked[i], g.end - g.first,
+                                    compress_columns(w, w->model->tracked[i]), true, err);
+    *out = w->file[at];
     return st;
 }
 
@@ -85,9 +86,10 @@ bg_status compress_unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_
 {
     compress *w = self;
     bg_status st = BG_OK;
+    const bg_section_range own = bg_share_sections(w->model, &w->own);
     (void)unit;
     (void)l;
-    for (size_t b = w->own.first; b < w->own.end && st == BG_OK; b++) {
+    for (size_t b = own.first; b < own.end && st == BG_OK; b++) {
         const bg_segment g = segment_of(w, b);
         bg_store *s = w->file[b];
         w->file[b] = NULL;
@@ -127,13 +129,12 @@ static bg_status compress_query(compress *w, const bg_curvature *c, bg_store *fi
                                 bg_err *err)
 {
     const bg_site *site = pair->site;
-    size_t p = site->n_out, m = site->n_in1, r0, rows = bg_pair_rows_of(pair, z, &r0);
+    size_t r0, rows = bg_pair_rows_of(pair, z, &r0);
     uint64_t query = pair->batch->sequence[z];
     const bg_truncation wanted = { w->gradient, compress_columns(w, site), w->tolerance, w->c->seed,
                                    query * w->model->n_tracked + site->index };
     bg_compressed made = { .left = w->left, .right = w->right };
-    bg_gemm((bg_extent){ p, m, rows }, 1.0f, bg_f32(BG_T, pair->gradient + r0 * pair->ld_gradient, pair->ld_gradient),
-            bg_f32(BG_N, pair->activation + r0 * pair->ld_activation, pair->ld_activation), 0.0f, w->gradient, m);
+    bg_pair_gradient(pair, r0, rows, w->gradient);
     bg_curvature_divide(c, w->gradient);
     bg_status st = bg_compress(c, &wanted, w->scratch, &made, err);
     const compressed_query q = { w->left, w->right, made.variance, made.error, (uint32_t)made.needed };
@@ -163,27 +164,20 @@ bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err)
 {
     compress *w = self;
     const bg_site *site = pair->site;
-    size_t rows = pair->n_rows;
     bg_pair in = *pair; /* in the curvature's basis */
     bg_curvature read = { .p = 0 };
     const bg_curvature *c;
     bg_store *file;
-    if (w->finished[site->block])
+    size_t section = bg_model_section(w->model, site->section);
+    if (w->finished[section])
         return BG_OK;
-    bg_status st = file_of(w, site->block, &file, err);
+    bg_status st = file_of(w, section, &file, err);
     if (st == BG_OK)
         st = curvature_of(w, site, &read, &c, err);
     if (st != BG_OK)
         return st;
     if (c->rotated) {
-        in.activation = w->rotated_a;
-        in.ld_activation = site->n_in1;
-        in.gradient = w->rotated_d;
-        in.ld_gradient = site->n_out;
-        bg_blockdiag_apply(&c->factors.basis.q_a, BG_N, rows, pair->activation, pair->ld_activation, w->rotated_a,
-                           site->n_in1);
-        bg_blockdiag_apply(&c->factors.basis.q_s, BG_N, rows, pair->gradient, pair->ld_gradient, w->rotated_d,
-                           site->n_out);
+        in = bg_eigenbasis_rotate(&c->factors.basis, pair, &w->rotated, false);
     }
     for (size_t z = 0; z < pair->batch->n_sequences && st == BG_OK; z++)
         st = compress_query(w, c, file, &in, z, err);

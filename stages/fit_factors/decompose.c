@@ -16,15 +16,18 @@
 typedef struct {
     const bg_site *site;
     const char *side; /* "activation" or "gradient" */
-    size_t n;
+    bg_symmetric sym;
 } matrix_task;
 
 /* Larger first; then in order of the modules, activation first: the same on all ranks. */
 static int by_size(const void *a, const void *b)
 {
     const matrix_task *x = a, *y = b;
-    if (x->n != y->n)
-        return x->n > y->n ? -1 : 1;
+    size_t n = bg_block_width(x->sym.n, x->sym.k), m = bg_block_width(y->sym.n, y->sym.k);
+    if (n != m)
+        return n > m ? -1 : 1;
+    if (x->sym.n != y->sym.n)
+        return x->sym.n > y->sym.n ? -1 : 1;
     if (x->site->index != y->site->index)
         return x->site->index < y->site->index ? -1 : 1;
     return strcmp(x->side, y->side);
@@ -33,11 +36,11 @@ static int by_size(const void *a, const void *b)
 static size_t list_tasks(const fit *f, matrix_task *task)
 {
     size_t n = 0;
-    for (size_t i = 0; i < f->model->n_tracked; i++) {
-        const bg_site *site = f->model->tracked[i];
-        if (site->input == i)
-            task[n++] = (matrix_task){ site, "activation", site->n_in1 };
-        task[n++] = (matrix_task){ site, "gradient", site->n_out };
+    for (size_t i = 0; i < f->in.model->n_tracked; i++) {
+        const bg_site *site = f->in.model->tracked[i];
+        if (bg_site_owns_input(site))
+            task[n++] = (matrix_task){ site, "activation", site->a };
+        task[n++] = (matrix_task){ site, "gradient", site->s };
     }
     qsort(task, n, sizeof *task, by_size);
     return n;
@@ -58,7 +61,7 @@ typedef struct {
 
 static bg_status matrix_path(const fit *f, const bg_site *site, const char *side, char out[BG_PATH_BYTES], bg_err *err)
 {
-    return bg_path(out, err, "%s/%s-%s.h5", f->work, side, site->name);
+    return bg_path(out, err, "%s/%s-%s.h5", f->plan.work, side, site->name);
 }
 
 /* ---- one matrix, streamed: its sums come in and its rows go out a slab at a time ---- */
@@ -71,6 +74,7 @@ typedef struct {
     const fit *f;
     const matrix_task *t;
     bg_symmetric sym;
+    uint64_t positions;       /* that were summed up (M6) */
     size_t block, at, side;   /* its rows and columns are [at, at + side) */
     size_t begin, end, first; /* columns whose panels `sum` holds, and where these begin in the file */
     size_t capacity;          /* of part and sum */
@@ -82,6 +86,22 @@ typedef struct {
     work_plan *plan; /* its fallbacks are counted */
     char covariance[BG_PATH_BYTES], vectors[BG_PATH_BYTES], values[BG_PATH_BYTES];
 } matrix_stream;
+
+/* sum = the units' entries [first, first + n), added in their order. */
+static bg_status add_units(matrix_stream *m, const char *name, size_t first, size_t n, bg_err *err)
+{
+    bg_status st = BG_OK;
+    memset(m->sum, 0, n * sizeof *m->sum);
+    for (size_t u = 0; u < bg_units_runs(m->units) && st == BG_OK; u++) {
+        bg_rows unit;
+        st = bg_units_read(m->units, u, &unit, err);
+        if (st == BG_OK)
+            st = bg_store_read_rows(unit.file, name, BG_F32, (bg_slab){ first, n, 1 }, m->part, err);
+        for (size_t i = 0; i < n && st == BG_OK; i++)
+            m->sum[i] += (double)m->part[i];
+    }
+    return st;
+}
 
 /* Read the sums of the panel that begins at column `begin`, and of as many after it as there is room for. */
 static bg_status read_panels(matrix_stream *m, size_t begin, bg_err *err)
@@ -97,24 +117,18 @@ static bg_status read_panels(matrix_stream *m, size_t begin, bg_err *err)
         n = past;
         m->end = c0 + w;
     }
-    memset(m->sum, 0, n * sizeof *m->sum);
     bg_status st = bg_path(name, err, "%s/%s_sum", m->t->site->name, m->t->side);
-    for (size_t u = 0; u < bg_units_runs(m->units) && st == BG_OK; u++) {
-        bg_rows unit;
-        st = bg_units_read(m->units, u, &unit, err);
-        if (st == BG_OK)
-            st = bg_store_read_rows(unit.file, name, BG_F32, (bg_slab){ m->first, n, 1 }, m->part, err);
-        for (size_t i = 0; i < n && st == BG_OK; i++)
-            m->sum[i] += (double)m->part[i];
-    }
-    return st;
+    return st == BG_OK ? add_units(m, name, m->first, n, err) : st;
 }
 
-/* Columns of the covariance: the sums over the number of positions (M6). */
+/* One over the number of positions (M6); a site that has read none has sums of 0. */
+static double scale_of(const matrix_stream *m) { return m->positions > 0 ? 1.0 / (double)m->positions : 0; }
+
+/* Columns of the covariance. */
 static bg_status read_lower(void *self, size_t first, size_t count, double *out, bg_err *err)
 {
     matrix_stream *m = self;
-    double scale = 1.0 / (double)m->f->covariance_rows;
+    double scale = scale_of(m);
     bg_status st = BG_OK;
     size_t past = first + count, next;
     for (size_t c = first; c < past && st == BG_OK; c = next) {
@@ -195,23 +209,63 @@ static bg_status make_file(matrix_stream *m, const char *path, size_t ranks, bg_
     static const char *const what[] = { "covariance", "eigenvectors", "eigenvalues" };
     char *const name[] = { m->covariance, m->vectors, m->values };
     uint64_t dims[2] = { m->sym.n, bg_block_width(m->sym.n, m->sym.k) };
-    bg_status st = bg_store_create(&m->file, path, "bregman/work", &m->f->in.run, err);
+    bg_status st = bg_store_create(&m->file, path, "bregman/work", &m->f->in.files.run, err);
     for (size_t i = 0; i < sizeof what / sizeof *what && st == BG_OK; i++)
         st = bg_path(name[i], err, "%s/%s_%s", m->t->site->name, m->t->side, what[i]);
     if (st == BG_OK)
         st = bg_store_dataset(m->file, m->covariance, dims, err);
     if (st == BG_OK)
         st = bg_store_dataset(m->file, m->vectors, dims, err);
-    return st == BG_OK ? bg_store_attr_u64(m->file, m->vectors, "ranks", ranks, err) : st;
+    if (st == BG_OK)
+        st = bg_store_attr_u64(m->file, m->vectors, "ranks", ranks, err);
+    return st == BG_OK ? bg_store_attr_u64(m->file, m->covariance, "n_tokens", m->positions, err) : st;
+}
+
+static bg_status count_positions(matrix_stream *m, bg_err *err)
+{
+    char name[BG_PATH_BYTES];
+    bg_status st = bg_path(name, err, "%s/positions", m->t->site->name);
+    for (size_t u = 0; u < bg_units_runs(m->units) && st == BG_OK; u++) {
+        const uint64_t one = 1;
+        int64_t n = 0;
+        bg_rows unit;
+        st = bg_units_read(m->units, u, &unit, err);
+        if (st == BG_OK)
+            st = bg_store_read(unit.file, name, BG_I64, &one, &n, err);
+        m->positions += (uint64_t)n;
+    }
+    return st;
+}
+
+/* A covariance that is kept as a diagonal: its own eigenvalues, in the basis of the parameters. */
+static bg_status take_diagonal(matrix_stream *m, double *values, bg_err *err)
+{
+    char name[BG_PATH_BYTES];
+    bg_status st = bg_path(name, err, "%s/%s_sum", m->t->site->name, m->t->side);
+    for (size_t first = 0, n; first < m->sym.n && st == BG_OK; first += n) {
+        n = m->sym.n - first < m->capacity ? m->sym.n - first : m->capacity;
+        st = add_units(m, name, first, n, err);
+        for (size_t i = 0; i < n; i++)
+            m->part[i] = (float)(values[first + i] = scale_of(m) * m->sum[i]);
+        if (st == BG_OK)
+            st = bg_store_write_rows(m->file, m->covariance, first, n, m->part, err);
+        for (size_t i = 0; i < n; i++)
+            m->part[i] = 1;
+        if (st == BG_OK)
+            st = bg_store_write_rows(m->file, m->vectors, first, n, m->part, err);
+    }
+    return st;
 }
 
 static bg_status open_stream(matrix_stream *m, const char *path, size_t ranks, bg_err *err)
 {
     bg_status st = take_memory(m, err);
     if (st == BG_OK)
-        st = bg_units_reader_new(&m->units, &m->f->covariance_units, err);
+        st = bg_units_reader_new(&m->units, &m->f->plan.covariance.units, err);
     if (st == BG_OK)
-        st = bg_units_choose(m->units, m->t->site->block, err);
+        st = bg_units_choose(m->units, m->t->site->section, err);
+    if (st == BG_OK)
+        st = count_positions(m, err);
     return st == BG_OK ? make_file(m, path, ranks, err) : st;
 }
 
@@ -244,14 +298,17 @@ static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char
     int rank, size;
     MPI_Comm_rank(comm, &rank);
     MPI_Comm_size(comm, &size);
-    matrix_stream m = { .f = f, .t = t, .plan = p, .sym = { t->n, f->c->blocks } };
+    matrix_stream m = { .f = f, .t = t, .plan = p, .sym = t->sym };
     const bg_eigen_stream stream = { &m, read_lower, write_covariance, write_vectors, count_fallback };
     double *values = NULL;
-    bg_status st = BG_NEW(values, t->n, "eigenvalues", err);
+    bg_status st = BG_NEW(values, t->sym.n, "eigenvalues", err);
     if (st == BG_OK && rank == 0)
-        st = open_stream(&m, path, bg_eigen_ranks(bg_block_width(t->n, m.sym.k), (size_t)size), err);
+        st = open_stream(&m, path, bg_eigen_ranks(bg_block_width(t->sym.n, t->sym.k), (size_t)size), err);
     st = bg_agree(comm, st, err);
-    for (size_t j = 0; j < m.sym.k && st == BG_OK; j++) {
+    bool diagonal = bg_symmetric_is_diagonal(t->sym);
+    if (st == BG_OK && diagonal && rank == 0)
+        st = take_diagonal(&m, values, err);
+    for (size_t j = 0; j < m.sym.k && st == BG_OK && !diagonal; j++) {
         char what[256];
         snprintf(what, sizeof what, "%s: %s covariance", t->site->name, t->side);
         take_block(&m, j);
@@ -294,11 +351,11 @@ static bg_status decompose_once(const fit *f, const matrix_task *t, MPI_Comm com
 
 /* ---- matrices to ranks ---- */
 
-static size_t block_side(const fit *f, size_t n) { return bg_block_width(n, f->c->blocks); }
+static size_t block_side(bg_symmetric s) { return bg_block_width(s.n, s.k); }
 
-static void count_matrix(const fit *f, work_plan *p, size_t n)
+static void count_matrix(const fit *f, work_plan *p, bg_symmetric s)
 {
-    size_t side = block_side(f, n);
+    size_t side = block_side(s);
     bool large = side > f->c->subgrid_side && bg_eigen_ranks(side, p->n_ranks) > 1;
     size_t *largest = large ? &p->largest : &p->largest_alone;
     p->n_large += large;
@@ -311,10 +368,10 @@ static work_plan plan_work(const fit *f)
 {
     work_plan p = { .n_ranks = (size_t)f->ctx->grid.world_size };
     size_t room = bg_eigen_bytes(f->c->subgrid_side, 1), need = 2;
-    for (size_t i = 0; i < f->model->n_tracked; i++) {
-        count_matrix(f, &p, f->model->tracked[i]->n_out);
-        if (f->model->tracked[i]->input == i)
-            count_matrix(f, &p, f->model->tracked[i]->n_in1);
+    for (size_t i = 0; i < f->in.model->n_tracked; i++) {
+        count_matrix(f, &p, f->in.model->tracked[i]->s);
+        if (bg_site_owns_input(f->in.model->tracked[i]))
+            count_matrix(f, &p, f->in.model->tracked[i]->a);
     }
     if (p.n_large == 0)
         return p;
@@ -348,10 +405,10 @@ static size_t deal(work_plan *p, size_t places, size_t width, double cost)
     return least;
 }
 
-static double cost_of(const fit *f, const matrix_task *t)
+static double cost_of(const matrix_task *t)
 {
-    double side = (double)block_side(f, t->n);
-    return side * side * side * (double)f->c->blocks;
+    double side = (double)block_side(t->sym);
+    return side * side * side * (double)t->sym.k;
 }
 
 /* Collective. */
@@ -383,7 +440,7 @@ static bg_status work_off(const fit *f, const matrix_task *task, size_t n, work_
     for (size_t i = 0; i < n && st == BG_OK; i++) {
         bool large = i < p->n_large;
         size_t width = large ? p->group_size : 1, places = large ? p->n_groups : p->n_ranks;
-        if (deal(p, places, width, cost_of(f, &task[i])) == me / width)
+        if (deal(p, places, width, cost_of(&task[i])) == me / width)
             st = decompose_once(f, &task[i], large ? group : MPI_COMM_SELF, p, err);
         bg_progress_update(&progress, i + 1);
     }
@@ -404,7 +461,7 @@ bg_status fit_decompose(fit *f, bg_err *err)
     matrix_task *task = NULL;
     work_plan plan = plan_work(f);
     bg_timing_begin("eigendecomposition");
-    bg_status st = BG_NEW(task, 2 * f->model->n_tracked, "list of matrices", err);
+    bg_status st = BG_NEW(task, 2 * f->in.model->n_tracked, "list of matrices", err);
     if (st == BG_OK)
         st = BG_NEW(plan.load, plan.n_ranks, "list of matrices", err);
     st = bg_agree(f->ctx->grid.world, st, err);
@@ -427,7 +484,7 @@ bg_status fit_open_matrix(const fit *f, const bg_site *site, const char *side, b
 {
     char path[BG_PATH_BYTES];
     bg_status st = matrix_path(f, site, side, path, err);
-    return st == BG_OK ? bg_work_open(out, path, &f->in.run, err) : st;
+    return st == BG_OK ? bg_work_open(out, path, &f->in.files.run, err) : st;
 }
 
 /* Vectors of one side into out->a. */
@@ -444,10 +501,10 @@ static bg_status read_vectors(const fit *f, const bg_site *site, const char *sid
     return st;
 }
 
-static bg_blockdiag basis_at(const fit *f, size_t n, float **at)
+static bg_blockdiag basis_at(bg_symmetric s, float **at)
 {
-    bg_blockdiag q = { n, f->c->blocks, bg_block_width(n, f->c->blocks), *at };
-    *at += n * q.width;
+    bg_blockdiag q = { s.n, s.k, block_side(s), *at };
+    *at += s.n * q.width;
     return q;
 }
 
@@ -457,11 +514,11 @@ static bg_status fill_bases(const fit *f, bg_site_range sites, fit_bases *b, bg_
     float *at = bg_shared_data(b->memory);
     bg_status st = BG_OK;
     for (size_t i = sites.first; i < sites.end; i++) {
-        const bg_site *site = f->model->tracked[i];
+        const bg_site *site = f->in.model->tracked[i];
         bg_eigenbasis *q = &b->basis[i];
-        bool owns = site->input == i;
-        q->q_s = basis_at(f, site->n_out, &at);
-        q->q_a = owns ? basis_at(f, site->n_in1, &at) : b->basis[site->input].q_a;
+        bool owns = bg_site_owns_input(site);
+        q->q_s = basis_at(site->s, &at);
+        q->q_a = owns ? basis_at(site->a, &at) : b->basis[site->input].q_a;
         if (st == BG_OK)
             st = bg_stop_check("reading eigenbases", err);
         if (st == BG_OK && bg_shared_fills(b->memory, 2 * i))
@@ -476,10 +533,9 @@ bg_status fit_read_bases(const fit *f, bg_site_range sites, fit_bases *b, bg_err
 {
     MPI_Comm place = f->ctx->grid.place;
     *b = (fit_bases){ NULL, NULL };
-    bg_status st = bg_agree(place, BG_NEW(b->basis, f->model->n_tracked, "eigenbases", err), err);
+    bg_status st = bg_agree(place, BG_NEW(b->basis, f->in.model->n_tracked, "eigenbases", err), err);
     if (st == BG_OK)
-        st = bg_shared_new(&b->memory, place, bg_eigenbasis_bytes(f->model, sites, f->c->blocks), NULL, "eigenbases",
-                           err);
+        st = bg_shared_new(&b->memory, place, bg_eigenbasis_bytes(f->in.model, sites), NULL, "eigenbases", err);
     return st == BG_OK ? bg_shared_ready(b->memory, fill_bases(f, sites, b, err), err) : st;
 }
 

@@ -27,7 +27,7 @@ static uint64_t rows_of(const fit *f, bg_range r)
 {
     uint64_t n = 0;
     for (uint64_t z = r.begin; z < r.end; z++)
-        n += bg_tokens_count(f->tokens, z) - 1;
+        n += bg_tokens_count(f->in.tokens, z) - 1;
     return n;
 }
 
@@ -38,68 +38,68 @@ static uint64_t unit_of(bg_range r, uint64_t asked)
     return asked > 0 ? asked : unit;
 }
 
-/* The blocks of the model that have tracked modules, and the work files of both sums. */
+/* The work files of both sums. */
 static bg_status name_units(fit *f, bg_err *err)
 {
-    bg_status st = BG_NEW(f->block, f->model->n_tracked, "list of blocks", err);
+    const bg_model *m = f->in.model;
+    bg_status st = BG_NEW(f->plan.section, m->n_sections, "list of sections", err);
     if (st != BG_OK)
         return st;
-    for (size_t i = 0; i < f->model->n_tracked; i++)
-        if (i == 0 || f->model->tracked[i]->block != f->model->tracked[i - 1]->block)
-            f->block[f->n_blocks++] = f->model->tracked[i]->block;
-    f->covariance_units = (bg_units){
-        .folder = f->work,
-        .kind = "covariance",
-        .run = &f->in.run,
-        .cumulative = true,
-        .group = f->block,
-        .n_groups = f->n_blocks,
-        .n_sequences = f->covariance.end - f->covariance.begin,
-        .unit_sequences = unit_of(f->covariance, f->c->unit_sequences),
-    };
-    f->lambda_units = f->covariance_units;
-    f->lambda_units.kind = "lambda";
-    f->lambda_units.n_sequences = f->lambda.end - f->lambda.begin;
-    f->lambda_units.unit_sequences = unit_of(f->lambda, f->c->unit_sequences);
+    for (size_t i = 0; i < m->n_sections; i++)
+        f->plan.section[i] = m->section[i].number;
+    fit_sum *const sum[] = { &f->plan.covariance, &f->plan.lambda };
+    for (int i = 0; i < 2; i++)
+        sum[i]->units = (bg_units){
+            .folder = f->plan.work,
+            .kind = i == 0 ? "covariance" : "lambda",
+            .run = &f->in.files.run,
+            .cumulative = true,
+            .group = f->plan.section,
+            .n_groups = m->n_sections,
+            .n_sequences = sum[i]->range.end - sum[i]->range.begin,
+            .unit_sequences = unit_of(sum[i]->range, f->c->unit_sequences),
+        };
     return BG_OK;
 }
 
 /* Before hours of work, not after. */
 static bg_status check_lengths(const fit *f, bg_err *err)
 {
-    bg_status st = bg_model_check_lengths(f->model, f->tokens, f->covariance.begin, f->covariance.end, err);
-    return st == BG_OK ? bg_model_check_lengths(f->model, f->tokens, f->lambda.begin, f->lambda.end, err) : st;
+    bg_status st = bg_model_check_lengths(f->in.model, f->in.tokens, f->plan.covariance.range.begin,
+                                          f->plan.covariance.range.end, err);
+    return st == BG_OK ? bg_model_check_lengths(f->in.model, f->in.tokens, f->plan.lambda.range.begin,
+                                                f->plan.lambda.range.end, err)
+                       : st;
 }
 
 static bg_status choose_units(fit *f, bg_err *err)
 {
     const fit_factors_config *c = f->c;
-    bg_status st = bg_model_check_tokenizer(f->model, bg_tokens_tokenizer_hash(f->tokens), c->tokens.item[0], err);
-    if (st == BG_OK && bg_tokens_are_queries(f->tokens))
+    bg_status st = bg_model_check_tokenizer(f->in.model, bg_tokens_tokenizer_hash(f->in.tokens), c->tokens.item[0],
+                                            err);
+    if (st == BG_OK && bg_tokens_are_queries(f->in.tokens))
         st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus",
                      c->tokens.item[0]);
     if (st != BG_OK)
         return st;
-    uint64_t n = bg_tokens_sequences(f->tokens);
+    uint64_t n = bg_tokens_sequences(f->in.tokens);
     if (n == 0)
         return BG_FAIL(err, BG_EFORMAT, "%s: no sequence in the token files", c->tokens.item[0]);
-    st = set_range(&f->covariance, c->covariance_sequences, n, "--covariance-sequences", err);
+    st = set_range(&f->plan.covariance.range, c->covariance_sequences, n, "--covariance-sequences", err);
     if (st == BG_OK)
-        st = set_range(&f->lambda, c->lambda_sequences, n, "--lambda-sequences", err);
+        st = set_range(&f->plan.lambda.range, c->lambda_sequences, n, "--lambda-sequences", err);
     if (st == BG_OK)
         st = check_lengths(f, err);
-    for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++)
-        if (f->model->tracked[i]->n_out < c->blocks || f->model->tracked[i]->n_in1 < c->blocks)
-            st = BG_FAIL(err, BG_EARG, "--blocks %" PRIu64 " is more than %s has rows", c->blocks,
-                         f->model->tracked[i]->name);
+    if (st == BG_OK)
+        st = bg_model_set_shapes(f->in.model, c->blocks, c->head_blocks, err);
     if (st == BG_OK) {
-        f->covariance_rows = rows_of(f, f->covariance);
-        f->lambda_rows = rows_of(f, f->lambda);
+        f->plan.covariance.rows = rows_of(f, f->plan.covariance.range);
+        f->plan.lambda.rows = rows_of(f, f->plan.lambda.range);
     }
     if (st == BG_OK)
-        st = bg_path(f->work, err, "%s/work", c->output);
+        st = bg_path(f->plan.work, err, "%s/work", c->output);
     if (st == BG_OK)
-        st = bg_path(f->index, err, "%s/index.h5", c->output);
+        st = bg_path(f->plan.index, err, "%s/index.h5", c->output);
     return st == BG_OK ? name_units(f, err) : st;
 }
 
@@ -108,8 +108,8 @@ static bg_status open_inputs(fit *f, bg_err *err)
 {
     const fit_factors_config *c = f->c;
     MPI_Comm world = f->ctx->grid.world;
-    bg_status st = bg_agree(world, bg_model_open(&f->model, c->model, c->modules, err), err);
-    return st == BG_OK ? bg_tokens_open_all(&f->tokens, c->tokens.item, c->tokens.n, world, err) : st;
+    bg_status st = bg_agree(world, bg_model_open(&f->in.model, c->model, c->modules, err), err);
+    return st == BG_OK ? bg_tokens_open_all(&f->in.tokens, c->tokens.item, c->tokens.n, world, err) : st;
 }
 
 static bg_status hash_inputs(fit *f, bg_err *err)
@@ -117,13 +117,13 @@ static bg_status hash_inputs(fit *f, bg_err *err)
     const fit_factors_config *c = f->c;
     if (f->ctx->grid.world_rank != 0)
         return BG_OK;
-    bg_status st = bg_model_hash(f->model, &f->model_hash, err);
+    bg_status st = bg_model_hash(f->in.model, &f->in.model_hash, err);
     if (st == BG_OK)
-        st = bg_inputs_add(&f->in, f->model->dir, &f->model_hash, err);
+        st = bg_inputs_add(&f->in.files, f->in.model->dir, &f->in.model_hash, err);
     if (st == BG_OK)
-        st = bg_inputs_add_tokens(&f->in, f->tokens, err);
+        st = bg_inputs_add_tokens(&f->in.files, f->in.tokens, err);
     if (st == BG_OK && c->labels != NULL)
-        st = bg_inputs_add_file(&f->in, c->labels, err);
+        st = bg_inputs_add_file(&f->in.files, c->labels, err);
     return st;
 }
 
@@ -131,32 +131,32 @@ static bg_status hash_inputs(fit *f, bg_err *err)
 
 static size_t longest(const fit *f)
 {
-    uint64_t a = bg_tokens_longest(f->tokens, f->covariance.begin, f->covariance.end);
-    uint64_t b = bg_tokens_longest(f->tokens, f->lambda.begin, f->lambda.end);
+    uint64_t a = bg_tokens_longest(f->in.tokens, f->plan.covariance.range.begin, f->plan.covariance.range.end);
+    uint64_t b = bg_tokens_longest(f->in.tokens, f->plan.lambda.range.begin, f->plan.lambda.range.end);
     return a > b ? a : b;
 }
 
-/* FLOPs a row of a module's two taps: half a product a covariance; for Λ the rotations and the product. */
+/* FLOPs a row of a site's two taps: half a product a covariance; for Λ the rotations and the product. */
 static double tap_flops(const fit *f, const bg_site *site)
 {
-    double p = (double)site->n_out, m = (double)site->n_in1, k = (double)f->c->blocks;
-    double squares = p * p / k + (site->input == site->index ? m * m / k : 0);
-    return squares + 2 * squares + 2 * p * m * (f->c->no_diagonal ? 1 : 2);
+    double p = (double)site->n_out, m = (double)site->n_in1, columns = site->kind == BG_SITE_EMBEDDING ? 1 : m;
+    double squares = p * p / (double)site->s.k + (bg_site_owns_input(site) ? m * columns / (double)site->a.k : 0);
+    return squares + 2 * squares + 2 * p * columns * (f->c->no_diagonal ? 1 : 2);
 }
 
 static bg_status divide_model(fit *f, bg_err *err)
 {
     size_t n = (size_t)f->ctx->grid.pipeline_size;
     double *flops = NULL;
-    bg_status st = BG_NEW(f->share, n, "shares of the model", err);
+    bg_status st = BG_NEW(f->plan.share, n, "shares of the model", err);
     if (st == BG_OK)
-        st = BG_NEW(flops, f->model->n_tracked, "shares of the model", err);
-    for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++)
-        flops[i] = tap_flops(f, f->model->tracked[i]);
+        st = BG_NEW(flops, f->in.model->n_tracked, "shares of the model", err);
+    for (size_t i = 0; i < f->in.model->n_tracked && st == BG_OK; i++)
+        flops[i] = tap_flops(f, f->in.model->tracked[i]);
     if (st == BG_OK)
-        st = bg_model_divide(f->model, n, flops, f->share, err);
+        st = bg_model_divide(f->in.model, n, flops, f->plan.share, err);
     if (st == BG_OK)
-        f->own = f->share[f->ctx->grid.pipeline_rank];
+        f->plan.own = f->plan.share[f->ctx->grid.pipeline_rank];
     bg_free(flops);
     return st;
 }
@@ -168,16 +168,18 @@ static bg_status choose_plan(fit *f, bg_err *err)
     bg_demand d = {
         .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .spills = "sums", .self = f, .bytes = fit_bytes
     };
-    bg_status st = bg_attempt_recall(f->ctx, &f->in, f->work, &d.given_rows, err);
+    bg_status st = bg_attempt_recall(f->ctx, &f->in.files, f->plan.work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
-    d.best.rows = rows == 0 ? bg_pass_rows_for(f->model, longest(f), ACTIVATION_BYTES) : rows < least ? least : rows;
-    for (int r = 0; r < f->ctx->grid.pipeline_size; r++)
-        if (f->share[r].end - f->share[r].first > d.most_passes)
-            d.most_passes = f->share[r].end - f->share[r].first;
-    bg_log("%s: %zu tracked modules, %" PRIu64 " + %" PRIu64 " sequences", f->model->dir, f->model->n_tracked,
-           f->covariance.end - f->covariance.begin, f->lambda.end - f->lambda.begin);
-    return bg_budget_choose(&d, f->ctx, &f->plan, err);
+    d.best.rows = rows == 0 ? bg_pass_rows_for(f->in.model, longest(f), ACTIVATION_BYTES) : rows < least ? least : rows;
+    for (int r = 0; r < f->ctx->grid.pipeline_size; r++) {
+        bg_section_range own = bg_share_sections(f->in.model, &f->plan.share[r]);
+        d.most_passes = own.end - own.first > d.most_passes ? own.end - own.first : d.most_passes;
+    }
+    bg_log("%s: %zu tracked modules, %" PRIu64 " + %" PRIu64 " sequences", f->in.model->dir, f->in.model->n_tracked,
+           f->plan.covariance.range.end - f->plan.covariance.range.begin,
+           f->plan.lambda.range.end - f->plan.lambda.range.begin);
+    return bg_budget_choose(&d, f->ctx, &f->plan.budget, err);
 }
 
 /* What a finished work folder will hold. */
@@ -185,20 +187,20 @@ static bg_status write_units(const fit *f, bg_err *err)
 {
     char text[512], covariance[BG_UNITS_LINE_BYTES], lambda[BG_UNITS_LINE_BYTES];
     size_t activations = 0;
-    for (size_t i = 0; i < f->model->n_tracked; i++)
-        activations += f->model->tracked[i]->input == i;
-    bg_units_describe(&f->covariance_units, covariance);
-    bg_units_describe(&f->lambda_units, lambda);
-    snprintf(text, sizeof text, "%sactivation %zu\ngradient %zu\n%s", covariance, activations, f->model->n_tracked,
+    for (size_t i = 0; i < f->in.model->n_tracked; i++)
+        activations += f->in.model->tracked[i]->input == i;
+    bg_units_describe(&f->plan.covariance.units, covariance);
+    bg_units_describe(&f->plan.lambda.units, lambda);
+    snprintf(text, sizeof text, "%sactivation %zu\ngradient %zu\n%s", covariance, activations, f->in.model->n_tracked,
              lambda);
-    return bg_units_promise(f->work, text, err);
+    return bg_units_promise(f->plan.work, text, err);
 }
 
 static bg_status open_work(fit *f, bg_err *err)
 {
     const bg_grid *g = &f->ctx->grid;
     bg_status st = g->world_rank == 0 ? write_units(f, err) : BG_OK;
-    return st == BG_OK ? bg_pipeline_pass_new(&f->pass, f->model, &f->own, g, f->plan.rows, err) : st;
+    return st == BG_OK ? bg_pipeline_pass_new(&f->pass, f->in.model, &f->plan.own, g, f->plan.budget.rows, err) : st;
 }
 
 /* ---- the whole ---- */
@@ -227,19 +229,19 @@ bg_status fit_factors_run(const void *config, const bg_context *ctx, bg_err *err
         st = bg_agree(ctx->grid.world, st, err);
     }
     if (st == BG_OK)
-        st = bg_inputs_share(&f.in, ctx, "", f.c->seed, hash_inputs(&f, err), err);
+        st = bg_inputs_share(&f.in.files, ctx, "", f.c->seed, hash_inputs(&f, err), err);
     if (st == BG_OK)
         st = choose_plan(&f, err);
     if (st == BG_OK)
-        st = bg_agree(ctx->grid.world, bg_inputs_choose(&f.in, ctx, f.plan.identity, err), err);
-    const bg_attempt a = { ctx, &f.in, f.index, f.work, f.plan.rows, &f, NULL, fit_all };
+        st = bg_agree(ctx->grid.world, bg_inputs_choose(&f.in.files, ctx, f.plan.budget.identity, err), err);
+    const bg_attempt a = { ctx, &f.in.files, f.plan.index, f.plan.work, f.plan.budget.rows, &f, NULL, fit_all };
     if (st == BG_OK)
         st = bg_attempt_run(&a, err);
     bg_pass_free(f.pass);
-    bg_free(f.share);
-    bg_free(f.block);
-    bg_tokens_close(f.tokens);
-    bg_model_close(f.model);
-    bg_inputs_clear(&f.in);
+    bg_free(f.plan.share);
+    bg_free(f.plan.section);
+    bg_tokens_close(f.in.tokens);
+    bg_model_close(f.in.model);
+    bg_inputs_clear(&f.in.files);
     return st;
 }

@@ -18,29 +18,43 @@ typedef struct {
     bg_list tokens;
     bg_range covariance_sequences, lambda_sequences;
     uint64_t blocks, seed, unit_sequences, batch_tokens, subgrid_side;
-    bool empirical_fisher, no_diagonal;
+    bool empirical_fisher, no_diagonal, head_blocks;
 } fit_factors_config;
 
 bg_status fit_factors_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
+
+/* What is read. */
+typedef struct {
+    bg_model *model;
+    bg_tokens *tokens;
+    bg_hash model_hash; /* known on rank 0 */
+    bg_inputs files;
+} fit_inputs;
+
+/* One of the two sums over the corpus. */
+typedef struct {
+    bg_range range; /* of sequences, with its end filled in */
+    uint64_t rows;  /* its predicted positions */
+    bg_units units; /* its work files */
+} fit_sum;
+
+/* What is chosen. */
+typedef struct {
+    fit_sum covariance, lambda;
+    size_t *section;           /* numbers of the model's sections with tracked sites */
+    bg_share *share, own;      /* [pipeline_size], and this rank's */
+    bg_plan budget;            /* micro-batches, passes, scratch */
+    char work[BG_PATH_BYTES];  /* OUTPUT/work */
+    char index[BG_PATH_BYTES]; /* OUTPUT/index.h5 */
+} fit_plan;
 
 /* One fit in progress. */
 typedef struct {
     const fit_factors_config *c;
     const bg_context *ctx;
-    bg_model *model;
-    bg_tokens *tokens;
+    fit_inputs in;
+    fit_plan plan;
     bg_pass *pass;
-    bg_share *share; /* [pipeline_size] */
-    bg_share own;    /* this rank's */
-    bg_plan plan;    /* micro-batches, passes, scratch */
-    bg_inputs in;
-    bg_hash model_hash;                      /* known on rank 0 */
-    bg_range covariance, lambda;             /* the ranges, with their ends filled in */
-    size_t *block, n_blocks;                 /* those with tracked modules, ascending */
-    bg_units covariance_units, lambda_units; /* work files of the two sums, of all these blocks */
-    uint64_t covariance_rows, lambda_rows;   /* predicted positions of the two ranges */
-    char work[BG_PATH_BYTES];                /* OUTPUT/work */
-    char index[BG_PATH_BYTES];               /* OUTPUT/index.h5 */
 } fit;
 
 /* sums.c: the two sums over the corpus, each in one file per unit and block of the model.  Collective. */
@@ -66,7 +80,7 @@ typedef struct {
 bg_status fit_read_bases(const fit *f, bg_site_range sites, fit_bases *b, bg_err *err) BG_MUST_CHECK;
 void fit_free_bases(fit_bases *b);
 
-/* publish.c: add the units' squares (M8), write factors/block-NNN.h5 and index.h5.  Collective. */
+/* publish.c: add the units' squares (M8), write a file of factors for each section and index.h5.  Collective. */
 bg_status fit_publish(fit *f, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_STAGES_FIT_FACTORS_H */

@@ -1,4 +1,4 @@
-/* publish.c - factors/block-NNN.h5 from the work files, and the index over them. */
+/* publish.c - a file of factors for each section from the work files, and the index over them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +20,8 @@ typedef struct {
 static bg_status panel_new(const fit *f, panel *m, bg_err *err)
 {
     *m = (panel){ .n = PANEL_FLOATS };
-    for (size_t i = 0; i < f->model->n_tracked; i++) {
-        const bg_site *site = f->model->tracked[i];
+    for (size_t i = 0; i < f->in.model->n_tracked; i++) {
+        const bg_site *site = f->in.model->tracked[i];
         m->n = site->n_in1 > m->n ? site->n_in1 : m->n;
         m->n = site->n_out > m->n ? site->n_out : m->n;
     }
@@ -60,20 +60,20 @@ static bg_status copy_dataset(const bg_store *from, bg_store *to, const char *pa
     return st;
 }
 
-/* How many ranks decomposed the matrix together: its rounding depends on it. */
-static bg_status copy_ranks(const bg_store *from, bg_store *to, const char *eigenvectors, bg_err *err)
+/* How many positions are in a covariance, and how many ranks decomposed it together: its rounding depends on that. */
+static bg_status copy_number(const bg_store *from, bg_store *to, const char *path, const char *name, bg_err *err)
 {
-    uint64_t ranks = 0;
-    bg_status st = bg_store_get_u64(from, eigenvectors, "ranks", &ranks, NULL, err);
-    return st == BG_OK ? bg_store_attr_u64(to, eigenvectors, "ranks", ranks, err) : st;
+    uint64_t n = 0;
+    bg_status st = bg_store_get_u64(from, path, name, &n, NULL, err);
+    return st == BG_OK ? bg_store_attr_u64(to, path, name, n, err) : st;
 }
 
 /* Covariance, eigenvectors and eigenvalues of one side, from its work file. */
-static bg_status copy_matrix(const fit *f, bg_store *to, const bg_site *site, const char *side, size_t n, panel *m,
-                             bg_err *err)
+static bg_status copy_matrix(const fit *f, bg_store *to, const bg_site *site, const char *side, panel *m, bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    size_t width = bg_block_width(n, f->c->blocks);
+    bg_symmetric sym = *side == 'a' ? site->a : site->s;
+    size_t n = sym.n, width = bg_block_width(n, sym.k);
     const struct {
         const char *name;
         bg_dtype type;
@@ -90,9 +90,9 @@ static bg_status copy_matrix(const fit *f, bg_store *to, const bg_site *site, co
         if (st == BG_OK)
             st = copy_dataset(from, to, path, what[i].type, (bg_slab){ 0, n, what[i].width }, m, err);
         if (st == BG_OK)
-            st = bg_store_attr_u64(to, path, "blocks", f->c->blocks, err);
-        if (st == BG_OK && i == 1)
-            st = copy_ranks(from, to, path, err);
+            st = bg_store_attr_u64(to, path, "blocks", sym.k, err);
+        if (st == BG_OK && i < 2)
+            st = copy_number(from, to, path, i == 0 ? "n_tokens" : "ranks", err);
     }
     bg_store_close(from);
     return st;
@@ -120,7 +120,7 @@ static bg_status mean_panel(const fit *f, const bg_site *site, bg_units_reader *
 {
     char dataset[BG_PATH_BYTES];
     size_t n = rows.n * rows.row_size;
-    double n_sequences = (double)(f->lambda.end - f->lambda.begin);
+    double n_sequences = (double)(f->plan.lambda.range.end - f->plan.lambda.range.begin);
     bg_status st = bg_path(dataset, err, "%s/%s_sum", site->name, name);
     memset(m->sum, 0, n * sizeof *m->sum);
     for (size_t u = 0; u < bg_units_runs(units) && st == BG_OK; u++) {
@@ -153,17 +153,17 @@ static bg_status write_mean(const fit *f, bg_store *to, const bg_site *site, bg_
             st = bg_store_write_rows(to, dataset, first, w, m->x, err);
     }
     if (st == BG_OK)
-        st = bg_store_attr_u64(to, dataset, "n_sequences", f->lambda.end - f->lambda.begin, err);
-    return st == BG_OK ? bg_store_attr_u64(to, dataset, "n_tokens", f->lambda_rows, err) : st;
+        st = bg_store_attr_u64(to, dataset, "n_sequences", f->plan.lambda.range.end - f->plan.lambda.range.begin, err);
+    return st == BG_OK ? bg_store_attr_u64(to, dataset, "n_tokens", f->plan.lambda.rows, err) : st;
 }
 
 static bg_status write_site(const fit *f, bg_store *to, const bg_site *site, bg_units_reader *units, panel *m,
                             bg_err *err)
 {
-    bg_status st = copy_matrix(f, to, site, "gradient", site->n_out, m, err);
+    bg_status st = copy_matrix(f, to, site, "gradient", m, err);
     if (st == BG_OK)
-        st = site->input == site->index ? copy_matrix(f, to, site, "activation", site->n_in1, m, err)
-                                        : link_activation(to, f->model->tracked[site->input], site, err);
+        st = bg_site_owns_input(site) ? copy_matrix(f, to, site, "activation", m, err)
+                                      : link_activation(to, f->in.model->tracked[site->input], site, err);
     if (st == BG_OK)
         st = write_mean(f, to, site, units, "lambda", m, err);
     if (st == BG_OK && !f->c->no_diagonal)
@@ -171,27 +171,21 @@ static bg_status write_site(const fit *f, bg_store *to, const bg_site *site, bg_
     return st;
 }
 
-static bg_status block_path(const fit *f, size_t block, char out[BG_PATH_BYTES], bg_err *err)
-{
-    return bg_path(out, err, "%s/block-%03zu.h5", f->c->output, block);
-}
-
-static bg_status write_block(const fit *f, size_t block, bg_units_reader *units, panel *m, bg_err *err)
+static bg_status write_section(const fit *f, const bg_section *section, bg_units_reader *units, panel *m, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     bool done = false;
     bg_store *s = NULL;
-    bg_status st = block_path(f, block, path, err);
+    bg_status st = bg_factors_section_path(f->c->output, section->number, path, err);
     if (st == BG_OK)
-        st = bg_store_is_done(path, f->in.run.fingerprint, &done, err);
+        st = bg_store_is_done(path, f->in.files.run.fingerprint, &done, err);
     if (st != BG_OK || done)
         return st;
-    st = bg_units_choose(units, block, err);
+    st = bg_units_choose(units, section->number, err);
     if (st == BG_OK)
-        st = bg_store_create(&s, path, "bregman/factors", &f->in.run, err);
-    for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++)
-        if (f->model->tracked[i]->block == block)
-            st = write_site(f, s, f->model->tracked[i], units, m, err);
+        st = bg_store_create(&s, path, "bregman/factors", &f->in.files.run, err);
+    for (size_t i = section->first; i < section->end && st == BG_OK; i++)
+        st = write_site(f, s, f->in.model->tracked[i], units, m, err);
     return bg_store_end_once(s, st, err);
 }
 
@@ -199,31 +193,32 @@ static bg_status write_block(const fit *f, size_t block, bg_units_reader *units,
 static bg_status write_index(const fit *f, bg_err *err)
 {
     bg_store *s = NULL;
-    bg_status st = bg_store_create(&s, f->index, "bregman/factors", &f->in.run, err);
-    for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++) {
-        const bg_site *site = f->model->tracked[i];
-        char file[64], target[BG_PATH_BYTES];
-        snprintf(file, sizeof file, "block-%03zu.h5", site->block);
-        st = bg_path(target, err, "/%s", site->name);
+    bg_status st = bg_store_create(&s, f->plan.index, "bregman/factors", &f->in.files.run, err);
+    for (size_t i = 0; i < f->in.model->n_tracked && st == BG_OK; i++) {
+        const bg_site *site = f->in.model->tracked[i];
+        char file[BG_PATH_BYTES], target[BG_PATH_BYTES];
+        st = bg_factors_section_path(f->c->output, site->section, file, err);
         if (st == BG_OK)
-            st = bg_store_link_external(s, file, target, target, err);
+            st = bg_path(target, err, "/%s", site->name);
+        if (st == BG_OK)
+            st = bg_store_link_external(s, bg_base_name(file), target, target, err);
     }
     const struct {
         const char *name;
         uint64_t value;
     } number[] = {
         { "blocks", f->c->blocks },
-        { "covariance_n_tokens", f->covariance_rows },
-        { "covariance_n_sequences", f->covariance.end - f->covariance.begin },
-        { "lambda_n_tokens", f->lambda_rows },
-        { "lambda_n_sequences", f->lambda.end - f->lambda.begin },
+        { "covariance_n_tokens", f->plan.covariance.rows },
+        { "covariance_n_sequences", f->plan.covariance.range.end - f->plan.covariance.range.begin },
+        { "lambda_n_tokens", f->plan.lambda.rows },
+        { "lambda_n_sequences", f->plan.lambda.range.end - f->plan.lambda.range.begin },
     };
     for (size_t i = 0; i < sizeof number / sizeof number[0] && st == BG_OK; i++)
         st = bg_store_attr_u64(s, "/", number[i].name, number[i].value, err);
     if (st == BG_OK)
         st = bg_store_attr_text(s, "/", "modules", f->c->modules, err);
     if (st == BG_OK)
-        st = bg_store_attr_text(s, "/", "model_hash", f->model_hash.hex, err);
+        st = bg_store_attr_text(s, "/", "model_hash", f->in.model_hash.hex, err);
     return bg_store_end_once(s, st, err);
 }
 
@@ -234,11 +229,11 @@ bg_status fit_publish(fit *f, bg_err *err)
     bg_units_reader *units = NULL;
     bg_status st = panel_new(f, &m, err);
     if (st == BG_OK)
-        st = bg_units_reader_new(&units, &f->lambda_units, err);
+        st = bg_units_reader_new(&units, &f->plan.lambda.units, err);
     bg_notice_begin(&m.notice, g->world);
-    for (size_t i = 0; i < f->n_blocks && st == BG_OK; i++)
-        if ((int)(f->block[i] % (size_t)g->world_size) == g->world_rank)
-            st = write_block(f, f->block[i], units, &m, err);
+    for (size_t i = 0; i < f->in.model->n_sections && st == BG_OK; i++)
+        if ((int)(i % (size_t)g->world_size) == g->world_rank)
+            st = write_section(f, &f->in.model->section[i], units, &m, err);
     if (st != BG_OK)
         bg_notice_say(&m.notice, BG_NOTICE_END);
     bg_stop_wait(&m.notice);
@@ -249,7 +244,7 @@ bg_status fit_publish(fit *f, bg_err *err)
     if (g->world_rank == 0) {
         st = write_index(f, err);
         if (st == BG_OK)
-            bg_log("wrote %s", f->index);
+            bg_log("wrote %s", f->plan.index);
     }
     return bg_agree(g->world, st, err);
 }

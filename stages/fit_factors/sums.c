@@ -1,6 +1,7 @@
-/* sums.c - the sums over the corpus, covariances (M6) and squares in the eigenbases (M8): one file per unit and block
- * of the model, so that the next run may have another grid or other passes over the modules.  A part is the sum over a
- * unit's first sequences.  Of a block's parts the last two stay: a job may end while its ranks write the last. */
+/* sums.c - the sums over the corpus, covariances (M6) and squares in the eigenbases (M8): one file per unit and
+ * section of the model, so that the next run may have another grid or other passes over the modules.  A part is the sum
+ * over a unit's first sequences.  Of a section's parts the last two stay: a job may end while its ranks write the last.
+ */
 #include <string.h>
 
 #include "bregman/covariance.h"
@@ -12,60 +13,57 @@
 typedef struct {
     void *sums;
     void (*clear)(void *sums);
-    bg_status (*write)(const void *sums, size_t block, bg_store *s, bg_err *err);
-    bg_status (*read)(void *sums, size_t block, const bg_store *s, bg_err *err);
+    bg_status (*write)(const void *sums, size_t section, bg_store *s, bg_err *err);
+    bg_status (*read)(void *sums, size_t section, const bg_store *s, bg_err *err);
 } summed;
 
 typedef struct {
     fit *f;
     summed kind;
-    size_t pass;                /* of f->plan.passes */
-    bg_units units;             /* of the pass's blocks, of all ranks */
-    size_t *block;              /* [units.n_groups] */
+    size_t pass;                /* of f->plan.budget.passes */
+    bg_units units;             /* of the pass's sections, of all ranks */
+    size_t *section;            /* [units.n_groups] */
     uint64_t kept, kept_before; /* sequences of the last part of the unit in hand, and of the one before it; 0: none */
-    bool *finished;             /* [n_blocks of the model] the unit's file of this block is there already */
+    bool *finished;             /* [n_sections of the model] the unit's file of it is there already */
 } phase;
 
-/* ---- which blocks ---- */
+/* ---- which sections ---- */
 
-/* Blocks [first, end) of the model. */
-typedef struct {
-    size_t first, end;
-} block_range;
-
-/* The blocks of a share that pass `pass` of `passes` is for. */
-static block_range pass_blocks(const bg_share *s, size_t pass, size_t passes)
+/* The sections of a share that pass `pass` of `passes` is for. */
+static bg_section_range pass_sections(const fit *f, const bg_share *s, size_t pass, size_t passes)
 {
-    size_t n = s->end - s->first;
-    return (block_range){ s->first + pass * n / passes, s->first + (pass + 1) * n / passes };
+    bg_section_range all = bg_share_sections(f->in.model, s);
+    size_t n = all.end - all.first;
+    return (bg_section_range){ all.first + pass * n / passes, all.first + (pass + 1) * n / passes };
 }
 
 static bg_site_range pass_sites(const fit *f, size_t pass, size_t passes)
 {
-    block_range blocks = pass_blocks(&f->own, pass, passes);
-    return bg_model_tracked(f->model, blocks.first, blocks.end);
+    return bg_sections_sites(f->in.model, pass_sections(f, &f->plan.own, pass, passes));
 }
 
-static bool is_in_pass(const phase *p, const bg_share *s, size_t block)
+static bg_section_range own_sections(const phase *p)
 {
-    block_range b = pass_blocks(s, p->pass, p->f->plan.passes);
-    return block >= b.first && block < b.end;
+    return pass_sections(p->f, &p->f->plan.own, p->pass, p->f->plan.budget.passes);
 }
 
-/* The work files of the pass: of the blocks that any rank works on in it.  Free p->block and p->finished. */
-static bg_status choose_blocks(phase *p, const bg_units *all, bg_err *err)
+static size_t number_of(const phase *p, size_t section) { return p->f->in.model->section[section].number; }
+
+/* The work files of the pass: of the sections that any rank works on in it.  Free p->section and p->finished. */
+static bg_status choose_sections(phase *p, const bg_units *all, bg_err *err)
 {
     const fit *f = p->f;
-    bg_status st = BG_NEW(p->block, f->n_blocks, "list of blocks", err);
+    bg_status st = BG_NEW(p->section, f->in.model->n_sections, "list of sections", err);
     if (st == BG_OK)
-        st = BG_NEW(p->finished, f->model->config.n_blocks, "list of blocks", err);
+        st = BG_NEW(p->finished, f->in.model->n_sections, "list of sections", err);
     p->units = *all;
-    p->units.group = p->block;
+    p->units.group = p->section;
     p->units.n_groups = 0;
-    for (size_t i = 0; i < f->n_blocks && st == BG_OK; i++)
-        for (int r = 0; r < f->ctx->grid.pipeline_size; r++)
-            if (is_in_pass(p, &f->share[r], f->block[i]))
-                p->block[p->units.n_groups++] = f->block[i];
+    for (int r = 0; r < f->ctx->grid.pipeline_size && st == BG_OK; r++) {
+        bg_section_range s = pass_sections(f, &f->plan.share[r], p->pass, f->plan.budget.passes);
+        for (size_t i = s.first; i < s.end; i++)
+            p->section[p->units.n_groups++] = number_of(p, i);
+    }
     return st;
 }
 
@@ -84,21 +82,20 @@ static bg_status load_part(const phase *p, const bg_segment *g, bg_err *err)
     return st;
 }
 
-/* A block that is finished is summed up along, but not kept again. */
+/* A section that is finished is summed up along, but not kept again. */
 static bg_status unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
 {
     phase *p = self;
+    const bg_section_range own = own_sections(p);
     bg_status st = BG_OK;
     p->kind.clear(p->kind.sums);
     p->kept_before = 0;
     p->kept = part;
-    for (size_t i = 0; i < p->units.n_groups && st == BG_OK; i++) {
-        size_t b = p->block[i];
-        const bg_segment whole = { unit->unit, b, 0, unit->n_sequences }, kept = { unit->unit, b, 0, part };
-        if (!is_in_pass(p, &p->f->own, b))
-            continue;
-        p->finished[b] = bg_units_has(&p->units, &whole);
-        if (!p->finished[b] && part > 0)
+    for (size_t i = own.first; i < own.end && st == BG_OK; i++) {
+        const bg_segment whole = { unit->unit, number_of(p, i), 0, unit->n_sequences },
+                         kept = { unit->unit, number_of(p, i), 0, part };
+        p->finished[i] = bg_units_has(&p->units, &whole);
+        if (!p->finished[i] && part > 0)
             st = load_part(p, &kept, err);
     }
     return st;
@@ -113,15 +110,16 @@ static bg_status write_sums(const phase *p, const bg_segment *g, bg_err *err)
     return bg_units_end(s, &p->units, g, g->end, st, err);
 }
 
-/* The sums over the first `end` sequences of the unit, of this rank's blocks. */
+/* The sums over the first `end` sequences of the unit, of this rank's sections. */
 static bg_status keep(phase *p, const bg_unit *unit, uint64_t end, bg_err *err)
 {
+    const bg_section_range own = own_sections(p);
     bg_status st = BG_OK;
-    for (size_t i = 0; i < p->units.n_groups && st == BG_OK; i++) {
-        size_t b = p->block[i];
+    for (size_t i = own.first; i < own.end && st == BG_OK; i++) {
+        size_t b = number_of(p, i);
         const bg_segment g = { unit->unit, b, 0, end }, last = { unit->unit, b, 0, p->kept },
                          before = { unit->unit, b, 0, p->kept_before };
-        if (!is_in_pass(p, &p->f->own, b) || p->finished[b])
+        if (p->finished[i])
             continue;
         st = write_sums(p, &g, err);
         if (st == BG_OK && p->kept_before > 0)
@@ -176,7 +174,7 @@ static bg_status run_sweep(phase *p, const bg_units *units, uint64_t begin, cons
 {
     const fit *f = p->f;
     bg_tensors *file = NULL;
-    s->tokens = f->tokens;
+    s->tokens = f->in.tokens;
     s->begin = begin;
     s->n_sequences = units->n_sequences;
     s->unit_sequences = units->unit_sequences;
@@ -187,48 +185,48 @@ static bg_status run_sweep(phase *p, const bg_units *units, uint64_t begin, cons
     s->end_unit = unit_end;
     s->keep_part = unit_keep;
     if (st == BG_OK)
-        st = choose_blocks(p, units, err);
+        st = choose_sections(p, units, err);
     if (st == BG_OK)
         st = given_labels(f, &file, labels, s, err);
     if ((st = bg_agree(f->ctx->grid.world, st, err)) == BG_OK && p->units.n_groups > 0)
-        st = bg_sweep_run(s, f->pass, f->model, f->ctx, err);
+        st = bg_sweep_run(s, f->pass, f->in.model, f->ctx, err);
     bg_tensors_close(file);
-    bg_free(p->block);
+    bg_free(p->section);
     bg_free(p->finished);
     return st;
 }
 
 static void clear_covariance(void *sums) { bg_covariance_clear(sums); }
-static bg_status write_covariance(const void *sums, size_t block, bg_store *s, bg_err *err)
+static bg_status write_covariance(const void *sums, size_t section, bg_store *s, bg_err *err)
 {
-    return bg_covariance_write(sums, block, s, err);
+    return bg_covariance_write(sums, section, s, err);
 }
-static bg_status read_covariance(void *sums, size_t block, const bg_store *s, bg_err *err)
+static bg_status read_covariance(void *sums, size_t section, const bg_store *s, bg_err *err)
 {
-    return bg_covariance_read(sums, block, s, err);
+    return bg_covariance_read(sums, section, s, err);
 }
 
 static bg_status covariance_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_covariance *sums = NULL;
-    bg_site_range sites = pass_sites(f, pass, f->plan.passes);
-    bg_status st = bg_covariance_new(&sums, f->model, sites, f->c->blocks, f->plan.on_scratch ? f->ctx->scratch : NULL,
+    bg_site_range sites = pass_sites(f, pass, f->plan.budget.passes);
+    bg_status st = bg_covariance_new(&sums, f->in.model, sites, f->plan.budget.on_scratch ? f->ctx->scratch : NULL,
                                      err);
     phase p = { .f = f, .pass = pass, .kind = { sums, clear_covariance, write_covariance, read_covariance } };
-    bg_sweep s = { .what = "covariance", .tap = { bg_covariance_pair, sums } };
-    st = run_sweep(&p, &f->covariance_units, f->covariance.begin, "pseudo_cov", &s, st, err);
+    bg_sweep s = { .what = "covariance", .tap = { bg_covariance_pair, sums, BG_WANTS_ALL } };
+    st = run_sweep(&p, &f->plan.covariance.units, f->plan.covariance.range.begin, "pseudo_cov", &s, st, err);
     bg_covariance_free(sums);
     return st;
 }
 
 static void clear_lambda(void *sums) { bg_eigenvalues_clear(sums); }
-static bg_status write_lambda(const void *sums, size_t block, bg_store *s, bg_err *err)
+static bg_status write_lambda(const void *sums, size_t section, bg_store *s, bg_err *err)
 {
-    return bg_eigenvalues_write(sums, block, s, err);
+    return bg_eigenvalues_write(sums, section, s, err);
 }
-static bg_status read_lambda(void *sums, size_t block, const bg_store *s, bg_err *err)
+static bg_status read_lambda(void *sums, size_t section, const bg_store *s, bg_err *err)
 {
-    return bg_eigenvalues_read(sums, block, s, err);
+    return bg_eigenvalues_read(sums, section, s, err);
 }
 static void begin_lambda_batch(void *self, const bg_batch *batch, uint64_t first)
 {
@@ -241,15 +239,17 @@ static bg_status lambda_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_eigenvalues *sums = NULL;
     fit_bases bases;
-    bg_site_range sites = pass_sites(f, pass, f->plan.passes);
+    bg_site_range sites = pass_sites(f, pass, f->plan.budget.passes);
     bg_status st = fit_read_bases(f, sites, &bases, err);
-    const bg_eigenvalues_task task = { sites, bases.basis, !f->c->no_diagonal, f->plan.rows,
-                                       f->plan.on_scratch ? f->ctx->scratch : NULL };
+    const bg_eigenvalues_task task = { sites, bases.basis, !f->c->no_diagonal, f->plan.budget.rows,
+                                       f->plan.budget.on_scratch ? f->ctx->scratch : NULL };
     if (st == BG_OK)
-        st = bg_eigenvalues_new(&sums, f->model, &task, err);
+        st = bg_eigenvalues_new(&sums, f->in.model, &task, err);
     phase p = { .f = f, .pass = pass, .kind = { sums, clear_lambda, write_lambda, read_lambda } };
-    bg_sweep s = { .what = "eigenvalues", .tap = { bg_eigenvalues_pair, sums }, .begin_batch = begin_lambda_batch };
-    st = run_sweep(&p, &f->lambda_units, f->lambda.begin, "pseudo_lambda", &s, st, err);
+    bg_sweep s = { .what = "eigenvalues",
+                   .tap = { bg_eigenvalues_pair, sums, BG_WANTS_ALL },
+                   .begin_batch = begin_lambda_batch };
+    st = run_sweep(&p, &f->plan.lambda.units, f->plan.lambda.range.begin, "pseudo_lambda", &s, st, err);
     bg_eigenvalues_free(sums);
     fit_free_bases(&bases);
     return st;
@@ -258,7 +258,7 @@ static bg_status lambda_pass(fit *f, size_t pass, bg_err *err)
 bg_status fit_sum_covariance(fit *f, bg_err *err)
 {
     bg_status st = BG_OK;
-    for (size_t pass = 0; pass < f->plan.passes && st == BG_OK; pass++)
+    for (size_t pass = 0; pass < f->plan.budget.passes && st == BG_OK; pass++)
         st = covariance_pass(f, pass, err);
     return st;
 }
@@ -266,7 +266,7 @@ bg_status fit_sum_covariance(fit *f, bg_err *err)
 bg_status fit_sum_lambda(fit *f, bg_err *err)
 {
     bg_status st = BG_OK;
-    for (size_t pass = 0; pass < f->plan.passes && st == BG_OK; pass++)
+    for (size_t pass = 0; pass < f->plan.budget.passes && st == BG_OK; pass++)
         st = lambda_pass(f, pass, err);
     return st;
 }
@@ -279,14 +279,14 @@ size_t fit_bytes(const void *fit_, const bg_plan *plan)
     size_t most = 0;
     for (size_t pass = 0; pass < plan->passes; pass++) {
         bg_site_range m = pass_sites(f, pass, plan->passes);
-        size_t covariance = plan->on_scratch ? 0 : bg_covariance_bytes(f->model, m, f->c->blocks);
-        size_t lambda = (plan->on_scratch ? 0 : bg_eigenvalues_bytes(f->model, m, !f->c->no_diagonal)) +
-                        bg_eigenbasis_bytes(f->model, m, f->c->blocks) / (size_t)f->ctx->grid.place_size +
-                        bg_eigenvalues_room_bytes(f->model, m, !f->c->no_diagonal, plan->rows);
+        size_t covariance = plan->on_scratch ? 0 : bg_covariance_bytes(f->in.model, m);
+        size_t lambda = (plan->on_scratch ? 0 : bg_eigenvalues_bytes(f->in.model, m, !f->c->no_diagonal)) +
+                        bg_eigenbasis_bytes(f->in.model, m) / (size_t)f->ctx->grid.place_size +
+                        bg_eigenvalues_room_bytes(f->in.model, m, !f->c->no_diagonal, plan->rows);
         most = covariance > most ? covariance : most;
         most = lambda > most ? lambda : most;
     }
     size_t decompose = fit_decompose_bytes(f);
     most = decompose > most ? decompose : most;
-    return most + bg_pipeline_pass_bytes(f->model, &f->own, &f->ctx->grid, plan->rows);
+    return most + bg_pipeline_pass_bytes(f->in.model, &f->plan.own, &f->ctx->grid, plan->rows);
 }

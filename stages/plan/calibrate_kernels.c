@@ -208,7 +208,7 @@ static bg_status no_tap(void *self, const bg_pair *pair, bg_err *err)
 static void run_pass(void *self)
 {
     real *r = self;
-    const bg_tap tap = { no_tap, NULL };
+    const bg_tap tap = { no_tap, NULL, BG_WANTS_ALL };
     if (r->st == BG_OK)
         r->st = bg_pass_run(r->pass, r->batch, (bg_labels){ .sampled = true, .seed = 1 }, &tap, NULL, &r->err);
 }

@@ -85,7 +85,7 @@ static double queries_bytes(const plan_work *w, size_t first, size_t end, double
         bytes += plan_dataset_bytes(n * r * (double)site->n_out, 4) +
                  plan_dataset_bytes(n * r * (double)site->n_in1, 4) + 3 * plan_dataset_bytes(n, 8) +
                  (unit ? plan_dataset_bytes(n, 4) : 0);
-        if (unit && i > first && site->block != w->model->tracked[i - 1]->block)
+        if (unit && i > first && site->section != w->model->tracked[i - 1]->section)
             bytes += plan_file_bytes();
     }
     return bytes;
@@ -114,7 +114,7 @@ static size_t tracked_blocks(const plan_work *w, const bg_share *s)
 {
     size_t n = 0;
     for (size_t i = s->first_tracked; i < s->end_tracked; i++)
-        n += i == s->first_tracked || w->model->tracked[i]->block != w->model->tracked[i - 1]->block;
+        n += i == s->first_tracked || w->model->tracked[i]->section != w->model->tracked[i - 1]->section;
     return n;
 }
 

@@ -74,7 +74,7 @@ static file_bytes files_of(const plan_work *w, size_t first_tracked, size_t end_
 {
     file_bytes b = { 0 };
     for (size_t i = first_tracked; i < end_tracked; i++) {
-        if (i == first_tracked || w->model->tracked[i]->block != w->model->tracked[i - 1]->block) {
+        if (i == first_tracked || w->model->tracked[i]->section != w->model->tracked[i - 1]->section) {
             b.blocks++;
             b.covariance += plan_file_bytes();
             b.lambda += plan_file_bytes();

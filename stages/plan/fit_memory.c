@@ -15,8 +15,9 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 /* Tracked modules of pass i of n over a share's blocks. */
 static bg_site_range sites_of(const bg_model *m, const bg_share *s, size_t i, size_t n)
 {
-    size_t blocks = s->end - s->first;
-    return bg_model_tracked(m, s->first + i * blocks / n, s->first + (i + 1) * blocks / n);
+    bg_section_range all = bg_share_sections(m, s);
+    size_t k = all.end - all.first;
+    return bg_sections_sites(m, (bg_section_range){ all.first + i * k / n, all.first + (i + 1) * k / n });
 }
 
 static size_t pass_bytes(const plan_fit_run *f, size_t r, size_t rows)
@@ -28,8 +29,7 @@ size_t plan_covariance_bytes(const plan_fit_run *f, size_t r, const bg_plan *pla
 {
     size_t most = 0;
     for (size_t i = 0; i < plan->passes && !plan->on_scratch; i++)
-        most = larger(most, bg_covariance_bytes(f->w->model, sites_of(f->w->model, &f->share[r], i, plan->passes),
-                                                f->w->blocks));
+        most = larger(most, bg_covariance_bytes(f->w->model, sites_of(f->w->model, &f->share[r], i, plan->passes)));
     return most + pass_bytes(f, r, rows);
 }
 
@@ -40,7 +40,7 @@ size_t plan_lambda_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, s
     for (size_t i = 0; i < plan->passes; i++) {
         bg_site_range run = sites_of(f->w->model, &f->share[r], i, plan->passes);
         size_t sums = plan->on_scratch ? 0 : bg_eigenvalues_bytes(f->w->model, run, diagonal);
-        most = larger(most, sums + bg_eigenbasis_bytes(f->w->model, run, f->w->blocks) / sharers +
+        most = larger(most, sums + bg_eigenbasis_bytes(f->w->model, run) / sharers +
                                 bg_eigenvalues_room_bytes(f->w->model, run, diagonal, rows));
     }
     return most + pass_bytes(f, r, rows);

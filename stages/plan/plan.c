@@ -263,10 +263,6 @@ static bg_status fixed_blocks(const plan_work *w, size_t *out, bg_err *err)
     uint64_t k = strtoull(text, &end, 10);
     if (*text < '1' || *text > '9' || *end != '\0' || errno != 0 || k > 64)
         return BG_FAIL(err, BG_EARG, "--blocks takes a number from 1 to 64 or auto, not \"%s\"", text);
-    for (size_t i = 0; i < w->model->n_tracked; i++)
-        if (w->model->tracked[i]->n_out < k || w->model->tracked[i]->n_in1 < k)
-            return BG_FAIL(err, BG_EARG, "--blocks %" PRIu64 " is more than %s has rows", k,
-                           w->model->tracked[i]->name);
     *out = (size_t)k;
     return BG_OK;
 }
@@ -275,11 +271,14 @@ bg_status plan_choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN
 {
     if (strcmp(w->c->blocks, "auto") != 0) {
         bg_status st = fixed_blocks(w, &w->blocks, err);
+        if (st == BG_OK)
+            st = bg_model_set_shapes(w->model, w->blocks, false, err);
         return st == BG_OK ? choose_with(w, c, stage, err) : st;
     }
     bg_status st = BG_OK;
     for (w->blocks = 1; w->blocks <= 64; w->blocks *= 2)
-        if ((st = choose_with(w, c, stage, err)) != BG_ENOMEM)
+        if ((st = bg_model_set_shapes(w->model, w->blocks, false, err)) != BG_OK ||
+            (st = choose_with(w, c, stage, err)) != BG_ENOMEM)
             return st;
     return st;
 }

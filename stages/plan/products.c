@@ -136,7 +136,7 @@ void plan_pass_cost(plan_tally *t, const plan_profile *p, const bg_model *m, con
                      .loss_rows = b->loss_rows,
                      .rows = (double)sequences * (double)b->sequence_rows,
                      .w_qk = (double)((c->n_heads + c->n_kv_heads) * c->d_head),
-                     .widened = m->head->dtype != BG_ST_F32 };
+                     .widened = bg_model_head(m)->weight->dtype != BG_ST_F32 };
     if (sequences == 0)
         return;
     if (share->embeds)

@@ -85,11 +85,12 @@ double plan_file_bytes(void) { return 12000; }
 
 double plan_share_bytes(const bg_model *m, const bg_share *s)
 {
-    double bytes = s->embeds ? (double)m->embedding->n_bytes : 0;
-    if (s->has_head && (m->head != m->embedding || !s->embeds))
-        bytes += (double)m->head->n_bytes;
+    const bg_tensor *embedding = bg_model_embedding(m)->weight, *head = bg_model_head(m)->weight;
+    double bytes = s->embeds ? (double)embedding->n_bytes : 0;
+    if (s->has_head && (head != embedding || !s->embeds))
+        bytes += (double)head->n_bytes;
     for (size_t i = 0; i < m->n_sites; i++)
-        if (m->site[i].block >= s->first && m->site[i].block < s->end)
+        if (m->site[i].section >= s->first && m->site[i].section < s->end)
             bytes += (double)m->site[i].weight->n_bytes;
     return bytes;
 }

@@ -96,7 +96,7 @@ static size_t first_pair(const explaining *e, uint64_t index)
 /* One pair's values [rows, L] out of the unit's [row, Q, L], where its sequence begins with row0, to `at` of the file. */
 static bg_status write_pair(const explaining *e, bg_store *s, const wanted *p, size_t row0, uint64_t at, bg_err *err)
 {
-    size_t nl = e->w->model->config.n_blocks;
+    size_t nl = bg_model_layers(e->w->model);
     float *x = NULL;
     bg_status st = BG_NEW(x, p->rows * nl, "token scores", err);
     for (size_t t = 0; t < p->rows && st == BG_OK; t++)
@@ -112,7 +112,7 @@ static bg_status write_token_scores(scoring *w, const bg_unit *unit, const bg_se
     const explaining *e = w->explaining;
     size_t k = first_pair(e, unit->first + g->first), end = first_pair(e, unit->first + g->end), row0 = 0;
     const wanted *first = &e->pair[k], *last = &e->pair[end - 1];
-    uint64_t dims[2] = { last->at + last->rows - first->at, w->model->config.n_blocks };
+    uint64_t dims[2] = { last->at + last->rows - first->at, bg_model_layers(w->model) };
     bg_status st = bg_store_dataset(s, "token_score", dims, err);
     for (uint64_t i = unit->first; i < unit->first + g->end && st == BG_OK; i++) {
         for (; k < end && e->pair[k].index == i && st == BG_OK; k++)
@@ -127,7 +127,7 @@ static bg_status write_token_scores(scoring *w, const bg_unit *unit, const bg_se
 /* The parts x of a pair add up to the score that the ranking has. */
 static bg_status check_sum(const explaining *e, const wanted *p, float score, const float *x, bg_err *err)
 {
-    size_t n = p->rows * e->w->model->config.n_blocks;
+    size_t n = p->rows * bg_model_layers(e->w->model);
     double sum = 0, magnitude = 0;
     for (size_t i = 0; i < n; i++) {
         sum += (double)x[i];
@@ -154,7 +154,7 @@ static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, 
                             bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    size_t nl = e->w->model->config.n_blocks;
+    size_t nl = bg_model_layers(e->w->model);
     float *x = NULL, *sum = NULL;
     bg_rows from;
     bg_status st = bg_units_read(e->units, bg_units_run_of(e->units, p->index), &from, err);
@@ -198,7 +198,7 @@ static bg_status make_side(const explaining *e, bg_store *s, int side, uint32_t 
     const bg_ranking *r = &e->ranking;
     char path[BG_PATH_BYTES];
     static const char *const what[] = { "token_score", "layer_token_score" };
-    uint64_t dims[2] = { r->n_queries, r->k }, values[2] = { 0, e->w->model->config.n_blocks };
+    uint64_t dims[2] = { r->n_queries, r->k }, values[2] = { 0, bg_model_layers(e->w->model) };
     for (size_t i = 0; i < r->n_queries * r->k; i++) {
         const wanted *p = find_pair(e, r->side[side].sequence[i], i / r->k);
         count[i] = p == NULL ? 0 : p->rows;

@@ -197,7 +197,7 @@ static bg_status hash_inputs(scoring *w, bg_err *err)
 
 static bg_status write_scores(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err)
 {
-    size_t nq = w->queries->extent.n_queries, nl = w->model->config.n_blocks;
+    size_t nq = w->queries->extent.n_queries, nl = bg_model_layers(w->model);
     uint64_t dims[3] = { g->end - g->first, nq, nl };
     float *x = NULL;
     bg_status st = BG_NEW(x, unit->n_sequences * nq * (w->c->layer_scores ? nl : 1), "scores", err);
@@ -251,7 +251,7 @@ static bg_status rank_rows(const scoring *w, const bg_rows *rows, const float *s
 /* Copy a run of rows to the shard's file, and rank them.  x: room for a unit's. */
 static bg_status copy_rows(const scoring *w, const bg_rows *rows, float *x, bg_store *to, bg_extremes *e, bg_err *err)
 {
-    size_t nq = w->queries->extent.n_queries, nl = w->model->config.n_blocks;
+    size_t nq = w->queries->extent.n_queries, nl = bg_model_layers(w->model);
     bg_status st = bg_store_read_rows(rows->file, "score", BG_F32, (bg_slab){ rows->row, rows->n, nq }, x, err);
     if (st == BG_OK)
         st = bg_store_write_rows(to, "score", rows->first, rows->n, x, err);
@@ -266,7 +266,7 @@ static bg_status copy_rows(const scoring *w, const bg_rows *rows, float *x, bg_s
 
 static bg_status copy_units(const scoring *w, bg_store *to, bg_extremes *e, bg_err *err)
 {
-    size_t values = w->queries->extent.n_queries * (w->c->layer_scores ? w->model->config.n_blocks : 1);
+    size_t values = w->queries->extent.n_queries * (w->c->layer_scores ? bg_model_layers(w->model) : 1);
     bg_units_reader *units = NULL;
     float *x = NULL;
     bg_status st = BG_NEW(x, w->unit_sequences * values, "scores", err);
@@ -289,7 +289,7 @@ static bg_status copy_units(const scoring *w, bg_store *to, bg_extremes *e, bg_e
 
 static bg_status make_datasets(const scoring *w, bg_store *s, bg_err *err)
 {
-    uint64_t nq = w->queries->extent.n_queries, dims[3] = { w->n_sequences, nq, w->model->config.n_blocks };
+    uint64_t nq = w->queries->extent.n_queries, dims[3] = { w->n_sequences, nq, bg_model_layers(w->model) };
     bg_hash common;
     bg_status st = bg_inputs_fingerprint(&w->in, w->ctx, w->plan.identity, &common, err);
     if (st == BG_OK)

@@ -152,7 +152,7 @@ bg_status score_sweep(scoring *w, const char *what, bg_err *err)
         .begin = w->begin,
         .n_sequences = w->n_sequences,
         .unit_sequences = w->unit_sequences,
-        .tap = { bg_scorer_pair, w->scorer },
+        .tap = { bg_scorer_pair, w->scorer, BG_WANTS_ALL },
         .self = w,
         .gather_bytes = bg_scorer_gather_bytes(w->scorer),
         .find = unit_find,

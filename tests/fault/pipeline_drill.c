@@ -159,7 +159,7 @@ static bg_status sweep(const inputs *in, const drill_case *now, int *struck, bg_
         .given_width = in->width,
         .given_rows = in->n,
         .given_file = "labels",
-        .tap = { pair, &d },
+        .tap = { pair, &d, BG_WANTS_ALL },
         .gather_bytes = in->c->gather_bytes,
         .self = &d,
         .find = find_none,

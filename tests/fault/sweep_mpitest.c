@@ -140,7 +140,7 @@ static bg_status run_drill(const inputs *in, const bg_context *ctx, int bad, fau
         .tokens = in->tokens,
         .n_sequences = SEQUENCES,
         .unit_sequences = UNIT,
-        .tap = { pair, d },
+        .tap = { pair, d, BG_WANTS_ALL },
         .gather_bytes = sizeof(float),
         .self = d,
         .find = find,

@@ -35,10 +35,16 @@ static const bg_provenance run = {
 
 /* A model whose one tracked module has the sides that schema_write gives modules. */
 static bg_site site = { .name = "model.h.0", .n_out = SIDE_OUT, .n_in = SIDE_IN, .n_in1 = SIDE_IN, .tracked = true };
+static bg_section section = { 0, 0, 1 };
 static bg_site *tracked[] = { &site };
-static bg_model model = {
-    .config.n_blocks = 1, .n_sites = 1, .site = &site, .n_tracked = 1, .tracked = tracked, .dir = (char[]){ "model" }
-};
+static bg_model model = { .config.n_blocks = 1,
+                          .n_sites = 1,
+                          .site = &site,
+                          .n_tracked = 1,
+                          .tracked = tracked,
+                          .n_sections = 1,
+                          .section = &section,
+                          .dir = (char[]){ "model" } };
 static const bg_hash model_hash = { "0123456789abcdef0123456789abcdef" };
 static const bg_share whole = { .end = 1, .end_tracked = 1, .embeds = true, .has_head = true };
 
@@ -98,7 +104,8 @@ static bg_status read_factors(const char *path, bg_err *err)
         for (size_t i = 0; i < SIDE_OUT * SIDE_IN; i++)
             if (!(m.lambda[i] >= 0) || !(m.diagonal[i] >= 0))
                 finding("a curvature below 0 was read", err);
-        if (!isfinite(bg_factors_tokens_per_sequence(f)))
+        double n = 0;
+        if (bg_factors_tokens_per_sequence(f, &site, &n, err) == BG_OK && !isfinite(n))
             finding("a division by 0", err);
         bg_site_factors_clear(&m);
     }
@@ -153,7 +160,7 @@ static bg_status read_sums(const char *path, bg_err *err)
 {
     bg_covariance *c = NULL;
     bg_store *s = NULL;
-    bg_status st = bg_covariance_new(&c, &model, (bg_site_range){ 0, 1 }, 1, NULL, err);
+    bg_status st = bg_covariance_new(&c, &model, (bg_site_range){ 0, 1 }, NULL, err);
     if (st == BG_OK)
         st = bg_store_open(&s, path, "bregman/work", err);
     if (st == BG_OK)
@@ -292,7 +299,7 @@ static void make_base(size_t kind)
     must(bg_store_create(&s, path, kinds[kind].format, &run, &err), &err);
     must(add_attributes(s, &err), &err);
     if (kinds[kind].read == read_sums) {
-        must(bg_covariance_new(&sums, &model, (bg_site_range){ 0, 1 }, 1, NULL, &err), &err);
+        must(bg_covariance_new(&sums, &model, (bg_site_range){ 0, 1 }, NULL, &err), &err);
         must(bg_covariance_write(sums, 0, s, &err), &err);
         bg_covariance_free(sums);
     } else {

@@ -3,7 +3,7 @@
 
     make_goldens.py [--output tests/goldens] [--cases gpt2,llama,...] [--smollm2 MODEL_DIR]
 
-Needs torch, transformers, safetensors and kronfluence 1.0.1. A case is a model directory (config.json, weights)
+Needs torch, transformers, safetensors and, but for the cases with embedding and head, kronfluence 1.0.1. A case is a model directory (config.json, weights)
 with golden.safetensors beside it. Factors and scores follow docs' definitions in numpy, from PyTorch's inputs and
 output gradients of every linear layer; Kronfluence computes the same on its own, and both must agree to 1e-7.
 --smollm2 writes smollm2.json only: the highest logits of a few positions of a short prompt.
@@ -14,7 +14,8 @@ In golden.safetensors (float32 where not said; L blocks, N sequences, Q queries,
   logits [rows, vocab], a/MODULE, delta/MODULE [rows, ...]   of the first two sequences' predicted positions;
                                         modules that read the same input have one a, under the first one's name
   loss [rows of all sequences]
-  FISHER/A/MODULE, FISHER/S/MODULE      lower triangles, row by row; FISHER/lambda/MODULE
+  FISHER/A/MODULE, FISHER/S/MODULE      lower triangles, row by row, or diagonals (the embedding's A, the head's S);
+                                        FISHER/lambda/MODULE
   FISHER/score..., [Q, N]               default damping; _damping_1e-8; _damping_1e-3; _rank32; _identity; _diagonal; _kfac
   FISHER/layer_token_score [Q, N, T-1, L]
 FISHER: empirical (labels of the data) or true (the pseudo labels). Metadata: modules (the --modules option), case.
@@ -66,6 +67,9 @@ CASES = {
     "olmo2": dict(family="olmo2", modules="all"),
     # one block and eight tokens: the exact Fisher of its MLP is a sum over labels
     "tiny": dict(family="llama", modules=None, vocab=8, blocks=1, forward_only=True),
+    # embedding and head as well; where they are tied, each use as if it had a matrix of its own
+    "gpt2_ends": dict(family="gpt2", modules="embedding,head"),
+    "llama_ends": dict(family="llama", modules="all,embedding,head", ragged=True),
 }
 
 
@@ -206,19 +210,34 @@ def linear_modules(model):
     return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n not in ("lm_head", "embed_out")}
 
 
+def is_embedding(name):
+    return name.endswith(("embed_tokens", "wte", "embed_in"))
+
+
+def is_head(name):
+    return name in ("lm_head", "embed_out")
+
+
+def all_modules(model):
+    """The linear modules of the blocks, the embedding and the head."""
+    return {n: m for n, m in model.named_modules() if n in linear_modules(model) or is_embedding(n) or is_head(n)}
+
+
 def owner(name):
     head, _, last = name.rpartition(".")
-    return f"{head}.{SAME_INPUT.get(last, last)}"
+    return f"{head}.{SAME_INPUT.get(last, last)}" if head else name
 
 
 def pairs(model, ids, labels, start=0):
     """One sequence's loss rows, logits and {module: (a with its 1, delta)}; positions before start have no loss."""
     caught, hooks = {}, []
-    for name, module in linear_modules(model).items():
+    for name, module in all_modules(model).items():
 
         def catch(module, inputs, output, name=name):
             a = inputs[0].detach()[0, :-1]
-            if module.bias is not None:
+            if is_embedding(name):
+                a = F.one_hot(a, module.num_embeddings).double()
+            elif module.bias is not None:
                 a = torch.cat((a, torch.ones_like(a[:, :1])), 1)
             caught[name] = [a.numpy()]
             output.register_hook(lambda g, name=name: caught[name].append(g[0, :-1].numpy()))
@@ -237,14 +256,24 @@ def pairs(model, ids, labels, start=0):
 # ---------------------------------------------------------------- the definitions, in numpy
 
 
+def is_diagonal(x):
+    return np.array_equal(x, np.diag(np.diag(x)))
+
+
+def eigen(x):
+    return (np.diag(x), np.eye(len(x))) if is_diagonal(x) else np.linalg.eigh(x)
+
+
 class Factors:
     """A, S, their bases and the corrected eigenvalues of one module."""
 
-    def __init__(self, covariance, lambda_pairs):
+    def __init__(self, name, covariance, lambda_pairs):
         a, d = (np.concatenate([p[i] for p in covariance]) for i in (0, 1))
         self.A, self.S = a.T @ a / len(a), d.T @ d / len(d)
-        self.alpha, self.q_a = np.linalg.eigh(self.A)
-        self.sigma, self.q_s = np.linalg.eigh(self.S)
+        if is_head(name):
+            self.S = np.diag(np.diag(self.S))
+        self.alpha, self.q_a = eigen(self.A)
+        self.sigma, self.q_s = eigen(self.S)
         gradients = [d.T @ a for a, d in lambda_pairs]
         self.Lambda = np.mean([(self.q_s.T @ g @ self.q_a) ** 2 for g in gradients], axis=0)
         self.diagonal = np.mean([g**2 for g in gradients], axis=0)
@@ -277,15 +306,24 @@ def scores(queries, train, factors, rank=None, **options):
     return out
 
 
+def layer_of(name, first, n_layers):
+    """Layers are the blocks, before them the embedding where it is tracked, behind them the head."""
+    if is_embedding(name) or is_head(name):
+        return 0 if is_embedding(name) else n_layers - 1
+    return first + int(next(part for part in name.split(".") if part.isdigit()))
+
+
 def layer_token_scores(queries, train, factors, n_blocks):
-    out = np.zeros((len(queries), len(train), T - 1, n_blocks))
+    first = any(map(is_embedding, factors))
+    n_layers = n_blocks + first + any(map(is_head, factors))
+    out = np.zeros((len(queries), len(train), T - 1, n_layers))
     for name, factor in factors.items():
-        block = int(next(part for part in name.split(".") if part.isdigit()))
+        layer = layer_of(name, first, n_layers)
         for q, query in enumerate(queries):
             x = factor.precondition(query[name][1].T @ query[name][0])
             for i, z in enumerate(train):
                 value = np.einsum("tp,pm,tm->t", z[name][1], x, z[name][0])
-                out[q, i, : len(value), block] += value
+                out[q, i, : len(value), layer] += value
     return out
 
 
@@ -405,15 +443,24 @@ def check_against(kron, factors, score):
 
 
 def tracked(names, modules):
-    return [n for n in names if modules == "all" or n.endswith(MLP) == (modules == "mlp")]
+    words = set(modules.split(","))
+    if "all" in words:
+        words |= {"mlp", "attention"}
+
+    def word(name):
+        if is_embedding(name) or is_head(name):
+            return "embedding" if is_embedding(name) else "head"
+        return "mlp" if name.endswith(MLP) else "attention"
+
+    return [n for n in names if word(n) in words]
 
 
 def lower(x):
-    return x[np.tril_indices(len(x))]
+    return np.diag(x) if is_diagonal(x) else x[np.tril_indices(len(x))]
 
 
 def add_factors(out, case, model, train, query, pseudo, empirical_pairs, query_pairs):
-    names = tracked(linear_modules(model), case["modules"])
+    names = tracked(all_modules(model), case["modules"])
     runs = {
         "empirical": (empirical_pairs, empirical_pairs),
         "true": tuple(
@@ -422,7 +469,7 @@ def add_factors(out, case, model, train, query, pseudo, empirical_pairs, query_p
         ),
     }
     for fisher, (for_covariance, for_lambda) in runs.items():
-        factors = {n: Factors([p[n] for p in for_covariance], [p[n] for p in for_lambda]) for n in names}
+        factors = {n: Factors(n, [p[n] for p in for_covariance], [p[n] for p in for_lambda]) for n in names}
         for name, factor in factors.items():
             if owner(name) == name:
                 out[f"{fisher}/A/{name}"] = lower(factor.A)
@@ -442,6 +489,8 @@ def add_factors(out, case, model, train, query, pseudo, empirical_pairs, query_p
             )
         for variant, options in variants.items():
             out[f"{fisher}/score{variant}"] = scores(query_pairs, empirical_pairs, factors, **options)
+        if any(map(is_head, names)):
+            continue
         labels = None
         if fisher == "true":
             labels = [
@@ -481,7 +530,8 @@ def make_case(name, folder):
         "pseudo_lambda": pseudo["lambda"],
     }
     out = {"logits": np.concatenate([r[1] for r in results[:2]]), "loss": np.concatenate([r[0] for r in results])}
-    for module in () if case.get("forward_only") else linear_modules(model):
+    with_ends = case["modules"] is not None and "head" in case["modules"]
+    for module in () if case.get("forward_only") else (all_modules if with_ends else linear_modules)(model):
         a, delta = (np.concatenate([r[2][module][i] for r in results[:2]]) for i in (0, 1))
         out[f"delta/{module}"] = delta
         if owner(module) == module:

@@ -113,7 +113,10 @@ static inline bg_status catch_pair(void *self, const bg_pair *pair, bg_err *err)
     to->delta = calloc(c->n_rows * m->n_out, sizeof *to->delta);
     assert_true(to->a != NULL && to->delta != NULL);
     for (size_t i = 0; i < c->n_rows; i++) {
-        memcpy(to->a + i * m->n_in1, pair->activation + i * pair->ld_activation, m->n_in1 * sizeof *to->a);
+        if (pair->token != NULL)
+            to->a[i * m->n_in1 + pair->token[i]] = 1;
+        else
+            memcpy(to->a + i * m->n_in1, pair->activation + i * pair->ld_activation, m->n_in1 * sizeof *to->a);
         memcpy(to->delta + i * m->n_out, pair->gradient + i * pair->ld_gradient, m->n_out * sizeof *to->delta);
     }
     return BG_OK;

@@ -29,7 +29,7 @@ static void bench_open(bench *b, const char *name)
 {
     golden g;
     golden_open(&g, name);
-    *b = (bench){ .model = golden_model(&g, "all"), .batch = golden_batch(&g, 0, 2) };
+    *b = (bench){ .model = golden_model(&g, "embedding,all,head"), .batch = golden_batch(&g, 0, 2) };
     b->pass = golden_pass(b->model, b->batch);
     b->loss = calloc(b->batch->n_rows, sizeof *b->loss);
     assert_non_null(b->loss);
@@ -42,6 +42,14 @@ static void bench_close(bench *b)
     bg_pass_free(b->pass);
     bg_batch_free(b->batch);
     bg_model_close(b->model);
+}
+
+/* Where W[i][j] is in a module's stored weights. */
+static size_t weight_at(const bench *b, size_t i, size_t j)
+{
+    const bg_site *m = b->site;
+    bool transposed = m->kind == BG_SITE_EMBEDDING || (m->kind == BG_SITE_LINEAR && b->model->config.transposed);
+    return transposed ? j * m->n_out + i : i * m->n_in + j;
 }
 
 /* Put our own copy of a module's weights in place of the file's. */
@@ -58,7 +66,7 @@ static void take_site(bench *b, bg_site *m)
     bg_tensor_widen(m->weight, 0, n, b->weight);
     for (size_t i = 0; i < m->n_out; i++) {
         for (size_t j = 0; j < m->n_in; j++)
-            b->origin[i * m->n_in1 + j] = b->weight[b->model->config.transposed ? j * m->n_out + i : i * m->n_in + j];
+            b->origin[i * m->n_in1 + j] = b->weight[weight_at(b, i, j)];
         if (m->bias != NULL)
             b->origin[i * m->n_in1 + m->n_in] = m->bias[i];
     }
@@ -92,7 +100,7 @@ static double loss_at(bench *b, const float *direction, double step)
             if (j == m->n_in)
                 b->bias[i] = w;
             else
-                b->weight[b->model->config.transposed ? j * m->n_out + i : i * m->n_in + j] = w;
+                b->weight[weight_at(b, i, j)] = w;
         }
     }
     assert_ok(bg_pass_run(b->pass, b->batch, (bg_labels){ 0 }, NULL, b->loss, &err), err);
@@ -176,16 +184,18 @@ static void check_site(bench *b, const char *name, const caught *c, const caught
 static void every_layer_kind(void **state)
 {
     (void)state;
-    bool role_seen[BG_ROLES] = { false };
+    bool role_seen[BG_ROLES] = { false }, kind_seen[BG_SITE_KINDS] = { false };
     size_t n = 0;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         bench b;
         bg_err err;
         caught c = { 0 };
         bench_open(&b, cases[i]);
-        assert_ok(bg_pass_run(b.pass, b.batch, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c }, NULL, &err), err);
+        assert_ok(bg_pass_run(b.pass, b.batch, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c, BG_WANTS_ALL }, NULL, &err),
+                  err);
         for (size_t k = 0; k < c.n; k++, n++) {
             role_seen[c.pair[k].site->role] = true;
+            kind_seen[c.pair[k].site->kind] = true;
             check_site(&b, cases[i], &c, &c.pair[k]);
         }
         caught_clear(&c);
@@ -193,6 +203,8 @@ static void every_layer_kind(void **state)
     }
     for (int r = 0; r < BG_ROLES; r++)
         assert_true(role_seen[r]);
+    for (int k = 0; k < BG_SITE_KINDS; k++)
+        assert_true(kind_seen[k]);
     print_message("%zu modules\n", n);
 }
 

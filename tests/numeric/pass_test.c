@@ -6,6 +6,7 @@
 
 static const char *const cases[] = { "gpt2",         "neox",       "neox_serial", "llama", "llama_pad", "llama_llama3",
                                      "llama_linear", "llama_half", "qwen2",       "qwen3", "olmo2" };
+static const char *const with_ends[] = { "llama_ends", "gpt2_ends" };
 enum { N_CASES = sizeof cases / sizeof cases[0], COMPARED = 2 /* sequences with stored a, δ and logits */ };
 static const double LIMIT = 1e-5;
 
@@ -57,6 +58,7 @@ static void logits_and_losses(void **state)
 }
 
 /* The golden's activation of a module: stored once for those that read the same input. */
+/* The golden has one-hot inputs of an embedding written out, as catch_pair does. */
 static const float *golden_activation(const golden *g, const bg_model *all, const bg_site *m, size_t n)
 {
     const char *name = NULL;
@@ -92,7 +94,7 @@ static void check_choice(const golden *g, const bg_model *all, const char *modul
     caught c = { 0 };
     for (int twice = 0; twice < 2; twice++) { /* a pass leaves nothing behind for the next */
         caught_clear(&c);
-        assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c }, NULL, &err), err);
+        assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c, BG_WANTS_ALL }, NULL, &err), err);
         assert_int_equal(c.n, m->n_tracked);
         for (size_t i = 0; i < c.n; i++) {
             const bg_site *site = c.pair[i].site;
@@ -100,7 +102,7 @@ static void check_choice(const golden *g, const bg_model *all, const char *modul
             for (size_t j = 0; j < i; j++)
                 assert_ptr_not_equal(c.pair[j].site, site);
             if (i > 0)
-                assert_true(site->block <= c.pair[i - 1].site->block);
+                assert_true(site->layer <= c.pair[i - 1].site->layer);
             if (site->input != site->index)
                 assert_int_equal(c.pair[i - 1].site->input, site->input);
         }
@@ -110,6 +112,24 @@ static void check_choice(const golden *g, const bg_model *all, const char *modul
     bg_pass_free(p);
     bg_batch_free(b);
     bg_model_close(m);
+}
+
+static void embedding_and_head(void **state)
+{
+    (void)state;
+    static const char *const choice[] = { "embedding", "head", "head,embedding", "embedding,all,head",
+                                          "attention,head" };
+    size_t n_checked = 0;
+    for (size_t i = 0; i < sizeof with_ends / sizeof *with_ends; i++) {
+        golden g;
+        golden_open(&g, with_ends[i]);
+        bg_model *all = golden_model(&g, "all,embedding,head");
+        for (size_t k = 0; k < sizeof choice / sizeof choice[0]; k++)
+            check_choice(&g, all, choice[k], &n_checked);
+        bg_model_close(all);
+        bg_tensors_close(g.tensors);
+    }
+    assert_true(n_checked > 10);
 }
 
 static void activations_and_gradients(void **state)
@@ -147,11 +167,13 @@ static void batches_do_not_mix(void **state)
         bg_batch *b = golden_batch(&g, 0, SIZE_MAX);
         bg_pass *p = golden_pass(m, b);
         caught together = { 0 }, alone = { 0 };
-        assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &together }, NULL, &err), err);
+        assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &together, BG_WANTS_ALL }, NULL, &err),
+                  err);
         for (size_t z = 0; z < b->n_sequences; z += 5) {
             bg_batch *one = golden_batch(&g, z, 1);
             size_t r0 = b->row_start[z], rows = one->n_rows;
-            assert_ok(bg_pass_run(p, one, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &alone }, NULL, &err), err);
+            assert_ok(bg_pass_run(p, one, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &alone, BG_WANTS_ALL }, NULL, &err),
+                      err);
             for (size_t k = 0; k < alone.n; k++) {
                 size_t n = together.pair[k].site->n_out;
                 check(cases[i], "delta alone",
@@ -190,7 +212,7 @@ static void weights_in_slices(void **state)
         bg_pass *p = golden_pass(m, b);
         p->weight_floats = 3 * 160; /* 3 rows of the widest matrix */
         caught c = { 0 };
-        assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c }, NULL, &err), err);
+        assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c, BG_WANTS_ALL }, NULL, &err), err);
         assert_int_equal(c.n, m->n_tracked);
         for (size_t k = 0; k < c.n; k++) {
             assert_true(bg_pass_weight_rows(p, c.pair[k].site->weight) < c.pair[k].site->weight->shape[0]);
@@ -211,9 +233,8 @@ static void weights_in_slices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(logits_and_losses),
-        cmocka_unit_test(activations_and_gradients),
-        cmocka_unit_test(batches_do_not_mix),
+        cmocka_unit_test(logits_and_losses),  cmocka_unit_test(activations_and_gradients),
+        cmocka_unit_test(embedding_and_head), cmocka_unit_test(batches_do_not_mix),
         cmocka_unit_test(weights_in_slices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,8 +33,8 @@ static void tiny_open(tiny *t)
     for (uint32_t y = 0; y < VOCAB; y++) {
         for (size_t i = 0; i < n; i++)
             t->batch->target[i] = y;
-        assert_ok(bg_pass_run(t->pass, t->batch, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &t->given[y] }, t->loss,
-                              &err),
+        assert_ok(bg_pass_run(t->pass, t->batch, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &t->given[y], BG_WANTS_ALL },
+                              t->loss, &err),
                   err);
         for (size_t i = 0; i < n; i++)
             t->p[i * VOCAB + y] = exp(-(double)t->loss[i]);
@@ -161,7 +161,8 @@ static void draws_follow_the_model(void **state)
     assert_non_null(seen);
     for (uint64_t seed = 0; seed < SEEDS; seed++) {
         caught c = { 0 };
-        assert_ok(bg_pass_run(t->pass, t->batch, (bg_labels){ true, seed }, &(bg_tap){ catch_pair, &c }, t->loss, &err),
+        assert_ok(bg_pass_run(t->pass, t->batch, (bg_labels){ true, seed }, &(bg_tap){ catch_pair, &c, BG_WANTS_ALL },
+                              t->loss, &err),
                   err);
         for (size_t i = 0; i < rows; i++) {
             uint32_t y = drawn_label(t, i, (double)t->loss[i]);
@@ -197,8 +198,8 @@ static void covariances_converge(void **state)
         assert_true(mean != NULL && fixed != NULL);
         for (uint64_t seed = 0; seed < SEEDS; seed++) {
             caught c = { 0 };
-            assert_ok(bg_pass_run(t->pass, t->batch, (bg_labels){ true, seed }, &(bg_tap){ catch_pair, &c }, NULL,
-                                  &err),
+            assert_ok(bg_pass_run(t->pass, t->batch, (bg_labels){ true, seed },
+                                  &(bg_tap){ catch_pair, &c, BG_WANTS_ALL }, NULL, &err),
                       err);
             for (size_t i = 0; i < rows; i++)
                 add_outer(n, c.pair[k].delta + i * n, 1.0 / SEEDS, mean);

@@ -36,7 +36,8 @@ VARIANTS = {
     "_diagonal": ["--rank", "full", "--preconditioner", "diagonal"],
     "_kfac": ["--rank", "full", "--preconditioner", "kfac"],
 }
-ALL_VARIANTS_OF = ("gpt2", "neox", "llama")  # the others: the first two
+ALL_VARIANTS_OF = ("gpt2", "neox", "llama", "llama_ends", "gpt2_ends")  # the others: the first two
+TOO_WEAK = "_damping_1e-8"  # of models with an embedding: most tokens are in no sequence: their curvature is this damping alone
 
 
 # ---------------------------------------------------------------- files
@@ -223,7 +224,9 @@ def check_factors(report, golden, fisher, folder):
                 wanted = golden.get(f"{fisher}/{kind}/{name}")
                 if wanted is None:  # A of a module that shares its input: same as the first one's
                     continue
-                if kind != "lambda":
+                if kind != "lambda" and x.shape[1] == 1:  # a diagonal
+                    x = x[:, 0]
+                elif kind != "lambda":
                     worst[kind] = max(worst[kind], relative(x, x.T))
                     x = x[np.tril_indices(len(x))]
                 worst[kind] = max(worst[kind], relative(x, wanted))
@@ -258,6 +261,8 @@ def check_scores(report, engine, golden, case, fisher, factors, tokens, queries,
     for variant, options in VARIANTS.items():
         wanted = golden.get(f"{fisher}/score{variant}")
         if wanted is None or (case not in ALL_VARIANTS_OF and variant not in ("", "_damping_1e-8")):
+            continue
+        if variant == TOO_WEAK and case.endswith("_ends"):
             continue
         compressed = engine.compress(factors, queries, f"{fisher}{variant}.h5", "--modules", modules, *options)
         folder = engine.score(compressed, tokens, f"{fisher}{variant}", "--layer-scores")

@@ -42,7 +42,7 @@ for d, p in ((1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (2, 2), (1, 3)):
 compare("4 x 1, 1 unit", run_all("llama", "idle4", 4, 1, 64, 8), run_all("llama", "idle1", 0, 1, 64, 8))
 # pipelines that do not divide the blocks; every third batch a checkpoint; tracked modules in the upper blocks only
 DEEP = deep_model()
-for modules in ("all", r"layers\.[34]\.mlp"):
+for modules in ("all,embedding,head", r"layers\.[34]\.mlp"):
     reference = run_all(DEEP, f"deep-{modules[:3]}", 0, 1, modules=modules)
     for d, p in ((1, 2), (1, 3), (1, 4), (2, 2)):
         compare(
@@ -52,7 +52,7 @@ for modules in ("all", r"layers\.[34]\.mlp"):
         )
 compare(
     "parts",
-    run_all(DEEP, "parts", 2, 2, modules="all", common=["--checkpoint-minutes", 1e-6]),
-    {kind: path.replace("parts/", "deep-all/") for kind, path in run_all(DEEP, "parts1", 1, 1, modules="all").items()},
+    run_all(DEEP, "parts", 2, 2, modules="all,embedding,head", common=["--checkpoint-minutes", 1e-6]),
+    {kind: path.replace("parts/", "deep-all/") for kind, path in run_all(DEEP, "parts1", 1, 1, modules="all,embedding,head").items()},
 )
 finish(60)

@@ -41,7 +41,8 @@ static void sketch_is_the_model(void **state)
         for (size_t i = 0; i < real->n_tracked; i++) {
             const bg_site *a = real->tracked[i], *b = sketch->tracked[i];
             assert_string_equal(a->name, b->name);
-            assert_true(a->n_out == b->n_out && a->n_in1 == b->n_in1 && a->block == b->block && a->input == b->input);
+            assert_true(a->n_out == b->n_out && a->n_in1 == b->n_in1 && a->section == b->section &&
+                        a->input == b->input);
             assert_int_equal(a->weight->n_bytes, b->weight->n_bytes);
         }
         assert_int_equal(bg_pass_bytes(sketch, NULL, 1, 64, 1 << 20), bg_pass_bytes(real, NULL, 1, 64, 1 << 20));
@@ -131,6 +132,7 @@ static void fit_sizes_are_the_stages(void **state)
             plan_grid g = { .nodes = 1, .ranks_per_node = 2 * pipeline, .data = 2, .pipeline = pipeline };
             const bg_plan plan = { .rows = 256, .passes = 2 };
             must(bg_model_sketch(&w.model, &c, "all", BG_ST_BF16, &err), &err);
+            must(bg_model_set_shapes(w.model, w.blocks, false, &err), &err);
             must(bg_model_divide(w.model, pipeline, NULL, share, &err), &err);
             const plan_fit_run run = { .w = &w, .g = &g, .share = share, .batches = SIZE_MAX };
             size_t most = 0;
@@ -140,7 +142,9 @@ static void fit_sizes_are_the_stages(void **state)
                                                    .data_size = 2,
                                                    .pipeline_rank = (int)r,
                                                    .pipeline_size = (int)pipeline } };
-                const fit f = { .c = &config, .ctx = &ctx, .model = w.model, .share = share, .own = share[r] };
+                const fit f = {
+                    .c = &config, .ctx = &ctx, .in.model = w.model, .plan = { .share = share, .own = share[r] }
+                };
                 size_t bytes = fit_bytes(&f, &plan);
                 assert_int_equal(plan_rank_bytes(&run, r, &plan, plan.rows), bytes);
                 assert_int_equal(plan_decompose_bytes(&run), fit_decompose_bytes(&f));

@@ -119,7 +119,7 @@ static void test_memory(void **state)
     bg_err err = { .file = "" };
     const bg_site_range all = { 0, m->n_tracked };
     const size_t rows = 256, logits = 1 << 10;
-    size_t whole_sums = bg_covariance_bytes(m, all, 1), whole_lambda = bg_eigenvalues_bytes(m, all, true);
+    size_t whole_sums = bg_covariance_bytes(m, all), whole_lambda = bg_eigenvalues_bytes(m, all, true);
     size_t whole_pass = bg_pass_bytes(m, NULL, 1, rows, logits);
     (void)state;
     for (size_t n = 2; n <= BLOCKS; n++) {
@@ -128,7 +128,7 @@ static void test_memory(void **state)
         assert_int_equal(bg_model_divide(m, n, NULL, share, &err), BG_OK);
         for (size_t r = 0; r < n; r++) {
             bg_site_range own = { share[r].first_tracked, share[r].end_tracked };
-            size_t bytes = bg_covariance_bytes(m, own, 1);
+            size_t bytes = bg_covariance_bytes(m, own);
             sums += bytes;
             lambda += bg_eigenvalues_bytes(m, own, true);
             most = bytes > most ? bytes : most;

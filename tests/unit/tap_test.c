@@ -17,7 +17,7 @@
 enum { P = 6, M = 5, R = 2, QUERIES = 3, SEQUENCES = 4, ROWS = 9 };
 
 static char folder[] = "/tmp/bregman-tap-XXXXXX";
-static bg_site site = { .name = "layers.0/mlp", .n_out = P, .n_in1 = M };
+static bg_site site = { .name = "layers.0/mlp", .n_out = P, .n_in1 = M, .a = { M, 1 }, .s = { P, 1 } };
 static bg_site *tracked[1] = { &site };
 static const bg_model model = { .config.n_blocks = 1, .tracked = tracked, .n_tracked = 1 };
 
@@ -27,7 +27,8 @@ static uint64_t numbers[SEQUENCES] = { 7, 8, 9, 10 };
 static const bg_batch batch = { .n_sequences = SEQUENCES, .n_rows = ROWS, .row_start = row_start, .sequence = numbers };
 
 /* Rows 1 and 2 of sequence 0 and row 7 of sequence 2; sequence 3 is named, but has none. */
-static const size_t some_row[] = { 1, 2, 7 }, some_sequence[] = { 0, 2, 3 }, some_start[] = { 0, 2, 3, 3 };
+static const uint32_t some_row[] = { 1, 2, 7 };
+static const size_t some_sequence[] = { 0, 2, 3 }, some_start[] = { 0, 2, 3, 3 };
 
 typedef struct {
     float a[ROWS * M], d[ROWS * P];
@@ -60,9 +61,9 @@ static void give_pairs(bg_status (*pair)(void *self, const bg_pair *pair, bg_err
     bg_err err;
     values all, some;
     make_values(&all, &some);
-    bg_pair p = { &site, &batch, ROWS, SEQUENCES, row_start, NULL, NULL, all.a, M, all.d, P };
-    const bg_pair chosen = { &site, &batch, 3, 3, some_start, some_sequence, some_row, some.a, M, some.d, P };
-    const bg_pair none = { &site, &batch, 0, 0, some_start, some_sequence, some_row, some.a, M, some.d, P };
+    const bg_pair p = { &site, &batch, ROWS, SEQUENCES, row_start, NULL, NULL, all.a, NULL, M, all.d, P };
+    const bg_pair chosen = { &site, &batch, 3, 3, some_start, some_sequence, some_row, some.a, NULL, M, some.d, P };
+    const bg_pair none = { &site, &batch, 0, 0, some_start, some_sequence, some_row, some.a, NULL, M, some.d, P };
     assert_ok(pair(self, whole ? &p : &chosen, &err), err);
     if (!whole)
         assert_ok(pair(self, &none, &err), err);
@@ -109,7 +110,7 @@ static void covariances(void **state)
         bg_err err;
         bg_covariance *c;
         char path[80];
-        assert_ok(bg_covariance_new(&c, &model, run, 1, NULL, &err), err);
+        assert_ok(bg_covariance_new(&c, &model, run, NULL, &err), err);
         give_pairs(bg_covariance_pair, c, whole);
         bg_store *s = create(whole ? "whole" : "some", "bregman/work", path);
         assert_ok(bg_store_end(s, bg_covariance_write(c, 0, s, &err), &err), err);
