@@ -53,6 +53,9 @@ for modules in ("all,embedding,head", r"layers\.[34]\.mlp"):
 compare(
     "parts",
     run_all(DEEP, "parts", 2, 2, modules="all,embedding,head", common=["--checkpoint-minutes", 1e-6]),
-    {kind: path.replace("parts/", "deep-all/") for kind, path in run_all(DEEP, "parts1", 1, 1, modules="all,embedding,head").items()},
+    {
+        kind: path.replace("parts/", "deep-all/")
+        for kind, path in run_all(DEEP, "parts1", 1, 1, modules="all,embedding,head").items()
+    },
 )
 finish(60)
