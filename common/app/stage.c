@@ -310,6 +310,7 @@ int bg_stage_main(const bg_stage *s, int argc, char **argv)
     if (st == BG_OK) {
         ctx.options = options;
         ctx.libraries = bg_library_versions();
+        ctx.precision = bg_gemm_precision();
         ctx.identity = identity;
         st = run_stage(s, &common, config, &launch, &ctx, &err);
     }

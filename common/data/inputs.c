@@ -96,7 +96,8 @@ static const char *const RESULTS = "results 1";
 bg_status bg_inputs_fingerprint(const bg_inputs *in, const bg_context *ctx, const char *also, bg_hash *out, bg_err *err)
 {
     char format[32];
-    const char **text = malloc((in->n + 5) * sizeof *text);
+    size_t n = in->n + 4;
+    const char **text = malloc((in->n + 6) * sizeof *text);
     if (text == NULL)
         return BG_FAIL(err, BG_ENOMEM, "fingerprint: out of memory");
     snprintf(format, sizeof format, "format %d", BG_FORMAT_VERSION);
@@ -106,8 +107,11 @@ bg_status bg_inputs_fingerprint(const bg_inputs *in, const bg_context *ctx, cons
     text[3] = ctx->identity;
     for (size_t i = 0; i < in->n; i++)
         text[4 + i] = in->hash[i].hex;
-    text[4 + in->n] = also;
-    *out = bg_hash_texts(text, in->n + (also[0] != '\0' ? 5 : 4));
+    if (also[0] != '\0')
+        text[n++] = also;
+    if (ctx->precision != NULL && strcmp(ctx->precision, "float32") != 0)
+        text[n++] = ctx->precision;
+    *out = bg_hash_texts(text, n);
     free(text);
     return BG_OK;
 }
@@ -138,6 +142,8 @@ bg_status bg_inputs_share(bg_inputs *in, const bg_context *ctx, const char *also
         .stage = ctx->name,
         .options = ctx->options,
         .fingerprint = in->fingerprint.hex,
+        .precision = ctx->precision,
+        .libraries = ctx->libraries,
         .seed = seed,
         .ranks = ctx->grid.world_size,
         .threads = ctx->threads,

@@ -77,11 +77,12 @@ static void describe_library(char *out, size_t size)
 
 /* The first that can take both numbers multiplies them. */
 static const struct {
+    const char *precision; /* of its products */
     void (*describe)(char *out, size_t size);
     bool (*can)(bg_number a, bg_number b);
     void (*product)(bg_extent e, float alpha, bg_operand a, bg_operand b, float beta, float *c, size_t ldc);
     void (*set_threads)(int n);
-} backend[] = { { describe_library, takes_f32, sgemm, set_library_threads } };
+} backend[] = { { "float32", describe_library, takes_f32, sgemm, set_library_threads } };
 enum { N_BACKENDS = sizeof backend / sizeof backend[0] };
 
 static size_t backend_for(bg_number a, bg_number b)
@@ -92,6 +93,8 @@ static size_t backend_for(bg_number a, bg_number b)
     assert(i < N_BACKENDS);
     return i;
 }
+
+const char *bg_gemm_precision(void) { return backend[0].precision; }
 
 static void set_threads(int n)
 {

@@ -62,6 +62,7 @@ static bg_status write_run(bg_store *s, const char *group, const bg_provenance *
         { "fingerprint", run->fingerprint },
         { "git_revision", bg_git_revision() },
         { "version", bg_version() },
+        { "precision", run->precision },
         { "library_versions", run->libraries },
         { "started", started },
     };

@@ -15,6 +15,7 @@ typedef struct {
     uint64_t memory_limit; /* bytes a rank may take; UINT64_MAX: no limit */
     const char *scratch;   /* node-local folder for what memory does not hold; NULL: none */
     double checkpoint_s;   /* seconds between checkpoints of unfinished units; 0: none */
+    const char *precision; /* of products (gemm.h); other than float32 it is part of the identity; NULL: float32 */
     const char *libraries; /* versions of the libraries, as JSON; NULL: not told */
     double started;        /* seconds since the epoch */
 } bg_context;

@@ -56,6 +56,9 @@ void bg_gemm_set_threads(int n);
 void bg_gemm_serial_begin(void);
 void bg_gemm_serial_end(void);
 
+/* The least precise numbers that a product may be made of here: "float32".  Part of what a result depends on. */
+const char *bg_gemm_precision(void);
+
 /* What multiplies float32: "OpenBLAS 0.3.21 SkylakeX, openmp" or what can be found out; static storage. */
 const char *bg_gemm_library(void);
 

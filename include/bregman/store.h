@@ -29,6 +29,7 @@ typedef struct {
     const char *fingerprint;     /* hex: stage, identity options and input hashes */
     uint64_t seed;
     int ranks, threads;
+    const char *precision; /* of matrix products, "float32"; NULL: makes none */
     const char *libraries; /* versions of the libraries, as JSON */
     double started;        /* seconds since the epoch */
     size_t n_inputs;

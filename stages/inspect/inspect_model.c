@@ -1,6 +1,7 @@
 /* inspect_model.c - a model's sizes, weights, and tracked modules with the sizes of their factors. */
 #include <string.h>
 
+#include "bregman/blockdiag.h"
 #include "bregman/model.h"
 #include "inspect.h"
 
@@ -76,8 +77,14 @@ static bg_status print_identity(FILE *to, const bg_model *m, bg_err *err)
     return BG_OK;
 }
 
+static double side_megabytes(bg_symmetric s)
+{
+    return 2 * megabytes(s.n * bg_block_width(s.n, s.k), 4) + megabytes(s.n, 8);
+}
+
 /* Sizes in the factors' files: covariance and eigenvectors float32, eigenvalues float64, lambda
- * float32.  A module that reads another's input has that one's activation side. */
+ * float32.  A module that reads another's input has that one's activation side; the embedding's activations and the
+ * head's gradients have diagonals. */
 static void print_modules(FILE *to, const bg_model *m, const char *modules)
 {
     int width = (int)strlen("total");
@@ -86,13 +93,13 @@ static void print_modules(FILE *to, const bg_model *m, const char *modules)
             width = (int)strlen(m->tracked[i]->name);
     size_t weights = 0;
     double total[3] = { 0 };
-    fprintf(to, "\n  %zu of %zu linear modules are tracked (%s); factors in MB\n", m->n_tracked, m->n_sites, modules);
+    fprintf(to, "\n  %zu of %zu modules are tracked (%s); factors in MB\n", m->n_tracked, m->n_sites, modules);
     fprintf(to, "  %-*s %15s %12s %12s %10s\n", width, "module", "P x M", "activation", "gradient", "lambda");
     for (size_t i = 0; i < m->n_tracked; i++) {
         const bg_site *site = m->tracked[i];
         size_t p = site->n_out, mm = site->n_in1;
-        double size[3] = { site->input == i ? 2 * megabytes(mm * mm, 4) + megabytes(mm, 8) : 0,
-                           2 * megabytes(p * p, 4) + megabytes(p, 8), megabytes(p * mm, 4) };
+        double size[3] = { bg_site_owns_input(site) ? side_megabytes(site->a) : 0, side_megabytes(site->s),
+                           megabytes(p * mm, 4) };
         fprintf(to, "  %-*s %7zu x %-5zu ", width, site->name, p, mm);
         if (site->input == i)
             fprintf(to, "%12.2f", size[0]);

@@ -74,6 +74,10 @@ def test_stages():
     check({"/" + name.split("/")[-1] for name in of_modules} == set(rows), "all datasets of factors", of_modules)
     for name in of_modules:
         compare(name, found[name], rows["/" + name.split("/")[-1]])
+    with h5py.File(f"{factors}/index.h5") as file:
+        run = dict(file["run"].attrs)
+    check('"hdf5":' in run["library_versions"], "a stage's file names its libraries", run["library_versions"])
+    check(run["precision"] == "float32", "and the precision of its products", run["precision"])
 
 
 def test_axes():

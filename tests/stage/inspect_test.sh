@@ -44,9 +44,9 @@ PYTHON
 
 expect 0 'gpt2: layer norm, GELU (tanh) MLP, tied head' "$inspect" --quiet "$folder/model"
 expect 0 'parameters    1048' "$inspect" --quiet "$folder/model"
-expect 0 '2 of 4 linear modules are tracked (mlp)' "$inspect" --quiet "$folder/model"
+expect 0 '2 of 6 modules are tracked (mlp)' "$inspect" --quiet "$folder/model"
 expect 0 '32 x 9' "$inspect" --quiet "$folder/model"
-expect 0 '4 of 4 linear modules are tracked (all)' "$inspect" --quiet --modules all "$folder/model"
+expect 0 '4 of 6 modules are tracked (all)' "$inspect" --quiet --modules all "$folder/model"
 expect 1 "\"$folder/absent\": No such file" "$inspect" --quiet "$folder/absent"
 expect 1 "$folder/config.json" "$inspect" --quiet "$folder"
 expect 1 "\"$folder/model/config.json\" is not an HDF5 file" "$inspect" --quiet "$folder/model/config.json"
