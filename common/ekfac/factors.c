@@ -1,4 +1,5 @@
 #include "bregman/factors.h"
+#include "bregman/tracking.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* model.h - a mapped checkpoint: its weights, its linear modules, and which of them are tracked.
  *
  * Matrices stay in the maps of safetensors.h; one-dimensional tensors (norm gains, biases) are
- * widened to float32 once.  Local; read-only after opening.
+ * widened to float32 once.  Local; read-only after opening (model_open.h).
  */
 #ifndef BG_MODEL_H
 #define BG_MODEL_H
@@ -50,26 +50,7 @@ typedef struct bg_model {
     size_t n_sketched, n_small; /* how many of them, and floats of `small` */
 } bg_model;
 
-/* Open DIR/config.json and its weights.  `modules`: words out of "mlp", "attention", "all" (both), "embedding" and
- * "head", with commas between them, or an extended regular expression matched against all modules' names.
- * A head that is tied to the embedding is a site as if it had a matrix of its own, and so is the embedding.
- *
- * The head, as in transformers 5: where config.json ties it to the embedding but the weights hold both with different
- * values, it is not tied, which is logged; where they hold one of the two, that one is both.  Weights that the
- * model does not use, buffers aside, are logged too.
- *
- * Checks every tensor's shape against the config, and its one-dimensional tensors for NaN/Inf
- * (matrices are checked by what they do to the loss: see bg_pass_run).
- * Errors: BG_EIO, BG_EFORMAT, BG_ESHAPE naming file and tensor; BG_EARG if nothing matches. */
-bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg_err *err) BG_MUST_CHECK;
 void bg_model_close(bg_model *m); /* NULL is fine */
-
-/* A model of which there is a config but no weights, to be asked about sizes, costs and shares.
- * Matrices have name, shape and dtype, but no data; gains and biases are ones.  It must not be run unless
- * the caller points `sketched[i].data` at something, and has no hash.  Close with bg_model_close.
- * Errors: BG_EFORMAT (names too long, sizes beyond any model's), BG_EARG if `modules` matches nothing. */
-bg_status bg_model_sketch(bg_model **out, const bg_model_config *c, const char *modules, bg_st_dtype dtype,
-                          bg_err *err) BG_MUST_CHECK;
 
 /* Content hash of config.json and weights: the model's identity in every file.  Reads all bytes. */
 bg_status bg_model_hash(const bg_model *m, bg_hash *out, bg_err *err) BG_MUST_CHECK;
@@ -86,13 +67,6 @@ bg_status bg_model_check_lengths(const bg_model *m, const bg_tokens *t, uint64_t
                                  bg_err *err) BG_MUST_CHECK;
 
 size_t bg_model_parameters(const bg_model *m);
-
-/* Choose the tracked sites, with their sections and layers; part of opening.  Errors: BG_EARG. */
-bg_status bg_model_track(bg_model *m, const char *modules, bg_err *err) BG_MUST_CHECK;
-/* How the tracked sites' covariances are kept (bg_site.a, .s), as fit_factors' options say: in k diagonal blocks, but
- * the embedding's A, and unless head_blocks the head's S, as a diagonal.  A model is opened with k = 1.
- * Errors: BG_EARG if a side has fewer than k rows. */
-bg_status bg_model_set_shapes(bg_model *m, size_t k, bool head_blocks, bg_err *err) BG_MUST_CHECK;
 
 /* Where the section of that number is in `section`; n_sections if nothing in it is tracked. */
 size_t bg_model_section(const bg_model *m, size_t number);

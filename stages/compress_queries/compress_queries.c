@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "bregman/log.h"
+#include "bregman/model_open.h"
 #include "bregman/memory.h"
 
 enum { ACTIVATION_BYTES = 96 << 20 };

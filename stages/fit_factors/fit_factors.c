@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "bregman/log.h"
+#include "bregman/model_open.h"
+#include "bregman/tracking.h"
 #include "bregman/memory.h"
 
 enum { ACTIVATION_BYTES = 512 << 20 };

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "bregman/blockdiag.h"
+#include "bregman/model_open.h"
 #include "bregman/model.h"
 #include "inspect.h"
 

@@ -2,6 +2,7 @@
 #include <omp.h>
 
 #include "bregman/extremes.h"
+#include "bregman/model_open.h"
 #include "bregman/gemm.h"
 #include "bregman/kernels.h"
 #include "bregman/log.h"

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 
 #include "bregman/config.h"
+#include "bregman/model_open.h"
+#include "bregman/tracking.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
 

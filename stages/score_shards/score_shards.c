@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "bregman/extremes.h"
+#include "bregman/model_open.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/shard.h"

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "bregman/hash_cache.h"
+#include "bregman/model_open.h"
 #include "bregman/identity.h"
 #include "bregman/inputs.h"
 #include "bregman/model.h"

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "bregman/memory.h"
+#include "bregman/model_open.h"
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
 #include "bregman/tokens.h"

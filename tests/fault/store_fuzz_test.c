@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "bregman/folder.h"
+#include "bregman/model_open.h"
 #include "bregman/log.h"
 #include "bregman/manifest.h"
 #include "bregman/memory.h"

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "bregman/folder.h"
+#include "bregman/model_open.h"
 #include "bregman/manifest.h"
 #include "bregman/memory.h"
 #include "bregman/stage.h"

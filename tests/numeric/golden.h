@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "bregman/memory.h"
+#include "bregman/model_open.h"
 #include "bregman/pass.h"
 #include "bregman/safetensors.h"
 #include "unit/check.h"

@@ -1,6 +1,7 @@
 /* SmolLM2-135M: logits against transformers' in float64, and a greedy continuation. The model is the one in
  * $BREGMAN_SMOLLM2 or build/demo/model, else it is fetched; where that fails the test is skipped. */
 #include <float.h>
+#include "bregman/model_open.h"
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>

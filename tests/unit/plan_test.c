@@ -9,6 +9,8 @@
 #include <cmocka.h>
 
 #include "bregman/config.h"
+#include "bregman/model_open.h"
+#include "bregman/tracking.h"
 #include "bregman/memory.h"
 #include "fit_factors/fit_factors.h"
 #include "plan/plan.h"

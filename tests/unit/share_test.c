@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "bregman/config.h"
+#include "bregman/model_open.h"
 #include "bregman/covariance.h"
 #include "bregman/eigenvalues.h"
 #include "bregman/factors.h"

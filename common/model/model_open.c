@@ -1,0 +1,455 @@
+#include "bregman/model_open.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bregman/config.h"
+#include "bregman/log.h"
+#include "bregman/memory.h"
+#include "bregman/tracking.h"
+
+/* Where the next one-dimensional tensor is widened to.  In the first walk over the
+ * model `at` is NULL: sizes are counted and shapes checked, nothing is written. */
+typedef struct {
+    bg_model *model;
+    float *at;
+    size_t n_floats;
+    bool sketch;       /* shapes only: there are no tensors */
+    bg_st_dtype dtype; /* of a sketch's matrices */
+    size_t n_matrices;
+    double n_weights; /* of a sketch's matrices together */
+    bool *used;       /* of the model's tensors, in their order */
+} loader;
+
+/* A sketch has no files that bound its sizes: no model is beyond these, and nothing computed of them overflows. */
+static const double MAX_SKETCH_WEIGHTS = 1e15;
+enum { MAX_SKETCH_FLOATS = 1 << 28 };
+
+/* A tensor "ROOT + NAME", or NAME alone in checkpoints that leave the root out. */
+static const bg_tensor *find_tensor(const bg_model *m, const char *path)
+{
+    const bg_tensor *t = bg_tensors_find(m->tensors, path);
+    size_t root = strlen(m->config.names.root);
+    if (t == NULL && strncmp(path, m->config.names.root, root) == 0)
+        t = bg_tensors_find(m->tensors, path + root);
+    return t;
+}
+
+/* The same, which is then no longer one that nobody uses. */
+static const bg_tensor *take_tensor(loader *l, const char *path)
+{
+    const bg_tensor *t = find_tensor(l->model, path);
+    if (t != NULL)
+        l->used[t - bg_tensors_at(l->model->tensors, 0)] = true;
+    return t;
+}
+
+static void sketch_matrix(loader *l, size_t rows, size_t columns, const bg_tensor **out)
+{
+    bg_tensor *t = l->model->sketched == NULL ? NULL : &l->model->sketched[l->n_matrices];
+    l->n_matrices++;
+    l->n_weights += (double)rows * (double)columns;
+    if (t == NULL)
+        return;
+    *t = (bg_tensor){ .name = "",
+                      .file = "",
+                      .dtype = l->dtype,
+                      .n_dims = 2,
+                      .shape = { rows, columns },
+                      .n_bytes = rows * columns * (l->dtype == BG_ST_F32 ? 4 : 2) };
+    *out = t;
+}
+
+static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t columns, const bg_tensor **out,
+                             bg_err *err)
+{
+    const bg_model *m = l->model;
+    if (l->sketch) {
+        sketch_matrix(l, rows, columns, out);
+        return BG_OK;
+    }
+    const bg_tensor *t = take_tensor(l, path);
+    if (t == NULL)
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is missing (config.json says %s)", m->dir, path,
+                       m->config.family);
+    bg_number type;
+    if (!bg_tensor_number(t, &type))
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is neither F32, BF16 nor F16", t->file, path);
+    if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != columns)
+        return BG_FAIL(err, BG_ESHAPE, "%s: tensor \"%s\" is [%zu, %zu], but config.json makes it [%zu, %zu]", t->file,
+                       path, t->n_dims > 0 ? t->shape[0] : 0, t->n_dims > 1 ? t->shape[1] : 0, rows, columns);
+    *out = t;
+    return BG_OK;
+}
+
+static void sketch_vector(loader *l, size_t n, const float **out)
+{
+    l->n_floats += n;
+    if (l->at == NULL)
+        return;
+    for (size_t i = 0; i < n; i++)
+        l->at[i] = 1.0f;
+    *out = l->at;
+    l->at += n;
+}
+
+static bg_status load_vector(loader *l, const char *path, size_t n, const float **out, bg_err *err)
+{
+    if (l->sketch) {
+        sketch_vector(l, n, out);
+        return BG_OK;
+    }
+    const bg_tensor *t = take_tensor(l, path);
+    if (t == NULL)
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is missing (config.json says %s)", l->model->dir, path,
+                       l->model->config.family);
+    bg_number type;
+    if (!bg_tensor_number(t, &type))
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is neither F32, BF16 nor F16", t->file, path);
+    if (t->n_dims != 1 || t->shape[0] != n)
+        return BG_FAIL(err, BG_ESHAPE, "%s: tensor \"%s\" has %zu entries, but config.json makes it %zu", t->file, path,
+                       t->n_dims > 0 ? t->shape[0] : 0, n);
+    l->n_floats += n;
+    if (l->at == NULL)
+        return BG_OK;
+    bg_tensor_widen(t, 0, n, l->at);
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(l->at[i]))
+            return BG_FAIL(err, BG_ENUMERIC, "%s: tensor \"%s\" holds %g at %zu", t->file, path, (double)l->at[i], i);
+    *out = l->at;
+    l->at += n;
+    return BG_OK;
+}
+
+static bg_status load_norm(loader *l, const char *prefix, const char *name, size_t n, bg_norm_kind kind,
+                           bg_norm_weights *out, bg_err *err)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s%s.weight", prefix, name);
+    bg_status st = load_vector(l, path, n, &out->gain, err);
+    snprintf(path, sizeof path, "%s%s.bias", prefix, name);
+    if (st == BG_OK && kind == BG_NORM_LAYER)
+        st = load_vector(l, path, n, &out->bias, err);
+    return st;
+}
+
+/* Name and shape of a role in this model; name NULL if the family has none. */
+static const char *role_of(const bg_model_config *c, bg_role role, size_t *n_out, size_t *n_in, bool *bias)
+{
+    const bg_family_names *n = &c->names;
+    size_t q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head;
+    bool separate = c->qkv == BG_QKV_SEPARATE, attention = role < BG_ROLE_GATE;
+    *n_in = role == BG_ROLE_ATTENTION_OUT ? q : role == BG_ROLE_DOWN ? c->d_ff : c->d_model;
+    *bias = role == BG_ROLE_ATTENTION_OUT ? c->attention_out_bias : attention ? c->qkv_bias : c->mlp_bias;
+    switch (role) {
+    case BG_ROLE_Q: *n_out = q; return separate ? n->q : NULL;
+    case BG_ROLE_K: *n_out = kv; return separate ? n->k : NULL;
+    case BG_ROLE_V: *n_out = kv; return separate ? n->v : NULL;
+    case BG_ROLE_QKV: *n_out = q + 2 * kv; return separate ? NULL : n->qkv;
+    case BG_ROLE_ATTENTION_OUT: *n_out = c->d_model; return n->attention_out;
+    case BG_ROLE_GATE: *n_out = c->d_ff; return c->gated ? n->gate : NULL;
+    case BG_ROLE_UP: *n_out = c->d_ff; return n->up;
+    case BG_ROLE_DOWN: *n_out = c->d_model; return n->down;
+    default: return NULL;
+    }
+}
+
+static bg_status load_site(loader *l, const char *prefix, bg_role role, bg_site *site, bg_err *err)
+{
+    const bg_model_config *c = &l->model->config;
+    bool bias;
+    char path[400];
+    const char *name = role_of(c, role, &site->n_out, &site->n_in, &bias);
+    if ((size_t)snprintf(site->name, sizeof site->name, "%s%s", prefix, name) >= sizeof site->name)
+        return BG_FAIL(err, BG_EFORMAT, "%s: module name too long: %s%s", l->model->dir, prefix, name);
+    site->role = role;
+    site->n_in1 = site->n_in + bias;
+    snprintf(path, sizeof path, "%s.weight", site->name);
+    bg_status st = load_matrix(l, path, c->transposed ? site->n_in : site->n_out,
+                               c->transposed ? site->n_out : site->n_in, &site->weight, err);
+    snprintf(path, sizeof path, "%s.bias", site->name);
+    if (st == BG_OK && bias)
+        st = load_vector(l, path, site->n_out, &site->bias, err);
+    return st;
+}
+
+static bg_status load_block(loader *l, size_t b, bg_site **next, bg_err *err)
+{
+    const bg_model_config *c = &l->model->config;
+    bg_block *blk = &l->model->block[b];
+    char inner[64], prefix[200];
+    /* names.block is "h.%zu." in a table of ours; the number is put in by hand so that no
+     * format string comes from data */
+    const char *mark = strstr(c->names.block, "%zu");
+    assert(mark != NULL);
+    snprintf(inner, sizeof inner, "%.*s%zu%s", (int)(mark - c->names.block), c->names.block, b, mark + 3);
+    snprintf(prefix, sizeof prefix, "%s%s", c->names.root, inner);
+
+    bg_status st = BG_OK;
+    for (bg_role r = 0; r < BG_ROLES && st == BG_OK; r++) {
+        size_t n_out, n_in;
+        bool bias;
+        if (role_of(c, r, &n_out, &n_in, &bias) == NULL)
+            continue;
+        bg_site *site = (*next)++;
+        site->section = b;
+        blk->site[r] = site;
+        st = load_site(l, prefix, r, site, err);
+    }
+    if (st == BG_OK)
+        st = load_norm(l, prefix, c->names.attention_norm, c->d_model, c->norm, &blk->attention_norm, err);
+    if (st == BG_OK)
+        st = load_norm(l, prefix, c->names.mlp_norm, c->d_model, c->norm, &blk->mlp_norm, err);
+    if (st == BG_OK && c->qk_norm != BG_QK_NORM_NONE) {
+        bool full = c->qk_norm == BG_QK_NORM_FULL;
+        st = load_norm(l, prefix, c->names.q_norm, full ? c->n_heads * c->d_head : c->d_head, BG_NORM_RMS, &blk->q_norm,
+                       err);
+        if (st == BG_OK)
+            st = load_norm(l, prefix, c->names.k_norm, full ? c->n_kv_heads * c->d_head : c->d_head, BG_NORM_RMS,
+                           &blk->k_norm, err);
+    }
+    return st;
+}
+
+static void embedding_path(const bg_model *m, char *out, size_t n_bytes)
+{
+    snprintf(out, n_bytes, "%s%s.weight", m->config.names.root, m->config.names.embedding);
+}
+
+/* NULL if the weights hold none. */
+static const bg_tensor *find_head(const bg_model *m)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s.weight", m->config.names.head);
+    return find_tensor(m, path);
+}
+
+/* Names and shapes of the embedding and the head as sites. */
+static bg_status name_ends(bg_model *m, bg_err *err)
+{
+    const bg_model_config *c = &m->config;
+    bg_site *e = &m->site[0], *h = &m->site[m->n_sites - 1];
+    size_t n = (size_t)snprintf(e->name, sizeof e->name, "%s%s", c->names.root, c->names.embedding);
+    if (n >= sizeof e->name || (size_t)snprintf(h->name, sizeof h->name, "%s", c->names.head) >= sizeof h->name)
+        return BG_FAIL(err, BG_EFORMAT, "%s: module name too long", m->dir);
+    e->kind = BG_SITE_EMBEDDING;
+    e->section = BG_SECTION_EMBEDDING;
+    e->n_out = c->d_model;
+    e->n_in = e->n_in1 = c->vocab_size;
+    h->kind = BG_SITE_HEAD;
+    h->section = BG_SECTION_HEAD;
+    h->n_out = c->vocab_size;
+    h->n_in = c->d_model;
+    h->n_in1 = c->d_model + c->head_bias;
+    return BG_OK;
+}
+
+static bg_status load_ends(loader *l, bg_err *err)
+{
+    bg_model *m = l->model;
+    const bg_model_config *c = &m->config;
+    bg_site *embedding = &m->site[0], *head = &m->site[m->n_sites - 1];
+    char path[400];
+    embedding_path(m, path, sizeof path);
+    if (c->tied_head && !l->sketch && find_tensor(m, path) == NULL && find_head(m) != NULL)
+        snprintf(path, sizeof path, "%s.weight", c->names.head);
+    bg_status st = name_ends(m, err);
+    if (st == BG_OK)
+        st = load_matrix(l, path, c->vocab_size, c->d_model, &embedding->weight, err);
+    if (st == BG_OK && c->rope == BG_ROPE_NONE) {
+        snprintf(path, sizeof path, "%s%s.weight", c->names.root, c->names.position_embedding);
+        st = load_matrix(l, path, c->max_positions, c->d_model, &m->position_embedding, err);
+    }
+    if (st == BG_OK)
+        st = load_norm(l, c->names.root, c->names.final_norm, c->d_model, c->norm, &m->final_norm, err);
+    head->weight = embedding->weight;
+    if (st == BG_OK && !c->tied_head) {
+        snprintf(path, sizeof path, "%s.weight", c->names.head);
+        st = load_matrix(l, path, c->vocab_size, c->d_model, &head->weight, err);
+    }
+    if (st == BG_OK && c->head_bias) {
+        snprintf(path, sizeof path, "%s.bias", c->names.head);
+        st = load_vector(l, path, c->vocab_size, &head->bias, err);
+    }
+    return st;
+}
+
+static bg_status load_all(loader *l, bg_err *err)
+{
+    bg_site *next = l->model->site + 1; /* behind the embedding */
+    l->n_floats = l->n_matrices = 0;
+    l->n_weights = 0;
+    bg_status st = load_ends(l, err);
+    for (size_t b = 0; b < l->model->config.n_blocks && st == BG_OK; b++)
+        st = load_block(l, b, &next, err);
+    return st;
+}
+
+static size_t sites_per_block(const bg_model_config *c)
+{
+    size_t n = 0, n_out, n_in;
+    bool bias;
+    for (bg_role r = 0; r < BG_ROLES; r++)
+        n += role_of(c, r, &n_out, &n_in, &bias) != NULL;
+    return n;
+}
+
+static bg_status check_sketch(const loader *l, bg_err *err)
+{
+    if (!l->sketch || (l->n_weights <= MAX_SKETCH_WEIGHTS && l->n_floats <= MAX_SKETCH_FLOATS))
+        return BG_OK;
+    return BG_FAIL(err, BG_EFORMAT, "the sizes in config.json (%s) give a model of %.3g weights: no such model can be",
+                   l->model->config.family, l->n_weights + (double)l->n_floats);
+}
+
+static bg_status make_tables(bg_model *m, bg_err *err)
+{
+    m->n_sites = m->config.n_blocks * sites_per_block(&m->config) + 2;
+    bg_status st = BG_NEW(m->site, m->n_sites, "module table", err);
+    if (st == BG_OK)
+        st = BG_NEW(m->tracked, m->n_sites, "module table", err);
+    if (st == BG_OK)
+        st = BG_NEW(m->section, m->config.n_blocks + 2, "module table", err);
+    return st == BG_OK ? BG_NEW(m->block, m->config.n_blocks, "block table", err) : st;
+}
+
+/* Room for what is not mapped. */
+static bg_status make_room(loader *l, bg_err *err)
+{
+    bg_model *m = l->model;
+    bg_status st = check_sketch(l, err);
+    if (st == BG_OK)
+        st = BG_NEW(m->small, l->n_floats, "norms and biases", err);
+    if (st == BG_OK && l->sketch)
+        st = BG_NEW(m->sketched, l->n_matrices, "module table", err);
+    l->at = m->small;
+    m->n_small = l->n_floats;
+    m->n_sketched = l->sketch ? l->n_matrices : 0;
+    return st;
+}
+
+/* The tables of blocks and modules, from tensors or, of a sketch, without: two walks. */
+static bg_status build(loader *l, const char *modules, bg_err *err)
+{
+    bg_status st = make_tables(l->model, err);
+    if (st == BG_OK)
+        st = load_all(l, err); /* counts */
+    if (st == BG_OK)
+        st = make_room(l, err);
+    if (st == BG_OK)
+        st = load_all(l, err); /* reads */
+    return st == BG_OK ? bg_model_track(l->model, modules, err) : st;
+}
+
+/* ---- what config.json and the weights do not agree on ---- */
+
+static bool same_values(const bg_tensor *a, const bg_tensor *b)
+{
+    return a->dtype == b->dtype && a->n_dims == 2 && b->n_dims == 2 && a->shape[0] == b->shape[0] &&
+           a->n_bytes == b->n_bytes && memcmp(a->data, b->data, a->n_bytes) == 0;
+}
+
+/* A head of its own, whatever config.json says, unless it equals the embedding. */
+static void settle_head(loader *l)
+{
+    bg_model *m = l->model;
+    char path[400];
+    embedding_path(m, path, sizeof path);
+    const bg_tensor *embedding = find_tensor(m, path), *head = find_head(m);
+    if (!m->config.tied_head || head == NULL)
+        return;
+    l->used[head - bg_tensors_at(m->tensors, 0)] = true;
+    if (embedding == NULL || same_values(embedding, head))
+        return;
+    m->config.tied_head = false;
+    bg_log("warning: %s: config.json ties the head to the embedding, but \"%s\" differs from \"%s\": not tied", m->dir,
+           head->name, embedding->name);
+}
+
+/* Buffers that older versions of transformers saved with the weights; all are computed anew. */
+static bool is_buffer(const char *name)
+{
+    static const char *const ending[] = {
+        ".attn.bias",           ".attn.masked_bias",      ".attention.bias",        ".attention.masked_bias",
+        ".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached",
+    };
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof ending / sizeof ending[0]; i++)
+        if (n >= strlen(ending[i]) && strcmp(name + n - strlen(ending[i]), ending[i]) == 0)
+            return true;
+    return false;
+}
+
+static void report_unused(const loader *l)
+{
+    const bg_model *m = l->model;
+    const char *first = NULL;
+    size_t unused = 0;
+    for (size_t i = 0; i < bg_tensors_count(m->tensors); i++) {
+        const char *name = bg_tensors_at(m->tensors, i)->name;
+        if (l->used[i] || is_buffer(name))
+            continue;
+        first = first == NULL ? name : first;
+        unused++;
+    }
+    if (unused > 0)
+        bg_log("warning: %s: %zu of %zu tensors are not used, for example \"%s\": config.json asks for %zu blocks of %s",
+               m->dir, unused, bg_tensors_count(m->tensors), first, m->config.n_blocks, m->config.family);
+}
+
+bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg_err *err)
+{
+    bg_model *m = NULL;
+    loader l = { 0 };
+    *out = NULL;
+    bg_status st = BG_NEW(m, 1, "model", err);
+    if (st != BG_OK)
+        return st;
+    l.model = m;
+    if ((m->dir = strdup(dir)) == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
+    if (st == BG_OK)
+        st = bg_model_config_read(&m->config, dir, err);
+    if (st == BG_OK)
+        st = bg_tensors_open_model(&m->tensors, dir, err);
+    if (st == BG_OK)
+        st = BG_NEW(l.used, bg_tensors_count(m->tensors), "table of tensors", err);
+    if (st != BG_OK)
+        goto out;
+    settle_head(&l);
+    st = build(&l, modules, err);
+    if (st == BG_OK)
+        report_unused(&l);
+out:
+    bg_free(l.used);
+    if (st != BG_OK) {
+        bg_model_close(m);
+        m = NULL;
+    }
+    *out = m;
+    return st;
+}
+
+bg_status bg_model_sketch(bg_model **out, const bg_model_config *c, const char *modules, bg_st_dtype dtype, bg_err *err)
+{
+    bg_model *m = NULL;
+    bg_status st = BG_NEW(m, 1, "model", err);
+    *out = m;
+    if (st != BG_OK)
+        return st;
+    loader l = { .model = m, .sketch = true, .dtype = dtype };
+    m->config = *c;
+    if ((m->dir = strdup(c->family)) == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", c->family);
+    if (st == BG_OK)
+        st = build(&l, modules, err);
+    if (st != BG_OK) {
+        bg_model_close(m);
+        *out = NULL;
+    }
+    return st;
+}

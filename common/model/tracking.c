@@ -1,0 +1,122 @@
+#include "bregman/tracking.h"
+
+#include <regex.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "bregman/log.h"
+
+static bool is_attention(const bg_site *site) { return site->role < BG_ROLE_GATE; }
+
+/* q, k and v read one input; gate and up another.  Others read one of their own. */
+static bool same_input(const bg_site *a, const bg_site *b)
+{
+    bool qkv = a->role <= BG_ROLE_V && b->role <= BG_ROLE_V;
+    bool mlp = (a->role == BG_ROLE_GATE || a->role == BG_ROLE_UP) && (b->role == BG_ROLE_GATE || b->role == BG_ROLE_UP);
+    return a->kind == BG_SITE_LINEAR && b->kind == BG_SITE_LINEAR && a->section == b->section && (qkv || mlp);
+}
+
+/* What --modules asks for: words, or an expression. */
+typedef struct {
+    bool words, mlp, attention, embedding, head;
+    regex_t expression;
+} selection;
+
+/* False if one of the words is none of ours: then all is an expression. */
+static bool parse_words(const char *text, selection *out)
+{
+    const struct {
+        const char *word;
+        bool *set[2];
+    } known[] = { { "mlp", { &out->mlp } },
+                  { "attention", { &out->attention } },
+                  { "all", { &out->mlp, &out->attention } },
+                  { "embedding", { &out->embedding } },
+                  { "head", { &out->head } } };
+    for (const char *at = text;; at++) {
+        size_t n = strcspn(at, ","), i = 0;
+        while (i < 5 && (strlen(known[i].word) != n || strncmp(at, known[i].word, n) != 0))
+            i++;
+        if (i == 5)
+            return false;
+        for (int k = 0; k < 2 && known[i].set[k] != NULL; k++)
+            *known[i].set[k] = true;
+        at += n;
+        if (*at == '\0')
+            return true;
+    }
+}
+
+static bool selects(const selection *s, const bg_site *site)
+{
+    if (!s->words)
+        return regexec(&s->expression, site->name, 0, NULL, 0) == 0;
+    switch (site->kind) {
+    case BG_SITE_EMBEDDING: return s->embedding;
+    case BG_SITE_HEAD: return s->head;
+    default: return is_attention(site) ? s->attention : s->mlp;
+    }
+}
+
+static void add_tracked(bg_model *m, bg_site *site)
+{
+    bg_section *last = m->n_sections > 0 ? &m->section[m->n_sections - 1] : NULL;
+    site->tracked = true;
+    site->index = site->input = m->n_tracked;
+    if (m->n_tracked > 0 && same_input(m->tracked[m->n_tracked - 1], site))
+        site->input = m->tracked[m->n_tracked - 1]->input;
+    if (last == NULL || last->number != site->section)
+        m->section[m->n_sections++] = (bg_section){ site->section, m->n_tracked, m->n_tracked + 1 };
+    else
+        last->end++;
+    m->tracked[m->n_tracked++] = site;
+}
+
+static void number_layers(bg_model *m)
+{
+    size_t first = bg_model_tracked_embedding(m) != NULL;
+    for (size_t i = 0; i < m->n_tracked; i++) {
+        bg_site *s = m->tracked[i];
+        s->layer = s->kind == BG_SITE_EMBEDDING ? 0
+                                                : first + (s->kind == BG_SITE_HEAD ? m->config.n_blocks : s->section);
+    }
+}
+
+bg_status bg_model_track(bg_model *m, const char *modules, bg_err *err)
+{
+    selection s = { .words = false };
+    s.words = parse_words(modules, &s);
+    if (!s.words && regcomp(&s.expression, modules, REG_EXTENDED | REG_NOSUB) != 0)
+        return BG_FAIL(err, BG_EARG,
+                       "--modules: \"%s\" is neither of mlp, attention, all, embedding and head nor a regular expression",
+                       modules);
+    for (size_t i = 0; i < m->n_sites; i++)
+        if (selects(&s, &m->site[i]))
+            add_tracked(m, &m->site[i]);
+    if (!s.words)
+        regfree(&s.expression);
+    if (m->n_tracked == 0)
+        return BG_FAIL(err, BG_EARG, "--modules \"%s\" matches no module of %s (try bregman-inspect)", modules, m->dir);
+    const bg_site *low = m->tracked[0];
+    m->lowest_block = low->kind == BG_SITE_EMBEDDING ? 0
+                      : low->kind == BG_SITE_HEAD    ? m->config.n_blocks
+                                                     : low->section;
+    number_layers(m);
+    if (m->config.tied_head && bg_model_tracked_head(m) != NULL)
+        bg_log("%s: the head is the embedding's matrix, transposed: what it does as a head is traced as if it had one of "
+               "its own",
+               m->dir);
+    return bg_model_set_shapes(m, 1, false, err);
+}
+
+bg_status bg_model_set_shapes(bg_model *m, size_t k, bool head_blocks, bg_err *err)
+{
+    for (size_t i = 0; i < m->n_tracked; i++) {
+        bg_site *s = m->tracked[i];
+        s->a = (bg_symmetric){ s->n_in1, s->kind == BG_SITE_EMBEDDING ? s->n_in1 : k };
+        s->s = (bg_symmetric){ s->n_out, s->kind == BG_SITE_HEAD && !head_blocks ? s->n_out : k };
+        if (s->n_in1 < k || s->n_out < k)
+            return BG_FAIL(err, BG_EARG, "--blocks %zu is more than %s has rows", k, s->name);
+    }
+    return BG_OK;
+}

@@ -1,0 +1,27 @@
+/* model_open.h - a model from a Hugging Face directory, or a sketch of one from its sizes alone. */
+#ifndef BG_MODEL_OPEN_H
+#define BG_MODEL_OPEN_H
+
+#include "bregman/model.h"
+
+/* Open DIR/config.json and its weights.  `modules`: words out of "mlp", "attention", "all" (both), "embedding" and
+ * "head", with commas between them, or an extended regular expression matched against all modules' names.
+ * A head that is tied to the embedding is a site as if it had a matrix of its own, and so is the embedding.
+ *
+ * The head, as in transformers 5: where config.json ties it to the embedding but the weights hold both with different
+ * values, it is not tied, which is logged; where they hold one of the two, that one is both.  Weights that the
+ * model does not use, buffers aside, are logged too.
+ *
+ * Checks every tensor's shape against the config, and its one-dimensional tensors for NaN/Inf
+ * (matrices are checked by what they do to the loss: see bg_pass_run).
+ * Errors: BG_EIO, BG_EFORMAT, BG_ESHAPE naming file and tensor; BG_EARG if nothing matches. */
+bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg_err *err) BG_MUST_CHECK;
+
+/* A model of which there is a config but no weights, to be asked about sizes, costs and shares.
+ * Matrices have name, shape and dtype, but no data; gains and biases are ones.  It must not be run unless
+ * the caller points `sketched[i].data` at something, and has no hash.  Close with bg_model_close.
+ * Errors: BG_EFORMAT (names too long, sizes beyond any model's), BG_EARG if `modules` matches nothing. */
+bg_status bg_model_sketch(bg_model **out, const bg_model_config *c, const char *modules, bg_st_dtype dtype,
+                          bg_err *err) BG_MUST_CHECK;
+
+#endif /* BG_MODEL_OPEN_H */
