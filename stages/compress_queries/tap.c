@@ -1,0 +1,156 @@
+/* tap.c - of each query and module a gradient, in the eigenbasis preconditioned and truncated there. */
+#include <string.h>
+
+#include "bregman/memory.h"
+#include "compress_queries.h"
+
+struct compress_tap {
+    const compress_inputs *in;
+    const compress_plan *plan;
+    compress_unit *unit;
+    float *array[FACTORS];
+    bg_curvature *held; /* [n_tracked] factors in memory; p is 0 of those that are not */
+    bool *holds;        /* [n_tracked] they stay there once they are read */
+};
+
+size_t compress_columns(const compress_plan *plan, const bg_site *site)
+{
+    size_t least = site->n_out < site->n_in1 ? site->n_out : site->n_in1;
+    return plan->most_columns < least ? plan->most_columns : least;
+}
+
+static size_t factor_floats(const bg_factors *f, const bg_site *site)
+{
+    size_t p = site->n_out, m = site->n_in1, k = bg_factors_blocks(f);
+    return p * bg_block_width(p, k) + m * bg_block_width(m, k) + p * m;
+}
+
+void compress_floats(const compress_inputs *in, const compress_plan *plan, bg_site_range sites, size_t rows,
+                     size_t out[ARRAYS])
+{
+    memset(out, 0, ARRAYS * sizeof *out);
+    for (size_t i = sites.first; i < sites.end; i++) {
+        const bg_site *site = in->model->tracked[i];
+        size_t p = site->n_out, m = site->n_in1, r = compress_columns(plan, site);
+        const size_t floats[ARRAYS] = {
+            [ROTATED_A] = rows * m,
+            [ROTATED_D] = rows * p,
+            [GRADIENT] = p * m,
+            [SCRATCH] = bg_compress_scratch(p, m, r),
+            [LEFT] = p * r,
+            [RIGHT] = m * r,
+            [FACTORS] = factor_floats(in->factors, site),
+        };
+        for (int j = 0; j < ARRAYS; j++)
+            out[j] = floats[j] > out[j] ? floats[j] : out[j];
+    }
+}
+
+/* ---- factors that stay in memory ---- */
+
+/* As many as there is room for, from the first module on. */
+static void choose_held(const compress_inputs *in, const compress_plan *plan, bool *holds)
+{
+    uint64_t room = plan->factor_room;
+    for (size_t i = plan->sites.first; i < plan->sites.end; i++) {
+        uint64_t bytes = factor_floats(in->factors, in->model->tracked[i]) * sizeof(float);
+        holds[i] = bytes <= room;
+        room -= holds[i] ? bytes : 0;
+    }
+}
+
+/* The module's curvature, which let_go is told of when it has been used. */
+static bg_status get(compress_tap *t, const bg_site *site, const bg_curvature **out, bg_err *err)
+{
+    bg_curvature *c = &t->held[site->index];
+    *out = c;
+    return c->p > 0 ? BG_OK : bg_curvature_read(t->in->factors, site, t->plan->damping, c, err);
+}
+
+static void let_go(compress_tap *t, const bg_site *site)
+{
+    if (!t->holds[site->index])
+        bg_curvature_clear(&t->held[site->index]);
+}
+
+/* ---- the tap ---- */
+
+bg_status compress_tap_new(compress_tap **out, const compress_inputs *in, const compress_plan *plan,
+                           compress_unit *unit, bg_err *err)
+{
+    size_t floats[ARRAYS];
+    compress_tap *t = NULL;
+    bg_status st = BG_NEW(t, 1, "query gradient", err);
+    if ((*out = t) == NULL)
+        return st;
+    *t = (compress_tap){ .in = in, .plan = plan, .unit = unit };
+    compress_floats(in, plan, plan->sites, plan->batches.rows, floats);
+    for (int i = 0; i < FACTORS && st == BG_OK; i++)
+        st = BG_NEW(t->array[i], floats[i], "query gradient", err);
+    if (st == BG_OK)
+        st = BG_NEW(t->held, in->model->n_tracked, "factors", err);
+    if (st == BG_OK)
+        st = BG_NEW(t->holds, in->model->n_tracked, "factors", err);
+    if (st == BG_OK)
+        choose_held(in, plan, t->holds);
+    return st;
+}
+
+void compress_tap_free(compress_tap *t)
+{
+    if (t == NULL)
+        return;
+    for (size_t i = 0; t->held != NULL && i < t->in->model->n_tracked; i++)
+        bg_curvature_clear(&t->held[i]);
+    for (int i = 0; i < FACTORS; i++)
+        bg_free(t->array[i]);
+    bg_free(t->held);
+    bg_free(t->holds);
+    bg_free(t);
+}
+
+/* Query z of the micro-batch, of which the pair may have no row. */
+static bg_status compress_query(compress_tap *t, const bg_curvature *c, const bg_pair *pair, size_t z, bg_err *err)
+{
+    const bg_site *site = pair->site;
+    size_t p = site->n_out, m = site->n_in1, r0, rows = bg_pair_rows_of(pair, z, &r0);
+    uint64_t query = pair->batch->sequence[z];
+    float *gradient = t->array[GRADIENT];
+    const bg_truncation wanted = { gradient, compress_columns(t->plan, site), t->plan->tolerance, t->plan->seed,
+                                   query * t->in->model->n_tracked + site->index };
+    bg_compressed made = { .left = t->array[LEFT], .right = t->array[RIGHT] };
+    bg_gemm((bg_extent){ p, m, rows }, 1.0f, bg_f32(BG_T, pair->gradient + r0 * pair->ld_gradient, pair->ld_gradient),
+            bg_f32(BG_N, pair->activation + r0 * pair->ld_activation, pair->ld_activation), 0.0f, gradient, m);
+    bg_curvature_divide(c, gradient);
+    bg_status st = bg_compress(c, &wanted, t->array[SCRATCH], &made, err);
+    float kept = made.variance > 0 ? (float)(1.0 - made.error / made.variance) : 1.0f;
+    compressed_query q = { made.left, made.right, kept, made.error, made.variance, (uint32_t)made.needed };
+    return st == BG_OK ? compress_unit_write(t->unit, site, query, &q, err) : st;
+}
+
+/* Rotate the rows of all queries, then a gradient a query, preconditioned and truncated in the eigenbasis (a truncation
+ * there is one in the parameters' basis, the bases being orthogonal). */
+bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err)
+{
+    compress_tap *t = self;
+    const bg_site *site = pair->site;
+    size_t rows = pair->n_rows;
+    bg_pair in = *pair; /* in the curvature's basis */
+    const bg_curvature *c;
+    if (!compress_unit_wants(t->unit, site->block))
+        return BG_OK;
+    bg_status st = get(t, site, &c, err);
+    if (st == BG_OK && c->rotated) {
+        float *a = t->array[ROTATED_A], *d = t->array[ROTATED_D];
+        bg_blockdiag_apply(&c->factors.basis.q_a, BG_N, rows, in.activation, in.ld_activation, a, site->n_in1);
+        bg_blockdiag_apply(&c->factors.basis.q_s, BG_N, rows, in.gradient, in.ld_gradient, d, site->n_out);
+        in.activation = a;
+        in.ld_activation = site->n_in1;
+        in.gradient = d;
+        in.ld_gradient = site->n_out;
+    }
+    for (size_t z = 0; z < pair->batch->n_sequences && st == BG_OK; z++)
+        st = compress_query(t, c, &in, z, err);
+    let_go(t, site);
+    return st;
+}
