@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "bregman/allotment.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
@@ -104,25 +106,84 @@ static size_t plan_bytes(const void *compress_, const bg_plan *plan)
     return w->ctx->grid.world_rank == 0 && end > sweep ? end : sweep;
 }
 
+/* Beside what the sweep takes; without a limit in the ranks' parts of half of what this node has. */
+static uint64_t factor_room(const compress *w, size_t rows)
+{
+    const bg_context *ctx = w->ctx;
+    uint64_t bytes = sweep_bytes(w, rows), limit = ctx->memory_limit;
+    if (limit == UINT64_MAX)
+        limit = bg_allotment_bytes("") / 2 / (uint64_t)ctx->grid.node_size;
+    return limit > bytes ? limit - bytes : 0;
+}
+
+/* Micro-batches of all units, as the sweep fills them, and rows of the largest unit. */
+static uint64_t count_batches(const compress *w, size_t rows, size_t *unit_rows)
+{
+    uint64_t n = 0;
+    size_t batch = 0, unit = 0;
+    *unit_rows = 0;
+    for (uint64_t i = 0; i < w->plan.units.n_sequences; i++) {
+        size_t own = bg_tokens_count(w->in.queries, i) - 1;
+        bool begins = i % w->plan.units.unit_sequences == 0, fits = !begins && own <= rows - batch;
+        n += !fits;
+        batch = fits ? batch + own : own;
+        unit = begins ? own : unit + own;
+        *unit_rows = unit > *unit_rows ? unit : *unit_rows;
+    }
+    return n;
+}
+
+/* Time in that of a query's computations, of which reading all of a rank's factors is taken to take two.  Few, large
+ * micro-batches leave the ranks of a pipeline idle. */
+static double batch_cost(const void *compress_, size_t rows)
+{
+    const double read = 2;
+    const compress *w = compress_;
+    const bg_grid *g = &w->ctx->grid;
+    compress_held held = compress_hold(&w->in, &w->plan, factor_room(w, rows), NULL);
+    size_t unit_rows;
+    double batches = (double)count_batches(w, rows, &unit_rows), units = (double)bg_units_count(&w->plan.units),
+           of_column = ceil(units / g->data_size) * batches / units,
+           unread = held.bytes_of_all > 0 ? 1 - (double)held.bytes / (double)held.bytes_of_all : 0;
+    return (of_column + g->pipeline_size - 1) * (read * unread + (double)w->plan.units.n_sequences / batches);
+}
+
+static void say_held(const compress *w)
+{
+    compress_held held = compress_hold(&w->in, &w->plan, w->plan.factor_room, NULL);
+    size_t unit_rows, n = w->in.model->n_tracked;
+    bool at_once = count_batches(w, w->plan.batches.rows, &unit_rows) == bg_units_count(&w->plan.units);
+    MPI_Allreduce(MPI_IN_PLACE, &held.modules, 1, MPI_UINT64_T, MPI_SUM, w->ctx->grid.pipeline);
+    MPI_Allreduce(MPI_IN_PLACE, &held.bytes, 1, MPI_UINT64_T, MPI_MAX, w->ctx->grid.world);
+    bg_log("factors of %" PRIu64 " of %zu modules stay in memory, %.0f MB a rank at most%s", held.modules, n,
+           (double)held.bytes * 1e-6,
+           held.modules == n ? ""
+           : at_once         ? "; the others' are read once a unit"
+                             : "; the others' are read for each micro-batch");
+}
+
 /* Micro-batches that fit, and what they leave room for.  Collective; an agreed status. */
 static bg_status choose(compress *w, bg_err *err)
 {
     compress_plan *p = &w->plan;
-    uint64_t limit = w->ctx->memory_limit;
-    size_t longest = bg_tokens_longest(w->in.queries, 0, p->units.n_sequences);
+    size_t longest = bg_tokens_longest(w->in.queries, 0, p->units.n_sequences), unit_rows,
+           sendable = bg_pipeline_most_rows(w->in.model, w->ctx->grid.pipeline_size);
+    (void)count_batches(w, SIZE_MAX, &unit_rows);
     bg_demand d = { .best = { .rows = bg_pass_rows_for(w->in.model, longest, ACTIVATION_BYTES), .passes = 1 },
                     .least_rows = longest - 1,
                     .most_passes = 1,
+                    .most_rows = unit_rows < sendable ? unit_rows : sendable,
                     .self = w,
-                    .bytes = plan_bytes };
+                    .bytes = plan_bytes,
+                    .cost = batch_cost };
     bg_status st = bg_attempt_recall(w->ctx, &w->in.identities, p->work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
     bg_log("%s: %" PRIu64 " queries, %zu modules", w->c->queries, p->units.n_sequences, w->in.model->n_tracked);
     if ((st = bg_budget_choose(&d, w->ctx, &p->batches, err)) != BG_OK)
         return st;
-    uint64_t bytes = sweep_bytes(w, p->batches.rows);
-    p->factor_room = limit == UINT64_MAX || limit < bytes ? 0 : limit - bytes;
+    p->factor_room = factor_room(w, p->batches.rows);
+    say_held(w);
     st = bg_inputs_choose(&w->in.identities, w->ctx, p->batches.identity, err);
     return bg_agree(w->ctx->grid.world, st, err);
 }

@@ -45,7 +45,7 @@ typedef struct {
     bg_share own;         /* this rank's, */
     bg_site_range sites;  /* and its modules */
     bg_plan batches;      /* their rows */
-    uint64_t factor_room; /* bytes for factors that stay in memory */
+    uint64_t factor_room; /* bytes for factors that stay in memory once they are read */
     bg_units units;       /* their folder is `work`, their groups are `block`, those with tracked modules */
     char work[BG_PATH_BYTES];
     size_t *block;
@@ -89,6 +89,13 @@ bg_status compress_unit_write(compress_unit *u, const bg_site *site, uint64_t qu
 enum { ROTATED_A, ROTATED_D, GRADIENT, SCRATCH, LEFT, RIGHT, FACTORS, ARRAYS };
 void compress_floats(const compress_inputs *in, const compress_plan *plan, bg_site_range sites, size_t rows,
                      size_t out[ARRAYS]);
+
+/* Which modules' factors stay in `room` bytes: those of the first, as far as they fit.
+ *   holds [out, n_tracked, may be NULL]  false before */
+typedef struct {
+    uint64_t modules, bytes, bytes_of_all;
+} compress_held;
+compress_held compress_hold(const compress_inputs *in, const compress_plan *plan, uint64_t room, bool *holds);
 
 typedef struct compress_tap compress_tap;
 /* All are lent.  Free with compress_tap_free. */

@@ -19,10 +19,11 @@ size_t compress_columns(const compress_plan *plan, const bg_site *site)
     return plan->most_columns < least ? plan->most_columns : least;
 }
 
-static size_t factor_floats(const bg_factors *f, const bg_site *site)
+static size_t factor_floats(const compress_inputs *in, const compress_plan *plan, const bg_site *site)
 {
-    size_t p = site->n_out, m = site->n_in1, k = bg_factors_blocks(f);
-    return p * bg_block_width(p, k) + m * bg_block_width(m, k) + p * m;
+    size_t p = site->n_out, m = site->n_in1, k = bg_factors_blocks(in->factors);
+    bool rotated = plan->damping.kind == BG_EKFAC || plan->damping.kind == BG_KFAC;
+    return p * m + (rotated ? p * bg_block_width(p, k) + m * bg_block_width(m, k) : 0);
 }
 
 void compress_floats(const compress_inputs *in, const compress_plan *plan, bg_site_range sites, size_t rows,
@@ -39,7 +40,7 @@ void compress_floats(const compress_inputs *in, const compress_plan *plan, bg_si
             [SCRATCH] = bg_compress_scratch(p, m, r),
             [LEFT] = p * r,
             [RIGHT] = m * r,
-            [FACTORS] = factor_floats(in->factors, site),
+            [FACTORS] = factor_floats(in, plan, site),
         };
         for (int j = 0; j < ARRAYS; j++)
             out[j] = floats[j] > out[j] ? floats[j] : out[j];
@@ -48,15 +49,19 @@ void compress_floats(const compress_inputs *in, const compress_plan *plan, bg_si
 
 /* ---- factors that stay in memory ---- */
 
-/* As many as there is room for, from the first module on. */
-static void choose_held(const compress_inputs *in, const compress_plan *plan, bool *holds)
+compress_held compress_hold(const compress_inputs *in, const compress_plan *plan, uint64_t room, bool *holds)
 {
-    uint64_t room = plan->factor_room;
+    compress_held held = { 0 };
     for (size_t i = plan->sites.first; i < plan->sites.end; i++) {
-        uint64_t bytes = factor_floats(in->factors, in->model->tracked[i]) * sizeof(float);
-        holds[i] = bytes <= room;
-        room -= holds[i] ? bytes : 0;
+        uint64_t bytes = factor_floats(in, plan, in->model->tracked[i]) * sizeof(float);
+        bool fits = bytes <= room - held.bytes;
+        held.bytes_of_all += bytes;
+        held.bytes += fits ? bytes : 0;
+        held.modules += fits;
+        if (holds != NULL)
+            holds[i] = fits;
     }
+    return held;
 }
 
 /* The module's curvature, which let_go is told of when it has been used. */
@@ -92,7 +97,7 @@ bg_status compress_tap_new(compress_tap **out, const compress_inputs *in, const 
     if (st == BG_OK)
         st = BG_NEW(t->holds, in->model->n_tracked, "factors", err);
     if (st == BG_OK)
-        choose_held(in, plan, t->holds);
+        (void)compress_hold(in, plan, plan->factor_room, t->holds);
     return st;
 }
 
