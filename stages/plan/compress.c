@@ -136,7 +136,7 @@ static void sweep(plan_costing *f)
         factor_bytes factors = factors_of(f, r);
         once_s = larger(once_s, plan_read_s(f->c, &f->profile, ranks, factors.held));
         f->rank[r] = (plan_rank_cost){ .unit_end_s = plan_write_s(f->c, &f->profile, ranks, bytes, files),
-                                       .part_s = files * f->profile.publish_s }; /* rows are written once */
+                                       .part_s = files * f->profile.s[BG_COST_FILE] }; /* rows are written once */
         for (int i = 0; i < 2; i++) {
             size_t sequences = i == 0 ? b.sequences : b.rest;
             plan_pass_cost(tally[i], &f->profile, w->model, s, &b, sequences, false);
@@ -182,8 +182,9 @@ static void cost(plan_costing *f)
     o->work_bytes = queries_bytes(w, 0, w->model->n_tracked, unit, true) * (double)o->units;
     /* rank 0 copies the units' rows into one file, six small reads and five writes a query and module */
     o->final_s = plan_read_s(f->c, &f->profile, 1, o->final_bytes) +
-                 plan_write_s(f->c, &f->profile, 1, o->final_bytes, 1) + 11 * n * tracked * f->profile.row_write_s;
-    o->start_s = w->model_bytes * f->profile.hash_byte_s;
+                 plan_write_s(f->c, &f->profile, 1, o->final_bytes, 1) +
+                 11 * n * tracked * f->profile.s[BG_COST_ROW_WRITE];
+    o->start_s = w->model_bytes * f->profile.s[BG_COST_HASH];
     o->flops = o->phase[0].flops;
     o->resume_s += o->start_s;
     o->seconds = o->job_s = o->start_s + o->phase[0].seconds + o->final_s;

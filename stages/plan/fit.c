@@ -185,7 +185,7 @@ static double publish_s(const fitting *f, size_t lambda_units)
     double own = (double)(size_t)((blocks + world - 1) / world) / blocks,
            read = all.matrices + all.lambda * (double)lambda_units;
     double ranks = blocks < world ? blocks : world;
-    return own * (plan_read_s(f->c, &f->profile, ranks, read) + read / 4 * f->profile.serial_s) +
+    return own * (plan_read_s(f->c, &f->profile, ranks, read) + read / 4 * f->profile.s[BG_COST_SERIAL]) +
            plan_write_s(f->c, &f->profile, ranks, own * all.final, own * blocks + 1);
 }
 
@@ -210,7 +210,7 @@ static void cost(fitting *f)
     set_memory(f, b.rows, units[0]);
     set_disk(f, units[0], units[1]);
     double tokens = 4.0 * (double)c->sequence_tokens * (double)(n[0] > n[1] ? n[0] : n[1]);
-    o->start_s = (f->run.w->model_bytes + tokens) * f->profile.hash_byte_s;
+    o->start_s = (f->run.w->model_bytes + tokens) * f->profile.s[BG_COST_HASH];
     o->resume_s += o->start_s;
     o->seconds = o->start_s + publish_s(f, units[1]);
     for (size_t i = 0; i < o->n_phases; i++) {

@@ -149,12 +149,12 @@ static double matrix_s(const plan_fit_run *f, const plan_cluster *c, const plan_
     const bg_symmetric sym = { n, f->w->blocks };
     double side = (double)bg_block_width(n, f->w->blocks), k = (double)f->w->blocks;
     double floats = (double)bg_symmetric_floats(sym) * (double)units;
-    double eigen = k * (p->eigen_cube_s * side * side * side + p->eigen_square_s * side * side);
+    double eigen = k * (p->s[BG_COST_EIGEN_CUBE] * side * side * side + p->s[BG_COST_EIGEN_SQUARE] * side * side);
     if (ranks > 1)
         eigen /= ranks * p->subgrid_efficiency;
     double matrices = 2 * (double)f->w->model->n_tracked, world = (double)world_of(f) / ranks;
     double at_once = matrices < world ? matrices : world;
-    return eigen + floats * p->serial_s + plan_read_s(c, p, at_once, 4 * floats) +
+    return eigen + floats * p->s[BG_COST_SERIAL] + plan_read_s(c, p, at_once, 4 * floats) +
            plan_write_s(c, p, at_once, 8 * (double)n * side, 1);
 }
 

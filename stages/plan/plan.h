@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "bregman/budget.h"
+#include "bregman/cost.h"
 #include "bregman/factors.h"
 #include "bregman/model.h"
 #include "bregman/share.h"
@@ -30,23 +31,10 @@ bg_status plan_run(const void *config, const bg_context *ctx, bg_err *err) BG_MU
 
 /* ---- the machine ---- */
 
-/* What one rank of `threads` threads takes, in seconds, while the node's other ranks work as well.  A product
- * C [m, n] += A [m, k] B [k, n] takes 2 m n k flop_s + (m k + k n) operand_s + m n result_s + call_s. */
+/* What one rank of `threads` threads takes, while the node's other ranks work as well. */
 typedef struct {
-    double threads;
-    double flop_s, operand_s, result_s, call_s;
-    double attention_flop_s, attention_pair_s; /* small products of a head; softmax and gradient of a row and key */
-    double element_s;                          /* a float that a row-wise kernel reads or writes */
-    double activation_s;                       /* an activation of the MLP, or its gradient */
-    double logit_s, sampled_s;                 /* a logit's softmax; the draw of a label from it */
-    double widened_s;                          /* a BF16 or F16 weight to float32 */
-    double squared_s, dot_s;                   /* an entry of Λ's squares; of the scores' row-wise products */
-    double serial_s;                           /* an entry of a serial loop: adding units, dividing by the curvature */
-    double ranked_s;                           /* a score's place among the best and worst */
-    double eigen_cube_s, eigen_square_s;       /* n³, n² of an eigendecomposition */
-    double subgrid_efficiency;                 /* of a decomposition by several ranks */
-    double publish_s, row_write_s;             /* a small file, published; a row written on its own */
-    double write_byte_s, read_byte_s, hash_byte_s;
+    double s[BG_COSTS];                 /* seconds of each kind of work */
+    double threads, subgrid_efficiency; /* of a decomposition by several ranks */
     double message_s, message_byte_s;
     double process_bytes; /* a process that has done nothing yet */
 } plan_profile;

@@ -182,7 +182,7 @@ void plan_print(FILE *to, const plan_work *w, const plan_cluster *c, const plan_
             (double)bg_model_parameters(w->model), bytes_text(w->model_bytes, b), w->model->n_tracked, w->c->modules,
             w->blocks, w->blocks == 1 ? "" : "s");
     fprintf(to, "%s: %zu nodes of %zu cores, %.1f GFLOP/s a core\n", c->name, c->nodes, c->cores_per_node,
-            2e-9 / (2 * c->profile.flop_s * c->profile.threads));
+            2e-9 / (2 * c->profile.s[BG_COST_FLOP] * c->profile.threads));
     fprintf(to, "predicted, not measured: %s, %.0f node-hours\n", duration(seconds, t), hours);
     for (int i = 0; i < PLAN_STAGES; i++)
         print_stage(to, &stage[i], c);

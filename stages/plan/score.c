@@ -60,7 +60,7 @@ static void sweep(plan_costing *f, size_t n)
         if (r == 0) {
             f->rank[r].unit_end_s = plan_write_s(f->c, &f->profile, plan_ranks(f->c, f->g),
                                                  4.0 * (double)(unit * queries), 1);
-            f->rank[r].part_s = f->profile.publish_s; /* rows are written once */
+            f->rank[r].part_s = f->profile.s[BG_COST_FILE]; /* rows are written once */
         }
         for (int i = 0; i < 2; i++) {
             size_t sequences = i == 0 ? b.sequences : b.rest;
@@ -121,11 +121,11 @@ static void cost(plan_costing *f)
         compressed += 4 * queries * (double)c->rank *
                       (double)(w->model->tracked[i]->n_out + w->model->tracked[i]->n_in1);
     o->start_s = (w->model_bytes + 4.0 * (double)(c->sequences * c->sequence_tokens) + compressed) *
-                     f->profile.hash_byte_s +
+                     f->profile.s[BG_COST_HASH] +
                  plan_read_s(f->c, &f->profile, plan_ranks(f->c, f->g), compressed / (double)f->g->pipeline);
     double file = plan_dataset_bytes(rows * queries, 4) + plan_dataset_bytes(rows, 8) + plan_file_bytes() +
                   lists_bytes(queries, TOP, rows);
-    o->final_s = rows * f->profile.row_write_s + 2 * rows * queries * f->profile.ranked_s +
+    o->final_s = rows * f->profile.s[BG_COST_ROW_WRITE] + 2 * rows * queries * f->profile.s[BG_COST_RANKED] +
                  plan_write_s(f->c, &f->profile, at_once, file, 1);
     o->resume_s = o->start_s;
     o->job_s = o->start_s + o->phase[0].seconds + o->final_s;
@@ -153,8 +153,8 @@ void plan_merge(const plan_work *w, const plan_cluster *c, plan_stage *out)
     tail = tail > LEAST_TAIL ? tail : n < LEAST_TAIL ? n : LEAST_TAIL;
     *out = (plan_stage){ .name = "merge_scores", .possible = true, .grid = one, .n_phases = 1 };
     out->phase[0].name = "merging";
-    out->seconds = bytes * c->profile.hash_byte_s + plan_read_s(c, &c->profile, 1, bytes) +
-                   4 * scores * c->profile.ranked_s + c->profile.publish_s;
+    out->seconds = bytes * c->profile.s[BG_COST_HASH] + plan_read_s(c, &c->profile, 1, bytes) +
+                   4 * scores * c->profile.s[BG_COST_RANKED] + c->profile.s[BG_COST_FILE];
     out->phase[0].seconds = out->job_s = out->final_s = out->seconds;
     out->final_bytes = plan_file_bytes() + 12 * plan_dataset_bytes(queries, 8) + plan_dataset_bytes(queries * BINS, 8) +
                        plan_dataset_bytes(queries * tail, 4) + lists_bytes(queries, n < TOP ? n : TOP, n);

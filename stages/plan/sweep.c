@@ -62,12 +62,12 @@ double plan_ranks(const plan_cluster *c, const plan_grid *g)
 
 double plan_write_s(const plan_cluster *c, const plan_profile *p, double ranks, double bytes, double files)
 {
-    return files * p->publish_s + bytes * disk_byte_s(c, ranks, p->write_byte_s);
+    return files * p->s[BG_COST_FILE] + bytes * disk_byte_s(c, ranks, p->s[BG_COST_WRITE]);
 }
 
 double plan_read_s(const plan_cluster *c, const plan_profile *p, double ranks, double bytes)
 {
-    return bytes * disk_byte_s(c, ranks, p->read_byte_s);
+    return bytes * disk_byte_s(c, ranks, p->s[BG_COST_READ]);
 }
 
 /* ---- disk ---- */
