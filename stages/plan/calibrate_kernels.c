@@ -251,14 +251,14 @@ static bg_status make_batch(bg_batch **b, size_t vocabulary, bg_err *err)
 static void split(plan_profile *p, const bg_model *m, double measured_s)
 {
     const bg_share whole = bg_model_whole(m);
-    const plan_batches b = plan_batches_of(SEQUENCES, TOKENS - 1, TOKENS - 1, SEQUENCES * (TOKENS - 1));
-    plan_profile none = *p, only = { .s[BG_COST_ELEMENT] = 1 };
-    plan_tally known = { 0 }, floats = { 0 };
-    none.s[BG_COST_ELEMENT] = 0;
-    plan_pass_cost(&known, &none, m, &whole, &b, SEQUENCES, true);
-    plan_pass_cost(&floats, &only, m, &whole, &b, SEQUENCES, true);
-    double each = (measured_s - known.seconds) / floats.seconds;
-    bg_log("pass of a small model: %.3f s, of which %.3f s are row-wise", measured_s, measured_s - known.seconds);
+    const bg_batch_shape b = { SEQUENCES, TOKENS - 1, TOKENS - 1, SEQUENCES * (TOKENS - 1), true };
+    const plan_cluster here = { 0 };
+    bg_cost cost = { 0 };
+    bg_pass_cost(&cost, m, &whole, &b);
+    double floats = cost.of[BG_COST_ELEMENT];
+    cost.of[BG_COST_ELEMENT] = 0;
+    double known_s = plan_seconds(&here, p, 1, &cost), each = (measured_s - known_s) / floats;
+    bg_log("pass of a small model: %.3f s, of which %.3f s are row-wise", measured_s, measured_s - known_s);
     p->s[BG_COST_ELEMENT] = each > p->s[BG_COST_ELEMENT] ? each : p->s[BG_COST_ELEMENT];
 }
 
