@@ -50,7 +50,7 @@ static void trim(float *x, size_t n, size_t r_from, size_t r)
 /* Row k of those in hand, with r columns. */
 static bg_status copy_query(assembly *a, const bg_site *site, const bg_rows *rows, uint64_t k, size_t r, bg_err *err)
 {
-    size_t r_from = compress_columns(a->plan, site);
+    size_t r_from = bg_queries_columns(site, a->plan->load.rank);
     query_sum *sum = &a->sum[rows->first + k];
     bg_status st = compress_read_query(rows->file, site, rows->row + k, r_from, &a->query, err);
     trim(a->query.left, site->n_out, r_from, r);
@@ -145,7 +145,7 @@ static bg_status assemble_modules(assembly *a, bg_err *err)
 static bg_status open_memory(assembly *a, bg_err *err)
 {
     size_t floats[ARRAYS];
-    compress_floats(a->in, a->plan, (bg_site_range){ 0, a->in->model->n_tracked }, 0, floats);
+    compress_floats(&a->plan->load, compress_all_sites(&a->plan->load), 0, floats);
     bg_status st = BG_NEW(a->query.left, floats[LEFT], "queries", err);
     if (st == BG_OK)
         st = BG_NEW(a->query.right, floats[RIGHT], "queries", err);

@@ -3,15 +3,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bregman/allotment.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
-
-enum { ACTIVATION_BYTES = 96 << 20 };
 
 typedef struct {
     const compress_queries_config *c;
@@ -30,7 +27,7 @@ static bg_status parse_rank(compress_plan *p, const compress_queries_config *c, 
     uint64_t r = strtoull(c->rank, &end, 10);
     if (!full && !automatic && (*c->rank < '0' || *c->rank > '9' || *end != '\0' || errno != 0 || r == 0 || r > 100000))
         return BG_FAIL(err, BG_EARG, "--rank takes a number from 1, full or auto, not \"%s\"", c->rank);
-    p->most_columns = full ? SIZE_MAX : automatic ? c->max_rank : r;
+    p->load.rank = full ? SIZE_MAX : automatic ? c->max_rank : r;
     p->tolerance = automatic ? c->tolerance : 0;
     return BG_OK;
 }
@@ -48,18 +45,22 @@ static bg_status read_options(compress_plan *p, const compress_queries_config *c
 
 /* ---- who does what ---- */
 
-/* This rank's share of the model. */
+/* The shares of the model. */
 static bg_status divide_model(compress *w, bg_err *err)
 {
-    const bg_grid *g = &w->ctx->grid;
-    bg_share *share = NULL;
-    bg_status st = BG_NEW(share, (size_t)g->pipeline_size, "shares of the model", err);
-    if (st == BG_OK)
-        st = bg_model_divide(w->in.model, (size_t)g->pipeline_size, NULL, share, err);
-    if (st == BG_OK)
-        w->plan.own = share[g->pipeline_rank];
-    w->plan.sites = (bg_site_range){ w->plan.own.first_tracked, w->plan.own.end_tracked };
-    bg_free(share);
+    bg_workload *load = &w->plan.load;
+    uint64_t n = bg_tokens_sequences(w->in.queries);
+    *load = (bg_workload){ .stage = &compress_costs,
+                           .model = w->in.model,
+                           .grid = w->ctx->grid,
+                           .memory_limit = w->ctx->memory_limit,
+                           .queries = n,
+                           .unit_sequences = w->c->unit_queries,
+                           .query_rows = bg_tokens_longest(w->in.queries, 0, n) - 1,
+                           .blocks = bg_factors_blocks(w->in.factors),
+                           .rank = load->rank };
+    bg_status st = bg_workload_divide(load, &w->plan.share, err);
+    load->share = w->plan.share;
     return st;
 }
 
@@ -87,32 +88,17 @@ static bg_status divide(compress *w, bg_err *err)
 
 /* ---- micro-batches and memory ---- */
 
-static size_t sweep_bytes(const compress *w, size_t rows)
-{
-    size_t floats[ARRAYS], n = 0;
-    compress_floats(&w->in, &w->plan, w->plan.sites, rows, floats);
-    for (int i = 0; i < ARRAYS; i++)
-        n += floats[i];
-    return n * sizeof(float) + bg_pipeline_pass_bytes(w->in.model, &w->plan.own, &w->ctx->grid, rows);
-}
-
-/* Rank 0 takes all modules' sides from file to file in the end. */
 static size_t plan_bytes(const void *compress_, const bg_plan *plan)
 {
-    const compress *w = compress_;
-    size_t floats[ARRAYS], sweep = sweep_bytes(w, plan->rows);
-    compress_floats(&w->in, &w->plan, (bg_site_range){ 0, w->in.model->n_tracked }, 0, floats);
-    size_t end = (floats[LEFT] + floats[RIGHT]) * sizeof(float);
-    return w->ctx->grid.world_rank == 0 && end > sweep ? end : sweep;
+    return bg_workload_bytes(&((const compress *)compress_)->plan.load, plan);
 }
 
-/* Beside what the sweep takes; without a limit in the ranks' parts of half of what this node has. */
-static uint64_t factor_room(const compress *w, size_t rows)
+/* Beside what the stage takes; without a limit in the ranks' parts of half of what this node has. */
+static uint64_t factor_room(const compress *w)
 {
-    const bg_context *ctx = w->ctx;
-    uint64_t bytes = sweep_bytes(w, rows), limit = ctx->memory_limit;
+    uint64_t bytes = plan_bytes(w, &w->plan.batches), limit = w->ctx->memory_limit;
     if (limit == UINT64_MAX)
-        limit = bg_allotment_bytes("") / 2 / (uint64_t)ctx->grid.node_size;
+        limit = bg_allotment_bytes("") / 2 / (uint64_t)w->ctx->grid.node_size;
     return limit > bytes ? limit - bytes : 0;
 }
 
@@ -133,24 +119,18 @@ static uint64_t count_batches(const compress *w, size_t rows, size_t *unit_rows)
     return n;
 }
 
-/* Time in that of a query's computations, of which reading all of a rank's factors is taken to take two.  Few, large
- * micro-batches leave the ranks of a pipeline idle. */
-static double batch_cost(const void *compress_, size_t rows)
+/* Of the queries as they are, of many lengths. */
+static double rows_cost(const void *compress_, size_t rows)
 {
-    const double read = 2;
     const compress *w = compress_;
-    const bg_grid *g = &w->ctx->grid;
-    compress_held held = compress_hold(&w->in, &w->plan, factor_room(w, rows), NULL);
     size_t unit_rows;
-    double batches = (double)count_batches(w, rows, &unit_rows), units = (double)bg_units_count(&w->plan.units),
-           of_column = ceil(units / g->data_size) * batches / units,
-           unread = held.bytes_of_all > 0 ? 1 - (double)held.bytes / (double)held.bytes_of_all : 0;
-    return (of_column + g->pipeline_size - 1) * (read * unread + (double)w->plan.units.n_sequences / batches);
+    uint64_t batches = count_batches(w, rows, &unit_rows);
+    return compress_rows_cost(&w->plan.load, rows, batches);
 }
 
 static void say_held(const compress *w)
 {
-    compress_held held = compress_hold(&w->in, &w->plan, w->plan.factor_room, NULL);
+    compress_held held = compress_hold(&w->plan.load, w->plan.factor_room, NULL);
     size_t unit_rows, n = w->in.model->n_tracked;
     bool at_once = count_batches(w, w->plan.batches.rows, &unit_rows) == bg_units_count(&w->plan.units);
     MPI_Allreduce(MPI_IN_PLACE, &held.modules, 1, MPI_UINT64_T, MPI_SUM, w->ctx->grid.pipeline);
@@ -166,23 +146,20 @@ static void say_held(const compress *w)
 static bg_status choose(compress *w, bg_err *err)
 {
     compress_plan *p = &w->plan;
-    size_t longest = bg_tokens_longest(w->in.queries, 0, p->units.n_sequences), unit_rows,
-           sendable = bg_pipeline_most_rows(w->in.model, w->ctx->grid.pipeline_size);
+    size_t unit_rows;
+    bg_demand d = bg_workload_demand(&p->load, 0);
     (void)count_batches(w, SIZE_MAX, &unit_rows);
-    bg_demand d = { .best = { .rows = bg_pass_rows_for(w->in.model, longest, ACTIVATION_BYTES), .passes = 1 },
-                    .least_rows = longest - 1,
-                    .most_passes = 1,
-                    .most_rows = unit_rows < sendable ? unit_rows : sendable,
-                    .self = w,
-                    .bytes = plan_bytes,
-                    .cost = batch_cost };
+    d.most_rows = unit_rows < d.most_rows ? unit_rows : d.most_rows;
+    d.self = w;
+    d.bytes = plan_bytes;
+    d.cost = rows_cost;
     bg_status st = bg_attempt_recall(w->ctx, &w->in.identities, p->work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
     bg_log("%s: %" PRIu64 " queries, %zu modules", w->c->queries, p->units.n_sequences, w->in.model->n_tracked);
     if ((st = bg_budget_choose(&d, w->ctx, &p->batches, err)) != BG_OK)
         return st;
-    p->factor_room = factor_room(w, p->batches.rows);
+    p->factor_room = factor_room(w);
     say_held(w);
     st = bg_inputs_choose(&w->in.identities, w->ctx, p->batches.identity, err);
     return bg_agree(w->ctx->grid.world, st, err);
@@ -217,5 +194,6 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
     }
     compress_close(&w.in);
     bg_free(w.plan.block);
+    bg_free(w.plan.share);
     return st;
 }

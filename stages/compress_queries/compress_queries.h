@@ -10,6 +10,7 @@
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
 #include "bregman/units.h"
+#include "costs.h"
 
 typedef struct {
     const char *model, *factors, *queries, *output, *rank, *preconditioner, *modules;
@@ -39,20 +40,16 @@ void compress_close(compress_inputs *in);
 
 typedef struct {
     bg_damping damping;
-    size_t most_columns; /* asked for; SIZE_MAX: all */
-    double tolerance;    /* 0: not by tolerance */
+    double tolerance; /* 0: not by tolerance */
     uint64_t seed;
-    bg_share own;         /* this rank's, */
-    bg_site_range sites;  /* and its modules */
+    bg_workload load;     /* with columns that are asked for at most, */
+    bg_share *share;      /* and [pipeline_size] those of the ranks */
     bg_plan batches;      /* their rows */
     uint64_t factor_room; /* bytes for factors that stay in memory once they are read */
     bg_units units;       /* their folder is `work`, their groups are `block`, those with tracked modules */
     char work[BG_PATH_BYTES];
     size_t *block;
 } compress_plan;
-
-/* Columns kept of a module's gradients at most. */
-size_t compress_columns(const compress_plan *plan, const bg_site *site);
 
 /* ---- units.c: the sweep, and the unit in hand as one file per block of the model ---- */
 
@@ -83,19 +80,6 @@ bg_status compress_unit_write(compress_unit *u, const bg_site *site, uint64_t qu
                               bg_err *err) BG_MUST_CHECK;
 
 /* ---- tap.c: a gradient a query and module, preconditioned and truncated ---- */
-
-/* Floats of what it works in with micro-batches of so many rows, as the largest of a run of modules makes each: rows in
- * the eigenbases, one query, and a module's factors. */
-enum { ROTATED_A, ROTATED_D, GRADIENT, SCRATCH, LEFT, RIGHT, FACTORS, ARRAYS };
-void compress_floats(const compress_inputs *in, const compress_plan *plan, bg_site_range sites, size_t rows,
-                     size_t out[ARRAYS]);
-
-/* Which modules' factors stay in `room` bytes: those of the first, as far as they fit.
- *   holds [out, n_tracked, may be NULL]  false before */
-typedef struct {
-    uint64_t modules, bytes, bytes_of_all;
-} compress_held;
-compress_held compress_hold(const compress_inputs *in, const compress_plan *plan, uint64_t room, bool *holds);
 
 typedef struct compress_tap compress_tap;
 /* All are lent.  Free with compress_tap_free. */

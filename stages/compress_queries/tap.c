@@ -1,6 +1,4 @@
 /* tap.c - of each query and module a gradient, in the eigenbasis preconditioned and truncated there. */
-#include <string.h>
-
 #include "bregman/memory.h"
 #include "compress_queries.h"
 
@@ -12,57 +10,6 @@ struct compress_tap {
     bg_curvature *held; /* [n_tracked] factors in memory; p is 0 of those that are not */
     bool *holds;        /* [n_tracked] they stay there once they are read */
 };
-
-size_t compress_columns(const compress_plan *plan, const bg_site *site)
-{
-    size_t least = site->n_out < site->n_in1 ? site->n_out : site->n_in1;
-    return plan->most_columns < least ? plan->most_columns : least;
-}
-
-static size_t factor_floats(const compress_inputs *in, const compress_plan *plan, const bg_site *site)
-{
-    size_t p = site->n_out, m = site->n_in1, k = bg_factors_blocks(in->factors);
-    bool rotated = plan->damping.kind == BG_EKFAC || plan->damping.kind == BG_KFAC;
-    return p * m + (rotated ? p * bg_block_width(p, k) + m * bg_block_width(m, k) : 0);
-}
-
-void compress_floats(const compress_inputs *in, const compress_plan *plan, bg_site_range sites, size_t rows,
-                     size_t out[ARRAYS])
-{
-    memset(out, 0, ARRAYS * sizeof *out);
-    for (size_t i = sites.first; i < sites.end; i++) {
-        const bg_site *site = in->model->tracked[i];
-        size_t p = site->n_out, m = site->n_in1, r = compress_columns(plan, site);
-        const size_t floats[ARRAYS] = {
-            [ROTATED_A] = rows * m,
-            [ROTATED_D] = rows * p,
-            [GRADIENT] = p * m,
-            [SCRATCH] = bg_compress_scratch(p, m, r),
-            [LEFT] = p * r,
-            [RIGHT] = m * r,
-            [FACTORS] = factor_floats(in, plan, site),
-        };
-        for (int j = 0; j < ARRAYS; j++)
-            out[j] = floats[j] > out[j] ? floats[j] : out[j];
-    }
-}
-
-/* ---- factors that stay in memory ---- */
-
-compress_held compress_hold(const compress_inputs *in, const compress_plan *plan, uint64_t room, bool *holds)
-{
-    compress_held held = { 0 };
-    for (size_t i = plan->sites.first; i < plan->sites.end; i++) {
-        uint64_t bytes = factor_floats(in, plan, in->model->tracked[i]) * sizeof(float);
-        bool fits = bytes <= room - held.bytes;
-        held.bytes_of_all += bytes;
-        held.bytes += fits ? bytes : 0;
-        held.modules += fits;
-        if (holds != NULL)
-            holds[i] = fits;
-    }
-    return held;
-}
 
 /* The module's curvature, which let_go is told of when it has been used. */
 static bg_status get(compress_tap *t, const bg_site *site, const bg_curvature **out, bg_err *err)
@@ -89,7 +36,7 @@ bg_status compress_tap_new(compress_tap **out, const compress_inputs *in, const 
     if ((*out = t) == NULL)
         return st;
     *t = (compress_tap){ .in = in, .plan = plan, .unit = unit };
-    compress_floats(in, plan, plan->sites, plan->batches.rows, floats);
+    compress_floats(&plan->load, compress_own_sites(&plan->load), plan->batches.rows, floats);
     for (int i = 0; i < FACTORS && st == BG_OK; i++)
         st = BG_NEW(t->array[i], floats[i], "query gradient", err);
     if (st == BG_OK)
@@ -97,7 +44,7 @@ bg_status compress_tap_new(compress_tap **out, const compress_inputs *in, const 
     if (st == BG_OK)
         st = BG_NEW(t->holds, in->model->n_tracked, "factors", err);
     if (st == BG_OK)
-        (void)compress_hold(in, plan, plan->factor_room, t->holds);
+        (void)compress_hold(&plan->load, plan->factor_room, t->holds);
     return st;
 }
 
@@ -121,8 +68,8 @@ static bg_status compress_query(compress_tap *t, const bg_curvature *c, const bg
     size_t p = site->n_out, m = site->n_in1, r0, rows = bg_pair_rows_of(pair, z, &r0);
     uint64_t query = pair->batch->sequence[z];
     float *gradient = t->array[GRADIENT];
-    const bg_truncation wanted = { gradient, compress_columns(t->plan, site), t->plan->tolerance, t->plan->seed,
-                                   query * t->in->model->n_tracked + site->index };
+    const bg_truncation wanted = { gradient, bg_queries_columns(site, t->plan->load.rank), t->plan->tolerance,
+                                   t->plan->seed, query * t->in->model->n_tracked + site->index };
     bg_compressed made = { .left = t->array[LEFT], .right = t->array[RIGHT] };
     bg_gemm((bg_extent){ p, m, rows }, 1.0f, bg_f32(BG_T, pair->gradient + r0 * pair->ld_gradient, pair->ld_gradient),
             bg_f32(BG_N, pair->activation + r0 * pair->ld_activation, pair->ld_activation), 0.0f, gradient, m);

@@ -20,10 +20,11 @@ static bg_segment segment_of(const compress_unit *u, size_t block)
 static bg_status begin_unit(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
 {
     compress_unit *u = self;
+    const bg_share *own = bg_workload_share(&u->plan->load);
     (void)err;
     u->unit = *unit;
     u->kept = part;
-    for (size_t b = u->plan->own.first; b < u->plan->own.end; b++) {
+    for (size_t b = own->first; b < own->end; b++) {
         const bg_segment g = segment_of(u, b);
         u->finished[b] = bg_units_has(&u->plan->units, &g);
     }
@@ -34,10 +35,11 @@ static bg_status begin_unit(void *self, const bg_unit *unit, uint64_t part, bg_e
 static bg_status keep_unit(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err)
 {
     compress_unit *u = self;
+    const bg_share *own = bg_workload_share(&u->plan->load);
     bg_status st = BG_OK;
     (void)unit;
     (void)l;
-    for (size_t b = u->plan->own.first; b < u->plan->own.end && st == BG_OK; b++) {
+    for (size_t b = own->first; b < own->end && st == BG_OK; b++) {
         const bg_segment g = segment_of(u, b);
         bg_store *s = u->file[b];
         u->file[b] = NULL;
@@ -129,7 +131,7 @@ static bg_status create_file(compress_unit *u, size_t block, bg_err *err)
     bg_status st = bg_units_create(&u->file[block], &u->plan->units, &g, err);
     for (size_t i = sites.first; i < sites.end && st == BG_OK; i++) {
         const bg_site *site = u->model->tracked[i];
-        st = compress_make_datasets(u->file[block], site, g.end - g.first, compress_columns(u->plan, site),
+        st = compress_make_datasets(u->file[block], site, g.end - g.first, bg_queries_columns(site, u->plan->load.rank),
                                     COMPRESS_UNIT_DATASETS, err);
     }
     return st;
@@ -166,7 +168,8 @@ bg_status compress_sweep(const compress_inputs *in, const compress_plan *plan, c
     if (st == BG_OK)
         st = compress_tap_new(&tap, in, plan, &unit, err);
     if (st == BG_OK)
-        st = bg_pipeline_pass_new(&pass, in->model, &plan->own, &ctx->grid, plan->batches.rows, err);
+        st = bg_pipeline_pass_new(&pass, in->model, bg_workload_share(&plan->load), &ctx->grid, plan->batches.rows,
+                                  err);
     st = bg_agree(ctx->grid.world, st, err);
     const bg_sweep s = {
         .what = "queries",
