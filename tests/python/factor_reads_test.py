@@ -93,7 +93,7 @@ large, said, read = compress("large", queries, unit, "--memory-limit", "4G")
 check(0.97 < (most - read) / (FACTOR_BYTES * (2 * N_UNITS - 1)) < 1.1, "in a limit", (most - read) / FACTOR_BYTES)
 same_file("a large limit", large.path("compressed.h5"), plain.path("compressed.h5"))
 
-# in one that has room for some, and units that are no longer than a micro-batch
+# in a limit that has room for some, and units that are no longer than a micro-batch
 few = query_file(5)
 none, said, most_of_few = compress("few", few, 1)
 some, said, read = compress("some", few, 1, "--memory-limit", int(PLAN.search(said)[1]) * 1000000 + FACTOR_BYTES // 2)
