@@ -101,6 +101,17 @@ bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
     return BG_OK;
 }
 
+/* Of one-hot inputs only the rows are counted. */
+void bg_covariance_cost(bg_cost *cost, const bg_model *model, bg_site_range sites, size_t rows)
+{
+    for (size_t i = sites.first; i < sites.end; i++) {
+        const bg_site *site = model->tracked[i];
+        bg_symmetric_cost(cost, site->s, (double)rows);
+        if (bg_site_owns_input(site) && site->kind != BG_SITE_EMBEDDING)
+            bg_symmetric_cost(cost, site->a, (double)rows);
+    }
+}
+
 /* A dataset of a site's, to a file (`to`) or from one. */
 typedef struct {
     const char *name;

@@ -24,6 +24,14 @@ bg_rotated_widths bg_eigenbasis_widths(const bg_model *model, bg_site_range site
     return w;
 }
 
+void bg_eigenbasis_rotate_cost(bg_cost *cost, const bg_site *site, bool has_a, double rows)
+{
+    if (!bg_symmetric_is_diagonal(site->a) && !has_a)
+        bg_blockdiag_cost(cost, site->a, rows, 1);
+    if (!bg_symmetric_is_diagonal(site->s))
+        bg_blockdiag_cost(cost, site->s, rows, 1);
+}
+
 bg_pair bg_eigenbasis_rotate(const bg_eigenbasis *q, const bg_pair *pair, const bg_rotated *room, bool has_a)
 {
     const bg_site *site = pair->site;

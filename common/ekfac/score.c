@@ -56,6 +56,24 @@ size_t bg_scorer_bytes(const bg_score_task *t, const bg_queries_extent *q, const
            unit_bytes(t, q->n_queries, kept_layers(t, model));
 }
 
+void bg_scorer_cost(bg_cost *cost, const bg_queries_extent *q, size_t rank, const bg_model *model,
+                    const bg_share *share, size_t rows)
+{
+    size_t chunk = chunk_rows(q->columns, rows);
+    for (size_t i = share->first_tracked; i < share->end_tracked; i++) {
+        const bg_site *site = model->tracked[i];
+        double columns = (double)(q->n_queries * bg_queries_columns(site, rank));
+        for (size_t r0 = 0; r0 < rows; r0 += chunk) {
+            double n = (double)(rows - r0 < chunk ? rows - r0 : chunk);
+            bg_cost_product(cost, n, columns, (double)site->n_out, 1);
+            if (site->kind != BG_SITE_EMBEDDING)
+                bg_cost_product(cost, n, columns, (double)site->n_in1, 1);
+        }
+        cost->of[BG_COST_DOT] += (double)rows * columns;
+        cost->of[BG_COST_SERIAL] += (double)(rows * q->n_queries);
+    }
+}
+
 static bg_status take_memory(bg_scorer *s, bg_err *err)
 {
     const bg_queries_extent *q = &s->queries->extent;

@@ -24,6 +24,38 @@ static bool fit_rows(const bg_demand *d, const bg_context *ctx, bg_plan *plan, u
     }
 }
 
+/* From plan->rows, which fit, to d->most_rows, by bisection. */
+static size_t most_rows_that_fit(const bg_demand *d, const bg_context *ctx, bg_plan plan)
+{
+    size_t fits = plan.rows, too_many = d->most_rows + 1;
+    for (plan.rows = d->most_rows; too_many - fits > 1; plan.rows = fits + (too_many - fits) / 2)
+        *(most_bytes(d, ctx, &plan) <= ctx->memory_limit ? &fits : &too_many) = plan.rows;
+    return fits;
+}
+
+static double most_cost(const bg_demand *d, const bg_context *ctx, size_t rows)
+{
+    double cost = d->cost(d->self, rows);
+    MPI_Allreduce(MPI_IN_PLACE, &cost, 1, MPI_DOUBLE, MPI_MAX, ctx->grid.world);
+    return cost;
+}
+
+/* Larger micro-batches than those of a plan that fits, if they cost less. */
+static void grow(const bg_demand *d, const bg_context *ctx, bg_plan *plan, uint64_t *bytes)
+{
+    const double rounding = 1e-9; /* equal costs are no reason */
+    size_t usual = plan->rows;
+    double least = most_cost(d, ctx, usual);
+    for (size_t rows = most_rows_that_fit(d, ctx, *plan); rows > usual; rows -= rows / 2) {
+        double cost = most_cost(d, ctx, rows);
+        if (cost < least * (1 - rounding)) {
+            least = cost;
+            plan->rows = rows;
+        }
+    }
+    *bytes = most_bytes(d, ctx, plan);
+}
+
 static bg_status refuse(const bg_demand *d, const bg_context *ctx, const bg_plan *plan, uint64_t bytes, bg_err *err)
 {
     char passes[64] = "";
@@ -61,6 +93,8 @@ bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *o
         plan.passes++;
         fits = fit_rows(d, ctx, &plan, &bytes);
     }
+    if (fits && d->cost != NULL && d->given_rows == 0 && d->most_rows > plan.rows && ctx->memory_limit != UINT64_MAX)
+        grow(d, ctx, &plan, &bytes);
     if (plan.rows != d->best.rows)
         snprintf(plan.identity, sizeof plan.identity, "micro-batches of %zu rows", plan.rows);
     *out = plan;

@@ -69,11 +69,16 @@ size_t bg_pipeline_bytes(const bg_model *model, int rank, int size, size_t max_r
     return size == 1 ? 0 : (bg_pipeline_depth(rank, size) + 3) * message_floats(model, max_rows) * sizeof(float);
 }
 
+size_t bg_pipeline_most_rows(const bg_model *model, int size)
+{
+    return size == 1 ? SIZE_MAX : (INT_MAX / 16 * 16 - BG_PASS_TRAILER) / model->config.d_model;
+}
+
 bg_status bg_pipeline_pass_new(bg_pass **out, const bg_model *model, const bg_share *share, const bg_grid *grid,
                                size_t max_rows, bg_err *err)
 {
     *out = NULL;
-    if (grid->pipeline_size > 1 && message_floats(model, max_rows) > INT_MAX)
+    if (max_rows > bg_pipeline_most_rows(model, grid->pipeline_size))
         return BG_FAIL(err, BG_EARG,
                        "a micro-batch of %zu positions of %zu numbers is more than MPI sends at once: "
                        "give a smaller --batch-tokens, shorter sequences, or --pipeline 1",

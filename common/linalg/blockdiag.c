@@ -24,3 +24,15 @@ void bg_blockdiag_apply_left(const bg_blockdiag *q, bg_op op, size_t columns, co
                 bg_f32(BG_N, x + b * ldx, ldx), 0.0f, y + b * ldy, ldy);
     }
 }
+
+void bg_blockdiag_cost(bg_cost *cost, bg_symmetric s, double rows, double times)
+{
+    if (bg_symmetric_is_diagonal(s)) {
+        cost->of[BG_COST_SERIAL] += times * rows * (double)s.n;
+        return;
+    }
+    for (size_t j = 0; j < s.k; j++) {
+        double side = (double)bg_symmetric_side(s, j);
+        bg_cost_product(cost, rows, side, side, times);
+    }
+}

@@ -20,6 +20,7 @@ bg_status bg_grid_init(bg_grid *g, MPI_Comm world, int pipeline, bg_err *err)
     MPI_Comm node;
     MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, g->world_rank, MPI_INFO_NULL, &node);
     MPI_Comm_split(node, g->pipeline_rank, g->world_rank, &g->place);
+    MPI_Comm_size(node, &g->node_size);
     MPI_Comm_free(&node);
     MPI_Comm_size(g->place, &g->place_size);
     return BG_OK;

@@ -25,14 +25,19 @@ typedef struct {
     size_t least_rows;  /* a sequence is not cut */
     size_t most_passes; /* of any rank; 1: the stage cannot do with more than one */
     const char *spills; /* what can lie on --scratch, "sums"; NULL: nothing */
+    size_t most_rows;   /* that a limit may leave room for, and that are of use */
     const void *self;
     size_t (*bytes)(const void *self, const bg_plan *plan); /* this rank's */
+    /* What micro-batches of so many rows cost this rank under a limit, in a measure of the stage's own.  NULL: the best
+     * plan's, or the largest below that fit. */
+    double (*cost)(const void *self, size_t rows);
 } bg_demand;
 
 /* The first plan that fits every rank: micro-batches halved as far as they go, then what spills on --scratch where it
- * is given, then more passes over the work.  Collective on ctx->grid.world; the same plan on all ranks.  Logs what it
- * is and what it takes. Errors: BG_ENOMEM with what the smallest plan takes, or that with the given rows; BG_EFORMAT if
- * a sequence does not fit into these. */
+ * is given, then more passes over the work.  Under a limit micro-batches become larger than the best plan's, by
+ * halves of the most that fit, where that costs less the rank to which it costs most.  Collective on ctx->grid.world;
+ * the same plan on all ranks.  Logs what it is and what it takes. Errors: BG_ENOMEM with what the smallest plan takes,
+ * or that with the given rows; BG_EFORMAT if a sequence does not fit into these. */
 bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *out, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_BUDGET_H */

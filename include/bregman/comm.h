@@ -25,7 +25,7 @@ typedef struct {
     int world_rank, world_size;
     int data_rank, data_size; /* world_rank = pipeline_rank * data_size + data_rank */
     int pipeline_rank, pipeline_size;
-    int place_size;
+    int place_size, node_size; /* ranks in `place`, and of this node in all */
 } bg_grid;
 
 /* Lay the ranks of world out as columns of `pipeline` ranks.  Collective; free with bg_grid_free.

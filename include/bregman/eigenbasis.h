@@ -28,4 +28,7 @@ bg_rotated_widths bg_eigenbasis_widths(const bg_model *model, bg_site_range site
  *   has_a [in]  room->a is that of this input already */
 bg_pair bg_eigenbasis_rotate(const bg_eigenbasis *q, const bg_pair *pair, const bg_rotated *room, bool has_a);
 
+/* Of so many rows of the site. */
+void bg_eigenbasis_rotate_cost(bg_cost *cost, const bg_site *site, bool has_a, double rows);
+
 #endif /* BG_EIGENBASIS_H */

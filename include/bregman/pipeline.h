@@ -44,6 +44,8 @@ void bg_pipeline_free(bg_pipeline *l);
 /* Batches that a rank of a pipeline has on their way at most, and bytes that bg_pipeline_new takes. */
 size_t bg_pipeline_depth(int rank, int size);
 size_t bg_pipeline_bytes(const bg_model *model, int rank, int size, size_t max_rows);
+/* Rows whose message MPI can send at once, an upper bound of max_rows; SIZE_MAX where nothing is sent. */
+size_t bg_pipeline_most_rows(const bg_model *model, int size);
 /* The pass of this rank's share, for batches of up to max_rows rows; and bytes of it and its pipeline together. */
 bg_status bg_pipeline_pass_new(bg_pass **out, const bg_model *model, const bg_share *share, const bg_grid *grid,
                                size_t max_rows, bg_err *err) BG_MUST_CHECK;

@@ -16,6 +16,10 @@ typedef struct {
     size_t bytes;
 } bg_queries_extent;
 
+/* What they will be at a rank, of which a module keeps no more than its smaller side has. */
+size_t bg_queries_columns(const bg_site *site, size_t rank);
+bg_queries_extent bg_queries_expect(const bg_model *model, const bg_share *share, size_t n_queries, size_t rank);
+
 /* One module's queries, side by side: query q has columns [q r, (q + 1) r). */
 typedef struct {
     size_t r;

@@ -32,6 +32,9 @@ typedef struct {
 bg_status bg_scorer_new(bg_scorer **out, const bg_score_task *task, const bg_queries *queries, const bg_model *model,
                         bg_err *err) BG_MUST_CHECK;
 void bg_scorer_free(bg_scorer *s);
+/* Of a batch of so many rows, with queries of this rank for the sites of a share. */
+void bg_scorer_cost(bg_cost *cost, const bg_queries_extent *q, size_t rank, const bg_model *model,
+                    const bg_share *share, size_t rows);
 /* Bytes that bg_scorer_new would take, beside the queries; and what bg_scorer_gather sends (bg_sweep.gather_bytes). */
 size_t bg_scorer_bytes(const bg_score_task *t, const bg_queries_extent *q, const bg_model *model);
 size_t bg_scorer_gather_bytes(const bg_scorer *s);

@@ -6,19 +6,36 @@
 #include "bregman/stop.h"
 #include "compress_queries.h"
 
+typedef struct {
+    double variance, error;
+} query_sum;
+
+typedef struct {
+    const compress_inputs *in;
+    const compress_plan *plan;
+    bg_units_reader *units;
+    bg_store *to;
+    uint32_t *needed;       /* [unit_queries] columns that a module's queries need */
+    compressed_query query; /* in hand */
+    query_sum *sum;         /* [n_queries] over all modules */
+    double module_variance; /* of the module in hand, over all queries */
+    size_t n_silent;        /* modules whose scores are all expected to be 0, and the first of them */
+    const char *silent;
+} assembly;
+
 /* Columns that the module's queries need. */
-static bg_status needed_columns(compress *w, const bg_site *site, bg_units_reader *units, uint32_t *out, bg_err *err)
+static bg_status needed_columns(assembly *a, const bg_site *site, uint32_t *out, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     bg_status st = bg_path(path, err, "%s/rank", site->name);
     *out = 1;
-    for (size_t i = 0; i < bg_units_runs(units) && st == BG_OK; i++) {
+    for (size_t i = 0; i < bg_units_runs(a->units) && st == BG_OK; i++) {
         bg_rows q;
-        st = bg_units_read(units, i, &q, err);
+        st = bg_units_read(a->units, i, &q, err);
         if (st == BG_OK)
-            st = bg_store_read_rows(q.file, path, BG_U32, (bg_slab){ q.row, q.n, 1 }, w->columns_needed, err);
+            st = bg_store_read_rows(q.file, path, BG_U32, (bg_slab){ q.row, q.n, 1 }, a->needed, err);
         for (uint64_t k = 0; k < q.n && st == BG_OK; k++)
-            *out = w->columns_needed[k] > *out ? w->columns_needed[k] : *out;
+            *out = a->needed[k] > *out ? a->needed[k] : *out;
     }
     return st;
 }
@@ -31,135 +48,131 @@ static void trim(float *x, size_t n, size_t r_from, size_t r)
 }
 
 /* Row k of those in hand, with r columns. */
-static bg_status copy_query(compress *w, const bg_site *site, const bg_rows *rows, uint64_t k, bg_store *to, size_t r,
-                            bg_err *err)
+static bg_status copy_query(assembly *a, const bg_site *site, const bg_rows *rows, uint64_t k, size_t r, bg_err *err)
 {
-    char path[BG_PATH_BYTES];
-    size_t r_from = compress_columns(w, site);
-    compressed_query q = { .left = w->left, .right = w->right };
-    const struct {
-        const char *name;
-        bg_dtype type;
-        size_t size;
-        void *data;
-    } set[] = {
-        { "left", BG_F32, site->n_out * r_from, w->left },
-        { "right", BG_F32, site->n_in1 * r_from, w->right },
-        { "error", BG_F64, 1, &q.error },
-        { "variance", BG_F64, 1, &q.variance },
-    };
-    bg_status st = BG_OK;
-    for (size_t i = 0; i < 4 && st == BG_OK; i++) {
-        st = bg_path(path, err, "%s/%s", site->name, set[i].name);
-        if (st == BG_OK)
-            st = bg_store_read_rows(rows->file, path, set[i].type, (bg_slab){ rows->row + k, 1, set[i].size },
-                                    set[i].data, err);
-    }
-    trim(w->left, site->n_out, r_from, r);
-    trim(w->right, site->n_in1, r_from, r);
-    w->sum[rows->first + k].variance += q.variance;
-    w->sum[rows->first + k].error += q.error;
-    w->module_variance += q.variance;
-    return st == BG_OK ? compress_write_query(to, site, rows->first + k, &q, err) : st;
+    size_t r_from = bg_queries_columns(site, a->plan->load.rank);
+    query_sum *sum = &a->sum[rows->first + k];
+    bg_status st = compress_read_query(rows->file, site, rows->row + k, r_from, &a->query, err);
+    trim(a->query.left, site->n_out, r_from, r);
+    trim(a->query.right, site->n_in1, r_from, r);
+    sum->variance += a->query.variance;
+    sum->error += a->query.error;
+    a->module_variance += a->query.variance;
+    return st == BG_OK ? compress_write_query(a->to, site, rows->first + k, &a->query, COMPRESS_COLUMNS, err) : st;
 }
 
-static bg_status assemble_site(compress *w, const bg_site *site, bg_units_reader *units, bg_store *to, bg_err *err)
+static bg_status assemble_site(assembly *a, const bg_site *site, bg_err *err)
 {
     uint32_t r;
-    w->module_variance = 0;
-    bg_status st = needed_columns(w, site, units, &r, err);
+    a->module_variance = 0;
+    bg_status st = needed_columns(a, site, &r, err);
     if (st == BG_OK)
-        st = compress_make_datasets(to, site, w->units.n_sequences, r, false, err);
-    for (size_t i = 0; i < bg_units_runs(units) && st == BG_OK; i++) {
+        st = compress_make_datasets(a->to, site, a->plan->units.n_sequences, r, COMPRESS_COLUMNS, err);
+    for (size_t i = 0; i < bg_units_runs(a->units) && st == BG_OK; i++) {
         bg_rows q;
         st = bg_stop_check("assembling", err);
         if (st == BG_OK)
-            st = bg_units_read(units, i, &q, err);
+            st = bg_units_read(a->units, i, &q, err);
         for (uint64_t k = 0; k < q.n && st == BG_OK; k++)
-            st = copy_query(w, site, &q, k, to, r, err);
+            st = copy_query(a, site, &q, k, r, err);
     }
-    if (st == BG_OK && w->module_variance <= 0 && w->n_silent++ == 0)
-        w->silent = site->name;
+    if (st == BG_OK && a->module_variance <= 0 && a->n_silent++ == 0)
+        a->silent = site->name;
     return st;
 }
 
-static bg_status write_head(const compress *w, bg_store *s, bg_err *err)
+static bg_status write_head(assembly *a, const char *preconditioner, bg_err *err)
 {
-    uint64_t n = bg_tokens_sequences(w->queries);
+    const compress_inputs *in = a->in;
+    uint64_t n = bg_tokens_sequences(in->queries);
     const char **id = NULL;
     const bg_hash *queries;
-    bg_status st = bg_tokens_hashes(w->queries, &queries, err);
+    bg_status st = bg_tokens_hashes(in->queries, &queries, err);
     if (st != BG_OK)
         return st;
     st = BG_NEW(id, n, "query ids", err);
     for (uint64_t q = 0; q < n && st == BG_OK; q++)
-        id[q] = bg_tokens_query_id(w->queries, q);
+        id[q] = bg_tokens_query_id(in->queries, q);
     if (st == BG_OK)
-        st = bg_store_write(s, "id", &n, id, err);
+        st = bg_store_write(a->to, "id", &n, id, err);
     const struct {
         const char *name, *text;
     } attr[] = {
-        { "model_hash", w->model_hash.hex },
+        { "model_hash", in->model_hash.hex },
         { "queries_hash", queries->hex },
-        { "tokenizer_hash", bg_tokens_tokenizer_hash(w->queries) },
-        { "factors_fingerprint", bg_factors_fingerprint(w->factors) },
-        { "modules", w->modules },
-        { "preconditioner", w->c->preconditioner },
+        { "tokenizer_hash", bg_tokens_tokenizer_hash(in->queries) },
+        { "factors_fingerprint", bg_factors_fingerprint(in->factors) },
+        { "modules", in->modules },
+        { "preconditioner", preconditioner },
     };
     for (size_t i = 0; i < sizeof attr / sizeof attr[0] && st == BG_OK; i++)
-        st = bg_store_attr_text(s, "/", attr[i].name, attr[i].text, err);
+        st = bg_store_attr_text(a->to, "/", attr[i].name, attr[i].text, err);
+    const bg_damping *d = &a->plan->damping;
     if (st == BG_OK)
-        st = bg_store_attr_f64(s, "/", w->damping.absolute ? "damping" : "damping_factor", w->damping.damping, err);
+        st = bg_store_attr_f64(a->to, "/", d->absolute ? "damping" : "damping_factor", d->damping, err);
     bg_free(id);
     return st;
 }
 
-static void report_kept(const compress *w)
+static void report_kept(const assembly *a)
 {
-    const query_sum *sum = w->sum;
-    for (uint64_t q = 0; q < bg_tokens_sequences(w->queries); q++)
-        bg_log("query %s: kept %.4f of the expected score variance", bg_tokens_query_id(w->queries, q),
-               sum[q].variance > 0 ? 1.0 - sum[q].error / sum[q].variance : 1.0);
-    if (w->n_silent > 0)
+    const bg_tokens *queries = a->in->queries;
+    for (uint64_t q = 0; q < bg_tokens_sequences(queries); q++)
+        bg_log("query %s: kept %.4f of the expected score variance", bg_tokens_query_id(queries, q),
+               a->sum[q].variance > 0 ? 1.0 - a->sum[q].error / a->sum[q].variance : 1.0);
+    if (a->n_silent > 0)
         bg_log("warning: %zu of %zu modules score 0, for example %s: its gradients are all 0, of the queries or of the "
                "sequences that the factors were fitted on",
-               w->n_silent, w->model->n_tracked, w->silent);
+               a->n_silent, a->in->model->n_tracked, a->silent);
 }
 
-/* All modules, block after block. */
-static bg_status assemble_modules(compress *w, bg_store *to, bg_err *err)
+/* All modules, section after section. */
+static bg_status assemble_modules(assembly *a, bg_err *err)
 {
-    bg_units_reader *units = NULL;
-    bg_status st = bg_units_reader_new(&units, &w->units, err);
-    for (size_t i = 0; i < w->model->n_tracked && st == BG_OK; i++) {
-        const bg_site *site = w->model->tracked[i];
-        if (i == 0 || site->section != w->model->tracked[i - 1]->section)
-            st = bg_units_choose(units, site->section, err);
+    const bg_model *model = a->in->model;
+    bg_status st = bg_units_reader_new(&a->units, &a->plan->units, err);
+    for (size_t i = 0; i < model->n_tracked && st == BG_OK; i++) {
+        const bg_site *site = model->tracked[i];
+        if (i == 0 || site->section != model->tracked[i - 1]->section)
+            st = bg_units_choose(a->units, site->section, err);
         if (st == BG_OK)
-            st = assemble_site(w, site, units, to, err);
+            st = assemble_site(a, site, err);
     }
-    bg_units_reader_free(units);
+    bg_units_reader_free(a->units);
     return st;
 }
 
-bg_status compress_assemble(compress *w, bg_err *err)
+static bg_status open_memory(assembly *a, bg_err *err)
 {
-    bg_store *s = NULL;
-    bg_status st = BG_NEW(w->sum, w->units.n_sequences, "queries", err);
+    size_t floats[ARRAYS];
+    compress_floats(&a->plan->load, compress_all_sites(&a->plan->load), 0, floats);
+    bg_status st = BG_NEW(a->query.left, floats[LEFT], "queries", err);
     if (st == BG_OK)
-        st = BG_NEW(w->columns_needed, w->c->unit_queries, "queries", err);
+        st = BG_NEW(a->query.right, floats[RIGHT], "queries", err);
     if (st == BG_OK)
-        st = bg_store_create(&s, w->c->output, "bregman/compressed", &w->in.run, err);
+        st = BG_NEW(a->sum, a->plan->units.n_sequences, "queries", err);
+    return st == BG_OK ? BG_NEW(a->needed, a->plan->units.unit_sequences, "queries", err) : st;
+}
+
+bg_status compress_assemble(const compress_inputs *in, const compress_plan *plan, const compress_queries_config *c,
+                            bg_err *err)
+{
+    assembly a = { .in = in, .plan = plan };
+    bg_status st = open_memory(&a, err);
     if (st == BG_OK)
-        st = write_head(w, s, err);
+        st = bg_store_create(&a.to, c->output, "bregman/compressed", &in->identities.run, err);
     if (st == BG_OK)
-        st = assemble_modules(w, s, err);
-    st = bg_store_end_once(s, st, err);
+        st = write_head(&a, c->preconditioner, err);
+    if (st == BG_OK)
+        st = assemble_modules(&a, err);
+    st = bg_store_end_once(a.to, st, err);
     if (st == BG_OK) {
-        report_kept(w);
-        bg_log("wrote %s", w->c->output);
+        report_kept(&a);
+        bg_log("wrote %s", c->output);
     }
-    bg_free(w->columns_needed);
-    bg_free(w->sum);
+    bg_free(a.query.left);
+    bg_free(a.query.right);
+    bg_free(a.needed);
+    bg_free(a.sum);
     return st;
 }

@@ -10,6 +10,7 @@
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
 #include "bregman/units.h"
+#include "costs.h"
 
 typedef struct {
     const char *model, *factors, *queries, *output, *rank, *preconditioner, *modules;
@@ -19,69 +20,79 @@ typedef struct {
 
 bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
 
-/* Of one query and module: factors of the preconditioned gradient, and the variances that bg_compress gives. */
-typedef struct {
-    const float *left, *right;
-    double variance, error;
-    uint32_t columns; /* that it needs; 0: not kept */
-} compressed_query;
+/* ---- inputs.c: what is read ---- */
 
 typedef struct {
-    double variance, error;
-} query_sum;
-
-/* One call of the stage. */
-typedef struct {
-    const compress_queries_config *c;
-    const bg_context *ctx;
-    char *modules; /* --modules, or those of the factors */
     bg_model *model;
     bg_tokens *queries;
     bg_factors *factors;
-    bg_pass *pass;
-    bg_share *share, own; /* [pipeline_size], and this rank's */
-    bg_plan plan;
-    bg_inputs in;
+    char *modules; /* --modules, or those of the factors */
     bg_hash model_hash;
-    bg_damping damping;
-    size_t most_columns;      /* asked for; SIZE_MAX: all */
-    double tolerance;         /* 0: not by tolerance */
-    char work[BG_PATH_BYTES]; /* folder of the units */
-    size_t *block;            /* [units.n_groups] those with tracked modules */
-    bg_units units;
-    /* the unit and batch in hand */
-    bg_unit unit;
-    uint64_t kept;      /* its first sequence that no published file has */
-    bg_store **file;    /* [n_blocks] being written, of this rank's tracked blocks: queries from `kept` on */
-    bool *finished;     /* [n_blocks] all of that was published by an earlier attempt */
-    bg_rotated rotated; /* plan.rows rows */
-    float *gradient, *scratch, *left, *right;
-    bg_curvature *held;       /* [n_tracked] of modules whose factors stay in memory; p is 0 of the others */
-    uint64_t room;            /* for further ones: what --memory-limit leaves */
-    uint32_t *columns_needed; /* [unit_queries] while rank 0 assembles: columns that a module's queries need */
-    query_sum *sum;           /* [n_sequences] while rank 0 assembles: of each query, over all modules */
-    double module_variance;   /* while rank 0 assembles: of the module in hand, over all queries */
-    size_t n_silent;          /* modules whose scores are all expected to be 0, and the first of them */
-    const char *silent;
-} compress;
+    bg_inputs identities;
+} compress_inputs;
 
-/* units.c: columns kept of a module's gradients at most. */
-size_t compress_columns(const compress *w, const bg_site *site);
-/* What a module's curvature takes in memory. */
-size_t compress_factor_floats(const compress *w, const bg_site *site);
-/* Callbacks of the sweep, and its tap; self is the compress. */
-bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err);
-bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err);
-bg_status compress_unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err);
-bg_status compress_unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err);
-bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err);
-/* The datasets of a module with n queries and r columns, and one query's rows in them; `rank` is kept of units only. */
-bg_status compress_make_datasets(bg_store *s, const bg_site *site, uint64_t n, uint64_t r, bool ranks,
+/* Collective; an agreed status.  Close also after an error. */
+bg_status compress_open(compress_inputs *in, const compress_queries_config *c, const bg_context *ctx,
+                        bg_err *err) BG_MUST_CHECK;
+void compress_close(compress_inputs *in);
+
+/* ---- what is chosen ---- */
+
+typedef struct {
+    bg_damping damping;
+    double tolerance; /* 0: not by tolerance */
+    uint64_t seed;
+    bg_workload load;     /* with columns that are asked for at most, */
+    bg_share *share;      /* and [pipeline_size] those of the ranks */
+    bg_plan batches;      /* their rows */
+    uint64_t factor_room; /* bytes for factors that stay in memory once they are read */
+    bg_units units;       /* their folder is `work`, their groups are `section`, those with tracked modules */
+    char work[BG_PATH_BYTES];
+    size_t *section;
+} compress_plan;
+
+/* ---- units.c: the sweep, and the unit in hand as one file per section of the model ---- */
+
+/* Of one query and module: factors of the preconditioned gradient, and the variances that bg_compress gives. */
+typedef struct {
+    float *left, *right, kept;
+    double error, variance;
+    uint32_t columns; /* that it needs: kept of units only */
+} compressed_query;
+
+/* The datasets of compressed queries that each module has; those of units have COMPRESS_COLUMNS too. */
+enum { COMPRESS_COLUMNS = 5, COMPRESS_UNIT_DATASETS };
+bg_status compress_make_datasets(bg_store *s, const bg_site *site, uint64_t n, uint64_t r, int datasets,
                                  bg_err *err) BG_MUST_CHECK;
-bg_status compress_write_query(bg_store *s, const bg_site *site, uint64_t at, const compressed_query *q,
+/* One query's row in them, of r columns. */
+bg_status compress_read_query(const bg_store *s, const bg_site *site, uint64_t row, uint64_t r, compressed_query *q,
+                              bg_err *err) BG_MUST_CHECK;
+bg_status compress_write_query(bg_store *s, const bg_site *site, uint64_t row, compressed_query *q, int datasets,
                                bg_err *err) BG_MUST_CHECK;
 
-/* assemble.c: all units into compressed.h5.  Rank 0. */
-bg_status compress_assemble(compress *w, bg_err *err) BG_MUST_CHECK;
+/* One pass over the queries, in units.  Collective; an agreed status. */
+bg_status compress_sweep(const compress_inputs *in, const compress_plan *plan, const bg_context *ctx,
+                         bg_err *err) BG_MUST_CHECK;
+/* What the tap says of the unit in hand: is the file of the site's section yet to be made, and what one of its queries
+ * comes to? */
+typedef struct compress_unit compress_unit;
+bool compress_unit_wants(const compress_unit *u, const bg_site *site);
+bg_status compress_unit_write(compress_unit *u, const bg_site *site, uint64_t query, compressed_query *q,
+                              bg_err *err) BG_MUST_CHECK;
+
+/* ---- tap.c: a gradient a query and module, preconditioned and truncated ---- */
+
+typedef struct compress_tap compress_tap;
+/* All are lent.  Free with compress_tap_free. */
+bg_status compress_tap_new(compress_tap **out, const compress_inputs *in, const compress_plan *plan,
+                           compress_unit *unit, bg_err *err) BG_MUST_CHECK;
+void compress_tap_free(compress_tap *t);
+/* The gradient tap; self is the compress_tap. */
+bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err);
+
+/* ---- assemble.c: all units into compressed.h5, on rank 0 ---- */
+
+bg_status compress_assemble(const compress_inputs *in, const compress_plan *plan, const compress_queries_config *c,
+                            bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_STAGES_COMPRESS_QUERIES_H */

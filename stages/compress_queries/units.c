@@ -1,186 +1,205 @@
-/* units.c - the gradient tap: a unit of queries, preconditioned and truncated, as one file per block of the model. */
+/* units.c - the sweep over units of queries: what is compressed of them, as one file per unit and section of the model.
+ */
+#include "bregman/memory.h"
 #include "compress_queries.h"
 
-#include "bregman/precondition.h"
+struct compress_unit {
+    const bg_model *model;
+    const compress_plan *plan;
+    bg_unit unit;
+    uint64_t kept;   /* its first sequence that no published file has */
+    bg_store **file; /* [n_sections] being written, of this rank's: queries from `kept` on */
+    bool *finished;  /* [n_sections] all of that was published by an earlier attempt */
+};
 
-size_t compress_columns(const compress *w, const bg_site *site)
+/* What is being computed of the unit in hand for a section. */
+static bg_segment segment_of(const compress_unit *u, size_t section)
 {
-    size_t least = site->n_out < site->n_in1 ? site->n_out : site->n_in1;
-    return w->most_columns < least ? w->most_columns : least;
+    return (bg_segment){ u->unit.unit, u->model->section[section].number, u->kept, u->unit.n_sequences };
 }
 
-size_t compress_factor_floats(const compress *w, const bg_site *site)
+static bg_section_range own_sections(const compress_unit *u)
 {
-    size_t p = site->n_out, m = site->n_in1;
-    (void)w;
-    return p * bg_block_width(p, site->s.k) + m * bg_block_width(m, site->a.k) + p * m;
+    return bg_share_sections(u->model, bg_workload_share(&u->plan->load));
 }
 
-bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err)
+static bg_status begin_unit(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
 {
-    return bg_units_find(&((compress *)self)->units, done, part, err);
-}
-
-/* The five datasets of a module, with n queries and r columns. */
-bg_status compress_make_datasets(bg_store *s, const bg_site *site, uint64_t n, uint64_t r, bool ranks, bg_err *err)
-{
-    const struct {
-        const char *name;
-        uint64_t dims[3];
-    } set[] = {
-        { "left", { n, site->n_out, r } },
-        { "right", { n, site->n_in1, r } },
-        { "kept", { n } },
-        { "error", { n } },
-        { "variance", { n } },
-        { "rank", { n } },
-    };
-    bg_status st = BG_OK;
-    for (size_t i = 0; i < (ranks ? 6 : 5) && st == BG_OK; i++) {
-        char path[BG_PATH_BYTES];
-        st = bg_path(path, err, "%s/%s", site->name, set[i].name);
-        if (st == BG_OK)
-            st = bg_store_dataset(s, path, set[i].dims, err);
-    }
-    return st;
-}
-
-/* What is being computed of the unit in hand for a block. */
-static bg_segment segment_of(const compress *w, size_t section)
-{
-    return (bg_segment){ w->unit.unit, w->model->section[section].number, w->kept, w->unit.n_sequences };
-}
-
-bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
-{
-    compress *w = self;
+    compress_unit *u = self;
+    const bg_section_range own = own_sections(u);
     (void)err;
-    w->unit = *unit;
-    w->kept = part;
-    const bg_section_range own = bg_share_sections(w->model, &w->own);
+    u->unit = *unit;
+    u->kept = part;
     for (size_t b = own.first; b < own.end; b++) {
-        const bg_segment g = segment_of(w, b);
-        w->finished[b] = bg_units_has(&w->units, &g);
+        const bg_segment g = segment_of(u, b);
+        u->finished[b] = bg_units_has(&u->plan->units, &g);
     }
     return BG_OK;
 }
 
-/* The file of a section, made when its first query comes. */
-static bg_status file_of(compress *w, size_t at, bg_store **out, bg_err *err)
-{
-    const bg_segment g = segment_of(w, at);
-    const bg_section *section = &w->model->section[at];
-    bg_status st = BG_OK;
-    if ((*out = w->file[at]) != NULL)
-        return BG_OK;
-    st = bg_units_create(&w->file[at], &w->units, &g, err);
-    for (size_t i = section->first; i < section->end && st == BG_OK; i++)
-        st = compress_make_datasets(w->file[at], w->model->tracked[i], g.end - g.first,
-                                    compress_columns(w, w->model->tracked[i]), true, err);
-    *out = w->file[at];
-    return st;
-}
-
 /* Publish the queries so far; those that follow go to new files. */
-bg_status compress_unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err)
+static bg_status keep_unit(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err)
 {
-    compress *w = self;
+    compress_unit *u = self;
+    const bg_section_range own = own_sections(u);
     bg_status st = BG_OK;
-    const bg_section_range own = bg_share_sections(w->model, &w->own);
     (void)unit;
     (void)l;
     for (size_t b = own.first; b < own.end && st == BG_OK; b++) {
-        const bg_segment g = segment_of(w, b);
-        bg_store *s = w->file[b];
-        w->file[b] = NULL;
-        st = s == NULL ? BG_OK : bg_units_end(s, &w->units, &g, part, BG_OK, err);
+        const bg_segment g = segment_of(u, b);
+        bg_store *s = u->file[b];
+        u->file[b] = NULL;
+        st = s == NULL ? BG_OK : bg_units_end(s, &u->plan->units, &g, part, BG_OK, err);
     }
-    w->kept = part;
+    u->kept = part;
     return st;
 }
 
-bg_status compress_unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
+static bg_status end_unit(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
 {
-    return compress_unit_keep(self, unit, unit->n_sequences, l, err);
+    return keep_unit(self, unit, unit->n_sequences, l, err);
 }
 
-bg_status compress_write_query(bg_store *s, const bg_site *site, uint64_t at, const compressed_query *q, bg_err *err)
+static bg_status find_units(void *self, bool *done, uint64_t *part, bg_err *err)
 {
-    float kept = q->variance > 0 ? (float)(1.0 - q->error / q->variance) : 1.0f;
+    return bg_units_find(&((compress_unit *)self)->plan->units, done, part, err);
+}
+
+/* ---- what a file holds ---- */
+
+typedef struct {
+    char path[BG_PATH_BYTES];
+    bg_dtype type;
+    uint64_t dims[3];
+    void *one; /* a query's */
+} dataset;
+
+static bg_status dataset_of(dataset *out, int i, const bg_site *site, uint64_t r, compressed_query *q, bg_err *err)
+{
     const struct {
         const char *name;
-        const void *data;
-    } set[] = {
-        { "left", q->left },    { "right", q->right },        { "kept", &kept },
-        { "error", &q->error }, { "variance", &q->variance }, { "rank", &q->columns },
+        bg_dtype type;
+        uint64_t dims[2];
+        void *one;
+    } set[COMPRESS_UNIT_DATASETS] = {
+        { "left", BG_F32, { site->n_out, r }, q->left }, { "right", BG_F32, { site->n_in1, r }, q->right },
+        { "kept", BG_F32, { 1, 1 }, &q->kept },          { "error", BG_F64, { 1, 1 }, &q->error },
+        { "variance", BG_F64, { 1, 1 }, &q->variance },  [COMPRESS_COLUMNS] = { "rank", BG_U32, { 1, 1 }, &q->columns },
     };
+    *out = (dataset){ .type = set[i].type, .dims = { 1, set[i].dims[0], set[i].dims[1] }, .one = set[i].one };
+    return bg_path(out->path, err, "%s/%s", site->name, set[i].name);
+}
+
+bg_status compress_make_datasets(bg_store *s, const bg_site *site, uint64_t n, uint64_t r, int datasets, bg_err *err)
+{
     bg_status st = BG_OK;
-    for (size_t i = 0; i < (q->columns > 0 ? 6 : 5) && st == BG_OK; i++) {
-        char path[BG_PATH_BYTES];
-        st = bg_path(path, err, "%s/%s", site->name, set[i].name);
+    for (int i = 0; i < datasets && st == BG_OK; i++) {
+        dataset d;
+        st = dataset_of(&d, i, site, r, &(compressed_query){ .left = NULL }, err);
+        d.dims[0] = n;
         if (st == BG_OK)
-            st = bg_store_write_rows(s, path, at, 1, set[i].data, err);
+            st = bg_store_dataset(s, d.path, d.dims, err);
     }
     return st;
 }
 
-/* Query z of the micro-batch, of which the pair may have no row. */
-static bg_status compress_query(compress *w, const bg_curvature *c, bg_store *file, const bg_pair *pair, size_t z,
-                                bg_err *err)
-{
-    const bg_site *site = pair->site;
-    size_t r0, rows = bg_pair_rows_of(pair, z, &r0);
-    uint64_t query = pair->batch->sequence[z];
-    const bg_truncation wanted = { w->gradient, compress_columns(w, site), w->tolerance, w->c->seed,
-                                   query * w->model->n_tracked + site->index };
-    bg_compressed made = { .left = w->left, .right = w->right };
-    bg_pair_gradient(pair, r0, rows, w->gradient);
-    bg_curvature_divide(c, w->gradient);
-    bg_status st = bg_compress(c, &wanted, w->scratch, &made, err);
-    const compressed_query q = { w->left, w->right, made.variance, made.error, (uint32_t)made.needed };
-    return st == BG_OK ? compress_write_query(file, site, query - w->unit.first - w->kept, &q, err) : st;
-}
-
-/* The module's curvature, in *read unless it stays in memory, as it does where there is room. */
-static bg_status curvature_of(compress *w, const bg_site *site, bg_curvature *read, const bg_curvature **out,
+bg_status compress_read_query(const bg_store *s, const bg_site *site, uint64_t row, uint64_t r, compressed_query *q,
                               bg_err *err)
 {
-    bg_curvature *held = &w->held[site->index];
-    uint64_t bytes = compress_factor_floats(w, site) * sizeof(float);
-    *out = held;
-    if (held->p > 0)
-        return BG_OK;
-    if (bytes > w->room) {
-        *out = read;
-        return bg_curvature_read(w->factors, site, w->damping, read, err);
+    bg_status st = BG_OK;
+    for (int i = 0; i < COMPRESS_COLUMNS && st == BG_OK; i++) {
+        dataset d;
+        st = dataset_of(&d, i, site, r, q, err);
+        if (st == BG_OK)
+            st = bg_store_read_rows(s, d.path, d.type, (bg_slab){ row, 1, d.dims[1] * d.dims[2] }, d.one, err);
     }
-    w->room -= bytes;
-    return bg_curvature_read(w->factors, site, w->damping, held, err);
+    return st;
 }
 
-/* The gradient tap: rotate the rows of all queries, then a gradient a query, preconditioned and truncated in the
- * eigenbasis (a truncation there is one in the parameters' basis, the bases being orthogonal). */
-bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err)
+bg_status compress_write_query(bg_store *s, const bg_site *site, uint64_t row, compressed_query *q, int datasets,
+                               bg_err *err)
 {
-    compress *w = self;
-    const bg_site *site = pair->site;
-    bg_pair in = *pair; /* in the curvature's basis */
-    bg_curvature read = { .p = 0 };
-    const bg_curvature *c;
-    bg_store *file;
-    size_t section = bg_model_section(w->model, site->section);
-    if (w->finished[section])
-        return BG_OK;
-    bg_status st = file_of(w, section, &file, err);
-    if (st == BG_OK)
-        st = curvature_of(w, site, &read, &c, err);
-    if (st != BG_OK)
-        return st;
-    if (c->rotated) {
-        in = bg_eigenbasis_rotate(&c->factors.basis, pair, &w->rotated, false);
+    bg_status st = BG_OK;
+    for (int i = 0; i < datasets && st == BG_OK; i++) {
+        dataset d;
+        st = dataset_of(&d, i, site, 1, q, err); /* the file knows how long its rows are */
+        if (st == BG_OK)
+            st = bg_store_write_rows(s, d.path, row, 1, d.one, err);
     }
-    for (size_t z = 0; z < pair->batch->n_sequences && st == BG_OK; z++)
-        st = compress_query(w, c, file, &in, z, err);
-    bg_curvature_clear(&read);
+    return st;
+}
+
+/* The file of a section, with datasets for all of its modules. */
+static bg_status create_file(compress_unit *u, size_t section, bg_err *err)
+{
+    const bg_segment g = segment_of(u, section);
+    const bg_section *sites = &u->model->section[section];
+    bg_status st = bg_units_create(&u->file[section], &u->plan->units, &g, err);
+    for (size_t i = sites->first; i < sites->end && st == BG_OK; i++) {
+        const bg_site *site = u->model->tracked[i];
+        st = compress_make_datasets(u->file[section], site, g.end - g.first,
+                                    bg_queries_columns(site, u->plan->load.rank), COMPRESS_UNIT_DATASETS, err);
+    }
+    return st;
+}
+
+bool compress_unit_wants(const compress_unit *u, const bg_site *site)
+{
+    return !u->finished[bg_model_section(u->model, site->section)];
+}
+
+bg_status compress_unit_write(compress_unit *u, const bg_site *site, uint64_t query, compressed_query *q, bg_err *err)
+{
+    uint64_t row = query - u->unit.first - u->kept;
+    size_t section = bg_model_section(u->model, site->section);
+    bg_status st = u->file[section] == NULL ? create_file(u, section, err) : BG_OK;
+    return st == BG_OK ? compress_write_query(u->file[section], site, row, q, COMPRESS_UNIT_DATASETS, err) : st;
+}
+
+/* ---- the sweep ---- */
+
+static bg_status open_sweep(compress_unit *u, const bg_grid *g, bg_err *err)
+{
+    const bg_units *units = &u->plan->units;
+    char line[BG_UNITS_LINE_BYTES];
+    bg_units_describe(units, line);
+    bg_status st = g->world_rank == 0 ? bg_units_promise(units->folder, line, err) : BG_OK;
+    if (st == BG_OK)
+        st = BG_NEW(u->file, u->model->n_sections, "files of a unit", err);
+    return st == BG_OK ? BG_NEW(u->finished, u->model->n_sections, "files of a unit", err) : st;
+}
+
+bg_status compress_sweep(const compress_inputs *in, const compress_plan *plan, const bg_context *ctx, bg_err *err)
+{
+    compress_unit unit = { .model = in->model, .plan = plan };
+    compress_tap *tap = NULL;
+    bg_pass *pass = NULL;
+    bg_status st = open_sweep(&unit, &ctx->grid, err);
+    if (st == BG_OK)
+        st = compress_tap_new(&tap, in, plan, &unit, err);
+    if (st == BG_OK)
+        st = bg_pipeline_pass_new(&pass, in->model, bg_workload_share(&plan->load), &ctx->grid, plan->batches.rows,
+                                  err);
+    st = bg_agree(ctx->grid.world, st, err);
+    const bg_sweep s = {
+        .what = "queries",
+        .tokens = in->queries,
+        .n_sequences = plan->units.n_sequences,
+        .unit_sequences = plan->units.unit_sequences,
+        .tap = { compress_pair, tap, BG_WANTS_ALL },
+        .self = &unit,
+        .find = find_units,
+        .begin_unit = begin_unit,
+        .end_unit = end_unit,
+        .keep_part = keep_unit,
+    };
+    if (st == BG_OK)
+        st = bg_sweep_run(&s, pass, in->model, ctx, err);
+    for (size_t b = 0; unit.file != NULL && b < in->model->n_sections; b++)
+        bg_store_discard(unit.file[b]);
+    bg_free(unit.file);
+    bg_free(unit.finished);
+    compress_tap_free(tap);
+    bg_pass_free(pass);
     return st;
 }

@@ -10,8 +10,6 @@
 #include "bregman/tracking.h"
 #include "bregman/memory.h"
 
-enum { ACTIVATION_BYTES = 512 << 20 };
-
 /* ---- opening ---- */
 
 static bg_status set_range(bg_range *out, bg_range asked, uint64_t n, const char *option, bg_err *err)
@@ -33,13 +31,6 @@ static uint64_t rows_of(const fit *f, bg_range r)
     return n;
 }
 
-static uint64_t unit_of(bg_range r, uint64_t asked)
-{
-    uint64_t n = r.end - r.begin, unit = (n + 63) / 64;
-    unit = unit < 16 ? 16 : unit > 1024 ? 1024 : unit;
-    return asked > 0 ? asked : unit;
-}
-
 /* The work files of both sums. */
 static bg_status name_units(fit *f, bg_err *err)
 {
@@ -59,7 +50,7 @@ static bg_status name_units(fit *f, bg_err *err)
             .group = f->plan.section,
             .n_groups = m->n_sections,
             .n_sequences = sum[i]->range.end - sum[i]->range.begin,
-            .unit_sequences = unit_of(sum[i]->range, f->c->unit_sequences),
+            .unit_sequences = fit_unit(sum[i]->range.end - sum[i]->range.begin, f->c->unit_sequences),
         };
     return BG_OK;
 }
@@ -138,49 +129,33 @@ static size_t longest(const fit *f)
     return a > b ? a : b;
 }
 
-/* FLOPs a row of a site's two taps: half a product a covariance; for Λ the rotations and the product. */
-static double tap_flops(const fit *f, const bg_site *site)
-{
-    double p = (double)site->n_out, m = (double)site->n_in1, columns = site->kind == BG_SITE_EMBEDDING ? 1 : m;
-    double squares = p * p / (double)site->s.k + (bg_site_owns_input(site) ? m * columns / (double)site->a.k : 0);
-    return squares + 2 * squares + 2 * p * columns * (f->c->no_diagonal ? 1 : 2);
-}
-
 static bg_status divide_model(fit *f, bg_err *err)
 {
-    size_t n = (size_t)f->ctx->grid.pipeline_size;
-    double *flops = NULL;
-    bg_status st = BG_NEW(f->plan.share, n, "shares of the model", err);
-    if (st == BG_OK)
-        st = BG_NEW(flops, f->in.model->n_tracked, "shares of the model", err);
-    for (size_t i = 0; i < f->in.model->n_tracked && st == BG_OK; i++)
-        flops[i] = tap_flops(f, f->in.model->tracked[i]);
-    if (st == BG_OK)
-        st = bg_model_divide(f->in.model, n, flops, f->plan.share, err);
-    if (st == BG_OK)
-        f->plan.own = f->plan.share[f->ctx->grid.pipeline_rank];
-    bg_free(flops);
+    bg_workload *load = &f->plan.load;
+    const bg_range covariance = f->plan.covariance.range, lambda = f->plan.lambda.range;
+    *load = (bg_workload){ .stage = &fit_costs,
+                           .model = f->in.model,
+                           .grid = f->ctx->grid,
+                           .covariance_sequences = covariance.end - covariance.begin,
+                           .lambda_sequences = lambda.end - lambda.begin,
+                           .unit_sequences = f->c->unit_sequences,
+                           .rows = longest(f) - 1,
+                           .subgrid_side = f->c->subgrid_side,
+                           .diagonal = !f->c->no_diagonal };
+    bg_status st = bg_workload_divide(load, &f->plan.share, err);
+    load->share = f->plan.share;
     return st;
 }
 
 /* Micro-batches, passes and scratch; collective. */
 static bg_status choose_plan(fit *f, bg_err *err)
 {
-    size_t least = longest(f) - 1, rows = f->c->batch_tokens;
-    bg_demand d = {
-        .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .spills = "sums", .self = f, .bytes = fit_bytes
-    };
+    bg_demand d = bg_workload_demand(&f->plan.load, f->c->batch_tokens);
     bg_status st = bg_attempt_recall(f->ctx, &f->in.files, f->plan.work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
-    d.best.rows = rows == 0 ? bg_pass_rows_for(f->in.model, longest(f), ACTIVATION_BYTES) : rows < least ? least : rows;
-    for (int r = 0; r < f->ctx->grid.pipeline_size; r++) {
-        bg_section_range own = bg_share_sections(f->in.model, &f->plan.share[r]);
-        d.most_passes = own.end - own.first > d.most_passes ? own.end - own.first : d.most_passes;
-    }
     bg_log("%s: %zu tracked modules, %" PRIu64 " + %" PRIu64 " sequences", f->in.model->dir, f->in.model->n_tracked,
-           f->plan.covariance.range.end - f->plan.covariance.range.begin,
-           f->plan.lambda.range.end - f->plan.lambda.range.begin);
+           f->plan.load.covariance_sequences, f->plan.load.lambda_sequences);
     return bg_budget_choose(&d, f->ctx, &f->plan.budget, err);
 }
 
@@ -202,7 +177,8 @@ static bg_status open_work(fit *f, bg_err *err)
 {
     const bg_grid *g = &f->ctx->grid;
     bg_status st = g->world_rank == 0 ? write_units(f, err) : BG_OK;
-    return st == BG_OK ? bg_pipeline_pass_new(&f->pass, f->in.model, &f->plan.own, g, f->plan.budget.rows, err) : st;
+    const bg_share *own = bg_workload_share(&f->plan.load);
+    return st == BG_OK ? bg_pipeline_pass_new(&f->pass, f->in.model, own, g, f->plan.budget.rows, err) : st;
 }
 
 /* ---- the whole ---- */

@@ -29,22 +29,16 @@ typedef struct {
 
 /* ---- which sections ---- */
 
-/* The sections of a share that pass `pass` of `passes` is for. */
-static bg_section_range pass_sections(const fit *f, const bg_share *s, size_t pass, size_t passes)
-{
-    bg_section_range all = bg_share_sections(f->in.model, s);
-    size_t n = all.end - all.first;
-    return (bg_section_range){ all.first + pass * n / passes, all.first + (pass + 1) * n / passes };
-}
-
-static bg_site_range pass_sites(const fit *f, size_t pass, size_t passes)
-{
-    return bg_sections_sites(f->in.model, pass_sections(f, &f->plan.own, pass, passes));
-}
-
 static bg_section_range own_sections(const phase *p)
 {
-    return pass_sections(p->f, &p->f->plan.own, p->pass, p->f->plan.budget.passes);
+    const fit_plan *plan = &p->f->plan;
+    return fit_pass_sections(p->f->in.model, bg_workload_share(&plan->load), p->pass, plan->budget.passes);
+}
+
+static bg_site_range pass_sites(const fit *f, size_t pass)
+{
+    const bg_share *own = bg_workload_share(&f->plan.load);
+    return bg_sections_sites(f->in.model, fit_pass_sections(f->in.model, own, pass, f->plan.budget.passes));
 }
 
 static size_t number_of(const phase *p, size_t section) { return p->f->in.model->section[section].number; }
@@ -60,7 +54,7 @@ static bg_status choose_sections(phase *p, const bg_units *all, bg_err *err)
     p->units.group = p->section;
     p->units.n_groups = 0;
     for (int r = 0; r < f->ctx->grid.pipeline_size && st == BG_OK; r++) {
-        bg_section_range s = pass_sections(f, &f->plan.share[r], p->pass, f->plan.budget.passes);
+        bg_section_range s = fit_pass_sections(f->in.model, &f->plan.share[r], p->pass, f->plan.budget.passes);
         for (size_t i = s.first; i < s.end; i++)
             p->section[p->units.n_groups++] = number_of(p, i);
     }
@@ -209,7 +203,7 @@ static bg_status read_covariance(void *sums, size_t section, const bg_store *s, 
 static bg_status covariance_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_covariance *sums = NULL;
-    bg_site_range sites = pass_sites(f, pass, f->plan.budget.passes);
+    bg_site_range sites = pass_sites(f, pass);
     bg_status st = bg_covariance_new(&sums, f->in.model, sites, f->plan.budget.on_scratch ? f->ctx->scratch : NULL,
                                      err);
     phase p = { .f = f, .pass = pass, .kind = { sums, clear_covariance, write_covariance, read_covariance } };
@@ -239,7 +233,7 @@ static bg_status lambda_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_eigenvalues *sums = NULL;
     fit_bases bases;
-    bg_site_range sites = pass_sites(f, pass, f->plan.budget.passes);
+    bg_site_range sites = pass_sites(f, pass);
     bg_status st = fit_read_bases(f, sites, &bases, err);
     const bg_eigenvalues_task task = { sites, bases.basis, !f->c->no_diagonal, f->plan.budget.rows,
                                        f->plan.budget.on_scratch ? f->ctx->scratch : NULL };
@@ -269,24 +263,4 @@ bg_status fit_sum_lambda(fit *f, bg_err *err)
     for (size_t pass = 0; pass < f->plan.budget.passes && st == BG_OK; pass++)
         st = lambda_pass(f, pass, err);
     return st;
-}
-
-/* ---- memory ---- */
-
-size_t fit_bytes(const void *fit_, const bg_plan *plan)
-{
-    const fit *f = fit_;
-    size_t most = 0;
-    for (size_t pass = 0; pass < plan->passes; pass++) {
-        bg_site_range m = pass_sites(f, pass, plan->passes);
-        size_t covariance = plan->on_scratch ? 0 : bg_covariance_bytes(f->in.model, m);
-        size_t lambda = (plan->on_scratch ? 0 : bg_eigenvalues_bytes(f->in.model, m, !f->c->no_diagonal)) +
-                        bg_eigenbasis_bytes(f->in.model, m) / (size_t)f->ctx->grid.place_size +
-                        bg_eigenvalues_room_bytes(f->in.model, m, !f->c->no_diagonal, plan->rows);
-        most = covariance > most ? covariance : most;
-        most = lambda > most ? lambda : most;
-    }
-    size_t decompose = fit_decompose_bytes(f);
-    most = decompose > most ? decompose : most;
-    return most + bg_pipeline_pass_bytes(f->in.model, &f->plan.own, &f->ctx->grid, plan->rows);
 }

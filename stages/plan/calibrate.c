@@ -82,10 +82,10 @@ bg_status plan_measure_products(plan_profile *p, MPI_Comm world, bg_err *err)
                2e-9 * m * n * k / time[i]);
     }
     fit_terms(term, time, N_SHAPES, x);
-    p->flop_s = x[0];
-    p->operand_s = x[1];
-    p->result_s = x[2];
-    p->call_s = x[3];
+    p->s[BG_COST_FLOP] = x[0];
+    p->s[BG_COST_OPERAND] = x[1];
+    p->s[BG_COST_RESULT] = x[2];
+    p->s[BG_COST_CALL] = x[3];
 out:
     bg_free(work.a);
     bg_free(work.b);
@@ -120,8 +120,8 @@ static bg_status measure_eigen(plan_profile *p, MPI_Comm world, bg_err *err)
         return st;
     MPI_Allreduce(MPI_IN_PLACE, time, 2, MPI_DOUBLE, MPI_SUM, world);
     double n0 = (double)side[0], n1 = (double)side[1], t0 = time[0] / size, t1 = time[1] / size;
-    p->eigen_cube_s = fmax(0, (t1 / (n1 * n1) - t0 / (n0 * n0)) / (n1 - n0));
-    p->eigen_square_s = fmax(0, t0 / (n0 * n0) - p->eigen_cube_s * n0);
+    p->s[BG_COST_EIGEN_CUBE] = fmax(0, (t1 / (n1 * n1) - t0 / (n0 * n0)) / (n1 - n0));
+    p->s[BG_COST_EIGEN_SQUARE] = fmax(0, t0 / (n0 * n0) - p->s[BG_COST_EIGEN_CUBE] * n0);
     bg_log("eigendecomposition of side %zu: %.2f s", side[1], t1);
     return BG_OK;
 }

@@ -107,13 +107,13 @@ bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_conte
     if (st != BG_OK)
         return st;
     double small_s = mean_of(f.small_s, world), large_s = mean_of(f.large_s, world);
-    p->publish_s = small_s;
-    p->row_write_s = (mean_of(f.row_s, world) > small_s ? mean_of(f.row_s, world) - small_s : 0) / SINGLE_ROWS;
-    p->write_byte_s = (large_s > small_s ? large_s - small_s : 0) / bytes;
-    p->read_byte_s = mean_of(f.read_s, world) / bytes;
-    p->hash_byte_s = mean_of(f.hash_s, world) / bytes;
-    bg_log("files: %.3f s a small one, %.2f GB/s written, %.2f GB/s read", small_s, 1e-9 / p->write_byte_s,
-           1e-9 / p->read_byte_s);
+    p->s[BG_COST_FILE] = small_s;
+    p->s[BG_COST_ROW_WRITE] = (mean_of(f.row_s, world) > small_s ? mean_of(f.row_s, world) - small_s : 0) / SINGLE_ROWS;
+    p->s[BG_COST_WRITE] = (large_s > small_s ? large_s - small_s : 0) / bytes;
+    p->s[BG_COST_READ] = mean_of(f.read_s, world) / bytes;
+    p->s[BG_COST_HASH] = mean_of(f.hash_s, world) / bytes;
+    bg_log("files: %.3f s a small one, %.2f GB/s written, %.2f GB/s read", small_s, 1e-9 / p->s[BG_COST_WRITE],
+           1e-9 / p->s[BG_COST_READ]);
     return BG_OK;
 }
 

@@ -144,17 +144,17 @@ static void measure(plan_profile *p, arrays *a, MPI_Comm world)
         double count;
         double *out;
     } kernels[] = {
-        { activation, 2.0 * FLOATS, &p->activation_s },
-        { add, 3.0 * FLOATS, &p->element_s },
-        { square, FLOATS, &p->squared_s },
-        { dot, FLOATS, &p->dot_s },
-        { widen, FLOATS, &p->widened_s },
-        { serial, FLOATS, &p->serial_s },
-        { sample, FLOATS, &p->sampled_s },
-        { head_products, 3 * 2.0 * HEAD * pairs, &p->attention_flop_s },
-        { head_softmax, pairs, &p->attention_pair_s },
-        { softmax, FLOATS, &p->logit_s },
-        { rank_scores, 256.0 * 100, &p->ranked_s },
+        { activation, 2.0 * FLOATS, &p->s[BG_COST_ACTIVATION] },
+        { add, 3.0 * FLOATS, &p->s[BG_COST_ELEMENT] },
+        { square, FLOATS, &p->s[BG_COST_SQUARED] },
+        { dot, FLOATS, &p->s[BG_COST_DOT] },
+        { widen, FLOATS, &p->s[BG_COST_WIDENED] },
+        { serial, FLOATS, &p->s[BG_COST_SERIAL] },
+        { sample, FLOATS, &p->s[BG_COST_SAMPLED] },
+        { head_products, 3 * 2.0 * HEAD * pairs, &p->s[BG_COST_ATTENTION_FLOP] },
+        { head_softmax, pairs, &p->s[BG_COST_ATTENTION_PAIR] },
+        { softmax, FLOATS, &p->s[BG_COST_LOGIT] },
+        { rank_scores, 256.0 * 100, &p->s[BG_COST_RANKED] },
     };
     for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
         fill(a);
@@ -252,15 +252,15 @@ static bg_status make_batch(bg_batch **b, size_t vocabulary, bg_err *err)
 static void split(plan_profile *p, const bg_model *m, double measured_s)
 {
     const bg_share whole = bg_model_whole(m);
-    const plan_batches b = plan_batches_of(SEQUENCES, TOKENS - 1, TOKENS - 1, SEQUENCES * (TOKENS - 1));
-    plan_profile none = *p, only = { .threads = p->threads, .element_s = 1 };
-    plan_tally known = { 0 }, floats = { 0 };
-    none.element_s = 0;
-    plan_pass_cost(&known, &none, m, &whole, &b, SEQUENCES, true);
-    plan_pass_cost(&floats, &only, m, &whole, &b, SEQUENCES, true);
-    double each = (measured_s - known.seconds) / floats.seconds;
-    bg_log("pass of a small model: %.3f s, of which %.3f s are row-wise", measured_s, measured_s - known.seconds);
-    p->element_s = each > p->element_s ? each : p->element_s;
+    const bg_batch_shape b = { SEQUENCES, TOKENS - 1, TOKENS - 1, SEQUENCES * (TOKENS - 1), true };
+    const plan_cluster here = { 0 };
+    bg_cost cost = { 0 };
+    bg_pass_cost(&cost, m, &whole, &b);
+    double floats = cost.of[BG_COST_ELEMENT];
+    cost.of[BG_COST_ELEMENT] = 0;
+    double known_s = plan_seconds(&here, p, 1, &cost), each = (measured_s - known_s) / floats;
+    bg_log("pass of a small model: %.3f s, of which %.3f s are row-wise", measured_s, measured_s - known_s);
+    p->s[BG_COST_ELEMENT] = each > p->s[BG_COST_ELEMENT] ? each : p->s[BG_COST_ELEMENT];
 }
 
 bg_status plan_measure_pass(plan_profile *p, MPI_Comm world, bg_err *err)

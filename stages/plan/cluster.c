@@ -6,80 +6,78 @@
 #include "bregman/open.h"
 #include "plan.h"
 
+/* A rank of 8 threads of the assumed cluster: two 64-core processors with 256-bit vectors, 2.5 GHz x 32 FLOPs = 80
+ * GFLOP/s a core at most, of which 40 are assumed. */
+static const double THREADS = 8, FLOP_S = 1 / (8 * 40e9);
+
+/* Seconds of each kind of work: key, what is assumed, and whether all threads of a rank share it. */
+static const struct {
+    const char *key;
+    double assumed;
+    bool parallel;
+} rates[BG_COSTS] = {
+    [BG_COST_FLOP] = { "flop_s", FLOP_S, true },
+    [BG_COST_OPERAND] = { "operand_s", 0.1e-9, true },
+    [BG_COST_RESULT] = { "result_s", 0.1e-9, true },
+    [BG_COST_CALL] = { "call_s", 5e-6, false },
+    [BG_COST_ATTENTION_FLOP] = { "attention_flop_s", 2 * FLOP_S, true },
+    [BG_COST_ATTENTION_PAIR] = { "attention_pair_s", 0.15e-9, true },
+    [BG_COST_ELEMENT] = { "element_s", 0.2e-9, true },
+    [BG_COST_ACTIVATION] = { "activation_s", 0.3e-9, true },
+    [BG_COST_LOGIT] = { "logit_s", 0.2e-9, true },
+    [BG_COST_SAMPLED] = { "sampled_s", 0.1e-9, true },
+    [BG_COST_WIDENED] = { "widened_s", 0.25e-9, true },
+    [BG_COST_SQUARED] = { "squared_s", 0.5e-9, true },
+    [BG_COST_DOT] = { "dot_s", 0.3e-9, true },
+    [BG_COST_SERIAL] = { "serial_s", 0.7e-9, false },
+    [BG_COST_RANKED] = { "ranked_s", 5e-9, false },
+    [BG_COST_EIGEN_CUBE] = { "eigen_cube_s", 9 / 0.15 * FLOP_S, true },
+    [BG_COST_EIGEN_SQUARE] = { "eigen_square_s", 1e-7, true },
+    [BG_COST_FILE] = { "publish_s", 0.03, false },
+    [BG_COST_ROW_WRITE] = { "row_write_s", 1e-5, false },
+    [BG_COST_WRITE] = { "write_byte_s", 1e-9, false },
+    [BG_COST_READ] = { "read_byte_s", 0.7e-9, false },
+    [BG_COST_HASH] = { "hash_byte_s", 0.5e-9, false },
+};
+
+/* A number of the file by its place; those of a node and of its profile. */
 typedef struct {
     const char *key;
     size_t offset;
+    double assumed;
 } field;
-#define NODE(name) { #name, offsetof(plan_cluster, name) }
-#define RATE(name) { #name, offsetof(plan_profile, name) }
+#define NODE(name, assumed) { #name, offsetof(plan_cluster, name), assumed }
+#define RANK(name, assumed) { #name, offsetof(plan_profile, name), assumed }
 
-static const field node_sizes[] = { NODE(nodes), NODE(cores_per_node) };
-static const field node_rates[] = { NODE(memory_gb_per_node), NODE(network_gb_s), NODE(disk_gb_s) };
-static const field profile_fields[] = {
-    RATE(threads),
-    RATE(flop_s),
-    RATE(operand_s),
-    RATE(result_s),
-    RATE(call_s),
-    RATE(attention_flop_s),
-    RATE(attention_pair_s),
-    RATE(element_s),
-    RATE(activation_s),
-    RATE(logit_s),
-    RATE(sampled_s),
-    RATE(widened_s),
-    RATE(squared_s),
-    RATE(dot_s),
-    RATE(serial_s),
-    RATE(ranked_s),
-    RATE(eigen_cube_s),
-    RATE(eigen_square_s),
-    RATE(subgrid_efficiency),
-    RATE(publish_s),
-    RATE(row_write_s),
-    RATE(write_byte_s),
-    RATE(read_byte_s),
-    RATE(hash_byte_s),
-    RATE(message_s),
-    RATE(message_byte_s),
-    RATE(process_bytes),
-};
+static const field node_sizes[] = { NODE(nodes, 64), NODE(cores_per_node, 128) };
+static const field node_rates[] = { NODE(memory_gb_per_node, 512), NODE(network_gb_s, 25), NODE(disk_gb_s, 50) };
+static const field rank_fields[] = { RANK(threads, THREADS), RANK(subgrid_efficiency, 0.4), RANK(message_s, 5e-6),
+                                     RANK(message_byte_s, 0.2e-9), RANK(process_bytes, 200e6) };
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
-/* A field by its offset. */
 static size_t *size_at(void *base, const field *f) { return (size_t *)(void *)((char *)base + f->offset); }
 static double *rate_at(void *base, const field *f) { return (double *)(void *)((char *)base + f->offset); }
 
-/* Two 64-core processors with 256-bit vectors: 2.5 GHz x 32 FLOPs = 80 GFLOP/s a core at most, of which 40 are
- * assumed, at ranks of 8 threads; a file system and network of the usual kind. */
 void plan_reference_cluster(plan_cluster *out)
 {
-    const double rank_flops = 8 * 40e9;
-    *out = (plan_cluster){
-        .name = "assumed", .nodes = 64, .cores_per_node = 128, .memory_gb_per_node = 512, .network_gb_s = 25, .disk_gb_s = 50,
-        .profile = {
-            .threads = 8, .flop_s = 1 / rank_flops, .operand_s = 0.1e-9, .result_s = 0.1e-9, .call_s = 5e-6,
-            .attention_flop_s = 2 / rank_flops, .attention_pair_s = 0.15e-9, .element_s = 0.2e-9, .activation_s = 0.3e-9,
-            .logit_s = 0.2e-9, .sampled_s = 0.1e-9, .widened_s = 0.25e-9, .squared_s = 0.5e-9, .dot_s = 0.3e-9,
-            .serial_s = 0.7e-9, .ranked_s = 5e-9, .eigen_cube_s = 9 / (0.15 * rank_flops), .eigen_square_s = 1e-7,
-            .subgrid_efficiency = 0.4, .publish_s = 0.03, .row_write_s = 1e-5, .write_byte_s = 1e-9, .read_byte_s = 0.7e-9,
-            .hash_byte_s = 0.5e-9, .message_s = 5e-6, .message_byte_s = 0.2e-9, .process_bytes = 200e6,
-        },
-    };
+    *out = (plan_cluster){ .name = "assumed" };
+    for (size_t i = 0; i < COUNT(node_sizes); i++)
+        *size_at(out, &node_sizes[i]) = (size_t)node_sizes[i].assumed;
+    for (size_t i = 0; i < COUNT(node_rates); i++)
+        *rate_at(out, &node_rates[i]) = node_rates[i].assumed;
+    for (size_t i = 0; i < COUNT(rank_fields); i++)
+        *rate_at(&out->profile, &rank_fields[i]) = rank_fields[i].assumed;
+    for (size_t i = 0; i < BG_COSTS; i++)
+        out->profile.s[i] = rates[i].assumed;
 }
 
-/* Products, kernels and decompositions run on all threads; the rest on one. */
 plan_profile plan_profile_scaled(const plan_profile *p, double threads)
 {
-    plan_profile s = *p;
-    double by = p->threads / threads;
-    double *parallel[] = { &s.flop_s,    &s.operand_s,    &s.result_s,     &s.attention_flop_s, &s.attention_pair_s,
-                           &s.element_s, &s.activation_s, &s.logit_s,      &s.sampled_s,        &s.widened_s,
-                           &s.squared_s, &s.dot_s,        &s.eigen_cube_s, &s.eigen_square_s };
-    for (size_t i = 0; i < COUNT(parallel); i++)
-        *parallel[i] *= by;
-    s.threads = threads;
-    return s;
+    plan_profile scaled = *p;
+    for (size_t i = 0; i < BG_COSTS; i++)
+        scaled.s[i] *= rates[i].parallel ? p->threads / threads : 1;
+    scaled.threads = threads;
+    return scaled;
 }
 
 /* ---- reading ---- */
@@ -114,24 +112,36 @@ static bg_status read_size(const json_t *object, const char *path, const char *k
 
 static bool is_known(const char *key, const field *fields, size_t n)
 {
-    bool known = false;
     for (size_t i = 0; i < n; i++)
-        known = known || strcmp(key, fields[i].key) == 0;
-    return known;
+        if (strcmp(key, fields[i].key) == 0)
+            return true;
+    return false;
 }
 
-static bg_status check_keys(json_t *root, const char *path, bool profile, bg_err *err)
+static bool is_known_of_rank(const char *key)
+{
+    for (size_t i = 0; i < BG_COSTS; i++)
+        if (strcmp(key, rates[i].key) == 0)
+            return true;
+    return is_known(key, rank_fields, COUNT(rank_fields));
+}
+
+static bool is_known_of_node(const char *key)
+{
+    static const field others[] = {
+        { .key = "name" }, { .key = "ranks_per_node" }, { .key = "scratch" }, { .key = "profile" }
+    };
+    return is_known(key, node_sizes, COUNT(node_sizes)) || is_known(key, node_rates, COUNT(node_rates)) ||
+           is_known(key, others, COUNT(others));
+}
+
+static bg_status check_keys(json_t *root, const char *path, bool (*known)(const char *key), bg_err *err)
 {
     const char *key;
     json_t *value;
     json_object_foreach(root, key, value)
     {
-        bool known = profile ? is_known(key, profile_fields, COUNT(profile_fields))
-                             : is_known(key, node_sizes, COUNT(node_sizes)) ||
-                                   is_known(key, node_rates, COUNT(node_rates)) || strcmp(key, "name") == 0 ||
-                                   strcmp(key, "ranks_per_node") == 0 || strcmp(key, "scratch") == 0 ||
-                                   strcmp(key, "profile") == 0;
-        if (!known)
+        if (!known(key))
             return bad(path, key, "is not known", err);
     }
     return BG_OK;
@@ -150,23 +160,22 @@ static bg_status read_ranks(plan_cluster *c, const json_t *root, const char *pat
 
 static bg_status read_profile(plan_profile *p, json_t *root, const char *path, bg_err *err)
 {
-    bg_status st = json_is_object(root) ? check_keys(root, path, true, err)
+    bg_status st = json_is_object(root) ? check_keys(root, path, is_known_of_rank, err)
                                         : bad(path, "profile", "is missing: --calibrate writes one", err);
-    for (size_t i = 0; i < COUNT(profile_fields) && st == BG_OK; i++)
-        st = read_number(root, path, profile_fields[i].key, 0, rate_at(p, &profile_fields[i]), err);
-    if (st == BG_OK && !(p->threads >= 1 && p->flop_s > 0 && p->subgrid_efficiency > 0))
-        st = bad(path,
-                 p->threads < 1   ? "threads"
-                 : p->flop_s <= 0 ? "flop_s"
-                                  : "subgrid_efficiency",
-                 "is too small", err);
-    return st;
+    for (size_t i = 0; i < COUNT(rank_fields) && st == BG_OK; i++)
+        st = read_number(root, path, rank_fields[i].key, 0, rate_at(p, &rank_fields[i]), err);
+    for (size_t i = 0; i < BG_COSTS && st == BG_OK; i++)
+        st = read_number(root, path, rates[i].key, 0, &p->s[i], err);
+    if (st != BG_OK || (p->threads >= 1 && p->s[BG_COST_FLOP] > 0 && p->subgrid_efficiency > 0))
+        return st;
+    const char *small = p->threads < 1 ? "threads" : p->s[BG_COST_FLOP] <= 0 ? "flop_s" : "subgrid_efficiency";
+    return bad(path, small, "is too small", err);
 }
 
 static bg_status read_root(plan_cluster *c, json_t *root, const char *path, bg_err *err)
 {
     const char *name = json_string_value(json_object_get(root, "name"));
-    bg_status st = check_keys(root, path, false, err);
+    bg_status st = check_keys(root, path, is_known_of_node, err);
     for (size_t i = 0; i < COUNT(node_sizes) && st == BG_OK; i++)
         st = read_size(root, path, node_sizes[i].key, size_at(c, &node_sizes[i]), err);
     for (size_t i = 0; i < COUNT(node_rates) && st == BG_OK; i++)
@@ -209,8 +218,10 @@ bg_status plan_cluster_write(const plan_cluster *c, const char *path, bg_err *er
     for (size_t i = 0; i < COUNT(node_rates); i++)
         json_object_set_new(root, node_rates[i].key, json_real(*rate_at(&copy, &node_rates[i])));
     json_object_set_new(root, "scratch", json_boolean(c->scratch));
-    for (size_t i = 0; i < COUNT(profile_fields); i++)
-        json_object_set_new(profile, profile_fields[i].key, json_real(*rate_at(&copy.profile, &profile_fields[i])));
+    for (size_t i = 0; i < COUNT(rank_fields); i++)
+        json_object_set_new(profile, rank_fields[i].key, json_real(*rate_at(&copy.profile, &rank_fields[i])));
+    for (size_t i = 0; i < BG_COSTS; i++)
+        json_object_set_new(profile, rates[i].key, json_real(c->profile.s[i]));
     json_object_set_new(root, "profile", profile);
     errno = 0;
     int failed = json_dump_file(root, path, JSON_INDENT(1) | JSON_REAL_PRECISION(6));

@@ -12,6 +12,10 @@
 #include "bregman/tracking.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
+#include "../compress_queries/costs.h"
+#include "../fit_factors/costs.h"
+#include "../merge_scores/costs.h"
+#include "../score_shards/costs.h"
 
 /* ---- what is asked ---- */
 
@@ -79,6 +83,24 @@ static bg_status choose_lengths(plan_config *c, const plan_work *w, bg_err *err)
     return BG_OK;
 }
 
+/* As of the stages; 0 of what they choose for themselves. */
+static void describe_load(plan_work *w)
+{
+    const plan_config *c = w->c;
+    size_t query_rows = (size_t)c->query_tokens - 1, loss_rows = (size_t)c->completion_tokens;
+    w->load = (bg_workload){ .model = w->model,
+                             .corpus_sequences = c->sequences,
+                             .covariance_sequences = c->fit_sequences,
+                             .lambda_sequences = c->lambda_sequences,
+                             .queries = c->queries,
+                             .rows = (size_t)c->sequence_tokens - 1,
+                             .query_rows = query_rows,
+                             .query_loss_rows = loss_rows > 0 && loss_rows < query_rows ? loss_rows : query_rows,
+                             .subgrid_side = (size_t)c->subgrid_side,
+                             .diagonal = !c->no_diagonal,
+                             .rank = (size_t)c->rank };
+}
+
 /* Of what is asked, *c. */
 static bg_status open_work(plan_work *w, plan_config *c, bg_err *err)
 {
@@ -95,7 +117,9 @@ static bg_status open_work(plan_work *w, plan_config *c, bg_err *err)
     for (size_t i = 0; i < w->model->n_sketched; i++)
         w->model_bytes += (double)w->model->sketched[i].n_bytes;
     w->model_bytes += (double)w->model->n_small * (dtype == BG_ST_F32 ? 4 : 2);
-    return choose_lengths(c, w, err);
+    st = choose_lengths(c, w, err);
+    describe_load(w);
+    return st;
 }
 
 static bg_status read_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
@@ -121,7 +145,19 @@ static bg_status change_cluster(plan_cluster *out, const plan_config *c, bg_err 
 
 /* ---- grids ---- */
 
-typedef void stage_cost(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out);
+/* What is planned of each stage. */
+typedef struct {
+    const bg_stage_costs *costs;
+    bool all_nodes; /* that there are; else as many as make it fastest */
+    bool in_shards;
+    bool takes_units; /* --unit-sequences is its own */
+} planned;
+static const planned stages[PLAN_STAGES] = {
+    [PLAN_FIT] = { &fit_costs, .all_nodes = true, .takes_units = true },
+    [PLAN_COMPRESS] = { &compress_costs },
+    [PLAN_SCORE] = { &score_costs, .in_shards = true },
+    [PLAN_MERGE] = { &merge_costs },
+};
 
 /* Shards should not take longer each, as long as one array holds them. */
 static const double SHARD_S = 4 * 3600;
@@ -134,20 +170,18 @@ typedef struct {
     char why[200];
 } refusal;
 
-static bool tries_shards(stage_cost *cost) { return cost == plan_score; }
-
-static void evaluate(stage_cost *cost, const plan_work *w, const plan_cluster *c, plan_grid g, plan_stage *out)
+static void evaluate(const planned *of, const plan_work *w, const plan_cluster *c, plan_grid g, plan_stage *out)
 {
     size_t at_once = c->nodes / g.nodes;
-    g.shards = !tries_shards(cost) ? 0 : at_once < w->c->sequences ? at_once : (size_t)w->c->sequences;
-    cost(w, c, &g, out);
+    g.shards = !of->in_shards ? 0 : at_once < w->c->sequences ? at_once : (size_t)w->c->sequences;
+    plan_cost_stage(of->costs, w, c, &g, out);
     double shard_s = out->seconds;
-    if (!tries_shards(cost) || !out->possible || shard_s <= SHARD_S)
+    if (!of->in_shards || !out->possible || shard_s <= SHARD_S)
         return;
     size_t most = (size_t)(w->c->sequences / 64 / at_once), waves = (size_t)(shard_s / SHARD_S) + 1;
     most = most < PLAN_ARRAY_SHARDS / at_once ? most : PLAN_ARRAY_SHARDS / at_once;
     g.shards = at_once * (waves < most ? waves : most > 0 ? most : 1);
-    cost(w, c, &g, out);
+    plan_cost_stage(of->costs, w, c, &g, out);
 }
 
 /* Better: faster by more than a percent, or as fast on fewer nodes or with a shorter pipeline. */
@@ -160,7 +194,7 @@ static bool is_better(const plan_stage *a, const plan_stage *b)
     return a->grid.nodes < b->grid.nodes || (a->grid.nodes == b->grid.nodes && a->grid.pipeline < b->grid.pipeline);
 }
 
-static void try_pipelines(stage_cost *cost, const plan_work *w, const plan_cluster *c, plan_grid g, size_t pipeline,
+static void try_pipelines(const planned *of, const plan_work *w, const plan_cluster *c, plan_grid g, size_t pipeline,
                           plan_stage *best, refusal *no)
 {
     size_t world = g.nodes * g.ranks_per_node, most = w->model->config.n_blocks + 1;
@@ -170,7 +204,7 @@ static void try_pipelines(stage_cost *cost, const plan_work *w, const plan_clust
             continue;
         g.pipeline = p;
         g.data = world / p;
-        evaluate(cost, w, c, g, &s);
+        evaluate(of, w, c, g, &s);
         bool fits = s.possible;
         if (fits)
             plan_count_restarts(&s, w->c->time_limit);
@@ -197,32 +231,38 @@ static bool tries_ranks(const plan_cluster *c, size_t ranks)
     return c->cores_per_node % ranks == 0 && (few || (by >= 0.25 && by <= 4));
 }
 
-/* fit_factors takes all nodes; compress_queries and a shard as many as make it fastest. */
-static void try_grids(stage_cost *cost, const plan_work *w, const plan_cluster *c, size_t pipeline, plan_stage *best,
+/* A stage that does not run the model is one rank. */
+static void try_grids(const planned *of, const plan_work *w, const plan_cluster *c, size_t pipeline, plan_stage *best,
                       refusal *no)
 {
     *best = (plan_stage){ .possible = false };
+    if (of->costs->activation_bytes == 0) {
+        const plan_grid one = { .nodes = 1, .ranks_per_node = 1, .threads = 1, .data = 1, .pipeline = 1 };
+        plan_cost_stage(of->costs, w, c, &one, best);
+        plan_count_restarts(best, 0); /* it begins anew */
+        return;
+    }
     for (size_t nodes = 1; nodes <= c->nodes; nodes++) {
         bool power = (nodes & (nodes - 1)) == 0;
-        if (nodes != c->nodes && (cost == plan_fit || !power || (tries_shards(cost) && c->nodes % nodes != 0)))
+        if (nodes != c->nodes && (of->all_nodes || !power || (of->in_shards && c->nodes % nodes != 0)))
             continue;
         for (size_t ranks = 1; ranks <= c->cores_per_node; ranks++) {
             if (!tries_ranks(c, ranks))
                 continue;
             plan_grid g = { .nodes = nodes, .ranks_per_node = ranks, .threads = c->cores_per_node / ranks };
-            try_pipelines(cost, w, c, g, pipeline, best, no);
+            try_pipelines(of, w, c, g, pipeline, best, no);
         }
     }
 }
 
-static bg_status refuse(stage_cost *cost, const char *name, const plan_work *w, const plan_cluster *c,
-                        const refusal *no, bg_err *err)
+static bg_status refuse(const planned *of, const plan_work *w, const plan_cluster *c, const refusal *no, bg_err *err)
 {
     plan_stage other = { .possible = false };
     refusal ignored = { 0 };
     char instead[64] = "";
+    const char *name = of->costs->name;
     if (w->c->pipeline > 0)
-        try_grids(cost, w, c, 0, &other, &ignored);
+        try_grids(of, w, c, 0, &other, &ignored);
     if (other.possible)
         snprintf(instead, sizeof instead, ": --pipeline %zu would do", other.grid.pipeline);
     if ((no->needs_bytes <= 0 || no->fits) && no->why[0] != '\0')
@@ -238,22 +278,13 @@ static bg_status refuse(stage_cost *cost, const char *name, const plan_work *w, 
 
 static bg_status choose_with(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
-    static const struct {
-        stage_cost *cost;
-        const char *name;
-    } what[] = {
-        [PLAN_FIT] = { plan_fit, "fit_factors" },
-        [PLAN_COMPRESS] = { plan_compress, "compress_queries" },
-        [PLAN_SCORE] = { plan_score, "score_shards" },
-    };
-    for (int i = PLAN_FIT; i <= PLAN_SCORE; i++) {
+    for (size_t i = 0; i < PLAN_STAGES; i++) {
         refusal no = { 0 };
-        try_grids(what[i].cost, w, c, (size_t)w->c->pipeline, &stage[i], &no);
+        w->load.unit_sequences = stages[i].takes_units ? w->c->unit_sequences : 0;
+        try_grids(&stages[i], w, c, (size_t)w->c->pipeline, &stage[i], &no);
         if (!stage[i].possible)
-            return refuse(what[i].cost, what[i].name, w, c, &no, err);
+            return refuse(&stages[i], w, c, &no, err);
     }
-    plan_merge(w, c, &stage[PLAN_MERGE]);
-    plan_count_restarts(&stage[PLAN_MERGE], 0); /* it begins anew */
     return BG_OK;
 }
 
@@ -272,14 +303,14 @@ static bg_status fixed_blocks(const plan_work *w, size_t *out, bg_err *err)
 bg_status plan_choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
     if (strcmp(w->c->blocks, "auto") != 0) {
-        bg_status st = fixed_blocks(w, &w->blocks, err);
+        bg_status st = fixed_blocks(w, &w->load.blocks, err);
         if (st == BG_OK)
-            st = bg_model_set_shapes(w->model, w->blocks, false, err);
+            st = bg_model_set_shapes(w->model, w->load.blocks, false, err);
         return st == BG_OK ? choose_with(w, c, stage, err) : st;
     }
     bg_status st = BG_OK;
-    for (w->blocks = 1; w->blocks <= 64; w->blocks *= 2)
-        if ((st = bg_model_set_shapes(w->model, w->blocks, false, err)) != BG_OK ||
+    for (w->load.blocks = 1; w->load.blocks <= 64; w->load.blocks *= 2)
+        if ((st = bg_model_set_shapes(w->model, w->load.blocks, false, err)) != BG_OK ||
             (st = choose_with(w, c, stage, err)) != BG_ENOMEM)
             return st;
     return st;

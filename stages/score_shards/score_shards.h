@@ -12,6 +12,7 @@
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
 #include "bregman/units.h"
+#include "costs.h"
 
 typedef struct {
     const char *model, *queries, *output, *shard, *candidates, *explain;
@@ -33,14 +34,13 @@ struct scoring {
     bg_tokens *tokens;
     bg_pass *pass;
     bg_share *share; /* [pipeline_size] */
+    bg_workload load;
     bg_plan plan;
     bg_queries_source source; /* of this rank's share */
     bg_queries_extent extent;
     bg_queries *queries;
-    bg_score_task task;
     bg_scorer *scorer;
     bg_score_detail detail;
-    size_t longest_rows;    /* of the longest sequence */
     explaining *explaining; /* NULL: scoring */
     bg_inputs in;
     bg_origin origin; /* on rank 0 */

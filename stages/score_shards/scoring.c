@@ -6,8 +6,6 @@
 #include "bregman/memory.h"
 #include "score_shards.h"
 
-enum { ACTIVATION_BYTES = 512 << 20 };
-
 /* ---- shares and memory ---- */
 
 /* Tokens of the longest of the sequences. */
@@ -21,48 +19,28 @@ static size_t longest(const scoring *w)
     return most;
 }
 
-/* Queries are held once by the ranks of a node that have the same share; on --scratch they take no memory. */
-static size_t plan_bytes(const void *scoring_, const bg_plan *plan)
-{
-    const scoring *w = scoring_;
-    const bg_grid *g = &w->ctx->grid;
-    bg_score_task task = w->task;
-    task.batch_rows = plan->rows;
-    size_t queries = plan->on_scratch ? 0 : w->extent.bytes / (size_t)g->place_size;
-    return queries + bg_scorer_bytes(&task, &w->extent, w->model) +
-           bg_pipeline_pass_bytes(w->model, &w->share[g->pipeline_rank], g, plan->rows);
-}
-
 bg_status score_divide_model(scoring *w, bg_err *err)
 {
     const bg_grid *g = &w->ctx->grid;
-    size_t n = (size_t)g->pipeline_size;
-    w->longest_rows = longest(w) - 1;
-    bg_status st = BG_NEW(w->share, n, "shares of the model", err);
-    if (st == BG_OK)
-        st = bg_model_divide(w->model, n, NULL, w->share, err);
+    w->load = (bg_workload){ .stage = &score_costs,
+                             .model = w->model,
+                             .grid = *g,
+                             .sequences = w->n_sequences,
+                             .unit_sequences = w->unit_sequences,
+                             .rows = longest(w) - 1,
+                             .detail = w->detail,
+                             .extent = &w->extent };
+    bg_status st = bg_workload_divide(&w->load, &w->share, err);
     if (st != BG_OK)
         return st;
-    w->task = (bg_score_task){ .share = w->share,
-                               .n_shares = g->pipeline_size,
-                               .rank = g->pipeline_rank,
-                               .detail = w->detail,
-                               .unit_sequences = w->unit_sequences,
-                               .unit_rows = w->unit_sequences * w->longest_rows };
+    w->load.share = w->share;
     w->source = (bg_queries_source){ w->c->queries, w->model, NULL, &w->share[g->pipeline_rank], NULL };
     return bg_queries_measure(&w->source, &w->extent, err);
 }
 
 bg_status score_choose_plan(scoring *w, bg_err *err)
 {
-    size_t least = w->longest_rows, rows = w->c->batch_tokens;
-    bg_demand d = { .best = { .passes = 1 },
-                    .least_rows = least,
-                    .most_passes = 1,
-                    .spills = "queries",
-                    .self = w,
-                    .bytes = plan_bytes };
-    d.best.rows = rows == 0 ? bg_pass_rows_for(w->model, least + 1, ACTIVATION_BYTES) : rows < least ? least : rows;
+    bg_demand d = bg_workload_demand(&w->load, w->c->batch_tokens);
     bg_status st = bg_attempt_recall(w->ctx, &w->in, w->work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
@@ -77,9 +55,9 @@ static bg_status open_scorer(scoring *w, bg_err *err)
     char line[BG_UNITS_LINE_BYTES];
     bg_units_describe(&w->units, line);
     bg_status st = g->world_rank == 0 ? bg_units_promise(w->work, line, err) : BG_OK;
-    w->task.batch_rows = w->plan.rows;
+    const bg_score_task task = score_task(&w->load, w->plan.rows);
     if (st == BG_OK)
-        st = bg_scorer_new(&w->scorer, &w->task, w->queries, w->model, err);
+        st = bg_scorer_new(&w->scorer, &task, w->queries, w->model, err);
     return st == BG_OK ? bg_pipeline_pass_new(&w->pass, w->model, &w->share[g->pipeline_rank], g, w->plan.rows, err)
                        : st;
 }

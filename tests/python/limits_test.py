@@ -6,16 +6,12 @@ import os
 import re
 import subprocess
 
-from engine_checks import check, deep_model, engine, finish, plain_gpt2, same_file, shared_files
+from engine_checks import check, deep_model, engine, finish, same_file, shared_files
 
 MODEL = deep_model("llama", 5)
 TOKENS, QUERIES = shared_files(n=20)
 ROWS = ["--batch-tokens", 30]  # the longest sequence: there are no smaller micro-batches to choose
 UNITS = ["--unit-sequences", 8]
-D, N_BLOCKS, N_QUERIES = 128, 4, 5  # more datasets than stay open, so none of them is served from a cache of HDF5's
-WIDE = plain_gpt2("wide", D, N_BLOCKS, 64, 64)
-FACTORS = engine(WIDE, "wide-factors").fit(TOKENS, "factors", "--no-diagonal")
-FACTOR_BYTES = N_BLOCKS * 4 * sum(p * p + m * m + p * m for p, m in ((4 * D, D + 1), (D, 4 * D + 1)))
 
 
 def run(work, stage, *arguments):
@@ -142,56 +138,9 @@ def test_stop_file():
         check(code == 0, f"{stage}: goes on without it", said[-300:])
 
 
-def read_by(work, *limit):
-    """Compress with each query a micro-batch of its own: (what is said, bytes read by all its processes)."""
-    command = work.command(
-        "compress_queries",
-        "--model",
-        WIDE,
-        "--factors",
-        FACTORS,
-        "--queries",
-        QUERIES,
-        "--rank",
-        4,
-        "--unit-queries",
-        1,
-        "--output",
-        work.path("compressed.h5"),
-        *limit,
-    )
-    counted = subprocess.run(
-        ["/bin/sh", "-c", '"$@" && sed -n "s/rchar: //p" /proc/$$/io', "sh", *command],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    check(counted.returncode == 0, f"compress {limit}", counted.stderr[-300:])
-    return counted.stderr, int(counted.stdout.split()[-1])
-
-
-def test_held_factors():
-    """Factors stay in memory as far as a limit leaves room for them, and are then read once: all, or some.  The bytes are the same."""
-    works = [engine(WIDE, f"held-{name}") for name in ("none", "all", "some")]
-    said, none = read_by(works[0])
-    needs = int(re.search(r"memory a rank: (\d+) MB", said)[1]) * 1000000
-    found = [
-        none,
-        read_by(works[1], "--memory-limit", "4G")[1],
-        read_by(works[2], "--memory-limit", needs + FACTOR_BYTES // 2)[1],
-    ]
-    again = FACTOR_BYTES * (N_QUERIES - 1)  # what is not read again of all
-    saved = [(none - n) / again for n in found]
-    check(0.85 < saved[1] < 1.2 and 0.3 < saved[2] < 0.75, "factors are read once where there is room", saved)
-    for work in works[1:]:
-        same_file("held factors", work.path("compressed.h5"), works[0].path("compressed.h5"))
-
-
 test_limits()
 test_queries()
 test_rows()
-test_held_factors()
 test_grids()
 test_stop_file()
-finish(30)
+finish(26)

@@ -44,6 +44,7 @@ static bg_model model = { .config.n_blocks = 1,
                           .dir = (char[]){ "experts" } };
 static const bg_site_range both = { 0, 2 };
 static const size_t group = 0;
+static const bg_share whole = { .end = 1, .end_tracked = 2, .embeds = true, .has_head = true };
 
 /* The router sent rows 1 and 2 of the first sequence and row 7 of the third to expert 0. */
 static size_t row_start[SEQUENCES + 1] = { 0, 3, 5, 8, 9 };
@@ -66,6 +67,7 @@ static void open_job(void)
     assert_ok(bg_path(job.plan.work, &err, "%s/work", folder), err);
     assert_ok(bg_path(job.plan.index, &err, "%s/index.h5", folder), err);
     assert_int_equal(mkdir(job.plan.work, 0777), 0);
+    job.plan.load = (bg_workload){ .model = &model, .grid = ctx.grid, .share = &whole, .subgrid_side = 8192 };
     fit_sum *const sum[] = { &job.plan.covariance, &job.plan.lambda };
     for (int i = 0; i < 2; i++) {
         sum[i]->range = (bg_range){ 0, SEQUENCES };

@@ -1,0 +1,206 @@
+#include "costs.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "bregman/blockdiag.h"
+#include "bregman/precondition.h"
+#include "bregman/store.h"
+
+/* A module's factors. */
+enum { BASIS_S, BASIS_A, LAMBDA, DATASETS };
+static size_t floats_of(const bg_site *site, size_t which)
+{
+    size_t p = site->n_out, m = site->n_in1;
+    return which == BASIS_S   ? p * bg_block_width(p, site->s.k)
+           : which == BASIS_A ? m * bg_block_width(m, site->a.k)
+                              : p * m;
+}
+
+static size_t factor_floats(const bg_site *site)
+{
+    return floats_of(site, BASIS_S) + floats_of(site, BASIS_A) + floats_of(site, LAMBDA);
+}
+
+/* ---- memory ---- */
+
+bg_site_range compress_own_sites(const bg_workload *w)
+{
+    const bg_share *s = bg_workload_share(w);
+    return (bg_site_range){ s->first_tracked, s->end_tracked };
+}
+
+bg_site_range compress_all_sites(const bg_workload *w) { return (bg_site_range){ 0, w->model->n_tracked }; }
+
+void compress_floats(const bg_workload *w, bg_site_range sites, size_t rows, size_t out[ARRAYS])
+{
+    const bg_rotated_widths wide = bg_eigenbasis_widths(w->model, sites);
+    memset(out, 0, ARRAYS * sizeof *out);
+    for (size_t i = sites.first; i < sites.end; i++) {
+        const bg_site *site = w->model->tracked[i];
+        size_t p = site->n_out, m = site->n_in1, r = bg_queries_columns(site, w->rank);
+        const size_t floats[ARRAYS] = {
+            [ROTATED_A] = rows * wide.a,
+            [ROTATED_D] = rows * wide.d,
+            [GRADIENT] = p * m,
+            [SCRATCH] = bg_compress_scratch(p, m, r),
+            [LEFT] = p * r,
+            [RIGHT] = m * r,
+            [FACTORS] = factor_floats(site),
+        };
+        for (int j = 0; j < ARRAYS; j++)
+            out[j] = floats[j] > out[j] ? floats[j] : out[j];
+    }
+}
+
+/* Rank 0 takes all modules' sides from file to file in the end. */
+static size_t bytes(const bg_workload *w, const bg_plan *plan)
+{
+    size_t floats[ARRAYS], sweep = 0;
+    compress_floats(w, compress_own_sites(w), plan->rows, floats);
+    for (int i = 0; i < ARRAYS; i++)
+        sweep += floats[i];
+    compress_floats(w, compress_all_sites(w), 0, floats);
+    size_t end = w->grid.world_rank == 0 ? floats[LEFT] + floats[RIGHT] : 0;
+    return (end > sweep ? end : sweep) * sizeof(float);
+}
+
+compress_held compress_hold(const bg_workload *w, uint64_t room, bool *holds)
+{
+    const bg_site_range own = compress_own_sites(w);
+    compress_held held = { 0, 0, 0 };
+    for (size_t i = own.first; i < own.end; i++) {
+        uint64_t n = factor_floats(w->model->tracked[i]) * sizeof(float);
+        bool fits = n <= room - held.bytes;
+        held.bytes_of_all += n;
+        held.bytes += fits ? n : 0;
+        held.modules += fits;
+        if (holds != NULL)
+            holds[i] = fits;
+    }
+    return held;
+}
+
+/* In what --memory-limit leaves. */
+static compress_held held_in_limit(const bg_workload *w, const bg_plan *plan)
+{
+    uint64_t used = bg_workload_bytes(w, plan);
+    bool no_room = w->memory_limit == UINT64_MAX || w->memory_limit < used;
+    return compress_hold(w, no_room ? 0 : w->memory_limit - used, NULL);
+}
+
+/* What HDF5 keeps of the factors' file, of the datasets that it has read last. */
+static double cached_bytes(const bg_workload *w)
+{
+    const bg_share *s = bg_workload_share(w);
+    double open[BG_STORE_OPEN], most = 0;
+    for (size_t end = DATASETS * s->first_tracked; end < DATASETS * s->end_tracked; end++) {
+        size_t n = 0;
+        for (size_t at = end + 1; n < BG_STORE_OPEN && at-- > DATASETS * s->first_tracked;)
+            open[n++] = sizeof(float) * (double)floats_of(w->model->tracked[at / DATASETS], at % DATASETS);
+        double now = bg_store_cached_bytes(open, n);
+        most = now > most ? now : most;
+    }
+    return most;
+}
+
+/* ---- disk ---- */
+
+/* Five datasets of n queries a module, in the units' files six. */
+static double disk(const bg_workload *w, size_t first, size_t end, double n, bool unit)
+{
+    double sum = 0;
+    for (size_t i = first; i < end; i++) {
+        const bg_site *site = w->model->tracked[i];
+        double r = (double)bg_queries_columns(site, w->rank);
+        sum += bg_store_dataset_bytes(n * r * (double)site->n_out, sizeof(float)) +
+               bg_store_dataset_bytes(n * r * (double)site->n_in1, sizeof(float)) +
+               3 * bg_store_dataset_bytes(n, sizeof(double)) + (unit ? bg_store_dataset_bytes(n, sizeof(uint32_t)) : 0);
+    }
+    return sum;
+}
+
+static double n_files(const bg_workload *w)
+{
+    bg_section_range own = bg_share_sections(w->model, bg_workload_share(w));
+    return (double)(own.end - own.first);
+}
+
+/* ---- the sweep ---- */
+
+static bg_workload_sweep sweep(const bg_workload *w)
+{
+    uint64_t unit = w->unit_sequences > 0 ? w->unit_sequences : COMPRESS_UNIT_QUERIES;
+    return (bg_workload_sweep){ w->queries, unit < w->queries ? unit : w->queries, w->query_rows, w->query_loss_rows,
+                                false };
+}
+
+static void batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shape *b, bg_cost *cost)
+{
+    const bg_share *s = bg_workload_share(w);
+    double z = (double)b->sequences, rows = (double)b->rows;
+    const double forming = 3; /* loops over a module's curvature */
+    for (size_t i = s->first_tracked; i < s->end_tracked; i++) {
+        const bg_site *site = w->model->tracked[i];
+        double p = (double)site->n_out, m = (double)site->n_in1;
+        bg_eigenbasis_rotate_cost(cost, site, false, z * rows);
+        if (site->kind != BG_SITE_EMBEDDING)
+            bg_cost_product(cost, p, m, rows, z);
+        bg_compress_cost(cost, site, bg_queries_columns(site, w->rank), z);
+        cost->of[BG_COST_SERIAL] += forming * p * m;
+    }
+    const compress_held held = held_in_limit(w, plan);
+    cost->of[BG_COST_READ] += (double)(held.bytes_of_all - held.bytes);
+}
+
+/* Time in that of a query's computations, of which reading all of a rank's factors is taken to take two.  Few, large
+ * micro-batches leave the ranks of a pipeline idle. */
+double compress_rows_cost(const bg_workload *w, size_t rows, uint64_t batches)
+{
+    const double read = 2;
+    const compress_held held = held_in_limit(w, &(bg_plan){ .rows = rows });
+    double n = (double)batches, units = ceil((double)w->queries / (double)sweep(w).unit_sequences),
+           of_column = ceil(units / w->grid.data_size) * n / units,
+           unread = held.bytes_of_all > 0 ? 1 - (double)held.bytes / (double)held.bytes_of_all : 0;
+    return (of_column + w->grid.pipeline_size - 1) * (read * unread + (double)w->queries / n);
+}
+
+/* Of queries of one length. */
+static double rows_cost(const bg_workload *w, size_t rows)
+{
+    uint64_t unit = sweep(w).unit_sequences, each = rows / w->query_rows;
+    return compress_rows_cost(w, rows, (w->queries + unit - 1) / unit * ((unit + each - 1) / each));
+}
+
+/* Rows are written once: a checkpoint costs their files. */
+static void rank(const bg_workload *w, const bg_plan *plan, bg_rank_costs *out)
+{
+    const bg_share *s = bg_workload_share(w);
+    double files = n_files(w), unit = (double)sweep(w).unit_sequences;
+    out->held_bytes = (double)held_in_limit(w, plan).bytes;
+    out->cached_bytes = cached_bytes(w);
+    out->begin.of[BG_COST_READ] = out->resume.of[BG_COST_READ] = out->held_bytes;
+    out->unit.of[BG_COST_WRITE] = disk(w, s->first_tracked, s->end_tracked, unit, true) + files * bg_store_file_bytes();
+    out->unit.of[BG_COST_FILE] = out->part.of[BG_COST_FILE] = files;
+}
+
+/* Rank 0 copies the units' rows into one file, six small reads and five writes a query and module. */
+static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
+{
+    size_t n = w->model->n_tracked;
+    (void)plan;
+    out->final_bytes = disk(w, 0, n, (double)w->queries, false) + bg_store_file_bytes();
+    out->end.of[BG_COST_READ] = out->end.of[BG_COST_WRITE] = out->final_bytes;
+    out->end.of[BG_COST_FILE] = 1;
+    out->end.of[BG_COST_ROW_WRITE] = 11 * (double)w->queries * (double)n;
+    out->end_ranks = 1;
+}
+
+static const bg_phase_costs phase = { .name = "queries", .bytes = bytes, .rank = rank, .sweep = sweep, .batch = batch };
+
+const bg_stage_costs compress_costs = { .name = "compress_queries",
+                                        .activation_bytes = 96 << 20,
+                                        .rows_cost = rows_cost,
+                                        .ends = ends,
+                                        .n_phases = 1,
+                                        .phase = &phase };
