@@ -11,6 +11,27 @@
 #include "bregman/memory.h"
 #include "plan.h"
 
+/* ---- how long something takes ---- */
+
+static const double MEASURE_S = 0.25;
+
+double plan_mean_s(void (*call)(void *self), void *self, MPI_Comm world)
+{
+    int size, calls = 0;
+    double mean, start;
+    call(self); /* memory is there, threads are */
+    MPI_Barrier(world);
+    start = bg_now_s();
+    while (calls < 3 || bg_now_s() - start < MEASURE_S) {
+        call(self);
+        calls++;
+    }
+    mean = (bg_now_s() - start) / calls;
+    MPI_Comm_size(world, &size);
+    MPI_Allreduce(MPI_IN_PLACE, &mean, 1, MPI_DOUBLE, MPI_SUM, world);
+    return mean / size;
+}
+
 /* ---- products ---- */
 
 /* Shapes of passes and taps: square, thin in each dimension, small. */
