@@ -1,6 +1,10 @@
-/* calibrate_kernels.c - row-wise kernels on their own, and a real pass of a small model for what is left. */
+/* calibrate_kernels.c - row-wise kernels, products and decompositions on their own, and a real pass of a small model
+ * for what is left. */
+#include <math.h>
 #include <omp.h>
+#include <string.h>
 
+#include "bregman/eigen.h"
 #include "bregman/extremes.h"
 #include "bregman/gemm.h"
 #include "bregman/kernels.h"
@@ -12,6 +16,20 @@
 /* Arrays that all kernels share: larger than a core's caches, as a pass's are. */
 enum { ROWS = 1024, WIDTH = 2048, FLOATS = ROWS * WIDTH, VOCABULARY = 32768, HEAD = 64, KEYS = 256, QUERY_ROWS = 128 };
 
+/* Shapes of passes and taps: square, thin in each dimension, small. */
+typedef struct {
+    bg_op op_a, op_b;
+    size_t m, n, k;
+} shape;
+static const shape shapes[] = {
+    { BG_N, BG_T, 1024, 2048, 1024 }, { BG_N, BG_N, 1024, 1024, 2048 }, { BG_N, BG_T, 1024, 384, 384 },
+    { BG_N, BG_N, 1024, 384, 1536 },  { BG_N, BG_T, 256, 1024, 1024 },  { BG_N, BG_T, 1024, 256, 256 },
+    { BG_T, BG_N, 1536, 256, 1024 },  { BG_T, BG_N, 256, 256, 1024 },   { BG_T, BG_N, 512, 2048, 256 },
+    { BG_T, BG_N, 512, 384, 256 },    { BG_N, BG_N, 1024, 128, 1024 },  { BG_N, BG_N, 1024, 128, 384 },
+    { BG_N, BG_T, 512, 8192, 512 },   { BG_N, BG_N, 128, 128, 128 },
+};
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0], N_TERMS = 4, MOST_FLOATS = 8192 * 512 };
+
 typedef struct {
     float *x, *y, *z;
     double *sum;
@@ -19,6 +37,10 @@ typedef struct {
     bg_tensor tensor;
     bg_extremes extremes;
     uint64_t next;
+    const shape *shape; /* of a product */
+    size_t side;        /* of a decomposition */
+    bg_status st;
+    bg_err err;
 } arrays;
 
 /* ---- kernels: each does what its count says ---- */
@@ -118,14 +140,34 @@ static void rank_scores(void *self)
             return;
 }
 
+static void product(void *self)
+{
+    arrays *a = self;
+    const shape *s = a->shape;
+    bg_gemm((bg_extent){ s->m, s->n, s->k }, 1.0f, bg_f32(s->op_a, a->x, s->op_a == BG_N ? s->k : s->m),
+            bg_f32(s->op_b, a->y, s->op_b == BG_N ? s->n : s->k), 1.0f, a->z, s->n);
+}
+
+static void decompose(void *self)
+{
+    arrays *a = self;
+    double *w = a->sum + a->side * a->side;
+    for (size_t i = 0; i < a->side; i++)
+        for (size_t j = 0; j <= i; j++)
+            a->sum[i * a->side + j] = a->sum[j * a->side + i] = i == j ? (double)i
+                                                                       : (double)a->x[i * 7919 % FLOATS + j];
+    if (a->st == BG_OK)
+        a->st = bg_eigen(a->side, a->sum, w, "calibration", &a->err);
+}
+
 /* ---- all of them ---- */
 
 static void fill(arrays *a)
 {
-    for (size_t i = 0; i < FLOATS; i++) {
+    for (size_t i = 0; i < MOST_FLOATS; i++)
         a->x[i] = a->y[i] = a->z[i] = (float)((i * 2654435761u) % 1000) / 1000.0f + 0.001f;
+    for (size_t i = 0; i < FLOATS; i++)
         a->half[i] = (uint16_t)(0x3f80 + i % 64);
-    }
     a->tensor = (bg_tensor){ .name = "",
                              .file = "",
                              .dtype = BG_ST_BF16,
@@ -135,36 +177,90 @@ static void fill(arrays *a)
                              .data = a->half };
 }
 
-static void measure(plan_profile *p, arrays *a, MPI_Comm world)
+static void measure_kernels(plan_profile *p, arrays *a, MPI_Comm world)
 {
     double threads = (double)omp_get_max_threads(), pairs = 16.0 * QUERY_ROWS * KEYS * threads;
     const struct {
         void (*call)(void *);
         double count;
-        double *out;
+        bg_cost_kind kind;
     } kernels[] = {
-        { activation, 2.0 * FLOATS, &p->s[BG_COST_ACTIVATION] },
-        { add, 3.0 * FLOATS, &p->s[BG_COST_ELEMENT] },
-        { square, FLOATS, &p->s[BG_COST_SQUARED] },
-        { dot, FLOATS, &p->s[BG_COST_DOT] },
-        { widen, FLOATS, &p->s[BG_COST_WIDENED] },
-        { serial, FLOATS, &p->s[BG_COST_SERIAL] },
-        { sample, FLOATS, &p->s[BG_COST_SAMPLED] },
-        { head_products, 3 * 2.0 * HEAD * pairs, &p->s[BG_COST_ATTENTION_FLOP] },
-        { head_softmax, pairs, &p->s[BG_COST_ATTENTION_PAIR] },
-        { softmax, FLOATS, &p->s[BG_COST_LOGIT] },
-        { rank_scores, 256.0 * 100, &p->s[BG_COST_RANKED] },
+        { activation, 2.0 * FLOATS, BG_COST_ACTIVATION },
+        { add, 3.0 * FLOATS, BG_COST_ELEMENT },
+        { square, FLOATS, BG_COST_SQUARED },
+        { dot, FLOATS, BG_COST_DOT },
+        { widen, FLOATS, BG_COST_WIDENED },
+        { serial, FLOATS, BG_COST_SERIAL },
+        { sample, FLOATS, BG_COST_SAMPLED },
+        { head_products, 3 * 2.0 * HEAD * pairs, BG_COST_ATTENTION_FLOP },
+        { head_softmax, pairs, BG_COST_ATTENTION_PAIR },
+        { softmax, FLOATS, BG_COST_LOGIT },
+        { rank_scores, 256.0 * 100, BG_COST_RANKED },
     };
     for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
         fill(a);
-        *kernels[i].out = plan_mean_s(kernels[i].call, a, world) / kernels[i].count;
+        p->s[kernels[i].kind] = plan_mean_s(kernels[i].call, a, world) / kernels[i].count;
     }
+}
+
+/* Least squares of relative errors with coefficients from 0, a coordinate at a time: time [N_SHAPES] = term x. */
+static void fit_terms(double term[][N_TERMS], const double *time, size_t n, double x[N_TERMS])
+{
+    for (int i = 0; i < N_TERMS; i++)
+        x[i] = 0;
+    for (int step = 0; step < 20000; step++) {
+        int j = step % N_TERMS;
+        double slope = 0, curvature = 0;
+        for (size_t i = 0; i < n; i++) {
+            double rest = time[i];
+            for (int l = 0; l < N_TERMS; l++)
+                rest -= l == j ? 0 : term[i][l] * x[l];
+            slope += term[i][j] * rest / (time[i] * time[i]);
+            curvature += term[i][j] * term[i][j] / (time[i] * time[i]);
+        }
+        x[j] = curvature > 0 && slope > 0 ? slope / curvature : 0;
+    }
+}
+
+static void measure_products(plan_profile *p, arrays *a, MPI_Comm world)
+{
+    double term[N_SHAPES][N_TERMS], time[N_SHAPES];
+    fill(a);
+    for (size_t i = 0; i < N_SHAPES; i++) {
+        bg_cost cost = { 0 };
+        a->shape = &shapes[i];
+        bg_cost_product(&cost, (double)a->shape->m, (double)a->shape->n, (double)a->shape->k, 1);
+        memset(a->z, 0, MOST_FLOATS * sizeof *a->z);
+        time[i] = plan_mean_s(product, a, world);
+        memcpy(term[i], &cost.of[BG_COST_FLOP], sizeof term[i]);
+        bg_log("product %zu x %zu x %zu: %.1f GFLOP/s a rank", a->shape->m, a->shape->n, a->shape->k,
+               1e-9 * cost.flops / time[i]);
+    }
+    fit_terms(term, time, N_SHAPES, &p->s[BG_COST_FLOP]);
+}
+
+/* Seconds of a decomposition of side n: c n³ + d n² through two sides. */
+static bg_status measure_eigen(plan_profile *p, arrays *a, MPI_Comm world, bg_err *err)
+{
+    const size_t side[2] = { 320, 960 };
+    double n[2], each[2]; /* side, and time over n² */
+    fill(a);
+    for (int i = 0; i < 2; i++) {
+        a->side = side[i];
+        n[i] = (double)side[i];
+        each[i] = plan_mean_s(decompose, a, world) / (n[i] * n[i]);
+    }
+    p->s[BG_COST_EIGEN_CUBE] = fmax(0, (each[1] - each[0]) / (n[1] - n[0]));
+    p->s[BG_COST_EIGEN_SQUARE] = fmax(0, each[0] - p->s[BG_COST_EIGEN_CUBE] * n[0]);
+    bg_log("eigendecomposition of side %zu: %.2f s", side[1], each[1] * n[1] * n[1]);
+    *err = a->st != BG_OK ? a->err : *err;
+    return bg_agree(world, a->st, err);
 }
 
 bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err)
 {
-    arrays a = { 0 };
-    const size_t room = (size_t)omp_get_max_threads() * 4 * QUERY_ROWS * KEYS + FLOATS;
+    arrays a = { .err = { .msg = "" } };
+    const size_t room = (size_t)omp_get_max_threads() * 4 * QUERY_ROWS * KEYS + MOST_FLOATS;
     float **const array[] = { &a.x, &a.y, &a.z };
     bg_status st = BG_OK;
     for (size_t i = 0; i < sizeof array / sizeof *array && st == BG_OK; i++)
@@ -175,8 +271,11 @@ bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err)
         st = BG_NEW(a.half, FLOATS, "kernels", err);
     if (st == BG_OK)
         st = bg_extremes_init(&a.extremes, 100, 100, err);
-    if ((st = bg_agree(world, st, err)) == BG_OK)
-        measure(p, &a, world);
+    if ((st = bg_agree(world, st, err)) == BG_OK) {
+        measure_products(p, &a, world);
+        measure_kernels(p, &a, world);
+        st = measure_eigen(p, &a, world, err);
+    }
     bg_extremes_clear(&a.extremes);
     bg_free(a.x);
     bg_free(a.y);

@@ -53,7 +53,6 @@ plan_profile plan_profile_scaled(const plan_profile *p, double threads);
 /* calibrate.c: measure this machine and write it to c->output as a cluster file of one node.  Collective. */
 bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
 /* Its parts; each measures on all ranks at once and fills its own fields of the profile.  Collective on world. */
-bg_status plan_measure_products(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
 bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
 bg_status plan_measure_pass(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
 bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
