@@ -63,31 +63,6 @@ static void set_grid(costing *f)
                               .place_size = (int)(g->ranks_per_node < g->data ? g->ranks_per_node : g->data) };
 }
 
-/* Weights that a share maps, its embedding included. */
-static double weights_bytes(const bg_model *m, const bg_share *s)
-{
-    double bytes = s->embeds ? (double)m->embedding->n_bytes : 0;
-    if (s->has_head && (m->head != m->embedding || !s->embeds))
-        bytes += (double)m->head->n_bytes;
-    for (size_t i = 0; i < m->n_sites; i++)
-        if (m->site[i].block >= s->first && m->site[i].block < s->end)
-            bytes += (double)m->site[i].weight->n_bytes;
-    return bytes;
-}
-
-/* What so few batches touch of a pass and its pipeline. */
-static double pass_bytes(const costing *f)
-{
-    const bg_workload *w = &f->load;
-    int rank = w->grid.pipeline_rank, size = w->grid.pipeline_size;
-    size_t depth = bg_pipeline_depth(rank, size), messages = bg_pipeline_bytes(w->model, rank, size, f->rows);
-    if (rank == 0)
-        messages = messages / (depth + 3) * 2; /* nobody sends it activations */
-    return (double)(bg_pass_bytes(w->model, bg_workload_share(w), depth < f->batches ? depth : f->batches, f->rows,
-                                  BG_LOGITS_BYTES) +
-                    messages);
-}
-
 static bg_rank_costs costs_of(const costing *f, const bg_phase_costs *of)
 {
     bg_rank_costs costs = { 0 };
@@ -191,8 +166,11 @@ static void set_memory(costing *f)
     touched.rows = f->rows;
     for (size_t r = 0; r < o->grid.pipeline; r++) {
         take_rank(f, r);
-        double weights = runs_model(f) ? weights_bytes(f->load.model, bg_workload_share(&f->load)) : 0;
-        double mapped = r == 0 && runs_model(f) ? f->w->model_bytes : weights, pass = runs_model(f) ? pass_bytes(f) : 0;
+        const bg_share *share = bg_workload_share(&f->load);
+        double weights = runs_model(f) ? (double)bg_share_weight_bytes(f->load.model, share) : 0,
+               mapped = r == 0 && runs_model(f) ? f->w->model_bytes : weights, pass = 0;
+        if (runs_model(f))
+            pass = (double)bg_pipeline_touched_bytes(f->load.model, share, &f->load.grid, f->rows, f->batches);
         o->weights_bytes = larger(o->weights_bytes, weights);
         for (size_t i = 0; i < o->n_phases; i++) {
             const bg_phase_costs *of = &f->load.stage->phase[i];

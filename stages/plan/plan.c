@@ -9,7 +9,7 @@
 
 #include "bregman/config.h"
 #include "bregman/log.h"
-#include "bregman/memory.h"
+#include "bregman/path.h"
 #include "../compress_queries/costs.h"
 #include "../fit_factors/costs.h"
 #include "../merge_scores/costs.h"
@@ -49,17 +49,15 @@ static bg_status weights_dtype(const char *text, bg_st_dtype *out, bg_err *err)
     return BG_FAIL(err, BG_EARG, "--weights takes bfloat16, float16 or float32, not \"%s\"", text);
 }
 
-/* The folder of --config, which may name it or the file. */
+/* --config may name the folder or the file. */
 static bg_status read_config(const char *path, bg_model_config *out, bg_err *err)
 {
-    char dir[4096];
-    size_t n = strlen(path), end = strlen("/config.json");
-    bool file = n > end && strcmp(path + n - end, "/config.json") == 0;
-    if (strcmp(path, "config.json") == 0)
-        snprintf(dir, sizeof dir, ".");
-    else if ((size_t)snprintf(dir, sizeof dir, "%.*s", (int)(file ? n - end : n), path) >= sizeof dir)
-        return BG_FAIL(err, BG_EARG, "--config: path too long: %.60s...", path);
-    return bg_model_config_read(out, dir, err);
+    char dir[BG_PATH_BYTES];
+    const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path;
+    bool file = strcmp(name, "config.json") == 0;
+    bg_status st = file && slash == NULL ? bg_path(dir, err, ".")
+                                         : bg_path(dir, err, "%.*s", (int)(file ? slash - path : 4096), path);
+    return st == BG_OK ? bg_model_config_read(out, dir, err) : st;
 }
 
 static bg_status choose_lengths(plan_config *c, const plan_work *w, bg_err *err)
@@ -120,25 +118,21 @@ static bg_status open_work(plan_work *w, plan_config *c, bg_err *err)
     return st;
 }
 
-static bg_status read_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
+/* The file's, but for what is asked for instead. */
+static bg_status choose_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
 {
-    if (c->cluster != NULL)
-        return plan_cluster_read(out, c->cluster, err);
+    bg_status st = BG_OK;
     plan_reference_cluster(out);
-    return BG_OK;
-}
-
-/* What is asked for instead of the file's. */
-static bg_status change_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
-{
+    if (c->cluster != NULL)
+        st = plan_cluster_read(out, c->cluster, err);
     out->nodes = c->nodes > 0 ? (size_t)c->nodes : out->nodes;
     out->ranks_per_node = c->ranks_per_node > 0 ? (size_t)c->ranks_per_node : out->ranks_per_node;
     out->cores_per_node = c->cores_per_node > 0 ? (size_t)c->cores_per_node : out->cores_per_node;
-    if (out->ranks_per_node > out->cores_per_node)
-        return BG_FAIL(err, BG_EARG,
-                       "%zu ranks on a node of %zu cores: --ranks-per-node and --cores-per-node say otherwise",
-                       out->ranks_per_node, out->cores_per_node);
-    return BG_OK;
+    if (st == BG_OK && out->ranks_per_node > out->cores_per_node)
+        st = BG_FAIL(err, BG_EARG,
+                     "%zu ranks on a node of %zu cores: --ranks-per-node and --cores-per-node say otherwise",
+                     out->ranks_per_node, out->cores_per_node);
+    return st;
 }
 
 /* ---- grids ---- */
@@ -159,14 +153,6 @@ static const planned stages[PLAN_STAGES] = {
 
 /* Shards should not take longer each, as long as one array holds them. */
 static const double SHARD_S = 4 * 3600;
-
-/* What fits nothing: the least that any grid asks of a rank; why the last one could not be, of those that memory allows
- * if there are any. */
-typedef struct {
-    double needs_bytes, limit_bytes;
-    bool fits;
-    char why[200];
-} refusal;
 
 static void evaluate(const planned *of, const plan_work *w, const plan_cluster *c, plan_grid g, plan_stage *out)
 {
@@ -192,8 +178,18 @@ static bool is_better(const plan_stage *a, const plan_stage *b)
     return a->grid.nodes < b->grid.nodes || (a->grid.nodes == b->grid.nodes && a->grid.pipeline < b->grid.pipeline);
 }
 
+/* Of what is not possible that which says best why: the time limit where memory would do; a layout that the model does
+ * not have; the least memory. */
+static bool says_more(const plan_stage *a, const plan_stage *b)
+{
+    bool a_fits = a->needs_bytes <= 0, b_fits = b->needs_bytes <= 0;
+    if (b->name == NULL || a_fits != b_fits)
+        return b->name == NULL || a_fits;
+    return a_fits || a->needs_bytes < b->needs_bytes;
+}
+
 static void try_pipelines(const planned *of, const plan_work *w, const plan_cluster *c, plan_grid g, size_t pipeline,
-                          plan_stage *best, refusal *no)
+                          plan_stage *best, plan_stage *no)
 {
     size_t world = g.nodes * g.ranks_per_node, most = w->model->config.n_blocks + 1;
     for (size_t p = 1; p <= world && p <= most; p++) {
@@ -203,18 +199,12 @@ static void try_pipelines(const planned *of, const plan_work *w, const plan_clus
         g.pipeline = p;
         g.data = world / p;
         evaluate(of, w, c, g, &s);
-        bool fits = s.possible;
-        if (fits)
+        if (s.possible)
             plan_count_restarts(&s, w->c->time_limit);
         if (s.possible && is_better(&s, best))
             *best = s;
-        if (!s.possible && s.why_not[0] != '\0' && (fits || !no->fits)) {
-            snprintf(no->why, sizeof no->why, "%s", s.why_not);
-            no->fits = fits;
-        } else if (!s.possible && s.needs_bytes > 0 && (no->needs_bytes <= 0 || s.needs_bytes < no->needs_bytes)) {
-            no->needs_bytes = s.needs_bytes;
-            no->limit_bytes = (double)s.grid.memory_limit;
-        }
+        if (!s.possible && says_more(&s, no))
+            *no = s;
     }
 }
 
@@ -231,7 +221,7 @@ static bool tries_ranks(const plan_cluster *c, size_t ranks)
 
 /* A stage that does not run the model is one rank. */
 static void try_grids(const planned *of, const plan_work *w, const plan_cluster *c, size_t pipeline, plan_stage *best,
-                      refusal *no)
+                      plan_stage *no)
 {
     *best = (plan_stage){ .possible = false };
     if (of->costs->activation_bytes == 0) {
@@ -253,31 +243,30 @@ static void try_grids(const planned *of, const plan_work *w, const plan_cluster 
     }
 }
 
-static bg_status refuse(const planned *of, const plan_work *w, const plan_cluster *c, const refusal *no, bg_err *err)
+static bg_status refuse(const planned *of, const plan_work *w, const plan_cluster *c, const plan_stage *no, bg_err *err)
 {
-    plan_stage other = { .possible = false };
-    refusal ignored = { 0 };
+    plan_stage other = { .possible = false }, ignored = { 0 };
     char instead[64] = "";
     const char *name = of->costs->name;
     if (w->c->pipeline > 0)
         try_grids(of, w, c, 0, &other, &ignored);
     if (other.possible)
         snprintf(instead, sizeof instead, ": --pipeline %zu would do", other.grid.pipeline);
-    if ((no->needs_bytes <= 0 || no->fits) && no->why[0] != '\0')
-        return BG_FAIL(err, BG_EARG, "%s: %s%s", name, no->why, instead);
-    if (no->needs_bytes <= 0)
+    if (no->name == NULL)
         return BG_FAIL(err, BG_EARG, "%s: the ranks of %zu nodes cannot be laid out in pipelines of %" PRIu64 "%s",
                        name, c->nodes, w->c->pipeline, instead);
+    if (no->needs_bytes <= 0)
+        return BG_FAIL(err, BG_EARG, "%s: %s%s", name, no->why_not, instead);
     return BG_FAIL(err, BG_ENOMEM,
                    "%s: %s does not fit %zu nodes: a rank needs %.1f GB beside its weights and has %.1f GB%s", name,
-                   w->name, c->nodes, no->needs_bytes * 1e-9, no->limit_bytes * 1e-9,
+                   w->name, c->nodes, no->needs_bytes * 1e-9, (double)no->grid.memory_limit * 1e-9,
                    other.possible ? instead : ": more nodes, fewer ranks_per_node or more --blocks may do");
 }
 
 static bg_status choose_with(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
     for (size_t i = 0; i < PLAN_STAGES; i++) {
-        refusal no = { 0 };
+        plan_stage no = { 0 };
         w->load.unit_sequences = stages[i].takes_units ? w->c->unit_sequences : 0;
         try_grids(&stages[i], w, c, (size_t)w->c->pipeline, &stage[i], &no);
         if (!stage[i].possible)
@@ -322,9 +311,7 @@ static bg_status print_plan(const plan_config *asked, bg_err *err)
     plan_work w = { .c = c };
     plan_cluster cluster;
     plan_stage stage[PLAN_STAGES];
-    bg_status st = read_cluster(&cluster, c, err);
-    if (st == BG_OK)
-        st = change_cluster(&cluster, c, err);
+    bg_status st = choose_cluster(&cluster, c, err);
     if (st == BG_OK)
         st = open_work(&w, &own, err);
     bg_log_setup("plan", 0); /* bg_budget_choose speaks of every grid that is tried */
