@@ -55,16 +55,14 @@ static void describe_node(plan_cluster *c, const bg_context *ctx)
 bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *err)
 {
     char folder[BG_PATH_BYTES];
-    const char *slash = strrchr(c->output, '/');
     plan_cluster cluster = { 0 };
     plan_profile *p = &cluster.profile;
     MPI_Comm world = ctx->grid.world;
     describe_node(&cluster, ctx);
     p->threads = (double)ctx->threads;
     p->subgrid_efficiency = 0.4; /* of ScaLAPACK; small matrices would say nothing of large ones */
-    bg_status st = bg_path(folder, err, "%.*s", slash == NULL ? 1 : (int)(slash - c->output) + 1,
-                           slash == NULL ? "." : c->output);
-    if ((st = bg_agree(world, st, err)) == BG_OK)
+    bg_status st = bg_agree(world, bg_folder_of(c->output, folder, err), err);
+    if (st == BG_OK)
         st = plan_measure_files(p, folder, ctx, err); /* first, as the folder may not be writable */
     if (st == BG_OK)
         st = plan_measure_kernels(p, world, err);

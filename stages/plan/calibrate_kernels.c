@@ -37,73 +37,18 @@ typedef struct {
     bg_tensor tensor;
     bg_extremes extremes;
     uint64_t next;
+    bg_cost_kind kind;  /* what is measured */
     const shape *shape; /* of a product */
     size_t side;        /* of a decomposition */
     bg_status st;
     bg_err err;
 } arrays;
 
-/* ---- kernels: each does what its count says ---- */
-
-static void activation(void *self)
-{
-    arrays *a = self;
-    bg_act_forward(BG_ACT_GELU_TANH, ROWS, WIDTH, (bg_in){ a->x, WIDTH }, (bg_out){ a->y, WIDTH });
-    bg_act_backward(BG_ACT_GELU_TANH, ROWS, WIDTH, (bg_in){ a->x, WIDTH }, (bg_in){ a->z, WIDTH },
-                    (bg_out){ a->y, WIDTH });
-}
-
-static void add(void *self)
-{
-    arrays *a = self;
-    bg_add(ROWS, WIDTH, (bg_in){ a->x, WIDTH }, (bg_out){ a->y, WIDTH });
-}
-
-static void square(void *self)
-{
-    arrays *a = self;
-    bg_add_square(FLOATS, a->x, a->y);
-}
-
-static void dot(void *self)
-{
-    arrays *a = self;
-    bg_group_dot(ROWS, WIDTH / 32, 32, (bg_in){ a->x, WIDTH }, (bg_in){ a->y, WIDTH }, (bg_out){ a->z, WIDTH / 32 });
-}
-
-static void widen(void *self)
-{
-    arrays *a = self;
-    bg_tensor_widen(&a->tensor, 0, FLOATS, a->y);
-}
-
-static void serial(void *self)
-{
-    arrays *a = self;
-    for (size_t i = 0; i < FLOATS; i++)
-        a->sum[i] += (double)a->x[i];
-}
-
-static void softmax(void *self)
-{
-    arrays *a = self;
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < FLOATS / VOCABULARY; i++)
-        (void)bg_softmax_row(VOCABULARY, a->y + i * VOCABULARY);
-}
-
-static void sample(void *self)
-{
-    arrays *a = self;
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < FLOATS / VOCABULARY; i++)
-        a->z[i] = (float)bg_sample_row(VOCABULARY, a->x + i * VOCABULARY, 0.5);
-}
+/* ---- each does what its count says ---- */
 
 /* A head's products, one thread each: scores, output, and a gradient. */
-static void head_products(void *self)
+static void head_products(arrays *a)
 {
-    arrays *a = self;
     int threads = omp_get_max_threads();
     bg_gemm_serial_begin();
 #pragma omp parallel num_threads(threads)
@@ -122,35 +67,31 @@ static void head_products(void *self)
     bg_gemm_serial_end();
 }
 
-static void head_softmax(void *self)
+static void head_softmax(arrays *a)
 {
-    arrays *a = self;
 #pragma omp parallel
     for (int i = 0; i < 16; i++)
         bg_softmax_causal(QUERY_ROWS, KEYS, KEYS - QUERY_ROWS, 0.125f,
                           (bg_out){ a->z + (size_t)omp_get_thread_num() * 4 * QUERY_ROWS * KEYS, KEYS });
 }
 
-static void rank_scores(void *self)
+static void rank_scores(arrays *a)
 {
-    arrays *a = self;
     bg_err ignored;
     for (size_t i = 0; i < 256; i++, a->next++)
         if (bg_extremes_push(&a->extremes, a->next, a->x + a->next % 1024, &ignored) != BG_OK)
             return;
 }
 
-static void product(void *self)
+static void product(arrays *a)
 {
-    arrays *a = self;
     const shape *s = a->shape;
     bg_gemm((bg_extent){ s->m, s->n, s->k }, 1.0f, bg_f32(s->op_a, a->x, s->op_a == BG_N ? s->k : s->m),
             bg_f32(s->op_b, a->y, s->op_b == BG_N ? s->n : s->k), 1.0f, a->z, s->n);
 }
 
-static void decompose(void *self)
+static void decompose(arrays *a)
 {
-    arrays *a = self;
     double *w = a->sum + a->side * a->side;
     for (size_t i = 0; i < a->side; i++)
         for (size_t j = 0; j <= i; j++)
@@ -158,6 +99,46 @@ static void decompose(void *self)
                                                                        : (double)a->x[i * 7919 % FLOATS + j];
     if (a->st == BG_OK)
         a->st = bg_eigen(a->side, a->sum, w, "calibration", &a->err);
+}
+
+static void logits(arrays *a)
+{
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < FLOATS / VOCABULARY; i++)
+        if (a->kind == BG_COST_LOGIT)
+            (void)bg_softmax_row(VOCABULARY, a->y + i * VOCABULARY);
+        else
+            a->z[i] = (float)bg_sample_row(VOCABULARY, a->x + i * VOCABULARY, 0.5);
+}
+
+static void kernel(void *self)
+{
+    arrays *a = self;
+    const bg_in x = { a->x, WIDTH };
+    const bg_out y = { a->y, WIDTH };
+    switch (a->kind) {
+    case BG_COST_ACTIVATION:
+        bg_act_forward(BG_ACT_GELU_TANH, ROWS, WIDTH, x, y);
+        bg_act_backward(BG_ACT_GELU_TANH, ROWS, WIDTH, x, (bg_in){ a->z, WIDTH }, y);
+        break;
+    case BG_COST_SERIAL:
+        for (size_t i = 0; i < FLOATS; i++)
+            a->sum[i] += (double)a->x[i];
+        break;
+    case BG_COST_DOT:
+        bg_group_dot(ROWS, WIDTH / 32, 32, x, (bg_in){ a->y, WIDTH }, (bg_out){ a->z, WIDTH / 32 });
+        break;
+    case BG_COST_ELEMENT: bg_add(ROWS, WIDTH, x, y); break;
+    case BG_COST_SQUARED: bg_add_square(FLOATS, a->x, a->y); break;
+    case BG_COST_WIDENED: bg_tensor_widen(&a->tensor, 0, FLOATS, a->y); break;
+    case BG_COST_LOGIT:
+    case BG_COST_SAMPLED: logits(a); break;
+    case BG_COST_ATTENTION_FLOP: head_products(a); break;
+    case BG_COST_ATTENTION_PAIR: head_softmax(a); break;
+    case BG_COST_RANKED: rank_scores(a); break;
+    case BG_COST_FLOP: product(a); break;
+    default: decompose(a);
+    }
 }
 
 /* ---- all of them ---- */
@@ -181,25 +162,18 @@ static void measure_kernels(plan_profile *p, arrays *a, MPI_Comm world)
 {
     double threads = (double)omp_get_max_threads(), pairs = 16.0 * QUERY_ROWS * KEYS * threads;
     const struct {
-        void (*call)(void *);
-        double count;
         bg_cost_kind kind;
-    } kernels[] = {
-        { activation, 2.0 * FLOATS, BG_COST_ACTIVATION },
-        { add, 3.0 * FLOATS, BG_COST_ELEMENT },
-        { square, FLOATS, BG_COST_SQUARED },
-        { dot, FLOATS, BG_COST_DOT },
-        { widen, FLOATS, BG_COST_WIDENED },
-        { serial, FLOATS, BG_COST_SERIAL },
-        { sample, FLOATS, BG_COST_SAMPLED },
-        { head_products, 3 * 2.0 * HEAD * pairs, BG_COST_ATTENTION_FLOP },
-        { head_softmax, pairs, BG_COST_ATTENTION_PAIR },
-        { softmax, FLOATS, BG_COST_LOGIT },
-        { rank_scores, 256.0 * 100, BG_COST_RANKED },
-    };
+        double count;
+    } kernels[] = { { BG_COST_ACTIVATION, 2.0 * FLOATS }, { BG_COST_ELEMENT, 3.0 * FLOATS },
+                    { BG_COST_SQUARED, FLOATS },          { BG_COST_DOT, FLOATS },
+                    { BG_COST_WIDENED, FLOATS },          { BG_COST_SERIAL, FLOATS },
+                    { BG_COST_SAMPLED, FLOATS },          { BG_COST_ATTENTION_FLOP, 3 * 2.0 * HEAD * pairs },
+                    { BG_COST_ATTENTION_PAIR, pairs },    { BG_COST_LOGIT, FLOATS },
+                    { BG_COST_RANKED, 256.0 * 100 } };
     for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
         fill(a);
-        p->s[kernels[i].kind] = plan_mean_s(kernels[i].call, a, world) / kernels[i].count;
+        a->kind = kernels[i].kind;
+        p->s[a->kind] = plan_mean_s(kernel, a, world) / kernels[i].count;
     }
 }
 
@@ -225,13 +199,14 @@ static void fit_terms(double term[][N_TERMS], const double *time, size_t n, doub
 static void measure_products(plan_profile *p, arrays *a, MPI_Comm world)
 {
     double term[N_SHAPES][N_TERMS], time[N_SHAPES];
+    a->kind = BG_COST_FLOP;
     fill(a);
     for (size_t i = 0; i < N_SHAPES; i++) {
         bg_cost cost = { 0 };
         a->shape = &shapes[i];
         bg_cost_product(&cost, (double)a->shape->m, (double)a->shape->n, (double)a->shape->k, 1);
         memset(a->z, 0, MOST_FLOATS * sizeof *a->z);
-        time[i] = plan_mean_s(product, a, world);
+        time[i] = plan_mean_s(kernel, a, world);
         memcpy(term[i], &cost.of[BG_COST_FLOP], sizeof term[i]);
         bg_log("product %zu x %zu x %zu: %.1f GFLOP/s a rank", a->shape->m, a->shape->n, a->shape->k,
                1e-9 * cost.flops / time[i]);
@@ -244,11 +219,12 @@ static bg_status measure_eigen(plan_profile *p, arrays *a, MPI_Comm world, bg_er
 {
     const size_t side[2] = { 320, 960 };
     double n[2], each[2]; /* side, and time over n² */
+    a->kind = BG_COST_EIGEN_CUBE;
     fill(a);
     for (int i = 0; i < 2; i++) {
         a->side = side[i];
         n[i] = (double)side[i];
-        each[i] = plan_mean_s(decompose, a, world) / (n[i] * n[i]);
+        each[i] = plan_mean_s(kernel, a, world) / (n[i] * n[i]);
     }
     p->s[BG_COST_EIGEN_CUBE] = fmax(0, (each[1] - each[0]) / (n[1] - n[0]));
     p->s[BG_COST_EIGEN_SQUARE] = fmax(0, each[0] - p->s[BG_COST_EIGEN_CUBE] * n[0]);

@@ -113,8 +113,8 @@ static void cost_sweep(costing *f, const bg_phase_costs *of, plan_phase *phase)
         part_bytes += costs.part.of[BG_COST_WRITE] / passes;
     }
     double message = 4.0 * (double)b.rows * (double)f->load.model->config.d_model;
-    plan_sweep_time t = plan_sweep(g, units, &b, f->rank, message_s(f, message) * passes);
-    plan_count_parts(phase, &t, o->plan.passes, f->w->c->checkpoint_minutes);
+    plan_sweep(phase, g, units, &b, f->rank, message_s(f, message) * passes);
+    plan_count_parts(phase, o->plan.passes, f->w->c->checkpoint_minutes);
     phase->seconds += begin_s;
     f->rows = most(f->rows, b.rows);
     f->batches = most(f->batches, plan_column_batches(g, units, &b));

@@ -53,10 +53,9 @@ static bg_status weights_dtype(const char *text, bg_st_dtype *out, bg_err *err)
 static bg_status read_config(const char *path, bg_model_config *out, bg_err *err)
 {
     char dir[BG_PATH_BYTES];
-    const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path;
-    bool file = strcmp(name, "config.json") == 0;
-    bg_status st = file && slash == NULL ? bg_path(dir, err, ".")
-                                         : bg_path(dir, err, "%.*s", (int)(file ? slash - path : 4096), path);
+    const char *name = bg_base_name(path);
+    size_t n = strcmp(name, "config.json") != 0 ? strlen(path) : name > path ? (size_t)(name - path) - 1 : 0;
+    bg_status st = bg_path(dir, err, "%.*s", n > 0 ? (int)n : 1, n > 0 ? path : ".");
     return st == BG_OK ? bg_model_config_read(out, dir, err) : st;
 }
 
@@ -178,8 +177,7 @@ static bool is_better(const plan_stage *a, const plan_stage *b)
     return a->grid.nodes < b->grid.nodes || (a->grid.nodes == b->grid.nodes && a->grid.pipeline < b->grid.pipeline);
 }
 
-/* Of what is not possible that which says best why: the time limit where memory would do; a layout that the model does
- * not have; the least memory. */
+/* Of what is not possible that which says best why: the time limit where memory would do, else the least memory. */
 static bool says_more(const plan_stage *a, const plan_stage *b)
 {
     bool a_fits = a->needs_bytes <= 0, b_fits = b->needs_bytes <= 0;

@@ -101,14 +101,6 @@ typedef struct {
     double whole_s, rest_s, unit_end_s, part_s;
 } plan_rank_cost;
 
-/* Time of all units over the grid's columns without checkpoints, of one unit, of filling the pipeline, of a stop (a
- * batch's way through the pipeline and the files), and of a part. */
-typedef struct {
-    double seconds, idle, unit_s, fill_s, stop_s, part_s;
-} plan_sweep_time;
-plan_sweep_time plan_sweep(const plan_grid *g, size_t units, const plan_batches *b, const plan_rank_cost *rank,
-                           double message_s);
-
 /* ---- a phase, a stage ---- */
 
 typedef struct {
@@ -157,8 +149,12 @@ void plan_cost_stage(const bg_stage_costs *of, const plan_work *w, const plan_cl
 /* Seconds of one of `ranks` ranks that do as much at once. */
 double plan_seconds(const plan_cluster *c, const plan_profile *p, double ranks, const bg_cost *cost);
 
-/* checkpoint.c: the phase's seconds from those of its sweeps, which are `passes`, and what checkpoints add. */
-void plan_count_parts(plan_phase *p, const plan_sweep_time *t, size_t passes, double minutes);
+/* sweep.c: time of all units over the grid's columns without checkpoints, of one unit, of a stop (a batch's way through
+ * the pipeline and the files), and of a checkpoint (parts written, the pipeline filled again). */
+void plan_sweep(plan_phase *out, const plan_grid *g, size_t units, const plan_batches *b, const plan_rank_cost *rank,
+                double message_s);
+/* checkpoint.c: the same of each of so many passes, and what checkpoints add. */
+void plan_count_parts(plan_phase *p, size_t passes, double minutes);
 /* Parts of a unit that are there at a time. */
 double plan_parts_alive(const plan_phase *p);
 /* The warning that the stage needs, and with a time limit (0: none) its restarts; not possible if it would get nowhere.

@@ -70,7 +70,7 @@ static void print_stage(FILE *to, const plan_stage *s, const plan_cluster *c)
     if (s->plan.rows > 0)
         fprintf(to, "  batches   %zu rows, %zu unit%s, %zu pass%s over the modules%s\n", s->plan.rows, s->units,
                 s->units == 1 ? "" : "s", s->plan.passes, s->plan.passes == 1 ? "" : "es",
-                s->plan.on_scratch ? ", sums on scratch" : "");
+                s->plan.on_scratch ? ", the rest on scratch" : "");
     fprintf(to, "  memory    %s a rank, and %s of mapped weights\n", bytes_text(s->bytes, b),
             bytes_text(s->weights_bytes, w));
     if (s->part_bytes > 0)

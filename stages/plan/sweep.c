@@ -16,8 +16,8 @@ size_t plan_column_batches(const plan_grid *g, size_t units, const plan_batches 
 
 /* A column runs its units as one stream: every batch takes as long as the slowest rank, and at the stream's ends the
  * others wait (pipeline.h); columns wait for the one with most units. */
-plan_sweep_time plan_sweep(const plan_grid *g, size_t units, const plan_batches *b, const plan_rank_cost *rank,
-                           double message_s)
+void plan_sweep(plan_phase *out, const plan_grid *g, size_t units, const plan_batches *b, const plan_rank_cost *rank,
+                double message_s)
 {
     double per_column = (double)((units + g->data - 1) / g->data), slowest = 0, way = 0, busy = 0, file = 0, part = 0;
     size_t last = 0;
@@ -35,12 +35,10 @@ plan_sweep_time plan_sweep(const plan_grid *g, size_t units, const plan_batches 
     double fill = way - rank[last].whole_s, batches = (double)b->whole + (b->rest > 0 ? 1 : 0);
     double messages = g->pipeline > 1 ? message_s * batches : 0,
            there_and_back = 2 * message_s * (double)(g->pipeline - 1);
-    plan_sweep_time t = { .seconds = per_column * (slowest + messages) + fill,
-                          .unit_s = slowest + messages,
-                          .fill_s = fill,
-                          .stop_s = way + there_and_back + file,
-                          .part_s = part };
-    double all = t.seconds * (double)g->pipeline * (double)g->data;
-    t.idle = all > 0 ? 1 - busy * (double)units / all : 0;
-    return t;
+    out->seconds = per_column * (slowest + messages) + fill;
+    out->unit_s = slowest + messages;
+    out->stop_s = way + there_and_back + file;
+    out->checkpoint_s = fill + part;
+    double all = out->seconds * (double)g->pipeline * (double)g->data;
+    out->idle = all > 0 ? 1 - busy * (double)units / all : 0;
 }
