@@ -237,10 +237,7 @@ bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err)
 {
     arrays a = { .err = { .msg = "" } };
     const size_t room = (size_t)omp_get_max_threads() * 4 * QUERY_ROWS * KEYS + MOST_FLOATS;
-    float **const array[] = { &a.x, &a.y, &a.z };
-    bg_status st = BG_OK;
-    for (size_t i = 0; i < sizeof array / sizeof *array && st == BG_OK; i++)
-        st = BG_NEW(*array[i], room, "kernels", err);
+    bg_status st = BG_NEW(a.x, 3 * room, "kernels", err);
     if (st == BG_OK)
         st = BG_NEW(a.sum, FLOATS, "kernels", err);
     if (st == BG_OK)
@@ -248,14 +245,14 @@ bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err)
     if (st == BG_OK)
         st = bg_extremes_init(&a.extremes, 100, 100, err);
     if ((st = bg_agree(world, st, err)) == BG_OK) {
+        a.y = a.x + room;
+        a.z = a.y + room;
         measure_products(p, &a, world);
         measure_kernels(p, &a, world);
         st = measure_eigen(p, &a, world, err);
     }
     bg_extremes_clear(&a.extremes);
     bg_free(a.x);
-    bg_free(a.y);
-    bg_free(a.z);
     bg_free(a.sum);
     bg_free(a.half);
     return st;

@@ -27,6 +27,8 @@ static const char *bytes_text(double b, char out[24])
     return out;
 }
 
+static const char *s_of(size_t n) { return n == 1 ? "" : "s"; }
+
 static double node_hours(const plan_stage *s, const plan_cluster *c)
 {
     size_t at_once = s->grid.shards > 0 ? c->nodes / s->grid.nodes : 1;
@@ -64,12 +66,12 @@ static void print_stage(FILE *to, const plan_stage *s, const plan_cluster *c)
     fprintf(to, "\n%s: %s, %.1f node-hours, %.3g FLOPs\n", s->name, duration(s->seconds, t), node_hours(s, c),
             s->flops);
     fprintf(to, "  grid      %zu node%s x %zu rank%s x %zu thread%s = %zu data x %zu pipeline", g->nodes,
-            g->nodes == 1 ? "" : "s", g->ranks_per_node, g->ranks_per_node == 1 ? "" : "s", g->threads,
-            g->threads == 1 ? "" : "s", g->data, g->pipeline);
+            s_of(g->nodes), g->ranks_per_node, s_of(g->ranks_per_node), g->threads, s_of(g->threads), g->data,
+            g->pipeline);
     fprintf(to, g->shards > 1 ? "; %zu shards\n" : "\n", g->shards);
     if (s->plan.rows > 0)
         fprintf(to, "  batches   %zu rows, %zu unit%s, %zu pass%s over the modules%s\n", s->plan.rows, s->units,
-                s->units == 1 ? "" : "s", s->plan.passes, s->plan.passes == 1 ? "" : "es",
+                s_of(s->units), s->plan.passes, s->plan.passes == 1 ? "" : "es",
                 s->plan.on_scratch ? ", the rest on scratch" : "");
     fprintf(to, "  memory    %s a rank, and %s of mapped weights\n", bytes_text(s->bytes, b),
             bytes_text(s->weights_bytes, w));
