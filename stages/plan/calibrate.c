@@ -55,12 +55,13 @@ static void describe_node(plan_cluster *c, const bg_context *ctx)
 bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *err)
 {
     char folder[BG_PATH_BYTES];
-    plan_cluster cluster = { 0 };
+    plan_cluster cluster;
     plan_profile *p = &cluster.profile;
     MPI_Comm world = ctx->grid.world;
+    plan_reference_cluster(&cluster); /* some rates are assumed: of ScaLAPACK small matrices would say nothing */
+    cluster.network_gb_s = cluster.disk_gb_s = 0;
     describe_node(&cluster, ctx);
     p->threads = (double)ctx->threads;
-    p->subgrid_efficiency = 0.4; /* of ScaLAPACK; small matrices would say nothing of large ones */
     bg_status st = bg_agree(world, bg_folder_of(c->output, folder, err), err);
     if (st == BG_OK)
         st = plan_measure_files(p, folder, ctx, err); /* first, as the folder may not be writable */
@@ -71,8 +72,6 @@ bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *er
     malloc_trim(0); /* what the measurements have freed is no part of it */
     p->process_bytes = resident_bytes();
     MPI_Allreduce(MPI_IN_PLACE, &p->process_bytes, 1, MPI_DOUBLE, MPI_MAX, world);
-    if (st == BG_OK)
-        st = plan_measure_pass(p, world, err);
     if (st == BG_OK && ctx->grid.world_rank == 0)
         st = plan_cluster_write(&cluster, c->output, err);
     st = bg_agree(world, st, err);

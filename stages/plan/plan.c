@@ -283,7 +283,8 @@ static bg_status fixed_blocks(const plan_work *w, size_t *out, bg_err *err)
     return BG_OK;
 }
 
-bg_status plan_choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
+/* The fastest grid of each stage, with the fewest diagonal blocks that fit. */
+static bg_status choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
     if (strcmp(w->c->blocks, "auto") != 0) {
         bg_status st = fixed_blocks(w, &w->load.blocks, err);
@@ -308,7 +309,7 @@ static bg_status print_plan(const plan_config *asked, bg_err *err)
         st = open_work(&w, &own, err);
     bg_log_setup("plan", 0); /* bg_budget_choose speaks of every grid that is tried */
     if (st == BG_OK)
-        st = plan_choose(&w, &cluster, stage, err);
+        st = choose(&w, &cluster, stage, err);
     if (st == BG_OK && c->json)
         st = plan_print_json(stdout, &w, &cluster, stage, err);
     else if (st == BG_OK)

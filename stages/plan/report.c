@@ -214,21 +214,15 @@ static json_t *stage_json(const plan_stage *s, const plan_cluster *c)
                              (json_int_t)g->ranks_per_node, "threads", (json_int_t)g->threads, "data",
                              (json_int_t)g->data, "pipeline", (json_int_t)g->pipeline, "shards", (json_int_t)g->shards,
                              "memory_limit", g->memory_limit == UINT64_MAX ? 0.0 : (double)g->memory_limit);
-    json_t *o = json_pack("{s:s, s:o, s:I, s:I, s:b, s:I, s:f, s:f, s:f, s:f}", "name", s->name, "grid", grid,
-                          "batch_rows", (json_int_t)s->plan.rows, "passes", (json_int_t)s->plan.passes, "on_scratch",
-                          (int)s->plan.on_scratch, "units", (json_int_t)s->units, "flops", s->flops, "seconds",
-                          s->seconds, "start_s", s->start_s, "node_hours", node_hours(s, c));
-    json_t *sizes = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "rank_bytes", s->bytes, "peak_rss_bytes",
-                              s->peak_bytes, "weights_bytes", s->weights_bytes, "work_bytes", s->work_bytes,
-                              "final_bytes", s->final_bytes, "message_bytes", s->message_bytes, "network_bytes",
-                              s->network_bytes, "phases", phases_json(s));
-    json_t *stops = json_pack("{s:f, s:f, s:f, s:f, s:f}", "part_bytes", s->part_bytes, "stop_s", s->stop_s,
-                              "warning_s", s->warning_s, "restarts", s->restarts, "restart_s", s->restart_s);
-    json_object_update(o, sizes);
-    json_object_update(o, stops);
-    json_decref(sizes);
-    json_decref(stops);
-    return o;
+    return json_pack("{s:s, s:o, s:I, s:I, s:b, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
+                     "s:f, s:o}",
+                     "name", s->name, "grid", grid, "batch_rows", (json_int_t)s->plan.rows, "passes",
+                     (json_int_t)s->plan.passes, "on_scratch", (int)s->plan.on_scratch, "units", (json_int_t)s->units,
+                     "flops", s->flops, "seconds", s->seconds, "start_s", s->start_s, "node_hours", node_hours(s, c),
+                     "rank_bytes", s->bytes, "peak_rss_bytes", s->peak_bytes, "weights_bytes", s->weights_bytes,
+                     "work_bytes", s->work_bytes, "final_bytes", s->final_bytes, "message_bytes", s->message_bytes,
+                     "network_bytes", s->network_bytes, "part_bytes", s->part_bytes, "stop_s", s->stop_s, "warning_s",
+                     s->warning_s, "restarts", s->restarts, "restart_s", s->restart_s, "phases", phases_json(s));
 }
 
 bg_status plan_print_json(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES],
