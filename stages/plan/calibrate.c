@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "bregman/log.h"
+#include "bregman/memory.h"
 #include "plan.h"
 
 /* ---- how long something takes ---- */
@@ -29,19 +30,6 @@ double plan_mean_s(void (*call)(void *self), void *self, MPI_Comm world)
 }
 
 /* ---- the machine ---- */
-
-/* Resident bytes now: what a process takes that has run a stage's libraries but holds no model. */
-static double resident_bytes(void)
-{
-    double pages = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (f == NULL)
-        return 0;
-    if (fscanf(f, "%*f %lf", &pages) != 1)
-        pages = 0;
-    fclose(f);
-    return pages * (double)sysconf(_SC_PAGESIZE);
-}
 
 static void describe_node(plan_cluster *c, const bg_context *ctx)
 {
@@ -69,8 +57,8 @@ bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *er
         st = plan_measure_kernels(p, world, err);
     if (st == BG_OK)
         st = plan_measure_messages(p, world, err);
-    malloc_trim(0); /* what the measurements have freed is no part of it */
-    p->process_bytes = resident_bytes();
+    malloc_trim(0); /* a process that has run a stage's libraries, and holds nothing */
+    p->process_bytes = (double)bg_rss_bytes();
     MPI_Allreduce(MPI_IN_PLACE, &p->process_bytes, 1, MPI_DOUBLE, MPI_MAX, world);
     if (st == BG_OK && ctx->grid.world_rank == 0)
         st = plan_cluster_write(&cluster, c->output, err);

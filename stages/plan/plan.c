@@ -275,12 +275,8 @@ static bg_status fixed_blocks(const plan_work *w, size_t *out, bg_err *err)
     uint64_t k = strtoull(text, &end, 10);
     if (*text < '1' || *text > '9' || *end != '\0' || errno != 0 || k > 64)
         return BG_FAIL(err, BG_EARG, "--blocks takes a number from 1 to 64 or auto, not \"%s\"", text);
-    for (size_t i = 0; i < w->model->n_tracked; i++)
-        if (w->model->tracked[i]->n_out < k || w->model->tracked[i]->n_in1 < k)
-            return BG_FAIL(err, BG_EARG, "--blocks %" PRIu64 " is more than %s has rows", k,
-                           w->model->tracked[i]->name);
     *out = (size_t)k;
-    return BG_OK;
+    return fit_check_blocks(w->model, k, err);
 }
 
 /* The fastest grid of each stage, with the fewest diagonal blocks that fit. */
