@@ -13,7 +13,7 @@
 
 typedef struct bg_stage_costs bg_stage_costs;
 
-/* A stage fills in what its own costs ask for, plan everything. */
+/* A stage fills in what its own costs ask for, plan everything.  The model has its sites' shapes (tracking.h). */
 typedef struct {
     const bg_stage_costs *stage;
     const bg_model *model;
@@ -24,7 +24,7 @@ typedef struct {
     uint64_t covariance_sequences, lambda_sequences, queries;
     uint64_t unit_sequences;                  /* of a work unit; 0: as the stage chooses */
     size_t rows, query_rows, query_loss_rows; /* of the longest sequence, and query */
-    size_t blocks, subgrid_side;              /* of the fit */
+    size_t subgrid_side;                      /* of the fit */
     bool diagonal;
     size_t rank; /* of compressed queries, SIZE_MAX: full */
     bg_score_detail detail;
@@ -87,7 +87,7 @@ struct bg_stage_costs {
     double (*tap_flops)(const bg_workload *w, const bg_site *site); /* by which the model is divided too; NULL: none */
     /* bg_demand.cost of micro-batches up to a whole unit, of sequences of one length; NULL: none */
     double (*rows_cost)(const bg_workload *w, size_t rows);
-    void (*ends)(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out); /* NULL: nothing */
+    void (*ends)(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out);
     size_t n_phases;
     const bg_phase_costs *phase;
 };

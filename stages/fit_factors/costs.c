@@ -1,5 +1,6 @@
 #include "costs.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 

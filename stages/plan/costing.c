@@ -50,43 +50,13 @@ static bool runs_model(const costing *f) { return f->load.stage->activation_byte
 /* The first rank of the world at place r of the pipeline. */
 static void take_rank(costing *f, size_t r)
 {
-    f->load.grid.pipeline_rank = (int)r;
-    f->load.grid.world_rank = (int)(r * f->out->grid.data);
-}
-
-static void set_grid(costing *f)
-{
     const plan_grid *g = &f->out->grid;
-    f->load.grid = (bg_grid){ .world_size = (int)(g->data * g->pipeline),
+    f->load.grid = (bg_grid){ .world_rank = (int)(r * g->data),
+                              .world_size = (int)(g->data * g->pipeline),
                               .data_size = (int)g->data,
+                              .pipeline_rank = (int)r,
                               .pipeline_size = (int)g->pipeline,
                               .place_size = (int)(g->ranks_per_node < g->data ? g->ranks_per_node : g->data) };
-}
-
-/* Weights that a share maps, its embedding included. */
-static double weights_bytes(const bg_model *m, const bg_share *s)
-{
-    const bg_tensor *embedding = bg_model_embedding(m)->weight, *head = bg_model_head(m)->weight;
-    double bytes = s->embeds ? (double)embedding->n_bytes : 0;
-    if (s->has_head && (head != embedding || !s->embeds))
-        bytes += (double)head->n_bytes;
-    for (size_t i = 0; i < m->n_sites; i++)
-        if (m->site[i].section >= s->first && m->site[i].section < s->end)
-            bytes += (double)m->site[i].weight->n_bytes;
-    return bytes;
-}
-
-/* What so few batches touch of a pass and its pipeline. */
-static double pass_bytes(const costing *f)
-{
-    const bg_workload *w = &f->load;
-    int rank = w->grid.pipeline_rank, size = w->grid.pipeline_size;
-    size_t depth = bg_pipeline_depth(rank, size), messages = bg_pipeline_bytes(w->model, rank, size, f->rows);
-    if (rank == 0)
-        messages = messages / (depth + 3) * 2; /* nobody sends it activations */
-    return (double)(bg_pass_bytes(w->model, bg_workload_share(w), depth < f->batches ? depth : f->batches, f->rows,
-                                  BG_LOGITS_BYTES) +
-                    messages);
 }
 
 static bg_rank_costs costs_of(const costing *f, const bg_phase_costs *of)
@@ -139,11 +109,11 @@ static void cost_sweep(costing *f, const bg_phase_costs *of, plan_phase *phase)
         part_bytes += costs.part.of[BG_COST_WRITE] / passes;
     }
     double message = 4.0 * (double)b.rows * (double)f->load.model->config.d_model;
-    plan_sweep_time t = plan_sweep(g, units, &b, f->rank, message_s(f, message) * passes);
-    plan_count_parts(phase, &t, o->plan.passes, f->w->c->checkpoint_minutes);
+    plan_sweep(phase, g, units, &b, f->rank, message_s(f, message) * passes);
+    plan_count_parts(phase, o->plan.passes, f->w->c->checkpoint_minutes);
     phase->seconds += begin_s;
     f->rows = most(f->rows, b.rows);
-    f->batches = most(f->batches, plan_column_batches(g, units, &b));
+    f->batches = most(f->batches, (units + g->data - 1) / g->data * (b.whole + (b.rest > 0)));
     o->units = o->units > 0 ? o->units : units;
     o->resume_s = larger(o->resume_s, resume_s);
     o->work_bytes += unit_bytes * (double)units;
@@ -192,8 +162,11 @@ static void set_memory(costing *f)
     touched.rows = f->rows;
     for (size_t r = 0; r < o->grid.pipeline; r++) {
         take_rank(f, r);
-        double weights = runs_model(f) ? weights_bytes(f->load.model, bg_workload_share(&f->load)) : 0;
-        double mapped = r == 0 && runs_model(f) ? f->w->model_bytes : weights, pass = runs_model(f) ? pass_bytes(f) : 0;
+        const bg_share *share = bg_workload_share(&f->load);
+        double weights = runs_model(f) ? (double)bg_share_weight_bytes(f->load.model, share) : 0,
+               mapped = r == 0 && runs_model(f) ? f->w->model_bytes : weights, pass = 0;
+        if (runs_model(f))
+            pass = (double)bg_pipeline_touched_bytes(f->load.model, share, &f->load.grid, f->rows, f->batches);
         o->weights_bytes = larger(o->weights_bytes, weights);
         for (size_t i = 0; i < o->n_phases; i++) {
             const bg_phase_costs *of = &f->load.stage->phase[i];
@@ -234,8 +207,7 @@ static void add_up(costing *f)
     double shards = o->grid.shards > 0 ? (double)o->grid.shards : 1,
            waves = (double)(size_t)((shards - 1) / f->at_once) + 1;
     take_rank(f, 0);
-    if (f->load.stage->ends != NULL)
-        f->load.stage->ends(&f->load, &o->plan, &ends);
+    f->load.stage->ends(&f->load, &o->plan, &ends);
     ends.begin.of[BG_COST_HASH] += runs_model(f) ? f->w->model_bytes : 0;
     double end_s = plan_seconds(f->c, &f->profile, ends.end_ranks * f->at_once, &ends.end);
     o->start_s = seconds(f, &ends.begin);
@@ -325,7 +297,7 @@ void plan_cost_stage(const bg_stage_costs *of, const plan_work *w, const plan_cl
     f.at_once = g->shards > 0 ? (double)(c->nodes / g->nodes) : 1;
     f.load.stage = of;
     f.load.sequences = (w->load.corpus_sequences + shards - 1) / shards;
-    set_grid(&f);
+    take_rank(&f, 0);
     omp_set_num_threads((int)g->threads); /* the pass counts what its threads take and do */
     bg_status st = bg_workload_divide(&f.load, &share, &err);
     f.load.share = share;

@@ -11,7 +11,7 @@
 #include "bregman/model_open.h"
 #include "bregman/tracking.h"
 #include "bregman/log.h"
-#include "bregman/memory.h"
+#include "bregman/path.h"
 #include "../compress_queries/costs.h"
 #include "../fit_factors/costs.h"
 #include "../merge_scores/costs.h"
@@ -36,32 +36,24 @@ static bg_status check_options(const plan_config *c, bg_err *err)
 
 static bg_status weights_dtype(const char *text, bg_st_dtype *out, bg_err *err)
 {
-    static const struct {
-        const char *name;
-        bg_st_dtype dtype;
-    } known[] = {
-        { "bfloat16", BG_ST_BF16 }, { "bf16", BG_ST_BF16 },   { "float16", BG_ST_F16 },
-        { "f16", BG_ST_F16 },       { "float32", BG_ST_F32 }, { "f32", BG_ST_F32 },
-    };
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strcmp(text, known[i].name) == 0) {
-            *out = known[i].dtype;
+    static const char *const name[] = { "bfloat16", "bf16", "float16", "f16", "float32", "f32" };
+    static const bg_st_dtype dtype[] = { BG_ST_BF16, BG_ST_F16, BG_ST_F32 };
+    for (size_t i = 0; i < sizeof name / sizeof name[0]; i++)
+        if (strcmp(text, name[i]) == 0) {
+            *out = dtype[i / 2];
             return BG_OK;
         }
     return BG_FAIL(err, BG_EARG, "--weights takes bfloat16, float16 or float32, not \"%s\"", text);
 }
 
-/* The folder of --config, which may name it or the file. */
+/* --config may name the folder or the file. */
 static bg_status read_config(const char *path, bg_model_config *out, bg_err *err)
 {
-    char dir[4096];
-    size_t n = strlen(path), end = strlen("/config.json");
-    bool file = n > end && strcmp(path + n - end, "/config.json") == 0;
-    if (strcmp(path, "config.json") == 0)
-        snprintf(dir, sizeof dir, ".");
-    else if ((size_t)snprintf(dir, sizeof dir, "%.*s", (int)(file ? n - end : n), path) >= sizeof dir)
-        return BG_FAIL(err, BG_EARG, "--config: path too long: %.60s...", path);
-    return bg_model_config_read(out, dir, err);
+    char dir[BG_PATH_BYTES];
+    const char *name = bg_base_name(path);
+    size_t n = strcmp(name, "config.json") != 0 ? strlen(path) : name > path ? (size_t)(name - path) - 1 : 0;
+    bg_status st = bg_path(dir, err, "%.*s", n > 0 ? (int)n : 1, n > 0 ? path : ".");
+    return st == BG_OK ? bg_model_config_read(out, dir, err) : st;
 }
 
 static bg_status choose_lengths(plan_config *c, const plan_work *w, bg_err *err)
@@ -122,25 +114,21 @@ static bg_status open_work(plan_work *w, plan_config *c, bg_err *err)
     return st;
 }
 
-static bg_status read_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
+/* The file's, but for what is asked for instead. */
+static bg_status choose_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
 {
-    if (c->cluster != NULL)
-        return plan_cluster_read(out, c->cluster, err);
+    bg_status st = BG_OK;
     plan_reference_cluster(out);
-    return BG_OK;
-}
-
-/* What is asked for instead of the file's. */
-static bg_status change_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
-{
+    if (c->cluster != NULL)
+        st = plan_cluster_read(out, c->cluster, err);
     out->nodes = c->nodes > 0 ? (size_t)c->nodes : out->nodes;
     out->ranks_per_node = c->ranks_per_node > 0 ? (size_t)c->ranks_per_node : out->ranks_per_node;
     out->cores_per_node = c->cores_per_node > 0 ? (size_t)c->cores_per_node : out->cores_per_node;
-    if (out->ranks_per_node > out->cores_per_node)
-        return BG_FAIL(err, BG_EARG,
-                       "%zu ranks on a node of %zu cores: --ranks-per-node and --cores-per-node say otherwise",
-                       out->ranks_per_node, out->cores_per_node);
-    return BG_OK;
+    if (st == BG_OK && out->ranks_per_node > out->cores_per_node)
+        st = BG_FAIL(err, BG_EARG,
+                     "%zu ranks on a node of %zu cores: --ranks-per-node and --cores-per-node say otherwise",
+                     out->ranks_per_node, out->cores_per_node);
+    return st;
 }
 
 /* ---- grids ---- */
@@ -161,14 +149,6 @@ static const planned stages[PLAN_STAGES] = {
 
 /* Shards should not take longer each, as long as one array holds them. */
 static const double SHARD_S = 4 * 3600;
-
-/* What fits nothing: the least that any grid asks of a rank; why the last one could not be, of those that memory allows
- * if there are any. */
-typedef struct {
-    double needs_bytes, limit_bytes;
-    bool fits;
-    char why[200];
-} refusal;
 
 static void evaluate(const planned *of, const plan_work *w, const plan_cluster *c, plan_grid g, plan_stage *out)
 {
@@ -194,30 +174,13 @@ static bool is_better(const plan_stage *a, const plan_stage *b)
     return a->grid.nodes < b->grid.nodes || (a->grid.nodes == b->grid.nodes && a->grid.pipeline < b->grid.pipeline);
 }
 
-static void try_pipelines(const planned *of, const plan_work *w, const plan_cluster *c, plan_grid g, size_t pipeline,
-                          plan_stage *best, refusal *no)
+/* Of what is not possible that which says best why: the time limit where memory would do, else the least memory. */
+static bool says_more(const plan_stage *a, const plan_stage *b)
 {
-    size_t world = g.nodes * g.ranks_per_node, most = w->model->config.n_blocks + 1;
-    for (size_t p = 1; p <= world && p <= most; p++) {
-        plan_stage s;
-        if (world % p != 0 || (pipeline > 0 && p != pipeline))
-            continue;
-        g.pipeline = p;
-        g.data = world / p;
-        evaluate(of, w, c, g, &s);
-        bool fits = s.possible;
-        if (fits)
-            plan_count_restarts(&s, w->c->time_limit);
-        if (s.possible && is_better(&s, best))
-            *best = s;
-        if (!s.possible && s.why_not[0] != '\0' && (fits || !no->fits)) {
-            snprintf(no->why, sizeof no->why, "%s", s.why_not);
-            no->fits = fits;
-        } else if (!s.possible && s.needs_bytes > 0 && (no->needs_bytes <= 0 || s.needs_bytes < no->needs_bytes)) {
-            no->needs_bytes = s.needs_bytes;
-            no->limit_bytes = (double)s.grid.memory_limit;
-        }
-    }
+    bool a_fits = a->needs_bytes <= 0, b_fits = b->needs_bytes <= 0;
+    if (b->name == NULL || a_fits != b_fits)
+        return b->name == NULL || a_fits;
+    return a_fits || a->needs_bytes < b->needs_bytes;
 }
 
 /* Ranks a node that the user asks for; else those whose number of threads is within a factor of four of the profile's,
@@ -231,55 +194,73 @@ static bool tries_ranks(const plan_cluster *c, size_t ranks)
     return c->cores_per_node % ranks == 0 && (few || (by >= 0.25 && by <= 4));
 }
 
-/* A stage that does not run the model is one rank. */
-static void try_grids(const planned *of, const plan_work *w, const plan_cluster *c, size_t pipeline, plan_stage *best,
-                      refusal *no)
+static bool tries_nodes(const planned *of, const plan_cluster *c, size_t nodes)
 {
-    *best = (plan_stage){ .possible = false };
-    if (of->costs->activation_bytes == 0) {
-        const plan_grid one = { .nodes = 1, .ranks_per_node = 1, .threads = 1, .data = 1, .pipeline = 1 };
-        plan_cost_stage(of->costs, w, c, &one, best);
-        plan_count_restarts(best, 0); /* it begins anew */
-        return;
-    }
-    for (size_t nodes = 1; nodes <= c->nodes; nodes++) {
-        bool power = (nodes & (nodes - 1)) == 0;
-        if (nodes != c->nodes && (of->all_nodes || !power || (of->in_shards && c->nodes % nodes != 0)))
-            continue;
-        for (size_t ranks = 1; ranks <= c->cores_per_node; ranks++) {
-            if (!tries_ranks(c, ranks))
-                continue;
-            plan_grid g = { .nodes = nodes, .ranks_per_node = ranks, .threads = c->cores_per_node / ranks };
-            try_pipelines(of, w, c, g, pipeline, best, no);
-        }
-    }
+    bool power = (nodes & (nodes - 1)) == 0;
+    return nodes == c->nodes || (!of->all_nodes && power && (!of->in_shards || c->nodes % nodes == 0));
 }
 
-static bg_status refuse(const planned *of, const plan_work *w, const plan_cluster *c, const refusal *no, bg_err *err)
+static void try_grid(const planned *of, const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *best,
+                     plan_stage *no)
 {
-    plan_stage other = { .possible = false };
-    refusal ignored = { 0 };
+    plan_stage s;
+    evaluate(of, w, c, *g, &s);
+    if (s.possible)
+        plan_count_restarts(&s, of->costs->activation_bytes > 0 ? w->c->time_limit : 0); /* else it begins anew */
+    if (s.possible && is_better(&s, best))
+        *best = s;
+    if (!s.possible && says_more(&s, no))
+        *no = s;
+}
+
+/* Pipelines of `pipeline` ranks; 0: of any number.  A stage that does not run the model is one rank. */
+static void try_grids(const planned *of, const plan_work *w, const plan_cluster *c, size_t pipeline, plan_stage *best,
+                      plan_stage *no)
+{
+    plan_grid g = { .nodes = 1, .ranks_per_node = 1, .threads = 1, .data = 1, .pipeline = 1 };
+    *best = *no = (plan_stage){ .possible = false };
+    if (of->costs->activation_bytes == 0) {
+        try_grid(of, w, c, &g, best, no);
+        return;
+    }
+    for (g.nodes = 1; g.nodes <= c->nodes; g.nodes++)
+        for (g.ranks_per_node = 1; g.ranks_per_node <= c->cores_per_node; g.ranks_per_node++) {
+            size_t world = g.nodes * g.ranks_per_node, most = w->model->config.n_blocks + 1;
+            g.threads = c->cores_per_node / g.ranks_per_node;
+            if (!tries_nodes(of, c, g.nodes) || !tries_ranks(c, g.ranks_per_node))
+                continue;
+            for (g.pipeline = 1; g.pipeline <= world && g.pipeline <= most; g.pipeline++) {
+                g.data = world / g.pipeline;
+                if (world % g.pipeline == 0 && (pipeline == 0 || g.pipeline == pipeline))
+                    try_grid(of, w, c, &g, best, no);
+            }
+        }
+}
+
+static bg_status refuse(const planned *of, const plan_work *w, const plan_cluster *c, const plan_stage *no, bg_err *err)
+{
+    plan_stage other = { .possible = false }, ignored;
     char instead[64] = "";
     const char *name = of->costs->name;
     if (w->c->pipeline > 0)
         try_grids(of, w, c, 0, &other, &ignored);
     if (other.possible)
         snprintf(instead, sizeof instead, ": --pipeline %zu would do", other.grid.pipeline);
-    if ((no->needs_bytes <= 0 || no->fits) && no->why[0] != '\0')
-        return BG_FAIL(err, BG_EARG, "%s: %s%s", name, no->why, instead);
-    if (no->needs_bytes <= 0)
+    if (no->name == NULL)
         return BG_FAIL(err, BG_EARG, "%s: the ranks of %zu nodes cannot be laid out in pipelines of %" PRIu64 "%s",
                        name, c->nodes, w->c->pipeline, instead);
+    if (no->needs_bytes <= 0)
+        return BG_FAIL(err, BG_EARG, "%s: %s%s", name, no->why_not, instead);
     return BG_FAIL(err, BG_ENOMEM,
                    "%s: %s does not fit %zu nodes: a rank needs %.1f GB beside its weights and has %.1f GB%s", name,
-                   w->name, c->nodes, no->needs_bytes * 1e-9, no->limit_bytes * 1e-9,
+                   w->name, c->nodes, no->needs_bytes * 1e-9, (double)no->grid.memory_limit * 1e-9,
                    other.possible ? instead : ": more nodes, fewer ranks_per_node or more --blocks may do");
 }
 
 static bg_status choose_with(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
     for (size_t i = 0; i < PLAN_STAGES; i++) {
-        refusal no = { 0 };
+        plan_stage no;
         w->load.unit_sequences = stages[i].takes_units ? w->c->unit_sequences : 0;
         try_grids(&stages[i], w, c, (size_t)w->c->pipeline, &stage[i], &no);
         if (!stage[i].possible)
@@ -297,20 +278,19 @@ static bg_status fixed_blocks(const plan_work *w, size_t *out, bg_err *err)
     if (*text < '1' || *text > '9' || *end != '\0' || errno != 0 || k > 64)
         return BG_FAIL(err, BG_EARG, "--blocks takes a number from 1 to 64 or auto, not \"%s\"", text);
     *out = (size_t)k;
-    return BG_OK;
+    return bg_model_set_shapes(w->model, k, false, err);
 }
 
-bg_status plan_choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
+/* The fastest grid of each stage, with the fewest diagonal blocks that fit. */
+static bg_status choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
     if (strcmp(w->c->blocks, "auto") != 0) {
-        bg_status st = fixed_blocks(w, &w->load.blocks, err);
-        if (st == BG_OK)
-            st = bg_model_set_shapes(w->model, w->load.blocks, false, err);
+        bg_status st = fixed_blocks(w, &w->blocks, err);
         return st == BG_OK ? choose_with(w, c, stage, err) : st;
     }
     bg_status st = BG_OK;
-    for (w->load.blocks = 1; w->load.blocks <= 64; w->load.blocks *= 2)
-        if ((st = bg_model_set_shapes(w->model, w->load.blocks, false, err)) != BG_OK ||
+    for (w->blocks = 1; w->blocks <= 64; w->blocks *= 2)
+        if ((st = bg_model_set_shapes(w->model, w->blocks, false, err)) != BG_OK ||
             (st = choose_with(w, c, stage, err)) != BG_ENOMEM)
             return st;
     return st;
@@ -323,14 +303,12 @@ static bg_status print_plan(const plan_config *asked, bg_err *err)
     plan_work w = { .c = c };
     plan_cluster cluster;
     plan_stage stage[PLAN_STAGES];
-    bg_status st = read_cluster(&cluster, c, err);
-    if (st == BG_OK)
-        st = change_cluster(&cluster, c, err);
+    bg_status st = choose_cluster(&cluster, c, err);
     if (st == BG_OK)
         st = open_work(&w, &own, err);
     bg_log_setup("plan", 0); /* bg_budget_choose speaks of every grid that is tried */
     if (st == BG_OK)
-        st = plan_choose(&w, &cluster, stage, err);
+        st = choose(&w, &cluster, stage, err);
     if (st == BG_OK && c->json)
         st = plan_print_json(stdout, &w, &cluster, stage, err);
     else if (st == BG_OK)

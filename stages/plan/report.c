@@ -27,6 +27,8 @@ static const char *bytes_text(double b, char out[24])
     return out;
 }
 
+static const char *s_of(size_t n) { return n == 1 ? "" : "s"; }
+
 static double node_hours(const plan_stage *s, const plan_cluster *c)
 {
     size_t at_once = s->grid.shards > 0 ? c->nodes / s->grid.nodes : 1;
@@ -64,13 +66,13 @@ static void print_stage(FILE *to, const plan_stage *s, const plan_cluster *c)
     fprintf(to, "\n%s: %s, %.1f node-hours, %.3g FLOPs\n", s->name, duration(s->seconds, t), node_hours(s, c),
             s->flops);
     fprintf(to, "  grid      %zu node%s x %zu rank%s x %zu thread%s = %zu data x %zu pipeline", g->nodes,
-            g->nodes == 1 ? "" : "s", g->ranks_per_node, g->ranks_per_node == 1 ? "" : "s", g->threads,
-            g->threads == 1 ? "" : "s", g->data, g->pipeline);
+            s_of(g->nodes), g->ranks_per_node, s_of(g->ranks_per_node), g->threads, s_of(g->threads), g->data,
+            g->pipeline);
     fprintf(to, g->shards > 1 ? "; %zu shards\n" : "\n", g->shards);
     if (s->plan.rows > 0)
         fprintf(to, "  batches   %zu rows, %zu unit%s, %zu pass%s over the modules%s\n", s->plan.rows, s->units,
-                s->units == 1 ? "" : "s", s->plan.passes, s->plan.passes == 1 ? "" : "es",
-                s->plan.on_scratch ? ", sums on scratch" : "");
+                s_of(s->units), s->plan.passes, s->plan.passes == 1 ? "" : "es",
+                s->plan.on_scratch ? ", the rest on scratch" : "");
     fprintf(to, "  memory    %s a rank, and %s of mapped weights\n", bytes_text(s->bytes, b),
             bytes_text(s->weights_bytes, w));
     if (s->part_bytes > 0)
@@ -147,7 +149,7 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
     snprintf(text, sizeof text,
              "--model MODEL --tokens TOKENS --output factors --modules '%.80s' --blocks %zu "
              "--covariance-sequences 0:%" PRIu64 " --lambda-sequences %" PRIu64 ":%" PRIu64 "%s%s",
-             c->modules, w->load.blocks, a, a, a + b, c->no_diagonal ? " --no-diagonal" : "", units);
+             c->modules, w->blocks, a, a, a + b, c->no_diagonal ? " --no-diagonal" : "", units);
     print_sbatch(to, c, &stage[PLAN_FIT], 1, "fit_factors", text);
     snprintf(text, sizeof text,
              "--model MODEL --factors factors --queries queries.h5 --output compressed.h5 "
@@ -158,7 +160,7 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
     fprintf(to, "sbatch jobs/merge_scores.sbatch --scores scores --output ranking.h5\n");
     fprintf(to, "\nOr, for jobs/sweep:\n[[model]]\nname = \"%s\"\npath = \"MODEL\"\n", w->name);
     print_table(to, "model.cluster", c, &stage[PLAN_FIT]);
-    fprintf(to, "[model.fit]\nblocks = %zu\nmodules = \"%s\"\n", w->load.blocks, c->modules);
+    fprintf(to, "[model.fit]\nblocks = %zu\nmodules = \"%s\"\n", w->blocks, c->modules);
     fprintf(to, "covariance_sequences = \"0:%" PRIu64 "\"\nlambda_sequences = \"%" PRIu64 ":%" PRIu64 "\"\n", a, a,
             a + b);
     fputs(c->no_diagonal ? "no_diagonal = true\n" : "", to);
@@ -180,7 +182,7 @@ void plan_print(FILE *to, const plan_work *w, const plan_cluster *c, const plan_
     }
     fprintf(to, "%s: %.4g parameters, %s of weights, %zu tracked modules (%s), %zu diagonal block%s\n", w->name,
             (double)bg_model_parameters(w->model), bytes_text(w->model_bytes, b), w->model->n_tracked, w->c->modules,
-            w->load.blocks, w->load.blocks == 1 ? "" : "s");
+            w->blocks, w->blocks == 1 ? "" : "s");
     fprintf(to, "%s: %zu nodes of %zu cores, %.1f GFLOP/s a core\n", c->name, c->nodes, c->cores_per_node,
             2e-9 / (2 * c->profile.s[BG_COST_FLOP] * c->profile.threads));
     fprintf(to, "predicted, not measured: %s, %.0f node-hours\n", duration(seconds, t), hours);
@@ -212,21 +214,15 @@ static json_t *stage_json(const plan_stage *s, const plan_cluster *c)
                              (json_int_t)g->ranks_per_node, "threads", (json_int_t)g->threads, "data",
                              (json_int_t)g->data, "pipeline", (json_int_t)g->pipeline, "shards", (json_int_t)g->shards,
                              "memory_limit", g->memory_limit == UINT64_MAX ? 0.0 : (double)g->memory_limit);
-    json_t *o = json_pack("{s:s, s:o, s:I, s:I, s:b, s:I, s:f, s:f, s:f, s:f}", "name", s->name, "grid", grid,
-                          "batch_rows", (json_int_t)s->plan.rows, "passes", (json_int_t)s->plan.passes, "on_scratch",
-                          (int)s->plan.on_scratch, "units", (json_int_t)s->units, "flops", s->flops, "seconds",
-                          s->seconds, "start_s", s->start_s, "node_hours", node_hours(s, c));
-    json_t *sizes = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "rank_bytes", s->bytes, "peak_rss_bytes",
-                              s->peak_bytes, "weights_bytes", s->weights_bytes, "work_bytes", s->work_bytes,
-                              "final_bytes", s->final_bytes, "message_bytes", s->message_bytes, "network_bytes",
-                              s->network_bytes, "phases", phases_json(s));
-    json_t *stops = json_pack("{s:f, s:f, s:f, s:f, s:f}", "part_bytes", s->part_bytes, "stop_s", s->stop_s,
-                              "warning_s", s->warning_s, "restarts", s->restarts, "restart_s", s->restart_s);
-    json_object_update(o, sizes);
-    json_object_update(o, stops);
-    json_decref(sizes);
-    json_decref(stops);
-    return o;
+    return json_pack("{s:s, s:o, s:I, s:I, s:b, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
+                     "s:f, s:o}",
+                     "name", s->name, "grid", grid, "batch_rows", (json_int_t)s->plan.rows, "passes",
+                     (json_int_t)s->plan.passes, "on_scratch", (int)s->plan.on_scratch, "units", (json_int_t)s->units,
+                     "flops", s->flops, "seconds", s->seconds, "start_s", s->start_s, "node_hours", node_hours(s, c),
+                     "rank_bytes", s->bytes, "peak_rss_bytes", s->peak_bytes, "weights_bytes", s->weights_bytes,
+                     "work_bytes", s->work_bytes, "final_bytes", s->final_bytes, "message_bytes", s->message_bytes,
+                     "network_bytes", s->network_bytes, "part_bytes", s->part_bytes, "stop_s", s->stop_s, "warning_s",
+                     s->warning_s, "restarts", s->restarts, "restart_s", s->restart_s, "phases", phases_json(s));
 }
 
 bg_status plan_print_json(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES],
@@ -237,7 +233,7 @@ bg_status plan_print_json(FILE *to, const plan_work *w, const plan_cluster *c, c
         json_array_append_new(stages, stage_json(&stage[i], c));
     json_t *root = json_pack("{s:s, s:s, s:f, s:f, s:I, s:o}", "model", w->name, "cluster", c->name, "parameters",
                              (double)bg_model_parameters(w->model), "model_bytes", w->model_bytes, "blocks",
-                             (json_int_t)w->load.blocks, "stages", stages);
+                             (json_int_t)w->blocks, "stages", stages);
     int failed = root == NULL || json_dumpf(root, to, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0;
     json_decref(root);
     if (failed)

@@ -216,7 +216,8 @@ static void slowest_rank_sets_the_pace(void **state)
     const plan_batches b = { .sequences = 1, .rows = 1, .whole = 100 };
     const plan_rank_cost rank[2] = { { .whole_s = 1 }, { .whole_s = 2 } };
     (void)state;
-    plan_sweep_time t = plan_sweep(&g, 3, &b, rank, 0);
+    plan_phase t = { 0 };
+    plan_sweep(&t, &g, 3, &b, rank, 0);
     assert_true(t.seconds == 3 * 200 + 1);
     assert_true(t.idle > 0.25 && t.idle < 0.26);
 }
@@ -229,31 +230,34 @@ static void a_stop_takes_a_batch_and_a_file(void **state)
     const plan_rank_cost rank[2] = { { .whole_s = 1, .unit_end_s = 30, .part_s = 30 },
                                      { .whole_s = 2, .unit_end_s = 10 } };
     (void)state;
-    plan_sweep_time t = plan_sweep(&g, 3, &b, rank, 0.5);
+    plan_phase t = { 0 };
+    plan_sweep(&t, &g, 3, &b, rank, 0.5);
     assert_true(t.stop_s == 3 + 2 * 0.5 + 30);
-    assert_true(t.unit_s == 210 + 100 * 0.5 && t.fill_s == 1 && t.part_s == 30);
+    assert_true(t.unit_s == 210 + 100 * 0.5 && t.checkpoint_s == 1 + 30);
 }
 
 /* 10 hours of which one checkpoint takes 200 s: the first after 10 minutes, then one in 3,800 s.  Two passes of five
  * hours do the same to half of the sums each. */
 static void checkpoints_take_a_twentieth(void **state)
 {
-    const plan_sweep_time t = {
-        .seconds = 36000, .idle = 0.1, .unit_s = 9000, .fill_s = 50, .stop_s = 210, .part_s = 150
-    };
-    plan_phase p = { 0 };
+    const plan_phase t = { .seconds = 36000, .idle = 0.1, .unit_s = 9000, .stop_s = 210, .checkpoint_s = 200 };
+    plan_phase p = t;
     (void)state;
-    plan_count_parts(&p, &t, 1, 10);
+    plan_count_parts(&p, 1, 10);
     assert_true(p.checkpoint_s == 200 && fabs(p.interval_s - 3800) < 1e-6 && p.checkpoints == 10);
     assert_true(p.seconds == 36000 + 10 * 200 && p.stop_s == 210 && fabs(p.idle - (1 - 0.9 * 36000 / 38000)) < 1e-12);
     assert_true(plan_parts_alive(&p) == 2);
-    plan_count_parts(&p, &t, 2, 10);
+    p = t;
+    plan_count_parts(&p, 2, 10);
     assert_true(p.checkpoint_s == 100 && p.checkpoints == 2 * 10 && p.unit_s == 4500);
-    plan_count_parts(&p, &t, 1, 120); /* not more often than asked for */
+    p = t;
+    plan_count_parts(&p, 1, 120); /* not more often than asked for */
     assert_true(p.interval_s == 7200 && p.checkpoints == 5);
-    plan_count_parts(&p, &t, 1, 601);
+    p = t;
+    plan_count_parts(&p, 1, 601);
     assert_true(p.checkpoints == 0 && p.seconds == 36000 && plan_parts_alive(&p) == 0);
-    plan_count_parts(&p, &t, 1, 0);
+    p = t;
+    plan_count_parts(&p, 1, 0);
     assert_true(p.checkpoints == 0 && p.interval_s == 0 && plan_parts_alive(&p) == 0);
 }
 
