@@ -1,6 +1,9 @@
 /* queries.h - the compressed queries of a file, as the score tap takes them (math.md M10).
  *
  * Of the modules of a share of the model.  The ranks of a node that have the same share hold them once (shared.h).
+ * They are gone through in groups: all products of a group's columns side by side are as fast as those of all queries,
+ * and the memory for them is bounded.  A module's groups depend on the number of queries and their rank only, so that
+ * a limit of memory changes no product, and no score.
  */
 #ifndef BG_QUERIES_H
 #define BG_QUERIES_H
@@ -16,11 +19,19 @@ typedef struct {
     size_t bytes;
 } bg_queries_extent;
 
-/* One module's queries, side by side: query q has columns [q r, (q + 1) r). */
+enum { BG_GROUP_COLUMNS = 4096 }; /* of a group at most, if it has more than one query */
+
+/* Queries [first, first + n) of one module, side by side: the i-th of them has columns [i r, (i + 1) r). */
+typedef struct {
+    size_t first, n, r;
+    const float *u; /* [P, n r] left */
+    const float *v; /* [M, n r] right */
+} bg_query_group;
+
+/* One module's queries, group after group, each u before v. */
 typedef struct {
     size_t r;
-    const float *u; /* [P, Q r] left */
-    const float *v; /* [M, Q r] right */
+    float *x;
 } bg_site_queries;
 
 typedef struct {
@@ -46,6 +57,13 @@ bg_status bg_queries_measure(const bg_queries_source *from, bg_queries_extent *o
  * Free with bg_queries_free. */
 bg_status bg_queries_load(bg_queries **out, const bg_queries_source *from, MPI_Comm place, bg_err *err) BG_MUST_CHECK;
 void bg_queries_free(bg_queries *q); /* local; NULL is fine */
+
+/* The group of a module's queries that begins with query `first`, 0 or the end of the group before; and it is not
+ * needed for a while (on scratch its pages may leave memory). */
+bg_query_group bg_queries_group(const bg_queries *q, const bg_site *site, size_t first);
+void bg_queries_let_go(const bg_queries *q, const bg_site *site, const bg_query_group *g);
+/* Columns of the largest group, where the largest module has this many of all queries. */
+size_t bg_queries_group_columns(const bg_queries_extent *q);
 
 /* Modules that a file was made for ("mlp", ...): what the model is to be opened with.  Caller frees with free(). */
 bg_status bg_queries_modules(const char *file, char **modules, bg_err *err) BG_MUST_CHECK;

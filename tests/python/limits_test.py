@@ -79,7 +79,7 @@ def test_queries():
     os.makedirs(scratch)
     for name, ranks in (("one rank", 0), ("two ranks that share", 2)):
         seen, low, high = set(), 0, 0
-        while not seen >= {"at once", "queries on scratch"}:  # towards the least that holds them in memory
+        while not seen >= {"at once", "queries and scores on scratch"}:  # towards the least that holds them in memory
             limit = (low + high) // 2
             work = engine(MODEL, f"scored-{ranks}-{limit}", ranks=ranks)
             arguments = ["--queries", compressed, "--tokens", TOKENS, "--output", work.path("scores"), *UNITS, *ROWS]
@@ -90,15 +90,15 @@ def test_queries():
             if limit == 0:  # none
                 need = int(re.search(r"memory a rank: (\d+) MB", said)[1]) * 1000000
                 low, high = max(need - 2000000, 1000), need + 500000
-            elif code == 0 and "queries on scratch" not in said:
+            elif code == 0 and "queries and scores on scratch" not in said:
                 seen.add("at once")
                 high = limit
             else:
-                seen.add("refused" if code else "queries on scratch")
+                seen.add("refused" if code else "queries and scores on scratch")
                 low = limit
             if high > 0 and high - low < 10000:
                 break
-        check(seen >= {"at once", "queries on scratch"}, f"{name}: plans", seen)
+        check(seen >= {"at once", "queries and scores on scratch"}, f"{name}: plans", seen)
         check(os.listdir(scratch) == [], "nothing is left on scratch")
 
 
