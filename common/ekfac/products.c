@@ -4,34 +4,43 @@
 #include "bregman/kernels.h"
 #include "bregman/memory.h"
 
-enum { PRODUCT_BYTES = 32 << 20 }; /* of the two thin products */
+enum { PRODUCT_BYTES = 32 << 20 /* of the two thin products */, LEAST_ROWS = 64 };
 
-/* Queries of a group at most, also of a module where each has one column. */
-static size_t most_queries(const bg_queries_extent *q)
+static size_t rows_for(size_t columns)
 {
-    return q->n_queries < BG_GROUP_COLUMNS ? q->n_queries : BG_GROUP_COLUMNS;
+    size_t rows = PRODUCT_BYTES / (2 * sizeof(float) * columns);
+    return rows > LEAST_ROWS ? rows : LEAST_ROWS;
 }
 
-static size_t rows_for(const bg_queries_extent *q, size_t most_rows)
+size_t bg_products_rows(const bg_query_group *g) { return rows_for(g->n * g->r); }
+
+/* Floats of one product, whatever columns a group has. */
+static size_t product_floats(const bg_queries_extent *q, size_t most_rows)
 {
-    size_t rows = PRODUCT_BYTES / (2 * sizeof(float) * bg_queries_group_columns(q));
-    rows = rows < 64 ? 64 : rows > 8192 ? 8192 : rows;
-    return rows < most_rows ? rows : most_rows;
+    size_t columns = bg_queries_group_columns(q), most = PRODUCT_BYTES / (2 * sizeof(float));
+    most = columns * LEAST_ROWS > most ? columns * LEAST_ROWS : most;
+    return columns * most_rows < most ? columns * most_rows : most;
+}
+
+/* As if each query had one column: no group has more of them. */
+static size_t dot_floats(const bg_queries_extent *q, size_t most_rows)
+{
+    size_t floats = (q->n_queries < BG_GROUP_COLUMNS ? q->n_queries : BG_GROUP_COLUMNS) * most_rows;
+    return floats < product_floats(q, most_rows) ? floats : product_floats(q, most_rows);
 }
 
 size_t bg_products_bytes(const bg_queries_extent *q, size_t most_rows)
 {
-    return rows_for(q, most_rows) * (2 * bg_queries_group_columns(q) + most_queries(q)) * sizeof(float);
+    return (2 * product_floats(q, most_rows) + dot_floats(q, most_rows)) * sizeof(float);
 }
 
 bg_status bg_products_init(bg_products *p, const bg_queries_extent *q, size_t most_rows, bg_err *err)
 {
-    size_t columns = bg_queries_group_columns(q);
-    *p = (bg_products){ .rows = rows_for(q, most_rows) };
-    bg_status st = BG_NEW(p->left, p->rows * columns, "score products", err);
+    *p = (bg_products){ 0 };
+    bg_status st = BG_NEW(p->left, product_floats(q, most_rows), "score products", err);
     if (st == BG_OK)
-        st = BG_NEW(p->right, p->rows * columns, "score products", err);
-    return st == BG_OK ? BG_NEW(p->dot, p->rows * most_queries(q), "score products", err) : st;
+        st = BG_NEW(p->right, product_floats(q, most_rows), "score products", err);
+    return st == BG_OK ? BG_NEW(p->dot, dot_floats(q, most_rows), "score products", err) : st;
 }
 
 void bg_products_clear(bg_products *p)

@@ -13,8 +13,9 @@ bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err)
     (void)err;
     for (size_t q = 0; q < s->queries->extent.n_queries; q += g.n) {
         g = bg_queries_group(s->queries, pair->site, q);
-        for (size_t row = 0; row < pair->n_rows; row += s->products->rows) {
-            size_t left = pair->n_rows - row, n = left < s->products->rows ? left : s->products->rows;
+        size_t most = bg_products_rows(&g);
+        for (size_t row = 0, n; row < pair->n_rows; row += n) {
+            n = pair->n_rows - row < most ? pair->n_rows - row : most;
             const float *dot = bg_products_dot(s->products, pair, row, n, &g);
             bg_score_sums_add(s->sums, pair, (bg_dots){ row, n, q, g.n, dot });
         }

@@ -9,7 +9,6 @@
 #include "bregman/tap.h"
 
 typedef struct {
-    size_t rows;         /* at a time */
     float *left, *right; /* [rows, columns of a group] */
     float *dot;          /* [rows, queries of a group] */
 } bg_products;
@@ -20,7 +19,9 @@ void bg_products_clear(bg_products *p);
 /* Bytes that bg_products_init would take. */
 size_t bg_products_bytes(const bg_queries_extent *q, size_t most_rows);
 
-/* Rows [first, first + n) of a pair, n up to `rows`, against a group of its module's queries.  Returns dot [n, g->n],
+/* Rows that a group is multiplied with at a time: they depend on its columns only. */
+size_t bg_products_rows(const bg_query_group *g);
+/* Rows [first, first + n) of a pair, n up to that, against a group of its module's queries.  Returns dot [n, g->n],
  * valid until the next call. */
 const float *bg_products_dot(bg_products *p, const bg_pair *pair, size_t first, size_t n, const bg_query_group *g);
 
