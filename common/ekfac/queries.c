@@ -230,12 +230,29 @@ void bg_queries_free(bg_queries *q)
     bg_free(q);
 }
 
-bg_status bg_queries_modules(const char *file, char **modules, bg_err *err)
+bg_status bg_queries_describe(bg_queries_about *out, const char *file, bg_err *err)
 {
     bg_store *f = NULL;
+    bool found;
+    *out = (bg_queries_about){ 0 };
     bg_status st = bg_store_open(&f, file, "bregman/compressed", err);
     if (st == BG_OK)
-        st = bg_store_get_text(f, "/", "modules", modules, NULL, err);
+        st = bg_store_get_text(f, "/", "modules", &out->modules, NULL, err);
+    if (st == BG_OK)
+        st = bg_store_get_text(f, "/", "tokenizer_hash", &out->tokenizer_hash, &found, err);
+    if (st == BG_OK)
+        st = bg_store_get_text(f, "/", "queries_hash", &out->queries_hash, &found, err);
+    if (st == BG_OK)
+        st = bg_store_get_text(f, "/run", "fingerprint", &out->fingerprint, &found, err);
     bg_store_close(f);
     return st;
+}
+
+void bg_queries_about_clear(bg_queries_about *a)
+{
+    free(a->modules);
+    free(a->tokenizer_hash);
+    free(a->queries_hash);
+    free(a->fingerprint);
+    *a = (bg_queries_about){ 0 };
 }

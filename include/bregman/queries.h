@@ -65,7 +65,12 @@ void bg_queries_let_go(const bg_queries *q, const bg_site *site, const bg_query_
 /* Columns of the largest group, where the largest module has this many of all queries. */
 size_t bg_queries_group_columns(const bg_queries_extent *q);
 
-/* Modules that a file was made for ("mlp", ...): what the model is to be opened with.  Caller frees with free(). */
-bg_status bg_queries_modules(const char *file, char **modules, bg_err *err) BG_MUST_CHECK;
+/* What a file says of itself: the modules that it was made for ("mlp", ...), the tokenizer and file of its queries, and
+ * its own fingerprint.  All but the first are NULL where it does not say.  Clear with bg_queries_about_clear. */
+typedef struct {
+    char *modules, *tokenizer_hash, *queries_hash, *fingerprint;
+} bg_queries_about;
+bg_status bg_queries_describe(bg_queries_about *out, const char *file, bg_err *err) BG_MUST_CHECK;
+void bg_queries_about_clear(bg_queries_about *a);
 
 #endif /* BG_QUERIES_H */

@@ -1,7 +1,6 @@
 /* inputs.c - open, check and hash what is read. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "bregman/memory.h"
@@ -24,42 +23,27 @@ static bg_status parse_shard(scoring *w, bg_err *err)
 static bg_status open_model(scoring *w, bg_err *err)
 {
     const score_shards_config *c = w->c;
-    char *modules = NULL;
-    bg_status st = bg_queries_modules(c->queries, &modules, err);
-    if (st == BG_OK)
-        st = bg_model_open(&w->in.model, c->model, modules, err);
-    if (st == BG_EARG)
-        st = BG_FAIL(err, BG_ESTALE, "%s: the modules it was made with, \"%.100s\", are none of %s", c->queries,
-                     modules, c->model);
-    free(modules);
-    return st;
+    const char *modules;
+    bg_status st = bg_queries_describe(&w->in.about, c->queries, err);
+    if (st != BG_OK)
+        return st;
+    modules = w->in.about.modules;
+    st = bg_model_open(&w->in.model, c->model, modules, err);
+    return st != BG_EARG ? st
+                         : BG_FAIL(err, BG_ESTALE, "%s: the modules it was made with, \"%.100s\", are none of %s",
+                                   c->queries, modules, c->model);
 }
 
-/* Corpus and queries are of one tokenizer, also where the model's folder has none to compare them with. */
-static bg_status check_tokenizers(const scoring *w, bg_err *err)
-{
-    const char *mine = bg_tokens_tokenizer_hash(w->in.tokens);
-    bg_store *s = NULL;
-    char *text = NULL;
-    bool found;
-    bg_status st = bg_store_open(&s, w->c->queries, "bregman/compressed", err);
-    if (st == BG_OK)
-        st = bg_store_get_text(s, "/", "tokenizer_hash", &text, &found, err);
-    if (st == BG_OK && found && text[0] != '\0' && mine[0] != '\0' && strcmp(text, mine) != 0)
-        st = BG_FAIL(err, BG_ESTALE, "%s was made with another tokenizer (%.8s) than the queries of %s (%.8s)",
-                     w->c->tokens.item[0], mine, w->c->queries, text);
-    bg_store_close(s);
-    free(text);
-    return st;
-}
-
-/* The token files are a corpus, of the model's and the queries' tokenizer. */
+/* The token files are a corpus, of the model's tokenizer and the queries', also where the model's folder has none to
+ * compare them with. */
 static bg_status check_tokens(const scoring *w, bg_err *err)
 {
-    const char *path = w->c->tokens.item[0];
-    bg_status st = bg_model_check_tokenizer(w->in.model, bg_tokens_tokenizer_hash(w->in.tokens), path, err);
-    if (st == BG_OK)
-        st = check_tokenizers(w, err);
+    const char *path = w->c->tokens.item[0], *mine = bg_tokens_tokenizer_hash(w->in.tokens);
+    const char *theirs = w->in.about.tokenizer_hash;
+    bg_status st = bg_model_check_tokenizer(w->in.model, mine, path, err);
+    if (st == BG_OK && theirs != NULL && theirs[0] != '\0' && mine[0] != '\0' && strcmp(theirs, mine) != 0)
+        st = BG_FAIL(err, BG_ESTALE, "%s was made with another tokenizer (%.8s) than the queries of %s (%.8s)", path,
+                     mine, w->c->queries, theirs);
     if (st == BG_OK && bg_tokens_are_queries(w->in.tokens))
         st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus", path);
     return st;
@@ -104,31 +88,19 @@ void score_close_inputs(scoring *w)
     bg_model_close(w->in.model);
     bg_origin_clear(&w->in.origin);
     bg_inputs_clear(&w->in.files);
+    bg_queries_about_clear(&w->in.about);
 }
 
-/* The compressed queries, and the file of queries that they were made from. */
-static bg_status describe_queries(scoring *w, bg_err *err)
+/* Model, compressed queries, and the file of queries that they were made from. */
+static bg_status set_origin(score_inputs *in, const char *queries, bg_err *err)
 {
-    bg_store *s = NULL;
-    char *text = NULL, *fingerprint = NULL;
-    bool found = false;
-    bg_status st = bg_store_open(&s, w->c->queries, "bregman/compressed", err);
-    if (st == BG_OK)
-        st = bg_store_get_text(s, "/", "queries_hash", &text, &found, err);
-    if (st == BG_OK && !found)
-        st = BG_FAIL(err, BG_ESTALE,
-                     "%s does not say which queries it was made from: remove it and compress them again",
-                     w->c->queries);
-    if (st == BG_OK)
-        st = bg_store_get_text(s, "/run", "fingerprint", &fingerprint, NULL, err);
-    if (st == BG_OK) {
-        snprintf(w->in.origin.queries.hex, sizeof w->in.origin.queries.hex, "%s", text);
-        snprintf(w->in.origin.compressed.hex, sizeof w->in.origin.compressed.hex, "%s", fingerprint);
-    }
-    bg_store_close(s);
-    free(text);
-    free(fingerprint);
-    return st;
+    if (in->about.queries_hash == NULL || in->about.fingerprint == NULL)
+        return BG_FAIL(err, BG_ESTALE,
+                       "%s does not say which queries it was made from: remove it and compress them again", queries);
+    in->origin.model = in->model_hash;
+    snprintf(in->origin.queries.hex, sizeof in->origin.queries.hex, "%s", in->about.queries_hash);
+    snprintf(in->origin.compressed.hex, sizeof in->origin.compressed.hex, "%s", in->about.fingerprint);
+    return BG_OK;
 }
 
 bg_status score_hash_inputs(scoring *w, bg_err *err)
@@ -142,9 +114,8 @@ bg_status score_hash_inputs(scoring *w, bg_err *err)
         st = bg_inputs_add(&in->files, in->model->dir, &in->model_hash, err);
     if (st == BG_OK)
         st = bg_inputs_add_file(&in->files, w->c->queries, err);
-    in->origin.model = in->model_hash;
     if (st == BG_OK)
-        st = describe_queries(w, err);
+        st = set_origin(in, w->c->queries, err);
     if (st != BG_OK)
         return st;
     st = w->c->explain != NULL ? score_explain_check(w, err) : bg_origin_set_tokens(&in->origin, in->tokens, err);

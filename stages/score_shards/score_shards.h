@@ -27,6 +27,7 @@ typedef struct explaining explaining;
 
 /* What is read. */
 typedef struct {
+    bg_queries_about about;
     bg_model *model;
     bg_tokens *tokens;
     bg_shared *listed; /* all candidates, [n_listed], once per node; NULL: the whole corpus is scored */
