@@ -59,7 +59,8 @@ KERNEL_FLAGS := -O3 -fno-math-errno -fno-trapping-math
 rel       = $(patsubst $(SRC)/%,%,$(1))
 LIB_OBJ  := $(patsubst %.c,$(B)/obj/%.o,$(call rel,$(wildcard $(SRC)/common/*/*.c)))
 STAGES   := $(notdir $(patsubst %/,%,$(wildcard $(SRC)/stages/*/)))
-stage_obj = $(patsubst %.c,$(B)/obj/%.o,$(call rel,$(wildcard $(SRC)/stages/$(1)/*.c)))
+# plan asks all stages what they cost
+stage_obj = $(patsubst %.c,$(B)/obj/%.o,$(call rel,$(wildcard $(SRC)/stages/$(1)/*.c $(if $(filter plan,$(1)),$(SRC)/stages/*/costs.c))))
 PROGRAMS := $(addprefix $(B)/bin/,$(STAGES))
 # the stages without their main(), for tests that link them
 STAGE_LIB_OBJ := $(filter-out %/main.o,$(foreach s,$(STAGES),$(call stage_obj,$(s))))

@@ -95,6 +95,16 @@ bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
     return BG_OK;
 }
 
+void bg_covariance_cost(bg_cost *cost, const bg_model *model, bg_site_range sites, size_t k, size_t rows)
+{
+    for (size_t i = sites.first; i < sites.end; i++) {
+        const bg_site *site = model->tracked[i];
+        bg_symmetric_cost(cost, (bg_symmetric){ site->n_out, k }, (double)rows);
+        if (owns_input(site))
+            bg_symmetric_cost(cost, (bg_symmetric){ site->n_in1, k }, (double)rows);
+    }
+}
+
 /* One sum of a module, to a file (`to`) or from one. */
 static bg_status move_sum(const bg_covariance *c, const bg_site *site, bool activation, bg_store *to,
                           const bg_store *from, bg_err *err)

@@ -214,6 +214,38 @@ bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *er
     return BG_OK;
 }
 
+/* A sequence's gradient, PANEL rows of it at a time, squared and added. */
+static void count_squares(bg_cost *cost, const bg_site *site, double rows, double times)
+{
+    for (size_t p0 = 0; p0 < site->n_out; p0 += PANEL)
+        bg_cost_product(cost, (double)(site->n_out - p0 < PANEL ? site->n_out - p0 : PANEL), (double)site->n_in1, rows,
+                        times);
+    cost->of[BG_COST_SQUARED] += times * (double)site->n_out * (double)site->n_in1;
+}
+
+void bg_eigenvalues_cost(bg_cost *cost, const bg_model *model, bg_site_range sites, size_t k, bool diagonal,
+                         const bg_batch_shape *b)
+{
+    double z = (double)b->sequences, rows = (double)b->rows;
+    size_t rotated_input = SIZE_MAX;
+    for (size_t i = sites.first; i < sites.end && b->sequences > 0; i++) {
+        const bg_site *site = model->tracked[i];
+        double p = (double)site->n_out, m = (double)site->n_in1;
+        if (rotate_gradient(site, diagonal, z, z * rows)) {
+            bg_cost_product(cost, p, m, rows, z);
+            bg_blockdiag_cost(cost, site->n_out, k, m, z);
+            bg_blockdiag_cost(cost, site->n_in1, k, p, z);
+            cost->of[BG_COST_SQUARED] += z * p * m * (diagonal ? 2 : 1);
+            continue;
+        }
+        if (rotated_input != site->input)
+            bg_blockdiag_cost(cost, site->n_in1, k, z * rows, 1);
+        rotated_input = site->input;
+        bg_blockdiag_cost(cost, site->n_out, k, z * rows, 1);
+        count_squares(cost, site, rows, z * (diagonal ? 2 : 1));
+    }
+}
+
 static bg_status move_sum(const bg_site *site, const char *name, float *sum, bg_store *to, const bg_store *from,
                           bg_err *err)
 {

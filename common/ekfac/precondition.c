@@ -159,6 +159,21 @@ static void rotate_back(const bg_curvature *c, size_t r, const float *u, const f
     bg_blockdiag_apply_left(&c->factors.basis.q_a, BG_N, r, v, r, right, r);
 }
 
+void bg_compress_cost(bg_cost *cost, const bg_site *site, size_t k, size_t r, double times)
+{
+    const double loops = 6; /* over the gradient: divided, copied, weighed before and after */
+    double p = (double)site->n_out, m = (double)site->n_in1;
+    bg_cost one = { 0 };
+    if (r < site->n_out && r < site->n_in1) {
+        bg_low_rank_cost(&one, site->n_out, site->n_in1, r);
+        bg_cost_product(&one, p, m, (double)r, 1);
+    }
+    bg_blockdiag_cost(&one, site->n_out, k, (double)r, 1);
+    bg_blockdiag_cost(&one, site->n_in1, k, (double)r, 1);
+    one.of[BG_COST_SERIAL] += loops * p * m;
+    bg_cost_add(cost, &one, times);
+}
+
 static void set_identity(size_t n, float *x)
 {
     memset(x, 0, n * n * sizeof *x);

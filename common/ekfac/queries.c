@@ -46,6 +46,27 @@ static bg_status measure_side(const bg_store *f, side of, size_t *r, bg_err *err
     return st;
 }
 
+size_t bg_queries_columns(const bg_site *site, size_t rank)
+{
+    size_t least = site->n_out < site->n_in1 ? site->n_out : site->n_in1;
+    return rank < least ? rank : least;
+}
+
+static void add_site(bg_queries_extent *e, const bg_site *site, size_t r)
+{
+    size_t columns = e->n_queries * r;
+    e->columns = columns > e->columns ? columns : e->columns;
+    e->bytes += columns * (site->n_out + site->n_in1) * sizeof(float);
+}
+
+bg_queries_extent bg_queries_expect(const bg_model *model, const bg_share *share, size_t n_queries, size_t rank)
+{
+    bg_queries_extent e = { .n_queries = n_queries, .columns = 1 };
+    for (size_t i = share->first_tracked; i < share->end_tracked; i++)
+        add_site(&e, model->tracked[i], bg_queries_columns(model->tracked[i], rank));
+    return e;
+}
+
 /* module [n_tracked, may be NULL]: ranks. */
 static bg_status measure(const bg_store *f, const bg_queries_source *from, bg_queries_extent *out,
                          bg_site_queries *module, bg_err *err)
@@ -55,13 +76,11 @@ static bg_status measure(const bg_store *f, const bg_queries_source *from, bg_qu
     *out = (bg_queries_extent){ .n_queries = n_queries, .columns = 1 };
     for (size_t i = from->share->first_tracked; i < from->share->end_tracked && st == BG_OK; i++) {
         const bg_site *site = from->model->tracked[i];
-        size_t r = 0, columns;
+        size_t r = 0;
         st = measure_side(f, left_of(site), &r, err);
         if (st == BG_OK)
             st = measure_side(f, right_of(site), &r, err);
-        columns = n_queries * r;
-        out->columns = columns > out->columns ? columns : out->columns;
-        out->bytes += columns * (site->n_out + site->n_in1) * sizeof(float);
+        add_site(out, site, r);
         if (module != NULL)
             module[i].r = r;
     }
@@ -80,11 +99,16 @@ bg_status bg_queries_measure(const bg_queries_source *from, bg_queries_extent *o
     return st;
 }
 
+size_t bg_queries_in_group(size_t r, size_t n_left)
+{
+    size_t most = r > 0 && r < BG_GROUP_COLUMNS ? BG_GROUP_COLUMNS / r : 1;
+    return n_left < most ? n_left : most;
+}
+
 bg_query_group bg_queries_group(const bg_queries *q, const bg_site *site, size_t first)
 {
     const bg_site_queries *m = &q->site[site->index];
-    size_t most = m->r > 0 && m->r < BG_GROUP_COLUMNS ? BG_GROUP_COLUMNS / m->r : 1, left = q->extent.n_queries - first;
-    bg_query_group g = { .first = first, .n = left < most ? left : most, .r = m->r };
+    bg_query_group g = { first, bg_queries_in_group(m->r, q->extent.n_queries - first), m->r, NULL, NULL };
     g.u = m->x + first * m->r * (site->n_out + site->n_in1);
     g.v = g.u + g.n * m->r * site->n_out;
     return g;

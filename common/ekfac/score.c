@@ -6,6 +6,23 @@ size_t bg_scorer_bytes(const bg_score_task *t, const bg_queries_extent *q, const
     return bg_products_bytes(q, t->batch_rows) + bg_score_sums_bytes(t, q->n_queries, model) + sent;
 }
 
+void bg_scorer_cost(bg_cost *cost, const bg_queries_extent *q, size_t rank, const bg_model *model,
+                    const bg_share *share, size_t rows)
+{
+    for (size_t i = share->first_tracked; i < share->end_tracked; i++) {
+        const bg_site *site = model->tracked[i];
+        bg_query_group g = { .r = bg_queries_columns(site, rank) };
+        for (g.first = 0; g.first < q->n_queries; g.first += g.n) {
+            g.n = bg_queries_in_group(g.r, q->n_queries - g.first);
+            double times = (double)((rows + bg_products_rows(&g) - 1) / bg_products_rows(&g)), n = (double)rows / times;
+            bg_cost_product(cost, n, (double)(g.n * g.r), (double)site->n_out, times);
+            bg_cost_product(cost, n, (double)(g.n * g.r), (double)site->n_in1, times);
+        }
+        cost->of[BG_COST_DOT] += (double)(rows * q->n_queries * g.r);
+        cost->of[BG_COST_SERIAL] += (double)(rows * q->n_queries);
+    }
+}
+
 bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err)
 {
     const bg_scorer *s = scorer;

@@ -373,17 +373,21 @@ static uint64_t sequences_done(const worker *w)
     return n;
 }
 
+double bg_sweep_interval_s(double asked_s, double took_s)
+{
+    const double share = 0.05;
+    double least_s = took_s * (1 - share) / share;
+    return asked_s <= 0 || least_s < asked_s ? asked_s : least_s;
+}
+
 /* What all ranks must know after a stream: was a stop asked for, and what the checkpoint and the files took the slowest
  * of them. */
 static bool settle(worker *w)
 {
-    const double share = 0.05;
     double seen[3] = { bg_stop_requested(), w->end_s > 0 ? bg_now_s() - w->end_s : 0, w->file_s };
     MPI_Allreduce(MPI_IN_PLACE, seen, 3, MPI_DOUBLE, MPI_MAX, w->ctx->grid.world);
     w->file_s = seen[2];
-    double least_s = seen[1] * (1 - share) / share;
-    if (w->interval_s > 0)
-        w->interval_s = least_s > w->ctx->checkpoint_s ? least_s : w->ctx->checkpoint_s;
+    w->interval_s = bg_sweep_interval_s(w->ctx->checkpoint_s, seen[1]);
     return seen[0] > 0;
 }
 

@@ -232,3 +232,9 @@ out:
     json_decref(root);
     return st;
 }
+
+const bg_model_config *bg_model_config_fixed(const char *model_type)
+{
+    const bg_family *f = bg_family_find(model_type);
+    return f != NULL ? &f->fixed : NULL;
+}

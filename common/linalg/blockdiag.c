@@ -18,3 +18,11 @@ void bg_blockdiag_apply_left(const bg_blockdiag *q, bg_op op, size_t columns, co
                 bg_f32(BG_N, x + b * ldx, ldx), 0.0f, y + b * ldy, ldy);
     }
 }
+
+void bg_blockdiag_cost(bg_cost *cost, size_t n, size_t k, double rows, double times)
+{
+    for (size_t j = 0; j < k; j++) {
+        double side = (double)(bg_block_start(n, k, j + 1) - bg_block_start(n, k, j));
+        bg_cost_product(cost, rows, side, side, times);
+    }
+}

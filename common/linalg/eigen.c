@@ -207,3 +207,9 @@ bg_status bg_eigen_shared(size_t n, const bg_eigen_stream *stream, double *w, co
     return bg_eigen_ranks(n, (size_t)size) == 1 ? decompose_on_rank_0(n, stream, w, what, comm, err)
                                                 : bg_eigen_grid_shared(n, stream, w, what, comm, err);
 }
+
+void bg_eigen_cost(bg_cost *cost, size_t n)
+{
+    cost->of[BG_COST_EIGEN_CUBE] += (double)n * (double)n * (double)n;
+    cost->of[BG_COST_EIGEN_SQUARE] += (double)n * (double)n;
+}

@@ -206,11 +206,32 @@ out:
     return st;
 }
 
+static bool is_exact(size_t m, size_t n, size_t r)
+{
+    size_t side = smaller(m, n);
+    return r == 0 || side <= ALWAYS_EXACT_SIDE || r >= side / 4 || oversampled(r) >= side / 2;
+}
+
 bg_status bg_low_rank(const bg_low_rank_problem *of, float *u, float *v, bg_err *err)
 {
-    size_t side = smaller(of->m, of->n);
-    if (of->r == 0 || side <= ALWAYS_EXACT_SIDE || of->r >= side / 4 || oversampled(of->r) >= side / 2)
+    if (is_exact(of->m, of->n, of->r))
         return bg_low_rank_exact(of, u, v, err);
     bg_status st = check_sizes(of, err);
     return st == BG_OK ? low_rank_randomised(of, u, v, err) : st;
+}
+
+/* LAPACK's Householder QR and small SVD reach about a quarter of a product's rate, the SVD in float64. */
+void bg_low_rank_cost(bg_cost *cost, size_t m_, size_t n_, size_t r_)
+{
+    const double slower = 4, wide = 2, svd = 20, passes = POWER_ITERATIONS + 1;
+    double m = (double)m_, n = (double)n_, r = (double)r_, l = (double)oversampled(r_);
+    if (is_exact(m_, n_, r_)) {
+        cost->of[BG_COST_FLOP] += slower * wide * svd * m * n * (double)smaller(m_, n_);
+        return;
+    }
+    bg_cost_product(cost, l, m, n, passes);
+    bg_cost_product(cost, l, n, m, passes);
+    bg_cost_product(cost, m, r, l, 1);
+    cost->of[BG_COST_FLOP] += slower * (4 * l * l * (passes * m + POWER_ITERATIONS * n) + wide * svd * l * l * n);
+    cost->of[BG_COST_SERIAL] += l * n * (passes + 1);
 }

@@ -52,6 +52,13 @@ void bg_symmetric_add(bg_symmetric s, float *sum, size_t rows, const float *x, s
     }
 }
 
+void bg_symmetric_cost(bg_cost *cost, bg_symmetric s, double rows)
+{
+    for (size_t j = 0; j < s.k; j++)
+        for (size_t side = bg_symmetric_side(s, j), c0 = 0; c0 < side; c0 += PANEL)
+            bg_cost_product(cost, (double)(side - c0), (double)panel_width(side, c0), rows, 1);
+}
+
 size_t bg_symmetric_panel(bg_symmetric s, size_t j, size_t c, size_t *c0, size_t *w)
 {
     size_t side = bg_symmetric_side(s, j), at = 0;

@@ -38,11 +38,7 @@ static void set_widths(bg_pass *p, const bg_model *m, const bg_share *share, siz
     p->ld_d = round16(c->d_model + 1);
     p->ld_att = round16(c->n_heads * c->d_head + 1);
     p->ld_ff = round16(c->d_ff + 1);
-    p->chunk_rows = logits_bytes / (c->vocab_size * sizeof(float));
-    if (p->chunk_rows < 1)
-        p->chunk_rows = 1;
-    if (p->chunk_rows > max_rows)
-        p->chunk_rows = max_rows;
+    p->chunk_rows = bg_head_rows(c, logits_bytes, max_rows);
     p->threads = omp_get_max_threads();
     p->n_saved = states(m, &p->share);
 }

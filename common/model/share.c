@@ -93,6 +93,17 @@ bg_status bg_model_divide(const bg_model *m, size_t n, const double *tap_flops, 
     return st;
 }
 
+size_t bg_share_weight_bytes(const bg_model *m, const bg_share *share)
+{
+    size_t bytes = share->embeds ? m->embedding->n_bytes : 0;
+    if (share->has_head && (m->head != m->embedding || !share->embeds))
+        bytes += m->head->n_bytes;
+    for (size_t i = 0; i < m->n_sites; i++)
+        if (m->site[i].block >= share->first && m->site[i].block < share->end)
+            bytes += m->site[i].weight->n_bytes;
+    return bytes;
+}
+
 bool bg_share_has_backward(const bg_model *model, const bg_share *share)
 {
     return share->has_head || share->end > model->lowest_block;

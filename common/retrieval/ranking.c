@@ -68,6 +68,15 @@ bg_status bg_ranked_write(const bg_ranked *side, const char *name, size_t n_quer
     return st;
 }
 
+/* A short text takes 32 bytes beside the reference to it; and there is what is said of the token files. */
+double bg_ranked_disk_bytes(double queries, double k, double n)
+{
+    double listed = queries * k, named = queries * (n < k ? n : k);
+    return 2 * (bg_store_dataset_bytes(listed, 8) + bg_store_dataset_bytes(listed, 4) + listed * (8 + 16) +
+                named * 32) +
+           3000;
+}
+
 static bg_status read_side(bg_ranked *side, const char *name, size_t n_queries, size_t k, const bg_store *s,
                            bg_err *err)
 {

@@ -19,6 +19,16 @@ void bg_utc_text(double seconds_since_epoch, char out[32])
 
 /* ---- open datasets ---- */
 
+/* Chunks of up to 4 MiB a dataset, and as many blocks of memory for the next ones, up to 16 MiB. */
+double bg_store_cached_bytes(const double *dataset, size_t n)
+{
+    const double chunks = 4 << 20, spare = 16 << 20;
+    double bytes = 0;
+    for (size_t i = 0; i < n; i++)
+        bytes += dataset[i] < chunks ? dataset[i] : chunks;
+    return bytes + (bytes < spare ? bytes : spare);
+}
+
 static void close_slot(const bg_store *s, bg_open_dataset *slot)
 {
     bg_err err;
@@ -34,7 +44,7 @@ static void close_slot(const bg_store *s, bg_open_dataset *slot)
 bool bg_dataset_cached(const bg_store *s, const char *path, hid_t *id)
 {
     bg_dataset_cache *cache = s->cache;
-    for (size_t i = 0; i < BG_OPEN_DATASETS; i++) {
+    for (size_t i = 0; i < BG_STORE_OPEN; i++) {
         bg_open_dataset *slot = &cache->slot[i];
         if (slot->path != NULL && strcmp(slot->path, path) == 0) {
             slot->last_use = ++cache->clock;
@@ -49,7 +59,7 @@ bg_status bg_dataset_keep(const bg_store *s, const char *path, hid_t id, bg_err 
 {
     bg_dataset_cache *cache = s->cache;
     bg_open_dataset *oldest = &cache->slot[0];
-    for (size_t i = 1; i < BG_OPEN_DATASETS; i++)
+    for (size_t i = 1; i < BG_STORE_OPEN; i++)
         if (cache->slot[i].last_use < oldest->last_use)
             oldest = &cache->slot[i];
     char *copy = strdup(path);
@@ -62,7 +72,7 @@ bg_status bg_dataset_keep(const bg_store *s, const char *path, hid_t id, bg_err 
 
 void bg_dataset_close_all(bg_store *s)
 {
-    for (size_t i = 0; i < BG_OPEN_DATASETS; i++)
+    for (size_t i = 0; i < BG_STORE_OPEN; i++)
         close_slot(s, &s->cache->slot[i]);
 }
 

@@ -6,14 +6,13 @@
 
 /* A dataset stays open between calls, so that rows written or read one after the other meet their
  * chunk in the cache.  A handful is enough and bounds the memory of the caches. */
-enum { BG_OPEN_DATASETS = 8 };
 typedef struct {
     char *path;
     hid_t id;
     uint64_t last_use;
 } bg_open_dataset;
 typedef struct {
-    bg_open_dataset slot[BG_OPEN_DATASETS];
+    bg_open_dataset slot[BG_STORE_OPEN];
     uint64_t clock;
     bg_err close_err; /* if one could not be closed: its chunks were not written */
     void *axes;       /* lengths of axes met so far: a tree of search.h */

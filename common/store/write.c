@@ -132,6 +132,15 @@ bg_status bg_store_create(bg_store **out, const char *path, const char *format, 
 
 /* ---- datasets ---- */
 
+/* A chunk has its Fletcher-32 and its place in a B-tree; a dataset its header, attributes and the tree. */
+double bg_store_dataset_bytes(double elements, double element_bytes)
+{
+    double bytes = elements * element_bytes;
+    return bytes + (double)(size_t)(bytes / CHUNK_BYTES + 1) * 60 + 3000;
+}
+
+double bg_store_file_bytes(void) { return 12000; }
+
 /* Whole trailing axes up to CHUNK_BYTES, then a part of one axis (cut evenly, so that the last
  * chunk isn't mostly padding), then single steps: a range of rows is a range of whole chunks or
  * lies within a few, and no row is written in pieces. */

@@ -20,6 +20,14 @@ typedef struct {
     size_t max_sequences, max_rows;
 } bg_batch;
 
+/* A micro-batch of sequences of one length whose tokens are not there: to be asked what it costs. */
+typedef struct {
+    size_t sequences;
+    size_t rows, loss_rows; /* of each sequence, and those of them that are in the loss */
+    size_t max_rows;        /* that the pass has room for */
+    bool sampled;           /* labels */
+} bg_batch_shape;
+
 bg_status bg_batch_new(bg_batch **out, size_t max_sequences, size_t max_rows, bg_err *err) BG_MUST_CHECK;
 void bg_batch_free(bg_batch *b);
 void bg_batch_clear(bg_batch *b);

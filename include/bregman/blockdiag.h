@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 
+#include "bregman/cost.h"
 #include "bregman/gemm.h"
 
 typedef struct {
@@ -25,5 +26,8 @@ void bg_blockdiag_apply(const bg_blockdiag *q, bg_op op, size_t rows, const floa
 /* Y = op(Q) X: X, Y [n, columns]. */
 void bg_blockdiag_apply_left(const bg_blockdiag *q, bg_op op, size_t columns, const float *x, size_t ldx, float *y,
                              size_t ldy);
+
+/* Of either, of a matrix of k blocks and so many rows or columns, `times` over. */
+void bg_blockdiag_cost(bg_cost *cost, size_t n, size_t k, double rows, double times);
 
 #endif /* BG_BLOCKDIAG_H */

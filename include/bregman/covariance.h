@@ -24,6 +24,8 @@ bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
  * MODULE/gradient_sum. */
 bg_status bg_covariance_write(const bg_covariance *c, size_t block, bg_store *s, bg_err *err) BG_MUST_CHECK;
 bg_status bg_covariance_read(bg_covariance *c, size_t block, const bg_store *s, bg_err *err) BG_MUST_CHECK;
+/* Of the pairs of a batch of so many rows. */
+void bg_covariance_cost(bg_cost *cost, const bg_model *model, bg_site_range sites, size_t k, size_t rows);
 size_t bg_covariance_bytes(const bg_model *model, bg_site_range sites, size_t k);
 
 #endif /* BG_COVARIANCE_H */

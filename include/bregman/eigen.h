@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bregman/cost.h"
 #include "bregman/eigen_stream.h"
 
 /* Largest side for LAPACK: dsyevd counts its workspace, 1 + 6 n + 2 n² numbers, in a 32-bit int. */
@@ -21,6 +22,8 @@ enum { BG_EIGEN_MAX_SIDE = 32764 };
  * Called by the main thread; on one thread up to BG_PARALLEL_ENTRIES (threads.h).
  * Cost: about 9 n³ FLOPs; 2 n² doubles of workspace. */
 bg_status bg_eigen(size_t n, double *a, double *w, const char *what, bg_err *err) BG_MUST_CHECK;
+
+void bg_eigen_cost(bg_cost *cost, size_t n);
 
 /* Ranks, of `size`, that bg_eigen_shared computes with on an n x n matrix: of the grids p x q with p <= q <= 3 p and
  * at most n ranks the largest, of equals the squarest.  1 in a build without ScaLAPACK. */

@@ -30,6 +30,9 @@ bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *er
 /* Write a block's MODULE/lambda_sum and, if kept, MODULE/diagonal_sum; or read them back. */
 bg_status bg_eigenvalues_write(const bg_eigenvalues *e, size_t block, bg_store *s, bg_err *err) BG_MUST_CHECK;
 bg_status bg_eigenvalues_read(bg_eigenvalues *e, size_t block, const bg_store *s, bg_err *err) BG_MUST_CHECK;
+/* Of the pairs of such a batch. */
+void bg_eigenvalues_cost(bg_cost *cost, const bg_model *model, bg_site_range sites, size_t k, bool diagonal,
+                         const bg_batch_shape *b);
 /* The sums, and room to work in; the bases are the caller's (bg_eigenbasis_bytes). */
 size_t bg_eigenvalues_bytes(const bg_model *model, bg_site_range sites, bool diagonal);
 size_t bg_eigenvalues_room_bytes(const bg_model *model, bg_site_range sites, bool diagonal, size_t max_rows);

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bregman/cost.h"
 #include "bregman/status.h"
 
 typedef struct {
@@ -22,6 +23,7 @@ typedef struct {
  * Sign: as bg_eigen, on the columns of V.  Deterministic.
  * Errors: BG_ENUMERIC, BG_ENOMEM. */
 bg_status bg_low_rank(const bg_low_rank_problem *of, float *u, float *v, bg_err *err) BG_MUST_CHECK;
+void bg_low_rank_cost(bg_cost *cost, size_t m, size_t n, size_t r);
 /* The same by the exact SVD always: the yardstick. */
 bg_status bg_low_rank_exact(const bg_low_rank_problem *of, float *u, float *v, bg_err *err) BG_MUST_CHECK;
 

@@ -25,6 +25,10 @@ typedef struct {
     const char **item;
 } bg_list;
 
+/* A number as the text of a default. */
+#define BG_TEXT(number)  BG_TEXT_(number)
+#define BG_TEXT_(number) #number
+
 typedef struct {
     const char *name; /* "--top" */
     bg_opt_type type;

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bregman/cost.h"
 #include "bregman/share.h"
 #include "bregman/tap.h"
 
@@ -37,6 +38,9 @@ size_t bg_pass_bytes(const bg_model *model, const bg_share *share, size_t depth,
  * 1536; depends on the model and the arguments only. A rank of a pipeline holds about as much or less: the first has 1
  * / P of the blocks, but P batches on their way. */
 size_t bg_pass_rows_for(const bg_model *model, size_t longest, size_t budget_bytes);
+
+/* Add what bg_pass_forward and bg_pass_backward compute for such a batch, with as many threads as there are. */
+void bg_pass_cost(bg_cost *cost, const bg_model *m, const bg_share *share, const bg_batch_shape *b);
 
 /* Run a batch.  tap NULL: forward and loss only.
  *   loss [out, n_rows, may be NULL]: -log p(target) (or of the sampled label) in nats; 0 where not in the loss.

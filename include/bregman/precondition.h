@@ -67,6 +67,8 @@ typedef struct {
  * factor is the basis itself. */
 bg_status bg_compress(const bg_curvature *c, const bg_truncation *t, float *scratch, bg_compressed *out,
                       bg_err *err) BG_MUST_CHECK;
+/* Of `times` such calls, the preconditioning before them included, in bases of k blocks. */
+void bg_compress_cost(bg_cost *cost, const bg_site *site, size_t k, size_t r, double times);
 size_t bg_compress_scratch(size_t p, size_t m, size_t r); /* floats */
 
 #endif /* BG_PRECONDITION_H */

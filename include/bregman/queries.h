@@ -19,7 +19,11 @@ typedef struct {
     size_t bytes;
 } bg_queries_extent;
 
-enum { BG_GROUP_COLUMNS = 4096 }; /* of a group at most, if it has more than one query */
+/* What they will be at a rank, of which a module keeps no more than its smaller side has. */
+size_t bg_queries_columns(const bg_site *site, size_t rank);
+bg_queries_extent bg_queries_expect(const bg_model *model, const bg_share *share, size_t n_queries, size_t rank);
+
+enum { BG_GROUP_COLUMNS = 1024 }; /* of a group at most, if it has more than one query */
 
 /* Queries [first, first + n) of one module, side by side: the i-th of them has columns [i r, (i + 1) r). */
 typedef struct {
@@ -62,6 +66,8 @@ void bg_queries_free(bg_queries *q); /* local; NULL is fine */
  * needed for a while (on scratch its pages may leave memory). */
 bg_query_group bg_queries_group(const bg_queries *q, const bg_site *site, size_t first);
 void bg_queries_let_go(const bg_queries *q, const bg_site *site, const bg_query_group *g);
+/* Queries of r columns in a group, where so many are left. */
+size_t bg_queries_in_group(size_t r, size_t n_left);
 /* Columns of the largest group, where the largest module has this many of all queries. */
 size_t bg_queries_group_columns(const bg_queries_extent *q);
 

@@ -45,6 +45,8 @@ bg_status bg_ranked_alloc(bg_ranked *side, size_t n_queries, size_t k, bg_err *e
 void bg_ranked_clear(bg_ranked *side, size_t n_queries, size_t k);
 /* Fill in document and start of both sides' sequences from the token files they were numbered through. */
 bg_status bg_ranked_find_documents(bg_ranked side[BG_SIDES], size_t n, const bg_tokens *t, bg_err *err) BG_MUST_CHECK;
+/* Bytes on disk of both sides' lists with room for k of each query, of n sequences. */
+double bg_ranked_disk_bytes(double queries, double k, double n);
 /* Lists of a side into a created store of scores or a ranking. */
 bg_status bg_ranked_write(const bg_ranked *side, const char *name, size_t n_queries, size_t k, bg_store *s,
                           bg_err *err) BG_MUST_CHECK;

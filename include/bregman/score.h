@@ -20,4 +20,8 @@ bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err);
 /* Bytes of products and sums, and of what is sent to the first rank, for one of a pipeline. */
 size_t bg_scorer_bytes(const bg_score_task *t, const bg_queries_extent *q, const bg_model *model);
 
+/* Of a batch of so many rows, with queries of this rank for the sites of a share. */
+void bg_scorer_cost(bg_cost *cost, const bg_queries_extent *q, size_t rank, const bg_model *model,
+                    const bg_share *share, size_t rows);
+
 #endif /* BG_SCORE_H */

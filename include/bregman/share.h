@@ -34,6 +34,9 @@ bg_share bg_model_whole(const bg_model *m);
 bg_status bg_model_divide(const bg_model *m, size_t n, const double *tap_flops, bg_share *share,
                           bg_err *err) BG_MUST_CHECK;
 
+/* Weights that it maps, its embedding included. */
+size_t bg_share_weight_bytes(const bg_model *m, const bg_share *share);
+
 /* Does backward reach the share's output at all, and go on below its first block? */
 bool bg_share_has_backward(const bg_model *model, const bg_share *share);
 bool bg_share_passes_gradient(const bg_model *model, const bg_share *share);

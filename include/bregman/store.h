@@ -112,6 +112,12 @@ bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err) BG_MU
 bool bg_store_is_hdf5(const char *path);
 void bg_store_library_version(char out[32]); /* HDF5's, "1.14.3" */
 void bg_store_close(bg_store *s);            /* NULL is fine */
+/* About how many bytes they take on disk: a dataset, and a file beside its datasets. */
+double bg_store_dataset_bytes(double elements, double element_bytes);
+double bg_store_file_bytes(void);
+/* And in memory: what HDF5 keeps of datasets of these sizes that are open, of each file BG_STORE_OPEN at most. */
+enum { BG_STORE_OPEN = 8 };
+double bg_store_cached_bytes(const double *dataset, size_t n);
 /* A file that stays open, but is not read for a while, gives back what is cached of it: up to 4 MiB a dataset. */
 void bg_store_let_go(bg_store *s);
 /* A text attribute of variable or fixed length; NULL if absent.  Caller frees. */

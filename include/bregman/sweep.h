@@ -65,4 +65,7 @@ uint64_t bg_sweep_units(const bg_sweep *s);
 bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, const bg_context *ctx,
                        bg_err *err) BG_MUST_CHECK;
 
+/* Seconds from one checkpoint, which took so long, to the next; asked_s: checkpoint_s, 0: there are none. */
+double bg_sweep_interval_s(double asked_s, double took_s);
+
 #endif /* BG_SWEEP_H */

@@ -8,12 +8,15 @@
 
 #include <stddef.h>
 
+#include "bregman/cost.h"
+
 typedef struct {
     size_t n, k;
 } bg_symmetric;
 size_t bg_symmetric_floats(bg_symmetric s); /* to allocate */
 /* S += Xᵀ X, X [rows, n]; only within diagonal blocks.  Cost about rows * n² / k FLOPs. */
 void bg_symmetric_add(bg_symmetric s, float *sum, size_t rows, const float *x, size_t ldx);
+void bg_symmetric_cost(bg_cost *cost, bg_symmetric s, double rows);
 size_t bg_symmetric_side(bg_symmetric s, size_t j); /* of diagonal block j */
 /* Where the panel that has column c of diagonal block j begins in the sums.  It holds columns [*c0, *c0 + *w) of the
  * block from row *c0 down, row-major [side - *c0, *w]; what is above the diagonal in it is no part of the matrix.

@@ -10,8 +10,6 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
-enum { ACTIVATION_BYTES = 96 << 20 };
-
 /* ---- opening ---- */
 
 static bg_status parse_rank(compress *w, bg_err *err)
@@ -105,76 +103,29 @@ static bg_status hash_inputs(compress *w, bg_err *err)
 
 /* ---- shares and memory ---- */
 
-/* Floats of the arrays that one module of a share needs at a time. */
-typedef struct {
-    size_t p, m, pm, scratch, left, right, factors;
-} extent;
-
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-
-static extent largest(const compress *w, const bg_share *share)
-{
-    extent e = { 0 };
-    for (size_t i = share->first_tracked; i < share->end_tracked; i++) {
-        const bg_site *site = w->model->tracked[i];
-        size_t r = compress_columns(w, site), p = site->n_out, m = site->n_in1;
-        e.p = larger(e.p, p);
-        e.m = larger(e.m, m);
-        e.pm = larger(e.pm, p * m);
-        e.scratch = larger(e.scratch, bg_compress_scratch(p, m, r));
-        e.left = larger(e.left, p * r);
-        e.right = larger(e.right, m * r);
-        e.factors = larger(e.factors, compress_factor_floats(w, site));
-    }
-    return e;
-}
-
-/* What this rank allocates for.  Rank 0 also takes all modules' sides from file to file in the end. */
-static extent needed(const compress *w)
-{
-    extent e = largest(w, &w->own);
-    if (w->ctx->grid.world_rank == 0) {
-        const bg_share whole = bg_model_whole(w->model);
-        const extent all = largest(w, &whole);
-        e.left = all.left;
-        e.right = all.right;
-    }
-    return e;
-}
-
-static size_t bytes_of(const compress *w, const extent *e, size_t rows)
-{
-    size_t floats = rows * (e->p + e->m) + e->pm + e->scratch + e->left + e->right + e->factors;
-    return floats * sizeof(float) + bg_pipeline_pass_bytes(w->model, &w->own, &w->ctx->grid, rows);
-}
-
-static size_t plan_bytes(const void *compress_, const bg_plan *plan)
-{
-    const compress *w = compress_;
-    extent e = needed(w);
-    return bytes_of(w, &e, plan->rows);
-}
-
 static bg_status divide_model(compress *w, bg_err *err)
 {
-    size_t n = (size_t)w->ctx->grid.pipeline_size;
-    bg_status st = BG_NEW(w->share, n, "shares of the model", err);
-    if (st == BG_OK)
-        st = bg_model_divide(w->model, n, NULL, w->share, err);
+    uint64_t n = bg_tokens_sequences(w->queries);
+    w->load = (bg_workload){ .stage = &compress_costs,
+                             .model = w->model,
+                             .grid = w->ctx->grid,
+                             .memory_limit = w->ctx->memory_limit,
+                             .queries = n,
+                             .unit_sequences = w->c->unit_queries,
+                             .query_rows = bg_tokens_longest(w->queries, 0, n) - 1,
+                             .rank = w->most_columns };
+    bg_status st = bg_workload_divide(&w->load, &w->share, err);
     if (st == BG_OK)
         w->own = w->share[w->ctx->grid.pipeline_rank];
+    w->load.share = w->share;
     return st;
 }
 
 /* Micro-batches that fit.  Collective. */
 static bg_status choose_plan(compress *w, bg_err *err)
 {
-    size_t longest = bg_tokens_longest(w->queries, 0, bg_tokens_sequences(w->queries));
-    bg_demand d = { .best = { .rows = bg_pass_rows_for(w->model, longest, ACTIVATION_BYTES), .passes = 1 },
-                    .least_rows = longest - 1,
-                    .most_passes = 1,
-                    .self = w,
-                    .bytes = plan_bytes };
+    w->load.blocks = bg_factors_blocks(w->factors);
+    bg_demand d = bg_workload_demand(&w->load, 0);
     bg_status st = bg_attempt_recall(w->ctx, &w->in, w->work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
@@ -203,7 +154,7 @@ static bg_status name_units(compress *w, bg_err *err)
 }
 
 /* Room for one module's query, and for a micro-batch's rows in the eigenbases. */
-static bg_status open_room(compress *w, const extent *e, bg_err *err)
+static bg_status open_room(compress *w, const compress_room *e, bg_err *err)
 {
     const struct {
         float **to;
@@ -232,8 +183,8 @@ static bg_status open_files(compress *w, bg_err *err)
 
 static bg_status open_memory(compress *w, bg_err *err)
 {
-    extent e = needed(w);
-    uint64_t bytes = bytes_of(w, &e, w->plan.rows), limit = w->ctx->memory_limit;
+    compress_room e = compress_needed(&w->load);
+    uint64_t bytes = bg_workload_bytes(&w->load, &w->plan), limit = w->ctx->memory_limit;
     w->room = limit == UINT64_MAX || limit < bytes ? 0 : limit - bytes;
     bg_status st = name_units(w, err);
     if (st == BG_OK)

@@ -10,6 +10,7 @@
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
 #include "bregman/units.h"
+#include "costs.h"
 
 typedef struct {
     const char *model, *factors, *queries, *output, *rank, *preconditioner, *modules;
@@ -40,6 +41,7 @@ typedef struct {
     bg_factors *factors;
     bg_pass *pass;
     bg_share *share, own; /* [pipeline_size], and this rank's */
+    bg_workload load;
     bg_plan plan;
     bg_inputs in;
     bg_hash model_hash;
@@ -67,8 +69,6 @@ typedef struct {
 
 /* units.c: columns kept of a module's gradients at most. */
 size_t compress_columns(const compress *w, const bg_site *site);
-/* What a module's curvature takes in memory. */
-size_t compress_factor_floats(const compress *w, const bg_site *site);
 /* Callbacks of the sweep, and its tap; self is the compress. */
 bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err);
 bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err);

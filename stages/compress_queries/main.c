@@ -1,4 +1,5 @@
 #include "compress_queries.h"
+#include "costs.h"
 
 #define FIELD(name) offsetof(compress_queries_config, name)
 
@@ -28,7 +29,7 @@ static const bg_opt opts[] = {
       .help = "absolute damping instead; below 0: not used" },
     { .name = "--seed", .type = BG_OPT_U64, .offset = FIELD(seed), .deflt = "0", .lo = 0, .hi = 9e15,
       .help = "of the randomised SVD" },
-    { .name = "--unit-queries", .type = BG_OPT_U64, .offset = FIELD(unit_queries), .deflt = "8", .lo = 1, .hi = 1e6,
+    { .name = "--unit-queries", .type = BG_OPT_U64, .offset = FIELD(unit_queries), .deflt = BG_TEXT(COMPRESS_UNIT_QUERIES), .lo = 1, .hi = 1e6,
       .help = "queries of a work unit, the checkpoint" },
     { 0 },
 };

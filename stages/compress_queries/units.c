@@ -3,17 +3,7 @@
 
 #include "bregman/precondition.h"
 
-size_t compress_columns(const compress *w, const bg_site *site)
-{
-    size_t least = site->n_out < site->n_in1 ? site->n_out : site->n_in1;
-    return w->most_columns < least ? w->most_columns : least;
-}
-
-size_t compress_factor_floats(const compress *w, const bg_site *site)
-{
-    size_t p = site->n_out, m = site->n_in1, k = bg_factors_blocks(w->factors);
-    return p * bg_block_width(p, k) + m * bg_block_width(m, k) + p * m;
-}
+size_t compress_columns(const compress *w, const bg_site *site) { return bg_queries_columns(site, w->most_columns); }
 
 bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err)
 {
@@ -145,7 +135,7 @@ static bg_status curvature_of(compress *w, const bg_site *site, bg_curvature *re
                               bg_err *err)
 {
     bg_curvature *held = &w->held[site->index];
-    uint64_t bytes = compress_factor_floats(w, site) * sizeof(float);
+    uint64_t bytes = compress_factor_floats(&w->load, site) * sizeof(float);
     *out = held;
     if (held->p > 0)
         return BG_OK;

@@ -14,42 +14,7 @@
 #include "fit_factors.h"
 
 typedef struct {
-    const bg_site *site;
-    const char *side; /* "activation" or "gradient" */
-    size_t n;
-} matrix_task;
-
-/* Larger first; then in order of the modules, activation first: the same on all ranks. */
-static int by_size(const void *a, const void *b)
-{
-    const matrix_task *x = a, *y = b;
-    if (x->n != y->n)
-        return x->n > y->n ? -1 : 1;
-    if (x->site->index != y->site->index)
-        return x->site->index < y->site->index ? -1 : 1;
-    return strcmp(x->side, y->side);
-}
-
-static size_t list_tasks(const fit *f, matrix_task *task)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < f->model->n_tracked; i++) {
-        const bg_site *site = f->model->tracked[i];
-        if (site->input == i)
-            task[n++] = (matrix_task){ site, "activation", site->n_in1 };
-        task[n++] = (matrix_task){ site, "gradient", site->n_out };
-    }
-    qsort(task, n, sizeof *task, by_size);
-    return n;
-}
-
-/* Who decomposes what.  Matrices whose blocks have a side above --subgrid-side go to groups of consecutive ranks,
- * the others to single ranks; both largest first.  All ranks make the same plan. */
-typedef struct {
-    size_t n_ranks;
-    size_t n_large, largest; /* matrices for groups, and the side of the largest one's blocks */
-    size_t largest_alone;    /* of those for single ranks */
-    size_t n_groups, group_size;
+    fit_division division;
     double *load;         /* [n_ranks] */
     bg_notice notice;     /* is there a reason to end? */
     uint64_t n_fallbacks; /* drivers that did not converge, of this rank's matrices */
@@ -63,13 +28,10 @@ static bg_status matrix_path(const fit *f, const bg_site *site, const char *side
 
 /* ---- one matrix, streamed: its sums come in and its rows go out a slab at a time ---- */
 
-/* Sums held at a time, unless one panel is larger. */
-enum { SUM_FLOATS = 1 << 20 };
-
 /* The diagonal block in hand of a matrix, on the rank that reads and writes it. */
 typedef struct {
     const fit *f;
-    const matrix_task *t;
+    const fit_matrix *t;
     bg_symmetric sym;
     size_t block, at, side;   /* its rows and columns are [at, at + side) */
     size_t begin, end, first; /* columns whose panels `sum` holds, and where these begin in the file */
@@ -169,18 +131,9 @@ static void take_block(matrix_stream *m, size_t block)
     m->begin = m->end = 0;
 }
 
-static size_t sum_capacity(bg_symmetric sym)
-{
-    size_t c0, w, all = bg_symmetric_floats(sym);
-    bg_symmetric_panel(sym, 0, 0, &c0, &w);
-    size_t panel = bg_block_width(sym.n, sym.k) * (w + 1); /* another block's may be wider by one column */
-    size_t most = panel > SUM_FLOATS ? panel : SUM_FLOATS;
-    return all < most ? all : most;
-}
-
 static bg_status take_memory(matrix_stream *m, bg_err *err)
 {
-    m->capacity = sum_capacity(m->sym);
+    m->capacity = fit_sum_capacity(m->sym);
     bg_status st = BG_NEW(m->part, m->capacity, "covariance", err);
     if (st == BG_OK)
         st = BG_NEW(m->sum, m->capacity, "covariance", err);
@@ -238,7 +191,7 @@ static bg_status go_on(work_plan *p, bg_err *err)
 }
 
 /* Decompose a matrix by the ranks of comm; rank 0 reads and writes.  Collective on comm. */
-static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char *path, MPI_Comm comm, work_plan *p,
+static bg_status decompose_matrix(const fit *f, const fit_matrix *t, const char *path, MPI_Comm comm, work_plan *p,
                                   bg_err *err)
 {
     int rank, size;
@@ -266,7 +219,7 @@ static bg_status decompose_matrix(const fit *f, const matrix_task *t, const char
 }
 
 /* *there false if the matrix is still to be decomposed.  Local. */
-static bg_status find_matrix(const fit *f, const matrix_task *t, const char *path, bool *there, bg_err *err)
+static bg_status find_matrix(const fit *f, const fit_matrix *t, const char *path, bool *there, bg_err *err)
 {
     bg_store *s = NULL;
     *there = access(path, F_OK) == 0;
@@ -276,7 +229,7 @@ static bg_status find_matrix(const fit *f, const matrix_task *t, const char *pat
 }
 
 /* The same, unless its file is there or the end is asked for.  Collective on comm. */
-static bg_status decompose_once(const fit *f, const matrix_task *t, MPI_Comm comm, work_plan *p, bg_err *err)
+static bg_status decompose_once(const fit *f, const fit_matrix *t, MPI_Comm comm, work_plan *p, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     int rank;
@@ -294,66 +247,6 @@ static bg_status decompose_once(const fit *f, const matrix_task *t, MPI_Comm com
 
 /* ---- matrices to ranks ---- */
 
-static size_t block_side(const fit *f, size_t n) { return bg_block_width(n, f->c->blocks); }
-
-static void count_matrix(const fit *f, work_plan *p, size_t n)
-{
-    size_t side = block_side(f, n);
-    bool large = side > f->c->subgrid_side && bg_eigen_ranks(side, p->n_ranks) > 1;
-    size_t *largest = large ? &p->largest : &p->largest_alone;
-    p->n_large += large;
-    *largest = side > *largest ? side : *largest;
-}
-
-/* Enough ranks a group that none needs more memory than a single rank may for a matrix of --subgrid-side; where
- * there are fewer large matrices than such groups, larger groups. */
-static work_plan plan_work(const fit *f)
-{
-    work_plan p = { .n_ranks = (size_t)f->ctx->grid.world_size };
-    size_t room = bg_eigen_bytes(f->c->subgrid_side, 1), need = 2;
-    for (size_t i = 0; i < f->model->n_tracked; i++) {
-        count_matrix(f, &p, f->model->tracked[i]->n_out);
-        if (f->model->tracked[i]->input == i)
-            count_matrix(f, &p, f->model->tracked[i]->n_in1);
-    }
-    if (p.n_large == 0)
-        return p;
-    while (need < p.n_ranks && bg_eigen_bytes(p.largest, need) > room)
-        need++;
-    p.n_groups = p.n_ranks / need < p.n_large ? p.n_ranks / need : p.n_large;
-    p.group_size = p.n_ranks / p.n_groups;
-    return p;
-}
-
-size_t fit_decompose_bytes(const fit *f)
-{
-    work_plan p = plan_work(f);
-    size_t alone = bg_eigen_bytes(p.largest_alone, 1),
-           shared = p.n_large > 0 ? bg_eigen_bytes(p.largest, p.group_size) : 0;
-    size_t side = p.n_large > 0 ? p.largest : p.largest_alone;
-    bg_symmetric sym = { side, 1 };
-    return (alone > shared ? alone : shared) + sum_capacity(sym) * (sizeof(float) + sizeof(double)) +
-           BG_EIGEN_SLAB * side * sizeof(float);
-}
-
-/* Of `places` of `width` ranks the one that has least to do so far gets the task, the lowest of equals. */
-static size_t deal(work_plan *p, size_t places, size_t width, double cost)
-{
-    size_t least = 0;
-    for (size_t i = 1; i < places; i++)
-        if (p->load[i * width] < p->load[least * width])
-            least = i;
-    for (size_t r = 0; r < width; r++)
-        p->load[least * width + r] += cost / (double)width;
-    return least;
-}
-
-static double cost_of(const fit *f, const matrix_task *t)
-{
-    double side = (double)block_side(f, t->n);
-    return side * side * side * (double)f->c->blocks;
-}
-
 /* Collective. */
 static void report_fallbacks(work_plan *p, const bg_grid *g)
 {
@@ -368,23 +261,23 @@ static void report_fallbacks(work_plan *p, const bg_grid *g)
 
 /* Matrices of groups come before those of single ranks: so when a group meets, none of its ranks can have failed at a
  * matrix of its own, and be missing. */
-static bg_status work_off(const fit *f, const matrix_task *task, size_t n, work_plan *p, bg_err *err)
+static bg_status work_off(const fit *f, const fit_matrix *task, size_t n, work_plan *p, bg_err *err)
 {
     const bg_grid *g = &f->ctx->grid;
+    const fit_division *d = &p->division;
     size_t me = (size_t)g->world_rank;
     bg_status st = BG_OK;
     bg_progress progress;
     MPI_Comm group = MPI_COMM_NULL;
-    if (p->n_large > 0)
-        MPI_Comm_split(g->world, me / p->group_size < p->n_groups ? (int)(me / p->group_size) : MPI_UNDEFINED,
+    if (d->n_large > 0)
+        MPI_Comm_split(g->world, me / d->group_size < d->n_groups ? (int)(me / d->group_size) : MPI_UNDEFINED,
                        g->world_rank, &group);
     bg_progress_start(&progress, "eigendecomposition", "matrices", 0, n);
     bg_notice_begin(&p->notice, g->world);
     for (size_t i = 0; i < n && st == BG_OK; i++) {
-        bool large = i < p->n_large;
-        size_t width = large ? p->group_size : 1, places = large ? p->n_groups : p->n_ranks;
-        if (deal(p, places, width, cost_of(f, &task[i])) == me / width)
-            st = decompose_once(f, &task[i], large ? group : MPI_COMM_SELF, p, err);
+        fit_place to = fit_deal(d, i, bg_block_width(task[i].n, f->c->blocks), p->load);
+        if (me >= to.first && me < to.first + to.ranks)
+            st = decompose_once(f, &task[i], i < d->n_large ? group : MPI_COMM_SELF, p, err);
         bg_progress_update(&progress, i + 1);
     }
     if (st != BG_OK)
@@ -401,18 +294,19 @@ static bg_status work_off(const fit *f, const matrix_task *task, size_t n, work_
 
 bg_status fit_decompose(fit *f, bg_err *err)
 {
-    matrix_task *task = NULL;
-    work_plan plan = plan_work(f);
+    fit_matrix *task = NULL;
+    work_plan plan = { .division = fit_divide(&f->load) };
+    const fit_division *d = &plan.division;
     bg_timing_begin("eigendecomposition");
     bg_status st = BG_NEW(task, 2 * f->model->n_tracked, "list of matrices", err);
     if (st == BG_OK)
-        st = BG_NEW(plan.load, plan.n_ranks, "list of matrices", err);
+        st = BG_NEW(plan.load, d->n_ranks, "list of matrices", err);
     st = bg_agree(f->ctx->grid.world, st, err);
     if (st == BG_OK) {
-        size_t n = list_tasks(f, task);
-        if (plan.n_large > 0)
-            bg_log("eigendecomposition: %zu of %zu matrices by groups of %zu ranks, %zu at a time", plan.n_large, n,
-                   plan.group_size, plan.n_groups);
+        size_t n = fit_list_matrices(f->model, task);
+        if (d->n_large > 0)
+            bg_log("eigendecomposition: %zu of %zu matrices by groups of %zu ranks, %zu at a time", d->n_large, n,
+                   d->group_size, d->n_groups);
         st = work_off(f, task, n, &plan, err);
     }
     bg_timing_end(0);

@@ -8,8 +8,6 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
-enum { ACTIVATION_BYTES = 512 << 20 };
-
 /* ---- opening ---- */
 
 static bg_status set_range(bg_range *out, bg_range asked, uint64_t n, const char *option, bg_err *err)
@@ -31,13 +29,6 @@ static uint64_t rows_of(const fit *f, bg_range r)
     return n;
 }
 
-static uint64_t unit_of(bg_range r, uint64_t asked)
-{
-    uint64_t n = r.end - r.begin, unit = (n + 63) / 64;
-    unit = unit < 16 ? 16 : unit > 1024 ? 1024 : unit;
-    return asked > 0 ? asked : unit;
-}
-
 /* The blocks of the model that have tracked modules, and the work files of both sums. */
 static bg_status name_units(fit *f, bg_err *err)
 {
@@ -55,12 +46,12 @@ static bg_status name_units(fit *f, bg_err *err)
         .group = f->block,
         .n_groups = f->n_blocks,
         .n_sequences = f->covariance.end - f->covariance.begin,
-        .unit_sequences = unit_of(f->covariance, f->c->unit_sequences),
+        .unit_sequences = fit_unit(f->covariance.end - f->covariance.begin, f->c->unit_sequences),
     };
     f->lambda_units = f->covariance_units;
     f->lambda_units.kind = "lambda";
     f->lambda_units.n_sequences = f->lambda.end - f->lambda.begin;
-    f->lambda_units.unit_sequences = unit_of(f->lambda, f->c->unit_sequences);
+    f->lambda_units.unit_sequences = fit_unit(f->lambda.end - f->lambda.begin, f->c->unit_sequences);
     return BG_OK;
 }
 
@@ -136,45 +127,32 @@ static size_t longest(const fit *f)
     return a > b ? a : b;
 }
 
-/* FLOPs a row of a module's two taps: half a product a covariance; for Λ the rotations and the product. */
-static double tap_flops(const fit *f, const bg_site *site)
-{
-    double p = (double)site->n_out, m = (double)site->n_in1, k = (double)f->c->blocks;
-    double squares = p * p / k + (site->input == site->index ? m * m / k : 0);
-    return squares + 2 * squares + 2 * p * m * (f->c->no_diagonal ? 1 : 2);
-}
-
 static bg_status divide_model(fit *f, bg_err *err)
 {
-    size_t n = (size_t)f->ctx->grid.pipeline_size;
-    double *flops = NULL;
-    bg_status st = BG_NEW(f->share, n, "shares of the model", err);
-    if (st == BG_OK)
-        st = BG_NEW(flops, f->model->n_tracked, "shares of the model", err);
-    for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++)
-        flops[i] = tap_flops(f, f->model->tracked[i]);
-    if (st == BG_OK)
-        st = bg_model_divide(f->model, n, flops, f->share, err);
+    f->load = (bg_workload){ .stage = &fit_costs,
+                             .model = f->model,
+                             .grid = f->ctx->grid,
+                             .covariance_sequences = f->covariance.end - f->covariance.begin,
+                             .lambda_sequences = f->lambda.end - f->lambda.begin,
+                             .unit_sequences = f->c->unit_sequences,
+                             .rows = longest(f) - 1,
+                             .blocks = f->c->blocks,
+                             .subgrid_side = f->c->subgrid_side,
+                             .diagonal = !f->c->no_diagonal };
+    bg_status st = bg_workload_divide(&f->load, &f->share, err);
     if (st == BG_OK)
         f->own = f->share[f->ctx->grid.pipeline_rank];
-    bg_free(flops);
+    f->load.share = f->share;
     return st;
 }
 
 /* Micro-batches, passes and scratch; collective. */
 static bg_status choose_plan(fit *f, bg_err *err)
 {
-    size_t least = longest(f) - 1, rows = f->c->batch_tokens;
-    bg_demand d = {
-        .best = { .passes = 1 }, .least_rows = least, .most_passes = 1, .spills = "sums", .self = f, .bytes = fit_bytes
-    };
+    bg_demand d = bg_workload_demand(&f->load, f->c->batch_tokens);
     bg_status st = bg_attempt_recall(f->ctx, &f->in, f->work, &d.given_rows, err);
     if (st != BG_OK)
         return st;
-    d.best.rows = rows == 0 ? bg_pass_rows_for(f->model, longest(f), ACTIVATION_BYTES) : rows < least ? least : rows;
-    for (int r = 0; r < f->ctx->grid.pipeline_size; r++)
-        if (f->share[r].end - f->share[r].first > d.most_passes)
-            d.most_passes = f->share[r].end - f->share[r].first;
     bg_log("%s: %zu tracked modules, %" PRIu64 " + %" PRIu64 " sequences", f->model->dir, f->model->n_tracked,
            f->covariance.end - f->covariance.begin, f->lambda.end - f->lambda.begin);
     return bg_budget_choose(&d, f->ctx, &f->plan, err);

@@ -12,6 +12,7 @@
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
 #include "bregman/units.h"
+#include "costs.h"
 
 typedef struct {
     const char *model, *output, *modules, *labels;
@@ -32,7 +33,8 @@ typedef struct {
     bg_pass *pass;
     bg_share *share; /* [pipeline_size] */
     bg_share own;    /* this rank's */
-    bg_plan plan;    /* micro-batches, passes, scratch */
+    bg_workload load;
+    bg_plan plan; /* micro-batches, passes, scratch */
     bg_inputs in;
     bg_hash model_hash;                      /* known on rank 0 */
     bg_range covariance, lambda;             /* the ranges, with their ends filled in */
@@ -46,8 +48,6 @@ typedef struct {
 /* sums.c: the two sums over the corpus, each in one file per unit and block of the model.  Collective. */
 bg_status fit_sum_covariance(fit *f, bg_err *err) BG_MUST_CHECK;
 bg_status fit_sum_lambda(fit *f, bg_err *err) BG_MUST_CHECK;
-/* This rank's bytes for the larger of the two under a plan: what bg_budget_choose asks. */
-size_t fit_bytes(const void *fit_, const bg_plan *plan);
 
 /* decompose.c: add the units' covariance sums in order in float64, write and decompose each matrix (M6, M7),
  * largest first over ranks.  Collective. */
@@ -55,8 +55,6 @@ bg_status fit_decompose(fit *f, bg_err *err) BG_MUST_CHECK;
 /* Open the file of a tracked module's decomposed matrix: side "activation" or "gradient".  Errors: bg_work_open's. */
 bg_status fit_open_matrix(const fit *f, const bg_site *site, const char *side, bg_store **out,
                           bg_err *err) BG_MUST_CHECK;
-/* What a rank holds at most while it decomposes, beside the pass. */
-size_t fit_decompose_bytes(const fit *f);
 /* Bases of a run of tracked modules, held once by the ranks of a node at one place of the pipeline (shared.h). */
 typedef struct {
     bg_eigenbasis *basis; /* [n_tracked]; modules that share their input share q_a */

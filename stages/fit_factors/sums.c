@@ -28,27 +28,9 @@ typedef struct {
 
 /* ---- which blocks ---- */
 
-/* Blocks [first, end) of the model. */
-typedef struct {
-    size_t first, end;
-} block_range;
-
-/* The blocks of a share that pass `pass` of `passes` is for. */
-static block_range pass_blocks(const bg_share *s, size_t pass, size_t passes)
-{
-    size_t n = s->end - s->first;
-    return (block_range){ s->first + pass * n / passes, s->first + (pass + 1) * n / passes };
-}
-
-static bg_site_range pass_sites(const fit *f, size_t pass, size_t passes)
-{
-    block_range blocks = pass_blocks(&f->own, pass, passes);
-    return bg_model_tracked(f->model, blocks.first, blocks.end);
-}
-
 static bool is_in_pass(const phase *p, const bg_share *s, size_t block)
 {
-    block_range b = pass_blocks(s, p->pass, p->f->plan.passes);
+    fit_blocks b = fit_pass_blocks(s, p->pass, p->f->plan.passes);
     return block >= b.first && block < b.end;
 }
 
@@ -211,7 +193,7 @@ static bg_status read_covariance(void *sums, size_t block, const bg_store *s, bg
 static bg_status covariance_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_covariance *sums = NULL;
-    bg_site_range sites = pass_sites(f, pass, f->plan.passes);
+    bg_site_range sites = fit_pass_sites(f->model, &f->own, pass, f->plan.passes);
     bg_status st = bg_covariance_new(&sums, f->model, sites, f->c->blocks, f->plan.on_scratch ? f->ctx->scratch : NULL,
                                      err);
     phase p = { .f = f, .pass = pass, .kind = { sums, clear_covariance, write_covariance, read_covariance } };
@@ -241,7 +223,7 @@ static bg_status lambda_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_eigenvalues *sums = NULL;
     fit_bases bases;
-    bg_site_range sites = pass_sites(f, pass, f->plan.passes);
+    bg_site_range sites = fit_pass_sites(f->model, &f->own, pass, f->plan.passes);
     bg_status st = fit_read_bases(f, sites, &bases, err);
     const bg_eigenvalues_task task = { sites, bases.basis, !f->c->no_diagonal, f->plan.rows,
                                        f->plan.on_scratch ? f->ctx->scratch : NULL };
@@ -269,24 +251,4 @@ bg_status fit_sum_lambda(fit *f, bg_err *err)
     for (size_t pass = 0; pass < f->plan.passes && st == BG_OK; pass++)
         st = lambda_pass(f, pass, err);
     return st;
-}
-
-/* ---- memory ---- */
-
-size_t fit_bytes(const void *fit_, const bg_plan *plan)
-{
-    const fit *f = fit_;
-    size_t most = 0;
-    for (size_t pass = 0; pass < plan->passes; pass++) {
-        bg_site_range m = pass_sites(f, pass, plan->passes);
-        size_t covariance = plan->on_scratch ? 0 : bg_covariance_bytes(f->model, m, f->c->blocks);
-        size_t lambda = (plan->on_scratch ? 0 : bg_eigenvalues_bytes(f->model, m, !f->c->no_diagonal)) +
-                        bg_eigenbasis_bytes(f->model, m, f->c->blocks) / (size_t)f->ctx->grid.place_size +
-                        bg_eigenvalues_room_bytes(f->model, m, !f->c->no_diagonal, plan->rows);
-        most = covariance > most ? covariance : most;
-        most = lambda > most ? lambda : most;
-    }
-    size_t decompose = fit_decompose_bytes(f);
-    most = decompose > most ? decompose : most;
-    return most + bg_pipeline_pass_bytes(f->model, &f->own, &f->ctx->grid, plan->rows);
 }

@@ -1,3 +1,4 @@
+#include "costs.h"
 #include "merge_scores.h"
 
 #define FIELD(name) offsetof(merge_scores_config, name)
@@ -8,9 +9,9 @@ static const bg_opt opts[] = {
       .help = "folder of shard-IIIII-of-NNNNN.h5 files: all N of them" },
     { .name = "--output", .type = BG_OPT_STR, .offset = FIELD(output), .no_effect = true,
       .help = "ranking.h5 to write" },
-    { .name = "--top", .type = BG_OPT_U64, .offset = FIELD(top), .deflt = "100", .lo = 1, .hi = 1e6,
+    { .name = "--top", .type = BG_OPT_U64, .offset = FIELD(top), .deflt = BG_TEXT(MERGE_TOP), .lo = 1, .hi = 1e6,
       .help = "sequences ranked at either end" },
-    { .name = "--tail", .type = BG_OPT_F64, .offset = FIELD(tail), .deflt = "0.0001", .lo = 0, .hi = 1,
+    { .name = "--tail", .type = BG_OPT_F64, .offset = FIELD(tail), .deflt = BG_TEXT(MERGE_TAIL), .lo = 0, .hi = 1,
       .help = "fraction of the largest scores kept for the tail (at least 100)" },
     { 0 },
 };

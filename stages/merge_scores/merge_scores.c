@@ -11,27 +11,16 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/stop.h"
-
-/* Histogram bins: 8 a decade from 1e-8 to 1e12 on either side of 0, and one around it. */
-enum {
-    BINS_PER_DECADE = 8,
-    LOW_DECADE = -8,
-    HIGH_DECADE = 12,
-    BINS_PER_SIDE = BINS_PER_DECADE * (HIGH_DECADE - LOW_DECADE),
-    BINS = 2 * BINS_PER_SIDE + 1
-};
-enum { LEAST_TAIL = 100, ROWS_AT_ONCE = 4096 };
+#include "costs.h"
 
 /* ---- accumulating ---- */
 
 static bg_status open_memory(merge *m, bg_err *err)
 {
     bg_ranking *r = &m->r;
-    size_t tail = (size_t)ceil((double)m->n_sequences * m->c->tail);
-    tail = tail < LEAST_TAIL ? LEAST_TAIL : tail;
-    tail = tail > m->n_sequences ? m->n_sequences : tail;
+    size_t tail = merge_tail(m->n_sequences, m->c->tail);
     r->k = m->c->top < m->n_sequences ? m->c->top : m->n_sequences;
-    r->n_bins = BINS;
+    r->n_bins = MERGE_BINS;
     r->n_tail = r->n_queries * tail;
     bg_status st = bg_ranking_alloc(r, err);
     if (st == BG_OK)
@@ -44,17 +33,17 @@ static bg_status open_memory(merge *m, bg_err *err)
         st = BG_NEW(m->first, m->n_shards, "shards", err);
     for (size_t q = 0; q < r->n_queries && st == BG_OK; q++)
         st = bg_topk_new(&m->tail[q], tail, err);
-    for (int i = 0; i <= BINS && st == BG_OK; i++) {
-        int step = i <= BINS_PER_SIDE ? BINS_PER_SIDE - i : i - BINS_PER_SIDE - 1;
-        double edge = pow(10.0, LOW_DECADE + (double)step / BINS_PER_DECADE);
-        r->edge[i] = i <= BINS_PER_SIDE ? -edge : edge;
+    for (int i = 0; i <= MERGE_BINS && st == BG_OK; i++) {
+        int step = i <= MERGE_BINS_PER_SIDE ? MERGE_BINS_PER_SIDE - i : i - MERGE_BINS_PER_SIDE - 1;
+        double edge = pow(10.0, MERGE_LOW_DECADE + (double)step / MERGE_BINS_PER_DECADE);
+        r->edge[i] = i <= MERGE_BINS_PER_SIDE ? -edge : edge;
     }
     return st;
 }
 
 static size_t bin_of(const double *edge, double x)
 {
-    size_t lo = 0, hi = BINS; /* edge[lo] <= x < edge[hi], but for the outer bins */
+    size_t lo = 0, hi = MERGE_BINS; /* edge[lo] <= x < edge[hi], but for the outer bins */
     while (hi - lo > 1) {
         size_t mid = (lo + hi) / 2;
         if (edge[mid] <= x)
@@ -79,7 +68,7 @@ static void add_moments(merge *m, size_t q, double x)
     r->sum_positive[q] += x > 0 ? x : 0;
     r->minimum[q] = fmin(r->minimum[q], x);
     r->maximum[q] = fmax(r->maximum[q], x);
-    r->bin[q * BINS + bin_of(r->edge, x)]++;
+    r->bin[q * MERGE_BINS + bin_of(r->edge, x)]++;
 }
 
 static bg_status add_row(merge *m, uint64_t sequence, const float *score, const char *path, bg_err *err)
@@ -119,8 +108,8 @@ static bg_status stream_shard(merge *m, uint64_t i, int64_t *sequence, float *sc
     if (st == BG_OK)
         st = bg_store_dims(s, "score", 2, dims, err);
     m->first[i] = m->last + 1; /* of an empty shard */
-    for (uint64_t at = 0; at < dims[0] && st == BG_OK; at += ROWS_AT_ONCE) {
-        uint64_t n = dims[0] - at < ROWS_AT_ONCE ? dims[0] - at : ROWS_AT_ONCE;
+    for (uint64_t at = 0; at < dims[0] && st == BG_OK; at += MERGE_ROWS) {
+        uint64_t n = dims[0] - at < MERGE_ROWS ? dims[0] - at : MERGE_ROWS;
         st = bg_stop_check("merging", err);
         if (st == BG_OK)
             st = bg_store_read_rows(s, "sequence", BG_I64, (bg_slab){ at, n, 1 }, sequence, err);
@@ -143,9 +132,9 @@ static bg_status stream(merge *m, bg_err *err)
     int64_t *sequence = NULL;
     float *score = NULL;
     bg_progress p;
-    bg_status st = BG_NEW(sequence, ROWS_AT_ONCE, "scores", err);
+    bg_status st = BG_NEW(sequence, MERGE_ROWS, "scores", err);
     if (st == BG_OK)
-        st = BG_NEW(score, ROWS_AT_ONCE * m->r.n_queries, "scores", err);
+        st = BG_NEW(score, MERGE_ROWS * m->r.n_queries, "scores", err);
     bg_progress_start(&p, "merging", "shards", 0, m->n_shards);
     for (uint64_t i = 0; i < m->n_shards && st == BG_OK; i++) {
         st = stream_shard(m, i, sequence, score, err);

@@ -1,4 +1,5 @@
 /* calibrate_files.c - publishing, reading and hashing files as the stages do, and messages between two ranks. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,7 +18,6 @@ typedef struct {
     const bg_context *ctx;
     char folder[BG_PATH_BYTES];
     float *x; /* [LARGE_ROWS, ROW_FLOATS] */
-    double small_s, large_s, row_s, read_s, hash_s;
 } files;
 
 static bg_status write_file(const files *f, const char *path, uint64_t rows, uint64_t width, bool one_by_one,
@@ -34,7 +34,7 @@ static bg_status write_file(const files *f, const char *path, uint64_t rows, uin
     return bg_store_end(s, st, err);
 }
 
-static bg_status read_large(const files *f, const char *path, bg_err *err)
+static bg_status read_file(const files *f, const char *path, bg_err *err)
 {
     bg_store *s = NULL;
     bg_status st = bg_store_open(&s, path, "bregman/work", err);
@@ -44,51 +44,37 @@ static bg_status read_large(const files *f, const char *path, bg_err *err)
     return st;
 }
 
-static bg_status measure_folder(files *f, bg_err *err)
+/* One after another; how long each takes. */
+enum { PUBLISH, SINGLE, WRITE, READ, HASH, STEPS };
+static bg_status measure_folder(const files *f, double took_s[STEPS], bg_err *err)
 {
     char path[BG_PATH_BYTES];
     bg_status st = BG_OK;
-    double start = bg_now_s();
-    for (int i = 0; i < SMALL && st == BG_OK; i++) {
-        st = bg_path(path, err, "%s/small-%d.h5", f->folder, i);
-        if (st == BG_OK)
-            st = write_file(f, path, 8, 8, false, err);
+    for (int step = 0; step < STEPS && st == BG_OK; step++) {
+        double start = bg_now_s();
+        int n = step == PUBLISH ? SMALL : 1;
+        for (int i = 0; i < n && st == BG_OK; i++) {
+            st = bg_path(path, err, "%s/%d-%d.h5", f->folder, step == READ ? WRITE : step, i);
+            if (st != BG_OK)
+                return st;
+            switch (step) {
+            case PUBLISH: st = write_file(f, path, 8, 8, false, err); break;
+            case SINGLE: st = write_file(f, path, SINGLE_ROWS, 1, true, err); break;
+            case WRITE: st = write_file(f, path, LARGE_ROWS, ROW_FLOATS, false, err); break;
+            case READ: st = read_file(f, path, err); break;
+            default: (void)bg_hash_bytes(f->x, sizeof *f->x * LARGE_ROWS * ROW_FLOATS);
+            }
+        }
+        took_s[step] = (bg_now_s() - start) / n;
     }
-    f->small_s = (bg_now_s() - start) / SMALL;
-    start = bg_now_s();
-    if (st == BG_OK)
-        st = bg_path(path, err, "%s/rows.h5", f->folder);
-    if (st == BG_OK)
-        st = write_file(f, path, SINGLE_ROWS, 1, true, err);
-    f->row_s = bg_now_s() - start;
-    start = bg_now_s();
-    if (st == BG_OK)
-        st = bg_path(path, err, "%s/large.h5", f->folder);
-    if (st == BG_OK)
-        st = write_file(f, path, LARGE_ROWS, ROW_FLOATS, false, err);
-    f->large_s = bg_now_s() - start;
-    start = bg_now_s();
-    if (st == BG_OK)
-        st = read_large(f, path, err);
-    f->read_s = bg_now_s() - start;
-    start = bg_now_s();
-    (void)bg_hash_bytes(f->x, sizeof *f->x * LARGE_ROWS * ROW_FLOATS);
-    f->hash_s = bg_now_s() - start;
     return st;
-}
-
-static double mean_of(double x, MPI_Comm world)
-{
-    int size;
-    MPI_Comm_size(world, &size);
-    MPI_Allreduce(MPI_IN_PLACE, &x, 1, MPI_DOUBLE, MPI_SUM, world);
-    return x / size;
 }
 
 bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_context *ctx, bg_err *err)
 {
     const double bytes = 4.0 * LARGE_ROWS * ROW_FLOATS;
     files f = { .ctx = ctx };
+    double took_s[STEPS] = { 0 };
     MPI_Comm world = ctx->grid.world;
     bg_status st = bg_path(f.folder, err, "%s/.bregman-calibrate-%ld-%d", folder, (long)getpid(), ctx->grid.world_rank);
     if (st == BG_OK)
@@ -99,21 +85,23 @@ bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_conte
         f.x[i] = (float)(i % 251);
     st = bg_agree(world, st, err);
     if (st == BG_OK)
-        st = bg_agree(world, measure_folder(&f, err), err);
+        st = bg_agree(world, measure_folder(&f, took_s, err), err);
     bg_err ignored;
     if (f.folder[0] != '\0' && bg_remove_folder(f.folder, &ignored) != BG_OK)
         bg_log("warning: %s", ignored.msg);
     bg_free(f.x);
     if (st != BG_OK)
         return st;
-    double small_s = mean_of(f.small_s, world), large_s = mean_of(f.large_s, world);
-    p->publish_s = small_s;
-    p->row_write_s = (mean_of(f.row_s, world) > small_s ? mean_of(f.row_s, world) - small_s : 0) / SINGLE_ROWS;
-    p->write_byte_s = (large_s > small_s ? large_s - small_s : 0) / bytes;
-    p->read_byte_s = mean_of(f.read_s, world) / bytes;
-    p->hash_byte_s = mean_of(f.hash_s, world) / bytes;
-    bg_log("files: %.3f s a small one, %.2f GB/s written, %.2f GB/s read", small_s, 1e-9 / p->write_byte_s,
-           1e-9 / p->read_byte_s);
+    MPI_Allreduce(MPI_IN_PLACE, took_s, STEPS, MPI_DOUBLE, MPI_SUM, world);
+    for (int i = 0; i < STEPS; i++)
+        took_s[i] /= ctx->grid.world_size;
+    p->s[BG_COST_FILE] = took_s[PUBLISH];
+    p->s[BG_COST_ROW_WRITE] = fmax(0, took_s[SINGLE] - took_s[PUBLISH]) / SINGLE_ROWS;
+    p->s[BG_COST_WRITE] = fmax(0, took_s[WRITE] - took_s[PUBLISH]) / bytes;
+    p->s[BG_COST_READ] = took_s[READ] / bytes;
+    p->s[BG_COST_HASH] = took_s[HASH] / bytes;
+    bg_log("files: %.3f s a small one, %.2f GB/s written, %.2f GB/s read", took_s[PUBLISH], 1e-9 / p->s[BG_COST_WRITE],
+           1e-9 / p->s[BG_COST_READ]);
     return BG_OK;
 }
 

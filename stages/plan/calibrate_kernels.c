@@ -1,6 +1,10 @@
-/* calibrate_kernels.c - row-wise kernels on their own, and a real pass of a small model for what is left. */
+/* calibrate_kernels.c - row-wise kernels, products and decompositions on their own, and a real pass of a small model
+ * for what is left. */
+#include <math.h>
 #include <omp.h>
+#include <string.h>
 
+#include "bregman/eigen.h"
 #include "bregman/extremes.h"
 #include "bregman/gemm.h"
 #include "bregman/kernels.h"
@@ -12,6 +16,20 @@
 /* Arrays that all kernels share: larger than a core's caches, as a pass's are. */
 enum { ROWS = 1024, WIDTH = 2048, FLOATS = ROWS * WIDTH, VOCABULARY = 32768, HEAD = 64, KEYS = 256, QUERY_ROWS = 128 };
 
+/* Shapes of passes and taps: square, thin in each dimension, small. */
+typedef struct {
+    bg_op op_a, op_b;
+    size_t m, n, k;
+} shape;
+static const shape shapes[] = {
+    { BG_N, BG_T, 1024, 2048, 1024 }, { BG_N, BG_N, 1024, 1024, 2048 }, { BG_N, BG_T, 1024, 384, 384 },
+    { BG_N, BG_N, 1024, 384, 1536 },  { BG_N, BG_T, 256, 1024, 1024 },  { BG_N, BG_T, 1024, 256, 256 },
+    { BG_T, BG_N, 1536, 256, 1024 },  { BG_T, BG_N, 256, 256, 1024 },   { BG_T, BG_N, 512, 2048, 256 },
+    { BG_T, BG_N, 512, 384, 256 },    { BG_N, BG_N, 1024, 128, 1024 },  { BG_N, BG_N, 1024, 128, 384 },
+    { BG_N, BG_T, 512, 8192, 512 },   { BG_N, BG_N, 128, 128, 128 },
+};
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0], N_TERMS = 4, MOST_FLOATS = 8192 * 512 };
+
 typedef struct {
     float *x, *y, *z;
     double *sum;
@@ -19,69 +37,18 @@ typedef struct {
     bg_tensor tensor;
     bg_extremes extremes;
     uint64_t next;
+    bg_cost_kind kind;  /* what is measured */
+    const shape *shape; /* of a product */
+    size_t side;        /* of a decomposition */
+    bg_status st;
+    bg_err err;
 } arrays;
 
-/* ---- kernels: each does what its count says ---- */
-
-static void activation(void *self)
-{
-    arrays *a = self;
-    bg_act_forward(BG_ACT_GELU_TANH, ROWS, WIDTH, (bg_in){ a->x, WIDTH }, (bg_out){ a->y, WIDTH });
-    bg_act_backward(BG_ACT_GELU_TANH, ROWS, WIDTH, (bg_in){ a->x, WIDTH }, (bg_in){ a->z, WIDTH },
-                    (bg_out){ a->y, WIDTH });
-}
-
-static void add(void *self)
-{
-    arrays *a = self;
-    bg_add(ROWS, WIDTH, (bg_in){ a->x, WIDTH }, (bg_out){ a->y, WIDTH });
-}
-
-static void square(void *self)
-{
-    arrays *a = self;
-    bg_add_square(FLOATS, a->x, a->y);
-}
-
-static void dot(void *self)
-{
-    arrays *a = self;
-    bg_group_dot(ROWS, WIDTH / 32, 32, (bg_in){ a->x, WIDTH }, (bg_in){ a->y, WIDTH }, (bg_out){ a->z, WIDTH / 32 });
-}
-
-static void widen(void *self)
-{
-    arrays *a = self;
-    bg_tensor_widen(&a->tensor, 0, FLOATS, a->y);
-}
-
-static void serial(void *self)
-{
-    arrays *a = self;
-    for (size_t i = 0; i < FLOATS; i++)
-        a->sum[i] += (double)a->x[i];
-}
-
-static void softmax(void *self)
-{
-    arrays *a = self;
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < FLOATS / VOCABULARY; i++)
-        (void)bg_softmax_row(VOCABULARY, a->y + i * VOCABULARY);
-}
-
-static void sample(void *self)
-{
-    arrays *a = self;
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < FLOATS / VOCABULARY; i++)
-        a->z[i] = (float)bg_sample_row(VOCABULARY, a->x + i * VOCABULARY, 0.5);
-}
+/* ---- each does what its count says ---- */
 
 /* A head's products, one thread each: scores, output, and a gradient. */
-static void head_products(void *self)
+static void head_products(arrays *a)
 {
-    arrays *a = self;
     int threads = omp_get_max_threads();
     bg_gemm_serial_begin();
 #pragma omp parallel num_threads(threads)
@@ -100,32 +67,88 @@ static void head_products(void *self)
     bg_gemm_serial_end();
 }
 
-static void head_softmax(void *self)
+static void head_softmax(arrays *a)
 {
-    arrays *a = self;
 #pragma omp parallel
     for (int i = 0; i < 16; i++)
         bg_softmax_causal(QUERY_ROWS, KEYS, KEYS - QUERY_ROWS, 0.125f,
                           (bg_out){ a->z + (size_t)omp_get_thread_num() * 4 * QUERY_ROWS * KEYS, KEYS });
 }
 
-static void rank_scores(void *self)
+static void rank_scores(arrays *a)
 {
-    arrays *a = self;
     bg_err ignored;
     for (size_t i = 0; i < 256; i++, a->next++)
         if (bg_extremes_push(&a->extremes, a->next, a->x + a->next % 1024, &ignored) != BG_OK)
             return;
 }
 
+static void product(arrays *a)
+{
+    const shape *s = a->shape;
+    bg_gemm((bg_extent){ s->m, s->n, s->k }, 1.0f, bg_f32(s->op_a, a->x, s->op_a == BG_N ? s->k : s->m),
+            bg_f32(s->op_b, a->y, s->op_b == BG_N ? s->n : s->k), 1.0f, a->z, s->n);
+}
+
+static void decompose(arrays *a)
+{
+    double *w = a->sum + a->side * a->side;
+    for (size_t i = 0; i < a->side; i++)
+        for (size_t j = 0; j <= i; j++)
+            a->sum[i * a->side + j] = a->sum[j * a->side + i] = i == j ? (double)i
+                                                                       : (double)a->x[i * 7919 % FLOATS + j];
+    if (a->st == BG_OK)
+        a->st = bg_eigen(a->side, a->sum, w, "calibration", &a->err);
+}
+
+static void logits(arrays *a)
+{
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < FLOATS / VOCABULARY; i++)
+        if (a->kind == BG_COST_LOGIT)
+            (void)bg_softmax_row(VOCABULARY, a->y + i * VOCABULARY);
+        else
+            a->z[i] = (float)bg_sample_row(VOCABULARY, a->x + i * VOCABULARY, 0.5);
+}
+
+static void kernel(void *self)
+{
+    arrays *a = self;
+    const bg_in x = { a->x, WIDTH };
+    const bg_out y = { a->y, WIDTH };
+    switch (a->kind) {
+    case BG_COST_ACTIVATION:
+        bg_act_forward(BG_ACT_GELU_TANH, ROWS, WIDTH, x, y);
+        bg_act_backward(BG_ACT_GELU_TANH, ROWS, WIDTH, x, (bg_in){ a->z, WIDTH }, y);
+        break;
+    case BG_COST_SERIAL:
+        for (size_t i = 0; i < FLOATS; i++)
+            a->sum[i] += (double)a->x[i];
+        break;
+    case BG_COST_DOT:
+        bg_group_dot(ROWS, WIDTH / 32, 32, x, (bg_in){ a->y, WIDTH }, (bg_out){ a->z, WIDTH / 32 });
+        break;
+    case BG_COST_ELEMENT: bg_add(ROWS, WIDTH, x, y); break;
+    case BG_COST_SQUARED: bg_add_square(FLOATS, a->x, a->y); break;
+    case BG_COST_WIDENED: bg_tensor_widen(&a->tensor, 0, FLOATS, a->y); break;
+    case BG_COST_LOGIT:
+    case BG_COST_SAMPLED: logits(a); break;
+    case BG_COST_ATTENTION_FLOP: head_products(a); break;
+    case BG_COST_ATTENTION_PAIR: head_softmax(a); break;
+    case BG_COST_RANKED: rank_scores(a); break;
+    case BG_COST_FLOP: product(a); break;
+    default: decompose(a);
+    }
+}
+
 /* ---- all of them ---- */
 
 static void fill(arrays *a)
 {
-    for (size_t i = 0; i < FLOATS; i++) {
+    for (size_t i = 0; i < MOST_FLOATS; i++)
         a->x[i] = a->y[i] = a->z[i] = (float)((i * 2654435761u) % 1000) / 1000.0f + 0.001f;
+    for (size_t i = 0; i < FLOATS; i++)
         a->half[i] = (uint16_t)(0x3f80 + i % 64);
-    }
     a->tensor = (bg_tensor){ .name = "",
                              .file = "",
                              .dtype = BG_ST_BF16,
@@ -135,36 +158,85 @@ static void fill(arrays *a)
                              .data = a->half };
 }
 
-static void measure(plan_profile *p, arrays *a, MPI_Comm world)
+static void measure_kernels(plan_profile *p, arrays *a, MPI_Comm world)
 {
     double threads = (double)omp_get_max_threads(), pairs = 16.0 * QUERY_ROWS * KEYS * threads;
     const struct {
-        void (*call)(void *);
+        bg_cost_kind kind;
         double count;
-        double *out;
-    } kernels[] = {
-        { activation, 2.0 * FLOATS, &p->activation_s },
-        { add, 3.0 * FLOATS, &p->element_s },
-        { square, FLOATS, &p->squared_s },
-        { dot, FLOATS, &p->dot_s },
-        { widen, FLOATS, &p->widened_s },
-        { serial, FLOATS, &p->serial_s },
-        { sample, FLOATS, &p->sampled_s },
-        { head_products, 3 * 2.0 * HEAD * pairs, &p->attention_flop_s },
-        { head_softmax, pairs, &p->attention_pair_s },
-        { softmax, FLOATS, &p->logit_s },
-        { rank_scores, 256.0 * 100, &p->ranked_s },
-    };
+    } kernels[] = { { BG_COST_ACTIVATION, 2.0 * FLOATS }, { BG_COST_ELEMENT, 3.0 * FLOATS },
+                    { BG_COST_SQUARED, FLOATS },          { BG_COST_DOT, FLOATS },
+                    { BG_COST_WIDENED, FLOATS },          { BG_COST_SERIAL, FLOATS },
+                    { BG_COST_SAMPLED, FLOATS },          { BG_COST_ATTENTION_FLOP, 3 * 2.0 * HEAD * pairs },
+                    { BG_COST_ATTENTION_PAIR, pairs },    { BG_COST_LOGIT, FLOATS },
+                    { BG_COST_RANKED, 256.0 * 100 } };
     for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
         fill(a);
-        *kernels[i].out = plan_mean_s(kernels[i].call, a, world) / kernels[i].count;
+        a->kind = kernels[i].kind;
+        p->s[a->kind] = plan_mean_s(kernel, a, world) / kernels[i].count;
     }
+}
+
+/* Least squares of relative errors with coefficients from 0, a coordinate at a time: time [N_SHAPES] = term x. */
+static void fit_terms(double term[][N_TERMS], const double *time, size_t n, double x[N_TERMS])
+{
+    for (int i = 0; i < N_TERMS; i++)
+        x[i] = 0;
+    for (int step = 0; step < 20000; step++) {
+        int j = step % N_TERMS;
+        double slope = 0, curvature = 0;
+        for (size_t i = 0; i < n; i++) {
+            double rest = time[i];
+            for (int l = 0; l < N_TERMS; l++)
+                rest -= l == j ? 0 : term[i][l] * x[l];
+            slope += term[i][j] * rest / (time[i] * time[i]);
+            curvature += term[i][j] * term[i][j] / (time[i] * time[i]);
+        }
+        x[j] = curvature > 0 && slope > 0 ? slope / curvature : 0;
+    }
+}
+
+static void measure_products(plan_profile *p, arrays *a, MPI_Comm world)
+{
+    double term[N_SHAPES][N_TERMS], time[N_SHAPES];
+    a->kind = BG_COST_FLOP;
+    fill(a);
+    for (size_t i = 0; i < N_SHAPES; i++) {
+        bg_cost cost = { 0 };
+        a->shape = &shapes[i];
+        bg_cost_product(&cost, (double)a->shape->m, (double)a->shape->n, (double)a->shape->k, 1);
+        memset(a->z, 0, MOST_FLOATS * sizeof *a->z);
+        time[i] = plan_mean_s(kernel, a, world);
+        memcpy(term[i], &cost.of[BG_COST_FLOP], sizeof term[i]);
+        bg_log("product %zu x %zu x %zu: %.1f GFLOP/s a rank", a->shape->m, a->shape->n, a->shape->k,
+               1e-9 * cost.flops / time[i]);
+    }
+    fit_terms(term, time, N_SHAPES, &p->s[BG_COST_FLOP]);
+}
+
+/* Seconds of a decomposition of side n: c n³ + d n² through two sides. */
+static bg_status measure_eigen(plan_profile *p, arrays *a, MPI_Comm world, bg_err *err)
+{
+    const size_t side[2] = { 320, 960 };
+    double n[2], each[2]; /* side, and time over n² */
+    a->kind = BG_COST_EIGEN_CUBE;
+    fill(a);
+    for (int i = 0; i < 2; i++) {
+        a->side = side[i];
+        n[i] = (double)side[i];
+        each[i] = plan_mean_s(kernel, a, world) / (n[i] * n[i]);
+    }
+    p->s[BG_COST_EIGEN_CUBE] = fmax(0, (each[1] - each[0]) / (n[1] - n[0]));
+    p->s[BG_COST_EIGEN_SQUARE] = fmax(0, each[0] - p->s[BG_COST_EIGEN_CUBE] * n[0]);
+    bg_log("eigendecomposition of side %zu: %.2f s", side[1], each[1] * n[1] * n[1]);
+    *err = a->st != BG_OK ? a->err : *err;
+    return bg_agree(world, a->st, err);
 }
 
 bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err)
 {
-    arrays a = { 0 };
-    const size_t room = (size_t)omp_get_max_threads() * 4 * QUERY_ROWS * KEYS + FLOATS;
+    arrays a = { .err = { .msg = "" } };
+    const size_t room = (size_t)omp_get_max_threads() * 4 * QUERY_ROWS * KEYS + MOST_FLOATS;
     float **const array[] = { &a.x, &a.y, &a.z };
     bg_status st = BG_OK;
     for (size_t i = 0; i < sizeof array / sizeof *array && st == BG_OK; i++)
@@ -175,8 +247,11 @@ bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err)
         st = BG_NEW(a.half, FLOATS, "kernels", err);
     if (st == BG_OK)
         st = bg_extremes_init(&a.extremes, 100, 100, err);
-    if ((st = bg_agree(world, st, err)) == BG_OK)
-        measure(p, &a, world);
+    if ((st = bg_agree(world, st, err)) == BG_OK) {
+        measure_products(p, &a, world);
+        measure_kernels(p, &a, world);
+        st = measure_eigen(p, &a, world, err);
+    }
     bg_extremes_clear(&a.extremes);
     bg_free(a.x);
     bg_free(a.y);
@@ -251,15 +326,15 @@ static bg_status make_batch(bg_batch **b, size_t vocabulary, bg_err *err)
 static void split(plan_profile *p, const bg_model *m, double measured_s)
 {
     const bg_share whole = bg_model_whole(m);
-    const plan_batches b = plan_batches_of(SEQUENCES, TOKENS - 1, TOKENS - 1, SEQUENCES * (TOKENS - 1));
-    plan_profile none = *p, only = { .threads = p->threads, .element_s = 1 };
-    plan_tally known = { 0 }, floats = { 0 };
-    none.element_s = 0;
-    plan_pass_cost(&known, &none, m, &whole, &b, SEQUENCES, true);
-    plan_pass_cost(&floats, &only, m, &whole, &b, SEQUENCES, true);
-    double each = (measured_s - known.seconds) / floats.seconds;
-    bg_log("pass of a small model: %.3f s, of which %.3f s are row-wise", measured_s, measured_s - known.seconds);
-    p->element_s = each > p->element_s ? each : p->element_s;
+    const bg_batch_shape b = { SEQUENCES, TOKENS - 1, TOKENS - 1, SEQUENCES * (TOKENS - 1), true };
+    const plan_cluster here = { 0 };
+    bg_cost cost = { 0 };
+    bg_pass_cost(&cost, m, &whole, &b);
+    double floats = cost.of[BG_COST_ELEMENT];
+    cost.of[BG_COST_ELEMENT] = 0;
+    double known_s = plan_seconds(&here, p, 1, &cost), each = (measured_s - known_s) / floats;
+    bg_log("pass of a small model: %.3f s, of which %.3f s are row-wise", measured_s, measured_s - known_s);
+    p->s[BG_COST_ELEMENT] = each > p->s[BG_COST_ELEMENT] ? each : p->s[BG_COST_ELEMENT];
 }
 
 bg_status plan_measure_pass(plan_profile *p, MPI_Comm world, bg_err *err)

@@ -2,22 +2,22 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "bregman/sweep.h"
 #include "plan.h"
 
 static double larger(double a, double b) { return a > b ? a : b; }
 
-/* As bg_sweep_run: due after so many minutes, then after that or what the last one took times 19, whichever is more. */
-void plan_count_parts(plan_phase *p, const plan_sweep_time *t, size_t passes, double minutes)
+/* The first is due after so many minutes. */
+void plan_count_parts(plan_phase *p, size_t passes, double minutes)
 {
-    const double share = 0.05;
-    double n = (double)passes, pass_s = t->seconds / n, first_s = 60 * minutes;
-    p->unit_s = t->unit_s / n;
-    p->stop_s = t->stop_s / n;
-    p->checkpoint_s = (t->fill_s + t->part_s) / n;
-    p->interval_s = first_s > 0 ? larger(first_s, p->checkpoint_s * (1 - share) / share) : 0;
+    double n = (double)passes, sweep_s = p->seconds, pass_s = sweep_s / n, first_s = 60 * minutes;
+    p->unit_s /= n;
+    p->stop_s /= n;
+    p->checkpoint_s /= n;
+    p->interval_s = bg_sweep_interval_s(first_s, p->checkpoint_s);
     p->checkpoints = first_s > 0 && pass_s > first_s ? n * (1 + floor((pass_s - first_s) / p->interval_s)) : 0;
-    p->seconds = t->seconds + p->checkpoints * p->checkpoint_s;
-    p->idle = p->seconds > 0 ? 1 - (1 - t->idle) * t->seconds / p->seconds : 0;
+    p->seconds += p->checkpoints * p->checkpoint_s;
+    p->idle = p->seconds > 0 ? 1 - (1 - p->idle) * sweep_s / p->seconds : 0;
 }
 
 /* Of a unit's parts the last two stay. */

@@ -9,7 +9,11 @@
 
 #include "bregman/config.h"
 #include "bregman/log.h"
-#include "bregman/memory.h"
+#include "bregman/path.h"
+#include "../compress_queries/costs.h"
+#include "../fit_factors/costs.h"
+#include "../merge_scores/costs.h"
+#include "../score_shards/costs.h"
 
 /* ---- what is asked ---- */
 
@@ -45,17 +49,14 @@ static bg_status weights_dtype(const char *text, bg_st_dtype *out, bg_err *err)
     return BG_FAIL(err, BG_EARG, "--weights takes bfloat16, float16 or float32, not \"%s\"", text);
 }
 
-/* The folder of --config, which may name it or the file. */
+/* --config may name the folder or the file. */
 static bg_status read_config(const char *path, bg_model_config *out, bg_err *err)
 {
-    char dir[4096];
-    size_t n = strlen(path), end = strlen("/config.json");
-    bool file = n > end && strcmp(path + n - end, "/config.json") == 0;
-    if (strcmp(path, "config.json") == 0)
-        snprintf(dir, sizeof dir, ".");
-    else if ((size_t)snprintf(dir, sizeof dir, "%.*s", (int)(file ? n - end : n), path) >= sizeof dir)
-        return BG_FAIL(err, BG_EARG, "--config: path too long: %.60s...", path);
-    return bg_model_config_read(out, dir, err);
+    char dir[BG_PATH_BYTES];
+    const char *name = bg_base_name(path);
+    size_t n = strcmp(name, "config.json") != 0 ? strlen(path) : name > path ? (size_t)(name - path) - 1 : 0;
+    bg_status st = bg_path(dir, err, "%.*s", n > 0 ? (int)n : 1, n > 0 ? path : ".");
+    return st == BG_OK ? bg_model_config_read(out, dir, err) : st;
 }
 
 static bg_status choose_lengths(plan_config *c, const plan_work *w, bg_err *err)
@@ -77,6 +78,24 @@ static bg_status choose_lengths(plan_config *c, const plan_work *w, bg_err *err)
     return BG_OK;
 }
 
+/* As of the stages; 0 of what they choose for themselves. */
+static void describe_load(plan_work *w)
+{
+    const plan_config *c = w->c;
+    size_t query_rows = (size_t)c->query_tokens - 1, loss_rows = (size_t)c->completion_tokens;
+    w->load = (bg_workload){ .model = w->model,
+                             .corpus_sequences = c->sequences,
+                             .covariance_sequences = c->fit_sequences,
+                             .lambda_sequences = c->lambda_sequences,
+                             .queries = c->queries,
+                             .rows = (size_t)c->sequence_tokens - 1,
+                             .query_rows = query_rows,
+                             .query_loss_rows = loss_rows > 0 && loss_rows < query_rows ? loss_rows : query_rows,
+                             .subgrid_side = (size_t)c->subgrid_side,
+                             .diagonal = !c->no_diagonal,
+                             .rank = (size_t)c->rank };
+}
+
 /* Of what is asked, *c. */
 static bg_status open_work(plan_work *w, plan_config *c, bg_err *err)
 {
@@ -93,59 +112,59 @@ static bg_status open_work(plan_work *w, plan_config *c, bg_err *err)
     for (size_t i = 0; i < w->model->n_sketched; i++)
         w->model_bytes += (double)w->model->sketched[i].n_bytes;
     w->model_bytes += (double)w->model->n_small * (dtype == BG_ST_F32 ? 4 : 2);
-    return choose_lengths(c, w, err);
+    st = choose_lengths(c, w, err);
+    describe_load(w);
+    return st;
 }
 
-static bg_status read_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
+/* The file's, but for what is asked for instead. */
+static bg_status choose_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
 {
-    if (c->cluster != NULL)
-        return plan_cluster_read(out, c->cluster, err);
+    bg_status st = BG_OK;
     plan_reference_cluster(out);
-    return BG_OK;
-}
-
-/* What is asked for instead of the file's. */
-static bg_status change_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
-{
+    if (c->cluster != NULL)
+        st = plan_cluster_read(out, c->cluster, err);
     out->nodes = c->nodes > 0 ? (size_t)c->nodes : out->nodes;
     out->ranks_per_node = c->ranks_per_node > 0 ? (size_t)c->ranks_per_node : out->ranks_per_node;
     out->cores_per_node = c->cores_per_node > 0 ? (size_t)c->cores_per_node : out->cores_per_node;
-    if (out->ranks_per_node > out->cores_per_node)
-        return BG_FAIL(err, BG_EARG,
-                       "%zu ranks on a node of %zu cores: --ranks-per-node and --cores-per-node say otherwise",
-                       out->ranks_per_node, out->cores_per_node);
-    return BG_OK;
+    if (st == BG_OK && out->ranks_per_node > out->cores_per_node)
+        st = BG_FAIL(err, BG_EARG,
+                     "%zu ranks on a node of %zu cores: --ranks-per-node and --cores-per-node say otherwise",
+                     out->ranks_per_node, out->cores_per_node);
+    return st;
 }
 
 /* ---- grids ---- */
 
-typedef void stage_cost(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out);
+/* What is planned of each stage. */
+typedef struct {
+    const bg_stage_costs *costs;
+    bool all_nodes; /* that there are; else as many as make it fastest */
+    bool in_shards;
+    bool takes_units; /* --unit-sequences is its own */
+} planned;
+static const planned stages[PLAN_STAGES] = {
+    [PLAN_FIT] = { &fit_costs, .all_nodes = true, .takes_units = true },
+    [PLAN_COMPRESS] = { &compress_costs },
+    [PLAN_SCORE] = { &score_costs, .in_shards = true },
+    [PLAN_MERGE] = { &merge_costs },
+};
 
 /* Shards should not take longer each, as long as one array holds them. */
 static const double SHARD_S = 4 * 3600;
 
-/* What fits nothing: the least that any grid asks of a rank; why the last one could not be, of those that memory allows
- * if there are any. */
-typedef struct {
-    double needs_bytes, limit_bytes;
-    bool fits;
-    char why[200];
-} refusal;
-
-static bool tries_shards(stage_cost *cost) { return cost == plan_score; }
-
-static void evaluate(stage_cost *cost, const plan_work *w, const plan_cluster *c, plan_grid g, plan_stage *out)
+static void evaluate(const planned *of, const plan_work *w, const plan_cluster *c, plan_grid g, plan_stage *out)
 {
     size_t at_once = c->nodes / g.nodes;
-    g.shards = !tries_shards(cost) ? 0 : at_once < w->c->sequences ? at_once : (size_t)w->c->sequences;
-    cost(w, c, &g, out);
+    g.shards = !of->in_shards ? 0 : at_once < w->c->sequences ? at_once : (size_t)w->c->sequences;
+    plan_cost_stage(of->costs, w, c, &g, out);
     double shard_s = out->seconds;
-    if (!tries_shards(cost) || !out->possible || shard_s <= SHARD_S)
+    if (!of->in_shards || !out->possible || shard_s <= SHARD_S)
         return;
     size_t most = (size_t)(w->c->sequences / 64 / at_once), waves = (size_t)(shard_s / SHARD_S) + 1;
     most = most < PLAN_ARRAY_SHARDS / at_once ? most : PLAN_ARRAY_SHARDS / at_once;
     g.shards = at_once * (waves < most ? waves : most > 0 ? most : 1);
-    cost(w, c, &g, out);
+    plan_cost_stage(of->costs, w, c, &g, out);
 }
 
 /* Better: faster by more than a percent, or as fast on fewer nodes or with a shorter pipeline. */
@@ -158,8 +177,17 @@ static bool is_better(const plan_stage *a, const plan_stage *b)
     return a->grid.nodes < b->grid.nodes || (a->grid.nodes == b->grid.nodes && a->grid.pipeline < b->grid.pipeline);
 }
 
-static void try_pipelines(stage_cost *cost, const plan_work *w, const plan_cluster *c, plan_grid g, size_t pipeline,
-                          plan_stage *best, refusal *no)
+/* Of what is not possible that which says best why: the time limit where memory would do, else the least memory. */
+static bool says_more(const plan_stage *a, const plan_stage *b)
+{
+    bool a_fits = a->needs_bytes <= 0, b_fits = b->needs_bytes <= 0;
+    if (b->name == NULL || a_fits != b_fits)
+        return b->name == NULL || a_fits;
+    return a_fits || a->needs_bytes < b->needs_bytes;
+}
+
+static void try_pipelines(const planned *of, const plan_work *w, const plan_cluster *c, plan_grid g, size_t pipeline,
+                          plan_stage *best, plan_stage *no)
 {
     size_t world = g.nodes * g.ranks_per_node, most = w->model->config.n_blocks + 1;
     for (size_t p = 1; p <= world && p <= most; p++) {
@@ -168,19 +196,13 @@ static void try_pipelines(stage_cost *cost, const plan_work *w, const plan_clust
             continue;
         g.pipeline = p;
         g.data = world / p;
-        evaluate(cost, w, c, g, &s);
-        bool fits = s.possible;
-        if (fits)
+        evaluate(of, w, c, g, &s);
+        if (s.possible)
             plan_count_restarts(&s, w->c->time_limit);
         if (s.possible && is_better(&s, best))
             *best = s;
-        if (!s.possible && s.why_not[0] != '\0' && (fits || !no->fits)) {
-            snprintf(no->why, sizeof no->why, "%s", s.why_not);
-            no->fits = fits;
-        } else if (!s.possible && s.needs_bytes > 0 && (no->needs_bytes <= 0 || s.needs_bytes < no->needs_bytes)) {
-            no->needs_bytes = s.needs_bytes;
-            no->limit_bytes = (double)s.grid.memory_limit;
-        }
+        if (!s.possible && says_more(&s, no))
+            *no = s;
     }
 }
 
@@ -195,63 +217,59 @@ static bool tries_ranks(const plan_cluster *c, size_t ranks)
     return c->cores_per_node % ranks == 0 && (few || (by >= 0.25 && by <= 4));
 }
 
-/* fit_factors takes all nodes; compress_queries and a shard as many as make it fastest. */
-static void try_grids(stage_cost *cost, const plan_work *w, const plan_cluster *c, size_t pipeline, plan_stage *best,
-                      refusal *no)
+/* A stage that does not run the model is one rank. */
+static void try_grids(const planned *of, const plan_work *w, const plan_cluster *c, size_t pipeline, plan_stage *best,
+                      plan_stage *no)
 {
     *best = (plan_stage){ .possible = false };
+    if (of->costs->activation_bytes == 0) {
+        const plan_grid one = { .nodes = 1, .ranks_per_node = 1, .threads = 1, .data = 1, .pipeline = 1 };
+        plan_cost_stage(of->costs, w, c, &one, best);
+        plan_count_restarts(best, 0); /* it begins anew */
+        return;
+    }
     for (size_t nodes = 1; nodes <= c->nodes; nodes++) {
         bool power = (nodes & (nodes - 1)) == 0;
-        if (nodes != c->nodes && (cost == plan_fit || !power || (tries_shards(cost) && c->nodes % nodes != 0)))
+        if (nodes != c->nodes && (of->all_nodes || !power || (of->in_shards && c->nodes % nodes != 0)))
             continue;
         for (size_t ranks = 1; ranks <= c->cores_per_node; ranks++) {
             if (!tries_ranks(c, ranks))
                 continue;
             plan_grid g = { .nodes = nodes, .ranks_per_node = ranks, .threads = c->cores_per_node / ranks };
-            try_pipelines(cost, w, c, g, pipeline, best, no);
+            try_pipelines(of, w, c, g, pipeline, best, no);
         }
     }
 }
 
-static bg_status refuse(stage_cost *cost, const char *name, const plan_work *w, const plan_cluster *c,
-                        const refusal *no, bg_err *err)
+static bg_status refuse(const planned *of, const plan_work *w, const plan_cluster *c, const plan_stage *no, bg_err *err)
 {
-    plan_stage other = { .possible = false };
-    refusal ignored = { 0 };
+    plan_stage other = { .possible = false }, ignored = { 0 };
     char instead[64] = "";
+    const char *name = of->costs->name;
     if (w->c->pipeline > 0)
-        try_grids(cost, w, c, 0, &other, &ignored);
+        try_grids(of, w, c, 0, &other, &ignored);
     if (other.possible)
         snprintf(instead, sizeof instead, ": --pipeline %zu would do", other.grid.pipeline);
-    if ((no->needs_bytes <= 0 || no->fits) && no->why[0] != '\0')
-        return BG_FAIL(err, BG_EARG, "%s: %s%s", name, no->why, instead);
-    if (no->needs_bytes <= 0)
+    if (no->name == NULL)
         return BG_FAIL(err, BG_EARG, "%s: the ranks of %zu nodes cannot be laid out in pipelines of %" PRIu64 "%s",
                        name, c->nodes, w->c->pipeline, instead);
+    if (no->needs_bytes <= 0)
+        return BG_FAIL(err, BG_EARG, "%s: %s%s", name, no->why_not, instead);
     return BG_FAIL(err, BG_ENOMEM,
                    "%s: %s does not fit %zu nodes: a rank needs %.1f GB beside its weights and has %.1f GB%s", name,
-                   w->name, c->nodes, no->needs_bytes * 1e-9, no->limit_bytes * 1e-9,
+                   w->name, c->nodes, no->needs_bytes * 1e-9, (double)no->grid.memory_limit * 1e-9,
                    other.possible ? instead : ": more nodes, fewer ranks_per_node or more --blocks may do");
 }
 
 static bg_status choose_with(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
-    static const struct {
-        stage_cost *cost;
-        const char *name;
-    } what[] = {
-        [PLAN_FIT] = { plan_fit, "fit_factors" },
-        [PLAN_COMPRESS] = { plan_compress, "compress_queries" },
-        [PLAN_SCORE] = { plan_score, "score_shards" },
-    };
-    for (int i = PLAN_FIT; i <= PLAN_SCORE; i++) {
-        refusal no = { 0 };
-        try_grids(what[i].cost, w, c, (size_t)w->c->pipeline, &stage[i], &no);
+    for (size_t i = 0; i < PLAN_STAGES; i++) {
+        plan_stage no = { 0 };
+        w->load.unit_sequences = stages[i].takes_units ? w->c->unit_sequences : 0;
+        try_grids(&stages[i], w, c, (size_t)w->c->pipeline, &stage[i], &no);
         if (!stage[i].possible)
-            return refuse(what[i].cost, what[i].name, w, c, &no, err);
+            return refuse(&stages[i], w, c, &no, err);
     }
-    plan_merge(w, c, &stage[PLAN_MERGE]);
-    plan_count_restarts(&stage[PLAN_MERGE], 0); /* it begins anew */
     return BG_OK;
 }
 
@@ -274,11 +292,11 @@ static bg_status fixed_blocks(const plan_work *w, size_t *out, bg_err *err)
 bg_status plan_choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
     if (strcmp(w->c->blocks, "auto") != 0) {
-        bg_status st = fixed_blocks(w, &w->blocks, err);
+        bg_status st = fixed_blocks(w, &w->load.blocks, err);
         return st == BG_OK ? choose_with(w, c, stage, err) : st;
     }
     bg_status st = BG_OK;
-    for (w->blocks = 1; w->blocks <= 64; w->blocks *= 2)
+    for (w->load.blocks = 1; w->load.blocks <= 64; w->load.blocks *= 2)
         if ((st = choose_with(w, c, stage, err)) != BG_ENOMEM)
             return st;
     return st;
@@ -291,9 +309,7 @@ static bg_status print_plan(const plan_config *asked, bg_err *err)
     plan_work w = { .c = c };
     plan_cluster cluster;
     plan_stage stage[PLAN_STAGES];
-    bg_status st = read_cluster(&cluster, c, err);
-    if (st == BG_OK)
-        st = change_cluster(&cluster, c, err);
+    bg_status st = choose_cluster(&cluster, c, err);
     if (st == BG_OK)
         st = open_work(&w, &own, err);
     bg_log_setup("plan", 0); /* bg_budget_choose speaks of every grid that is tried */

@@ -1,8 +1,7 @@
 /* plan.h - the stage without its main(), so that tests can link it, and what its files share.
  *
- * Sizes come from the engine's own functions, asked about a sketch of the model; products are counted by walking the
- * calls that the pass and the taps make.  Counts are doubles: a large plan's FLOPs do not fit 64 bits.
- */
+ * What is done, held and written the stages say (workload.h), asked about a sketch of the model; here it becomes
+ * seconds on a cluster, and grids are compared. */
 #ifndef BG_STAGES_PLAN_H
 #define BG_STAGES_PLAN_H
 
@@ -10,11 +9,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#include "bregman/budget.h"
-#include "bregman/factors.h"
-#include "bregman/model.h"
-#include "bregman/share.h"
 #include "bregman/stage.h"
+#include "bregman/workload.h"
 
 typedef struct {
     const char *config, *preset, *cluster, *modules, *blocks, *weights, *output;
@@ -30,23 +26,10 @@ bg_status plan_run(const void *config, const bg_context *ctx, bg_err *err) BG_MU
 
 /* ---- the machine ---- */
 
-/* What one rank of `threads` threads takes, in seconds, while the node's other ranks work as well.  A product
- * C [m, n] += A [m, k] B [k, n] takes 2 m n k flop_s + (m k + k n) operand_s + m n result_s + call_s. */
+/* What one rank of `threads` threads takes, while the node's other ranks work as well. */
 typedef struct {
-    double threads;
-    double flop_s, operand_s, result_s, call_s;
-    double attention_flop_s, attention_pair_s; /* small products of a head; softmax and gradient of a row and key */
-    double element_s;                          /* a float that a row-wise kernel reads or writes */
-    double activation_s;                       /* an activation of the MLP, or its gradient */
-    double logit_s, sampled_s;                 /* a logit's softmax; the draw of a label from it */
-    double widened_s;                          /* a BF16 or F16 weight to float32 */
-    double squared_s, dot_s;                   /* an entry of Λ's squares; of the scores' row-wise products */
-    double serial_s;                           /* an entry of a serial loop: adding units, dividing by the curvature */
-    double ranked_s;                           /* a score's place among the best and worst */
-    double eigen_cube_s, eigen_square_s;       /* n³, n² of an eigendecomposition */
-    double subgrid_efficiency;                 /* of a decomposition by several ranks */
-    double publish_s, row_write_s;             /* a small file, published; a row written on its own */
-    double write_byte_s, read_byte_s, hash_byte_s;
+    double s[BG_COSTS];                 /* seconds of each kind of work */
+    double threads, subgrid_efficiency; /* of a decomposition by several ranks */
     double message_s, message_byte_s;
     double process_bytes; /* a process that has done nothing yet */
 } plan_profile;
@@ -70,7 +53,6 @@ plan_profile plan_profile_scaled(const plan_profile *p, double threads);
 /* calibrate.c: measure this machine and write it to c->output as a cluster file of one node.  Collective. */
 bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
 /* Its parts; each measures on all ranks at once and fills its own fields of the profile.  Collective on world. */
-bg_status plan_measure_products(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
 bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
 bg_status plan_measure_pass(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
 bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
@@ -84,12 +66,13 @@ double plan_mean_s(void (*call)(void *self), void *self, MPI_Comm world);
 /* Configuration of a preset, or BG_EARG naming the nearest one. */
 bg_status plan_preset(const char *name, bg_model_config *out, bg_err *err) BG_MUST_CHECK;
 
+/* What there is to do, of which `load` is asked of the stages. */
 typedef struct {
     const plan_config *c;
     bg_model *model;
     char name[128];
-    size_t blocks; /* k of the covariances */
     double model_bytes;
+    bg_workload load;
 } plan_work;
 
 /* As many elements of an array as Slurm takes by default. */
@@ -99,43 +82,24 @@ enum { PLAN_ARRAY_SHARDS = 1000 };
 typedef struct {
     size_t nodes, ranks_per_node, threads, data, pipeline;
     uint64_t memory_limit; /* beside mapped weights and the process itself */
-    size_t shards;         /* score_shards: elements of arrays, each on `nodes` nodes */
+    size_t shards;         /* elements of arrays, each on `nodes` nodes; 0: the stage has none */
 } plan_grid;
-/* Ranks of a node at one place of the pipeline, which hold what they only read once (shared.h). */
-size_t plan_sharers(const plan_grid *g);
 
-/* ---- products and row-wise work ---- */
-
-typedef struct {
-    double flops, seconds;
-} plan_tally;
+/* ---- sweep.c: what a sweep takes ---- */
 
 /* Micro-batches of one unit: whole batches and, if `rest` is not 0, one of fewer sequences. */
 typedef struct {
-    size_t sequences, rows;          /* of a whole batch; rows of a sequence are its tokens but the last */
-    size_t whole, rest;              /* number of whole batches; sequences of the last one */
-    size_t sequence_rows, loss_rows; /* of a sequence */
-    size_t max_rows;
+    size_t sequences, rows; /* of a whole batch */
+    size_t whole, rest;     /* number of whole batches; sequences of the last one */
 } plan_batches;
+plan_batches plan_batches_of(size_t unit, size_t sequence_rows, size_t max_rows);
+/* Those of the column with most units. */
+size_t plan_column_batches(const plan_grid *g, size_t units, const plan_batches *b);
 
-plan_batches plan_batches_of(size_t unit, size_t sequence_rows, size_t loss_rows, size_t max_rows);
-
-void plan_product(plan_tally *t, const plan_profile *p, double m, double n, double k, double times);
-/* Forward and backward of `sequences` sequences through a share. */
-void plan_pass_cost(plan_tally *t, const plan_profile *p, const bg_model *m, const bg_share *share,
-                    const plan_batches *b, size_t sequences, bool sampled);
-/* The taps of the same for tracked modules of a run. */
+/* A rank's seconds of a whole batch, of the rest, of a unit's end, and what a part adds to that. */
 typedef struct {
-    size_t n, rows; /* rows of each */
-} plan_sequences;
-void plan_covariance_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_site_range run, size_t k,
-                          size_t rows);
-void plan_lambda_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_site_range run, size_t k,
-                      bool diagonal, plan_sequences of);
-void plan_score_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_site_range run, size_t queries,
-                     size_t rank, size_t rows);
-void plan_query_cost(plan_tally *t, const plan_profile *p, const bg_model *m, bg_site_range run, size_t k, size_t rank,
-                     plan_sequences of);
+    double whole_s, rest_s, unit_end_s, part_s;
+} plan_rank_cost;
 
 /* ---- a phase, a stage ---- */
 
@@ -179,97 +143,23 @@ typedef struct {
     double network_bytes;           /* of all messages */
 } plan_stage;
 
-/* The stage on a grid; `possible` says whether it can run there. */
-void plan_fit(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out);
-void plan_compress(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out);
-void plan_score(const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *out);
-void plan_merge(const plan_work *w, const plan_cluster *c, plan_stage *out);
+/* costing.c: the stage on a grid; `possible` says whether it can run there. */
+void plan_cost_stage(const bg_stage_costs *of, const plan_work *w, const plan_cluster *c, const plan_grid *g,
+                     plan_stage *out);
+/* Seconds of one of `ranks` ranks that do as much at once. */
+double plan_seconds(const plan_cluster *c, const plan_profile *p, double ranks, const bg_cost *cost);
 
-/* shared by them: sweep.c */
-
-/* A sweep's ranks: seconds of a whole batch, of the rest, of a unit's end, and what a part adds to that. */
-typedef struct {
-    plan_tally whole, rest;
-    double unit_end_s, part_s;
-} plan_rank_cost;
-
-/* Time of all units over the grid's columns without checkpoints, of one unit, of filling the pipeline, of a stop (a
- * batch's way through the pipeline and the files), and of a part. */
-typedef struct {
-    double seconds, idle, unit_s, fill_s, stop_s, part_s;
-} plan_sweep_time;
-plan_sweep_time plan_sweep(const plan_grid *g, size_t units, const plan_batches *b, const plan_rank_cost *rank,
-                           double message_s);
-/* checkpoint.c: the phase's seconds from those of its sweeps, which are `passes`, and what checkpoints add. */
-void plan_count_parts(plan_phase *p, const plan_sweep_time *t, size_t passes, double minutes);
+/* sweep.c: time of all units over the grid's columns without checkpoints, of one unit, of a stop (a batch's way through
+ * the pipeline and the files), and of a checkpoint (parts written, the pipeline filled again). */
+void plan_sweep(plan_phase *out, const plan_grid *g, size_t units, const plan_batches *b, const plan_rank_cost *rank,
+                double message_s);
+/* checkpoint.c: the same of each of so many passes, and what checkpoints add. */
+void plan_count_parts(plan_phase *p, size_t passes, double minutes);
 /* Parts of a unit that are there at a time. */
 double plan_parts_alive(const plan_phase *p);
 /* The warning that the stage needs, and with a time limit (0: none) its restarts; not possible if it would get nowhere.
  */
 void plan_count_restarts(plan_stage *s, double limit_hours);
-/* Seconds that one message of the batch takes between two ranks. */
-double plan_message_s(const plan_cluster *c, const plan_profile *p, const plan_grid *g, double bytes);
-/* Activations and messages of rank r of the pipeline, in micro-batches of `rows` rows.  SIZE_MAX batches: what is asked
- * for; else what so few batches touch of it. */
-size_t plan_pass_bytes(const bg_model *m, const plan_grid *g, const bg_share *share, size_t r, size_t rows,
-                       size_t batches);
-size_t plan_column_batches(const plan_grid *g, size_t units, const plan_batches *b);
-/* Weights that a share maps, its embedding included. */
-double plan_share_bytes(const bg_model *m, const bg_share *s);
-/* A rank's memory limit on this grid: what the user said, else the node's memory less weights and processes. */
-uint64_t plan_memory_limit(const plan_work *w, const plan_cluster *c, const plan_grid *g);
-/* Bytes of a dataset in a file; of a file besides its datasets. */
-double plan_dataset_bytes(double elements, double element_bytes);
-double plan_file_bytes(void);
-/* Seconds in which one of so many ranks writes or reads at once, each as much; and all ranks of a grid and its shards. */
-double plan_write_s(const plan_cluster *c, const plan_profile *p, double ranks, double bytes, double files);
-double plan_read_s(const plan_cluster *c, const plan_profile *p, double ranks, double bytes);
-double plan_ranks(const plan_cluster *c, const plan_grid *g);
-/* Micro-batches and passes as bg_budget_choose chooses them; false if nothing fits (*needs: what the least takes).
- * d->bytes answers for the rank of the pipeline that takes most. */
-bool plan_budget(const plan_grid *g, const plan_cluster *c, const bg_demand *d, bg_plan *out, double *needs);
-
-/* The cost of compress_queries or score_shards on one grid, while it is worked out. */
-typedef struct {
-    const plan_work *w;
-    const plan_grid *g;
-    const plan_cluster *c;
-    plan_profile profile; /* of ranks with the grid's threads */
-    bg_share *share;      /* [pipeline] */
-    plan_rank_cost *rank; /* [pipeline] */
-    plan_stage *out;
-} plan_costing;
-/* Such a stage: its name, the most tokens of its sequences, what it gives to activations, what it takes, and its cost. */
-typedef struct {
-    const char *name;
-    size_t tokens, activation_bytes;
-    size_t (*bytes)(const void *costing, const bg_plan *plan);
-    void (*cost)(plan_costing *f);
-} plan_method;
-/* Cut the model, choose micro-batches as the stage does, and if these fit, call cost. */
-void plan_cost_stage(const plan_method *of, const plan_work *w, const plan_cluster *c, const plan_grid *g,
-                     plan_stage *out);
-
-/* What fit_factors' ranks hold and do: fit_memory.c */
-typedef struct {
-    const plan_work *w;
-    const plan_grid *g;
-    bg_share *share; /* [pipeline] */
-    size_t batches;  /* as for plan_pass_bytes */
-} plan_fit_run;
-/* Bytes of pipeline rank r while it sums covariances, and squares; micro-batches with `rows` rows. */
-size_t plan_covariance_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows);
-size_t plan_lambda_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows, size_t sharers);
-/* The most that rank r holds at any time, as fit_bytes of fit_factors; and the most of all ranks. */
-size_t plan_rank_bytes(const plan_fit_run *f, size_t r, const bg_plan *plan, size_t rows);
-size_t plan_fit_bytes(const void *fit_run, const bg_plan *plan);
-/* Eigendecomposition: what a rank holds, as fit_decompose_bytes; seconds of the last rank to finish, idle time, and how
- * long a stop takes: a diagonal block. */
-size_t plan_decompose_bytes(const plan_fit_run *f);
-double plan_decompose_cached_bytes(const plan_fit_run *f, size_t units);
-/* Is no matrix too large for one rank, where one has to do? */
-bool plan_can_decompose(const plan_fit_run *f);
-void plan_decompose(const plan_fit_run *f, const plan_cluster *c, const plan_profile *p, size_t units, plan_phase *out);
 
 /* ---- choosing and printing ---- */
 

@@ -2,37 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bregman/config.h"
 #include "plan.h"
-
-static const bg_family_names neox = {
-    .root = "gpt_neox.",
-    .block = "layers.%zu.",
-    .embedding = "embed_in",
-    .final_norm = "final_layer_norm",
-    .head = "embed_out",
-    .attention_norm = "input_layernorm",
-    .mlp_norm = "post_attention_layernorm",
-    .qkv = "attention.query_key_value",
-    .attention_out = "attention.dense",
-    .up = "mlp.dense_h_to_4h",
-    .down = "mlp.dense_4h_to_h",
-};
-static const bg_family_names llama = {
-    .root = "model.",
-    .block = "layers.%zu.",
-    .embedding = "embed_tokens",
-    .final_norm = "norm",
-    .head = "lm_head",
-    .attention_norm = "input_layernorm",
-    .mlp_norm = "post_attention_layernorm",
-    .q = "self_attn.q_proj",
-    .k = "self_attn.k_proj",
-    .v = "self_attn.v_proj",
-    .attention_out = "self_attn.o_proj",
-    .gate = "mlp.gate_proj",
-    .up = "mlp.up_proj",
-    .down = "mlp.down_proj",
-};
 
 typedef enum { PAPER, PYTHIA, LLAMA } kind;
 
@@ -79,32 +50,22 @@ bg_status plan_preset(const char *name, bg_model_config *out, bg_err *err)
             p = &presets[i];
     if (p == NULL)
         return unknown(name, err);
-    bool plain = p->kind != LLAMA;
-    *out = (bg_model_config){
-        .n_blocks = p->n_blocks,
-        .d_model = p->d_model,
-        .n_heads = p->n_heads,
-        .n_kv_heads = p->n_kv_heads,
-        .d_head = p->d_model / p->n_heads,
-        .d_ff = p->d_ff,
-        .vocab_size = p->vocab_size,
-        .max_positions = 8192,
-        .positions_key = "max_position_embeddings",
-        .norm = plain ? BG_NORM_LAYER : BG_NORM_RMS,
-        .norm_epsilon = 1e-5,
-        .parallel_residual = p->kind == PYTHIA,
-        .qkv = plain ? BG_QKV_INTERLEAVED : BG_QKV_SEPARATE,
-        .qkv_bias = plain,
-        .attention_out_bias = plain,
-        .mlp_bias = plain,
-        .gated = !plain,
-        .activation = plain ? BG_ACT_GELU_ERF : BG_ACT_SILU,
-        .tied_head = p->kind != PYTHIA,
-        .rope = BG_ROPE_DEFAULT,
-        .rope_theta = 10000,
-        .rope_factor = 1,
-        .names = plain ? neox : llama,
-    };
+    *out = *bg_model_config_fixed(p->kind == LLAMA ? "llama" : "gpt_neox");
+    out->n_blocks = p->n_blocks;
+    out->d_model = p->d_model;
+    out->n_heads = p->n_heads;
+    out->n_kv_heads = p->n_kv_heads;
+    out->d_head = p->d_model / p->n_heads;
+    out->d_ff = p->d_ff;
+    out->vocab_size = p->vocab_size;
+    out->max_positions = 8192;
+    out->positions_key = "max_position_embeddings";
+    out->norm_epsilon = 1e-5;
+    out->parallel_residual = p->kind == PYTHIA;
+    out->activation = p->kind == LLAMA ? BG_ACT_SILU : BG_ACT_GELU_ERF;
+    out->tied_head = p->kind != PYTHIA;
+    out->rope_theta = 10000;
+    out->rope_factor = 1;
     out->rotary_dims = p->kind == PYTHIA ? out->d_head / 4 / 2 * 2 : out->d_head;
     snprintf(out->family, sizeof out->family, "%s", p->name);
     return BG_OK;

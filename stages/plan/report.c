@@ -70,7 +70,7 @@ static void print_stage(FILE *to, const plan_stage *s, const plan_cluster *c)
     if (s->plan.rows > 0)
         fprintf(to, "  batches   %zu rows, %zu unit%s, %zu pass%s over the modules%s\n", s->plan.rows, s->units,
                 s->units == 1 ? "" : "s", s->plan.passes, s->plan.passes == 1 ? "" : "es",
-                s->plan.on_scratch ? ", sums on scratch" : "");
+                s->plan.on_scratch ? ", the rest on scratch" : "");
     fprintf(to, "  memory    %s a rank, and %s of mapped weights\n", bytes_text(s->bytes, b),
             bytes_text(s->weights_bytes, w));
     if (s->part_bytes > 0)
@@ -147,7 +147,7 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
     snprintf(text, sizeof text,
              "--model MODEL --tokens TOKENS --output factors --modules '%.80s' --blocks %zu "
              "--covariance-sequences 0:%" PRIu64 " --lambda-sequences %" PRIu64 ":%" PRIu64 "%s%s",
-             c->modules, w->blocks, a, a, a + b, c->no_diagonal ? " --no-diagonal" : "", units);
+             c->modules, w->load.blocks, a, a, a + b, c->no_diagonal ? " --no-diagonal" : "", units);
     print_sbatch(to, c, &stage[PLAN_FIT], 1, "fit_factors", text);
     snprintf(text, sizeof text,
              "--model MODEL --factors factors --queries queries.h5 --output compressed.h5 "
@@ -158,7 +158,7 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
     fprintf(to, "sbatch jobs/merge_scores.sbatch --scores scores --output ranking.h5\n");
     fprintf(to, "\nOr, for jobs/sweep:\n[[model]]\nname = \"%s\"\npath = \"MODEL\"\n", w->name);
     print_table(to, "model.cluster", c, &stage[PLAN_FIT]);
-    fprintf(to, "[model.fit]\nblocks = %zu\nmodules = \"%s\"\n", w->blocks, c->modules);
+    fprintf(to, "[model.fit]\nblocks = %zu\nmodules = \"%s\"\n", w->load.blocks, c->modules);
     fprintf(to, "covariance_sequences = \"0:%" PRIu64 "\"\nlambda_sequences = \"%" PRIu64 ":%" PRIu64 "\"\n", a, a,
             a + b);
     fputs(c->no_diagonal ? "no_diagonal = true\n" : "", to);
@@ -180,9 +180,9 @@ void plan_print(FILE *to, const plan_work *w, const plan_cluster *c, const plan_
     }
     fprintf(to, "%s: %.4g parameters, %s of weights, %zu tracked modules (%s), %zu diagonal block%s\n", w->name,
             (double)bg_model_parameters(w->model), bytes_text(w->model_bytes, b), w->model->n_tracked, w->c->modules,
-            w->blocks, w->blocks == 1 ? "" : "s");
+            w->load.blocks, w->load.blocks == 1 ? "" : "s");
     fprintf(to, "%s: %zu nodes of %zu cores, %.1f GFLOP/s a core\n", c->name, c->nodes, c->cores_per_node,
-            2e-9 / (2 * c->profile.flop_s * c->profile.threads));
+            2e-9 / (2 * c->profile.s[BG_COST_FLOP] * c->profile.threads));
     fprintf(to, "predicted, not measured: %s, %.0f node-hours\n", duration(seconds, t), hours);
     for (int i = 0; i < PLAN_STAGES; i++)
         print_stage(to, &stage[i], c);
@@ -237,7 +237,7 @@ bg_status plan_print_json(FILE *to, const plan_work *w, const plan_cluster *c, c
         json_array_append_new(stages, stage_json(&stage[i], c));
     json_t *root = json_pack("{s:s, s:s, s:f, s:f, s:I, s:o}", "model", w->name, "cluster", c->name, "parameters",
                              (double)bg_model_parameters(w->model), "model_bytes", w->model_bytes, "blocks",
-                             (json_int_t)w->blocks, "stages", stages);
+                             (json_int_t)w->load.blocks, "stages", stages);
     int failed = root == NULL || json_dumpf(root, to, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0;
     json_decref(root);
     if (failed)

@@ -1,3 +1,4 @@
+#include "costs.h"
 #include "score_shards.h"
 
 #define FIELD(name) offsetof(score_shards_config, name)
@@ -18,11 +19,11 @@ static const bg_opt opts[] = {
       .help = "score only these sequences: text, a number a line, or HDF5 with `sequence`" },
     { .name = "--layer-scores", .type = BG_OPT_FLAG, .offset = FIELD(layer_scores),
       .help = "also write each block's part of the score" },
-    { .name = "--top", .type = BG_OPT_U64, .offset = FIELD(top), .deflt = "100", .lo = 1, .hi = 1e6,
+    { .name = "--top", .type = BG_OPT_U64, .offset = FIELD(top), .deflt = BG_TEXT(SCORE_TOP), .lo = 1, .hi = 1e6,
       .help = "highest and lowest scores listed in the shard file" },
     { .name = "--explain", .type = BG_OPT_STR, .offset = FIELD(explain), .deflt = "", .no_effect = true,
       .help = "a ranking.h5: add token and layer scores of its sequences to it instead of scoring" },
-    { .name = "--unit-sequences", .type = BG_OPT_U64, .offset = FIELD(unit_sequences), .deflt = "64", .lo = 1, .hi = 1e6,
+    { .name = "--unit-sequences", .type = BG_OPT_U64, .offset = FIELD(unit_sequences), .deflt = BG_TEXT(SCORE_UNIT_SEQUENCES), .lo = 1, .hi = 1e6,
       .help = "sequences of a work unit, the checkpoint" },
     { .name = "--batch-tokens", .type = BG_OPT_U64, .offset = FIELD(batch_tokens), .deflt = "0", .lo = 0, .hi = 1e6,
       .help = "rows of a micro-batch; 0: as many as 512 MB of activations hold, at most 1536" },

@@ -7,8 +7,6 @@
 #include "bregman/shard.h"
 #include "score_shards.h"
 
-enum { ACTIVATION_BYTES = 512 << 20 };
-
 /* A shard's own sequences must fit the model. */
 static bg_status check_lengths(const scoring *w, bg_err *err)
 {
@@ -55,42 +53,25 @@ static size_t longest(const scoring *w)
     return most;
 }
 
-/* Queries are held once by the ranks of a node that have the same share; on --scratch neither they nor the scores of a
- * unit take memory. */
-static size_t plan_bytes(const void *scoring_, const bg_plan *plan)
-{
-    const scoring *w = scoring_;
-    const score_plan *p = &w->plan;
-    const bg_grid *g = &w->ctx->grid;
-    bg_score_task task = p->task;
-    task.batch_rows = plan->rows;
-    size_t held = plan->on_scratch ? 0 : p->extent.bytes / (size_t)g->place_size;
-    size_t sums = plan->on_scratch ? bg_score_sums_bytes(&task, p->extent.n_queries, w->in.model) : 0;
-    return held + bg_scorer_bytes(&task, &p->extent, w->in.model) - sums +
-           bg_pipeline_pass_bytes(w->in.model, &p->share[g->pipeline_rank], g, plan->rows);
-}
-
 /* Local. */
 static bg_status divide_model(scoring *w, bg_err *err)
 {
-    const bg_grid *g = &w->ctx->grid;
     score_plan *p = &w->plan;
-    size_t n = (size_t)g->pipeline_size, most = p->n_sequences < p->unit_sequences ? p->n_sequences : p->unit_sequences;
-    p->longest_rows = longest(w) - 1;
-    bg_status st = BG_NEW(p->share, n, "shares of the model", err);
-    if (st == BG_OK)
-        st = bg_model_divide(w->in.model, n, NULL, p->share, err);
+    p->load = (bg_workload){ .stage = &score_costs,
+                             .model = w->in.model,
+                             .grid = w->ctx->grid,
+                             .sequences = p->n_sequences,
+                             .unit_sequences = p->unit_sequences,
+                             .rows = longest(w) - 1,
+                             .detail = w->c->explain != NULL ? BG_SCORE_TOKENS
+                                       : w->c->layer_scores  ? BG_SCORE_LAYERS
+                                                             : BG_SCORE_SEQUENCES,
+                             .extent = &p->extent };
+    bg_status st = bg_workload_divide(&p->load, &p->share, err);
     if (st != BG_OK)
         return st;
-    p->task = (bg_score_task){ .share = p->share,
-                               .n_shares = g->pipeline_size,
-                               .rank = g->pipeline_rank,
-                               .detail = w->c->explain != NULL ? BG_SCORE_TOKENS
-                                         : w->c->layer_scores  ? BG_SCORE_LAYERS
-                                                               : BG_SCORE_SEQUENCES,
-                               .unit_sequences = most,
-                               .unit_rows = most * p->longest_rows };
-    p->queries = (bg_queries_source){ w->c->queries, w->in.model, NULL, &p->share[g->pipeline_rank], NULL };
+    p->load.share = p->share;
+    p->queries = (bg_queries_source){ w->c->queries, w->in.model, NULL, bg_workload_share(&p->load), NULL };
     return bg_queries_measure(&p->queries, &p->extent, err);
 }
 
@@ -110,14 +91,7 @@ bg_status score_divide(scoring *w, bg_err *err)
 
 bg_status score_choose_plan(scoring *w, bg_err *err)
 {
-    size_t least = w->plan.longest_rows, rows = w->c->batch_tokens;
-    bg_demand d = { .best = { .passes = 1 },
-                    .least_rows = least,
-                    .most_passes = 1,
-                    .spills = "queries and scores",
-                    .self = w,
-                    .bytes = plan_bytes };
-    d.best.rows = rows == 0 ? bg_pass_rows_for(w->in.model, least + 1, ACTIVATION_BYTES) : rows < least ? least : rows;
+    bg_demand d = bg_workload_demand(&w->plan.load, w->c->batch_tokens);
     bg_status st = bg_attempt_recall(w->ctx, &w->in.files, w->plan.work, &d.given_rows, err);
     if (st != BG_OK)
         return st;

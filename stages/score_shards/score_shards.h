@@ -12,6 +12,7 @@
 #include "bregman/stage.h"
 #include "bregman/sweep.h"
 #include "bregman/units.h"
+#include "costs.h"
 
 typedef struct {
     const char *model, *queries, *output, *shard, *candidates, *explain;
@@ -49,7 +50,7 @@ typedef struct {
     bg_share *share;            /* [pipeline_size] */
     bg_queries_source queries;  /* of this rank's share */
     bg_queries_extent extent;
-    bg_score_task task;
+    bg_workload load;
     bg_plan memory;
 } score_plan;
 

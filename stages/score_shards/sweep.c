@@ -7,6 +7,7 @@ static bg_status open_sums(scoring *w, bg_err *err)
     const bg_grid *g = &w->ctx->grid;
     const score_plan *p = &w->plan;
     score_work *m = &w->made;
+    const bg_score_task task = score_task(&p->load, p->memory.rows);
     char line[BG_UNITS_LINE_BYTES];
     bg_units_describe(&m->units, line);
     bg_status st = g->world_rank == 0 ? bg_units_promise(p->work, line, err) : BG_OK;
@@ -15,7 +16,7 @@ static bg_status open_sums(scoring *w, bg_err *err)
     if (st == BG_OK)
         st = bg_products_init(&m->products, &p->extent, p->memory.rows, err);
     if (st == BG_OK)
-        st = bg_score_sums_new(&m->sums, &p->task, p->extent.n_queries, w->in.model, p->queries.scratch, err);
+        st = bg_score_sums_new(&m->sums, &task, p->extent.n_queries, w->in.model, p->queries.scratch, err);
     return st == BG_OK
                ? bg_pipeline_pass_new(&m->pass, w->in.model, &p->share[g->pipeline_rank], g, p->memory.rows, err)
                : st;
@@ -31,7 +32,6 @@ static bg_status open_work(scoring *w, bg_err *err)
                                 .n_groups = 1,
                                 .n_sequences = p->n_sequences,
                                 .unit_sequences = p->unit_sequences };
-    p->task.batch_rows = p->memory.rows;
     p->queries.model_hash = &w->in.model_hash;
     p->queries.scratch = p->memory.on_scratch ? w->ctx->scratch : NULL;
     bg_status st = bg_agree(g->world, bg_queries_load(&w->made.queries, &p->queries, g->place, err), err);
@@ -91,6 +91,7 @@ static bg_status unit_end(void *self, const bg_unit *unit, bg_pipeline *l, bg_er
 static bg_status sweep(scoring *w, bg_err *err)
 {
     const score_plan *p = &w->plan;
+    const bg_score_task task = score_task(&p->load, p->memory.rows);
     bg_scorer scorer = { w->made.queries, &w->made.products, w->made.sums };
     const bg_sweep s = {
         .what = w->result->what,
@@ -101,7 +102,7 @@ static bg_status sweep(scoring *w, bg_err *err)
         .unit_sequences = p->unit_sequences,
         .tap = { bg_scorer_pair, &scorer },
         .self = w,
-        .gather_bytes = bg_score_sums_gather_bytes(&p->task, p->extent.n_queries),
+        .gather_bytes = bg_score_sums_gather_bytes(&task, p->extent.n_queries),
         .find = unit_find,
         .begin_unit = unit_begin,
         .begin_batch = batch_begin,

@@ -1,5 +1,6 @@
 /* Sketches of models, presets, and the plan's sizes against those of the stages themselves. */
 #include <math.h>
+#include <omp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,8 +11,11 @@
 
 #include "bregman/config.h"
 #include "bregman/memory.h"
-#include "fit_factors/fit_factors.h"
+#include "bregman/precondition.h"
+#include "compress_queries/costs.h"
+#include "fit_factors/costs.h"
 #include "plan/plan.h"
+#include "score_shards/costs.h"
 
 static char path[4096];
 static const char *golden(const char *name)
@@ -115,48 +119,90 @@ static void unknown_preset_names_the_nearest(void **state)
     assert_non_null(strstr(err.msg, "did you mean pythia-1b?"));
 }
 
-/* Every rank of pipelines of one to five, with several passes, blocks and a matrix for several ranks. */
-static void fit_sizes_are_the_stages(void **state)
+/* As the stages describe their work to themselves, of the rank at this place of the pipeline. */
+static bg_workload own_load(const bg_stage_costs *stage, const bg_model *m, const bg_share *share, size_t r,
+                            size_t pipeline)
 {
+    return (bg_workload){ .stage = stage,
+                          .model = m,
+                          .share = share,
+                          .grid = { .place_size = 2,
+                                    .world_rank = (int)(2 * r),
+                                    .world_size = (int)(2 * pipeline),
+                                    .data_size = 2,
+                                    .pipeline_rank = (int)r,
+                                    .pipeline_size = (int)pipeline },
+                          .sequences = 1000,
+                          .corpus_sequences = 1000,
+                          .covariance_sequences = 1000,
+                          .lambda_sequences = 1000,
+                          .queries = 10,
+                          .rows = 299,
+                          .query_rows = 99,
+                          .query_loss_rows = 99,
+                          .blocks = 2,
+                          .subgrid_side = 1500,
+                          .diagonal = true,
+                          .rank = 16 };
+}
+
+/* What plan takes a stage's ranks to need is what the stage's own budget asks for, to the byte: with just that much it
+ * plans the same micro-batches, with a byte less smaller ones. */
+static void sizes_are_the_stages(void **state)
+{
+    const bg_stage_costs *const stage[] = { &fit_costs, &compress_costs, &score_costs };
+    const plan_cluster cluster = { .nodes = 1, .cores_per_node = 10, .profile = { .threads = 1 } };
     bg_model_config c;
+    bg_model *m;
     bg_err err = { .msg = "" };
     (void)state;
     must(plan_preset("pythia-70m", &c, &err), &err);
-    for (size_t k = 1; k <= 2; k++)
-        for (size_t pipeline = 1; pipeline <= 5; pipeline++) {
-            const plan_config asked = { .subgrid_side = 1500 };
-            const fit_factors_config config = { .blocks = k, .subgrid_side = 1500 };
-            plan_work w = { .c = &asked, .blocks = k };
-            bg_share share[5];
-            plan_grid g = { .nodes = 1, .ranks_per_node = 2 * pipeline, .data = 2, .pipeline = pipeline };
-            const bg_plan plan = { .rows = 256, .passes = 2 };
-            must(bg_model_sketch(&w.model, &c, "all", BG_ST_BF16, &err), &err);
-            must(bg_model_divide(w.model, pipeline, NULL, share, &err), &err);
-            const plan_fit_run run = { .w = &w, .g = &g, .share = share, .batches = SIZE_MAX };
-            size_t most = 0;
-            for (size_t r = 0; r < pipeline; r++) {
-                const bg_context ctx = { .grid = { .place_size = 2,
-                                                   .world_size = (int)(2 * pipeline),
-                                                   .data_size = 2,
-                                                   .pipeline_rank = (int)r,
-                                                   .pipeline_size = (int)pipeline } };
-                const fit f = { .c = &config, .ctx = &ctx, .model = w.model, .share = share, .own = share[r] };
-                size_t bytes = fit_bytes(&f, &plan);
-                assert_int_equal(plan_rank_bytes(&run, r, &plan, plan.rows), bytes);
-                assert_int_equal(plan_decompose_bytes(&run), fit_decompose_bytes(&f));
-                most = bytes > most ? bytes : most;
-            }
-            assert_int_equal(plan_fit_bytes(&run, &plan), most);
-            bg_model_close(w.model);
+    must(bg_model_sketch(&m, &c, "all", BG_ST_BF16, &err), &err);
+    for (size_t i = 0; i < 3 * 5; i++) {
+        size_t pipeline = 1 + i / 3, bytes = 0;
+        const plan_grid g = {
+            .nodes = 1, .ranks_per_node = 2 * pipeline, .threads = 1, .data = 2, .pipeline = pipeline
+        };
+        bg_workload load = own_load(stage[i % 3], m, NULL, 0, pipeline);
+        bg_share *share = NULL;
+        bg_demand d;
+        omp_set_num_threads(1);
+        must(bg_workload_divide(&load, &share, &err), &err);
+        for (size_t r = 0; r < pipeline; r++) {
+            load = own_load(stage[i % 3], m, share, r, pipeline);
+            d = bg_workload_demand(&load, 0);
+            bytes = d.bytes(d.self, &d.best) > bytes ? d.bytes(d.self, &d.best) : bytes;
         }
+        for (size_t less = 0; less < 2; less++) {
+            const plan_config asked = { .memory_limit = bytes - less };
+            const plan_work w = { .c = &asked, .model = m, .load = own_load(NULL, m, NULL, 0, 1) };
+            plan_stage planned;
+            plan_cost_stage(stage[i % 3], &w, &cluster, &g, &planned);
+            assert_true(planned.possible && (planned.plan.rows == d.best.rows) == (less == 0));
+        }
+        bg_free(share);
+    }
+    bg_model_close(m);
+}
+
+/* A rank of all that a module's smaller side has takes no decomposition: only the products with the bases are left. */
+static void full_rank_is_free(void **state)
+{
+    const bg_site site = { .n_out = 300, .n_in = 200, .n_in1 = 200 };
+    bg_cost cost = { 0 };
+    (void)state;
+    bg_compress_cost(&cost, &site, 1, 200, 3);
+    assert_true(cost.flops == 3 * 2.0 * 200 * (300 * 300 + 200 * 200) && cost.of[BG_COST_FLOP] == cost.flops);
+    bg_compress_cost(&cost, &site, 1, 100, 3);
+    assert_true(cost.of[BG_COST_FLOP] > cost.flops);
 }
 
 static void units_are_cut_into_batches(void **state)
 {
     (void)state;
-    plan_batches b = plan_batches_of(64, 511, 511, 1536);
+    plan_batches b = plan_batches_of(64, 511, 1536);
     assert_true(b.sequences == 3 && b.rows == 1533 && b.whole == 21 && b.rest == 1);
-    b = plan_batches_of(2, 10, 10, 1536);
+    b = plan_batches_of(2, 10, 1536);
     assert_true(b.sequences == 2 && b.whole == 1 && b.rest == 0);
 }
 
@@ -164,12 +210,11 @@ static void units_are_cut_into_batches(void **state)
 static void slowest_rank_sets_the_pace(void **state)
 {
     const plan_grid g = { .nodes = 1, .ranks_per_node = 2, .data = 1, .pipeline = 2 };
-    const plan_batches b = {
-        .sequences = 1, .rows = 1, .whole = 100, .sequence_rows = 1, .loss_rows = 1, .max_rows = 1
-    };
-    const plan_rank_cost rank[2] = { { .whole = { 0, 1 } }, { .whole = { 0, 2 } } };
+    const plan_batches b = { .sequences = 1, .rows = 1, .whole = 100 };
+    const plan_rank_cost rank[2] = { { .whole_s = 1 }, { .whole_s = 2 } };
     (void)state;
-    plan_sweep_time t = plan_sweep(&g, 3, &b, rank, 0);
+    plan_phase t = { 0 };
+    plan_sweep(&t, &g, 3, &b, rank, 0);
     assert_true(t.seconds == 3 * 200 + 1);
     assert_true(t.idle > 0.25 && t.idle < 0.26);
 }
@@ -178,37 +223,38 @@ static void slowest_rank_sets_the_pace(void **state)
 static void a_stop_takes_a_batch_and_a_file(void **state)
 {
     const plan_grid g = { .nodes = 1, .ranks_per_node = 2, .data = 1, .pipeline = 2 };
-    const plan_batches b = {
-        .sequences = 1, .rows = 1, .whole = 100, .sequence_rows = 1, .loss_rows = 1, .max_rows = 1
-    };
-    const plan_rank_cost rank[2] = { { .whole = { 0, 1 }, .unit_end_s = 30, .part_s = 30 },
-                                     { .whole = { 0, 2 }, .unit_end_s = 10 } };
+    const plan_batches b = { .sequences = 1, .rows = 1, .whole = 100 };
+    const plan_rank_cost rank[2] = { { .whole_s = 1, .unit_end_s = 30, .part_s = 30 },
+                                     { .whole_s = 2, .unit_end_s = 10 } };
     (void)state;
-    plan_sweep_time t = plan_sweep(&g, 3, &b, rank, 0.5);
+    plan_phase t = { 0 };
+    plan_sweep(&t, &g, 3, &b, rank, 0.5);
     assert_true(t.stop_s == 3 + 2 * 0.5 + 30);
-    assert_true(t.unit_s == 210 + 100 * 0.5 && t.fill_s == 1 && t.part_s == 30);
+    assert_true(t.unit_s == 210 + 100 * 0.5 && t.checkpoint_s == 1 + 30);
 }
 
 /* 10 hours of which one checkpoint takes 200 s: the first after 10 minutes, then one in 3,800 s.  Two passes of five
  * hours do the same to half of the sums each. */
 static void checkpoints_take_a_twentieth(void **state)
 {
-    const plan_sweep_time t = {
-        .seconds = 36000, .idle = 0.1, .unit_s = 9000, .fill_s = 50, .stop_s = 210, .part_s = 150
-    };
-    plan_phase p = { 0 };
+    const plan_phase t = { .seconds = 36000, .idle = 0.1, .unit_s = 9000, .stop_s = 210, .checkpoint_s = 200 };
+    plan_phase p = t;
     (void)state;
-    plan_count_parts(&p, &t, 1, 10);
+    plan_count_parts(&p, 1, 10);
     assert_true(p.checkpoint_s == 200 && fabs(p.interval_s - 3800) < 1e-6 && p.checkpoints == 10);
     assert_true(p.seconds == 36000 + 10 * 200 && p.stop_s == 210 && fabs(p.idle - (1 - 0.9 * 36000 / 38000)) < 1e-12);
     assert_true(plan_parts_alive(&p) == 2);
-    plan_count_parts(&p, &t, 2, 10);
+    p = t;
+    plan_count_parts(&p, 2, 10);
     assert_true(p.checkpoint_s == 100 && p.checkpoints == 2 * 10 && p.unit_s == 4500);
-    plan_count_parts(&p, &t, 1, 120); /* not more often than asked for */
+    p = t;
+    plan_count_parts(&p, 1, 120); /* not more often than asked for */
     assert_true(p.interval_s == 7200 && p.checkpoints == 5);
-    plan_count_parts(&p, &t, 1, 601);
+    p = t;
+    plan_count_parts(&p, 1, 601);
     assert_true(p.checkpoints == 0 && p.seconds == 36000 && plan_parts_alive(&p) == 0);
-    plan_count_parts(&p, &t, 1, 0);
+    p = t;
+    plan_count_parts(&p, 1, 0);
     assert_true(p.checkpoints == 0 && p.interval_s == 0 && plan_parts_alive(&p) == 0);
 }
 
@@ -244,14 +290,23 @@ static void restarts_are_counted(void **state)
     assert_true(s.warning_s == 360);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sketch_is_the_model),           cmocka_unit_test(sketch_widens),
-        cmocka_unit_test(presets_have_their_parameters), cmocka_unit_test(unknown_preset_names_the_nearest),
-        cmocka_unit_test(fit_sizes_are_the_stages),      cmocka_unit_test(units_are_cut_into_batches),
-        cmocka_unit_test(slowest_rank_sets_the_pace),    cmocka_unit_test(a_stop_takes_a_batch_and_a_file),
-        cmocka_unit_test(checkpoints_take_a_twentieth),  cmocka_unit_test(restarts_are_counted),
+        cmocka_unit_test(sketch_is_the_model),
+        cmocka_unit_test(sketch_widens),
+        cmocka_unit_test(presets_have_their_parameters),
+        cmocka_unit_test(unknown_preset_names_the_nearest),
+        cmocka_unit_test(sizes_are_the_stages),
+        cmocka_unit_test(full_rank_is_free),
+        cmocka_unit_test(units_are_cut_into_batches),
+        cmocka_unit_test(slowest_rank_sets_the_pace),
+        cmocka_unit_test(a_stop_takes_a_batch_and_a_file),
+        cmocka_unit_test(checkpoints_take_a_twentieth),
+        cmocka_unit_test(restarts_are_counted),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    MPI_Init(&argc, &argv);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    MPI_Finalize();
+    return failed;
 }

@@ -66,7 +66,7 @@ static void counts_bytes(void **state)
 
 /* ---- groups ---- */
 
-enum { WIDE = 1500, MANY = 5, BATCH_ROWS = 3, BATCH_SEQUENCES = 2 }; /* of MANY queries two make a group */
+enum { WIDE = 500, MANY = 5, BATCH_ROWS = 3, BATCH_SEQUENCES = 2 }; /* of MANY queries two make a group */
 
 static bg_site wide_site = { .name = "layers.0/mlp", .n_out = P, .n_in1 = M };
 static bg_site *wide_tracked[1] = { &wide_site };

@@ -1,0 +1,129 @@
+/* pass_cost.c - what a pass computes for a micro-batch: the calls of pass.c, attention.c and head.c, in the same
+ * shapes. */
+#include <omp.h>
+
+#include "bregman/pass.h"
+#include "pass_state.h"
+
+/* What is the same for all blocks. */
+typedef struct {
+    bg_cost *cost;
+    const bg_model *model;
+    const bg_batch_shape *batch;
+    double rows, w_qk;
+} walk;
+
+static void elements(const walk *w, double of_a_row) { w->cost->of[BG_COST_ELEMENT] += w->rows * of_a_row; }
+
+static void activations(const walk *w, double times)
+{
+    w->cost->of[BG_COST_ACTIVATION] += times * w->rows * (double)w->model->config.d_ff;
+}
+
+static void linear(const walk *w, const bg_site *site, bool back)
+{
+    double n_out = (double)site->n_out, n_in = (double)site->n_in;
+    if (site->weight->dtype != BG_ST_F32)
+        w->cost->of[BG_COST_WIDENED] += n_out * n_in;
+    bg_cost_product(w->cost, w->rows, back ? n_in : n_out, back ? n_out : n_in, 1);
+    if (!back && site->bias != NULL)
+        elements(w, 2 * n_out);
+}
+
+/* Attention of all heads, `products` small ones for each block of BG_ATTENTION_ROWS rows. */
+static void attention(const walk *w, double products, double pair_passes, size_t heads_at_once)
+{
+    const bg_model_config *c = &w->model->config;
+    size_t rows = w->batch->rows;
+    double pairs = 0, heads = (double)c->n_heads * (double)w->batch->sequences;
+    for (size_t i = 0; i < rows; i += BG_ATTENTION_ROWS) {
+        size_t n = rows - i < BG_ATTENTION_ROWS ? rows - i : BG_ATTENTION_ROWS;
+        pairs += (double)n * (double)(i + n);
+    }
+    double flops = products * 2 * pairs * (double)c->d_head * heads;
+    /* threads take whole tasks: some have none at the end */
+    size_t tasks = w->batch->sequences * heads_at_once, threads = (size_t)omp_get_max_threads();
+    double uneven = (double)((tasks + threads - 1) / threads * threads) / (double)tasks;
+    w->cost->flops += flops;
+    w->cost->of[BG_COST_ATTENTION_FLOP] += uneven * flops;
+    w->cost->of[BG_COST_ATTENTION_PAIR] += uneven * pairs * heads * pair_passes;
+}
+
+static double rotated(const walk *w) { return w->model->config.rope == BG_ROPE_NONE ? 0 : 2 * w->w_qk; }
+
+static void block_forward(const walk *w, const bg_block *b)
+{
+    const bg_model_config *c = &w->model->config;
+    double d = (double)c->d_model;
+    for (bg_role r = 0; r < BG_ROLES; r++)
+        if (b->site[r] != NULL)
+            linear(w, b->site[r], false);
+    attention(w, 2, 1, c->n_heads);
+    activations(w, 1);
+    elements(w, 10 * d + rotated(w) + (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk) + (c->post_norm ? 6 * d : 0));
+}
+
+static void block_backward(const walk *w, const bg_block *b)
+{
+    const bg_model *m = w->model;
+    double d = (double)m->config.d_model;
+    if (!bg_model_goes_deeper(m, b->site[BG_ROLE_DOWN]))
+        return;
+    linear(w, b->site[BG_ROLE_DOWN], true);
+    activations(w, 2);
+    elements(w, 3 * d);
+    if (!bg_model_goes_deeper(m, bg_block_first_mlp(b)))
+        return;
+    linear(w, b->site[BG_ROLE_UP], true);
+    if (b->site[BG_ROLE_GATE] != NULL)
+        linear(w, b->site[BG_ROLE_GATE], true);
+    if (!bg_model_goes_deeper(m, b->site[BG_ROLE_ATTENTION_OUT]))
+        return;
+    linear(w, b->site[BG_ROLE_ATTENTION_OUT], true);
+    attention(w, 5, 2, m->config.n_kv_heads);
+    elements(w, 9 * d + rotated(w));
+    if (!bg_model_goes_deeper(m, bg_block_first_attention(b)))
+        return;
+    for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
+        if (b->site[r] != NULL)
+            linear(w, b->site[r], true);
+    elements(w, 6 * d);
+}
+
+/* Final norm, logits, loss and gradient, a chunk of rows at a time. */
+static void head(const walk *w)
+{
+    const bg_tensor *t = w->model->head;
+    double d = (double)w->model->config.d_model, v = (double)w->model->config.vocab_size;
+    size_t rows = w->batch->sequences * w->batch->loss_rows;
+    size_t chunk = bg_head_rows(&w->model->config, BG_LOGITS_BYTES, w->batch->max_rows);
+    for (size_t i = 0; i < rows; i += chunk) {
+        double n = (double)(rows - i < chunk ? rows - i : chunk);
+        bg_cost_product(w->cost, n, v, d, 1);
+        bg_cost_product(w->cost, n, d, v, 1);
+        w->cost->of[BG_COST_WIDENED] += t->dtype != BG_ST_F32 ? 2 * v * d : 0;
+    }
+    w->cost->of[BG_COST_LOGIT] += (double)rows * v;
+    w->cost->of[BG_COST_SAMPLED] += w->batch->sampled ? (double)rows * v : 0;
+    w->cost->of[BG_COST_ELEMENT] += (double)rows * 12 * d;
+}
+
+void bg_pass_cost(bg_cost *cost, const bg_model *m, const bg_share *share, const bg_batch_shape *b)
+{
+    const bg_model_config *c = &m->config;
+    const walk w = { .cost = cost,
+                     .model = m,
+                     .batch = b,
+                     .rows = (double)(b->sequences * b->rows),
+                     .w_qk = (double)((c->n_heads + c->n_kv_heads) * c->d_head) };
+    if (b->sequences == 0)
+        return;
+    if (share->embeds)
+        elements(&w, 2 * (double)c->d_model);
+    for (size_t l = share->first; l < share->end; l++)
+        block_forward(&w, &m->block[l]);
+    if (share->has_head)
+        head(&w);
+    for (size_t l = share->end; l-- > share->first && l >= m->lowest_block;)
+        block_backward(&w, &m->block[l]);
+}

@@ -1,0 +1,100 @@
+/* workload.h - what a stage has to do, on which grid, and what that costs.
+ *
+ * A stage says it in its costs.c, in a bg_stage_costs: it makes its own budget from that, and plan asks it about work
+ * that is to come.  Nothing here opens a file or sends a message. */
+#ifndef BG_WORKLOAD_H
+#define BG_WORKLOAD_H
+
+#include "bregman/budget.h"
+#include "bregman/comm.h"
+#include "bregman/cost.h"
+#include "bregman/score.h"
+#include "bregman/share.h"
+
+typedef struct bg_stage_costs bg_stage_costs;
+
+/* A stage fills in what its own costs ask for, plan everything. */
+typedef struct {
+    const bg_stage_costs *stage;
+    const bg_model *model;
+    const bg_share *share; /* [grid.pipeline_size] */
+    bg_grid grid;          /* of the rank in question; its communicators are not looked at */
+    uint64_t memory_limit;
+    uint64_t sequences, corpus_sequences; /* to score, of so many in the token files */
+    uint64_t covariance_sequences, lambda_sequences, queries;
+    uint64_t unit_sequences;                  /* of a work unit; 0: as the stage chooses */
+    size_t rows, query_rows, query_loss_rows; /* of the longest sequence, and query */
+    size_t blocks, subgrid_side;              /* of the fit */
+    bool diagonal;
+    size_t rank; /* of compressed queries, SIZE_MAX: full */
+    bg_score_detail detail;
+    const bg_queries_extent *extent; /* of compressed queries that are there; NULL: as `rank` says */
+} bg_workload;
+
+static inline const bg_share *bg_workload_share(const bg_workload *w) { return &w->share[w->grid.pipeline_rank]; }
+
+/* Sequences of one length, in units (sweep.h). */
+typedef struct {
+    uint64_t n_sequences, unit_sequences;
+    size_t rows, loss_rows; /* of each sequence */
+    bool sampled;
+} bg_workload_sweep;
+
+/* What a rank does beside its micro-batches, and memory that no budget counts. */
+typedef struct {
+    bg_cost begin, resume; /* before the phase's first unit, and in a job that goes on */
+    bg_cost unit, part;    /* at a unit's end; what a checkpoint before it costs on top of that */
+    double held_bytes;     /* where --memory-limit leaves room */
+    double cached_bytes;   /* by HDF5 */
+} bg_rank_costs;
+
+/* Work of one or several ranks of the world. */
+typedef struct {
+    bg_cost cost;        /* decompositions are divided by its ranks */
+    size_t first, ranks; /* whose it is */
+    size_t steps;        /* between which a stop is answered */
+} bg_task_costs;
+
+/* All of a rank are those of w->grid.pipeline_rank. */
+typedef struct {
+    const char *name;
+    /* A rank's, beside the pass. */
+    size_t (*bytes)(const bg_workload *w, const bg_plan *plan);
+    /* NULL: none of that */
+    void (*rank)(const bg_workload *w, const bg_plan *plan, bg_rank_costs *out);
+    /* A phase is a sweep, with what a rank's taps compute and read for a micro-batch, ... */
+    bg_workload_sweep (*sweep)(const bg_workload *w);
+    void (*batch)(const bg_workload *w, const bg_plan *plan, const bg_batch_shape *b, bg_cost *cost);
+    /* ... or a list of tasks, *out to be freed with bg_free. */
+    bg_status (*tasks)(const bg_workload *w, bg_task_costs **out, size_t *n, bg_err *err);
+} bg_phase_costs;
+
+/* Before the first phase and after the last. */
+typedef struct {
+    bg_cost begin; /* what is hashed beside the model, and read by every rank */
+    bg_cost end;   /* of each of so many ranks */
+    double end_ranks;
+    bool end_stops;     /* a stop is answered during it */
+    double final_bytes; /* that stay on disk; work files are what phases write */
+} bg_ends_costs;
+
+struct bg_stage_costs {
+    const char *name;
+    size_t activation_bytes; /* of a micro-batch; 0: it does not run the model, and one rank does all */
+    const char *spills;      /* as of bg_demand */
+    bool in_passes;          /* over the blocks of a share, where memory does not hold all */
+    bool (*is_possible)(const bg_workload *w);                      /* NULL: always */
+    double (*tap_flops)(const bg_workload *w, const bg_site *site); /* by which the model is divided too; NULL: none */
+    void (*ends)(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out); /* NULL: nothing */
+    size_t n_phases;
+    const bg_phase_costs *phase;
+};
+
+/* Cut the model: w->share, to be freed with bg_free.  Errors: those of bg_model_divide. */
+bg_status bg_workload_divide(const bg_workload *w, bg_share **out, bg_err *err) BG_MUST_CHECK;
+/* What the rank holds in the phase that takes most, pass and pipeline included: bg_demand.bytes of a bg_workload. */
+size_t bg_workload_bytes(const void *workload, const bg_plan *plan);
+/* The stage's demand, w lent; batch_tokens as of the stages' option, 0: as activation_bytes says. */
+bg_demand bg_workload_demand(const bg_workload *w, size_t batch_tokens);
+
+#endif /* BG_WORKLOAD_H */

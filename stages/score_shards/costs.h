@@ -1,0 +1,16 @@
+/* costs.h - what score_shards holds, computes and writes: for itself and for plan. */
+#ifndef BG_STAGES_SCORE_SHARDS_COSTS_H
+#define BG_STAGES_SCORE_SHARDS_COSTS_H
+
+#include "bregman/workload.h"
+
+/* Unless options say otherwise. */
+#define SCORE_UNIT_SEQUENCES 64
+#define SCORE_TOP            100
+
+extern const bg_stage_costs score_costs;
+
+/* The scorer of a rank, for micro-batches of so many rows. */
+bg_score_task score_task(const bg_workload *w, size_t batch_rows);
+
+#endif /* BG_STAGES_SCORE_SHARDS_COSTS_H */
