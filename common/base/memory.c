@@ -46,4 +46,15 @@ size_t bg_peak_rss_bytes(void)
     return (size_t)usage.ru_maxrss * 1024; /* Linux counts in KiB */
 }
 
+size_t bg_rss_bytes(void)
+{
+    size_t pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (f == NULL || fscanf(f, "%*u %zu", &pages) != 1)
+        pages = 0;
+    if (f != NULL)
+        fclose(f);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
 /* ---- room that may lie on disk ---- */

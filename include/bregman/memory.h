@@ -28,5 +28,7 @@ BG_MUST_CHECK static inline bg_status bg_allocated(const void *p) { return p != 
 
 /* Peak resident set of this process so far, in bytes (mapped files count). */
 size_t bg_peak_rss_bytes(void);
+/* Resident now; 0 where the system does not say. */
+size_t bg_rss_bytes(void);
 
 #endif /* BG_MEMORY_H */

@@ -85,7 +85,7 @@ struct bg_stage_costs {
     bool in_passes;          /* over the blocks of a share, where memory does not hold all */
     bool (*is_possible)(const bg_workload *w);                      /* NULL: always */
     double (*tap_flops)(const bg_workload *w, const bg_site *site); /* by which the model is divided too; NULL: none */
-    void (*ends)(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out); /* NULL: nothing */
+    void (*ends)(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out);
     size_t n_phases;
     const bg_phase_costs *phase;
 };

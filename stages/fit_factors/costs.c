@@ -1,5 +1,6 @@
 #include "costs.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,14 @@ uint64_t fit_unit(uint64_t n, uint64_t asked)
     uint64_t unit = (n + 63) / 64;
     unit = unit < 16 ? 16 : unit > 1024 ? 1024 : unit;
     return asked > 0 ? asked : unit;
+}
+
+bg_status fit_check_blocks(const bg_model *m, uint64_t k, bg_err *err)
+{
+    for (size_t i = 0; i < m->n_tracked; i++)
+        if (m->tracked[i]->n_out < k || m->tracked[i]->n_in1 < k)
+            return BG_FAIL(err, BG_EARG, "--blocks %" PRIu64 " is more than %s has rows", k, m->tracked[i]->name);
+    return BG_OK;
 }
 
 fit_blocks fit_pass_blocks(const bg_share *s, size_t pass, size_t passes)

@@ -10,6 +10,9 @@ extern const bg_stage_costs fit_costs;
 /* Sequences of a work unit for a sum over n of them. */
 uint64_t fit_unit(uint64_t n, uint64_t asked);
 
+/* BG_EARG, naming the module, if one has fewer rows than k diagonal blocks. */
+bg_status fit_check_blocks(const bg_model *m, uint64_t k, bg_err *err) BG_MUST_CHECK;
+
 /* The blocks and tracked modules of a share that pass `pass` of `passes` is for. */
 typedef struct {
     size_t first, end;

@@ -79,10 +79,8 @@ static bg_status choose_units(fit *f, bg_err *err)
         st = set_range(&f->lambda, c->lambda_sequences, n, "--lambda-sequences", err);
     if (st == BG_OK)
         st = check_lengths(f, err);
-    for (size_t i = 0; i < f->model->n_tracked && st == BG_OK; i++)
-        if (f->model->tracked[i]->n_out < c->blocks || f->model->tracked[i]->n_in1 < c->blocks)
-            st = BG_FAIL(err, BG_EARG, "--blocks %" PRIu64 " is more than %s has rows", c->blocks,
-                         f->model->tracked[i]->name);
+    if (st == BG_OK)
+        st = fit_check_blocks(f->model, c->blocks, err);
     if (st == BG_OK) {
         f->covariance_rows = rows_of(f, f->covariance);
         f->lambda_rows = rows_of(f, f->lambda);

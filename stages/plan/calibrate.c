@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "bregman/log.h"
+#include "bregman/memory.h"
 #include "plan.h"
 
 /* ---- how long something takes ---- */
@@ -30,19 +31,6 @@ double plan_mean_s(void (*call)(void *self), void *self, MPI_Comm world)
 
 /* ---- the machine ---- */
 
-/* Resident bytes now: what a process takes that has run a stage's libraries but holds no model. */
-static double resident_bytes(void)
-{
-    double pages = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (f == NULL)
-        return 0;
-    if (fscanf(f, "%*f %lf", &pages) != 1)
-        pages = 0;
-    fclose(f);
-    return pages * (double)sysconf(_SC_PAGESIZE);
-}
-
 static void describe_node(plan_cluster *c, const bg_context *ctx)
 {
     gethostname(c->name, sizeof c->name - 1);
@@ -55,12 +43,13 @@ static void describe_node(plan_cluster *c, const bg_context *ctx)
 bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *err)
 {
     char folder[BG_PATH_BYTES];
-    plan_cluster cluster = { 0 };
+    plan_cluster cluster;
     plan_profile *p = &cluster.profile;
     MPI_Comm world = ctx->grid.world;
+    plan_reference_cluster(&cluster); /* some rates are assumed: of ScaLAPACK small matrices would say nothing */
+    cluster.network_gb_s = cluster.disk_gb_s = 0;
     describe_node(&cluster, ctx);
     p->threads = (double)ctx->threads;
-    p->subgrid_efficiency = 0.4; /* of ScaLAPACK; small matrices would say nothing of large ones */
     bg_status st = bg_agree(world, bg_folder_of(c->output, folder, err), err);
     if (st == BG_OK)
         st = plan_measure_files(p, folder, ctx, err); /* first, as the folder may not be writable */
@@ -68,11 +57,9 @@ bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *er
         st = plan_measure_kernels(p, world, err);
     if (st == BG_OK)
         st = plan_measure_messages(p, world, err);
-    malloc_trim(0); /* what the measurements have freed is no part of it */
-    p->process_bytes = resident_bytes();
+    malloc_trim(0); /* a process that has run a stage's libraries, and holds nothing */
+    p->process_bytes = (double)bg_rss_bytes();
     MPI_Allreduce(MPI_IN_PLACE, &p->process_bytes, 1, MPI_DOUBLE, MPI_MAX, world);
-    if (st == BG_OK)
-        st = plan_measure_pass(p, world, err);
     if (st == BG_OK && ctx->grid.world_rank == 0)
         st = plan_cluster_write(&cluster, c->output, err);
     st = bg_agree(world, st, err);

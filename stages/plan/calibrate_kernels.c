@@ -40,6 +40,8 @@ typedef struct {
     bg_cost_kind kind;  /* what is measured */
     const shape *shape; /* of a product */
     size_t side;        /* of a decomposition */
+    bg_pass *pass;      /* of a small model, which the arrays' x is all matrices of */
+    bg_batch *batch;
     bg_status st;
     bg_err err;
 } arrays;
@@ -101,6 +103,23 @@ static void decompose(arrays *a)
         a->st = bg_eigen(a->side, a->sum, w, "calibration", &a->err);
 }
 
+enum { TOKENS = 257, SEQUENCES = 4 };
+
+static bg_status no_tap(void *self, const bg_pair *pair, bg_err *err)
+{
+    (void)self;
+    (void)pair;
+    (void)err;
+    return BG_OK;
+}
+
+static void run_pass(arrays *a)
+{
+    const bg_tap tap = { no_tap, NULL };
+    if (a->st == BG_OK)
+        a->st = bg_pass_run(a->pass, a->batch, (bg_labels){ .sampled = true, .seed = 1 }, &tap, NULL, &a->err);
+}
+
 static void logits(arrays *a)
 {
 #pragma omp parallel for schedule(static)
@@ -137,11 +156,19 @@ static void kernel(void *self)
     case BG_COST_ATTENTION_PAIR: head_softmax(a); break;
     case BG_COST_RANKED: rank_scores(a); break;
     case BG_COST_FLOP: product(a); break;
-    default: decompose(a);
+    case BG_COST_EIGEN_CUBE: decompose(a); break;
+    default: run_pass(a);
     }
 }
 
-/* ---- all of them ---- */
+/* ---- by themselves ---- */
+
+/* What went wrong in a kernel, of any rank. */
+static bg_status told(const arrays *a, MPI_Comm world, bg_err *err)
+{
+    *err = a->st != BG_OK ? a->err : *err;
+    return bg_agree(world, a->st, err);
+}
 
 static void fill(arrays *a)
 {
@@ -229,96 +256,33 @@ static bg_status measure_eigen(plan_profile *p, arrays *a, MPI_Comm world, bg_er
     p->s[BG_COST_EIGEN_CUBE] = fmax(0, (each[1] - each[0]) / (n[1] - n[0]));
     p->s[BG_COST_EIGEN_SQUARE] = fmax(0, each[0] - p->s[BG_COST_EIGEN_CUBE] * n[0]);
     bg_log("eigendecomposition of side %zu: %.2f s", side[1], each[1] * n[1] * n[1]);
-    *err = a->st != BG_OK ? a->err : *err;
-    return bg_agree(world, a->st, err);
-}
-
-bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err)
-{
-    arrays a = { .err = { .msg = "" } };
-    const size_t room = (size_t)omp_get_max_threads() * 4 * QUERY_ROWS * KEYS + MOST_FLOATS;
-    float **const array[] = { &a.x, &a.y, &a.z };
-    bg_status st = BG_OK;
-    for (size_t i = 0; i < sizeof array / sizeof *array && st == BG_OK; i++)
-        st = BG_NEW(*array[i], room, "kernels", err);
-    if (st == BG_OK)
-        st = BG_NEW(a.sum, FLOATS, "kernels", err);
-    if (st == BG_OK)
-        st = BG_NEW(a.half, FLOATS, "kernels", err);
-    if (st == BG_OK)
-        st = bg_extremes_init(&a.extremes, 100, 100, err);
-    if ((st = bg_agree(world, st, err)) == BG_OK) {
-        measure_products(p, &a, world);
-        measure_kernels(p, &a, world);
-        st = measure_eigen(p, &a, world, err);
-    }
-    bg_extremes_clear(&a.extremes);
-    bg_free(a.x);
-    bg_free(a.y);
-    bg_free(a.z);
-    bg_free(a.sum);
-    bg_free(a.half);
-    return st;
+    return told(a, world, err);
 }
 
 /* ---- a real pass ---- */
 
-enum { TOKENS = 257, SEQUENCES = 4 };
-
-typedef struct {
-    bg_pass *pass;
-    bg_batch *batch;
-    bg_status st;
-    bg_err err;
-} real;
-
-static bg_status no_tap(void *self, const bg_pair *pair, bg_err *err)
-{
-    (void)self;
-    (void)pair;
-    (void)err;
-    return BG_OK;
-}
-
-static void run_pass(void *self)
-{
-    real *r = self;
-    const bg_tap tap = { no_tap, NULL };
-    if (r->st == BG_OK)
-        r->st = bg_pass_run(r->pass, r->batch, (bg_labels){ .sampled = true, .seed = 1 }, &tap, NULL, &r->err);
-}
-
-/* A small model whose matrices all read the same random numbers. */
-static bg_status sketch(bg_model **m, float **weights, bg_err *err)
+/* A small model whose matrices all read the same random numbers, and tokens for it. */
+static bg_status open_pass(arrays *a, bg_model **m, bg_err *err)
 {
     bg_model_config c;
-    size_t most = 0;
+    uint32_t token[TOKENS];
     bg_status st = plan_preset("pythia-70m", &c, err);
     c.n_blocks = 2;
-    c.vocab_size = 8192;
+    c.vocab_size = MOST_FLOATS / c.d_model;
     if (st == BG_OK)
         st = bg_model_sketch(m, &c, "mlp", BG_ST_F32, err);
     for (size_t i = 0; st == BG_OK && i < (*m)->n_sketched; i++)
-        most = (*m)->sketched[i].n_bytes > most ? (*m)->sketched[i].n_bytes : most;
+        (*m)->sketched[i].data = a->x;
+    for (size_t i = 0; i < MOST_FLOATS; i++)
+        a->x[i] = 0.04f * (a->x[i] - 0.5f);
     if (st == BG_OK)
-        st = BG_NEW(*weights, most / sizeof **weights, "weights", err);
-    for (size_t i = 0; st == BG_OK && i < most / sizeof **weights; i++)
-        (*weights)[i] = 0.04f * ((float)((i * 2654435761u) % 1000) / 1000.0f - 0.5f);
-    for (size_t i = 0; st == BG_OK && i < (*m)->n_sketched; i++)
-        (*m)->sketched[i].data = *weights;
-    return st;
-}
-
-static bg_status make_batch(bg_batch **b, size_t vocabulary, bg_err *err)
-{
-    uint32_t token[TOKENS];
-    bg_status st = bg_batch_new(b, SEQUENCES, SEQUENCES * (TOKENS - 1), err);
+        st = bg_batch_new(&a->batch, SEQUENCES, SEQUENCES * (TOKENS - 1), err);
     for (size_t z = 0; z < SEQUENCES && st == BG_OK; z++) {
         for (size_t i = 0; i < TOKENS; i++)
-            token[i] = (uint32_t)((z * 7919 + i * 104729) % vocabulary);
-        (void)bg_batch_add(*b, z, token, TOKENS, 0);
+            token[i] = (uint32_t)((z * 7919 + i * 104729) % c.vocab_size);
+        (void)bg_batch_add(a->batch, z, token, TOKENS, 0);
     }
-    return st;
+    return st == BG_OK ? bg_pass_new(&a->pass, *m, NULL, 1, SEQUENCES * (TOKENS - 1), BG_LOGITS_BYTES, err) : st;
 }
 
 /* What a pass takes beyond its products and the kernels measured by themselves is laid to the floats that pass through
@@ -337,25 +301,46 @@ static void split(plan_profile *p, const bg_model *m, double measured_s)
     p->s[BG_COST_ELEMENT] = each > p->s[BG_COST_ELEMENT] ? each : p->s[BG_COST_ELEMENT];
 }
 
-bg_status plan_measure_pass(plan_profile *p, MPI_Comm world, bg_err *err)
+static bg_status measure_pass(plan_profile *p, arrays *a, MPI_Comm world, bg_err *err)
 {
     bg_model *m = NULL;
-    float *weights = NULL;
-    real r = { .err = { .msg = "" } };
-    bg_status st = sketch(&m, &weights, err);
-    if (st == BG_OK)
-        st = make_batch(&r.batch, m->config.vocab_size, err);
-    if (st == BG_OK)
-        st = bg_pass_new(&r.pass, m, NULL, 1, SEQUENCES * (TOKENS - 1), BG_LOGITS_BYTES, err);
-    if ((st = bg_agree(world, st, err)) == BG_OK) {
-        double measured_s = plan_mean_s(run_pass, &r, world);
-        *err = r.err;
-        if ((st = bg_agree(world, r.st, err)) == BG_OK)
-            split(p, m, measured_s);
-    }
-    bg_pass_free(r.pass);
-    bg_batch_free(r.batch);
+    fill(a);
+    a->kind = BG_COSTS;
+    bg_status st = bg_agree(world, open_pass(a, &m, err), err);
+    double measured_s = st == BG_OK ? plan_mean_s(kernel, a, world) : 0;
+    if (st == BG_OK && (st = told(a, world, err)) == BG_OK)
+        split(p, m, measured_s);
+    bg_pass_free(a->pass);
+    bg_batch_free(a->batch);
     bg_model_close(m);
-    bg_free(weights);
+    return st;
+}
+
+/* ---- all of them ---- */
+
+bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err)
+{
+    arrays a = { .err = { .msg = "" } };
+    const size_t room = (size_t)omp_get_max_threads() * 4 * QUERY_ROWS * KEYS + MOST_FLOATS;
+    bg_status st = BG_NEW(a.x, 3 * room, "kernels", err);
+    if (st == BG_OK)
+        st = BG_NEW(a.sum, FLOATS, "kernels", err);
+    if (st == BG_OK)
+        st = BG_NEW(a.half, FLOATS, "kernels", err);
+    if (st == BG_OK)
+        st = bg_extremes_init(&a.extremes, 100, 100, err);
+    if ((st = bg_agree(world, st, err)) == BG_OK) {
+        a.y = a.x + room;
+        a.z = a.y + room;
+        measure_products(p, &a, world);
+        measure_kernels(p, &a, world);
+        st = measure_eigen(p, &a, world, err);
+    }
+    if (st == BG_OK)
+        st = measure_pass(p, &a, world, err);
+    bg_extremes_clear(&a.extremes);
+    bg_free(a.x);
+    bg_free(a.sum);
+    bg_free(a.half);
     return st;
 }

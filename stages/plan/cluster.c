@@ -10,20 +10,26 @@
  * GFLOP/s a core at most, of which 40 are assumed. */
 static const double FLOP_S = 1 / (8 * 40e9);
 
-/* A number of the file: its place, and what is assumed without one.  PARALLEL: all threads of a rank share such work. */
+/* A number of the file: its place, and what is assumed without one.  AUTO: a whole number too, or
+ * "auto" for 0.  PARALLEL: all threads of a rank share such work. */
 typedef struct {
     const char *key;
     size_t offset;
     double assumed;
-    enum { PLAIN, WHOLE, PARALLEL } sort;
+    enum { PLAIN, WHOLE, AUTO, PARALLEL } sort;
 } field;
 #define NODE(name)    #name, offsetof(plan_cluster, name)
 #define RANK(name)    #name, offsetof(plan_profile, name)
 #define SECONDS(kind) offsetof(plan_profile, s) + (kind) * sizeof(double)
 
 static const field node[] = {
-    { NODE(nodes), 64, WHOLE },        { NODE(cores_per_node), 128, WHOLE }, { NODE(memory_gb_per_node), 512, PLAIN },
-    { NODE(network_gb_s), 25, PLAIN }, { NODE(disk_gb_s), 50, PLAIN },       { 0 },
+    { NODE(nodes), 64, WHOLE },
+    { NODE(cores_per_node), 128, WHOLE },
+    { NODE(ranks_per_node), 0, AUTO },
+    { NODE(memory_gb_per_node), 512, PLAIN },
+    { NODE(network_gb_s), 25, PLAIN },
+    { NODE(disk_gb_s), 50, PLAIN },
+    { 0 },
 };
 static const field rank[] = {
     { RANK(threads), 8, PLAIN },
@@ -56,16 +62,18 @@ static const field rank[] = {
     { 0 },
 };
 
+static bool is_whole(const field *f) { return f->sort == WHOLE || f->sort == AUTO; }
+
 static double get(const void *base, const field *f)
 {
     const void *at = (const char *)base + f->offset;
-    return f->sort == WHOLE ? (double)*(const size_t *)at : *(const double *)at;
+    return is_whole(f) ? (double)*(const size_t *)at : *(const double *)at;
 }
 
 static void set(void *base, const field *f, double x)
 {
     void *at = (char *)base + f->offset;
-    if (f->sort == WHOLE)
+    if (is_whole(f))
         *(size_t *)at = (size_t)x;
     else
         *(double *)at = x;
@@ -92,18 +100,22 @@ plan_profile plan_profile_scaled(const plan_profile *p, double threads)
 
 /* ---- writing ---- */
 
+static json_t *number_json(const field *f, double x)
+{
+    if (f->sort == AUTO && x <= 0)
+        return json_string("auto");
+    return is_whole(f) ? json_integer((json_int_t)x) : json_real(x);
+}
+
 static json_t *to_json(const plan_cluster *c)
 {
     json_t *root = json_object(), *profile = json_object();
     json_object_set_new(root, "name", json_string(c->name));
-    json_object_set_new(root, "ranks_per_node",
-                        c->ranks_per_node > 0 ? json_integer((json_int_t)c->ranks_per_node) : json_string("auto"));
     for (const field *f = node; f->key != NULL; f++)
-        json_object_set_new(root, f->key,
-                            f->sort == WHOLE ? json_integer((json_int_t)get(c, f)) : json_real(get(c, f)));
+        json_object_set_new(root, f->key, number_json(f, get(c, f)));
     json_object_set_new(root, "scratch", json_boolean(c->scratch));
     for (const field *f = rank; f->key != NULL; f++)
-        json_object_set_new(profile, f->key, json_real(get(&c->profile, f)));
+        json_object_set_new(profile, f->key, number_json(f, get(&c->profile, f)));
     json_object_set_new(root, "profile", profile);
     return root;
 }
@@ -128,9 +140,11 @@ static bg_status read_number(const json_t *object, const char *path, const field
 {
     const json_t *value = json_object_get(object, f->key);
     double x = json_number_value(value);
+    if (f->sort == AUTO && (value == NULL || (json_is_string(value) && strcmp(json_string_value(value), "auto") == 0)))
+        return BG_OK;
     if (value == NULL)
         return bad(path, f->key, "is missing", err);
-    if (f->sort == WHOLE && !(json_is_integer(value) && x >= 1 && x <= 1e6))
+    if (is_whole(f) && !(json_is_integer(value) && x >= 1 && x <= 1e6))
         return bad(path, f->key, "is not a whole number from 1 to 1000000", err);
     if (!json_is_number(value) || !isfinite(x) || x < 0)
         return bad(path, f->key, "is not a number from 0", err);
@@ -155,25 +169,13 @@ static bg_status read_fields(json_t *object, const json_t *written, const char *
     return st;
 }
 
-static bg_status read_ranks(plan_cluster *c, const json_t *root, const char *path, bg_err *err)
-{
-    static const field ranks = { NODE(ranks_per_node), 0, WHOLE };
-    const json_t *value = json_object_get(root, ranks.key);
-    if (value == NULL || (json_is_string(value) && strcmp(json_string_value(value), "auto") == 0))
-        return BG_OK;
-    bg_status st = read_number(root, path, &ranks, c, err);
-    if (st == BG_OK && c->ranks_per_node > c->cores_per_node)
-        st = bad(path, ranks.key, "is more than cores_per_node", err);
-    return st;
-}
-
 static bg_status read_root(plan_cluster *c, json_t *root, const char *path, bg_err *err)
 {
     json_t *name = json_object_get(root, "name"), *profile = json_object_get(root, "profile"), *written = to_json(c);
     plan_profile *p = &c->profile;
     bg_status st = read_fields(root, written, path, node, c, err);
-    if (st == BG_OK)
-        st = read_ranks(c, root, path, err);
+    if (st == BG_OK && c->ranks_per_node > c->cores_per_node)
+        st = bad(path, "ranks_per_node", "is more than cores_per_node", err);
     if (st == BG_OK && !json_is_object(profile))
         st = bad(path, "profile", "is missing: --calibrate writes one", err);
     if (st == BG_OK)

@@ -50,15 +50,11 @@ static bool runs_model(const costing *f) { return f->load.stage->activation_byte
 /* The first rank of the world at place r of the pipeline. */
 static void take_rank(costing *f, size_t r)
 {
-    f->load.grid.pipeline_rank = (int)r;
-    f->load.grid.world_rank = (int)(r * f->out->grid.data);
-}
-
-static void set_grid(costing *f)
-{
     const plan_grid *g = &f->out->grid;
-    f->load.grid = (bg_grid){ .world_size = (int)(g->data * g->pipeline),
+    f->load.grid = (bg_grid){ .world_rank = (int)(r * g->data),
+                              .world_size = (int)(g->data * g->pipeline),
                               .data_size = (int)g->data,
+                              .pipeline_rank = (int)r,
                               .pipeline_size = (int)g->pipeline,
                               .place_size = (int)(g->ranks_per_node < g->data ? g->ranks_per_node : g->data) };
 }
@@ -117,7 +113,7 @@ static void cost_sweep(costing *f, const bg_phase_costs *of, plan_phase *phase)
     plan_count_parts(phase, o->plan.passes, f->w->c->checkpoint_minutes);
     phase->seconds += begin_s;
     f->rows = most(f->rows, b.rows);
-    f->batches = most(f->batches, plan_column_batches(g, units, &b));
+    f->batches = most(f->batches, (units + g->data - 1) / g->data * (b.whole + (b.rest > 0)));
     o->units = o->units > 0 ? o->units : units;
     o->resume_s = larger(o->resume_s, resume_s);
     o->work_bytes += unit_bytes * (double)units;
@@ -211,8 +207,7 @@ static void add_up(costing *f)
     double shards = o->grid.shards > 0 ? (double)o->grid.shards : 1,
            waves = (double)(size_t)((shards - 1) / f->at_once) + 1;
     take_rank(f, 0);
-    if (f->load.stage->ends != NULL)
-        f->load.stage->ends(&f->load, &o->plan, &ends);
+    f->load.stage->ends(&f->load, &o->plan, &ends);
     ends.begin.of[BG_COST_HASH] += runs_model(f) ? f->w->model_bytes : 0;
     double end_s = plan_seconds(f->c, &f->profile, ends.end_ranks * f->at_once, &ends.end);
     o->start_s = seconds(f, &ends.begin);
@@ -290,7 +285,7 @@ void plan_cost_stage(const bg_stage_costs *of, const plan_work *w, const plan_cl
     f.at_once = g->shards > 0 ? (double)(c->nodes / g->nodes) : 1;
     f.load.stage = of;
     f.load.sequences = (w->load.corpus_sequences + shards - 1) / shards;
-    set_grid(&f);
+    take_rank(&f, 0);
     omp_set_num_threads((int)g->threads); /* the pass counts what its threads take and do */
     bg_status st = bg_workload_divide(&f.load, &share, &err);
     f.load.share = share;

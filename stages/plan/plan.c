@@ -34,16 +34,11 @@ static bg_status check_options(const plan_config *c, bg_err *err)
 
 static bg_status weights_dtype(const char *text, bg_st_dtype *out, bg_err *err)
 {
-    static const struct {
-        const char *name;
-        bg_st_dtype dtype;
-    } known[] = {
-        { "bfloat16", BG_ST_BF16 }, { "bf16", BG_ST_BF16 },   { "float16", BG_ST_F16 },
-        { "f16", BG_ST_F16 },       { "float32", BG_ST_F32 }, { "f32", BG_ST_F32 },
-    };
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strcmp(text, known[i].name) == 0) {
-            *out = known[i].dtype;
+    static const char *const name[] = { "bfloat16", "bf16", "float16", "f16", "float32", "f32" };
+    static const bg_st_dtype dtype[] = { BG_ST_BF16, BG_ST_F16, BG_ST_F32 };
+    for (size_t i = 0; i < sizeof name / sizeof name[0]; i++)
+        if (strcmp(text, name[i]) == 0) {
+            *out = dtype[i / 2];
             return BG_OK;
         }
     return BG_FAIL(err, BG_EARG, "--weights takes bfloat16, float16 or float32, not \"%s\"", text);
@@ -186,26 +181,6 @@ static bool says_more(const plan_stage *a, const plan_stage *b)
     return a_fits || a->needs_bytes < b->needs_bytes;
 }
 
-static void try_pipelines(const planned *of, const plan_work *w, const plan_cluster *c, plan_grid g, size_t pipeline,
-                          plan_stage *best, plan_stage *no)
-{
-    size_t world = g.nodes * g.ranks_per_node, most = w->model->config.n_blocks + 1;
-    for (size_t p = 1; p <= world && p <= most; p++) {
-        plan_stage s;
-        if (world % p != 0 || (pipeline > 0 && p != pipeline))
-            continue;
-        g.pipeline = p;
-        g.data = world / p;
-        evaluate(of, w, c, g, &s);
-        if (s.possible)
-            plan_count_restarts(&s, w->c->time_limit);
-        if (s.possible && is_better(&s, best))
-            *best = s;
-        if (!s.possible && says_more(&s, no))
-            *no = s;
-    }
-}
-
 /* Ranks a node that the user asks for; else those whose number of threads is within a factor of four of the profile's,
  * whose rates are carried over, if there are any. */
 static bool tries_ranks(const plan_cluster *c, size_t ranks)
@@ -217,33 +192,52 @@ static bool tries_ranks(const plan_cluster *c, size_t ranks)
     return c->cores_per_node % ranks == 0 && (few || (by >= 0.25 && by <= 4));
 }
 
-/* A stage that does not run the model is one rank. */
+static bool tries_nodes(const planned *of, const plan_cluster *c, size_t nodes)
+{
+    bool power = (nodes & (nodes - 1)) == 0;
+    return nodes == c->nodes || (!of->all_nodes && power && (!of->in_shards || c->nodes % nodes == 0));
+}
+
+static void try_grid(const planned *of, const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *best,
+                     plan_stage *no)
+{
+    plan_stage s;
+    evaluate(of, w, c, *g, &s);
+    if (s.possible)
+        plan_count_restarts(&s, of->costs->activation_bytes > 0 ? w->c->time_limit : 0); /* else it begins anew */
+    if (s.possible && is_better(&s, best))
+        *best = s;
+    if (!s.possible && says_more(&s, no))
+        *no = s;
+}
+
+/* Pipelines of `pipeline` ranks; 0: of any number.  A stage that does not run the model is one rank. */
 static void try_grids(const planned *of, const plan_work *w, const plan_cluster *c, size_t pipeline, plan_stage *best,
                       plan_stage *no)
 {
-    *best = (plan_stage){ .possible = false };
+    plan_grid g = { .nodes = 1, .ranks_per_node = 1, .threads = 1, .data = 1, .pipeline = 1 };
+    *best = *no = (plan_stage){ .possible = false };
     if (of->costs->activation_bytes == 0) {
-        const plan_grid one = { .nodes = 1, .ranks_per_node = 1, .threads = 1, .data = 1, .pipeline = 1 };
-        plan_cost_stage(of->costs, w, c, &one, best);
-        plan_count_restarts(best, 0); /* it begins anew */
+        try_grid(of, w, c, &g, best, no);
         return;
     }
-    for (size_t nodes = 1; nodes <= c->nodes; nodes++) {
-        bool power = (nodes & (nodes - 1)) == 0;
-        if (nodes != c->nodes && (of->all_nodes || !power || (of->in_shards && c->nodes % nodes != 0)))
-            continue;
-        for (size_t ranks = 1; ranks <= c->cores_per_node; ranks++) {
-            if (!tries_ranks(c, ranks))
+    for (g.nodes = 1; g.nodes <= c->nodes; g.nodes++)
+        for (g.ranks_per_node = 1; g.ranks_per_node <= c->cores_per_node; g.ranks_per_node++) {
+            size_t world = g.nodes * g.ranks_per_node, most = w->model->config.n_blocks + 1;
+            g.threads = c->cores_per_node / g.ranks_per_node;
+            if (!tries_nodes(of, c, g.nodes) || !tries_ranks(c, g.ranks_per_node))
                 continue;
-            plan_grid g = { .nodes = nodes, .ranks_per_node = ranks, .threads = c->cores_per_node / ranks };
-            try_pipelines(of, w, c, g, pipeline, best, no);
+            for (g.pipeline = 1; g.pipeline <= world && g.pipeline <= most; g.pipeline++) {
+                g.data = world / g.pipeline;
+                if (world % g.pipeline == 0 && (pipeline == 0 || g.pipeline == pipeline))
+                    try_grid(of, w, c, &g, best, no);
+            }
         }
-    }
 }
 
 static bg_status refuse(const planned *of, const plan_work *w, const plan_cluster *c, const plan_stage *no, bg_err *err)
 {
-    plan_stage other = { .possible = false }, ignored = { 0 };
+    plan_stage other = { .possible = false }, ignored;
     char instead[64] = "";
     const char *name = of->costs->name;
     if (w->c->pipeline > 0)
@@ -264,7 +258,7 @@ static bg_status refuse(const planned *of, const plan_work *w, const plan_cluste
 static bg_status choose_with(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
     for (size_t i = 0; i < PLAN_STAGES; i++) {
-        plan_stage no = { 0 };
+        plan_stage no;
         w->load.unit_sequences = stages[i].takes_units ? w->c->unit_sequences : 0;
         try_grids(&stages[i], w, c, (size_t)w->c->pipeline, &stage[i], &no);
         if (!stage[i].possible)
@@ -281,15 +275,12 @@ static bg_status fixed_blocks(const plan_work *w, size_t *out, bg_err *err)
     uint64_t k = strtoull(text, &end, 10);
     if (*text < '1' || *text > '9' || *end != '\0' || errno != 0 || k > 64)
         return BG_FAIL(err, BG_EARG, "--blocks takes a number from 1 to 64 or auto, not \"%s\"", text);
-    for (size_t i = 0; i < w->model->n_tracked; i++)
-        if (w->model->tracked[i]->n_out < k || w->model->tracked[i]->n_in1 < k)
-            return BG_FAIL(err, BG_EARG, "--blocks %" PRIu64 " is more than %s has rows", k,
-                           w->model->tracked[i]->name);
     *out = (size_t)k;
-    return BG_OK;
+    return fit_check_blocks(w->model, k, err);
 }
 
-bg_status plan_choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
+/* The fastest grid of each stage, with the fewest diagonal blocks that fit. */
+static bg_status choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
     if (strcmp(w->c->blocks, "auto") != 0) {
         bg_status st = fixed_blocks(w, &w->load.blocks, err);
@@ -314,7 +305,7 @@ static bg_status print_plan(const plan_config *asked, bg_err *err)
         st = open_work(&w, &own, err);
     bg_log_setup("plan", 0); /* bg_budget_choose speaks of every grid that is tried */
     if (st == BG_OK)
-        st = plan_choose(&w, &cluster, stage, err);
+        st = choose(&w, &cluster, stage, err);
     if (st == BG_OK && c->json)
         st = plan_print_json(stdout, &w, &cluster, stage, err);
     else if (st == BG_OK)

@@ -54,7 +54,6 @@ plan_profile plan_profile_scaled(const plan_profile *p, double threads);
 bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
 /* Its parts; each measures on all ranks at once and fills its own fields of the profile.  Collective on world. */
 bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
-bg_status plan_measure_pass(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
 bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
 bg_status plan_measure_messages(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
 /* Mean seconds of a call over MEASURE_S or three calls, whichever is longer, and over ranks: what other users of the
@@ -93,8 +92,6 @@ typedef struct {
     size_t whole, rest;     /* number of whole batches; sequences of the last one */
 } plan_batches;
 plan_batches plan_batches_of(size_t unit, size_t sequence_rows, size_t max_rows);
-/* Those of the column with most units. */
-size_t plan_column_batches(const plan_grid *g, size_t units, const plan_batches *b);
 
 /* A rank's seconds of a whole batch, of the rest, of a unit's end, and what a part adds to that. */
 typedef struct {
@@ -153,7 +150,7 @@ double plan_seconds(const plan_cluster *c, const plan_profile *p, double ranks, 
  * the pipeline and the files), and of a checkpoint (parts written, the pipeline filled again). */
 void plan_sweep(plan_phase *out, const plan_grid *g, size_t units, const plan_batches *b, const plan_rank_cost *rank,
                 double message_s);
-/* checkpoint.c: the same of each of so many passes, and what checkpoints add. */
+/* The same of each of so many passes, and what checkpoints add. */
 void plan_count_parts(plan_phase *p, size_t passes, double minutes);
 /* Parts of a unit that are there at a time. */
 double plan_parts_alive(const plan_phase *p);
@@ -165,8 +162,6 @@ void plan_count_restarts(plan_stage *s, double limit_hours);
 
 enum { PLAN_FIT, PLAN_COMPRESS, PLAN_SCORE, PLAN_MERGE, PLAN_STAGES };
 
-/* The fastest grid of each stage.  Errors: BG_ENOMEM if a stage fits none, with what would. */
-bg_status plan_choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err) BG_MUST_CHECK;
 void plan_print(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES]);
 bg_status plan_print_json(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES],
                           bg_err *err) BG_MUST_CHECK;

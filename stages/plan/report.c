@@ -27,6 +27,8 @@ static const char *bytes_text(double b, char out[24])
     return out;
 }
 
+static const char *s_of(size_t n) { return n == 1 ? "" : "s"; }
+
 static double node_hours(const plan_stage *s, const plan_cluster *c)
 {
     size_t at_once = s->grid.shards > 0 ? c->nodes / s->grid.nodes : 1;
@@ -64,12 +66,12 @@ static void print_stage(FILE *to, const plan_stage *s, const plan_cluster *c)
     fprintf(to, "\n%s: %s, %.1f node-hours, %.3g FLOPs\n", s->name, duration(s->seconds, t), node_hours(s, c),
             s->flops);
     fprintf(to, "  grid      %zu node%s x %zu rank%s x %zu thread%s = %zu data x %zu pipeline", g->nodes,
-            g->nodes == 1 ? "" : "s", g->ranks_per_node, g->ranks_per_node == 1 ? "" : "s", g->threads,
-            g->threads == 1 ? "" : "s", g->data, g->pipeline);
+            s_of(g->nodes), g->ranks_per_node, s_of(g->ranks_per_node), g->threads, s_of(g->threads), g->data,
+            g->pipeline);
     fprintf(to, g->shards > 1 ? "; %zu shards\n" : "\n", g->shards);
     if (s->plan.rows > 0)
         fprintf(to, "  batches   %zu rows, %zu unit%s, %zu pass%s over the modules%s\n", s->plan.rows, s->units,
-                s->units == 1 ? "" : "s", s->plan.passes, s->plan.passes == 1 ? "" : "es",
+                s_of(s->units), s->plan.passes, s->plan.passes == 1 ? "" : "es",
                 s->plan.on_scratch ? ", the rest on scratch" : "");
     fprintf(to, "  memory    %s a rank, and %s of mapped weights\n", bytes_text(s->bytes, b),
             bytes_text(s->weights_bytes, w));
@@ -212,21 +214,15 @@ static json_t *stage_json(const plan_stage *s, const plan_cluster *c)
                              (json_int_t)g->ranks_per_node, "threads", (json_int_t)g->threads, "data",
                              (json_int_t)g->data, "pipeline", (json_int_t)g->pipeline, "shards", (json_int_t)g->shards,
                              "memory_limit", g->memory_limit == UINT64_MAX ? 0.0 : (double)g->memory_limit);
-    json_t *o = json_pack("{s:s, s:o, s:I, s:I, s:b, s:I, s:f, s:f, s:f, s:f}", "name", s->name, "grid", grid,
-                          "batch_rows", (json_int_t)s->plan.rows, "passes", (json_int_t)s->plan.passes, "on_scratch",
-                          (int)s->plan.on_scratch, "units", (json_int_t)s->units, "flops", s->flops, "seconds",
-                          s->seconds, "start_s", s->start_s, "node_hours", node_hours(s, c));
-    json_t *sizes = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "rank_bytes", s->bytes, "peak_rss_bytes",
-                              s->peak_bytes, "weights_bytes", s->weights_bytes, "work_bytes", s->work_bytes,
-                              "final_bytes", s->final_bytes, "message_bytes", s->message_bytes, "network_bytes",
-                              s->network_bytes, "phases", phases_json(s));
-    json_t *stops = json_pack("{s:f, s:f, s:f, s:f, s:f}", "part_bytes", s->part_bytes, "stop_s", s->stop_s,
-                              "warning_s", s->warning_s, "restarts", s->restarts, "restart_s", s->restart_s);
-    json_object_update(o, sizes);
-    json_object_update(o, stops);
-    json_decref(sizes);
-    json_decref(stops);
-    return o;
+    return json_pack("{s:s, s:o, s:I, s:I, s:b, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
+                     "s:f, s:o}",
+                     "name", s->name, "grid", grid, "batch_rows", (json_int_t)s->plan.rows, "passes",
+                     (json_int_t)s->plan.passes, "on_scratch", (int)s->plan.on_scratch, "units", (json_int_t)s->units,
+                     "flops", s->flops, "seconds", s->seconds, "start_s", s->start_s, "node_hours", node_hours(s, c),
+                     "rank_bytes", s->bytes, "peak_rss_bytes", s->peak_bytes, "weights_bytes", s->weights_bytes,
+                     "work_bytes", s->work_bytes, "final_bytes", s->final_bytes, "message_bytes", s->message_bytes,
+                     "network_bytes", s->network_bytes, "part_bytes", s->part_bytes, "stop_s", s->stop_s, "warning_s",
+                     s->warning_s, "restarts", s->restarts, "restart_s", s->restart_s, "phases", phases_json(s));
 }
 
 bg_status plan_print_json(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES],
