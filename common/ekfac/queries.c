@@ -99,42 +99,79 @@ bg_status bg_queries_measure(const bg_queries_source *from, bg_queries_extent *o
     return st;
 }
 
-/* [Q, n, r] -> side by side [n, Q r] */
-static bg_status read_side(const bg_store *f, side of, size_t n_queries, size_t r, float *out, bg_err *err)
+size_t bg_queries_in_group(size_t r, size_t n_left)
+{
+    size_t most = r > 0 && r < BG_GROUP_COLUMNS ? BG_GROUP_COLUMNS / r : 1;
+    return n_left < most ? n_left : most;
+}
+
+bg_query_group bg_queries_group(const bg_queries *q, const bg_site *site, size_t first)
+{
+    const bg_site_queries *m = &q->site[site->index];
+    bg_query_group g = { first, bg_queries_in_group(m->r, q->extent.n_queries - first), m->r, NULL, NULL };
+    g.u = m->x + first * m->r * (site->n_out + site->n_in1);
+    g.v = g.u + g.n * m->r * site->n_out;
+    return g;
+}
+
+size_t bg_queries_group_columns(const bg_queries_extent *q)
+{
+    size_t r = q->columns / q->n_queries, most = r > BG_GROUP_COLUMNS ? r : BG_GROUP_COLUMNS;
+    return q->columns < most ? q->columns : most;
+}
+
+void bg_queries_let_go(const bg_queries *q, const bg_site *site, const bg_query_group *g)
+{
+    bg_shared_let_go(q->memory, g->u, g->n * g->r * (site->n_out + site->n_in1));
+}
+
+/* [n queries, n, r] of a file -> side by side in the group */
+static bg_status read_side(const bg_store *f, side of, const bg_query_group *g, float *out, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     float *one = NULL;
     bg_status st = bg_path(path, err, "%s/%s", of.site->name, of.name);
     if (st == BG_OK)
-        st = BG_NEW(one, of.n * r, "compressed queries", err);
-    for (size_t q = 0; q < n_queries && st == BG_OK; q++) {
-        st = bg_store_read_rows(f, path, BG_F32, (bg_slab){ q, 1, of.n * r }, one, err);
+        st = BG_NEW(one, of.n * g->r, "compressed queries", err);
+    for (size_t q = 0; q < g->n && st == BG_OK; q++) {
+        st = bg_store_read_rows(f, path, BG_F32, (bg_slab){ g->first + q, 1, of.n * g->r }, one, err);
         for (size_t i = 0; i < of.n && st == BG_OK; i++)
-            memcpy(out + (i * n_queries + q) * r, one + i * r, r * sizeof *one);
+            memcpy(out + (i * g->n + q) * g->r, one + i * g->r, g->r * sizeof *one);
     }
     bg_free(one);
     return st;
 }
 
-/* This rank's pieces of the memory: a side of a module is one. */
+/* This rank's groups of a module's; *n_groups: of all modules before, and then with this one. */
+static bg_status fill_site(const bg_queries *q, const bg_store *f, const bg_site *site, size_t *n_groups, bg_err *err)
+{
+    bg_status st = BG_OK;
+    bg_query_group g = { 0 };
+    for (size_t at = 0; at < q->extent.n_queries && st == BG_OK; at += g.n) {
+        float *x = q->site[site->index].x + at * q->site[site->index].r * (site->n_out + site->n_in1);
+        g = bg_queries_group(q, site, at);
+        if (!bg_shared_fills(q->memory, (*n_groups)++))
+            continue;
+        st = read_side(f, left_of(site), &g, x, err);
+        if (st == BG_OK)
+            st = read_side(f, right_of(site), &g, x + (g.v - g.u), err);
+        bg_queries_let_go(q, site, &g);
+    }
+    return st;
+}
+
 static bg_status fill(bg_queries *q, const bg_store *f, const bg_queries_source *from, bg_err *err)
 {
     float *at = bg_shared_data(q->memory);
+    size_t n_groups = 0;
     bg_status st = BG_OK;
-    for (size_t i = from->share->first_tracked; i < from->share->end_tracked; i++) {
+    for (size_t i = from->share->first_tracked; i < from->share->end_tracked && st == BG_OK; i++) {
         const bg_site *site = from->model->tracked[i];
-        bg_site_queries *m = &q->site[i];
-        size_t columns = q->extent.n_queries * m->r;
-        float *u = at, *v = u + columns * site->n_out;
+        q->site[i].x = at;
+        at += q->extent.n_queries * q->site[i].r * (site->n_out + site->n_in1);
+        st = bg_stop_check(from->file, err);
         if (st == BG_OK)
-            st = bg_stop_check(from->file, err);
-        if (st == BG_OK && bg_shared_fills(q->memory, 2 * i))
-            st = read_side(f, left_of(site), q->extent.n_queries, m->r, u, err);
-        if (st == BG_OK && bg_shared_fills(q->memory, 2 * i + 1))
-            st = read_side(f, right_of(site), q->extent.n_queries, m->r, v, err);
-        m->u = u;
-        m->v = v;
-        at = v + columns * site->n_in1;
+            st = fill_site(q, f, site, &n_groups, err);
     }
     return st;
 }
@@ -217,12 +254,29 @@ void bg_queries_free(bg_queries *q)
     bg_free(q);
 }
 
-bg_status bg_queries_modules(const char *file, char **modules, bg_err *err)
+bg_status bg_queries_describe(bg_queries_about *out, const char *file, bg_err *err)
 {
     bg_store *f = NULL;
+    bool found;
+    *out = (bg_queries_about){ 0 };
     bg_status st = bg_store_open(&f, file, "bregman/compressed", err);
     if (st == BG_OK)
-        st = bg_store_get_text(f, "/", "modules", modules, NULL, err);
+        st = bg_store_get_text(f, "/", "modules", &out->modules, NULL, err);
+    if (st == BG_OK)
+        st = bg_store_get_text(f, "/", "tokenizer_hash", &out->tokenizer_hash, &found, err);
+    if (st == BG_OK)
+        st = bg_store_get_text(f, "/", "queries_hash", &out->queries_hash, &found, err);
+    if (st == BG_OK)
+        st = bg_store_get_text(f, "/run", "fingerprint", &out->fingerprint, &found, err);
     bg_store_close(f);
     return st;
+}
+
+void bg_queries_about_clear(bg_queries_about *a)
+{
+    free(a->modules);
+    free(a->tokenizer_hash);
+    free(a->queries_hash);
+    free(a->fingerprint);
+    *a = (bg_queries_about){ 0 };
 }

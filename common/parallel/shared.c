@@ -11,6 +11,7 @@
 #include "bregman/comm.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
+#include "bregman/room.h"
 
 struct bg_shared {
     MPI_Comm place;
@@ -18,6 +19,7 @@ struct bg_shared {
     void *data;
     size_t n_bytes;
     bool mapped; /* one for all ranks; else this rank's own */
+    bool on_disk;
 };
 
 enum { NAME_BYTES = 4096 };
@@ -92,7 +94,8 @@ static bg_status take_memory(bg_shared *s, const char *scratch, const char *what
 {
     int cause = 0;
     bool wanted = s->n_bytes > 0 && (s->size > 1 || scratch != NULL);
-    if (wanted && map_for_all(s, scratch != NULL ? scratch : "/dev/shm", &cause))
+    s->on_disk = scratch != NULL;
+    if (wanted && map_for_all(s, s->on_disk ? scratch : "/dev/shm", &cause))
         return BG_OK;
     if (wanted && scratch != NULL)
         return BG_FAIL(err, BG_EIO, "cannot write into scratch folder \"%s\": %s", scratch, strerror(cause));
@@ -125,6 +128,11 @@ bg_status bg_shared_new(bg_shared **out, MPI_Comm place, size_t n_bytes, const c
 void *bg_shared_data(const bg_shared *s) { return s->data; }
 
 bool bg_shared_fills(const bg_shared *s, size_t i) { return !s->mapped || i % (size_t)s->size == (size_t)s->rank; }
+
+void bg_shared_let_go(const bg_shared *s, const float *from, size_t n_floats)
+{
+    bg_room_let_go(&(bg_room){ .on_disk = s->mapped && s->on_disk }, from, n_floats);
+}
 
 /* Agreement is the barrier too: nobody reads before all have written. */
 bg_status bg_shared_ready(bg_shared *s, bg_status st, bg_err *err)

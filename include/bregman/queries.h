@@ -1,6 +1,9 @@
 /* queries.h - the compressed queries of a file, as the score tap takes them (math.md M10).
  *
  * Of the modules of a share of the model.  The ranks of a node that have the same share hold them once (shared.h).
+ * They are gone through in groups: all products of a group's columns side by side are as fast as those of all queries,
+ * and the memory for them is bounded.  A module's groups depend on the number of queries and their rank only, so that
+ * a limit of memory changes no product, and no score.
  */
 #ifndef BG_QUERIES_H
 #define BG_QUERIES_H
@@ -20,11 +23,19 @@ typedef struct {
 size_t bg_queries_columns(const bg_site *site, size_t rank);
 bg_queries_extent bg_queries_expect(const bg_model *model, const bg_share *share, size_t n_queries, size_t rank);
 
-/* One module's queries, side by side: query q has columns [q r, (q + 1) r). */
+enum { BG_GROUP_COLUMNS = 1024 }; /* of a group at most, if it has more than one query */
+
+/* Queries [first, first + n) of one module, side by side: the i-th of them has columns [i r, (i + 1) r). */
+typedef struct {
+    size_t first, n, r;
+    const float *u; /* [P, n r] left */
+    const float *v; /* [M, n r] right */
+} bg_query_group;
+
+/* One module's queries, group after group, each u before v. */
 typedef struct {
     size_t r;
-    const float *u; /* [P, Q r] left */
-    const float *v; /* [M, Q r] right */
+    float *x;
 } bg_site_queries;
 
 typedef struct {
@@ -51,7 +62,21 @@ bg_status bg_queries_measure(const bg_queries_source *from, bg_queries_extent *o
 bg_status bg_queries_load(bg_queries **out, const bg_queries_source *from, MPI_Comm place, bg_err *err) BG_MUST_CHECK;
 void bg_queries_free(bg_queries *q); /* local; NULL is fine */
 
-/* Modules that a file was made for ("mlp", ...): what the model is to be opened with.  Caller frees with free(). */
-bg_status bg_queries_modules(const char *file, char **modules, bg_err *err) BG_MUST_CHECK;
+/* The group of a module's queries that begins with query `first`, 0 or the end of the group before; and it is not
+ * needed for a while (on scratch its pages may leave memory). */
+bg_query_group bg_queries_group(const bg_queries *q, const bg_site *site, size_t first);
+void bg_queries_let_go(const bg_queries *q, const bg_site *site, const bg_query_group *g);
+/* Queries of r columns in a group, where so many are left. */
+size_t bg_queries_in_group(size_t r, size_t n_left);
+/* Columns of the largest group, where the largest module has this many of all queries. */
+size_t bg_queries_group_columns(const bg_queries_extent *q);
+
+/* What a file says of itself: the modules that it was made for ("mlp", ...), the tokenizer and file of its queries, and
+ * its own fingerprint.  All but the first are NULL where it does not say.  Clear with bg_queries_about_clear. */
+typedef struct {
+    char *modules, *tokenizer_hash, *queries_hash, *fingerprint;
+} bg_queries_about;
+bg_status bg_queries_describe(bg_queries_about *out, const char *file, bg_err *err) BG_MUST_CHECK;
+void bg_queries_about_clear(bg_queries_about *a);
 
 #endif /* BG_QUERIES_H */

@@ -29,6 +29,8 @@ bool bg_shared_fills(const bg_shared *s, size_t i);
 /* All pieces are filled, this rank's with status st: nobody writes to it from now on.  Collective on place; returns an
  * agreed status. */
 bg_status bg_shared_ready(bg_shared *s, bg_status st, bg_err *err) BG_MUST_CHECK;
+/* A part of it is not needed for a while: its pages may leave memory (of a scratch folder only).  Local. */
+void bg_shared_let_go(const bg_shared *s, const float *from, size_t n_floats);
 /* What rank 0 of comm has, for all its ranks.  Collective on comm; an agreed status.
  *   from    [in]  rank 0: n_bytes; others: not looked at
  *   n_bytes [in]  the same on all ranks

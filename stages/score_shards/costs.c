@@ -3,9 +3,11 @@
 #include "bregman/ranking.h"
 #include "bregman/store.h"
 
+/* Sequences of the largest unit. */
 static uint64_t unit_of(const bg_workload *w)
 {
-    return w->unit_sequences > 0 ? w->unit_sequences : SCORE_UNIT_SEQUENCES;
+    uint64_t n = w->unit_sequences > 0 ? w->unit_sequences : SCORE_UNIT_SEQUENCES;
+    return n < w->sequences ? n : w->sequences;
 }
 
 static bg_queries_extent extent_of(const bg_workload *w)
@@ -15,7 +17,8 @@ static bg_queries_extent extent_of(const bg_workload *w)
 
 bg_score_task score_task(const bg_workload *w, size_t batch_rows)
 {
-    return (bg_score_task){ .share = w->share,
+    return (bg_score_task){ .model = w->model,
+                            .share = w->share,
                             .n_shares = w->grid.pipeline_size,
                             .rank = w->grid.pipeline_rank,
                             .detail = w->detail,
@@ -24,18 +27,20 @@ bg_score_task score_task(const bg_workload *w, size_t batch_rows)
                             .batch_rows = batch_rows };
 }
 
-/* Queries are held once by the ranks of a node that have the same share; on --scratch they take no memory. */
+/* Queries are held once by the ranks of a node that have the same share; on --scratch neither they nor the scores of a
+ * unit take memory. */
 static size_t bytes(const bg_workload *w, const bg_plan *plan)
 {
     const bg_score_task task = score_task(w, plan->rows);
     const bg_queries_extent q = extent_of(w);
-    return (plan->on_scratch ? 0 : q.bytes / (size_t)w->grid.place_size) + bg_scorer_bytes(&task, &q, w->model);
+    size_t all = q.bytes / (size_t)w->grid.place_size + bg_scorer_bytes(&task, &q);
+    size_t spilt = q.bytes / (size_t)w->grid.place_size + bg_score_sums_bytes(&task, q.n_queries);
+    return plan->on_scratch ? all - spilt : all;
 }
 
 static bg_workload_sweep sweep(const bg_workload *w)
 {
-    uint64_t unit = unit_of(w);
-    return (bg_workload_sweep){ w->sequences, unit < w->sequences ? unit : w->sequences, w->rows, w->rows, false };
+    return (bg_workload_sweep){ w->sequences, unit_of(w), w->rows, w->rows, false };
 }
 
 static void batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shape *b, bg_cost *cost)
@@ -78,7 +83,7 @@ static const bg_phase_costs phase = { .name = "scores", .bytes = bytes, .rank = 
 
 const bg_stage_costs score_costs = { .name = "score_shards",
                                      .activation_bytes = 512 << 20,
-                                     .spills = "queries",
+                                     .spills = "queries and scores",
                                      .ends = ends,
                                      .n_phases = 1,
                                      .phase = &phase };

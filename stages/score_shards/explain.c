@@ -45,7 +45,7 @@ static bg_status list_pairs(explaining *e, bg_err *err)
 {
     scoring *w = e->w;
     const bg_ranking *r = &e->ranking;
-    uint64_t corpus = bg_tokens_sequences(w->tokens), at = 0;
+    uint64_t corpus = bg_tokens_sequences(w->in.tokens), at = 0;
     size_t n = 0, kept = 0;
     bg_status st = BG_NEW(e->pair, BG_SIDES * r->n_queries * r->k, "pairs to explain", err);
     if (st == BG_OK)
@@ -66,16 +66,16 @@ static bg_status list_pairs(explaining *e, bg_err *err)
         if (kept > 0 && by_sequence(&e->pair[i], &e->pair[kept - 1]) == 0)
             continue;
         wanted p = e->pair[i];
-        if (w->n_sequences == 0 || e->sequence[w->n_sequences - 1] != p.sequence)
-            e->sequence[w->n_sequences++] = p.sequence;
-        p.index = w->n_sequences - 1;
-        p.rows = bg_tokens_count(w->tokens, p.sequence) - 1;
+        if (w->plan.n_sequences == 0 || e->sequence[w->plan.n_sequences - 1] != p.sequence)
+            e->sequence[w->plan.n_sequences++] = p.sequence;
+        p.index = w->plan.n_sequences - 1;
+        p.rows = bg_tokens_count(w->in.tokens, p.sequence) - 1;
         p.at = at;
         at += p.rows;
         e->pair[kept++] = p;
     }
     e->n_pairs = kept;
-    w->sequence = e->sequence;
+    w->plan.sequence = e->sequence;
     return BG_OK;
 }
 
@@ -96,11 +96,11 @@ static size_t first_pair(const explaining *e, uint64_t index)
 /* One pair's values [rows, L] out of the unit's [row, Q, L], where its sequence begins with row0, to `at` of the file. */
 static bg_status write_pair(const explaining *e, bg_store *s, const wanted *p, size_t row0, uint64_t at, bg_err *err)
 {
-    size_t nl = bg_model_layers(e->w->model);
+    size_t nl = bg_model_layers(e->w->in.model);
     float *x = NULL;
     bg_status st = BG_NEW(x, p->rows * nl, "token scores", err);
     for (size_t t = 0; t < p->rows && st == BG_OK; t++)
-        bg_scorer_tokens(e->w->scorer, row0 + t, p->query, x + t * nl);
+        bg_score_sums_tokens(e->w->made.sums, row0 + t, p->query, x + t * nl);
     if (st == BG_OK)
         st = bg_store_write_rows(s, "token_score", at, p->rows, x, err);
     bg_free(x);
@@ -109,15 +109,15 @@ static bg_status write_pair(const explaining *e, bg_store *s, const wanted *p, s
 
 static bg_status write_token_scores(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err)
 {
-    const explaining *e = w->explaining;
+    const explaining *e = w->in.explaining;
     size_t k = first_pair(e, unit->first + g->first), end = first_pair(e, unit->first + g->end), row0 = 0;
     const wanted *first = &e->pair[k], *last = &e->pair[end - 1];
-    uint64_t dims[2] = { last->at + last->rows - first->at, bg_model_layers(w->model) };
+    uint64_t dims[2] = { last->at + last->rows - first->at, bg_model_layers(w->in.model) };
     bg_status st = bg_store_dataset(s, "token_score", dims, err);
     for (uint64_t i = unit->first; i < unit->first + g->end && st == BG_OK; i++) {
         for (; k < end && e->pair[k].index == i && st == BG_OK; k++)
             st = write_pair(e, s, &e->pair[k], row0, e->pair[k].at - first->at, err);
-        row0 += bg_tokens_count(w->tokens, w->sequence[i]) - 1;
+        row0 += bg_tokens_count(w->in.tokens, w->plan.sequence[i]) - 1;
     }
     return st;
 }
@@ -127,7 +127,7 @@ static bg_status write_token_scores(scoring *w, const bg_unit *unit, const bg_se
 /* The parts x of a pair add up to the score that the ranking has. */
 static bg_status check_sum(const explaining *e, const wanted *p, float score, const float *x, bg_err *err)
 {
-    size_t n = p->rows * bg_model_layers(e->w->model);
+    size_t n = p->rows * bg_model_layers(e->w->in.model);
     double sum = 0, magnitude = 0;
     for (size_t i = 0; i < n; i++) {
         sum += (double)x[i];
@@ -154,7 +154,7 @@ static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, 
                             bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    size_t nl = bg_model_layers(e->w->model);
+    size_t nl = bg_model_layers(e->w->in.model);
     float *x = NULL, *sum = NULL;
     bg_rows from;
     bg_status st = bg_units_read(e->units, bg_units_run_of(e->units, p->index), &from, err);
@@ -198,7 +198,7 @@ static bg_status make_side(const explaining *e, bg_store *s, int side, uint32_t 
     const bg_ranking *r = &e->ranking;
     char path[BG_PATH_BYTES];
     static const char *const what[] = { "token_score", "layer_token_score" };
-    uint64_t dims[2] = { r->n_queries, r->k }, values[2] = { 0, bg_model_layers(e->w->model) };
+    uint64_t dims[2] = { r->n_queries, r->k }, values[2] = { 0, bg_model_layers(e->w->in.model) };
     for (size_t i = 0; i < r->n_queries * r->k; i++) {
         const wanted *p = find_pair(e, r->side[side].sequence[i], i / r->k);
         count[i] = p == NULL ? 0 : p->rows;
@@ -237,7 +237,7 @@ static bg_status write_side(const explaining *e, bg_store *s, int side, bg_err *
 
 static bg_status write_sides(explaining *e, bg_store *s, bg_err *err)
 {
-    bg_status st = bg_units_reader_new(&e->units, &e->w->units, err);
+    bg_status st = bg_units_reader_new(&e->units, &e->w->made.units, err);
     if (st == BG_OK)
         st = bg_units_choose(e->units, BG_WHOLE_MODEL, err);
     for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
@@ -253,15 +253,15 @@ static bg_status write_ranking(explaining *e, bg_store *s, bg_err *err)
         st = write_sides(e, s, err);
     if (st == BG_OK)
         st = bg_store_attr_text(s, "/", "explain_options", e->w->ctx->options, err);
-    return st == BG_OK ? bg_store_add_run(s, "run/explain", &e->w->in.run, err) : st;
+    return st == BG_OK ? bg_store_add_run(s, "run/explain", &e->w->in.files.run, err) : st;
 }
 
 /* The ranking keeps the provenance of the merge that made it: a merge run again still finds its own.  This run's stands
  * beside it. */
-static bg_status publish_ranking(explaining *e, bg_err *err)
+static bg_status publish_ranking(scoring *w, bg_err *err)
 {
+    explaining *e = w->in.explaining;
     bg_ranking *r = &e->ranking;
-    const scoring *w = e->w;
     bg_store *s = NULL;
     bg_hash *hash = NULL;
     bg_status st = BG_NEW(hash, r->n_inputs, "list of inputs", err);
@@ -271,10 +271,10 @@ static bg_status publish_ranking(explaining *e, bg_err *err)
                             .input_name = (const char *const *)r->input_name,
                             .input_hash = hash };
     free(r->explained);
-    if (st == BG_OK && (r->explained = strdup(w->in.run.fingerprint)) == NULL)
+    if (st == BG_OK && (r->explained = strdup(w->in.files.run.fingerprint)) == NULL)
         st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", w->c->explain);
     if (st == BG_OK)
-        st = bg_ranked_find_documents(r->side, r->n_queries * r->k, w->tokens, err);
+        st = bg_ranked_find_documents(r->side, r->n_queries * r->k, w->in.tokens, err);
     if (st == BG_OK)
         st = bg_store_create(&s, w->c->explain, "bregman/ranking", &merge, err);
     if (st == BG_OK)
@@ -286,21 +286,19 @@ static bg_status publish_ranking(explaining *e, bg_err *err)
     return st;
 }
 
-/* The ranking's own queries must be those of the compressed file. */
-static bg_status check_queries(const explaining *e, bg_err *err)
+bg_status score_explain_check_queries(const scoring *w, bg_err *err)
 {
-    const bg_ranking *r = &e->ranking;
-    bool same = r->n_queries == e->w->queries->extent.n_queries;
+    const bg_ranking *r = &w->in.explaining->ranking;
+    bool same = r->n_queries == w->plan.extent.n_queries;
     for (size_t q = 0; q < r->n_queries && same; q++)
-        same = strcmp(r->query[q], e->w->queries->id[q]) == 0;
-    return same ? BG_OK
-                : BG_FAIL(err, BG_ESTALE, "%s ranks other queries than %s holds", e->w->c->explain, e->w->c->queries);
+        same = strcmp(r->query[q], w->made.queries->id[q]) == 0;
+    return same ? BG_OK : BG_FAIL(err, BG_ESTALE, "%s ranks other queries than %s holds", w->c->explain, w->c->queries);
 }
 
 bg_status score_explain_check(const scoring *w, bg_err *err)
 {
     char what[BG_DIFFERENCE_BYTES];
-    if (!bg_origin_differs(&w->origin, &w->explaining->ranking.origin, what))
+    if (!bg_origin_differs(&w->in.origin, &w->in.explaining->ranking.origin, what))
         return BG_OK;
     return BG_FAIL(err, BG_ESTALE,
                    "%.140s was made from other inputs: %s; give those that were scored, token files in their order",
@@ -309,62 +307,46 @@ bg_status score_explain_check(const scoring *w, bg_err *err)
 
 bg_status score_explain_open(scoring *w, bg_err *err)
 {
-    bg_status st = BG_NEW(w->explaining, 1, "ranking", err);
+    bg_status st = BG_NEW(w->in.explaining, 1, "ranking", err);
     if (st != BG_OK)
         return st;
-    explaining *e = w->explaining;
+    explaining *e = w->in.explaining;
     e->w = w;
-    w->unit_sequences = UNIT_SEQUENCES;
+    w->plan.unit_sequences = UNIT_SEQUENCES;
     st = bg_ranking_read(&e->ranking, w->c->explain, err);
     if (st == BG_OK && w->ctx->grid.world_rank == 0) /* before the numbers of sequences mean anything */
-        st = bg_origin_set_tokens(&w->origin, w->tokens, err);
+        st = bg_origin_set_tokens(&w->in.origin, w->in.tokens, err);
     if (st == BG_OK && w->ctx->grid.world_rank == 0)
         st = score_explain_check(w, err);
     if (st == BG_OK)
         st = list_pairs(e, err);
+    if (st == BG_OK)
+        st = bg_path(w->plan.output, err, "%s", w->c->explain);
     const char *name = bg_base_name(w->c->explain);
     size_t n = strlen(name) - (bg_ends_in(name, ".h5") ? strlen(".h5") : 0);
-    return st == BG_OK ? bg_path(w->work, err, "%s/explain-%.*s.work", w->c->output, (int)n, name) : st;
+    return st == BG_OK ? bg_path(w->plan.work, err, "%s/explain-%.*s.work", w->c->output, (int)n, name) : st;
 }
 
 void score_explain_close(scoring *w)
 {
-    if (w->explaining == NULL)
+    if (w->in.explaining == NULL)
         return;
-    bg_ranking_clear(&w->explaining->ranking);
-    bg_free(w->explaining->pair);
-    bg_free(w->explaining->sequence);
-    bg_free(w->explaining);
+    bg_ranking_clear(&w->in.explaining->ranking);
+    bg_free(w->in.explaining->pair);
+    bg_free(w->in.explaining->sequence);
+    bg_free(w->in.explaining);
 }
 
 /* As it is now: another attempt may have explained it since it was opened. */
 static bg_status is_explained(void *self, bool *done, bg_err *err)
 {
-    const scoring *w = ((explaining *)self)->w;
+    const scoring *w = self;
     bg_ranking r = { 0 };
     bg_status st = bg_ranking_read(&r, w->c->explain, err);
-    *done = st == BG_OK && r.explained != NULL && strcmp(r.explained, w->in.fingerprint.hex) == 0;
+    *done = st == BG_OK && r.explained != NULL && strcmp(r.explained, w->in.files.fingerprint.hex) == 0;
     bg_ranking_clear(&r);
     return st;
 }
 
-static bg_status explain_all(void *self, bg_err *err)
-{
-    explaining *e = self;
-    scoring *w = e->w;
-    MPI_Comm world = w->ctx->grid.world;
-    w->write_segment = write_token_scores;
-    bg_status st = score_open_memory(w, "token_scores", err);
-    if (st == BG_OK)
-        st = check_queries(e, err);
-    if ((st = bg_agree(world, st, err)) == BG_OK)
-        st = score_sweep(w, "token scores", err);
-    return st == BG_OK ? bg_agree(world, w->ctx->grid.world_rank == 0 ? publish_ranking(e, err) : BG_OK, err) : st;
-}
-
-bg_status score_explain(scoring *w, bg_err *err)
-{
-    const bg_attempt a = { w->ctx,       &w->in,        w->c->explain, w->work,
-                           w->plan.rows, w->explaining, is_explained,  explain_all };
-    return bg_attempt_run(&a, err);
-}
+const score_result score_explanation = { "token_scores", "token scores", write_token_scores, publish_ranking,
+                                         is_explained };

@@ -23,62 +23,92 @@ typedef struct {
 
 bg_status score_shards_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
 
-typedef struct explaining explaining;
 typedef struct scoring scoring;
+typedef struct explaining explaining;
 
-/* One call of the stage, scoring or explaining. */
+/* What is read. */
+typedef struct {
+    bg_queries_about about;
+    bg_model *model;
+    bg_tokens *tokens;
+    bg_shared *listed; /* all candidates, [n_listed], once per node; NULL: the whole corpus is scored */
+    uint64_t n_listed;
+    explaining *explaining; /* the ranking's sequences; NULL: scoring */
+    bg_inputs files;
+    bg_origin origin; /* on rank 0 */
+    bg_hash model_hash;
+} score_inputs;
+
+/* What is chosen: the sequences and their units, each rank's share of the model, micro-batches that fit. */
+typedef struct {
+    uint64_t shard, n_shards;
+    const uint64_t *sequence; /* of this shard (or to explain); NULL: begin + i */
+    uint64_t begin, n_sequences, unit_sequences;
+    size_t longest_rows;        /* of the longest sequence */
+    char output[BG_PATH_BYTES]; /* the shard's file, or the ranking */
+    char work[BG_PATH_BYTES];   /* folder of the units */
+    bg_share *share;            /* [pipeline_size] */
+    bg_queries_source queries;  /* of this rank's share */
+    bg_queries_extent extent;
+    bg_workload load;
+    bg_plan memory;
+} score_plan;
+
+/* What is made. */
+typedef struct {
+    bg_queries *queries;
+    bg_products products;
+    bg_score_sums *sums;
+    bg_pass *pass;
+    bg_units units;
+    uint64_t kept; /* the first sequence of the unit in hand that no file has */
+} score_work;
+
+/* What becomes of a sweep's sums: a shard's scores, or token scores of a ranking. */
+typedef struct {
+    const char *kind, *what; /* of the units' files; and in progress lines */
+    /* Write the results of a unit's sequences [first, end), of which the sums are there; on the pipeline's first rank. */
+    bg_status (*write_segment)(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err);
+    bg_status (*publish)(scoring *w, bg_err *err);                /* on rank 0, all units done */
+    bg_status (*is_done)(void *scoring, bool *done, bg_err *err); /* see bg_attempt */
+} score_result;
+extern const score_result score_shard, score_explanation;
+
+/* One call of the stage. */
 struct scoring {
     const score_shards_config *c;
     const bg_context *ctx;
-    bg_model *model;
-    bg_tokens *tokens;
-    bg_pass *pass;
-    bg_share *share; /* [pipeline_size] */
-    bg_workload load;
-    bg_plan plan;
-    bg_queries_source source; /* of this rank's share */
-    bg_queries_extent extent;
-    bg_queries *queries;
-    bg_scorer *scorer;
-    bg_score_detail detail;
-    explaining *explaining; /* NULL: scoring */
-    bg_inputs in;
-    bg_origin origin; /* on rank 0 */
-    bg_hash model_hash;
-    uint64_t shard, n_shards;
-    bg_shared *listed; /* all candidates, [n_listed], once per node; NULL: the whole corpus is scored */
-    uint64_t n_listed;
-    const uint64_t *sequence; /* of this shard (or to explain); NULL: begin + i */
-    uint64_t begin, n_sequences;
-    uint64_t unit_sequences;
-    char shard_file[BG_PATH_BYTES]; /* scoring: OUTPUT/shard-... */
-    char work[BG_PATH_BYTES];       /* folder of the units */
-    bg_units units;
-    uint64_t kept; /* the first sequence of the unit in hand that no file has */
-    /* Write the unit's results of sequences [first, end), of which the scorer has all; on the pipeline's first rank. */
-    bg_status (*write_segment)(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err);
+    const score_result *result;
+    score_inputs in;
+    score_plan plan;
+    score_work made;
 };
 
-/* Read a list of global sequence numbers: text, one a line, or HDF5 with a dataset `sequence`.
+/* candidates.c: a list of global sequence numbers: text, one a line, or HDF5 with a dataset `sequence`.
  * Sorted and without repetition.  Free with bg_free. */
 bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **out, uint64_t *n,
                                 bg_err *err) BG_MUST_CHECK;
 
-/* scoring.c: this rank's share of the model, and what its queries take (local); then micro-batches that fit
- * (collective). */
-bg_status score_divide_model(scoring *w, bg_err *err) BG_MUST_CHECK;
-bg_status score_choose_plan(scoring *w, bg_err *err) BG_MUST_CHECK;
-/* Queries, scorer and pass for units of unit_sequences, whose files are of this kind.  Collective; an agreed status. */
-bg_status score_open_memory(scoring *w, const char *kind, bg_err *err) BG_MUST_CHECK;
-/* The sweep over w's sequences with the score tap: leaves all units in their files.  Collective. */
-bg_status score_sweep(scoring *w, const char *what, bg_err *err) BG_MUST_CHECK;
+/* inputs.c: open all that is read and check that it belongs together; after that, on rank 0, hash it.  Collective, an
+ * agreed status; local. */
+bg_status score_open_inputs(scoring *w, bg_err *err) BG_MUST_CHECK;
+bg_status score_hash_inputs(scoring *w, bg_err *err) BG_MUST_CHECK;
+void score_close_inputs(scoring *w);
 
-/* explain.c: token and layer x token scores of the survivors in w->c->explain, published as a new version
- * of that ranking.  Open (local) sets the sequences and units of w; explain is collective. */
+/* plan.c: sequences, files' names and shares of the model (local); then micro-batches that fit (collective; an agreed
+ * status). */
+bg_status score_divide(scoring *w, bg_err *err) BG_MUST_CHECK;
+bg_status score_choose_plan(scoring *w, bg_err *err) BG_MUST_CHECK;
+
+/* sweep.c: score the sequences: leaves all units in their files.  Collective; an agreed status. */
+bg_status score_sweep(scoring *w, bg_err *err) BG_MUST_CHECK;
+
+/* explain.c: read the ranking in w->c->explain and list what is to be explained (local). */
 bg_status score_explain_open(scoring *w, bg_err *err) BG_MUST_CHECK;
-/* Local, on rank 0: are the inputs, as far as w->origin has them, those that the ranking was made from? */
+/* Local, on rank 0: are the inputs, as far as w->in.origin has them, those that the ranking was made from? */
 bg_status score_explain_check(const scoring *w, bg_err *err) BG_MUST_CHECK;
-bg_status score_explain(scoring *w, bg_err *err) BG_MUST_CHECK;
+/* Are the compressed queries those that it ranks for? */
+bg_status score_explain_check_queries(const scoring *w, bg_err *err) BG_MUST_CHECK;
 void score_explain_close(scoring *w);
 
 #endif /* BG_STAGES_SCORE_SHARDS_H */

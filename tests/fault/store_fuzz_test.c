@@ -132,9 +132,9 @@ static bg_status read_compressed(const context *c, const char *path, bg_err *err
     const bg_share whole = bg_model_whole(c->model);
     const bg_queries_source source = { path, c->model, &c->hash, &whole, NULL };
     bg_queries *q = NULL;
-    char *modules = NULL;
-    bg_status st = bg_queries_modules(path, &modules, err);
-    free(modules);
+    bg_queries_about about;
+    bg_status st = bg_queries_describe(&about, path, err);
+    bg_queries_about_clear(&about);
     if (st == BG_OK)
         st = bg_queries_load(&q, &source, MPI_COMM_SELF, err);
     bg_queries_free(q);

@@ -117,9 +117,9 @@ static bg_status read_compressed(const char *path, bg_err *err)
 {
     const bg_queries_source source = { path, &model, &model_hash, &whole, NULL };
     bg_queries *q = NULL;
-    char *modules = NULL;
-    bg_status st = bg_queries_modules(path, &modules, err);
-    free(modules);
+    bg_queries_about about;
+    bg_status st = bg_queries_describe(&about, path, err);
+    bg_queries_about_clear(&about);
     if (st == BG_OK)
         st = bg_queries_load(&q, &source, MPI_COMM_SELF, err);
     bg_queries_free(q);

@@ -66,7 +66,8 @@ def test_limits():
 
 
 def test_queries():
-    """Compressed queries that do not fit lie on --scratch, once for the ranks that share them; the scores are the same."""
+    """Compressed queries that do not fit, and scores of a unit, lie on --scratch, queries once for the ranks that share them;
+    the scores are the same."""
     reference = engine(MODEL, "scored")
     factors = reference.fit(TOKENS, "factors", "--no-diagonal", *UNITS, *ROWS)
     compressed = reference.compress(factors, QUERIES, "compressed.h5")
@@ -75,26 +76,38 @@ def test_queries():
     os.makedirs(scratch)
     for name, ranks in (("one rank", 0), ("two ranks that share", 2)):
         seen, low, high = set(), 0, 0
-        while not seen >= {"at once", "queries on scratch"}:  # towards the least that holds them in memory
+        while not seen >= {"at once", "queries and scores on scratch"}:  # towards the least that holds them in memory
             limit = (low + high) // 2
             work = engine(MODEL, f"scored-{ranks}-{limit}", ranks=ranks)
-            arguments = ["--queries", compressed, "--tokens", TOKENS, "--output", work.path("scores"), *UNITS, *ROWS]
-            code, said = run(work, "score_shards", *arguments, "--scratch", scratch, "--memory-limit", limit)
+            arguments = [
+                "--queries",
+                compressed,
+                "--tokens",
+                TOKENS,
+                *UNITS,
+                *ROWS,
+                "--memory-limit",
+                limit,
+                "--output",
+            ]
+            code, said = run(work, "score_shards", *arguments, work.path("scores"), "--scratch", scratch)
             check(code == 0 or "a rank needs" in said, f"{name}, limit {limit}: scored or refused", said[-300:])
             if code == 0:
                 same_file(f"{name}, limit {limit}", work.path("scores/shard-00000-of-00001.h5"), wanted)
             if limit == 0:  # none
                 need = int(re.search(r"memory a rank: (\d+) MB", said)[1]) * 1000000
                 low, high = max(need - 2000000, 1000), need + 500000
-            elif code == 0 and "queries on scratch" not in said:
+            elif code == 0 and "queries and scores on scratch" not in said:
                 seen.add("at once")
                 high = limit
             else:
-                seen.add("refused" if code else "queries on scratch")
+                seen.add("refused" if code else "queries and scores on scratch")
                 low = limit
+                code, said = run(work, "score_shards", *arguments, work.path("refused"))
+                check(code == 1 and "or --scratch" in said, f"{name}, limit {limit}: --scratch is named", said[-300:])
             if high > 0 and high - low < 10000:
                 break
-        check(seen >= {"at once", "queries on scratch"}, f"{name}: plans", seen)
+        check(seen >= {"at once", "queries and scores on scratch"}, f"{name}: plans", seen)
         check(os.listdir(scratch) == [], "nothing is left on scratch")
 
 

@@ -178,21 +178,24 @@ static void scores(void **state)
     for (int whole = 0; whole < 2; whole++)
         for (int detail = 0; detail < 2; detail++) {
             const bg_queries_source source = { path, &model, &hash, &share, NULL };
-            const bg_score_task task = { &share,    1,    0,   detail ? BG_SCORE_TOKENS : BG_SCORE_SEQUENCES,
-                                         SEQUENCES, ROWS, ROWS };
+            const bg_score_task task = { &model,    &share, 1,   0, detail ? BG_SCORE_TOKENS : BG_SCORE_SEQUENCES,
+                                         SEQUENCES, ROWS,   ROWS };
             bg_err err;
             bg_queries *queries;
-            bg_scorer *s;
+            bg_products products;
+            bg_score_sums *s;
             assert_ok(bg_queries_load(&queries, &source, MPI_COMM_SELF, &err), err);
-            assert_ok(bg_scorer_new(&s, &task, queries, &model, &err), err);
-            bg_scorer_begin_unit(s, SEQUENCES, ROWS, 0);
-            bg_scorer_begin_batch(s, &batch, 0);
-            give_pairs(bg_scorer_pair, s, whole);
-            if (!detail)
-                bg_scorer_scores(s, sequence[whole]);
+            assert_ok(bg_products_init(&products, &queries->extent, ROWS, &err), err);
+            assert_ok(bg_score_sums_new(&s, &task, QUERIES, NULL, &err), err);
+            bg_score_sums_begin_unit(s, SEQUENCES, ROWS, 0);
+            bg_score_sums_begin_batch(s, &batch, 0);
+            give_pairs(bg_scorer_pair, &(bg_scorer){ queries, &products, s }, whole);
+            for (size_t i = 0; !detail && i < SEQUENCES; i++)
+                bg_score_sums_scores(s, i, sequence[whole] + i * QUERIES);
             for (size_t i = 0; detail && i < ROWS * QUERIES; i++)
-                bg_scorer_tokens(s, i / QUERIES, i % QUERIES, &token[whole][i]);
-            bg_scorer_free(s);
+                bg_score_sums_tokens(s, i / QUERIES, i % QUERIES, &token[whole][i]);
+            bg_score_sums_free(s);
+            bg_products_clear(&products);
             bg_queries_free(queries);
         }
     assert_near(sequence[0], sequence[1], SEQUENCES * QUERIES);
