@@ -204,37 +204,41 @@ static bg_status read_by_family(bg_model_config *c, const json_t *root, const bg
     return read_window(c, root, f, file, err);
 }
 
+static bg_status read_root(bg_model_config *out, const json_t *root, const char *file, bg_err *err)
+{
+    char known[256];
+    const char *model_type = NULL;
+    bg_status st = bg_json_text(root, "model_type", file, &model_type, err);
+    if (st != BG_OK)
+        return st;
+    if (model_type == NULL)
+        return BG_FAIL(err, BG_EFORMAT, "key \"model_type\" is missing in \"%s\"", file);
+    const bg_family *f = bg_family_find(model_type);
+    if (f != NULL)
+        return read_by_family(out, root, f, file, err);
+    bg_family_list(known, sizeof known);
+    return BG_FAIL(err, BG_EFORMAT, "model_type \"%.64s\" is not supported in \"%s\"; supported: %s", model_type, file,
+                   known);
+}
+
 bg_status bg_model_config_read(bg_model_config *out, const char *dir, bg_err *err)
 {
-    char file[BG_PATH_BYTES], known[256];
-    const char *model_type = NULL;
+    char file[BG_PATH_BYTES];
     json_t *root = NULL;
     bg_status st = bg_path(file, err, "%s/config.json", dir);
     if (st == BG_OK)
         st = bg_json_read(&root, file, err);
     if (st == BG_OK)
-        st = bg_json_text(root, "model_type", file, &model_type, err);
-    if (st != BG_OK)
-        goto out;
-    if (model_type == NULL) {
-        st = BG_FAIL(err, BG_EFORMAT, "key \"model_type\" is missing in \"%s\"", file);
-        goto out;
-    }
-    const bg_family *f = bg_family_find(model_type);
-    if (f == NULL) {
-        bg_family_list(known, sizeof known);
-        st = BG_FAIL(err, BG_EFORMAT, "model_type \"%.64s\" is not supported in \"%s\"; supported: %s", model_type,
-                     file, known);
-        goto out;
-    }
-    st = read_by_family(out, root, f, file, err);
-out:
+        st = read_root(out, root, file, err);
     json_decref(root);
     return st;
 }
 
-const bg_model_config *bg_model_config_fixed(const char *model_type)
+bg_status bg_model_config_parse(bg_model_config *out, const char *text, const char *name, bg_err *err)
 {
-    const bg_family *f = bg_family_find(model_type);
-    return f != NULL ? &f->fixed : NULL;
+    json_t *root = json_loads(text, 0, NULL);
+    bg_status st = root != NULL ? read_root(out, root, name, err)
+                                : BG_FAIL(err, BG_EFORMAT, "%s: no JSON: %.100s", name, text);
+    json_decref(root);
+    return st;
 }

@@ -80,3 +80,15 @@ void bg_tensor_widen(const bg_tensor *t, size_t first, size_t n, float *out)
     case BG_NUMBER_F16: widen_f16(p, n, out); break;
     }
 }
+
+bool bg_st_dtype_parse(const char *text, bg_st_dtype *out)
+{
+    static const char *const name[] = { "bfloat16", "bf16", "float16", "f16", "float32", "f32" };
+    static const bg_st_dtype dtype[] = { BG_ST_BF16, BG_ST_F16, BG_ST_F32 };
+    for (size_t i = 0; i < sizeof name / sizeof name[0]; i++)
+        if (strcmp(text, name[i]) == 0) {
+            *out = dtype[i / 2];
+            return true;
+        }
+    return false;
+}

@@ -8,7 +8,7 @@
  * unsupported feature), naming the file and the key. */
 bg_status bg_model_config_read(bg_model_config *out, const char *dir, bg_err *err) BG_MUST_CHECK;
 
-/* What all models of a family have in common, for those that have no file; NULL for an unknown one. */
-const bg_model_config *bg_model_config_fixed(const char *model_type);
+/* The same of a text that stands for such a file; `name` is what messages call it. */
+bg_status bg_model_config_parse(bg_model_config *out, const char *text, const char *name, bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_CONFIG_H */

@@ -32,6 +32,9 @@ typedef struct {
     const char *file; /* path of the file it lies in, for messages */
 } bg_tensor;
 
+/* The dtype that a text names, as in Python ("bfloat16", "bf16"; float16, float32): is it one of these? */
+bool bg_st_dtype_parse(const char *text, bg_st_dtype *out);
+
 /* The number that dtype is, if it is one that weights may have; false and untouched if not. */
 bool bg_tensor_number(const bg_tensor *t, bg_number *out);
 /* Widen n elements (from element `first`) to float.  dtype must be such a number. */

@@ -1,7 +1,5 @@
 /* calibrate.c - this machine as a cluster file of one node. */
 #include <malloc.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "bregman/log.h"
@@ -31,15 +29,6 @@ double plan_mean_s(void (*call)(void *self), void *self, MPI_Comm world)
 
 /* ---- the machine ---- */
 
-static void describe_node(plan_cluster *c, const bg_context *ctx)
-{
-    gethostname(c->name, sizeof c->name - 1);
-    c->nodes = 1;
-    c->ranks_per_node = (size_t)ctx->grid.world_size;
-    c->cores_per_node = c->ranks_per_node * (size_t)ctx->threads;
-    c->memory_gb_per_node = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) * 1e-9;
-}
-
 bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *err)
 {
     char folder[BG_PATH_BYTES];
@@ -48,15 +37,17 @@ bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *er
     MPI_Comm world = ctx->grid.world;
     plan_reference_cluster(&cluster); /* some rates are assumed: of ScaLAPACK small matrices would say nothing */
     cluster.network_gb_s = cluster.disk_gb_s = 0;
-    describe_node(&cluster, ctx);
+    gethostname(cluster.name, sizeof cluster.name - 1);
+    cluster.nodes = 1;
+    cluster.ranks_per_node = (size_t)ctx->grid.world_size;
+    cluster.cores_per_node = cluster.ranks_per_node * (size_t)ctx->threads;
+    cluster.memory_gb_per_node = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) * 1e-9;
     p->threads = (double)ctx->threads;
     bg_status st = bg_agree(world, bg_folder_of(c->output, folder, err), err);
     if (st == BG_OK)
         st = plan_measure_files(p, folder, ctx, err); /* first, as the folder may not be writable */
     if (st == BG_OK)
         st = plan_measure_kernels(p, world, err);
-    if (st == BG_OK)
-        st = plan_measure_messages(p, world, err);
     malloc_trim(0); /* a process that has run a stage's libraries, and holds nothing */
     p->process_bytes = (double)bg_rss_bytes();
     MPI_Allreduce(MPI_IN_PLACE, &p->process_bytes, 1, MPI_DOUBLE, MPI_MAX, world);

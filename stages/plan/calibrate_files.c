@@ -70,43 +70,6 @@ static bg_status measure_folder(const files *f, double took_s[STEPS], bg_err *er
     return st;
 }
 
-bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_context *ctx, bg_err *err)
-{
-    const double bytes = 4.0 * LARGE_ROWS * ROW_FLOATS;
-    files f = { .ctx = ctx };
-    double took_s[STEPS] = { 0 };
-    MPI_Comm world = ctx->grid.world;
-    bg_status st = bg_path(f.folder, err, "%s/.bregman-calibrate-%ld-%d", folder, (long)getpid(), ctx->grid.world_rank);
-    if (st == BG_OK)
-        st = bg_make_folder(f.folder, err);
-    if (st == BG_OK)
-        st = BG_NEW(f.x, LARGE_ROWS * (size_t)ROW_FLOATS, "file", err);
-    for (size_t i = 0; st == BG_OK && i < LARGE_ROWS * (size_t)ROW_FLOATS; i++)
-        f.x[i] = (float)(i % 251);
-    st = bg_agree(world, st, err);
-    if (st == BG_OK)
-        st = bg_agree(world, measure_folder(&f, took_s, err), err);
-    bg_err ignored;
-    if (f.folder[0] != '\0' && bg_remove_folder(f.folder, &ignored) != BG_OK)
-        bg_log("warning: %s", ignored.msg);
-    bg_free(f.x);
-    if (st != BG_OK)
-        return st;
-    MPI_Allreduce(MPI_IN_PLACE, took_s, STEPS, MPI_DOUBLE, MPI_SUM, world);
-    for (int i = 0; i < STEPS; i++)
-        took_s[i] /= ctx->grid.world_size;
-    p->s[BG_COST_FILE] = took_s[PUBLISH];
-    p->s[BG_COST_ROW_WRITE] = fmax(0, took_s[SINGLE] - took_s[PUBLISH]) / SINGLE_ROWS;
-    p->s[BG_COST_WRITE] = fmax(0, took_s[WRITE] - took_s[PUBLISH]) / bytes;
-    p->s[BG_COST_READ] = took_s[READ] / bytes;
-    p->s[BG_COST_HASH] = took_s[HASH] / bytes;
-    bg_log("files: %.3f s a small one, %.2f GB/s written, %.2f GB/s read", took_s[PUBLISH], 1e-9 / p->s[BG_COST_WRITE],
-           1e-9 / p->s[BG_COST_READ]);
-    return BG_OK;
-}
-
-/* ---- messages ---- */
-
 /* Ranks 0 and 1 play ping-pong; seconds of one way. */
 static double message_s(float *x, int n, int times, MPI_Comm world)
 {
@@ -126,20 +89,46 @@ static double message_s(float *x, int n, int times, MPI_Comm world)
     return seconds;
 }
 
-bg_status plan_measure_messages(plan_profile *p, MPI_Comm world, bg_err *err)
+static void measure_messages(plan_profile *p, float *x, MPI_Comm world)
 {
-    enum { LARGE = 1 << 20 };
-    float *x = NULL;
-    int size;
-    MPI_Comm_size(world, &size);
-    if (size == 1) /* nobody to talk to */
-        return BG_OK;
-    bg_status st = bg_agree(world, BG_NEW(x, LARGE, "message", err), err);
-    if (st == BG_OK) {
-        p->message_s = message_s(x, 1, 200, world);
-        double large_s = message_s(x, LARGE, 10, world);
-        p->message_byte_s = large_s > p->message_s ? (large_s - p->message_s) / (4.0 * LARGE) : 0;
-    }
-    bg_free(x);
-    return st;
+    const int large = LARGE_ROWS * ROW_FLOATS / 16;
+    p->message_s = message_s(x, 1, 200, world);
+    p->message_byte_s = fmax(0, message_s(x, large, 10, world) - p->message_s) / (4.0 * large);
+}
+
+bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_context *ctx, bg_err *err)
+{
+    const double bytes = 4.0 * LARGE_ROWS * ROW_FLOATS;
+    files f = { .ctx = ctx };
+    double took_s[STEPS] = { 0 };
+    MPI_Comm world = ctx->grid.world;
+    bg_status st = bg_path(f.folder, err, "%s/.bregman-calibrate-%ld-%d", folder, (long)getpid(), ctx->grid.world_rank);
+    if (st == BG_OK)
+        st = bg_make_folder(f.folder, err);
+    if (st == BG_OK)
+        st = BG_NEW(f.x, LARGE_ROWS * (size_t)ROW_FLOATS, "file", err);
+    for (size_t i = 0; st == BG_OK && i < LARGE_ROWS * (size_t)ROW_FLOATS; i++)
+        f.x[i] = (float)(i % 251);
+    st = bg_agree(world, st, err);
+    if (st == BG_OK)
+        st = bg_agree(world, measure_folder(&f, took_s, err), err);
+    if (st == BG_OK && ctx->grid.world_size > 1) /* else as assumed */
+        measure_messages(p, f.x, world);
+    bg_err ignored;
+    if (f.folder[0] != '\0' && bg_remove_folder(f.folder, &ignored) != BG_OK)
+        bg_log("warning: %s", ignored.msg);
+    bg_free(f.x);
+    if (st != BG_OK)
+        return st;
+    MPI_Allreduce(MPI_IN_PLACE, took_s, STEPS, MPI_DOUBLE, MPI_SUM, world);
+    for (int i = 0; i < STEPS; i++)
+        took_s[i] /= ctx->grid.world_size;
+    p->s[BG_COST_FILE] = took_s[PUBLISH];
+    p->s[BG_COST_ROW_WRITE] = fmax(0, took_s[SINGLE] - took_s[PUBLISH]) / SINGLE_ROWS;
+    p->s[BG_COST_WRITE] = fmax(0, took_s[WRITE] - took_s[PUBLISH]) / bytes;
+    p->s[BG_COST_READ] = took_s[READ] / bytes;
+    p->s[BG_COST_HASH] = took_s[HASH] / bytes;
+    bg_log("files: %.3f s a small one, %.2f GB/s written, %.2f GB/s read", took_s[PUBLISH], 1e-9 / p->s[BG_COST_WRITE],
+           1e-9 / p->s[BG_COST_READ]);
+    return BG_OK;
 }

@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "bregman/config.h"
 #include "bregman/model_open.h"
@@ -32,18 +31,6 @@ static bg_status check_options(const plan_config *c, bg_err *err)
     if ((c->config != NULL) == (c->preset != NULL))
         return BG_FAIL(err, BG_EARG, "--config or --preset is required, and not both");
     return BG_OK;
-}
-
-static bg_status weights_dtype(const char *text, bg_st_dtype *out, bg_err *err)
-{
-    static const char *const name[] = { "bfloat16", "bf16", "float16", "f16", "float32", "f32" };
-    static const bg_st_dtype dtype[] = { BG_ST_BF16, BG_ST_F16, BG_ST_F32 };
-    for (size_t i = 0; i < sizeof name / sizeof name[0]; i++)
-        if (strcmp(text, name[i]) == 0) {
-            *out = dtype[i / 2];
-            return BG_OK;
-        }
-    return BG_FAIL(err, BG_EARG, "--weights takes bfloat16, float16 or float32, not \"%s\"", text);
 }
 
 /* --config may name the folder or the file. */
@@ -98,9 +85,9 @@ static bg_status open_work(plan_work *w, plan_config *c, bg_err *err)
 {
     bg_model_config config;
     bg_st_dtype dtype = BG_ST_BF16;
-    bg_status st = weights_dtype(c->weights, &dtype, err);
-    if (st == BG_OK)
-        st = c->preset != NULL ? plan_preset(c->preset, &config, err) : read_config(c->config, &config, err);
+    if (!bg_st_dtype_parse(c->weights, &dtype))
+        return BG_FAIL(err, BG_EARG, "--weights takes bfloat16, float16 or float32, not \"%s\"", c->weights);
+    bg_status st = c->preset != NULL ? plan_preset(c->preset, &config, err) : read_config(c->config, &config, err);
     if (st == BG_OK)
         st = bg_model_sketch(&w->model, &config, c->modules, dtype, err);
     if (st != BG_OK)
@@ -174,15 +161,6 @@ static bool is_better(const plan_stage *a, const plan_stage *b)
     return a->grid.nodes < b->grid.nodes || (a->grid.nodes == b->grid.nodes && a->grid.pipeline < b->grid.pipeline);
 }
 
-/* Of what is not possible that which says best why: the time limit where memory would do, else the least memory. */
-static bool says_more(const plan_stage *a, const plan_stage *b)
-{
-    bool a_fits = a->needs_bytes <= 0, b_fits = b->needs_bytes <= 0;
-    if (b->name == NULL || a_fits != b_fits)
-        return b->name == NULL || a_fits;
-    return a_fits || a->needs_bytes < b->needs_bytes;
-}
-
 /* Ranks a node that the user asks for; else those whose number of threads is within a factor of four of the profile's,
  * whose rates are carried over, if there are any. */
 static bool tries_ranks(const plan_cluster *c, size_t ranks)
@@ -209,8 +187,8 @@ static void try_grid(const planned *of, const plan_work *w, const plan_cluster *
         plan_count_restarts(&s, of->costs->activation_bytes > 0 ? w->c->time_limit : 0); /* else it begins anew */
     if (s.possible && is_better(&s, best))
         *best = s;
-    if (!s.possible && says_more(&s, no))
-        *no = s;
+    if (!s.possible && (no->name == NULL || s.needs_bytes <= no->needs_bytes))
+        *no = s; /* needs_bytes is 0 where memory would do, but not the time limit */
 }
 
 /* Pipelines of `pipeline` ranks; 0: of any number.  A stage that does not run the model is one rank. */

@@ -55,7 +55,6 @@ bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *er
 /* Its parts; each measures on all ranks at once and fills its own fields of the profile.  Collective on world. */
 bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
 bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
-bg_status plan_measure_messages(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
 /* Mean seconds of a call over MEASURE_S or three calls, whichever is longer, and over ranks: what other users of the
  * machine take counts, as it will in a stage. */
 double plan_mean_s(void (*call)(void *self), void *self, MPI_Comm world);

@@ -44,29 +44,20 @@ static bg_status unknown(const char *name, bg_err *err)
 
 bg_status plan_preset(const char *name, bg_model_config *out, bg_err *err)
 {
+    char text[512];
     const preset *p = NULL;
     for (size_t i = 0; i < N_PRESETS; i++)
         if (strcmp(name, presets[i].name) == 0)
             p = &presets[i];
     if (p == NULL)
         return unknown(name, err);
-    *out = *bg_model_config_fixed(p->kind == LLAMA ? "llama" : "gpt_neox");
-    out->n_blocks = p->n_blocks;
-    out->d_model = p->d_model;
-    out->n_heads = p->n_heads;
-    out->n_kv_heads = p->n_kv_heads;
-    out->d_head = p->d_model / p->n_heads;
-    out->d_ff = p->d_ff;
-    out->vocab_size = p->vocab_size;
-    out->max_positions = 8192;
-    out->positions_key = "max_position_embeddings";
-    out->norm_epsilon = 1e-5;
-    out->parallel_residual = p->kind == PYTHIA;
-    out->activation = p->kind == LLAMA ? BG_ACT_SILU : BG_ACT_GELU_ERF;
-    out->tied_head = p->kind != PYTHIA;
-    out->rope_theta = 10000;
-    out->rope_factor = 1;
-    out->rotary_dims = p->kind == PYTHIA ? out->d_head / 4 / 2 * 2 : out->d_head;
-    snprintf(out->family, sizeof out->family, "%s", p->name);
-    return BG_OK;
+    snprintf(text, sizeof text,
+             "{ \"model_type\": \"%s\", \"num_hidden_layers\": %zu, \"hidden_size\": %zu, \"num_attention_heads\": %zu, "
+             "\"num_key_value_heads\": %zu, \"intermediate_size\": %zu, \"vocab_size\": %zu, "
+             "\"max_position_embeddings\": 8192, \"layer_norm_eps\": 1e-5, \"rms_norm_eps\": 1e-5, "
+             "\"tie_word_embeddings\": %s, \"use_parallel_residual\": %s, \"rotary_pct\": %g }",
+             p->kind == LLAMA ? "llama" : "gpt_neox", p->n_blocks, p->d_model, p->n_heads, p->n_kv_heads, p->d_ff,
+             p->vocab_size, p->kind != PYTHIA ? "true" : "false", p->kind == PYTHIA ? "true" : "false",
+             p->kind == PYTHIA ? 0.25 : 1.0);
+    return bg_model_config_parse(out, text, p->name, err);
 }

@@ -66,19 +66,14 @@ double plan_parts_alive(const plan_phase *p)
     return alive < 2 ? alive : 2;
 }
 
-/* What is begun when the warning comes is ended first: micro-batches on their way, a diagonal block, the final files. */
-static void set_warning(plan_stage *s)
+/* What is begun when the warning comes is ended first: micro-batches on their way, a diagonal block, the final files.
+ * Every job, a shard's too, works until it is warned, and then begins anew in another allocation. */
+void plan_count_restarts(plan_stage *s, double limit_hours)
 {
     s->stop_s = s->final_s;
     for (size_t i = 0; i < s->n_phases; i++)
         s->stop_s = larger(s->stop_s, s->phase[i].stop_s);
     s->warning_s = ceil(s->stop_s + PLAN_MARGIN_S);
-}
-
-/* Every job, a shard's too, works until it is warned, and then begins anew in another allocation. */
-void plan_count_restarts(plan_stage *s, double limit_hours)
-{
-    set_warning(s);
     double limit_s = 3600 * limit_hours, work_s = s->job_s - s->start_s;
     double first_s = limit_s - s->warning_s - s->start_s, next_s = limit_s - s->warning_s - s->resume_s;
     if (limit_s <= 0 || work_s <= first_s)
