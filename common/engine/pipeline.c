@@ -90,16 +90,13 @@ size_t bg_pipeline_pass_bytes(const bg_model *model, const bg_share *share, cons
 }
 
 size_t bg_pipeline_touched_bytes(const bg_model *model, const bg_share *share, const bg_grid *grid, size_t rows,
-                                 size_t loss_rows, size_t batches)
+                                 size_t batches)
 {
-    size_t logits = loss_rows * model->config.vocab_size * sizeof(float);
     int rank = grid->pipeline_rank, size = grid->pipeline_size;
     size_t depth = bg_pipeline_depth(rank, size), messages = bg_pipeline_bytes(model, rank, size, rows);
     if (rank == 0)
         messages = messages / (depth + 3) * 2; /* nobody sends it activations */
-    return bg_pass_bytes(model, share, depth < batches ? depth : batches, rows,
-                         logits < BG_LOGITS_BYTES ? logits : BG_LOGITS_BYTES) +
-           messages;
+    return bg_pass_bytes(model, share, depth < batches ? depth : batches, rows, BG_LOGITS_BYTES) + messages;
 }
 
 /* ---- requests ---- */

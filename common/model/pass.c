@@ -356,7 +356,6 @@ bg_status bg_pass_forward(bg_pass *p, size_t slot, const bg_batch *b, float *x, 
     bg_status st = set_rows(p, b, err);
     if (st != BG_OK)
         return st;
-    bg_pass_set_ones(p, b->n_rows);
     if (p->share.embeds)
         embed(p, b, saved_of(p, p->share.first)->x);
     else

@@ -105,7 +105,6 @@ static size_t lay_out(bg_pass *p)
     p->a_d = take(p, &used, t * p->ld_d);
     p->a_ff = take(p, &used, t * p->ld_ff);
     p->dx = p->share.embeds && p->share.has_head ? take(p, &used, t * d) : NULL;
-    size_t shared = used; /* a block's gradients begin where the head's logits, by then done with, have been */
     p->dmid = take(p, &used, t * d);
     p->da = take(p, &used, t * d);
     p->dqkv = take(p, &used, t * p->w_qkv);
@@ -114,12 +113,9 @@ static size_t lay_out(bg_pass *p)
     p->dgate = c->gated ? take(p, &used, t * c->d_ff) : NULL;
     p->dup = take(p, &used, t * c->d_ff);
     if (p->share.has_head) {
-        size_t end = used;
-        used = shared;
         p->head_x = take(p, &used, p->chunk_rows * d);
         p->head_n = take(p, &used, p->chunk_rows * d);
         p->logits = take(p, &used, p->chunk_rows * c->vocab_size);
-        used = used > end ? used : end;
     }
     p->weight_floats = widening_floats(p->model, &p->share);
     p->weight = take(p, &used, p->weight_floats);
@@ -147,19 +143,11 @@ size_t bg_pass_rows_for(const bg_model *model, size_t longest, size_t budget_byt
     return rows < longest - 1 ? longest - 1 : rows;
 }
 
+/* The inputs' homogeneous coordinate: a column of ones that nothing overwrites. */
 static void set_ones(float *a, size_t rows, size_t ld, size_t column)
 {
-    for (size_t i = 0; i < rows && a != NULL; i++)
+    for (size_t i = 0; i < rows; i++)
         a[i * ld + column] = 1.0f;
-}
-
-void bg_pass_set_ones(const bg_pass *p, size_t rows)
-{
-    const bg_model_config *c = &p->model->config;
-    set_ones(p->a_d, rows, p->ld_d, c->d_model);
-    set_ones(p->a_ff, rows, p->ld_ff, c->d_ff);
-    for (size_t i = 0; i < p->n_saved; i++)
-        set_ones(p->saved[p->slot * p->n_saved + i].att, rows, p->ld_att, c->n_heads * c->d_head);
 }
 
 bg_status bg_pass_new(bg_pass **out, const bg_model *model, const bg_share *share, size_t depth, size_t max_rows,
@@ -181,6 +169,11 @@ bg_status bg_pass_new(bg_pass **out, const bg_model *model, const bg_share *shar
         return st;
     }
     (void)lay_out(p);
+    set_ones(p->a_d, max_rows, p->ld_d, c->d_model);
+    set_ones(p->a_ff, max_rows, p->ld_ff, c->d_ff);
+    for (size_t i = 0; i < p->depth * p->n_saved; i++)
+        if (p->saved[i].att != NULL)
+            set_ones(p->saved[i].att, max_rows, p->ld_att, c->n_heads * c->d_head);
     if (c->rope != BG_ROPE_NONE)
         bg_rope_table(c, max_rows, p->rope);
     *out = p;

@@ -59,10 +59,6 @@ enum { BG_ATTENTION_ROWS = 128 }; /* rows of queries at a time: causality saves 
 const float *bg_pass_weight(bg_pass *p, const bg_tensor *t, size_t first, size_t n);
 size_t bg_pass_weight_rows(const bg_pass *p, const bg_tensor *t);
 
-/* The homogeneous coordinate of all inputs of the batch in hand: a column of ones that nothing overwrites.  Memory of
- * rows that no batch has is never touched. */
-void bg_pass_set_ones(const bg_pass *p, size_t rows);
-
 /* A norm of the model's kind with weights w. */
 static inline bg_norm bg_norm_of(const bg_pass *p, const bg_norm_weights *w)
 {

@@ -48,10 +48,9 @@ size_t bg_pipeline_bytes(const bg_model *model, int rank, int size, size_t max_r
 bg_status bg_pipeline_pass_new(bg_pass **out, const bg_model *model, const bg_share *share, const bg_grid *grid,
                                size_t max_rows, bg_err *err) BG_MUST_CHECK;
 size_t bg_pipeline_pass_bytes(const bg_model *model, const bg_share *share, const bg_grid *grid, size_t max_rows);
-/* What a stream of so many batches, with so many rows in the loss, touches of them: memory that is never written to is
- * not the process's yet. */
+/* What a stream of so many batches touches of them: memory that is never written to is not the process's yet. */
 size_t bg_pipeline_touched_bytes(const bg_model *model, const bg_share *share, const bg_grid *grid, size_t rows,
-                                 size_t loss_rows, size_t batches);
+                                 size_t batches);
 
 /* Local: the first message is yet to come. */
 void bg_pipeline_begin(bg_pipeline *l);

@@ -13,11 +13,11 @@ static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 typedef struct {
     const plan_work *w;
     const plan_cluster *c;
-    plan_profile profile;            /* of ranks with the grid's threads */
-    bg_workload load;                /* as of the rank in hand */
-    plan_rank_cost *rank;            /* [pipeline] */
-    size_t rows, loss_rows, batches; /* of a micro-batch, and of a column: the most of all sweeps */
-    double at_once;                  /* shards */
+    plan_profile profile; /* of ranks with the grid's threads */
+    bg_workload load;     /* as of the rank in hand */
+    plan_rank_cost *rank; /* [pipeline] */
+    size_t rows, batches; /* of a micro-batch, and of a column: the most of all sweeps */
+    double at_once;       /* shards */
     plan_stage *out;
 } costing;
 
@@ -113,7 +113,6 @@ static void cost_sweep(costing *f, const bg_phase_costs *of, plan_phase *phase)
     plan_count_parts(phase, o->plan.passes, f->w->c->checkpoint_minutes);
     phase->seconds += begin_s;
     f->rows = most(f->rows, b.rows);
-    f->loss_rows = most(f->loss_rows, b.sequences * s.loss_rows);
     f->batches = most(f->batches, (units + g->data - 1) / g->data * (b.whole + (b.rest > 0)));
     o->units = o->units > 0 ? o->units : units;
     o->resume_s = larger(o->resume_s, resume_s);
@@ -167,8 +166,7 @@ static void set_memory(costing *f)
         double weights = runs_model(f) ? (double)bg_share_weight_bytes(f->load.model, share) : 0,
                mapped = r == 0 && runs_model(f) ? f->w->model_bytes : weights, pass = 0;
         if (runs_model(f))
-            pass = (double)bg_pipeline_touched_bytes(f->load.model, share, &f->load.grid, f->rows, f->loss_rows,
-                                                     f->batches);
+            pass = (double)bg_pipeline_touched_bytes(f->load.model, share, &f->load.grid, f->rows, f->batches);
         o->weights_bytes = larger(o->weights_bytes, weights);
         for (size_t i = 0; i < o->n_phases; i++) {
             const bg_phase_costs *of = &f->load.stage->phase[i];
