@@ -155,7 +155,7 @@ static bg_status cost_tasks(costing *f, const bg_phase_costs *of, plan_phase *ph
     return st;
 }
 
-/* The rank of the pipeline that holds most in each phase; rank 0 of the world has hashed, and so mapped, all weights. */
+/* The rank of the pipeline that holds most in each phase. */
 static void set_memory(costing *f)
 {
     plan_stage *o = f->out;
@@ -164,8 +164,7 @@ static void set_memory(costing *f)
     for (size_t r = 0; r < o->grid.pipeline; r++) {
         take_rank(f, r);
         const bg_share *share = bg_workload_share(&f->load);
-        double weights = runs_model(f) ? (double)bg_share_weight_bytes(f->load.model, share) : 0,
-               mapped = r == 0 && runs_model(f) ? f->w->model_bytes : weights, pass = 0;
+        double weights = runs_model(f) ? (double)bg_share_weight_bytes(f->load.model, share) : 0, pass = 0;
         if (runs_model(f))
             pass = (double)bg_pipeline_touched_bytes(f->load.model, share, &f->load.grid, f->rows, f->loss_rows,
                                                      f->batches);
@@ -175,7 +174,7 @@ static void set_memory(costing *f)
             bg_workload alone = f->load; /* a process counts all that it shares */
             alone.grid.place_size = 1;
             bg_rank_costs costs = costs_of(f, of);
-            double beside = pass + costs.held_bytes, unseen = costs.cached_bytes + mapped + f->profile.process_bytes;
+            double beside = pass + costs.held_bytes, unseen = costs.cached_bytes + weights + f->profile.process_bytes;
             plan_phase *p = &o->phase[i];
             p->bytes = larger(p->bytes, (double)of->bytes(&f->load, &touched) + beside);
             p->peak_bytes = larger(p->peak_bytes, (double)of->bytes(&alone, &touched) + beside + unseen);

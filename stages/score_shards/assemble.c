@@ -63,7 +63,7 @@ static bg_status rank_rows(const scoring *w, const bg_rows *rows, const float *s
 {
     bg_status st = BG_OK;
     for (uint64_t i = 0; i < rows->n && st == BG_OK; i++) {
-        uint64_t z = w->plan.sequence == NULL ? w->plan.begin + rows->first + i : w->plan.sequence[rows->first + i];
+        uint64_t z = score_sequence(&w->plan, rows->first + i);
         int64_t number = (int64_t)z;
         st = bg_store_write_rows(to, "sequence", rows->first + i, 1, &number, err);
         if (st == BG_OK)

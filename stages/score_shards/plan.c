@@ -10,12 +10,11 @@
 /* A shard's own sequences must fit the model. */
 static bg_status check_lengths(const scoring *w, bg_err *err)
 {
-    if (w->plan.sequence == NULL)
-        return bg_model_check_lengths(w->in.model, w->in.tokens, w->plan.begin, w->plan.begin + w->plan.n_sequences,
-                                      err);
     bg_status st = BG_OK;
-    for (uint64_t i = 0; i < w->plan.n_sequences && st == BG_OK; i++)
-        st = bg_model_check_lengths(w->in.model, w->in.tokens, w->plan.sequence[i], w->plan.sequence[i] + 1, err);
+    for (uint64_t i = 0; i < w->plan.n_sequences && st == BG_OK; i++) {
+        uint64_t z = score_sequence(&w->plan, i);
+        st = bg_model_check_lengths(w->in.model, w->in.tokens, z, z + 1, err);
+    }
     return st;
 }
 
@@ -47,7 +46,7 @@ static size_t longest(const scoring *w)
 {
     size_t most = 2;
     for (uint64_t i = 0; i < w->plan.n_sequences; i++) {
-        uint32_t n = bg_tokens_count(w->in.tokens, w->plan.sequence == NULL ? w->plan.begin + i : w->plan.sequence[i]);
+        uint32_t n = bg_tokens_count(w->in.tokens, score_sequence(&w->plan, i));
         most = n > most ? n : most;
     }
     return most;

@@ -54,6 +54,12 @@ typedef struct {
     bg_plan memory;
 } score_plan;
 
+/* The number in the corpus of the i-th sequence to score. */
+static inline uint64_t score_sequence(const score_plan *p, uint64_t i)
+{
+    return p->sequence != NULL ? p->sequence[i] : p->begin + i;
+}
+
 /* What is made. */
 typedef struct {
     bg_queries *queries;

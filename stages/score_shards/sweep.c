@@ -57,7 +57,7 @@ static bg_status unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_e
     size_t row0 = 0;
     (void)err;
     for (uint64_t i = unit->first; i < unit->first + part; i++)
-        row0 += bg_tokens_count(w->in.tokens, w->plan.sequence == NULL ? w->plan.begin + i : w->plan.sequence[i]) - 1;
+        row0 += bg_tokens_count(w->in.tokens, score_sequence(&w->plan, i)) - 1;
     w->made.kept = part;
     bg_score_sums_begin_unit(w->made.sums, unit->n_sequences, unit->n_rows, row0);
     return BG_OK;
