@@ -100,3 +100,12 @@ size_t bg_model_layers(const bg_model *m)
 {
     return m->config.n_blocks + (bg_model_tracked_embedding(m) != NULL) + (bg_model_tracked_head(m) != NULL);
 }
+
+void bg_model_layer_name(const bg_model *m, size_t layer, char out[BG_SECTION_NAME_BYTES])
+{
+    size_t first = bg_model_tracked_embedding(m) != NULL;
+    if (layer < first || layer >= first + m->config.n_blocks)
+        bg_section_name(layer < first ? BG_SECTION_EMBEDDING : BG_SECTION_HEAD, out);
+    else
+        snprintf(out, BG_SECTION_NAME_BYTES, "%zu", layer - first);
+}

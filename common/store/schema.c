@@ -109,6 +109,7 @@ static const bg_schema_row rows[] = {
        "influence of the sequence on the query's log-probability; positive: training on it helps"),
     D3("scores", "layer_score", BG_F32, "sequence", "query", "layer", BG_FINITE, "nats",
        "share of each layer in the score; they add up to it"),
+    D1("scores", "layer_name", BG_STRING, "layer", BG_NAMES, "1", "what each layer is: a block's number, \"embedding\" or \"head\""),
     D2("scores", "top/sequence", BG_I64, "query", "k", BG_SEQUENCE_OR_NONE, "1",
        "global index of the highest scores' sequences, best first"),
     D2("scores", "top/score", BG_F32, "query", "k", BG_ANY, "nats", "the highest scores, best first"),
@@ -122,6 +123,7 @@ static const bg_schema_row rows[] = {
     D1("candidates", "sequence", BG_I64, "sequence", BG_ANY, "1", "numbers of the sequences to score, in any order"),
 
     D1("ranking", "query", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
+    D1("ranking", "layer_name", BG_STRING, "layer", BG_NAMES, "1", "what each layer is: a block's number, \"embedding\" or \"head\""),
     EXTREMES("top", "highest"),
     EXTREMES("bottom", "lowest"),
     CORPUS("ranking"),

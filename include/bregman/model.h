@@ -73,6 +73,8 @@ size_t bg_model_section(const bg_model *m, size_t number);
 
 /* Layers of layer scores: all blocks, before them the embedding if it is tracked, behind them the head if it is. */
 size_t bg_model_layers(const bg_model *m);
+/* "embedding", "0", "1", ... "head". */
+void bg_model_layer_name(const bg_model *m, size_t layer, char out[BG_SECTION_NAME_BYTES]);
 
 /* Their matrices, [vocab, d], are one where config.tied_head. */
 static inline const bg_site *bg_model_embedding(const bg_model *m) { return &m->site[0]; }

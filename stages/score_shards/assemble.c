@@ -130,6 +130,25 @@ static bg_status write_attributes(const scoring *w, bg_store *s, bg_err *err)
     return st == BG_OK ? bg_origin_write(&w->in.origin, s, err) : st;
 }
 
+bg_status score_name_layers(const bg_model *m, bg_store *s, bg_err *err)
+{
+    uint64_t n = bg_model_layers(m);
+    char(*text)[BG_SECTION_NAME_BYTES] = NULL;
+    const char **name = NULL;
+    bg_status st = BG_NEW(text, n, "names of layers", err);
+    if (st == BG_OK)
+        st = BG_NEW(name, n, "names of layers", err);
+    for (size_t i = 0; i < n && st == BG_OK; i++) {
+        bg_model_layer_name(m, i, text[i]);
+        name[i] = text[i];
+    }
+    if (st == BG_OK)
+        st = bg_store_write(s, "layer_name", &n, name, err);
+    bg_free(text);
+    bg_free(name);
+    return st;
+}
+
 static bg_status make_datasets(const scoring *w, bg_store *s, bg_err *err)
 {
     uint64_t nq = w->plan.extent.n_queries, n = w->plan.n_sequences;
@@ -138,6 +157,8 @@ static bg_status make_datasets(const scoring *w, bg_store *s, bg_err *err)
         st = bg_store_dataset(s, "sequence", &n, err);
     if (st == BG_OK)
         st = make_scores(w, s, n, err);
+    if (st == BG_OK && w->c->layer_scores)
+        st = score_name_layers(w->in.model, s, err);
     return st == BG_OK ? write_attributes(w, s, err) : st;
 }
 

@@ -250,6 +250,8 @@ static bg_status write_ranking(explaining *e, bg_store *s, bg_err *err)
 {
     bg_status st = bg_ranking_write(&e->ranking, s, err);
     if (st == BG_OK)
+        st = score_name_layers(e->w->in.model, s, err);
+    if (st == BG_OK)
         st = write_sides(e, s, err);
     if (st == BG_OK)
         st = bg_store_attr_text(s, "/", "explain_options", e->w->ctx->options, err);

@@ -109,6 +109,9 @@ bg_status score_choose_plan(scoring *w, bg_err *err) BG_MUST_CHECK;
 /* sweep.c: score the sequences: leaves all units in their files.  Collective; an agreed status. */
 bg_status score_sweep(scoring *w, bg_err *err) BG_MUST_CHECK;
 
+/* assemble.c: the datasets' axis of layers, layer_name. */
+bg_status score_name_layers(const bg_model *m, bg_store *s, bg_err *err) BG_MUST_CHECK;
+
 /* explain.c: read the ranking in w->c->explain and list what is to be explained (local). */
 bg_status score_explain_open(scoring *w, bg_err *err) BG_MUST_CHECK;
 /* Local, on rank 0: are the inputs, as far as w->in.origin has them, those that the ranking was made from? */

@@ -235,6 +235,12 @@ def check_factors(report, golden, fisher, folder):
     report.check(f"{fisher} lambda", worst["lambda"], SCORE)
 
 
+def layer_names(modules, n_blocks):
+    words = modules.split(",")
+    blocks = [str(i) for i in range(n_blocks)]
+    return ["embedding"] * ("embedding" in words) + blocks + ["head"] * ("head" in words)
+
+
 def check_parts(report, engine, golden, compressed, tokens, folder):
     """Layer and token scores against the golden, and their sums against the score."""
     score, layers = shard_scores(folder), shard_scores(folder, "layer_score")
@@ -243,6 +249,9 @@ def check_parts(report, engine, golden, compressed, tokens, folder):
     report.check("sum of layer scores", relative(layers.astype(np.float64).sum(2), score), 1e-6)
     ranking = engine.merge(folder, "ranking.h5", "--top", len(score))
     engine.score(compressed, tokens, os.path.basename(folder), "--explain", ranking)
+    with h5py.File(ranking) as file:
+        names, modules = [x.decode() for x in file["layer_name"][()]], h5py.File(compressed).attrs["modules"]
+    report.check("names of layers", names != layer_names(modules, 2), 0)
     found, sums = np.zeros_like(wanted), np.zeros_like(score, np.float64)
     token_sums_differ = 0.0
     parts = explained(ranking)

@@ -204,7 +204,7 @@ def _thinned(points):
     return [points[r] for r in ranks]
 
 
-def layer_profile(totals):
+def layer_profile(totals, names):
     """Influence of each layer, added over the top sequences."""
     largest = float(np.abs(totals).max()) if totals.size else 0
     if largest == 0:
@@ -220,10 +220,10 @@ def layer_profile(totals):
     step = PLOT_WIDTH / totals.size
     for layer, value in enumerate(totals):
         kind = "positive" if value >= 0 else "negative"
-        title = f"layer {layer}: {significant(value)}"
+        title = f"layer {names[layer]}: {significant(value)}"
         plot.bar(layer * step + step * 0.1, step * 0.8, zero, zero + value * scale, kind, title)
     for layer in range(0, totals.size, ceil(totals.size / 10)):
-        plot.x_tick((layer + 0.5) * step, str(layer))
+        plot.x_tick((layer + 0.5) * step, names[layer])
     return plot.svg()
 
 

@@ -235,6 +235,12 @@ class Ranking:
     def is_explained(self):
         return any(offset is not None for _, _, offset in self._ends.values())
 
+    def layer_names(self, n):
+        """Of n layers: the blocks' numbers where the ranking does not say."""
+        names = self.file.strings("layer_name") if self.file.has("layer_name") else [str(i) for i in range(n)]
+        require(len(names) == n, f'"layer_name" has {len(names)} names for {n} layers: "{self.file.path}"')
+        return names
+
     def largest_sequence(self):
         return max((int(s.max()) for s, _, _ in self._ends.values() if s.size), default=-1)
 
