@@ -27,7 +27,8 @@ typedef struct {
     const char *spills; /* what can lie on --scratch, "sums"; NULL: nothing */
     size_t most_rows;   /* that a limit may leave room for, and that are of use */
     const void *self;
-    size_t (*bytes)(const void *self, const bg_plan *plan); /* this rank's */
+    /* This rank's under a plan.  Local; more rows take no less, and scratch or more passes no more. */
+    size_t (*bytes)(const void *self, const bg_plan *plan);
     /* What micro-batches of so many rows cost this rank under a limit, in a measure of the stage's own.  NULL: the best
      * plan's, or the largest below that fit. */
     double (*cost)(const void *self, size_t rows);

@@ -19,7 +19,8 @@ void bg_free(void *p); /* of bg_alloc and BG_NEW, and of nothing else; NULL is f
 /* Allocate n * size bytes, zeroed, 64-byte aligned; free with bg_free().
  *
  * `what` names the array in the error.  n * size == 0 gives a valid pointer.
- * NULL: BG_ENOMEM, with the number of bytes. */
+ * NULL: BG_ENOMEM, with the number of bytes.  A system that promises more than it has says so later, by a signal: what
+ * a stage takes is for its budget to know (budget.h). */
 void *bg_alloc(size_t n, size_t size, const char *what, bg_err *err) BG_MUST_CHECK BG_FREED_BY(bg_free);
 
 BG_MUST_CHECK static inline bg_status bg_allocated(const void *p) { return p != NULL ? BG_OK : BG_ENOMEM; }

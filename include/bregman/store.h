@@ -108,7 +108,7 @@ bg_status bg_store_open(bg_store **out, const char *path, const char *format, bg
 /* A file of tokens or of queries: one that does not say which holds queries if it has completions. */
 bg_status bg_store_open_sequences(bg_store **out, const char *path, bg_err *err) BG_MUST_CHECK;
 /* The same without a look at format and version, and whatever a manifest says: for those who go through all that a file
- * holds. */
+ * holds.  Close with bg_store_close. */
 bg_status bg_store_open_any(bg_store **out, const char *path, bg_err *err) BG_MUST_CHECK;
 bool bg_store_is_hdf5(const char *path);
 void bg_store_library_version(char out[32]); /* HDF5's, "1.14.3" */

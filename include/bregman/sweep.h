@@ -29,6 +29,9 @@ typedef struct {
     uint64_t n_rows;             /* predicted positions; in keep_part those of the part */
 } bg_unit;
 
+/* All pointers are lent until bg_sweep_run returns.  Callbacks run on the thread that called it.  Any of them may fail,
+ * on one rank only too: the rank then calls none of them again, those of its column finish nothing more, other columns
+ * keep their units, and all ranks return the error of the lowest rank that failed. */
 typedef struct {
     const char *what; /* for progress lines: "covariance" */
     const bg_tokens *tokens;

@@ -80,7 +80,7 @@ bool compress_unit_wants(const compress_unit *u, const bg_site *site);
 bg_status compress_unit_write(compress_unit *u, const bg_site *site, uint64_t query, compressed_query *q,
                               bg_err *err) BG_MUST_CHECK;
 
-/* ---- tap.c: a gradient a query and module, preconditioned and truncated ---- */
+/* ---- tap.c: one gradient per query and module, preconditioned and truncated ---- */
 
 typedef struct compress_tap compress_tap;
 /* All are lent.  Free with compress_tap_free. */

@@ -184,7 +184,7 @@ static void rank(const bg_workload *w, const bg_plan *plan, bg_rank_costs *out)
     out->unit.of[BG_COST_FILE] = out->part.of[BG_COST_FILE] = files;
 }
 
-/* Rank 0 copies the units' rows into one file, six small reads and five writes a query and module. */
+/* Rank 0 copies the units' rows into one file, six small reads and five writes for each query and module. */
 static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
 {
     size_t n = w->model->n_tracked;

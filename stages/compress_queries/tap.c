@@ -79,8 +79,8 @@ static bg_status compress_query(compress_tap *t, const bg_curvature *c, const bg
     return st == BG_OK ? compress_unit_write(t->unit, site, query, &q, err) : st;
 }
 
-/* Rotate the rows of all queries, then a gradient a query, preconditioned and truncated in the eigenbasis (a truncation
- * there is one in the parameters' basis, the bases being orthogonal). */
+/* Rotate the rows of all queries, then make each query's gradient, preconditioned and truncated in the eigenbasis (a
+ * truncation there is one in the parameters' basis, the bases being orthogonal). */
 bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err)
 {
     compress_tap *t = self;

@@ -31,7 +31,7 @@ static bg_site_range pass_sites(const bg_workload *w, size_t pass, size_t passes
     return bg_sections_sites(w->model, fit_pass_sections(w->model, bg_workload_share(w), pass, passes));
 }
 
-/* FLOPs a row of a module's two taps: half a product a covariance; for Λ the rotations and the product. */
+/* FLOPs of a module's two taps for a row: half a product for a covariance; for Λ the rotations and the product. */
 static double tap_flops(const bg_workload *w, const bg_site *site)
 {
     double p = (double)site->n_out, m = (double)site->n_in1, columns = site->kind == BG_SITE_EMBEDDING ? 1 : m;
