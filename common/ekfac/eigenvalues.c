@@ -222,13 +222,13 @@ bg_status bg_eigenvalues_pair(void *eigenvalues, const bg_pair *pair, bg_err *er
     if (site->index < e->sites.first || site->index >= e->sites.end)
         return BG_OK;
     float *lambda = e->lambda[site->index], *diag = e->diag[site->index];
-    bool after = rotate_gradient(site, e->diagonal, (double)pair->n_sequences, (double)pair->n_rows);
-    const bg_pair in_basis = after ? *pair : rotate_rows(e, pair);
+    bool by_gradient = rotate_gradient(site, e->diagonal, (double)pair->n_sequences, (double)pair->n_rows);
+    const bg_pair in_basis = by_gradient ? *pair : rotate_rows(e, pair);
     for (size_t z = 0; z < pair->n_sequences; z++) {
         const sequence_pair given = rows_of(pair, z), rotated = rows_of(&in_basis, z);
         if (given.rows == 0) /* the site has read none of this sequence */
             continue;
-        if (after) {
+        if (by_gradient) {
             add_square_rotated(e, &e->basis[site->index], &given, lambda, diag);
             continue;
         }

@@ -100,13 +100,13 @@ void bg_curvature_divide(const bg_curvature *c, float *v)
 static double variance_of_rows(const bg_curvature *c, size_t first, size_t n, const float *v)
 {
     double sum = 0;
-    bool flat = c->kind == BG_IDENTITY; /* no curvature to weigh by */
+    bool unweighted = c->kind == BG_IDENTITY; /* no curvature to weigh by */
     for (size_t i = 0; i < n; i++) {
         const float *weight = c->c + (first + i) * c->m;
         double row = 0;
         for (size_t j = 0; j < c->m; j++) {
             double x = (double)v[i * c->m + j];
-            row += (flat ? 1.0 : (double)weight[j]) * x * x;
+            row += (unweighted ? 1.0 : (double)weight[j]) * x * x;
         }
         sum += row;
     }

@@ -10,7 +10,7 @@
 
 enum { LINE_BYTES = 1024 };
 
-bool verify_counts(const bg_manifest *m, size_t i)
+bool verify_is_last_entry(const bg_manifest *m, size_t i)
 {
     return i + 1 == m->n || strcmp(m->entry[i].name, m->entry[i + 1].name) != 0;
 }
@@ -52,7 +52,7 @@ static bool describe_shards(const verify_folder *f, char line[LINE_BYTES], bool 
         if (shard_of(f->name[k], &n))
             done[n] = 1;
     for (size_t e = 0; e < f->manifest.n && done != NULL; e++)
-        if (verify_counts(&f->manifest, e) && f->good[e] && bg_shard_parse(f->manifest.entry[e].name, &i, &n))
+        if (verify_is_last_entry(&f->manifest, e) && f->good[e] && bg_shard_parse(f->manifest.entry[e].name, &i, &n))
             done[n] += done[n] > 0;
     for (n = 1; n <= BG_MOST_SHARDS && done != NULL; n++)
         if (done[n] > 0) {

@@ -146,7 +146,7 @@ static bg_status check_listed(verifying *v, verify_folder *f, bg_err *err)
     for (size_t i = 0; i < f->manifest.n && st == BG_OK; i++) {
         const char *name = f->manifest.entry[i].name;
         st = bg_path(path, err, "%s%s", f->path, name);
-        if (st != BG_OK || !verify_counts(&f->manifest, i))
+        if (st != BG_OK || !verify_is_last_entry(&f->manifest, i))
             continue;
         st = check_one(v, &f->manifest, path, &f->good[i], err);
         f->n_listed++;
@@ -274,7 +274,7 @@ static uint64_t bytes_of(const char *path)
     bg_status st = all ? bg_path(folder, NULL, "%s/", path) : folder_of(path, folder, NULL);
     if (st == BG_OK && bg_manifest_read(&m, folder, NULL) == BG_OK)
         for (size_t i = 0; i < m.n; i++)
-            n += all && verify_counts(&m, i) ? m.entry[i].size_bytes : 0;
+            n += all && verify_is_last_entry(&m, i) ? m.entry[i].size_bytes : 0;
     const bg_manifest_entry *own =
         all ? NULL : bg_manifest_find(&m, strrchr(path, '/') != NULL ? strrchr(path, '/') + 1 : path);
     n += own != NULL ? own->size_bytes : 0;

@@ -90,6 +90,6 @@ bg_status verify_writers(const char *folder, bg_err *err) BG_MUST_CHECK;
 /* outlook.c: the summary line of a folder: what a rerun would do. */
 bg_status verify_outlook(const verify_folder *f, bg_err *err) BG_MUST_CHECK;
 /* Does this entry count: the last of its name? */
-bool verify_counts(const bg_manifest *m, size_t i);
+bool verify_is_last_entry(const bg_manifest *m, size_t i);
 
 #endif /* BG_STAGES_VERIFY_H */
