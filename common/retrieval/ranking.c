@@ -232,6 +232,7 @@ static const char *const run_text[BG_RUN_TEXTS] = {
     "git_revision",
     "version",
     "library_versions",
+    "precision",
     "started",
     "finished",
 };

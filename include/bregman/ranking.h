@@ -18,7 +18,7 @@ typedef struct {
 } bg_ranked;
 
 /* Attributes of /run.  What a ranking is made anew from keeps them. */
-enum { BG_RUN_STAGE, BG_RUN_OPTIONS, BG_RUN_FINGERPRINT, BG_RUN_REQUIRED_TEXTS, BG_RUN_TEXTS = 8, BG_RUN_NUMBERS = 3 };
+enum { BG_RUN_STAGE, BG_RUN_OPTIONS, BG_RUN_FINGERPRINT, BG_RUN_REQUIRED_TEXTS, BG_RUN_TEXTS = 9, BG_RUN_NUMBERS = 3 };
 
 typedef struct {
     size_t n_queries, k, n_bins, n_tail;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Predictions of the plan stage against measured runs: time, FLOPs, memory and disk of six small configurations.
 
-Each is planned with a profile that --calibrate has just measured with its own ranks and threads. --check runs smaller
+Each is planned with a profile that calibrate has just measured with its own ranks and threads. --check runs smaller
 models on more grids and exits 1 if memory or disk is off by more than 10 % or FLOPs by more than 1 %; times, which
 depend on who else uses the machine, are never checked.
 """
@@ -186,7 +186,7 @@ def calibrate(args, ranks, threads, work):
         with open(path, "w", encoding="utf-8") as file:
             json.dump(cluster, file)
     else:
-        run(args, ranks, "plan", ["--calibrate", "--output", path, "--quiet"], threads)
+        run(args, ranks, "calibrate", ["--output", path, "--quiet"], threads)
     return path
 
 

@@ -12,8 +12,8 @@ static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
 typedef struct {
     const plan_work *w;
-    const plan_cluster *c;
-    plan_profile profile;            /* of ranks with the grid's threads */
+    const bg_cluster *c;
+    bg_profile profile;              /* of ranks with the grid's threads */
     bg_workload load;                /* as of the rank in hand */
     plan_rank_cost *rank;            /* [pipeline] */
     size_t rows, loss_rows, batches; /* of a micro-batch, and of a column: the most of all sweeps */
@@ -21,24 +21,16 @@ typedef struct {
     plan_stage *out;
 } costing;
 
-double plan_seconds(const plan_cluster *c, const plan_profile *p, double ranks, const bg_cost *cost)
-{
-    double seconds = 0, disk_s = c->disk_gb_s > 0 ? ranks / (c->disk_gb_s * 1e9) : 0;
-    for (int i = 0; i < BG_COSTS; i++)
-        seconds += cost->of[i] * (i == BG_COST_WRITE || i == BG_COST_READ ? larger(p->s[i], disk_s) : p->s[i]);
-    return seconds;
-}
-
 /* Of a rank, while all do the same. */
 static double seconds(const costing *f, const bg_cost *cost)
 {
-    return plan_seconds(f->c, &f->profile, f->at_once * f->load.grid.world_size, cost);
+    return bg_cluster_seconds(f->c, &f->profile, f->at_once * f->load.grid.world_size, cost);
 }
 
 static double message_s(const costing *f, double bytes)
 {
     const plan_grid *g = &f->out->grid;
-    const plan_cluster *c = f->c;
+    const bg_cluster *c = f->c;
     double of_node = c->network_gb_s > 0 && g->nodes > 1 ? (double)g->ranks_per_node / (c->network_gb_s * 1e9) : 0;
     return f->profile.message_s + bytes * larger(f->profile.message_byte_s, of_node);
 }
@@ -140,7 +132,7 @@ static bg_status cost_tasks(costing *f, const bg_phase_costs *of, plan_phase *ph
         double at_once = (double)world / ranks < (double)n ? (double)world / ranks : (double)n;
         cost.of[BG_COST_EIGEN_CUBE] /= shared;
         cost.of[BG_COST_EIGEN_SQUARE] /= shared;
-        double task_s = plan_seconds(f->c, &f->profile, at_once, &cost);
+        double task_s = bg_cluster_seconds(f->c, &f->profile, at_once, &cost);
         for (size_t r = task[i].first; r < task[i].first + task[i].ranks; r++) {
             busy[r] += task_s;
             phase->seconds = larger(phase->seconds, busy[r]);
@@ -210,7 +202,7 @@ static void add_up(costing *f)
     take_rank(f, 0);
     f->load.stage->ends(&f->load, &o->plan, &ends);
     ends.begin.of[BG_COST_HASH] += runs_model(f) ? f->w->model_bytes : 0;
-    double end_s = plan_seconds(f->c, &f->profile, ends.end_ranks * f->at_once, &ends.end);
+    double end_s = bg_cluster_seconds(f->c, &f->profile, ends.end_ranks * f->at_once, &ends.end);
     o->start_s = seconds(f, &ends.begin);
     o->resume_s += o->start_s;
     o->final_s = ends.end_stops ? 0 : end_s;
@@ -232,7 +224,7 @@ static void add_up(costing *f)
 
 /* Ranks of a node share the weights they map; consecutive ranks are of one place in the pipeline (comm.h), so a node
  * maps ranks_per_node / data shares, and one more where they don't begin with the node. */
-static uint64_t memory_limit(const plan_work *w, const plan_cluster *c, const plan_grid *g)
+static uint64_t memory_limit(const plan_work *w, const bg_cluster *c, const plan_grid *g)
 {
     if (w->c->memory_limit > 0)
         return w->c->memory_limit;
@@ -286,7 +278,7 @@ static void choose_budget(costing *f)
     o->needs_bytes = o->possible ? 0 : (double)bytes(f, &o->plan);
 }
 
-void plan_cost_stage(const bg_stage_costs *of, const plan_work *w, const plan_cluster *c, const plan_grid *g,
+void plan_cost_stage(const bg_stage_costs *of, const plan_work *w, const bg_cluster *c, const plan_grid *g,
                      plan_stage *out)
 {
     *out = (plan_stage){ .name = of->name, .grid = *g, .possible = true };
@@ -294,7 +286,7 @@ void plan_cost_stage(const bg_stage_costs *of, const plan_work *w, const plan_cl
     bg_share *share = NULL;
     bg_err err = { .msg = "" };
     uint64_t shards = g->shards > 0 ? g->shards : 1;
-    f.profile = plan_profile_scaled(&c->profile, (double)g->threads);
+    f.profile = bg_profile_scaled(&c->profile, (double)g->threads);
     f.at_once = g->shards > 0 ? (double)(c->nodes / g->nodes) : 1;
     f.load.stage = of;
     f.load.sequences = (w->load.corpus_sequences + shards - 1) / shards;

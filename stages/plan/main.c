@@ -40,7 +40,7 @@ static const bg_opt opts[] = {
     { .name = "--memory-limit", .type = BG_OPT_BYTES, .offset = FIELD(memory_limit), .deflt = "0",
       .help = "what a rank may take beside mapped weights; 0: what the node has for it" },
     { .name = "--cluster", .type = BG_OPT_STR, .offset = FIELD(cluster), .deflt = "",
-      .help = "cluster file (JSON), as --calibrate writes one; without: 64 assumed nodes of 128 cores" },
+      .help = "cluster file (JSON), as calibrate writes one; without: 64 assumed nodes of 128 cores" },
     { .name = "--nodes", .type = BG_OPT_U64, .offset = FIELD(nodes), .deflt = "0", .lo = 0, .hi = 1e6,
       .help = "instead of the cluster file's; 0: as there" },
     { .name = "--ranks-per-node", .type = BG_OPT_U64, .offset = FIELD(ranks_per_node), .deflt = "0", .lo = 0, .hi = 1e6,
@@ -52,10 +52,6 @@ static const bg_opt opts[] = {
     { .name = "--checkpoint-minutes", .type = BG_OPT_F64, .offset = FIELD(checkpoint_minutes), .deflt = "10", .lo = 0, .hi = 1e6,
       .help = "as of the stages" },
     { .name = "--json", .type = BG_OPT_FLAG, .offset = FIELD(json), .help = "print the plan as JSON" },
-    { .name = "--calibrate", .type = BG_OPT_FLAG, .offset = FIELD(calibrate),
-      .help = "measure this machine instead, with as many ranks and threads as a node will run" },
-    { .name = "--output", .type = BG_OPT_STR, .offset = FIELD(output), .deflt = "",
-      .help = "with --calibrate: cluster file to write" },
     { 0 },
 };
 /* clang-format on */

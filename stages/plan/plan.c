@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "bregman/config.h"
+#include "bregman/preset.h"
 #include "bregman/model_open.h"
 #include "bregman/tracking.h"
 #include "bregman/log.h"
@@ -20,14 +21,6 @@
 
 static bg_status check_options(const plan_config *c, bg_err *err)
 {
-    if (c->calibrate && (c->config != NULL || c->preset != NULL || c->cluster != NULL))
-        return BG_FAIL(err, BG_EARG,
-                       "--calibrate measures this machine: it goes with neither --config, --preset nor --cluster");
-    if (c->calibrate)
-        return c->output != NULL ? BG_OK
-                                 : BG_FAIL(err, BG_EARG, "--calibrate needs --output, the cluster file to write");
-    if (c->output != NULL)
-        return BG_FAIL(err, BG_EARG, "--output is the file of --calibrate: a plan is printed");
     if ((c->config != NULL) == (c->preset != NULL))
         return BG_FAIL(err, BG_EARG, "--config or --preset is required, and not both");
     return BG_OK;
@@ -87,7 +80,7 @@ static bg_status open_work(plan_work *w, plan_config *c, bg_err *err)
     bg_st_dtype dtype = BG_ST_BF16;
     if (!bg_st_dtype_parse(c->weights, &dtype))
         return BG_FAIL(err, BG_EARG, "--weights takes bfloat16, float16 or float32, not \"%s\"", c->weights);
-    bg_status st = c->preset != NULL ? plan_preset(c->preset, &config, err) : read_config(c->config, &config, err);
+    bg_status st = c->preset != NULL ? bg_preset(c->preset, &config, err) : read_config(c->config, &config, err);
     if (st == BG_OK)
         st = bg_model_sketch(&w->model, &config, c->modules, dtype, err);
     if (st != BG_OK)
@@ -102,12 +95,12 @@ static bg_status open_work(plan_work *w, plan_config *c, bg_err *err)
 }
 
 /* The file's, but for what is asked for instead. */
-static bg_status choose_cluster(plan_cluster *out, const plan_config *c, bg_err *err)
+static bg_status choose_cluster(bg_cluster *out, const plan_config *c, bg_err *err)
 {
     bg_status st = BG_OK;
-    plan_reference_cluster(out);
+    bg_cluster_reference(out);
     if (c->cluster != NULL)
-        st = plan_cluster_read(out, c->cluster, err);
+        st = bg_cluster_read(out, c->cluster, err);
     out->nodes = c->nodes > 0 ? (size_t)c->nodes : out->nodes;
     out->ranks_per_node = c->ranks_per_node > 0 ? (size_t)c->ranks_per_node : out->ranks_per_node;
     out->cores_per_node = c->cores_per_node > 0 ? (size_t)c->cores_per_node : out->cores_per_node;
@@ -137,7 +130,7 @@ static const planned stages[PLAN_STAGES] = {
 /* Shards should not take longer each, as long as one array holds them. */
 static const double SHARD_S = 4 * 3600;
 
-static void evaluate(const planned *of, const plan_work *w, const plan_cluster *c, plan_grid g, plan_stage *out)
+static void evaluate(const planned *of, const plan_work *w, const bg_cluster *c, plan_grid g, plan_stage *out)
 {
     size_t at_once = c->nodes / g.nodes;
     g.shards = !of->in_shards ? 0 : at_once < w->c->sequences ? at_once : (size_t)w->c->sequences;
@@ -163,7 +156,7 @@ static bool is_better(const plan_stage *a, const plan_stage *b)
 
 /* Ranks a node that the user asks for; else those whose number of threads is within a factor of four of the profile's,
  * whose rates are carried over, if there are any. */
-static bool tries_ranks(const plan_cluster *c, size_t ranks)
+static bool tries_ranks(const bg_cluster *c, size_t ranks)
 {
     if (c->ranks_per_node > 0)
         return ranks == c->ranks_per_node;
@@ -172,13 +165,13 @@ static bool tries_ranks(const plan_cluster *c, size_t ranks)
     return c->cores_per_node % ranks == 0 && (few || (by >= 0.25 && by <= 4));
 }
 
-static bool tries_nodes(const planned *of, const plan_cluster *c, size_t nodes)
+static bool tries_nodes(const planned *of, const bg_cluster *c, size_t nodes)
 {
     bool power = (nodes & (nodes - 1)) == 0;
     return nodes == c->nodes || (!of->all_nodes && power && (!of->in_shards || c->nodes % nodes == 0));
 }
 
-static void try_grid(const planned *of, const plan_work *w, const plan_cluster *c, const plan_grid *g, plan_stage *best,
+static void try_grid(const planned *of, const plan_work *w, const bg_cluster *c, const plan_grid *g, plan_stage *best,
                      plan_stage *no)
 {
     plan_stage s;
@@ -192,7 +185,7 @@ static void try_grid(const planned *of, const plan_work *w, const plan_cluster *
 }
 
 /* Pipelines of `pipeline` ranks; 0: of any number.  A stage that does not run the model is one rank. */
-static void try_grids(const planned *of, const plan_work *w, const plan_cluster *c, size_t pipeline, plan_stage *best,
+static void try_grids(const planned *of, const plan_work *w, const bg_cluster *c, size_t pipeline, plan_stage *best,
                       plan_stage *no)
 {
     plan_grid g = { .nodes = 1, .ranks_per_node = 1, .threads = 1, .data = 1, .pipeline = 1 };
@@ -215,7 +208,7 @@ static void try_grids(const planned *of, const plan_work *w, const plan_cluster 
         }
 }
 
-static bg_status refuse(const planned *of, const plan_work *w, const plan_cluster *c, const plan_stage *no, bg_err *err)
+static bg_status refuse(const planned *of, const plan_work *w, const bg_cluster *c, const plan_stage *no, bg_err *err)
 {
     plan_stage other = { .possible = false }, ignored;
     char instead[64] = "";
@@ -235,7 +228,7 @@ static bg_status refuse(const planned *of, const plan_work *w, const plan_cluste
                    other.possible ? instead : ": more nodes, fewer ranks_per_node or more --blocks may do");
 }
 
-static bg_status choose_with(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
+static bg_status choose_with(plan_work *w, const bg_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
     for (size_t i = 0; i < PLAN_STAGES; i++) {
         plan_stage no;
@@ -260,7 +253,7 @@ static bg_status fixed_blocks(const plan_work *w, size_t *out, bg_err *err)
 }
 
 /* The fastest grid of each stage, with the fewest diagonal blocks that fit. */
-static bg_status choose(plan_work *w, const plan_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
+static bg_status choose(plan_work *w, const bg_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
     if (strcmp(w->c->blocks, "auto") != 0) {
         bg_status st = fixed_blocks(w, &w->blocks, err);
@@ -279,7 +272,7 @@ static bg_status print_plan(const plan_config *asked, bg_err *err)
     plan_config own = *asked;
     const plan_config *c = &own;
     plan_work w = { .c = c };
-    plan_cluster cluster;
+    bg_cluster cluster;
     plan_stage stage[PLAN_STAGES];
     bg_status st = choose_cluster(&cluster, c, err);
     if (st == BG_OK)
@@ -301,7 +294,5 @@ bg_status plan_run(const void *config, const bg_context *ctx, bg_err *err)
     bg_status st = bg_agree(ctx->grid.world, check_options(c, err), err);
     if (st != BG_OK)
         return st;
-    if (c->calibrate)
-        return plan_calibrate(c, ctx, err);
     return bg_agree(ctx->grid.world, ctx->grid.world_rank == 0 ? print_plan(c, err) : BG_OK, err);
 }

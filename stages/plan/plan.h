@@ -9,60 +9,23 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "bregman/cluster.h"
 #include "bregman/stage.h"
 #include "bregman/workload.h"
 
 typedef struct {
-    const char *config, *preset, *cluster, *modules, *blocks, *weights, *output;
+    const char *config, *preset, *cluster, *modules, *blocks, *weights;
     uint64_t sequences, sequence_tokens, fit_sequences, lambda_sequences, queries, query_tokens, completion_tokens,
         rank;
     uint64_t unit_sequences, pipeline, memory_limit, subgrid_side;
     uint64_t nodes, ranks_per_node, cores_per_node;
     double checkpoint_minutes, time_limit;
-    bool no_diagonal, calibrate, json;
+    bool no_diagonal, json;
 } plan_config;
 
 bg_status plan_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
 
-/* ---- the machine ---- */
-
-/* What one rank of `threads` threads takes, while the node's other ranks work as well. */
-typedef struct {
-    double s[BG_COSTS];                 /* seconds of each kind of work */
-    double threads, subgrid_efficiency; /* of a decomposition by several ranks */
-    double message_s, message_byte_s;
-    double process_bytes; /* a process that has done nothing yet */
-} plan_profile;
-
-typedef struct {
-    char name[64];
-    size_t nodes, cores_per_node, ranks_per_node;       /* ranks_per_node 0: to be chosen */
-    double memory_gb_per_node, network_gb_s, disk_gb_s; /* network: of a node; disk: of the whole file system */
-    bool scratch;                                       /* nodes have a disk of their own */
-    plan_profile profile;
-} plan_cluster;
-
-/* A node of two 64-core processors as assumed where no --cluster is given: README.md says what is assumed. */
-void plan_reference_cluster(plan_cluster *out);
-/* Read a cluster file.  Errors: BG_EIO, BG_EFORMAT naming the file and the key. */
-bg_status plan_cluster_read(plan_cluster *out, const char *path, bg_err *err) BG_MUST_CHECK;
-bg_status plan_cluster_write(const plan_cluster *c, const char *path, bg_err *err) BG_MUST_CHECK;
-/* The profile of ranks with another number of threads: rates in proportion, serial work as it is. */
-plan_profile plan_profile_scaled(const plan_profile *p, double threads);
-
-/* calibrate.c: measure this machine and write it to c->output as a cluster file of one node.  Collective. */
-bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
-/* Its parts; each measures on all ranks at once and fills its own fields of the profile.  Collective on world. */
-bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err) BG_MUST_CHECK;
-bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
-/* Mean seconds of a call over MEASURE_S or three calls, whichever is longer, and over ranks: what other users of the
- * machine take counts, as it will in a stage. */
-double plan_mean_s(void (*call)(void *self), void *self, MPI_Comm world);
-
 /* ---- the work ---- */
-
-/* Configuration of a preset, or BG_EARG naming the nearest one. */
-bg_status plan_preset(const char *name, bg_model_config *out, bg_err *err) BG_MUST_CHECK;
 
 /* What there is to do, of which `load` is asked of the stages. */
 typedef struct {
@@ -141,10 +104,8 @@ typedef struct {
 } plan_stage;
 
 /* costing.c: the stage on a grid; `possible` says whether it can run there. */
-void plan_cost_stage(const bg_stage_costs *of, const plan_work *w, const plan_cluster *c, const plan_grid *g,
+void plan_cost_stage(const bg_stage_costs *of, const plan_work *w, const bg_cluster *c, const plan_grid *g,
                      plan_stage *out);
-/* Seconds of one of `ranks` ranks that do as much at once. */
-double plan_seconds(const plan_cluster *c, const plan_profile *p, double ranks, const bg_cost *cost);
 
 /* sweep.c: time of all units over the grid's columns without checkpoints, of one unit, of a stop (a batch's way through
  * the pipeline and the files), and of a checkpoint (parts written, the pipeline filled again). */
@@ -162,8 +123,8 @@ void plan_count_restarts(plan_stage *s, double limit_hours);
 
 enum { PLAN_FIT, PLAN_COMPRESS, PLAN_SCORE, PLAN_MERGE, PLAN_STAGES };
 
-void plan_print(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES]);
-bg_status plan_print_json(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES],
+void plan_print(FILE *to, const plan_work *w, const bg_cluster *c, const plan_stage stage[PLAN_STAGES]);
+bg_status plan_print_json(FILE *to, const plan_work *w, const bg_cluster *c, const plan_stage stage[PLAN_STAGES],
                           bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_STAGES_PLAN_H */

@@ -29,7 +29,7 @@ static const char *bytes_text(double b, char out[24])
 
 static const char *s_of(size_t n) { return n == 1 ? "" : "s"; }
 
-static double node_hours(const plan_stage *s, const plan_cluster *c)
+static double node_hours(const plan_stage *s, const bg_cluster *c)
 {
     size_t at_once = s->grid.shards > 0 ? c->nodes / s->grid.nodes : 1;
     return s->seconds / 3600 * (double)(at_once * s->grid.nodes);
@@ -59,7 +59,7 @@ static void print_checkpoints(FILE *to, const plan_stage *s, const plan_phase *p
         fprintf(to, "no checkpoints\n");
 }
 
-static void print_stage(FILE *to, const plan_stage *s, const plan_cluster *c)
+static void print_stage(FILE *to, const plan_stage *s, const bg_cluster *c)
 {
     char t[24], b[24], w[24], disk[24], work[24], net[24], parts[48] = "";
     const plan_grid *g = &s->grid;
@@ -172,7 +172,7 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
     fprintf(to, "shards = %zu\n", stage[PLAN_SCORE].grid.shards);
 }
 
-void plan_print(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES])
+void plan_print(FILE *to, const plan_work *w, const bg_cluster *c, const plan_stage stage[PLAN_STAGES])
 {
     char b[24], t[24];
     double seconds = 0, hours = 0;
@@ -207,7 +207,7 @@ static json_t *phases_json(const plan_stage *s)
     return list;
 }
 
-static json_t *stage_json(const plan_stage *s, const plan_cluster *c)
+static json_t *stage_json(const plan_stage *s, const bg_cluster *c)
 {
     const plan_grid *g = &s->grid;
     json_t *grid = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "nodes", (json_int_t)g->nodes, "ranks_per_node",
@@ -225,7 +225,7 @@ static json_t *stage_json(const plan_stage *s, const plan_cluster *c)
                      s->warning_s, "restarts", s->restarts, "restart_s", s->restart_s, "phases", phases_json(s));
 }
 
-bg_status plan_print_json(FILE *to, const plan_work *w, const plan_cluster *c, const plan_stage stage[PLAN_STAGES],
+bg_status plan_print_json(FILE *to, const plan_work *w, const bg_cluster *c, const plan_stage stage[PLAN_STAGES],
                           bg_err *err)
 {
     json_t *stages = json_array();

@@ -43,7 +43,7 @@ fit "--covariance-sequences 3:3" --covariance-sequences 3:3
 fit "--blocks takes a whole number from 1 to 64, not \"0\"" --blocks 0
 fit "--blocks 33 is more than" --blocks 33
 fit "--seed takes a whole number" --seed -1
-fit "neither mlp, attention, all nor a regular expression" --modules "("
+fit "nor a regular expression" --modules "("
 fit "matches no module" --modules nothing
 
 works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$in/f"

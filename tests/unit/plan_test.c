@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "bregman/config.h"
+#include "bregman/preset.h"
 #include "bregman/model_open.h"
 #include "bregman/tracking.h"
 #include "bregman/memory.h"
@@ -64,7 +65,7 @@ static void sketch_widens(void **state)
     bg_model *half, *full;
     bg_err err = { .msg = "" };
     (void)state;
-    must(plan_preset("pythia-70m", &c, &err), &err);
+    must(bg_preset("pythia-70m", &c, &err), &err);
     must(bg_model_sketch(&half, &c, "mlp", BG_ST_BF16, &err), &err);
     must(bg_model_sketch(&full, &c, "mlp", BG_ST_F32, &err), &err);
     size_t room = bg_pass_bytes(half, NULL, 1, 64, 1 << 20) - bg_pass_bytes(full, NULL, 1, 64, 1 << 20);
@@ -102,7 +103,7 @@ static void presets_have_their_parameters(void **state)
         bg_model_config c;
         bg_model *m;
         bg_err err = { .msg = "" };
-        must(plan_preset(known[i].name, &c, &err), &err);
+        must(bg_preset(known[i].name, &c, &err), &err);
         must(bg_model_sketch(&m, &c, "mlp", BG_ST_BF16, &err), &err);
         double n = (double)bg_model_parameters(m), body = n - (double)(c.vocab_size * c.d_model);
         if (known[i].all > 0 && n != known[i].all)
@@ -118,7 +119,7 @@ static void unknown_preset_names_the_nearest(void **state)
     bg_model_config c;
     bg_err err = { .msg = "" };
     (void)state;
-    assert_int_equal(plan_preset("pythia-1bb", &c, &err), BG_EARG);
+    assert_int_equal(bg_preset("pythia-1bb", &c, &err), BG_EARG);
     assert_non_null(strstr(err.msg, "did you mean pythia-1b?"));
 }
 
@@ -153,12 +154,12 @@ static bg_workload own_load(const bg_stage_costs *stage, const bg_model *m, cons
 static void sizes_are_the_stages(void **state)
 {
     const bg_stage_costs *const stage[] = { &fit_costs, &compress_costs, &score_costs };
-    const plan_cluster cluster = { .nodes = 1, .cores_per_node = 10, .profile = { .threads = 1 } };
+    const bg_cluster cluster = { .nodes = 1, .cores_per_node = 10, .profile = { .threads = 1 } };
     bg_model_config c;
     bg_model *m;
     bg_err err = { .msg = "" };
     (void)state;
-    must(plan_preset("pythia-70m", &c, &err), &err);
+    must(bg_preset("pythia-70m", &c, &err), &err);
     must(bg_model_sketch(&m, &c, "all", BG_ST_BF16, &err), &err);
     must(bg_model_set_shapes(m, 2, false, &err), &err);
     for (size_t i = 0; i < 3 * 5; i++) {

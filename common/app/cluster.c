@@ -1,10 +1,12 @@
 /* cluster.c - the cluster file: nodes, network, disk, and the measured profile of a rank. */
+#include "bregman/cluster.h"
+
 #include <errno.h>
+#include <jansson.h>
 #include <math.h>
 #include <string.h>
 
 #include "bregman/open.h"
-#include "plan.h"
 
 /* A rank of 8 threads of the assumed cluster: two 64-core processors with 256-bit vectors, 2.5 GHz x 32 FLOPs = 80
  * GFLOP/s a core at most, of which 40 are assumed. */
@@ -18,9 +20,9 @@ typedef struct {
     double assumed;
     enum { PLAIN, WHOLE, AUTO, PARALLEL } sort;
 } field;
-#define NODE(name)    #name, offsetof(plan_cluster, name)
-#define RANK(name)    #name, offsetof(plan_profile, name)
-#define SECONDS(kind) offsetof(plan_profile, s) + (kind) * sizeof(double)
+#define NODE(name)    #name, offsetof(bg_cluster, name)
+#define RANK(name)    #name, offsetof(bg_profile, name)
+#define SECONDS(kind) offsetof(bg_profile, s) + (kind) * sizeof(double)
 
 static const field node[] = {
     { NODE(nodes), 64, WHOLE },
@@ -79,18 +81,18 @@ static void set(void *base, const field *f, double x)
         *(double *)at = x;
 }
 
-void plan_reference_cluster(plan_cluster *out)
+void bg_cluster_reference(bg_cluster *out)
 {
-    *out = (plan_cluster){ .name = "assumed" };
+    *out = (bg_cluster){ .name = "assumed" };
     for (const field *f = node; f->key != NULL; f++)
         set(out, f, f->assumed);
     for (const field *f = rank; f->key != NULL; f++)
         set(&out->profile, f, f->assumed);
 }
 
-plan_profile plan_profile_scaled(const plan_profile *p, double threads)
+bg_profile bg_profile_scaled(const bg_profile *p, double threads)
 {
-    plan_profile scaled = *p;
+    bg_profile scaled = *p;
     for (const field *f = rank; f->key != NULL; f++)
         if (f->sort == PARALLEL)
             set(&scaled, f, get(p, f) * p->threads / threads);
@@ -107,7 +109,7 @@ static json_t *number_json(const field *f, double x)
     return is_whole(f) ? json_integer((json_int_t)x) : json_real(x);
 }
 
-static json_t *to_json(const plan_cluster *c)
+static json_t *to_json(const bg_cluster *c)
 {
     json_t *root = json_object(), *profile = json_object();
     json_object_set_new(root, "name", json_string(c->name));
@@ -120,7 +122,7 @@ static json_t *to_json(const plan_cluster *c)
     return root;
 }
 
-bg_status plan_cluster_write(const plan_cluster *c, const char *path, bg_err *err)
+bg_status bg_cluster_write(const bg_cluster *c, const char *path, bg_err *err)
 {
     json_t *root = to_json(c);
     errno = 0;
@@ -169,10 +171,10 @@ static bg_status read_fields(json_t *object, const json_t *written, const char *
     return st;
 }
 
-static bg_status read_root(plan_cluster *c, json_t *root, const char *path, bg_err *err)
+static bg_status read_root(bg_cluster *c, json_t *root, const char *path, bg_err *err)
 {
     json_t *name = json_object_get(root, "name"), *profile = json_object_get(root, "profile"), *written = to_json(c);
-    plan_profile *p = &c->profile;
+    bg_profile *p = &c->profile;
     bg_status st = read_fields(root, written, path, node, c, err);
     if (st == BG_OK && c->ranks_per_node > c->cores_per_node)
         st = bad(path, "ranks_per_node", "is more than cores_per_node", err);
@@ -189,10 +191,10 @@ static bg_status read_root(plan_cluster *c, json_t *root, const char *path, bg_e
     return bad(path, small, "is too small", err);
 }
 
-bg_status plan_cluster_read(plan_cluster *out, const char *path, bg_err *err)
+bg_status bg_cluster_read(bg_cluster *out, const char *path, bg_err *err)
 {
     json_error_t error;
-    *out = (plan_cluster){ 0 };
+    *out = (bg_cluster){ 0 };
     FILE *f;
     bg_status st = bg_open_stream(path, &f, err);
     if (st != BG_OK)
@@ -204,4 +206,12 @@ bg_status plan_cluster_read(plan_cluster *out, const char *path, bg_err *err)
                                         root == NULL ? error.line : 1, root == NULL ? error.text : "another value");
     json_decref(root);
     return st;
+}
+
+double bg_cluster_seconds(const bg_cluster *c, const bg_profile *p, double ranks, const bg_cost *cost)
+{
+    double seconds = 0, disk_s = c->disk_gb_s > 0 ? ranks / (c->disk_gb_s * 1e9) : 0;
+    for (int i = 0; i < BG_COSTS; i++)
+        seconds += cost->of[i] * (i == BG_COST_WRITE || i == BG_COST_READ ? fmax(p->s[i], disk_s) : p->s[i]);
+    return seconds;
 }

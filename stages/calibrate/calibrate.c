@@ -4,13 +4,14 @@
 
 #include "bregman/log.h"
 #include "bregman/memory.h"
-#include "plan.h"
+#include "bregman/path.h"
+#include "calibrate.h"
 
 /* ---- how long something takes ---- */
 
 static const double MEASURE_S = 0.25;
 
-double plan_mean_s(void (*call)(void *self), void *self, MPI_Comm world)
+double calibrate_mean_s(void (*call)(void *self), void *self, MPI_Comm world)
 {
     int size, calls = 0;
     double mean, start;
@@ -29,13 +30,14 @@ double plan_mean_s(void (*call)(void *self), void *self, MPI_Comm world)
 
 /* ---- the machine ---- */
 
-bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *err)
+bg_status calibrate_run(const void *config, const bg_context *ctx, bg_err *err)
 {
+    const calibrate_config *c = config;
     char folder[BG_PATH_BYTES];
-    plan_cluster cluster;
-    plan_profile *p = &cluster.profile;
+    bg_cluster cluster;
+    bg_profile *p = &cluster.profile;
     MPI_Comm world = ctx->grid.world;
-    plan_reference_cluster(&cluster); /* some rates are assumed: of ScaLAPACK small matrices would say nothing */
+    bg_cluster_reference(&cluster); /* some rates are assumed: of ScaLAPACK small matrices would say nothing */
     cluster.network_gb_s = cluster.disk_gb_s = 0;
     gethostname(cluster.name, sizeof cluster.name - 1);
     cluster.nodes = 1;
@@ -45,14 +47,14 @@ bg_status plan_calibrate(const plan_config *c, const bg_context *ctx, bg_err *er
     p->threads = (double)ctx->threads;
     bg_status st = bg_agree(world, bg_folder_of(c->output, folder, err), err);
     if (st == BG_OK)
-        st = plan_measure_files(p, folder, ctx, err); /* first, as the folder may not be writable */
+        st = calibrate_files(p, folder, ctx, err); /* first, as the folder may not be writable */
     if (st == BG_OK)
-        st = plan_measure_kernels(p, world, err);
+        st = calibrate_kernels(p, world, err);
     malloc_trim(0); /* a process that has run a stage's libraries, and holds nothing */
     p->process_bytes = (double)bg_rss_bytes();
     MPI_Allreduce(MPI_IN_PLACE, &p->process_bytes, 1, MPI_DOUBLE, MPI_MAX, world);
     if (st == BG_OK && ctx->grid.world_rank == 0)
-        st = plan_cluster_write(&cluster, c->output, err);
+        st = bg_cluster_write(&cluster, c->output, err);
     st = bg_agree(world, st, err);
     if (st == BG_OK)
         bg_log("wrote %s: one node as measured; edit nodes, memory, network and disk for a cluster of such", c->output);

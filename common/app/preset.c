@@ -1,9 +1,11 @@
-/* presets.c - shapes of models by name.  README.md says what each stands for. */
+/* Shapes of models by name; stages/plan/README.md says what each stands for. */
+#include "bregman/preset.h"
+
 #include <stdio.h>
 #include <string.h>
 
 #include "bregman/config.h"
-#include "plan.h"
+#include "bregman/options.h"
 
 typedef enum { PAPER, PYTHIA, LLAMA } kind;
 
@@ -42,7 +44,7 @@ static bg_status unknown(const char *name, bg_err *err)
                    presets[nearest].name, all);
 }
 
-bg_status plan_preset(const char *name, bg_model_config *out, bg_err *err)
+bg_status bg_preset(const char *name, bg_model_config *out, bg_err *err)
 {
     char text[512];
     const preset *p = NULL;

@@ -1,10 +1,11 @@
-/* calibrate_kernels.c - row-wise kernels, products and decompositions on their own, and a real pass of a small model
+/* kernels.c - row-wise kernels, products and decompositions on their own, and a real pass of a small model
  * for what is left. */
 #include <math.h>
 #include <omp.h>
 #include <string.h>
 
 #include "bregman/eigen.h"
+#include "bregman/preset.h"
 #include "bregman/extremes.h"
 #include "bregman/model_open.h"
 #include "bregman/gemm.h"
@@ -12,7 +13,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/pass.h"
-#include "plan.h"
+#include "calibrate.h"
 
 /* Arrays that all kernels share: larger than a core's caches, as a pass's are. */
 enum { ROWS = 1024, WIDTH = 2048, FLOATS = ROWS * WIDTH, VOCABULARY = 32768, HEAD = 64, KEYS = 256, QUERY_ROWS = 128 };
@@ -186,7 +187,7 @@ static void fill(arrays *a)
                              .data = a->half };
 }
 
-static void measure_kernels(plan_profile *p, arrays *a, MPI_Comm world)
+static void measure_kernels(bg_profile *p, arrays *a, MPI_Comm world)
 {
     double threads = (double)omp_get_max_threads(), pairs = 16.0 * QUERY_ROWS * KEYS * threads;
     const struct {
@@ -201,7 +202,7 @@ static void measure_kernels(plan_profile *p, arrays *a, MPI_Comm world)
     for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
         fill(a);
         a->kind = kernels[i].kind;
-        p->s[a->kind] = plan_mean_s(kernel, a, world) / kernels[i].count;
+        p->s[a->kind] = calibrate_mean_s(kernel, a, world) / kernels[i].count;
     }
 }
 
@@ -224,7 +225,7 @@ static void fit_terms(double term[][N_TERMS], const double *time, size_t n, doub
     }
 }
 
-static void measure_products(plan_profile *p, arrays *a, MPI_Comm world)
+static void measure_products(bg_profile *p, arrays *a, MPI_Comm world)
 {
     double term[N_SHAPES][N_TERMS], time[N_SHAPES];
     a->kind = BG_COST_FLOP;
@@ -234,7 +235,7 @@ static void measure_products(plan_profile *p, arrays *a, MPI_Comm world)
         a->shape = &shapes[i];
         bg_cost_product(&cost, (double)a->shape->m, (double)a->shape->n, (double)a->shape->k, 1);
         memset(a->z, 0, MOST_FLOATS * sizeof *a->z);
-        time[i] = plan_mean_s(kernel, a, world);
+        time[i] = calibrate_mean_s(kernel, a, world);
         memcpy(term[i], &cost.of[BG_COST_FLOP], sizeof term[i]);
         bg_log("product %zu x %zu x %zu: %.1f GFLOP/s a rank", a->shape->m, a->shape->n, a->shape->k,
                1e-9 * cost.flops / time[i]);
@@ -243,7 +244,7 @@ static void measure_products(plan_profile *p, arrays *a, MPI_Comm world)
 }
 
 /* Seconds of a decomposition of side n: c n³ + d n² through two sides. */
-static bg_status measure_eigen(plan_profile *p, arrays *a, MPI_Comm world, bg_err *err)
+static bg_status measure_eigen(bg_profile *p, arrays *a, MPI_Comm world, bg_err *err)
 {
     const size_t side[2] = { 320, 960 };
     double n[2], each[2]; /* side, and time over n² */
@@ -252,7 +253,7 @@ static bg_status measure_eigen(plan_profile *p, arrays *a, MPI_Comm world, bg_er
     for (int i = 0; i < 2; i++) {
         a->side = side[i];
         n[i] = (double)side[i];
-        each[i] = plan_mean_s(kernel, a, world) / (n[i] * n[i]);
+        each[i] = calibrate_mean_s(kernel, a, world) / (n[i] * n[i]);
     }
     p->s[BG_COST_EIGEN_CUBE] = fmax(0, (each[1] - each[0]) / (n[1] - n[0]));
     p->s[BG_COST_EIGEN_SQUARE] = fmax(0, each[0] - p->s[BG_COST_EIGEN_CUBE] * n[0]);
@@ -267,7 +268,7 @@ static bg_status open_pass(arrays *a, bg_model **m, bg_err *err)
 {
     bg_model_config c;
     uint32_t token[TOKENS];
-    bg_status st = plan_preset("pythia-70m", &c, err);
+    bg_status st = bg_preset("pythia-70m", &c, err);
     c.n_blocks = 2;
     c.vocab_size = MOST_FLOATS / c.d_model;
     if (st == BG_OK)
@@ -288,27 +289,27 @@ static bg_status open_pass(arrays *a, bg_model **m, bg_err *err)
 
 /* What a pass takes beyond its products and the kernels measured by themselves is laid to the floats that pass through
  * row-wise kernels; at least what adding arrays takes. */
-static void split(plan_profile *p, const bg_model *m, double measured_s)
+static void split(bg_profile *p, const bg_model *m, double measured_s)
 {
     const bg_share whole = bg_model_whole(m);
     const bg_batch_shape b = { SEQUENCES, TOKENS - 1, TOKENS - 1, SEQUENCES * (TOKENS - 1), true };
-    const plan_cluster here = { 0 };
+    const bg_cluster here = { 0 };
     bg_cost cost = { 0 };
     bg_pass_cost(&cost, m, &whole, &b);
     double floats = cost.of[BG_COST_ELEMENT];
     cost.of[BG_COST_ELEMENT] = 0;
-    double known_s = plan_seconds(&here, p, 1, &cost), each = (measured_s - known_s) / floats;
+    double known_s = bg_cluster_seconds(&here, p, 1, &cost), each = (measured_s - known_s) / floats;
     bg_log("pass of a small model: %.3f s, of which %.3f s are row-wise", measured_s, measured_s - known_s);
     p->s[BG_COST_ELEMENT] = each > p->s[BG_COST_ELEMENT] ? each : p->s[BG_COST_ELEMENT];
 }
 
-static bg_status measure_pass(plan_profile *p, arrays *a, MPI_Comm world, bg_err *err)
+static bg_status measure_pass(bg_profile *p, arrays *a, MPI_Comm world, bg_err *err)
 {
     bg_model *m = NULL;
     fill(a);
     a->kind = BG_COSTS;
     bg_status st = bg_agree(world, open_pass(a, &m, err), err);
-    double measured_s = st == BG_OK ? plan_mean_s(kernel, a, world) : 0;
+    double measured_s = st == BG_OK ? calibrate_mean_s(kernel, a, world) : 0;
     if (st == BG_OK && (st = told(a, world, err)) == BG_OK)
         split(p, m, measured_s);
     bg_pass_free(a->pass);
@@ -319,7 +320,7 @@ static bg_status measure_pass(plan_profile *p, arrays *a, MPI_Comm world, bg_err
 
 /* ---- all of them ---- */
 
-bg_status plan_measure_kernels(plan_profile *p, MPI_Comm world, bg_err *err)
+bg_status calibrate_kernels(bg_profile *p, MPI_Comm world, bg_err *err)
 {
     arrays a = { .err = { .msg = "" } };
     const size_t room = (size_t)omp_get_max_threads() * 4 * QUERY_ROWS * KEYS + MOST_FLOATS;

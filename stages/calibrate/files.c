@@ -1,4 +1,4 @@
-/* calibrate_files.c - publishing, reading and hashing files as the stages do, and messages between two ranks. */
+/* files.c - publishing, reading and hashing files as the stages do, and messages between two ranks. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/store.h"
-#include "plan.h"
+#include "calibrate.h"
 
 /* A large file: what is written of one is longer than what a small one takes. */
 enum { SMALL = 5, LARGE_ROWS = 64, ROW_FLOATS = 1 << 18, SINGLE_ROWS = 2000 };
@@ -89,14 +89,14 @@ static double message_s(float *x, int n, int times, MPI_Comm world)
     return seconds;
 }
 
-static void measure_messages(plan_profile *p, float *x, MPI_Comm world)
+static void measure_messages(bg_profile *p, float *x, MPI_Comm world)
 {
     const int large = LARGE_ROWS * ROW_FLOATS / 16;
     p->message_s = message_s(x, 1, 200, world);
     p->message_byte_s = fmax(0, message_s(x, large, 10, world) - p->message_s) / (4.0 * large);
 }
 
-bg_status plan_measure_files(plan_profile *p, const char *folder, const bg_context *ctx, bg_err *err)
+bg_status calibrate_files(bg_profile *p, const char *folder, const bg_context *ctx, bg_err *err)
 {
     const double bytes = 4.0 * LARGE_ROWS * ROW_FLOATS;
     files f = { .ctx = ctx };
