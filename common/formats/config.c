@@ -122,6 +122,10 @@ static bg_status read_flags(bg_model_config *c, const json_t *root, const bg_fam
     }
     if (st == BG_OK && f->has_mlp_bias_key)
         st = bg_json_flag(root, "mlp_bias", file, &c->mlp_bias, err);
+    if (st == BG_OK && f->has_bias_key) {
+        st = bg_json_flag(root, "use_bias", file, &c->qkv_bias, err);
+        c->attention_out_bias = c->mlp_bias = c->qkv_bias;
+    }
     if (st == BG_OK && f->has_parallel_residual_key)
         st = bg_json_flag(root, "use_parallel_residual", file, &c->parallel_residual, err);
     return st;
@@ -175,8 +179,9 @@ static bg_status read_slides(const bg_model_config *c, const json_t *root, const
 /* Within its window, sliding attention is plain causal attention: longer sequences are refused. */
 static bg_status read_window(bg_model_config *c, const json_t *root, const bg_family *f, const char *file, bg_err *err)
 {
-    bool used = f->window == BG_WINDOW_ALWAYS;
-    bool none = json_is_null(json_object_get(root, "sliding_window"));
+    const json_t *key = json_object_get(root, "sliding_window");
+    bool used = f->window == BG_WINDOW_ALWAYS || (f->window == BG_WINDOW_GIVEN && key != NULL);
+    bool none = json_is_null(key);
     size_t window = DEFAULT_WINDOW;
     bg_status st = BG_OK;
     if (f->window == BG_WINDOW_BY_BLOCK)

@@ -92,6 +92,26 @@ static const bg_family families[] = {
                               .mlp_norm = "post_feedforward_layernorm",
                               .q_norm = "self_attn.q_norm", .k_norm = "self_attn.k_norm" } },
     },
+    {
+        .model_type = "starcoder2",
+        .d_model = "hidden_size", .n_blocks = "num_hidden_layers", .n_heads = "num_attention_heads",
+        .n_kv_heads = "num_key_value_heads", .d_head = "head_dim", .d_ff = "intermediate_size",
+        .max_positions = "max_position_embeddings",
+        .norm_epsilon = "norm_epsilon", .activation = "hidden_act", .default_activation = "gelu_pytorch_tanh",
+        .required = { "num_key_value_heads" },
+        .has_bias_key = true, .default_rotary_fraction = 1, .window = BG_WINDOW_GIVEN,
+        .fixed = {
+            .norm = BG_NORM_LAYER, .qkv = BG_QKV_SEPARATE,
+            .qkv_bias = true, .attention_out_bias = true, .mlp_bias = true,
+            .tied_head = true, .rope = BG_ROPE_DEFAULT,
+            .names = {
+                .root = "model.", .block = "layers.%zu.", .embedding = "embed_tokens",
+                .final_norm = "norm", .head = "lm_head", PRE_NORM_NAMES,
+                .q = "self_attn.q_proj", .k = "self_attn.k_proj", .v = "self_attn.v_proj",
+                .attention_out = "self_attn.o_proj", .up = "mlp.c_fc", .down = "mlp.c_proj",
+            },
+        },
+    },
 };
 enum { N_FAMILIES = sizeof families / sizeof families[0] };
 

@@ -8,8 +8,9 @@ enum { BG_FAMILY_REQUIRED = 3, BG_FAMILY_REFUSED = 4 };
 
 typedef enum {
     BG_WINDOW_NONE,
-    BG_WINDOW_ALWAYS,  /* "sliding_window", where not null         */
-    BG_WINDOW_BY_BLOCK /* the same, in some of the blocks */
+    BG_WINDOW_ALWAYS,  /* "sliding_window", where not null           */
+    BG_WINDOW_GIVEN,   /* the same, but an absent key is as null     */
+    BG_WINDOW_BY_BLOCK /* as BG_WINDOW_ALWAYS, in some of the blocks */
 } bg_window_rule;
 
 typedef struct {
@@ -28,8 +29,9 @@ typedef struct {
         bool value;
     } refused_unless[BG_FAMILY_REFUSED];
 
-    /* Biases of q, k, v and of the attention's output: fixed, or by the key "attention_bias". */
-    bool has_attention_bias_key, has_mlp_bias_key;
+    /* Biases of q, k, v and of the attention's output: fixed, or by the key "attention_bias"; or, with the MLP's, by
+     * "use_bias". */
+    bool has_attention_bias_key, has_mlp_bias_key, has_bias_key;
     bool has_parallel_residual_key; /* "use_parallel_residual" */
 
     const char *rope_theta, *rotary_fraction; /* own spellings at the root; NULL: those of all others */

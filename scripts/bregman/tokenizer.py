@@ -28,6 +28,7 @@ CLASS_OF = {
     "qwen2": "Qwen2Tokenizer",
     "qwen3": "Qwen2Tokenizer",
     "olmo2": "TokenizersBackend",
+    "starcoder2": "GPT2Tokenizer",
 }
 # classes that set the space before a text themselves, and what they do without add_prefix_space
 PREFIX_SPACE = {"GPT2Tokenizer": False, "GPTNeoXTokenizer": False, "Qwen2Tokenizer": False, "LlamaTokenizer": True}

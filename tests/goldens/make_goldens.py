@@ -70,6 +70,7 @@ CASES = {
     # embedding and head as well; where they are tied, each use as if it had a matrix of its own
     "gpt2_ends": dict(family="gpt2", modules="embedding,head"),
     "llama_ends": dict(family="llama", modules="all,embedding,head", ragged=True),
+    "starcoder2": dict(family="starcoder2", modules=None, ragged=True),
 }
 
 
@@ -109,7 +110,7 @@ def make_model(index, case):
             )
         )
     else:
-        name = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "olmo2": "Olmo2"}[case["family"]]
+        name = case["family"].capitalize()
         config = getattr(transformers, name + "Config")(
             hidden_size=d,
             num_hidden_layers=blocks,

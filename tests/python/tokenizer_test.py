@@ -240,6 +240,7 @@ def test_prefix_space():
         (byte_tokenizer(prefix=True), "gpt2", {"tokenizer_class": "GPT2Tokenizer"}, {}, off),
         (byte_tokenizer(), "gpt2", {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}, {}, off),
         (byte_tokenizer(), "qwen2", {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}, {}, on),
+        (byte_tokenizer(), "starcoder2", {"add_prefix_space": True}, {}, on),
         (byte_tokenizer(), "olmo2", {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}, {}, off),
         (byte_tokenizer(), "llama", {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": True}, {}, off),
         (byte_tokenizer(), "llama", {}, {"add_prefix_space": "yes"}, on),

@@ -143,6 +143,30 @@ static void reads_other_llama_kin(void **state)
     assert_string_equal(c.names.mlp_norm, "post_feedforward_layernorm");
 }
 
+#define STARCODER2(more) \
+    "{\"model_type\":\"starcoder2\"," SIZES ",\"norm_epsilon\":1e-05,\"num_key_value_heads\":2" more "}"
+
+static void reads_starcoder2(void **state)
+{
+    (void)state;
+    bg_model_config c = good(STARCODER2(""));
+    assert_true(c.norm == BG_NORM_LAYER && c.norm_epsilon == 1e-5 && !c.gated && c.tied_head);
+    assert_true(c.qkv_bias && c.attention_out_bias && c.mlp_bias && !c.head_bias);
+    assert_true(c.qkv == BG_QKV_SEPARATE && c.activation == BG_ACT_GELU_TANH);
+    assert_int_equal(c.n_kv_heads, 2);
+    assert_int_equal(c.rotary_dims, 16);
+    assert_string_equal(c.names.up, "mlp.c_fc");
+    c = good(STARCODER2(",\"use_bias\":false,\"tie_word_embeddings\":false"));
+    assert_true(!c.qkv_bias && !c.attention_out_bias && !c.mlp_bias && !c.tied_head);
+    assert_int_equal(good(STARCODER2(",\"sliding_window\":48")).max_positions, 48);
+    assert_int_equal(good(STARCODER2(",\"sliding_window\":null")).max_positions, 128);
+    bad("{\"model_type\":\"starcoder2\"," SIZES ",\"norm_epsilon\":1e-05}", "key \"num_key_value_heads\" is missing");
+    const char *without_window = "{\"model_type\":\"starcoder2\",\"hidden_size\":64,\"num_attention_heads\":4,"
+                                 "\"num_hidden_layers\":2,\"intermediate_size\":176,\"vocab_size\":300,"
+                                 "\"max_position_embeddings\":16384,\"norm_epsilon\":1e-05" KV "}";
+    assert_int_equal(good(without_window).max_positions, 16384);
+}
+
 #define LONG(type, more)                                                                    \
     "{\"model_type\":\"" type "\",\"hidden_size\":64,\"num_attention_heads\":4,"            \
     "\"num_hidden_layers\":30,\"intermediate_size\":176,\"max_position_embeddings\":32768," \
@@ -319,7 +343,7 @@ static void refuses_what_it_cannot_run(void **state)
 {
     (void)state;
     bad("{\"model_type\":\"mamba\"}", "model_type \"mamba\" is not supported");
-    bad("{\"model_type\":\"mamba\"}", "gpt2, gpt_neox, llama, mistral, qwen2, qwen3, olmo2");
+    bad("{\"model_type\":\"mamba\"}", "gpt2, gpt_neox, llama, mistral, qwen2, qwen3, olmo2, starcoder2");
     bad("{}", "key \"model_type\" is missing");
     bad("{\"model_type\":3}", "key \"model_type\" is not a string");
     bad("{\"model_type\":", "not valid JSON");
@@ -391,6 +415,7 @@ int main(void)
         cmocka_unit_test(reads_gpt_neox),
         cmocka_unit_test(reads_llama),
         cmocka_unit_test(reads_other_llama_kin),
+        cmocka_unit_test(reads_starcoder2),
         cmocka_unit_test(reads_windows),
         cmocka_unit_test(reads_odd_numbers),
         cmocka_unit_test(passes_over_other_spellings),
