@@ -1,7 +1,7 @@
 #!/bin/bash
 # run.sh BUILD [PATTERN]: run the tests built in BUILD, and the scripts among the tests; with a
 # PATTERN (of the shell's case) only those whose path under tests/ without ending matches it, such as "python/*".
-# A test that exits with 77 is skipped.  Exits 1 if any failed, or if none ran.
+# A test that exits with 77 is skipped.  Exits 1 if any failed or is not built, or if none ran.
 # JOBS tests run at a time, one more than there are cores unless it is set: many of them mostly wait.
 # A test has LIMIT_S seconds (1800, many times what the slowest takes); one that has not ended then fails, and what it was
 # running is printed.
@@ -97,6 +97,12 @@ for test in "$BUILD"/tests/*/*_test; do
 done
 wait
 
+unbuilt=
+for test in "$SRC"/tests/*/*test.c; do
+    wanted "$test" "$SRC" && [ ! -x "$BUILD/tests/${name%.c}" ] && unbuilt="$unbuilt ${name%.c}"
+done
+[ -z "$unbuilt" ] || echo "not built, make all tests builds them:$unbuilt"
+
 passed=$(count passed) failed=$(count failed) skipped=$(count skipped)
 echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ] && [ $((passed + failed)) -gt 0 ]
+[ "$failed" -eq 0 ] && [ $((passed + failed)) -gt 0 ] && [ -z "$unbuilt" ]

@@ -437,7 +437,7 @@ static bg_status head(const backward *w, bg_labels labels, float *dx, float *los
 {
     bg_pass *p = w->p;
     bg_err *err = w->err;
-    bool goes_on = w->tap != NULL && p->model->tracked[0]->kind != BG_SITE_HEAD;
+    bool goes_on = w->tap != NULL && p->model->tracked[0]->section != BG_SECTION_HEAD;
     bg_status st = bg_head_run(p, w->batch, labels, saved_of(p, p->share.end)->x, goes_on ? dx : NULL, loss, err);
     if (st == BG_ENUMERIC) {
         const bg_tensor *t = broken_tensor(p->model);

@@ -53,7 +53,7 @@ static size_t widening_floats(const bg_model *m, const bg_share *share)
     size_t most = 0, row = 0;
     for (size_t i = 0; i < m->n_sites; i++) {
         const bg_tensor *t = m->site[i].weight;
-        bool ours = m->site[i].kind == BG_SITE_HEAD
+        bool ours = m->site[i].section == BG_SECTION_HEAD
                         ? share->has_head
                         : m->site[i].section >= share->first && m->site[i].section < share->end;
         bool aligned = (uintptr_t)t->data % sizeof(float) == 0;

@@ -55,7 +55,7 @@ static void count_flops(const bg_model *m, const double *tap_flops, double *cost
     size_t n = m->config.n_blocks;
     for (size_t i = 0; i < m->n_sites; i++) {
         const bg_site *site = &m->site[i];
-        size_t item = site->kind == BG_SITE_EMBEDDING ? 0 : site->kind == BG_SITE_HEAD ? n : site->section;
+        size_t item = site->section == BG_SECTION_EMBEDDING ? 0 : site->section == BG_SECTION_HEAD ? n : site->section;
         double weights = site->kind == BG_SITE_EMBEDDING ? 0 : (double)site->n_out * (double)site->n_in;
         cost[item] += (item >= m->lowest_block ? 4 : 2) * weights;
         if (site->tracked && tap_flops != NULL)

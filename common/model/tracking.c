@@ -33,11 +33,12 @@ static bool parse_words(const char *text, selection *out)
                   { "all", { &out->mlp, &out->attention } },
                   { "embedding", { &out->embedding } },
                   { "head", { &out->head } } };
+    enum { N_WORDS = sizeof known / sizeof known[0] };
     for (const char *at = text;; at++) {
         size_t n = strcspn(at, ","), i = 0;
-        while (i < 5 && (strlen(known[i].word) != n || strncmp(at, known[i].word, n) != 0))
+        while (i < N_WORDS && (strlen(known[i].word) != n || strncmp(at, known[i].word, n) != 0))
             i++;
-        if (i == 5)
+        if (i == N_WORDS)
             return false;
         for (int k = 0; k < 2 && known[i].set[k] != NULL; k++)
             *known[i].set[k] = true;
@@ -77,8 +78,9 @@ static void number_layers(bg_model *m)
     size_t first = bg_model_tracked_embedding(m) != NULL;
     for (size_t i = 0; i < m->n_tracked; i++) {
         bg_site *s = m->tracked[i];
-        s->layer = s->kind == BG_SITE_EMBEDDING ? 0
-                                                : first + (s->kind == BG_SITE_HEAD ? m->config.n_blocks : s->section);
+        s->layer = s->section == BG_SECTION_EMBEDDING
+                       ? 0
+                       : first + (s->section == BG_SECTION_HEAD ? m->config.n_blocks : s->section);
     }
 }
 
@@ -98,9 +100,9 @@ bg_status bg_model_track(bg_model *m, const char *modules, bg_err *err)
     if (m->n_tracked == 0)
         return BG_FAIL(err, BG_EARG, "--modules \"%s\" matches no module of %s (try bregman-inspect)", modules, m->dir);
     const bg_site *low = m->tracked[0];
-    m->lowest_block = low->kind == BG_SITE_EMBEDDING ? 0
-                      : low->kind == BG_SITE_HEAD    ? m->config.n_blocks
-                                                     : low->section;
+    m->lowest_block = low->section == BG_SECTION_EMBEDDING ? 0
+                      : low->section == BG_SECTION_HEAD    ? m->config.n_blocks
+                                                           : low->section;
     number_layers(m);
     if (m->config.tied_head && bg_model_tracked_head(m) != NULL)
         bg_log("%s: the head is the embedding's matrix, transposed: what it does as a head is traced as if it had one of "
