@@ -41,8 +41,10 @@ bg_demand bg_workload_demand(const bg_workload *w, size_t batch_tokens)
     for (size_t i = 0; i < w->stage->n_phases; i++)
         if (w->stage->phase[i].sweep != NULL)
             rows = larger(rows, w->stage->phase[i].sweep(w).rows);
-    for (int r = 0; r < w->grid.pipeline_size && w->stage->in_passes; r++)
-        most_passes = larger(most_passes, w->share[r].end - w->share[r].first);
+    for (int r = 0; r < w->grid.pipeline_size && w->stage->in_passes; r++) {
+        bg_section_range own = bg_share_sections(w->model, &w->share[r]);
+        most_passes = larger(most_passes, own.end - own.first);
+    }
     bg_demand d = { .best = { .passes = 1 },
                     .least_rows = rows,
                     .most_passes = most_passes,

@@ -46,10 +46,10 @@ static bg_status measure_side(const bg_store *f, side of, size_t *r, bg_err *err
     return st;
 }
 
-size_t bg_queries_columns(const bg_site *site, size_t rank)
+size_t bg_queries_columns(const bg_site *site, size_t most_columns)
 {
     size_t least = site->n_out < site->n_in1 ? site->n_out : site->n_in1;
-    return rank < least ? rank : least;
+    return most_columns < least ? most_columns : least;
 }
 
 static void add_site(bg_queries_extent *e, const bg_site *site, size_t r)
@@ -59,11 +59,11 @@ static void add_site(bg_queries_extent *e, const bg_site *site, size_t r)
     e->bytes += columns * (site->n_out + site->n_in1) * sizeof(float);
 }
 
-bg_queries_extent bg_queries_expect(const bg_model *model, const bg_share *share, size_t n_queries, size_t rank)
+bg_queries_extent bg_queries_expect(const bg_model *model, const bg_share *share, size_t n_queries, size_t most_columns)
 {
     bg_queries_extent e = { .n_queries = n_queries, .columns = 1 };
     for (size_t i = share->first_tracked; i < share->end_tracked; i++)
-        add_site(&e, model->tracked[i], bg_queries_columns(model->tracked[i], rank));
+        add_site(&e, model->tracked[i], bg_queries_columns(model->tracked[i], most_columns));
     return e;
 }
 

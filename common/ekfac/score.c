@@ -6,12 +6,12 @@ size_t bg_scorer_bytes(const bg_score_task *t, const bg_queries_extent *q)
     return bg_products_bytes(q, t->batch_rows) + bg_score_sums_bytes(t, q->n_queries) + sent;
 }
 
-void bg_scorer_cost(bg_cost *cost, const bg_queries_extent *q, size_t rank, const bg_model *model,
+void bg_scorer_cost(bg_cost *cost, const bg_queries_extent *q, size_t most_columns, const bg_model *model,
                     const bg_share *share, size_t rows)
 {
     for (size_t i = share->first_tracked; i < share->end_tracked; i++) {
         const bg_site *site = model->tracked[i];
-        bg_query_group g = { .r = bg_queries_columns(site, rank) };
+        bg_query_group g = { .r = bg_queries_columns(site, most_columns) };
         for (g.first = 0; g.first < q->n_queries; g.first += g.n) {
             g.n = bg_queries_in_group(g.r, q->n_queries - g.first);
             double times = (double)((rows + bg_products_rows(&g) - 1) / bg_products_rows(&g)), n = (double)rows / times;

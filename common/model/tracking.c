@@ -87,6 +87,8 @@ static void number_layers(bg_model *m)
 bg_status bg_model_track(bg_model *m, const char *modules, bg_err *err)
 {
     selection s = { .words = false };
+    if (*modules == '\0')
+        return BG_FAIL(err, BG_EARG, "--modules is empty");
     s.words = parse_words(modules, &s);
     if (!s.words && regcomp(&s.expression, modules, REG_EXTENDED | REG_NOSUB) != 0)
         return BG_FAIL(err, BG_EARG,
@@ -117,7 +119,7 @@ bg_status bg_model_set_shapes(bg_model *m, size_t k, bool head_blocks, bg_err *e
         bg_site *s = m->tracked[i];
         s->a = (bg_symmetric){ s->n_in1, s->kind == BG_SITE_EMBEDDING ? s->n_in1 : k };
         s->s = (bg_symmetric){ s->n_out, s->kind == BG_SITE_HEAD && !head_blocks ? s->n_out : k };
-        if (s->n_in1 < k || s->n_out < k)
+        if (s->a.k > s->a.n || s->s.k > s->s.n)
             return BG_FAIL(err, BG_EARG, "--blocks %zu is more than %s has rows", k, s->name);
     }
     return BG_OK;

@@ -1,4 +1,4 @@
-/* blockdiag.h - square matrices of k equal diagonal blocks (math.md M7); k = 1 is a full matrix.
+/* blockdiag.h - square matrices of k diagonal blocks, equal to a row (math.md M7); k = 1 is a full matrix.
  *
  * k = n is a diagonal one.
  *

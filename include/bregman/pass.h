@@ -23,7 +23,7 @@ enum { BG_PASS_TRAILER = 16 }; /* floats behind a share's output that it has roo
 /* Room for batches of up to max_rows rows and sequences of up to max_rows + 1 tokens.
  *   share [in]         the blocks to run; NULL: the whole model.
  *   depth [in]         batches that may be between their forward and their backward pass: 1 if there is no pipeline.
- *   logits_bytes [in]  budget for one chunk of logits (at least one row is taken).
+ *   logits_bytes [in]  budget for one chunk of logits (at least one row is taken; all rows, if the head is tracked).
  * All memory is taken here, in one piece.  Errors: BG_ENOMEM. */
 bg_status bg_pass_new(bg_pass **out, const bg_model *model, const bg_share *share, size_t depth, size_t max_rows,
                       size_t logits_bytes, bg_err *err) BG_MUST_CHECK;

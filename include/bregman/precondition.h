@@ -35,7 +35,7 @@ typedef struct {
     bg_site_factors factors; /* bases if rotated */
 } bg_curvature;
 
-/* Read and form.  tokens_per_sequence: N_tok / N_seq of K-FAC, from the factors. Free with bg_curvature_clear.
+/* Read and form; N_tok / N_seq of K-FAC is from the factors. Free with bg_curvature_clear.
  * Errors: those of bg_factors_read; BG_ENUMERIC if C + λ is 0 or NaN somewhere. */
 bg_status bg_curvature_read(const bg_factors *f, const bg_site *site, bg_damping damping, bg_curvature *out,
                             bg_err *err) BG_MUST_CHECK;
@@ -67,7 +67,7 @@ typedef struct {
  * factor is the basis itself. */
 bg_status bg_compress(const bg_curvature *c, const bg_truncation *t, float *scratch, bg_compressed *out,
                       bg_err *err) BG_MUST_CHECK;
-/* Of `times` such calls, the preconditioning before them included, in bases of k blocks. */
+/* Of `times` such calls, the preconditioning before them included, in bases of the site's shapes. */
 void bg_compress_cost(bg_cost *cost, const bg_site *site, size_t r, double times);
 size_t bg_compress_scratch(size_t p, size_t m, size_t r); /* floats */
 

@@ -20,8 +20,9 @@ typedef struct {
 } bg_queries_extent;
 
 /* What they will be at a rank, of which a module keeps no more than its smaller side has. */
-size_t bg_queries_columns(const bg_site *site, size_t rank);
-bg_queries_extent bg_queries_expect(const bg_model *model, const bg_share *share, size_t n_queries, size_t rank);
+size_t bg_queries_columns(const bg_site *site, size_t most_columns);
+bg_queries_extent bg_queries_expect(const bg_model *model, const bg_share *share, size_t n_queries,
+                                    size_t most_columns);
 
 enum { BG_GROUP_COLUMNS = 1024 }; /* of a group at most, if it has more than one query */
 

@@ -21,7 +21,7 @@ bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err);
 size_t bg_scorer_bytes(const bg_score_task *t, const bg_queries_extent *q);
 
 /* Of a batch of so many rows, with queries of this rank for the sites of a share. */
-void bg_scorer_cost(bg_cost *cost, const bg_queries_extent *q, size_t rank, const bg_model *model,
+void bg_scorer_cost(bg_cost *cost, const bg_queries_extent *q, size_t most_columns, const bg_model *model,
                     const bg_share *share, size_t rows);
 
 #endif /* BG_SCORE_H */

@@ -43,7 +43,7 @@ typedef enum {
 
 /* s = W ā (math.md M3): W is n_out x n_in, ā = [a; 1] where there is a bias. */
 typedef struct {
-    char name[160]; /* the module's path in transformers: "transformer.h.0.mlp.c_fc" */
+    char name[160]; /* the module's path, as checkpoints name it: "transformer.h.0.mlp.c_fc" */
     bg_site_kind kind;
     bg_role role;   /* of BG_SITE_LINEAR */
     size_t section; /* number */

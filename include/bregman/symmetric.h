@@ -1,6 +1,6 @@
 /* symmetric.h - symmetric accumulators.
  *
- * A symmetric n x n matrix cut into k equal diagonal blocks (math.md M7;
+ * A symmetric n x n matrix cut into k diagonal blocks, equal to a row (math.md M7;
  * block j covers [j*n/k, (j+1)*n/k)), of which only the lower triangle is kept, in column
  * panels: no second triangle in memory, at the speed of GEMM.  k = n keeps the diagonal alone. */
 #ifndef BG_SYMMETRIC_H

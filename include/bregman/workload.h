@@ -26,9 +26,9 @@ typedef struct {
     size_t rows, query_rows, query_loss_rows; /* of the longest sequence, and query */
     size_t subgrid_side;                      /* of the fit */
     bool diagonal;
-    size_t rank; /* of compressed queries, SIZE_MAX: full */
+    size_t columns; /* of compressed queries at most, SIZE_MAX: all */
     bg_score_detail detail;
-    const bg_queries_extent *extent; /* of compressed queries that are there; NULL: as `rank` says */
+    const bg_queries_extent *extent; /* of compressed queries that are there; NULL: as `columns` says */
 } bg_workload;
 
 static inline const bg_share *bg_workload_share(const bg_workload *w) { return &w->share[w->grid.pipeline_rank]; }

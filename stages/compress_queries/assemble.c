@@ -50,7 +50,7 @@ static void trim(float *x, size_t n, size_t r_from, size_t r)
 /* Row k of those in hand, with r columns. */
 static bg_status copy_query(assembly *a, const bg_site *site, const bg_rows *rows, uint64_t k, size_t r, bg_err *err)
 {
-    size_t r_from = bg_queries_columns(site, a->plan->load.rank);
+    size_t r_from = bg_queries_columns(site, a->plan->load.columns);
     query_sum *sum = &a->sum[rows->first + k];
     bg_status st = compress_read_query(rows->file, site, rows->row + k, r_from, &a->query, err);
     trim(a->query.left, site->n_out, r_from, r);

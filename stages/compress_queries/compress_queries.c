@@ -27,7 +27,7 @@ static bg_status parse_rank(compress_plan *p, const compress_queries_config *c, 
     uint64_t r = strtoull(c->rank, &end, 10);
     if (!full && !automatic && (*c->rank < '0' || *c->rank > '9' || *end != '\0' || errno != 0 || r == 0 || r > 100000))
         return BG_FAIL(err, BG_EARG, "--rank takes a number from 1, full or auto, not \"%s\"", c->rank);
-    p->load.rank = full ? SIZE_MAX : automatic ? c->max_rank : r;
+    p->load.columns = full ? SIZE_MAX : automatic ? c->max_rank : r;
     p->tolerance = automatic ? c->tolerance : 0;
     return BG_OK;
 }
@@ -57,7 +57,7 @@ static bg_status divide_model(compress *w, bg_err *err)
                            .queries = n,
                            .unit_sequences = w->c->unit_queries,
                            .query_rows = bg_tokens_longest(w->in.queries, 0, n) - 1,
-                           .rank = load->rank };
+                           .columns = load->columns };
     bg_status st = bg_workload_divide(load, &w->plan.share, err);
     load->share = w->plan.share;
     return st;

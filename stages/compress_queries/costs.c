@@ -38,7 +38,7 @@ void compress_floats(const bg_workload *w, bg_site_range sites, size_t rows, siz
     memset(out, 0, ARRAYS * sizeof *out);
     for (size_t i = sites.first; i < sites.end; i++) {
         const bg_site *site = w->model->tracked[i];
-        size_t p = site->n_out, m = site->n_in1, r = bg_queries_columns(site, w->rank);
+        size_t p = site->n_out, m = site->n_in1, r = bg_queries_columns(site, w->columns);
         const size_t floats[ARRAYS] = {
             [ROTATED_A] = rows * wide.a,
             [ROTATED_D] = rows * wide.d,
@@ -112,7 +112,7 @@ static double disk(const bg_workload *w, size_t first, size_t end, double n, boo
     double sum = 0;
     for (size_t i = first; i < end; i++) {
         const bg_site *site = w->model->tracked[i];
-        double r = (double)bg_queries_columns(site, w->rank);
+        double r = (double)bg_queries_columns(site, w->columns);
         sum += bg_store_dataset_bytes(n * r * (double)site->n_out, sizeof(float)) +
                bg_store_dataset_bytes(n * r * (double)site->n_in1, sizeof(float)) +
                3 * bg_store_dataset_bytes(n, sizeof(double)) + (unit ? bg_store_dataset_bytes(n, sizeof(uint32_t)) : 0);
@@ -146,7 +146,7 @@ static void batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shap
         bg_eigenbasis_rotate_cost(cost, site, false, z * rows);
         if (site->kind != BG_SITE_EMBEDDING)
             bg_cost_product(cost, p, m, rows, z);
-        bg_compress_cost(cost, site, bg_queries_columns(site, w->rank), z);
+        bg_compress_cost(cost, site, bg_queries_columns(site, w->columns), z);
         cost->of[BG_COST_SERIAL] += forming * p * m;
     }
     const compress_held held = held_in_limit(w, plan);

@@ -68,7 +68,7 @@ static bg_status compress_query(compress_tap *t, const bg_curvature *c, const bg
     size_t r0, rows = bg_pair_rows_of(pair, z, &r0);
     uint64_t query = pair->batch->sequence[z];
     float *gradient = t->array[GRADIENT];
-    const bg_truncation wanted = { gradient, bg_queries_columns(site, t->plan->load.rank), t->plan->tolerance,
+    const bg_truncation wanted = { gradient, bg_queries_columns(site, t->plan->load.columns), t->plan->tolerance,
                                    t->plan->seed, query * t->in->model->n_tracked + site->index };
     bg_compressed made = { .left = t->array[LEFT], .right = t->array[RIGHT] };
     bg_pair_gradient(pair, r0, rows, gradient);

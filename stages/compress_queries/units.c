@@ -138,7 +138,7 @@ static bg_status create_file(compress_unit *u, size_t section, bg_err *err)
     for (size_t i = sites->first; i < sites->end && st == BG_OK; i++) {
         const bg_site *site = u->model->tracked[i];
         st = compress_make_datasets(u->file[section], site, g.end - g.first,
-                                    bg_queries_columns(site, u->plan->load.rank), COMPRESS_UNIT_DATASETS, err);
+                                    bg_queries_columns(site, u->plan->load.columns), COMPRESS_UNIT_DATASETS, err);
     }
     return st;
 }

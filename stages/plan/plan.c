@@ -70,7 +70,7 @@ static void describe_load(plan_work *w)
                              .query_loss_rows = loss_rows > 0 && loss_rows < query_rows ? loss_rows : query_rows,
                              .subgrid_side = (size_t)c->subgrid_side,
                              .diagonal = !c->no_diagonal,
-                             .rank = (size_t)c->rank };
+                             .columns = (size_t)c->rank };
 }
 
 /* Of what is asked, *c. */
@@ -249,7 +249,7 @@ static bg_status fixed_blocks(const plan_work *w, size_t *out, bg_err *err)
     if (*text < '1' || *text > '9' || *end != '\0' || errno != 0 || k > 64)
         return BG_FAIL(err, BG_EARG, "--blocks takes a number from 1 to 64 or auto, not \"%s\"", text);
     *out = (size_t)k;
-    return bg_model_set_shapes(w->model, k, false, err);
+    return bg_model_set_shapes(w->model, k, w->c->head_blocks, err);
 }
 
 /* The fastest grid of each stage, with the fewest diagonal blocks that fit. */
@@ -261,7 +261,7 @@ static bg_status choose(plan_work *w, const bg_cluster *c, plan_stage stage[PLAN
     }
     bg_status st = BG_OK;
     for (w->blocks = 1; w->blocks <= 64; w->blocks *= 2)
-        if ((st = bg_model_set_shapes(w->model, w->blocks, false, err)) != BG_OK ||
+        if ((st = bg_model_set_shapes(w->model, w->blocks, w->c->head_blocks, err)) != BG_OK ||
             (st = choose_with(w, c, stage, err)) != BG_ENOMEM)
             return st;
     return st;

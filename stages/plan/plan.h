@@ -20,7 +20,7 @@ typedef struct {
     uint64_t unit_sequences, pipeline, memory_limit, subgrid_side;
     uint64_t nodes, ranks_per_node, cores_per_node;
     double checkpoint_minutes, time_limit;
-    bool no_diagonal, json;
+    bool no_diagonal, head_blocks, json;
 } plan_config;
 
 bg_status plan_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;

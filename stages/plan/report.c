@@ -148,8 +148,9 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
     fprintf(to, "\nTo submit:\n");
     snprintf(text, sizeof text,
              "--model MODEL --tokens TOKENS --output factors --modules '%.80s' --blocks %zu "
-             "--covariance-sequences 0:%" PRIu64 " --lambda-sequences %" PRIu64 ":%" PRIu64 "%s%s",
-             c->modules, w->blocks, a, a, a + b, c->no_diagonal ? " --no-diagonal" : "", units);
+             "--covariance-sequences 0:%" PRIu64 " --lambda-sequences %" PRIu64 ":%" PRIu64 "%s%s%s",
+             c->modules, w->blocks, a, a, a + b, c->head_blocks ? " --head-blocks" : "",
+             c->no_diagonal ? " --no-diagonal" : "", units);
     print_sbatch(to, c, &stage[PLAN_FIT], 1, "fit_factors", text);
     snprintf(text, sizeof text,
              "--model MODEL --factors factors --queries queries.h5 --output compressed.h5 "
@@ -163,6 +164,7 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
     fprintf(to, "[model.fit]\nblocks = %zu\nmodules = \"%s\"\n", w->blocks, c->modules);
     fprintf(to, "covariance_sequences = \"0:%" PRIu64 "\"\nlambda_sequences = \"%" PRIu64 ":%" PRIu64 "\"\n", a, a,
             a + b);
+    fputs(c->head_blocks ? "head_blocks = true\n" : "", to);
     fputs(c->no_diagonal ? "no_diagonal = true\n" : "", to);
     if (c->unit_sequences > 0)
         fprintf(to, "unit_sequences = %" PRIu64 "\n", c->unit_sequences);

@@ -12,7 +12,7 @@ static uint64_t unit_of(const bg_workload *w)
 
 static bg_queries_extent extent_of(const bg_workload *w)
 {
-    return w->extent != NULL ? *w->extent : bg_queries_expect(w->model, bg_workload_share(w), w->queries, w->rank);
+    return w->extent != NULL ? *w->extent : bg_queries_expect(w->model, bg_workload_share(w), w->queries, w->columns);
 }
 
 bg_score_task score_task(const bg_workload *w, size_t batch_rows)
@@ -47,7 +47,7 @@ static void batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shap
 {
     const bg_queries_extent q = extent_of(w);
     (void)plan;
-    bg_scorer_cost(cost, &q, w->rank, w->model, bg_workload_share(w), b->sequences * b->rows);
+    bg_scorer_cost(cost, &q, w->columns, w->model, bg_workload_share(w), b->sequences * b->rows);
 }
 
 /* The pipeline's first rank writes rows of scores, once: a checkpoint costs a file. */
@@ -66,7 +66,7 @@ static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
 {
     const bg_share whole = bg_model_whole(w->model);
     double queries = (double)w->queries, n = (double)w->sequences;
-    double compressed = (double)bg_queries_expect(w->model, &whole, w->queries, w->rank).bytes;
+    double compressed = (double)bg_queries_expect(w->model, &whole, w->queries, w->columns).bytes;
     (void)plan;
     out->begin.of[BG_COST_HASH] = 4.0 * (double)(w->corpus_sequences * (w->rows + 1)) + compressed;
     out->begin.of[BG_COST_READ] = compressed / w->grid.pipeline_size;

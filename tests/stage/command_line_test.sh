@@ -45,6 +45,7 @@ fit "--blocks 33 is more than" --blocks 33
 fit "--seed takes a whole number" --seed -1
 fit "nor a regular expression" --modules "("
 fit "matches no module" --modules nothing
+fit "--modules is empty" --modules ""
 
 works fit_factors --model "$in/model" --tokens "$in/tokens.h5" --output "$in/f"
 compress() { misused "$1" compress_queries --model "$in/model" --factors "$in/f" --queries "$in/queries.h5" --output "$out" "$2" "$3"; }

@@ -147,7 +147,7 @@ static bg_workload own_load(const bg_stage_costs *stage, const bg_model *m, cons
                           .query_loss_rows = 99,
                           .subgrid_side = 1500,
                           .diagonal = true,
-                          .rank = 16 };
+                          .columns = 16 };
 }
 
 /* What plan takes a stage's ranks to need is what the stage's own budget asks for, to the byte: with just that much it

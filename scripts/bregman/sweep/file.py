@@ -145,6 +145,7 @@ STAGES = {
         "modules": Key(_text, "mlp"),
         "empirical_fisher": Key(_flag, False),
         "blocks": Key(COUNT, 1),
+        "head_blocks": Key(_flag, False),
         "subgrid_side": Key(COUNT, 8192),
         "seed": Key(NATURAL, 0),
         "no_diagonal": Key(_flag, False),

@@ -54,7 +54,8 @@ def options(sweep, job, model):
         shards = sweep.settings("score", model).get("shards", 1)
         found["sequences"] = max(1, sum(n_sequences(path) for path in tokens) // shards)
     words = [word for key, value in found.items() if value is not None for word in (f"--{key}", str(value))]
-    return tuple(words + ["--no-diagonal"] * bool(fit.get("no_diagonal")))
+    flags = [f"--{key.replace('_', '-')}" for key in ("head_blocks", "no_diagonal") if fit.get(key)]
+    return tuple(words + flags)
 
 
 @functools.lru_cache(maxsize=None)
