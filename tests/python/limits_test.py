@@ -31,6 +31,7 @@ def test_limits():
     """Limits from too much down to too little: every plan is met on the way, and gives the same factors."""
     reference = engine(MODEL, "reference")
     reference.fit(TOKENS, "factors", "--modules", "all", *UNITS, *ROWS)
+    most = int(re.search(r"memory a rank: (\d+) MB at most", fit(engine(MODEL, "unlimited"), *ROWS)[1])[1])
     scratch = reference.path("scratch")
     os.makedirs(scratch)
     for name, ranks, pipeline, options in (
@@ -39,7 +40,7 @@ def test_limits():
         ("scratch", 0, 1, ["--scratch", scratch]),
     ):
         seen = set()
-        limit = 64 << 20
+        limit = (most + 1) * 1000000
         while "refused" not in seen and limit > 1000:
             work = engine(MODEL, f"{name}-{limit}", ranks=ranks, common=["--pipeline", pipeline])
             code, said = fit(work, *ROWS, *options, "--memory-limit", limit)
@@ -56,7 +57,7 @@ def test_limits():
                     said[-300:],
                 )
                 check(said.count("error:") == 1, f"{name}: one error", said)
-            limit = limit * 7 // 8
+            limit = limit * 6 // 7
         wanted = {"at once", "sums on scratch" if options else "several passes", "refused"}
         check(wanted <= seen, f"{name}: plans", seen)
         check(os.listdir(scratch) == [], "nothing is left on scratch")
