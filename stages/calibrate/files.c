@@ -9,7 +9,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/store.h"
-#include "calibrate.h"
+#include "measures.h"
 
 /* A large file: what is written of one is longer than what a small one takes. */
 enum { SMALL = 5, LARGE_ROWS = 64, ROW_FLOATS = 1 << 18, SINGLE_ROWS = 2000 };

@@ -13,7 +13,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/pass.h"
-#include "calibrate.h"
+#include "measures.h"
 
 /* Arrays that all kernels share: larger than a core's caches, as a pass's are. */
 enum { ROWS = 1024, WIDTH = 2048, FLOATS = ROWS * WIDTH, VOCABULARY = 32768, HEAD = 64, KEYS = 256, QUERY_ROWS = 128 };

@@ -51,7 +51,7 @@ typedef struct {
     size_t *section;
 } compress_plan;
 
-/* ---- units.c: the sweep, and the unit in hand as one file per section of the model ---- */
+/* ---- units.c: the unit in hand as one file per section of the model ---- */
 
 /* Of one query and module: factors of the preconditioned gradient, and the variances that bg_compress gives. */
 typedef struct {
@@ -70,12 +70,15 @@ bg_status compress_read_query(const bg_store *s, const bg_site *site, uint64_t r
 bg_status compress_write_query(bg_store *s, const bg_site *site, uint64_t row, compressed_query *q, int datasets,
                                bg_err *err) BG_MUST_CHECK;
 
-/* One pass over the queries, in units.  Collective; an agreed status. */
-bg_status compress_sweep(const compress_inputs *in, const compress_plan *plan, const bg_context *ctx,
-                         bg_err *err) BG_MUST_CHECK;
+typedef struct compress_unit compress_unit;
+/* model and plan are lent.  Free with compress_unit_free, also after an error. */
+bg_status compress_unit_new(compress_unit **out, const bg_model *model, const compress_plan *plan, const bg_grid *g,
+                            bg_err *err) BG_MUST_CHECK;
+void compress_unit_free(compress_unit *u);
+/* The sweep's callbacks. */
+void compress_unit_serve(compress_unit *u, bg_sweep *s);
 /* What the tap says of the unit in hand: is the file of the site's section yet to be made, and what one of its queries
  * comes to? */
-typedef struct compress_unit compress_unit;
 bool compress_unit_wants(const compress_unit *u, const bg_site *site);
 bg_status compress_unit_write(compress_unit *u, const bg_site *site, uint64_t query, compressed_query *q,
                               bg_err *err) BG_MUST_CHECK;
@@ -89,6 +92,12 @@ bg_status compress_tap_new(compress_tap **out, const compress_inputs *in, const 
 void compress_tap_free(compress_tap *t);
 /* The gradient tap; self is the compress_tap. */
 bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err);
+
+/* ---- sweep.c ---- */
+
+/* One pass over the queries, in units.  Collective; an agreed status. */
+bg_status compress_sweep(const compress_inputs *in, const compress_plan *plan, const bg_context *ctx,
+                         bg_err *err) BG_MUST_CHECK;
 
 /* ---- assemble.c: all units into compressed.h5, on rank 0 ---- */
 

@@ -156,50 +156,39 @@ bg_status compress_unit_write(compress_unit *u, const bg_site *site, uint64_t qu
     return st == BG_OK ? compress_write_query(u->file[section], site, row, q, COMPRESS_UNIT_DATASETS, err) : st;
 }
 
-/* ---- the sweep ---- */
+/* ---- for the sweep ---- */
 
-static bg_status open_sweep(compress_unit *u, const bg_grid *g, bg_err *err)
+bg_status compress_unit_new(compress_unit **out, const bg_model *model, const compress_plan *plan, const bg_grid *g,
+                            bg_err *err)
 {
-    const bg_units *units = &u->plan->units;
     char line[BG_UNITS_LINE_BYTES];
-    bg_units_describe(units, line);
-    bg_status st = g->world_rank == 0 ? bg_units_promise(units->folder, line, err) : BG_OK;
+    bg_units_describe(&plan->units, line);
+    bg_status st = BG_NEW(*out, 1, "files of a unit", err);
+    if (st != BG_OK)
+        return st;
+    **out = (compress_unit){ .model = model, .plan = plan };
+    st = g->world_rank == 0 ? bg_units_promise(plan->units.folder, line, err) : BG_OK;
     if (st == BG_OK)
-        st = BG_NEW(u->file, u->model->n_sections, "files of a unit", err);
-    return st == BG_OK ? BG_NEW(u->finished, u->model->n_sections, "files of a unit", err) : st;
+        st = BG_NEW((*out)->file, model->n_sections, "files of a unit", err);
+    return st == BG_OK ? BG_NEW((*out)->finished, model->n_sections, "files of a unit", err) : st;
 }
 
-bg_status compress_sweep(const compress_inputs *in, const compress_plan *plan, const bg_context *ctx, bg_err *err)
+void compress_unit_free(compress_unit *u)
 {
-    compress_unit unit = { .model = in->model, .plan = plan };
-    compress_tap *tap = NULL;
-    bg_pass *pass = NULL;
-    bg_status st = open_sweep(&unit, &ctx->grid, err);
-    if (st == BG_OK)
-        st = compress_tap_new(&tap, in, plan, &unit, err);
-    if (st == BG_OK)
-        st = bg_pipeline_pass_new(&pass, in->model, bg_workload_share(&plan->load), &ctx->grid, plan->batches.rows,
-                                  err);
-    st = bg_agree(ctx->grid.world, st, err);
-    const bg_sweep s = {
-        .what = "queries",
-        .tokens = in->queries,
-        .n_sequences = plan->units.n_sequences,
-        .unit_sequences = plan->units.unit_sequences,
-        .tap = { compress_pair, tap, BG_WANTS_ALL },
-        .self = &unit,
-        .find = find_units,
-        .begin_unit = begin_unit,
-        .end_unit = end_unit,
-        .keep_part = keep_unit,
-    };
-    if (st == BG_OK)
-        st = bg_sweep_run(&s, pass, in->model, ctx, err);
-    for (size_t b = 0; unit.file != NULL && b < in->model->n_sections; b++)
-        bg_store_discard(unit.file[b]);
-    bg_free(unit.file);
-    bg_free(unit.finished);
-    compress_tap_free(tap);
-    bg_pass_free(pass);
-    return st;
+    if (u == NULL)
+        return;
+    for (size_t b = 0; u->file != NULL && b < u->model->n_sections; b++)
+        bg_store_discard(u->file[b]);
+    bg_free(u->file);
+    bg_free(u->finished);
+    bg_free(u);
+}
+
+void compress_unit_serve(compress_unit *u, bg_sweep *s)
+{
+    s->self = u;
+    s->find = find_units;
+    s->begin_unit = begin_unit;
+    s->end_unit = end_unit;
+    s->keep_part = keep_unit;
 }

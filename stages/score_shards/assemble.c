@@ -3,7 +3,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/stop.h"
-#include "score_shards.h"
+#include "scoring.h"
 
 enum { COPY_BYTES = 4 << 20 }; /* of scores at a time */
 

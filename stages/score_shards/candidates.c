@@ -7,7 +7,7 @@
 
 #include "bregman/memory.h"
 #include "bregman/open.h"
-#include "score_shards.h"
+#include "scoring.h"
 
 typedef struct {
     uint64_t *item;

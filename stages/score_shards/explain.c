@@ -8,7 +8,7 @@
 #include "bregman/memory.h"
 #include "bregman/ranking.h"
 #include "bregman/stop.h"
-#include "score_shards.h"
+#include "scoring.h"
 
 enum { UNIT_SEQUENCES = 8 }; /* token scores of all queries are held for a unit */
 

@@ -6,7 +6,7 @@
 #include "bregman/model_open.h"
 #include "bregman/memory.h"
 #include "bregman/shard.h"
-#include "score_shards.h"
+#include "scoring.h"
 
 static bg_status parse_shard(scoring *w, bg_err *err)
 {

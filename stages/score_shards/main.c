@@ -1,5 +1,6 @@
 #include "costs.h"
 #include "score_shards.h"
+#include "scoring.h"
 
 #define FIELD(name) offsetof(score_shards_config, name)
 

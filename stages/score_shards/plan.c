@@ -5,7 +5,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/shard.h"
-#include "score_shards.h"
+#include "scoring.h"
 
 /* A shard's own sequences must fit the model. */
 static bg_status check_lengths(const scoring *w, bg_err *err)

@@ -1,6 +1,7 @@
 /* score_shards.c - open, divide, sweep the shard's sequences in units, assemble the shard's file (or explain a ranking).
  */
 #include "score_shards.h"
+#include "scoring.h"
 
 #include <inttypes.h>
 #include <stdio.h>

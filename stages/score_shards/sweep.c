@@ -1,5 +1,5 @@
 /* sweep.c - the shard's sequences through the model, unit by unit, with the score tap. */
-#include "score_shards.h"
+#include "scoring.h"
 
 /* Local: what is left once the queries are there. */
 static bg_status open_sums(scoring *w, bg_err *err)

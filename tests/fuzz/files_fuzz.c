@@ -16,7 +16,7 @@
 #include "inspect/inspect.h"
 #include "merge_scores/merge_scores.h"
 #include "mutate.h"
-#include "score_shards/score_shards.h"
+#include "score_shards/scoring.h"
 #include "unit/schema_values.h"
 #include "verify/verify.h"
 

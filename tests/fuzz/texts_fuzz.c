@@ -9,7 +9,7 @@
 #include "bregman/store.h"
 #include "input.h"
 #include "plan/plan.h"
-#include "score_shards/score_shards.h"
+#include "score_shards/scoring.h"
 
 enum { CORPUS = 1000 };
 static char folder[64];

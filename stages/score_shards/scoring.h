@@ -1,0 +1,120 @@
+/* scoring.h - one call of the stage: what is read, chosen and made, and what its files do with that. */
+#ifndef BG_STAGES_SCORING_H
+#define BG_STAGES_SCORING_H
+
+#include "bregman/attempt.h"
+#include "bregman/budget.h"
+#include "bregman/inputs.h"
+#include "bregman/options.h"
+#include "bregman/origin.h"
+#include "bregman/score.h"
+#include "bregman/shared.h"
+#include "bregman/sweep.h"
+#include "bregman/units.h"
+#include "costs.h"
+
+typedef struct {
+    const char *model, *queries, *output, *shard, *candidates, *explain;
+    bg_list tokens;
+    bool layer_scores;
+    uint64_t top, unit_sequences, batch_tokens;
+} score_shards_config;
+
+typedef struct scoring scoring;
+typedef struct explaining explaining;
+
+/* What is read. */
+typedef struct {
+    bg_queries_about about;
+    bg_model *model;
+    bg_tokens *tokens;
+    bg_shared *listed; /* all candidates, [n_listed], once per node; NULL: the whole corpus is scored */
+    uint64_t n_listed;
+    explaining *explaining; /* the ranking's sequences; NULL: scoring */
+    bg_inputs files;
+    bg_origin origin; /* on rank 0 */
+    bg_hash model_hash;
+} score_inputs;
+
+/* What is chosen: the sequences and their units, each rank's share of the model, micro-batches that fit. */
+typedef struct {
+    uint64_t shard, n_shards;
+    const uint64_t *sequence; /* of this shard (or to explain); NULL: begin + i */
+    uint64_t begin, n_sequences, unit_sequences;
+    size_t longest_rows;        /* of the longest sequence */
+    char output[BG_PATH_BYTES]; /* the shard's file, or the ranking */
+    char work[BG_PATH_BYTES];   /* folder of the units */
+    bg_share *share;            /* [pipeline_size] */
+    bg_queries_source queries;  /* of this rank's share */
+    bg_queries_extent extent;
+    bg_workload load;
+    bg_plan memory;
+} score_plan;
+
+/* The number in the corpus of the i-th sequence to score. */
+static inline uint64_t score_sequence(const score_plan *p, uint64_t i)
+{
+    return p->sequence != NULL ? p->sequence[i] : p->begin + i;
+}
+
+/* What is made. */
+typedef struct {
+    bg_queries *queries;
+    bg_products products;
+    bg_score_sums *sums;
+    bg_pass *pass;
+    bg_units units;
+    uint64_t kept; /* the first sequence of the unit in hand that no file has */
+} score_work;
+
+/* What becomes of a sweep's sums: a shard's scores, or token scores of a ranking. */
+typedef struct {
+    const char *kind, *what; /* of the units' files; and in progress lines */
+    /* Write the results of a unit's sequences [first, end), of which the sums are there; on the pipeline's first rank. */
+    bg_status (*write_segment)(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err);
+    bg_status (*publish)(scoring *w, bg_err *err);                /* on rank 0, all units done */
+    bg_status (*is_done)(void *scoring, bool *done, bg_err *err); /* see bg_attempt */
+} score_result;
+extern const score_result score_shard, score_explanation;
+
+/* One call of the stage. */
+struct scoring {
+    const score_shards_config *c;
+    const bg_context *ctx;
+    const score_result *result;
+    score_inputs in;
+    score_plan plan;
+    score_work made;
+};
+
+/* candidates.c: a list of global sequence numbers: text, one a line, or HDF5 with a dataset `sequence`.
+ * Sorted and without repetition.  Free with bg_free. */
+bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **out, uint64_t *n,
+                                bg_err *err) BG_MUST_CHECK;
+
+/* inputs.c: open all that is read and check that it belongs together; after that, on rank 0, hash it.  Collective, an
+ * agreed status; local. */
+bg_status score_open_inputs(scoring *w, bg_err *err) BG_MUST_CHECK;
+bg_status score_hash_inputs(scoring *w, bg_err *err) BG_MUST_CHECK;
+void score_close_inputs(scoring *w);
+
+/* plan.c: sequences, files' names and shares of the model (local); then micro-batches that fit (collective; an agreed
+ * status). */
+bg_status score_divide(scoring *w, bg_err *err) BG_MUST_CHECK;
+bg_status score_choose_plan(scoring *w, bg_err *err) BG_MUST_CHECK;
+
+/* sweep.c: score the sequences: leaves all units in their files.  Collective; an agreed status. */
+bg_status score_sweep(scoring *w, bg_err *err) BG_MUST_CHECK;
+
+/* assemble.c: the datasets' axis of layers, layer_name. */
+bg_status score_name_layers(const bg_model *m, bg_store *s, bg_err *err) BG_MUST_CHECK;
+
+/* explain.c: read the ranking in w->c->explain and list what is to be explained (local). */
+bg_status score_explain_open(scoring *w, bg_err *err) BG_MUST_CHECK;
+/* Local, on rank 0: are the inputs, as far as w->in.origin has them, those that the ranking was made from? */
+bg_status score_explain_check(const scoring *w, bg_err *err) BG_MUST_CHECK;
+/* Are the compressed queries those that it ranks for? */
+bg_status score_explain_check_queries(const scoring *w, bg_err *err) BG_MUST_CHECK;
+void score_explain_close(scoring *w);
+
+#endif /* BG_STAGES_SCORING_H */
