@@ -34,7 +34,13 @@ static const bg_provenance run = {
 };
 
 /* A model whose one tracked module has the sides that schema_write gives modules. */
-static bg_site site = { .name = "model.h.0", .n_out = SIDE_OUT, .n_in = SIDE_IN, .n_in1 = SIDE_IN, .tracked = true };
+static bg_site site = { .name = "model.h.0",
+                        .n_out = SIDE_OUT,
+                        .n_in = SIDE_IN,
+                        .n_in1 = SIDE_IN,
+                        .a = { SIDE_IN, 1 },
+                        .s = { SIDE_OUT, 1 },
+                        .tracked = true };
 static bg_section section = { 0, 0, 1 };
 static bg_site *tracked[] = { &site };
 static bg_model model = { .config.n_blocks = 1,
@@ -314,7 +320,7 @@ static void make_base(size_t kind)
     snprintf(path, sizeof path, "%s/index.h5", folder);
     must(bg_store_create(&s, path, "bregman/factors", &run, &err), &err);
     must(add_attributes(s, &err), &err);
-    must(bg_store_link_external(s, kinds[kind].file, module.name, module.name, &err), &err);
+    must(bg_store_link_external(s, kinds[kind].file, site.name, site.name, &err), &err);
     must(bg_store_publish(s, NULL, &err), &err);
     load(path, &index_byte, &index_n);
 }

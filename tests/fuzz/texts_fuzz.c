@@ -8,7 +8,7 @@
 #include "bregman/rope.h"
 #include "bregman/store.h"
 #include "input.h"
-#include "plan/plan.h"
+#include "bregman/cluster.h"
 #include "score_shards/scoring.h"
 
 enum { CORPUS = 1000 };
@@ -36,9 +36,9 @@ static bg_status read_config(const char *path, bg_err *err)
 
 static bg_status read_cluster(const char *path, bg_err *err)
 {
-    plan_cluster c;
-    bg_status st = plan_cluster_read(&c, path, err);
-    if (st == BG_OK && (c.nodes == 0 || c.cores_per_node == 0 || !isfinite(c.profile.flop_s)))
+    bg_cluster c;
+    bg_status st = bg_cluster_read(&c, path, err);
+    if (st == BG_OK && (c.nodes == 0 || c.cores_per_node == 0 || !isfinite(c.profile.s[BG_COST_FLOP])))
         finding("a cluster that cannot be", err);
     return st;
 }
