@@ -179,7 +179,7 @@ static bg_status read_root(bg_cluster *c, json_t *root, const char *path, bg_err
     if (st == BG_OK && c->ranks_per_node > c->cores_per_node)
         st = bad(path, "ranks_per_node", "is more than cores_per_node", err);
     if (st == BG_OK && !json_is_object(profile))
-        st = bad(path, "profile", "is missing: --calibrate writes one", err);
+        st = bad(path, "profile", "is missing: bregman-calibrate writes one", err);
     if (st == BG_OK)
         st = read_fields(profile, json_object_get(written, "profile"), path, rank, p, err);
     json_decref(written);

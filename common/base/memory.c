@@ -56,5 +56,3 @@ size_t bg_rss_bytes(void)
         fclose(f);
     return pages * (size_t)sysconf(_SC_PAGESIZE);
 }
-
-/* ---- room that may lie on disk ---- */

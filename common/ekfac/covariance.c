@@ -1,11 +1,11 @@
 #include "bregman/covariance.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "bregman/memory.h"
 #include "bregman/room.h"
 #include "bregman/symmetric.h"
+#include "summed.h"
 
 struct bg_covariance {
     const bg_model *model;
@@ -112,36 +112,18 @@ void bg_covariance_cost(bg_cost *cost, const bg_model *model, bg_site_range site
     }
 }
 
-/* A dataset of a site's, to a file (`to`) or from one. */
-typedef struct {
-    const char *name;
-    bg_dtype type;
-    uint64_t n;
-    void *data;
-} summed;
-
-static bg_status move_sum(const bg_site *site, const summed *x, bg_store *to, const bg_store *from, bg_err *err)
-{
-    char path[BG_PATH_BYTES];
-    bg_status st = bg_path(path, err, "%s/%s", site->name, x->name);
-    if (st != BG_OK)
-        return st;
-    return to != NULL ? bg_store_write(to, path, &x->n, x->data, err)
-                      : bg_store_read(from, path, x->type, &x->n, x->data, err);
-}
-
 static bg_status move_section(const bg_covariance *c, size_t section, bg_store *to, const bg_store *from, bg_err *err)
 {
     bg_status st = BG_OK;
     for (size_t i = c->sites.first; i < c->sites.end; i++) {
         const bg_site *site = c->model->tracked[i];
-        const summed set[] = { { "gradient_sum", BG_F32, bg_symmetric_floats(site->s), c->gradient[i] },
-                               { "positions", BG_I64, 1, &c->positions[i] },
-                               { "activation_sum", BG_F32, bg_symmetric_floats(site->a), c->activation[i] } };
+        const bg_summed set[] = { { "gradient_sum", BG_F32, { bg_symmetric_floats(site->s) }, c->gradient[i] },
+                                  { "positions", BG_I64, { 1 }, &c->positions[i] },
+                                  { "activation_sum", BG_F32, { bg_symmetric_floats(site->a) }, c->activation[i] } };
         for (int k = 0; k < 2 + bg_site_owns_input(site) && st == BG_OK && site->section == section; k++) {
-            st = move_sum(site, &set[k], to, from, err);
+            st = bg_summed_move(site, &set[k], to, from, err);
             if (set[k].type == BG_F32)
-                bg_room_let_go(&c->sum, set[k].data, set[k].n);
+                bg_room_let_go(&c->sum, set[k].data, set[k].dims[0]);
         }
     }
     return st;

@@ -1,11 +1,11 @@
 #include "bregman/eigenvalues.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "bregman/kernels.h"
 #include "bregman/memory.h"
 #include "bregman/room.h"
+#include "summed.h"
 
 /* Rows of a sequence's P x M gradient that are formed at a time where no more are needed. */
 enum { PANEL = 512 };
@@ -274,27 +274,17 @@ void bg_eigenvalues_cost(bg_cost *cost, const bg_model *model, bg_site_range sit
     }
 }
 
-static bg_status move_sum(const bg_site *site, const char *name, float *sum, bg_store *to, const bg_store *from,
-                          bg_err *err)
-{
-    char path[BG_PATH_BYTES];
-    uint64_t dims[2] = { site->n_out, site->n_in1 };
-    bg_status st = bg_path(path, err, "%s/%s", site->name, name);
-    if (st != BG_OK)
-        return st;
-    return to != NULL ? bg_store_write(to, path, dims, sum, err) : bg_store_read(from, path, BG_F32, dims, sum, err);
-}
-
 static bg_status move_section(const bg_eigenvalues *e, size_t section, bg_store *to, const bg_store *from, bg_err *err)
 {
     bg_status st = BG_OK;
     for (size_t i = e->sites.first; i < e->sites.end && st == BG_OK; i++) {
         const bg_site *site = e->model->tracked[i];
+        const bg_summed set[] = { { "lambda_sum", BG_F32, { site->n_out, site->n_in1 }, e->lambda[i] },
+                                  { "diagonal_sum", BG_F32, { site->n_out, site->n_in1 }, e->diag[i] } };
         if (site->section != section)
             continue;
-        st = move_sum(site, "lambda_sum", e->lambda[i], to, from, err);
-        if (st == BG_OK && e->diagonal)
-            st = move_sum(site, "diagonal_sum", e->diag[i], to, from, err);
+        for (int k = 0; k < 1 + e->diagonal && st == BG_OK; k++)
+            st = bg_summed_move(site, &set[k], to, from, err);
         bg_room_let_go(&e->sum, e->lambda[i], site->n_out * site->n_in1 * (1 + (size_t)e->diagonal));
     }
     return st;

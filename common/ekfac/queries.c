@@ -62,7 +62,7 @@ static void add_site(bg_queries_extent *e, const bg_site *site, size_t r)
 bg_queries_extent bg_queries_expect(const bg_model *model, const bg_share *share, size_t n_queries, size_t most_columns)
 {
     bg_queries_extent e = { .n_queries = n_queries, .columns = 1 };
-    for (size_t i = share->first_tracked; i < share->end_tracked; i++)
+    for (size_t i = share->sites.first; i < share->sites.end; i++)
         add_site(&e, model->tracked[i], bg_queries_columns(model->tracked[i], most_columns));
     return e;
 }
@@ -74,7 +74,7 @@ static bg_status measure(const bg_store *f, const bg_queries_source *from, bg_qu
     uint64_t n_queries = 0;
     bg_status st = bg_store_dims(f, "id", 1, &n_queries, err);
     *out = (bg_queries_extent){ .n_queries = n_queries, .columns = 1 };
-    for (size_t i = from->share->first_tracked; i < from->share->end_tracked && st == BG_OK; i++) {
+    for (size_t i = from->share->sites.first; i < from->share->sites.end && st == BG_OK; i++) {
         const bg_site *site = from->model->tracked[i];
         size_t r = 0;
         st = measure_side(f, left_of(site), &r, err);
@@ -165,7 +165,7 @@ static bg_status fill(bg_queries *q, const bg_store *f, const bg_queries_source 
     float *at = bg_shared_data(q->memory);
     size_t n_groups = 0;
     bg_status st = BG_OK;
-    for (size_t i = from->share->first_tracked; i < from->share->end_tracked && st == BG_OK; i++) {
+    for (size_t i = from->share->sites.first; i < from->share->sites.end && st == BG_OK; i++) {
         const bg_site *site = from->model->tracked[i];
         q->site[i].x = at;
         at += q->extent.n_queries * q->site[i].r * (site->n_out + site->n_in1);
@@ -195,7 +195,7 @@ static bg_status say(const bg_queries *q, const bg_store *f, const bg_queries_so
 {
     float least = 1;
     bg_status st = BG_OK;
-    for (size_t i = from->share->first_tracked; i < from->share->end_tracked && st == BG_OK; i++)
+    for (size_t i = from->share->sites.first; i < from->share->sites.end && st == BG_OK; i++)
         st = find_least_kept(f, from->model->tracked[i], q->extent.n_queries, &least, err);
     if (st != BG_OK)
         return st;

@@ -9,7 +9,7 @@ size_t bg_scorer_bytes(const bg_score_task *t, const bg_queries_extent *q)
 void bg_scorer_cost(bg_cost *cost, const bg_queries_extent *q, size_t most_columns, const bg_model *model,
                     const bg_share *share, size_t rows)
 {
-    for (size_t i = share->first_tracked; i < share->end_tracked; i++) {
+    for (size_t i = share->sites.first; i < share->sites.end; i++) {
         const bg_site *site = model->tracked[i];
         bg_query_group g = { .r = bg_queries_columns(site, most_columns) };
         for (g.first = 0; g.first < q->n_queries; g.first += g.n) {

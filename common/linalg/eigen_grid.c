@@ -1,7 +1,7 @@
 /* eigen_grid.c - one symmetric eigenproblem over the ranks of a communicator, by ScaLAPACK.
  *
  * ScaLAPACK's layout: the processes form a grid; the matrix is cut into nb x nb blocks, and block (i, j) lies on
- * process (i site grid rows, j site grid columns), each process's part column-major.  A slab is one block column of the
+ * process (i mod grid rows, j mod grid columns), each process's part column-major.  A slab is one block column of the
  * matrix (of a symmetric one also a block row), and passes through rank 0.
  */
 #include "eigen_grid.h"

@@ -96,6 +96,14 @@ size_t bg_model_section(const bg_model *m, size_t number)
     return i;
 }
 
+bg_status bg_model_section_numbers(const bg_model *m, size_t **out, bg_err *err)
+{
+    bg_status st = BG_NEW(*out, m->n_sections, "list of sections", err);
+    for (size_t i = 0; i < m->n_sections && st == BG_OK; i++)
+        (*out)[i] = m->section[i].number;
+    return st;
+}
+
 size_t bg_model_layers(const bg_model *m)
 {
     return m->config.n_blocks + (bg_model_tracked_embedding(m) != NULL) + (bg_model_tracked_head(m) != NULL);

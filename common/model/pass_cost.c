@@ -96,9 +96,7 @@ static void head(const walk *w)
     const bg_tensor *t = bg_model_head(w->model)->weight;
     double d = (double)w->model->config.d_model, v = (double)w->model->config.vocab_size;
     size_t rows = w->batch->sequences * w->batch->loss_rows;
-    size_t chunk = bg_model_tracked_head(w->model) != NULL
-                       ? w->batch->max_rows
-                       : bg_head_rows(&w->model->config, BG_LOGITS_BYTES, w->batch->max_rows);
+    size_t chunk = bg_head_rows(w->model, BG_LOGITS_BYTES, w->batch->max_rows);
     for (size_t i = 0; i < rows; i += chunk) {
         double n = (double)(rows - i < chunk ? rows - i : chunk);
         bg_cost_product(w->cost, n, v, d, 1);

@@ -25,9 +25,6 @@ static size_t states(const bg_model *m, const bg_share *s)
     return kept + (kept < s->end - s->first) + 1; /* + the share's output */
 }
 
-/* Is the head's pair handed over here? */
-static bool heads_pair(const bg_pass *p) { return p->share.has_head && bg_model_tracked_head(p->model) != NULL; }
-
 static void set_widths(bg_pass *p, const bg_model *m, const bg_share *share, size_t depth, size_t max_rows,
                        size_t logits_bytes)
 {
@@ -41,7 +38,7 @@ static void set_widths(bg_pass *p, const bg_model *m, const bg_share *share, siz
     p->ld_d = round16(c->d_model + 1);
     p->ld_att = round16(c->n_heads * c->d_head + 1);
     p->ld_ff = round16(c->d_ff + 1);
-    p->chunk_rows = heads_pair(p) ? max_rows : bg_head_rows(c, logits_bytes, max_rows);
+    p->chunk_rows = bg_head_rows(m, logits_bytes, max_rows);
     p->threads = omp_get_max_threads();
     p->n_saved = states(m, &p->share);
 }
@@ -125,7 +122,7 @@ static size_t lay_out(bg_pass *p)
         p->logits = take(p, &used, p->chunk_rows * c->vocab_size);
         used = used > end ? used : end;
     }
-    if (heads_pair(p)) {
+    if (p->share.has_head && bg_model_tracked_head(p->model) != NULL) {
         p->a_head = take(p, &used, t * p->ld_d);
         p->loss_start = (size_t *)(void *)take(p, &used, (t + 1) * sizeof(size_t) / sizeof(float));
     }

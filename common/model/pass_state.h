@@ -92,12 +92,12 @@ void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, cons
 bg_status bg_head_run(bg_pass *p, const bg_batch *b, bg_labels labels, const float *x, float *dx, float *loss,
                       bg_err *err) BG_MUST_CHECK;
 
-/* Rows of logits at a time. */
-static inline size_t bg_head_rows(const bg_model_config *c, size_t logits_bytes, size_t max_rows)
+/* Rows of logits at a time: all, if the head is tracked, whose pair is handed over whole. */
+static inline size_t bg_head_rows(const bg_model *m, size_t logits_bytes, size_t max_rows)
 {
-    size_t rows = logits_bytes / (c->vocab_size * sizeof(float));
+    size_t rows = logits_bytes / (m->config.vocab_size * sizeof(float));
     rows = rows > 1 ? rows : 1;
-    return rows < max_rows ? rows : max_rows;
+    return rows < max_rows && bg_model_tracked_head(m) == NULL ? rows : max_rows;
 }
 
 /* Logits of all rows of x: [n, vocab]. */

@@ -37,25 +37,17 @@ size_t bg_share_layers(const bg_model *m, const bg_share *s)
            (s->has_head && bg_model_tracked_head(m) != NULL);
 }
 
-static void set_tracked(const bg_model *m, bg_share *s)
-{
-    bg_site_range sites = bg_sections_sites(m, bg_share_sections(m, s));
-    s->first_tracked = sites.first;
-    s->end_tracked = sites.end;
-}
-
 bg_share bg_model_whole(const bg_model *m)
 {
-    return (bg_share){ .end = m->config.n_blocks, .end_tracked = m->n_tracked, .embeds = true, .has_head = true };
+    return (bg_share){ .end = m->config.n_blocks, .sites = { 0, m->n_tracked }, .embeds = true, .has_head = true };
 }
 
 /* cost [n_blocks + 1]: FLOPs a row of each block, and of the head. */
 static void count_flops(const bg_model *m, const double *tap_flops, double *cost)
 {
-    size_t n = m->config.n_blocks;
     for (size_t i = 0; i < m->n_sites; i++) {
         const bg_site *site = &m->site[i];
-        size_t item = site->section == BG_SECTION_EMBEDDING ? 0 : site->section == BG_SECTION_HEAD ? n : site->section;
+        size_t item = bg_model_section_block(m, site->section);
         double weights = site->kind == BG_SITE_EMBEDDING ? 0 : (double)site->n_out * (double)site->n_in;
         cost[item] += (item >= m->lowest_block ? 4 : 2) * weights;
         if (site->tracked && tap_flops != NULL)
@@ -115,7 +107,7 @@ bg_status bg_model_divide(const bg_model *m, size_t n, const double *tap_flops, 
                 (bg_share){ .first = r == 0 ? 0 : end[r - 1], .end = end[r], .embeds = r == 0, .has_head = r == n - 1 };
             if (share[r].has_head) /* the head is the item after the blocks */
                 share[r].end = n_blocks;
-            set_tracked(m, &share[r]);
+            share[r].sites = bg_sections_sites(m, bg_share_sections(m, &share[r]));
         }
     }
     bg_free(cost);

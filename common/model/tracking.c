@@ -78,9 +78,7 @@ static void number_layers(bg_model *m)
     size_t first = bg_model_tracked_embedding(m) != NULL;
     for (size_t i = 0; i < m->n_tracked; i++) {
         bg_site *s = m->tracked[i];
-        s->layer = s->section == BG_SECTION_EMBEDDING
-                       ? 0
-                       : first + (s->section == BG_SECTION_HEAD ? m->config.n_blocks : s->section);
+        s->layer = s->section == BG_SECTION_EMBEDDING ? 0 : first + bg_model_section_block(m, s->section);
     }
 }
 
@@ -101,10 +99,7 @@ bg_status bg_model_track(bg_model *m, const char *modules, bg_err *err)
         regfree(&s.expression);
     if (m->n_tracked == 0)
         return BG_FAIL(err, BG_EARG, "--modules \"%s\" matches no module of %s (try bregman-inspect)", modules, m->dir);
-    const bg_site *low = m->tracked[0];
-    m->lowest_block = low->section == BG_SECTION_EMBEDDING ? 0
-                      : low->section == BG_SECTION_HEAD    ? m->config.n_blocks
-                                                           : low->section;
+    m->lowest_block = bg_model_section_block(m, m->tracked[0]->section);
     number_layers(m);
     if (m->config.tied_head && bg_model_tracked_head(m) != NULL)
         bg_log("%s: the head is the embedding's matrix, transposed: what it does as a head is traced as if it had one of "

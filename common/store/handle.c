@@ -99,8 +99,7 @@ static bool is_of_factors(const char *file)
            strcmp(file, "head.h5") == 0;
 }
 
-/* Bytes that lie elsewhere are in no hash of this file, and
- * are not read. */
+/* Bytes that lie elsewhere are in no hash of this file, and are not read. */
 static herr_t follow_link(const char *parent_file, const char *parent_group, const char *file, const char *object,
                           unsigned *flags, hid_t access, void *store)
 {

@@ -70,6 +70,14 @@ size_t bg_model_parameters(const bg_model *m);
 
 /* Where the section of that number is in `section`; n_sections if nothing in it is tracked. */
 size_t bg_model_section(const bg_model *m, size_t number);
+/* Their numbers, as bg_units.group is; to be freed with bg_free. */
+bg_status bg_model_section_numbers(const bg_model *m, size_t **out, bg_err *err) BG_MUST_CHECK;
+
+/* The block at which a pass meets the section: its own; 0 of the embedding, n_blocks of the head. */
+static inline size_t bg_model_section_block(const bg_model *m, size_t number)
+{
+    return number == BG_SECTION_EMBEDDING ? 0 : number == BG_SECTION_HEAD ? m->config.n_blocks : number;
+}
 
 /* Layers of layer scores: all blocks, before them the embedding if it is tracked, behind them the head if it is. */
 size_t bg_model_layers(const bg_model *m);

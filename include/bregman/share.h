@@ -22,9 +22,9 @@ bg_site_range bg_sections_sites(const bg_model *m, bg_section_range r);
 /* The part of the model that one rank of a pipeline runs: blocks [first, end). */
 typedef struct {
     size_t first, end;
-    size_t first_tracked, end_tracked; /* of bg_model.tracked: the modules of these blocks */
-    bool embeds;                       /* it starts from token ids rather than from the rank before */
-    bool has_head;                     /* it ends in the loss */
+    bg_site_range sites; /* of bg_model.tracked: those of these blocks, of the embedding and the head */
+    bool embeds;         /* it starts from token ids rather than from the rank before */
+    bool has_head;       /* it ends in the loss */
 } bg_share;
 
 /* Those of a share; and how many layers of layer scores it has, which follow one another. */

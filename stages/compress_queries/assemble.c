@@ -145,7 +145,7 @@ static bg_status assemble_modules(assembly *a, bg_err *err)
 static bg_status open_memory(assembly *a, bg_err *err)
 {
     size_t floats[ARRAYS];
-    compress_floats(&a->plan->load, compress_all_sites(&a->plan->load), 0, floats);
+    compress_floats(&a->plan->load, bg_model_whole(a->plan->load.model).sites, 0, floats);
     bg_status st = BG_NEW(a->query.left, floats[LEFT], "queries", err);
     if (st == BG_OK)
         st = BG_NEW(a->query.right, floats[RIGHT], "queries", err);

@@ -66,19 +66,14 @@ static bg_status divide_model(compress *w, bg_err *err)
 /* And the units with their work files. */
 static bg_status divide(compress *w, bg_err *err)
 {
-    const bg_model *model = w->in.model;
-    size_t n = 0, *section = NULL;
     bg_status st = divide_model(w, err);
     if (st == BG_OK)
-        st = BG_NEW(section, model->n_sections, "list of sections", err);
-    for (; n < model->n_sections && st == BG_OK; n++)
-        section[n] = model->section[n].number;
-    w->plan.section = section;
+        st = bg_model_section_numbers(w->in.model, &w->plan.section, err);
     w->plan.units = (bg_units){ .folder = w->plan.work,
                                 .kind = "queries",
                                 .run = &w->in.identities.run,
-                                .group = section,
-                                .n_groups = n,
+                                .group = w->plan.section,
+                                .n_groups = w->in.model->n_sections,
                                 .n_sequences = bg_tokens_sequences(w->in.queries),
                                 .unit_sequences = w->c->unit_queries };
     return st;

@@ -24,14 +24,6 @@ static size_t factor_floats(const bg_site *site)
 
 /* ---- memory ---- */
 
-bg_site_range compress_own_sites(const bg_workload *w)
-{
-    const bg_share *s = bg_workload_share(w);
-    return (bg_site_range){ s->first_tracked, s->end_tracked };
-}
-
-bg_site_range compress_all_sites(const bg_workload *w) { return (bg_site_range){ 0, w->model->n_tracked }; }
-
 void compress_floats(const bg_workload *w, bg_site_range sites, size_t rows, size_t out[ARRAYS])
 {
     const bg_rotated_widths wide = bg_eigenbasis_widths(w->model, sites);
@@ -57,17 +49,17 @@ void compress_floats(const bg_workload *w, bg_site_range sites, size_t rows, siz
 static size_t bytes(const bg_workload *w, const bg_plan *plan)
 {
     size_t floats[ARRAYS], sweep = 0;
-    compress_floats(w, compress_own_sites(w), plan->rows, floats);
+    compress_floats(w, bg_workload_share(w)->sites, plan->rows, floats);
     for (int i = 0; i < ARRAYS; i++)
         sweep += floats[i];
-    compress_floats(w, compress_all_sites(w), 0, floats);
+    compress_floats(w, bg_model_whole(w->model).sites, 0, floats);
     size_t end = w->grid.world_rank == 0 ? floats[LEFT] + floats[RIGHT] : 0;
     return (end > sweep ? end : sweep) * sizeof(float);
 }
 
 compress_held compress_hold(const bg_workload *w, uint64_t room, bool *holds)
 {
-    const bg_site_range own = compress_own_sites(w);
+    const bg_site_range own = bg_workload_share(w)->sites;
     compress_held held = { 0, 0, 0 };
     for (size_t i = own.first; i < own.end; i++) {
         uint64_t n = factor_floats(w->model->tracked[i]) * sizeof(float);
@@ -92,11 +84,11 @@ static compress_held held_in_limit(const bg_workload *w, const bg_plan *plan)
 /* What HDF5 keeps of the factors' file, of the datasets that it has read last. */
 static double cached_bytes(const bg_workload *w)
 {
-    const bg_share *s = bg_workload_share(w);
+    const bg_site_range own = bg_workload_share(w)->sites;
     double open[BG_STORE_OPEN], most = 0;
-    for (size_t end = DATASETS * s->first_tracked; end < DATASETS * s->end_tracked; end++) {
+    for (size_t end = DATASETS * own.first; end < DATASETS * own.end; end++) {
         size_t n = 0;
-        for (size_t at = end + 1; n < BG_STORE_OPEN && at-- > DATASETS * s->first_tracked;)
+        for (size_t at = end + 1; n < BG_STORE_OPEN && at-- > DATASETS * own.first;)
             open[n++] = sizeof(float) * (double)floats_of(w->model->tracked[at / DATASETS], at % DATASETS);
         double now = bg_store_cached_bytes(open, n);
         most = now > most ? now : most;
@@ -107,10 +99,10 @@ static double cached_bytes(const bg_workload *w)
 /* ---- disk ---- */
 
 /* Five datasets of n queries a module, in the units' files six. */
-static double disk(const bg_workload *w, size_t first, size_t end, double n, bool unit)
+static double disk(const bg_workload *w, bg_site_range sites, double n, bool unit)
 {
     double sum = 0;
-    for (size_t i = first; i < end; i++) {
+    for (size_t i = sites.first; i < sites.end; i++) {
         const bg_site *site = w->model->tracked[i];
         double r = (double)bg_queries_columns(site, w->columns);
         sum += bg_store_dataset_bytes(n * r * (double)site->n_out, sizeof(float)) +
@@ -137,10 +129,10 @@ static bg_workload_sweep sweep(const bg_workload *w)
 
 static void batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shape *b, bg_cost *cost)
 {
-    const bg_share *s = bg_workload_share(w);
+    const bg_site_range own = bg_workload_share(w)->sites;
     double z = (double)b->sequences, rows = (double)b->rows;
     const double forming = 3; /* loops over a module's curvature */
-    for (size_t i = s->first_tracked; i < s->end_tracked; i++) {
+    for (size_t i = own.first; i < own.end; i++) {
         const bg_site *site = w->model->tracked[i];
         double p = (double)site->n_out, m = (double)site->n_in1;
         bg_eigenbasis_rotate_cost(cost, site, false, z * rows);
@@ -175,12 +167,11 @@ static double rows_cost(const bg_workload *w, size_t rows)
 /* Rows are written once: a checkpoint costs their files. */
 static void rank(const bg_workload *w, const bg_plan *plan, bg_rank_costs *out)
 {
-    const bg_share *s = bg_workload_share(w);
     double files = n_files(w), unit = (double)sweep(w).unit_sequences;
     out->held_bytes = (double)held_in_limit(w, plan).bytes;
     out->cached_bytes = cached_bytes(w);
     out->begin.of[BG_COST_READ] = out->resume.of[BG_COST_READ] = out->held_bytes;
-    out->unit.of[BG_COST_WRITE] = disk(w, s->first_tracked, s->end_tracked, unit, true) + files * bg_store_file_bytes();
+    out->unit.of[BG_COST_WRITE] = disk(w, bg_workload_share(w)->sites, unit, true) + files * bg_store_file_bytes();
     out->unit.of[BG_COST_FILE] = out->part.of[BG_COST_FILE] = files;
 }
 
@@ -189,7 +180,7 @@ static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
 {
     size_t n = w->model->n_tracked;
     (void)plan;
-    out->final_bytes = disk(w, 0, n, (double)w->queries, false) + bg_store_file_bytes();
+    out->final_bytes = disk(w, bg_model_whole(w->model).sites, (double)w->queries, false) + bg_store_file_bytes();
     out->end.of[BG_COST_READ] = out->end.of[BG_COST_WRITE] = out->final_bytes;
     out->end.of[BG_COST_FILE] = 1;
     out->end.of[BG_COST_ROW_WRITE] = 11 * (double)w->queries * (double)n;

@@ -13,8 +13,6 @@ extern const bg_stage_costs compress_costs;
 enum { ROTATED_A, ROTATED_D, GRADIENT, SCRATCH, LEFT, RIGHT, FACTORS, ARRAYS };
 void compress_floats(const bg_workload *w, bg_site_range sites, size_t rows, size_t out[ARRAYS]);
 /* This rank's, and those of the whole model. */
-bg_site_range compress_own_sites(const bg_workload *w);
-bg_site_range compress_all_sites(const bg_workload *w);
 
 /* Which modules' factors stay in `room` bytes: those of the first, as far as they fit.
  *   holds [out, n_tracked, may be NULL]  false before */

@@ -36,7 +36,7 @@ bg_status compress_tap_new(compress_tap **out, const compress_inputs *in, const 
     if ((*out = t) == NULL)
         return st;
     *t = (compress_tap){ .in = in, .plan = plan, .unit = unit };
-    compress_floats(&plan->load, compress_own_sites(&plan->load), plan->batches.rows, floats);
+    compress_floats(&plan->load, bg_workload_share(&plan->load)->sites, plan->batches.rows, floats);
     for (int i = 0; i < FACTORS && st == BG_OK; i++)
         st = BG_NEW(t->array[i], floats[i], "query gradient", err);
     if (st == BG_OK)

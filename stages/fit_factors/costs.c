@@ -62,12 +62,12 @@ static void add_side(disk *d, bg_symmetric s)
     d->final += matrix_bytes(s);
 }
 
-static disk disk_of(const bg_workload *w, size_t first, size_t end)
+static disk disk_of(const bg_workload *w, bg_site_range sites)
 {
     disk d = { 0 };
-    for (size_t i = first; i < end; i++) {
+    for (size_t i = sites.first; i < sites.end; i++) {
         const bg_site *site = w->model->tracked[i];
-        d.sections += i == first || site->section != w->model->tracked[i - 1]->section;
+        d.sections += i == sites.first || site->section != w->model->tracked[i - 1]->section;
         d.lambda += bg_store_dataset_bytes((double)(site->n_out * site->n_in1), sizeof(float)) * (w->diagonal ? 2 : 1);
         add_side(&d, site->s);
         if (bg_site_owns_input(site))
@@ -79,11 +79,7 @@ static disk disk_of(const bg_workload *w, size_t first, size_t end)
     return d;
 }
 
-static disk disk_of_rank(const bg_workload *w)
-{
-    const bg_share *s = bg_workload_share(w);
-    return disk_of(w, s->first_tracked, s->end_tracked);
-}
+static disk disk_of_rank(const bg_workload *w) { return disk_of(w, bg_workload_share(w)->sites); }
 
 /* ---- the sums ---- */
 
@@ -119,16 +115,14 @@ static size_t lambda_bytes(const bg_workload *w, const bg_plan *plan)
 
 static void covariance_batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shape *b, bg_cost *cost)
 {
-    const bg_share *s = bg_workload_share(w);
     (void)plan;
-    bg_covariance_cost(cost, w->model, (bg_site_range){ s->first_tracked, s->end_tracked }, b->sequences * b->rows);
+    bg_covariance_cost(cost, w->model, bg_workload_share(w)->sites, b->sequences * b->rows);
 }
 
 static void lambda_batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shape *b, bg_cost *cost)
 {
-    const bg_share *s = bg_workload_share(w);
     (void)plan;
-    bg_eigenvalues_cost(cost, w->model, (bg_site_range){ s->first_tracked, s->end_tracked }, w->diagonal, b);
+    bg_eigenvalues_cost(cost, w->model, bg_workload_share(w)->sites, w->diagonal, b);
 }
 
 /* A part is a sum as a unit's: both are written whole. */
@@ -319,7 +313,7 @@ static bool is_possible(const bg_workload *w) { return fit_divide(w).largest_alo
 static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
 {
     bg_workload_sweep a = covariance_sweep(w), b = lambda_sweep(w);
-    disk all = disk_of(w, 0, w->model->n_tracked);
+    disk all = disk_of(w, bg_model_whole(w->model).sites);
     double world = (double)w->grid.world_size,
            units = (double)((b.n_sequences + b.unit_sequences - 1) / b.unit_sequences);
     double own = (double)(size_t)((all.sections + world - 1) / world), read = all.matrices + all.lambda * units;

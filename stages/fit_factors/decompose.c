@@ -40,7 +40,7 @@ typedef struct {
     float *part;              /* a unit's panels */
     double *sum;              /* the units' panels, added in their order */
     float *rows;              /* [BG_EIGEN_SLAB, width]: rows on their way to the file */
-    bg_units_reader *units;   /* of the matrix's block */
+    bg_units_reader *units;   /* of the matrix's section */
     bg_store *file;
     work_plan *plan; /* its fallbacks are counted */
     char covariance[BG_PATH_BYTES], vectors[BG_PATH_BYTES], values[BG_PATH_BYTES];

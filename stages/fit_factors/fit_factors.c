@@ -35,11 +35,7 @@ static uint64_t rows_of(const fit *f, bg_range r)
 static bg_status name_units(fit *f, bg_err *err)
 {
     const bg_model *m = f->in.model;
-    bg_status st = BG_NEW(f->plan.section, m->n_sections, "list of sections", err);
-    if (st != BG_OK)
-        return st;
-    for (size_t i = 0; i < m->n_sections; i++)
-        f->plan.section[i] = m->section[i].number;
+    bg_status st = bg_model_section_numbers(m, &f->plan.section, err);
     fit_sum *const sum[] = { &f->plan.covariance, &f->plan.lambda };
     for (int i = 0; i < 2; i++)
         sum[i]->units = (bg_units){
@@ -52,7 +48,7 @@ static bg_status name_units(fit *f, bg_err *err)
             .n_sequences = sum[i]->range.end - sum[i]->range.begin,
             .unit_sequences = fit_unit(sum[i]->range.end - sum[i]->range.begin, f->c->unit_sequences),
         };
-    return BG_OK;
+    return st;
 }
 
 /* Before hours of work, not after. */
@@ -165,7 +161,7 @@ static bg_status write_units(const fit *f, bg_err *err)
     char text[512], covariance[BG_UNITS_LINE_BYTES], lambda[BG_UNITS_LINE_BYTES];
     size_t activations = 0;
     for (size_t i = 0; i < f->in.model->n_tracked; i++)
-        activations += f->in.model->tracked[i]->input == i;
+        activations += bg_site_owns_input(f->in.model->tracked[i]);
     bg_units_describe(&f->plan.covariance.units, covariance);
     bg_units_describe(&f->plan.lambda.units, lambda);
     snprintf(text, sizeof text, "%sactivation %zu\ngradient %zu\n%s", covariance, activations, f->in.model->n_tracked,

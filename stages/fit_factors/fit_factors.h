@@ -59,7 +59,7 @@ typedef struct {
     bg_pass *pass;
 } fit;
 
-/* sums.c: the two sums over the corpus, each in one file per unit and block of the model.  Collective. */
+/* sums.c: the two sums over the corpus, each in one file per unit and section of the model.  Collective. */
 bg_status fit_sum_covariance(fit *f, bg_err *err) BG_MUST_CHECK;
 bg_status fit_sum_lambda(fit *f, bg_err *err) BG_MUST_CHECK;
 

@@ -176,8 +176,7 @@ static bg_status check_work_files(verifying *v, verify_folder *f, bg_err *err)
 static bool is_work(const char *path, const char *name)
 {
     char inside[BG_PATH_BYTES];
-    size_t n = strlen(name);
-    if (strcmp(name, "work") == 0 || (n > 5 && strcmp(name + n - 5, ".work") == 0))
+    if (strcmp(name, "work") == 0 || bg_ends_in(name, ".work"))
         return true;
     return bg_path(inside, NULL, "%s/MANIFEST", path) == BG_OK && access(inside, F_OK) == 0;
 }

@@ -52,7 +52,7 @@ static bg_model model = { .config.n_blocks = 1,
                           .section = &section,
                           .dir = (char[]){ "model" } };
 static const bg_hash model_hash = { "0123456789abcdef0123456789abcdef" };
-static const bg_share whole = { .end = 1, .end_tracked = 1, .embeds = true, .has_head = true };
+static const bg_share whole = { .end = 1, .sites = { 0, 1 }, .embeds = true, .has_head = true };
 
 static void must(bg_status st, const bg_err *err)
 {

@@ -114,22 +114,30 @@ static void check_choice(const golden *g, const bg_model *all, const char *modul
     bg_model_close(m);
 }
 
+/* Every choice in each case; all_modules: those that its golden has. */
+static size_t check_choices(const char *const *name, size_t n_cases, const char *all_modules, const char *const *choice,
+                            size_t n_choices)
+{
+    size_t n_checked = 0;
+    for (size_t i = 0; i < n_cases; i++) {
+        golden g;
+        golden_open(&g, name[i]);
+        bg_model *all = golden_model(&g, all_modules);
+        for (size_t k = 0; k < n_choices; k++)
+            check_choice(&g, all, choice[k], &n_checked);
+        bg_model_close(all);
+        bg_tensors_close(g.tensors);
+    }
+    return n_checked;
+}
+
 static void embedding_and_head(void **state)
 {
     (void)state;
     static const char *const choice[] = { "embedding", "head", "head,embedding", "embedding,all,head",
                                           "attention,head" };
-    size_t n_checked = 0;
-    for (size_t i = 0; i < sizeof with_ends / sizeof *with_ends; i++) {
-        golden g;
-        golden_open(&g, with_ends[i]);
-        bg_model *all = golden_model(&g, "all,embedding,head");
-        for (size_t k = 0; k < sizeof choice / sizeof choice[0]; k++)
-            check_choice(&g, all, choice[k], &n_checked);
-        bg_model_close(all);
-        bg_tensors_close(g.tensors);
-    }
-    assert_true(n_checked > 10);
+    assert_true(check_choices(with_ends, sizeof with_ends / sizeof *with_ends, "all,embedding,head", choice,
+                              sizeof choice / sizeof *choice) > 10);
 }
 
 static void activations_and_gradients(void **state)
@@ -142,17 +150,7 @@ static void activations_and_gradients(void **state)
                                           "0\\.",
                                           "1\\..*(q_proj|v_proj|up_proj|c_attn|query_key_value)$",
                                           "1\\..*(down_proj|mlp.c_proj|4h_to_h)$" };
-    size_t n_checked = 0;
-    for (size_t i = 0; i < N_CASES; i++) {
-        golden g;
-        golden_open(&g, cases[i]);
-        bg_model *all = golden_model(&g, "all");
-        for (size_t k = 0; k < sizeof choice / sizeof choice[0]; k++)
-            check_choice(&g, all, choice[k], &n_checked);
-        bg_model_close(all);
-        bg_tensors_close(g.tensors);
-    }
-    print_message("%zu modules\n", n_checked);
+    print_message("%zu modules\n", check_choices(cases, N_CASES, "all", choice, sizeof choice / sizeof *choice));
 }
 
 /* A sequence's losses and pairs do not depend on what else is in its batch. */

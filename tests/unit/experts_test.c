@@ -44,7 +44,7 @@ static bg_model model = { .config.n_blocks = 1,
                           .dir = (char[]){ "experts" } };
 static const bg_site_range both = { 0, 2 };
 static const size_t group = 0;
-static const bg_share whole = { .end = 1, .end_tracked = 2, .embeds = true, .has_head = true };
+static const bg_share whole = { .end = 1, .sites = { 0, 2 }, .embeds = true, .has_head = true };
 
 /* The router sent rows 1 and 2 of the first sequence and row 7 of the third to expert 0. */
 static size_t row_start[SEQUENCES + 1] = { 0, 3, 5, 8, 9 };

@@ -58,7 +58,7 @@ static void counts_bytes(void **state)
                  none = sizeof(float) * BATCH * (2 + 1); /* no modules: as if of one column */
     const size_t sides = sizeof(float) * N_QUERIES * R * (P + M);
     const bg_share first = { .first = 0, .end = 1, .embeds = true };
-    const bg_share second = { .first = 1, .end = 3, .end_tracked = 1 };
+    const bg_share second = { .first = 1, .end = 3, .sites = { 0, 1 } };
     assert_int_equal(bytes_of(&first, BG_SCORE_SEQUENCES), none + N_BLOCKS * N_QUERIES * SEQUENCES * sizeof(double));
     assert_int_equal(bytes_of(&first, BG_SCORE_TOKENS), none + N_BLOCKS * N_QUERIES * ROWS * sizeof(float));
     assert_int_equal(bytes_of(&second, BG_SCORE_SEQUENCES),
@@ -72,7 +72,7 @@ enum { WIDE = 500, MANY = 5, BATCH_ROWS = 3, BATCH_SEQUENCES = 2 }; /* of MANY q
 static bg_site wide_site = { .name = "layers.0/mlp", .n_out = P, .n_in1 = M };
 static bg_site *wide_tracked[1] = { &wide_site };
 static const bg_model wide_model = { .config.n_blocks = 1, .tracked = wide_tracked, .n_tracked = 1 };
-static const bg_share wide_share = { .end = 1, .end_tracked = 1, .embeds = true };
+static const bg_share wide_share = { .end = 1, .sites = { 0, 1 }, .embeds = true };
 
 /* Numbers of query q's left (side 0) and right (1) factor. */
 static float value(uint64_t side, size_t q, size_t i) { return (float)bg_uniform(7 + side, q, (uint32_t)i) - 0.5f; }

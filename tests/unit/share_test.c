@@ -66,12 +66,12 @@ static void check_division(const bg_model *m, size_t n, const double *cost)
     for (size_t r = 0; r < n; r++) {
         double sum = 0;
         assert_int_equal(share[r].first, at);
-        assert_int_equal(share[r].first_tracked, tracked);
+        assert_int_equal(share[r].sites.first, tracked);
         assert_true(share[r].embeds == (r == 0) && share[r].has_head == (r == n - 1));
         assert_true(share[r].end > share[r].first || share[r].has_head);
         for (; at < share[r].end; at++)
             sum += cost[at];
-        tracked = share[r].end_tracked;
+        tracked = share[r].sites.end;
         sum += share[r].has_head ? cost[BLOCKS] : 0;
         most = sum > most ? sum : most;
     }
@@ -128,7 +128,7 @@ static void test_memory(void **state)
         size_t sums = 0, lambda = 0, most = 0, blocks = (BLOCKS + 1 + n - 1) / n;
         assert_int_equal(bg_model_divide(m, n, NULL, share, &err), BG_OK);
         for (size_t r = 0; r < n; r++) {
-            bg_site_range own = { share[r].first_tracked, share[r].end_tracked };
+            bg_site_range own = share[r].sites;
             size_t bytes = bg_covariance_bytes(m, own);
             sums += bytes;
             lambda += bg_eigenvalues_bytes(m, own, true);

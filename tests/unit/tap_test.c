@@ -170,7 +170,7 @@ static void write_queries(char path[80])
 static void scores(void **state)
 {
     (void)state;
-    static const bg_share share = { .first = 0, .end = 1, .end_tracked = 1, .embeds = true };
+    static const bg_share share = { .first = 0, .end = 1, .sites = { 0, 1 }, .embeds = true };
     const bg_hash hash = { "0" };
     float sequence[2][SEQUENCES * QUERIES], token[2][ROWS * QUERIES];
     char path[80];
