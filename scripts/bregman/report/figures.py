@@ -228,7 +228,7 @@ def layer_profile(totals, names):
 
 
 def layer_bars(totals):
-    """Row totals beside a layer x token matrix: one bar a layer, layer 0 at the bottom, stretched to its height."""
+    """Row totals beside a layer x token matrix: one bar a layer, the first at the bottom, stretched to its height."""
     lowest, highest = min(float(totals.min()), 0.0), max(float(totals.max()), 0.0)
     n, scale = totals.size, 100 / ((highest - lowest) or 1)
     bars = {"positive": "", "negative": ""}
@@ -256,7 +256,7 @@ def _palette():
 
 
 def matrix_png(values):
-    """Data URI of values [position, layer]: positions to the right, layer 0 at the bottom.
+    """Data URI of values [position, layer]: positions to the right, the first layer at the bottom.
 
     Full colour is the largest |value|."""
     largest = float(np.abs(values).max())
