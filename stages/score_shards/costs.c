@@ -82,7 +82,7 @@ static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
 static const bg_phase_costs phase = { .name = "scores", .bytes = bytes, .rank = rank, .sweep = sweep, .batch = batch };
 
 const bg_stage_costs score_costs = { .name = "score_shards",
-                                     .activation_bytes = 384 << 20,
+                                     .activation_bytes = 256 << 20,
                                      .spills = "queries and scores",
                                      .ends = ends,
                                      .n_phases = 1,

@@ -27,7 +27,7 @@ static const bg_opt opts[] = {
     { .name = "--unit-sequences", .type = BG_OPT_U64, .offset = FIELD(unit_sequences), .deflt = BG_TEXT(SCORE_UNIT_SEQUENCES), .lo = 1, .hi = 1e6,
       .help = "sequences of a work unit, the checkpoint" },
     { .name = "--batch-tokens", .type = BG_OPT_U64, .offset = FIELD(batch_tokens), .deflt = "0", .lo = 0, .hi = 1e6,
-      .help = "rows of a micro-batch; 0: as many as 384 MB of activations hold, at most 1536" },
+      .help = "rows of a micro-batch; 0: as many as 256 MB of activations hold, at most 1536" },
     { 0 },
 };
 /* clang-format on */
