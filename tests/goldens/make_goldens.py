@@ -6,6 +6,7 @@
 Needs torch, transformers, safetensors and, but for the cases with embedding and head, kronfluence 1.0.1. A case is a model directory (config.json, weights)
 with golden.safetensors beside it. Factors and scores follow docs' definitions in numpy, from PyTorch's inputs and
 output gradients of every linear layer; Kronfluence computes the same on its own, and both must agree to 1e-7.
+A case's folder is made anew: make_training.py adds what training must compute.
 --smollm2 writes smollm2.json only: the highest logits of a few positions of a short prompt.
 
 In golden.safetensors (float32 where not said; L blocks, N sequences, Q queries, T longest sequence)
