@@ -2,6 +2,7 @@
 #include "bregman/config.h"
 
 #include <limits.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -195,6 +196,19 @@ static bg_status read_window(bg_model_config *c, const json_t *root, const bg_fa
     return st;
 }
 
+/* What only a model that is trained asks for.  A negative token counts from the vocabulary's end, as in PyTorch. */
+static bg_status read_training(bg_model_config *c, const json_t *root, const bg_family *f, const char *file,
+                               bg_err *err)
+{
+    const json_t *padding = f->has_padding ? bg_json_value(root, "pad_token_id") : NULL;
+    json_int_t token = json_integer_value(padding), vocab = (json_int_t)c->vocab_size;
+    c->padding_token = SIZE_MAX;
+    if (json_is_integer(padding) && token >= -vocab && token < vocab)
+        c->padding_token = (size_t)(token < 0 ? token + vocab : token);
+    c->initializer_range = 0.02;
+    return bg_json_positive(root, "initializer_range", file, &c->initializer_range, err);
+}
+
 static bg_status read_by_family(bg_model_config *c, const json_t *root, const bg_family *f, const char *file,
                                 bg_err *err)
 {
@@ -204,7 +218,7 @@ static bg_status read_by_family(bg_model_config *c, const json_t *root, const bg
     if ((st = refuse_unsupported(root, f, file, err)) != BG_OK || (st = read_sizes(c, root, f, file, err)) != BG_OK ||
         (st = read_derived_sizes(c, root, f, file, err)) != BG_OK ||
         (st = read_activation(c, root, f, file, err)) != BG_OK || (st = read_flags(c, root, f, file, err)) != BG_OK ||
-        (st = bg_rope_read(c, root, f, file, err)) != BG_OK)
+        (st = bg_rope_read(c, root, f, file, err)) != BG_OK || (st = read_training(c, root, f, file, err)) != BG_OK)
         return st;
     return read_window(c, root, f, file, err);
 }

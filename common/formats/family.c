@@ -10,7 +10,7 @@
     .d_model = "hidden_size", .n_blocks = "num_hidden_layers", .n_heads = "num_attention_heads",                  \
     .n_kv_heads = "num_key_value_heads", .d_ff = "intermediate_size", .max_positions = "max_position_embeddings", \
     .norm_epsilon = "rms_norm_eps", .activation = "hidden_act", .default_activation = "silu",                     \
-    .default_rotary_fraction = 1
+    .default_rotary_fraction = 1, .has_padding = true
 
 #define LLAMA_FIXED .norm = BG_NORM_RMS, .qkv = BG_QKV_SEPARATE, .gated = true, .rope = BG_ROPE_DEFAULT
 
@@ -33,7 +33,7 @@ static const bg_family families[] = {
         .fixed = {
             .norm = BG_NORM_LAYER, .qkv = BG_QKV_FUSED, .transposed = true,
             .qkv_bias = true, .attention_out_bias = true, .mlp_bias = true,
-            .tied_head = true, .rope = BG_ROPE_NONE,
+            .tied_head = true, .rope = BG_ROPE_NONE, .scaled_residual = true,
             .names = {
                 .root = "transformer.", .block = "h.%zu.", .embedding = "wte",
                 .position_embedding = "wpe", .final_norm = "ln_f", .head = "lm_head",
@@ -99,7 +99,7 @@ static const bg_family families[] = {
         .max_positions = "max_position_embeddings",
         .norm_epsilon = "norm_epsilon", .activation = "hidden_act", .default_activation = "gelu_pytorch_tanh",
         .required = { "num_key_value_heads" },
-        .has_bias_key = true, .default_rotary_fraction = 1, .window = BG_WINDOW_GIVEN,
+        .has_bias_key = true, .default_rotary_fraction = 1, .window = BG_WINDOW_GIVEN, .has_padding = true,
         .fixed = {
             .norm = BG_NORM_LAYER, .qkv = BG_QKV_SEPARATE,
             .qkv_bias = true, .attention_out_bias = true, .mlp_bias = true,

@@ -88,46 +88,76 @@ static double row_loss(const bg_pass *p, const bg_batch *b, bg_labels labels, si
     return lse - raw;
 }
 
-bg_status bg_head_run(bg_pass *p, const bg_batch *b, bg_labels labels, const float *x, float *dx, float *loss,
-                      bg_err *err)
+/* Losses of a chunk's rows, and the gradient of their sum in place of the logits; returns the first row whose loss is
+ * not finite, or SIZE_MAX. */
+static size_t chunk_loss(const bg_backward *w, bg_labels labels, bg_rows_of_loss r, float *loss)
 {
-    const bg_model *m = p->model;
-    const bg_model_config *c = &m->config;
-    size_t d = c->d_model, bad = SIZE_MAX;
+    const bg_pass *p = w->p;
+    size_t bad = SIZE_MAX, v = p->model->config.vocab_size;
+    const uint32_t *row = p->loss_row + r.first;
+#pragma omp parallel for schedule(static) num_threads(p->threads) if (r.n * v > BG_PARALLEL_FLOATS)
+    for (size_t i = 0; i < r.n; i++) {
+        double l = row_loss(p, w->batch, labels, row[i], p->logits + i * v);
+        if (loss != NULL)
+            loss[row[i]] = (float)l;
+        if (!isfinite(l)) {
+#pragma omp critical
+            bad = row[i] < bad ? row[i] : bad;
+        }
+    }
+    return bad;
+}
+
+static bg_status tap_head(const bg_backward *w, bg_rows_of_loss r)
+{
+    const bg_pass *p = w->p;
+    size_t d = p->model->config.d_model;
+    if (p->a_head == NULL)
+        return BG_OK;
+    for (size_t i = 0; i < r.n; i++)
+        memcpy(p->a_head + i * p->ld_d, p->head_n + i * d, d * sizeof *p->head_n);
+    return bg_tap_loss_rows(w, bg_model_head(p->model), r, (bg_in){ p->a_head, p->ld_d },
+                            (bg_in){ p->logits, p->model->config.vocab_size });
+}
+
+/* From the logits' gradient to that of x, in dx. */
+static bg_status chunk_backward(const bg_backward *w, bg_rows_of_loss r, float *dx)
+{
+    bg_pass *p = w->p;
+    const bg_norm_weights *norm = &p->model->final_norm;
+    size_t d = p->model->config.d_model;
+    bg_in x = { p->head_x, d }, dy = { p->head_n, d };
+    chunk_gradient(p, r.n);
+    bg_status st = bg_tap_loss_rows(w, norm->site, r, x, dy);
+    bg_norm_backward(bg_norm_of(p, norm), r.n, d, x, dy, (bg_out){ p->head_n, d }, false);
+    for (size_t i = 0; i < r.n; i++)
+        memcpy(dx + p->loss_row[r.first + i] * d, p->head_n + i * d, d * sizeof *dx);
+    return st;
+}
+
+bg_status bg_head_run(const bg_backward *w, bg_labels labels, const float *x, float *dx, float *loss)
+{
+    bg_pass *p = w->p;
+    const bg_batch *b = w->batch;
+    size_t d = p->model->config.d_model, bad = SIZE_MAX;
+    bg_status st = BG_OK;
     if (dx != NULL)
         memset(dx, 0, b->n_rows * d * sizeof *dx);
     if (loss != NULL)
         memset(loss, 0, b->n_rows * sizeof *loss);
-    for (size_t i0 = 0; i0 < p->n_loss_rows && bad == SIZE_MAX; i0 += p->chunk_rows) {
-        size_t n = p->n_loss_rows - i0 < p->chunk_rows ? p->n_loss_rows - i0 : p->chunk_rows;
-        const uint32_t *row = p->loss_row + i0;
-        for (size_t i = 0; i < n; i++)
-            memcpy(p->head_x + i * d, x + row[i] * d, d * sizeof *x);
-        chunk_norm(p, n);
-        chunk_logits(p, n);
-#pragma omp parallel for schedule(static) num_threads(p->threads) if (n * c->vocab_size > BG_PARALLEL_FLOATS)
-        for (size_t i = 0; i < n; i++) {
-            double l = row_loss(p, b, labels, row[i], p->logits + i * c->vocab_size);
-            if (loss != NULL)
-                loss[row[i]] = (float)l;
-            if (!isfinite(l)) {
-#pragma omp critical
-                bad = row[i] < bad ? row[i] : bad;
-            }
-        }
-        if (p->a_head != NULL)
-            for (size_t i = 0; i < n; i++)
-                memcpy(p->a_head + i * p->ld_d, p->head_n + i * d, d * sizeof *x);
-        if (dx == NULL || bad != SIZE_MAX)
-            continue;
-        chunk_gradient(p, n);
-        bg_norm_backward(bg_norm_of(p, &m->final_norm), n, d, (bg_in){ p->head_x, d }, (bg_in){ p->head_n, d },
-                         (bg_out){ p->head_n, d }, false);
-        for (size_t i = 0; i < n; i++)
-            memcpy(dx + row[i] * d, p->head_n + i * d, d * sizeof *x);
+    for (size_t i0 = 0; i0 < p->n_loss_rows && st == BG_OK; i0 += p->chunk_rows) {
+        const bg_rows_of_loss r = { i0, p->n_loss_rows - i0 < p->chunk_rows ? p->n_loss_rows - i0 : p->chunk_rows };
+        for (size_t i = 0; i < r.n; i++)
+            memcpy(p->head_x + i * d, x + p->loss_row[i0 + i] * d, d * sizeof *x);
+        chunk_norm(p, r.n);
+        chunk_logits(p, r.n);
+        bad = chunk_loss(w, labels, r, loss);
+        if (bad != SIZE_MAX)
+            return BG_FAIL(w->err, BG_ENUMERIC, "%s: the loss of sequence %" PRIu64 " at position %u is not finite",
+                           p->model->dir, b->sequence[sequence_of(b, bad)], p->position[bad]);
+        st = tap_head(w, r);
+        if (st == BG_OK && dx != NULL)
+            st = chunk_backward(w, r, dx);
     }
-    if (bad == SIZE_MAX)
-        return BG_OK;
-    return BG_FAIL(err, BG_ENUMERIC, "%s: the loss of sequence %" PRIu64 " at position %u is not finite", m->dir,
-                   b->sequence[sequence_of(b, bad)], p->position[bad]);
+    return st;
 }

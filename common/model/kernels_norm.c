@@ -69,3 +69,56 @@ void bg_norm_backward(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dy, bg_ou
     for (size_t i = 0; i < n; i++)
         backward_row(norm, d, x.x + i * x.ld, dy.x + i * dy.ld, dx.x + i * dx.ld, accumulate);
 }
+
+enum { COLUMNS = 64 }; /* summed up side by side */
+
+/* Sums over rows of some columns of dy, and of dy x^ where there is x (with its moments). */
+BG_CLONES static void sum_columns(size_t n, size_t d, bg_in dy, bg_in x, const float *stat, double *plain,
+                                  double *scaled)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float *g = dy.x + i * dy.ld;
+#pragma omp simd
+        for (size_t j = 0; j < d; j++)
+            plain[j] += (double)g[j];
+        if (x.x == NULL)
+            continue;
+        const float *at = x.x + i * x.ld, mean = stat[2 * i], inverse = stat[2 * i + 1];
+#pragma omp simd
+        for (size_t j = 0; j < d; j++)
+            scaled[j] += (double)(g[j] * (at[j] - mean) * inverse);
+    }
+}
+
+static void add_columns(size_t n, size_t d, bg_in dy, bg_in x, const float *stat, float *const sum[2])
+{
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+    for (size_t j = 0; j < d; j += COLUMNS) {
+        double of[2][COLUMNS] = { { 0 } };
+        size_t w = d - j < COLUMNS ? d - j : COLUMNS;
+        bg_in part = { x.x == NULL ? NULL : x.x + j, x.ld };
+        sum_columns(n, w, (bg_in){ dy.x + j, dy.ld }, part, stat, of[0], of[1]);
+        for (int k = 0; k < 2; k++)
+            for (size_t c = 0; c < w && sum[k] != NULL; c++)
+                sum[k][j + c] += (float)of[k][c];
+    }
+}
+
+void bg_add_columns(size_t n, size_t d, bg_in x, float *sum)
+{
+    float *const into[2] = { sum, NULL };
+    add_columns(n, d, x, (bg_in){ NULL, 0 }, NULL, into);
+}
+
+void bg_norm_gradient(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dy, float *scratch, float *gain_sum,
+                      float *bias_sum)
+{
+    float *const into[2] = { bias_sum, gain_sum };
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+    for (size_t i = 0; i < n; i++) {
+        moments m = row_moments(norm, d, x.x + i * x.ld);
+        scratch[2 * i] = m.mean;
+        scratch[2 * i + 1] = m.inverse_deviation;
+    }
+    add_columns(n, d, dy, x, scratch, into);
+}

@@ -125,16 +125,33 @@ static bg_status load_vector(loader *l, const char *path, size_t n, const float 
     return BG_OK;
 }
 
-static bg_status load_norm(loader *l, const char *prefix, const char *name, size_t n, bg_norm_kind kind,
-                           bg_norm_weights *out, bg_err *err)
+/* Where a norm belongs: PREFIX + NAME in a section; in a model that is trained it is the next site. */
+typedef struct {
+    const char *prefix, *name;
+    size_t section, n;
+    bg_norm_kind kind;
+} norm_place;
+
+static bg_status load_norm(loader *l, norm_place at, bg_site **next, bg_norm_weights *out, bg_err *err)
 {
     char path[400];
-    snprintf(path, sizeof path, "%s%s.weight", prefix, name);
-    bg_status st = load_vector(l, path, n, &out->gain, err);
-    snprintf(path, sizeof path, "%s%s.bias", prefix, name);
-    if (st == BG_OK && kind == BG_NORM_LAYER)
-        st = load_vector(l, path, n, &out->bias, err);
-    return st;
+    snprintf(path, sizeof path, "%s%s.weight", at.prefix, at.name);
+    bg_status st = load_vector(l, path, at.n, &out->gain, err);
+    snprintf(path, sizeof path, "%s%s.bias", at.prefix, at.name);
+    if (st == BG_OK && at.kind == BG_NORM_LAYER)
+        st = load_vector(l, path, at.n, &out->bias, err);
+    if (st != BG_OK || !l->model->trained)
+        return st;
+    bg_site *site = out->site = (*next)++;
+    if ((size_t)snprintf(site->name, sizeof site->name, "%s%s", at.prefix, at.name) >= sizeof site->name)
+        return BG_FAIL(err, BG_EFORMAT, "%s: module name too long: %s%s", l->model->dir, at.prefix, at.name);
+    site->kind = BG_SITE_NORM;
+    site->norm = at.kind;
+    site->section = at.section;
+    site->n_out = at.n;
+    site->gain = out->gain;
+    site->bias = out->bias;
+    return BG_OK;
 }
 
 /* Name and shape of a role in this model; name NULL if the family has none. */
@@ -177,6 +194,38 @@ static bg_status load_site(loader *l, const char *prefix, bg_role role, bg_site 
     return st;
 }
 
+/* A block's sites from one role to another, both included. */
+static bg_status load_roles(loader *l, const char *prefix, size_t b, const bg_role range[2], bg_site **next,
+                            bg_err *err)
+{
+    bg_status st = BG_OK;
+    for (bg_role r = range[0]; r <= range[1] && st == BG_OK; r++) {
+        size_t n_out, n_in;
+        bool bias;
+        if (role_of(&l->model->config, r, &n_out, &n_in, &bias) == NULL)
+            continue;
+        bg_site *site = (*next)++;
+        site->section = b;
+        l->model->block[b].site[r] = site;
+        st = load_site(l, prefix, r, site, err);
+    }
+    return st;
+}
+
+static bg_status load_qk_norms(loader *l, const char *prefix, size_t b, bg_site **next, bg_err *err)
+{
+    const bg_model_config *c = &l->model->config;
+    bg_block *blk = &l->model->block[b];
+    bool full = c->qk_norm == BG_QK_NORM_FULL;
+    if (c->qk_norm == BG_QK_NORM_NONE)
+        return BG_OK;
+    norm_place q = { prefix, c->names.q_norm, b, full ? c->n_heads * c->d_head : c->d_head, BG_NORM_RMS };
+    norm_place k = { prefix, c->names.k_norm, b, full ? c->n_kv_heads * c->d_head : c->d_head, BG_NORM_RMS };
+    bg_status st = load_norm(l, q, next, &blk->q_norm, err);
+    return st == BG_OK ? load_norm(l, k, next, &blk->k_norm, err) : st;
+}
+
+/* In the order of the forward pass, which tells how deep backward goes: a norm before its modules, or behind them. */
 static bg_status load_block(loader *l, size_t b, bg_site **next, bg_err *err)
 {
     const bg_model_config *c = &l->model->config;
@@ -189,30 +238,26 @@ static bg_status load_block(loader *l, size_t b, bg_site **next, bg_err *err)
     snprintf(inner, sizeof inner, "%.*s%zu%s", (int)(mark - c->names.block), c->names.block, b, mark + 3);
     snprintf(prefix, sizeof prefix, "%s%s", c->names.root, inner);
 
+    const norm_place attention = { prefix, c->names.attention_norm, b, c->d_model, c->norm };
+    const norm_place mlp = { prefix, c->names.mlp_norm, b, c->d_model, c->norm };
+    const bg_role qkv[] = { BG_ROLE_Q, BG_ROLE_QKV }, out[] = { BG_ROLE_ATTENTION_OUT, BG_ROLE_ATTENTION_OUT };
+    const bg_role rest[] = { BG_ROLE_GATE, BG_ROLE_DOWN };
     bg_status st = BG_OK;
-    for (bg_role r = 0; r < BG_ROLES && st == BG_OK; r++) {
-        size_t n_out, n_in;
-        bool bias;
-        if (role_of(c, r, &n_out, &n_in, &bias) == NULL)
-            continue;
-        bg_site *site = (*next)++;
-        site->section = b;
-        blk->site[r] = site;
-        st = load_site(l, prefix, r, site, err);
-    }
+    if (!c->post_norm)
+        st = load_norm(l, attention, next, &blk->attention_norm, err);
     if (st == BG_OK)
-        st = load_norm(l, prefix, c->names.attention_norm, c->d_model, c->norm, &blk->attention_norm, err);
+        st = load_roles(l, prefix, b, qkv, next, err);
     if (st == BG_OK)
-        st = load_norm(l, prefix, c->names.mlp_norm, c->d_model, c->norm, &blk->mlp_norm, err);
-    if (st == BG_OK && c->qk_norm != BG_QK_NORM_NONE) {
-        bool full = c->qk_norm == BG_QK_NORM_FULL;
-        st = load_norm(l, prefix, c->names.q_norm, full ? c->n_heads * c->d_head : c->d_head, BG_NORM_RMS, &blk->q_norm,
-                       err);
-        if (st == BG_OK)
-            st = load_norm(l, prefix, c->names.k_norm, full ? c->n_kv_heads * c->d_head : c->d_head, BG_NORM_RMS,
-                           &blk->k_norm, err);
-    }
-    return st;
+        st = load_qk_norms(l, prefix, b, next, err);
+    if (st == BG_OK)
+        st = load_roles(l, prefix, b, out, next, err);
+    if (st == BG_OK && c->post_norm)
+        st = load_norm(l, attention, next, &blk->attention_norm, err);
+    if (st == BG_OK && !c->post_norm)
+        st = load_norm(l, mlp, next, &blk->mlp_norm, err);
+    if (st == BG_OK)
+        st = load_roles(l, prefix, b, rest, next, err);
+    return st == BG_OK && c->post_norm ? load_norm(l, mlp, next, &blk->mlp_norm, err) : st;
 }
 
 static void embedding_path(const bg_model *m, char *out, size_t n_bytes)
@@ -248,11 +293,12 @@ static bg_status name_ends(bg_model *m, bg_err *err)
     return BG_OK;
 }
 
-static bg_status load_ends(loader *l, bg_err *err)
+/* The first sites: tokens', and positions' where they are learned. */
+static bg_status load_embeddings(loader *l, bg_site **next, bg_err *err)
 {
     bg_model *m = l->model;
     const bg_model_config *c = &m->config;
-    bg_site *embedding = &m->site[0], *head = &m->site[m->n_sites - 1];
+    bg_site *embedding = (*next)++;
     char path[400];
     embedding_path(m, path, sizeof path);
     if (c->tied_head && !l->sketch && find_tensor(m, path) == NULL && find_head(m) != NULL)
@@ -260,13 +306,31 @@ static bg_status load_ends(loader *l, bg_err *err)
     bg_status st = name_ends(m, err);
     if (st == BG_OK)
         st = load_matrix(l, path, c->vocab_size, c->d_model, &embedding->weight, err);
-    if (st == BG_OK && c->rope == BG_ROPE_NONE) {
-        snprintf(path, sizeof path, "%s%s.weight", c->names.root, c->names.position_embedding);
-        st = load_matrix(l, path, c->max_positions, c->d_model, &m->position_embedding, err);
-    }
-    if (st == BG_OK)
-        st = load_norm(l, c->names.root, c->names.final_norm, c->d_model, c->norm, &m->final_norm, err);
-    head->weight = embedding->weight;
+    if (st != BG_OK || c->rope != BG_ROPE_NONE)
+        return st;
+    snprintf(path, sizeof path, "%s%s.weight", c->names.root, c->names.position_embedding);
+    st = load_matrix(l, path, c->max_positions, c->d_model, &m->position_embedding, err);
+    if (st != BG_OK || !m->trained)
+        return st;
+    bg_site *position = (*next)++;
+    snprintf(position->name, sizeof position->name, "%s%s", c->names.root, c->names.position_embedding);
+    position->kind = BG_SITE_POSITION;
+    position->section = BG_SECTION_EMBEDDING;
+    position->n_out = c->d_model;
+    position->n_in = position->n_in1 = c->max_positions;
+    position->weight = m->position_embedding;
+    return BG_OK;
+}
+
+static bg_status load_head(loader *l, bg_site **next, bg_err *err)
+{
+    bg_model *m = l->model;
+    const bg_model_config *c = &m->config;
+    const norm_place final = { c->names.root, c->names.final_norm, BG_SECTION_HEAD, c->d_model, c->norm };
+    char path[400];
+    bg_status st = load_norm(l, final, next, &m->final_norm, err);
+    bg_site *head = (*next)++;
+    head->weight = bg_model_embedding(m)->weight;
     if (st == BG_OK && !c->tied_head) {
         snprintf(path, sizeof path, "%s.weight", c->names.head);
         st = load_matrix(l, path, c->vocab_size, c->d_model, &head->weight, err);
@@ -280,13 +344,13 @@ static bg_status load_ends(loader *l, bg_err *err)
 
 static bg_status load_all(loader *l, bg_err *err)
 {
-    bg_site *next = l->model->site + 1; /* behind the embedding */
+    bg_site *next = l->model->site;
     l->n_floats = l->n_matrices = 0;
     l->n_weights = 0;
-    bg_status st = load_ends(l, err);
+    bg_status st = load_embeddings(l, &next, err);
     for (size_t b = 0; b < l->model->config.n_blocks && st == BG_OK; b++)
         st = load_block(l, b, &next, err);
-    return st;
+    return st == BG_OK ? load_head(l, &next, err) : st;
 }
 
 static size_t sites_per_block(const bg_model_config *c)
@@ -308,7 +372,10 @@ static bg_status check_sketch(const loader *l, bg_err *err)
 
 static bg_status make_tables(bg_model *m, bg_err *err)
 {
-    m->n_sites = m->config.n_blocks * sites_per_block(&m->config) + 2;
+    const bg_model_config *c = &m->config;
+    m->n_sites = c->n_blocks * sites_per_block(c) + 2;
+    if (m->trained)
+        m->n_sites += c->n_blocks * (c->qk_norm == BG_QK_NORM_NONE ? 2 : 4) + 1 + (c->rope == BG_ROPE_NONE);
     bg_status st = BG_NEW(m->site, m->n_sites, "module table", err);
     if (st == BG_OK)
         st = BG_NEW(m->tracked, m->n_sites, "module table", err);
@@ -401,7 +468,7 @@ static void report_unused(const loader *l)
                m->dir, unused, bg_tensors_count(m->tensors), first, m->config.n_blocks, m->config.family);
 }
 
-bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg_err *err)
+static bg_status open_model(bg_model **out, const char *dir, const char *modules, bool trained, bg_err *err)
 {
     bg_model *m = NULL;
     loader l = { 0 };
@@ -410,6 +477,7 @@ bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg
     if (st != BG_OK)
         return st;
     l.model = m;
+    m->trained = trained;
     if ((m->dir = strdup(dir)) == NULL)
         st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
     if (st == BG_OK)
@@ -434,22 +502,51 @@ out:
     return st;
 }
 
-bg_status bg_model_sketch(bg_model **out, const bg_model_config *c, const char *modules, bg_st_dtype dtype, bg_err *err)
+bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg_err *err)
 {
-    bg_model *m = NULL;
-    bg_status st = BG_NEW(m, 1, "model", err);
-    *out = m;
-    if (st != BG_OK)
-        return st;
-    loader l = { .model = m, .sketch = true, .dtype = dtype };
-    m->config = *c;
-    if ((m->dir = strdup(c->family)) == NULL)
-        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", c->family);
+    return open_model(out, dir, modules, false, err);
+}
+
+bg_status bg_model_open_trained(bg_model **out, const char *dir, const char *modules, bg_err *err)
+{
+    return open_model(out, dir, modules, true, err);
+}
+
+/* Tables without tensors, of the config that m has. */
+static bg_status build_sketch(bg_model **m, const char *dir, const char *modules, bg_st_dtype dtype, bg_err *err)
+{
+    loader l = { .model = *m, .sketch = true, .dtype = dtype };
+    bg_status st = BG_OK;
+    if (((*m)->dir = strdup(dir)) == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
     if (st == BG_OK)
         st = build(&l, modules, err);
     if (st != BG_OK) {
-        bg_model_close(m);
-        *out = NULL;
+        bg_model_close(*m);
+        *m = NULL;
     }
     return st;
+}
+
+bg_status bg_model_sketch(bg_model **out, const bg_model_config *c, const char *modules, bg_st_dtype dtype, bg_err *err)
+{
+    bg_status st = BG_NEW(*out, 1, "model", err);
+    if (st != BG_OK)
+        return st;
+    (*out)->config = *c;
+    return build_sketch(out, c->family, modules, dtype, err);
+}
+
+bg_status bg_model_from_config(bg_model **out, const char *dir, const char *modules, bg_err *err)
+{
+    bg_model_config c;
+    *out = NULL;
+    bg_status st = bg_model_config_read(&c, dir, err);
+    if (st == BG_OK)
+        st = BG_NEW(*out, 1, "model", err);
+    if (st != BG_OK)
+        return st;
+    (*out)->config = c;
+    (*out)->trained = true;
+    return build_sketch(out, dir, modules, BG_ST_F32, err);
 }

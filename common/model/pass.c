@@ -51,32 +51,56 @@ static void rotate(const bg_pass *p, size_t rows, float *qkv, int direction)
     }
 }
 
-/* Norm of q and k, over each head or over all at once; raw keeps what it was. */
-static void qk_norm(const bg_pass *p, const bg_block *blk, size_t rows, float *qkv, float *raw, const float *dqkv)
+/* Norms of q (which 0) and k (1), over each head or over all at once. */
+typedef struct {
+    bg_norm norm;
+    bg_site *site;
+    size_t n, d, offset, stride; /* so many of d floats, in rows of qkv and of qk_raw */
+} qk_norm;
+
+static qk_norm qk_norm_of(const bg_model_config *c, const bg_block *blk, int which)
+{
+    const bg_norm_weights *w = which == 0 ? &blk->q_norm : &blk->k_norm;
+    qk_norm q = { .norm = { BG_NORM_RMS, c->norm_epsilon, w->gain, NULL }, .site = w->site, .d = c->d_head };
+    bg_heads heads = head_run(c, which, &q.offset);
+    q.n = heads.n;
+    q.stride = heads.stride;
+    if (c->qk_norm == BG_QK_NORM_FULL) {
+        q.d = heads.n * c->d_head;
+        q.n = 1;
+    }
+    return q;
+}
+
+/* raw keeps what they were. */
+static void qk_norm_forward(const bg_pass *p, const bg_block *blk, size_t rows, float *qkv, float *raw)
 {
     const bg_model_config *c = &p->model->config;
     if (c->qk_norm == BG_QK_NORM_NONE)
         return;
-    if (dqkv == NULL)
-        copy_rows(rows, p->w_qk, qkv, p->w_qkv, raw, p->w_qk);
+    copy_rows(rows, p->w_qk, qkv, p->w_qkv, raw, p->w_qk);
     for (int which = 0; which < 2; which++) {
-        size_t offset, d = c->d_head;
-        bg_norm norm = { BG_NORM_RMS, c->norm_epsilon, which == 0 ? blk->q_norm.gain : blk->k_norm.gain, NULL };
-        bg_heads heads = head_run(c, which, &offset);
-        if (c->qk_norm == BG_QK_NORM_FULL) {
-            d = heads.n * c->d_head;
-            heads.n = 1;
-        }
-        for (size_t h = 0; h < heads.n; h++) {
-            float *at = qkv + offset + h * heads.stride;
-            const float *from = raw + offset + h * heads.stride;
-            if (dqkv == NULL)
-                bg_norm_forward(norm, rows, d, (bg_in){ from, p->w_qk }, (bg_out){ at, p->w_qkv });
-            else
-                bg_norm_backward(norm, rows, d, (bg_in){ from, p->w_qk }, (bg_in){ at, p->w_qkv },
-                                 (bg_out){ at, p->w_qkv }, false);
+        const qk_norm q = qk_norm_of(c, blk, which);
+        for (size_t at = q.offset, h = 0; h < q.n; h++, at += q.stride)
+            bg_norm_forward(q.norm, rows, q.d, (bg_in){ raw + at, p->w_qk }, (bg_out){ qkv + at, p->w_qkv });
+    }
+}
+
+static bg_status qk_norm_backward(const bg_backward *w, const bg_block *blk, float *dqkv, const float *raw)
+{
+    const bg_pass *p = w->p;
+    const bg_model_config *c = &p->model->config;
+    size_t rows = w->batch->n_rows;
+    bg_status st = BG_OK;
+    for (int which = 0; which < 2 && c->qk_norm != BG_QK_NORM_NONE; which++) {
+        const qk_norm q = qk_norm_of(c, blk, which);
+        for (size_t at = q.offset, h = 0; h < q.n && st == BG_OK; h++, at += q.stride) {
+            bg_in x = { raw + at, p->w_qk }, dy = { dqkv + at, p->w_qkv };
+            st = bg_tap_site(w, q.site, x, dy);
+            bg_norm_backward(q.norm, rows, q.d, x, dy, (bg_out){ dqkv + at, p->w_qkv }, false);
         }
     }
+    return st;
 }
 
 /* The input of the attention (or MLP) modules, with its homogeneous 1, into p->a_d. */
@@ -112,7 +136,7 @@ static void attention_inputs(bg_pass *p, const bg_block *blk, const bg_batch *b,
         if (blk->site[r] != NULL)
             bg_pass_linear(p, blk->site[r], b->n_rows, (bg_in){ p->a_d, p->ld_d },
                            (bg_out){ s->qkv + qkv_offset(c, r), p->w_qkv }, false);
-    qk_norm(p, blk, b->n_rows, s->qkv, s->qk_raw, NULL);
+    qk_norm_forward(p, blk, b->n_rows, s->qkv, s->qk_raw);
     rotate(p, b->n_rows, s->qkv, +1);
     bg_attention_forward(p, b, s->qkv, s->att);
 }
@@ -163,103 +187,37 @@ static void block_forward(bg_pass *p, size_t l, const bg_batch *b, float *next)
 
 /* ---- backward ---- */
 
-typedef struct {
-    bg_pass *p;
-    const bg_batch *batch;
-    const bg_tap *tap;
-    bg_err *err;
-} backward;
-
-static bg_status hand_over(const backward *w, const bg_pair *pair)
+/* Gradient at a module's output from that at the residual: through the norm after it, if any, into p->dmid. */
+static bg_status output_gradient(const bg_backward *w, const bg_norm_weights *norm, const float *raw, const float *dx,
+                                 const float **out)
 {
-    if (!(w->tap->wants & BG_WANTS(pair->site->kind)))
+    bg_pass *p = w->p;
+    size_t rows = w->batch->n_rows, d = p->model->config.d_model;
+    *out = dx;
+    if (!p->model->config.post_norm)
         return BG_OK;
-    bg_status st = w->tap->pair(w->tap->self, pair, w->err);
-    bg_pass_poke(w->p);
+    bg_status st = bg_tap_site(w, norm->site, (bg_in){ raw, d }, (bg_in){ dx, d });
+    bg_norm_backward(bg_norm_of(p, norm), rows, d, (bg_in){ raw, d }, (bg_in){ dx, d }, (bg_out){ p->dmid, d }, false);
+    *out = p->dmid;
     return st;
 }
 
-/* All rows of the batch. */
-static bg_pair whole_pair(const backward *w, const bg_site *site, bg_in a, bg_in dy)
+/* dx += gradient through the norm before a module (or straight, if there is none) of p->da. */
+static bg_status input_gradient(const bg_backward *w, const bg_norm_weights *norm, const float *x, float *dx)
 {
-    const bg_batch *b = w->batch;
-    return (bg_pair){ .site = site,
-                      .batch = b,
-                      .n_rows = b->n_rows,
-                      .n_sequences = b->n_sequences,
-                      .row_start = b->row_start,
-                      .activation = a.x,
-                      .ld_activation = a.ld,
-                      .gradient = dy.x,
-                      .ld_gradient = dy.ld };
-}
-
-static bg_status tap(const backward *w, const bg_site *site, bg_in a, bg_in dy)
-{
-    if (site == NULL || !site->tracked)
+    bg_pass *p = w->p;
+    size_t rows = w->batch->n_rows, d = p->model->config.d_model;
+    if (p->model->config.post_norm) {
+        bg_add(rows, d, (bg_in){ p->da, d }, (bg_out){ dx, d });
         return BG_OK;
-    const bg_pair pair = whole_pair(w, site, a, dy);
-    return hand_over(w, &pair);
-}
-
-static bg_status tap_embedding(const backward *w, const float *dx)
-{
-    const bg_site *site = bg_model_tracked_embedding(w->p->model);
-    if (!w->p->share.embeds || site == NULL)
-        return BG_OK;
-    bg_pair pair = whole_pair(w, site, (bg_in){ NULL, 0 }, (bg_in){ dx, w->p->model->config.d_model });
-    pair.token = w->batch->input;
-    return hand_over(w, &pair);
-}
-
-/* The rows in the loss, which bg_head_run has left all of. */
-static bg_status tap_head(const backward *w)
-{
-    const bg_pass *p = w->p;
-    const bg_batch *b = w->batch;
-    const bg_site *site = bg_model_tracked_head(p->model);
-    if (site == NULL)
-        return BG_OK;
-    bg_pair pair = whole_pair(w, site, (bg_in){ p->a_head, p->ld_d },
-                              (bg_in){ p->logits, p->model->config.vocab_size });
-    pair.n_rows = p->n_loss_rows;
-    pair.row = p->loss_row;
-    pair.row_start = p->loss_start;
-    p->loss_start[0] = 0;
-    for (size_t z = 0, i = 0; z < b->n_sequences; z++) {
-        while (i < p->n_loss_rows && p->loss_row[i] < b->row_start[z + 1])
-            i++;
-        p->loss_start[z + 1] = i;
     }
-    return hand_over(w, &pair);
-}
-
-/* Gradient at a module's output from that at the residual: through the norm after it, if any. */
-static const float *output_gradient(bg_pass *p, const bg_norm_weights *norm, size_t rows, const float *raw,
-                                    const float *dx, float *buffer)
-{
-    const bg_model_config *c = &p->model->config;
-    size_t d = c->d_model;
-    if (!c->post_norm)
-        return dx;
-    bg_norm_backward(bg_norm_of(p, norm), rows, d, (bg_in){ raw, d }, (bg_in){ dx, d }, (bg_out){ buffer, d }, false);
-    return buffer;
-}
-
-/* dx += gradient through the norm before a module (or straight, if there is none) of da. */
-static void input_gradient(bg_pass *p, const bg_norm_weights *norm, size_t rows, const float *x, const float *da,
-                           float *dx)
-{
-    const bg_model_config *c = &p->model->config;
-    size_t d = c->d_model;
-    if (c->post_norm)
-        bg_add(rows, d, (bg_in){ da, d }, (bg_out){ dx, d });
-    else
-        bg_norm_backward(bg_norm_of(p, norm), rows, d, (bg_in){ x, d }, (bg_in){ da, d }, (bg_out){ dx, d }, true);
+    bg_status st = bg_tap_site(w, norm->site, (bg_in){ x, d }, (bg_in){ p->da, d });
+    bg_norm_backward(bg_norm_of(p, norm), rows, d, (bg_in){ x, d }, (bg_in){ p->da, d }, (bg_out){ dx, d }, true);
+    return st;
 }
 
 /* Taps of the MLP, and da = gradient at its input, where that is needed.  dout: gradient at down's output. */
-static bg_status mlp_backward(const backward *w, size_t l, const float *x, const float *dout)
+static bg_status mlp_backward(const bg_backward *w, size_t l, const float *x, const float *dout)
 {
     bg_pass *p = w->p;
     const bg_model_config *c = &p->model->config;
@@ -269,7 +227,7 @@ static bg_status mlp_backward(const backward *w, size_t l, const float *x, const
     size_t rows = w->batch->n_rows, ff = c->d_ff, d = c->d_model;
 
     mlp_hidden(p, rows, s);
-    bg_status st = tap(w, down, (bg_in){ p->a_ff, p->ld_ff }, (bg_in){ dout, d });
+    bg_status st = bg_tap_site(w, down, (bg_in){ p->a_ff, p->ld_ff }, (bg_in){ dout, d });
     if (st != BG_OK || !bg_model_goes_deeper(p->model, down))
         return st;
     bg_pass_linear_back(p, down, rows, (bg_in){ dout, d }, (bg_out){ p->dff, ff }, false);
@@ -281,9 +239,9 @@ static bg_status mlp_backward(const backward *w, size_t l, const float *x, const
     if (up->tracked || (gate != NULL && gate->tracked))
         module_input(p, &blk->mlp_norm, rows, x);
     if (gate != NULL)
-        st = tap(w, gate, (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dgate, ff });
+        st = bg_tap_site(w, gate, (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dgate, ff });
     if (st == BG_OK)
-        st = tap(w, up, (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dup, ff });
+        st = bg_tap_site(w, up, (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dup, ff });
     if (st != BG_OK || !bg_model_goes_deeper(p->model, bg_block_first_mlp(blk)))
         return st;
     bg_pass_linear_back(p, up, rows, (bg_in){ p->dup, ff }, (bg_out){ p->da, d }, false);
@@ -294,7 +252,7 @@ static bg_status mlp_backward(const backward *w, size_t l, const float *x, const
 
 /* Taps of the attention modules, and da = gradient at their input, where that is needed.  dout: gradient at
  * attention_out's output. */
-static bg_status attention_backward(const backward *w, size_t l, const float *dout)
+static bg_status attention_backward(const bg_backward *w, size_t l, const float *dout)
 {
     bg_pass *p = w->p;
     const bg_model_config *c = &p->model->config;
@@ -304,19 +262,20 @@ static bg_status attention_backward(const backward *w, size_t l, const float *do
     bool tracked = false, first = true, go_on = bg_model_goes_deeper(p->model, bg_block_first_attention(blk));
     const bg_site *out = blk->site[BG_ROLE_ATTENTION_OUT];
 
-    bg_status st = tap(w, out, (bg_in){ s->att, p->ld_att }, (bg_in){ dout, d });
+    bg_status st = bg_tap_site(w, out, (bg_in){ s->att, p->ld_att }, (bg_in){ dout, d });
     if (st != BG_OK || !bg_model_goes_deeper(p->model, out))
         return st;
     bg_pass_linear_back(p, out, rows, (bg_in){ dout, d }, (bg_out){ p->datt, w_att }, false);
     bg_attention_backward(p, w->batch, s->qkv, s->att, p->datt, p->dqkv);
     rotate(p, rows, p->dqkv, -1);
-    qk_norm(p, blk, rows, p->dqkv, s->qk_raw, p->dqkv);
+    if ((st = qk_norm_backward(w, blk, p->dqkv, s->qk_raw)) != BG_OK)
+        return st;
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
         tracked = tracked || (blk->site[r] != NULL && blk->site[r]->tracked);
     if (tracked)
         module_input(p, &blk->attention_norm, rows, s->x);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV && st == BG_OK; r++)
-        st = tap(w, blk->site[r], (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dqkv + qkv_offset(c, r), p->w_qkv });
+        st = bg_tap_site(w, blk->site[r], (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dqkv + qkv_offset(c, r), p->w_qkv });
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV && st == BG_OK && go_on; r++) {
         if (blk->site[r] == NULL)
             continue;
@@ -328,7 +287,7 @@ static bg_status attention_backward(const backward *w, size_t l, const float *do
 }
 
 /* dx: on entry the gradient at the block's output, on return at its input. */
-static bg_status block_backward(const backward *w, size_t l, float *dx)
+static bg_status block_backward(const bg_backward *w, size_t l, float *dx)
 {
     bg_pass *p = w->p;
     const bg_model *m = p->model;
@@ -336,28 +295,31 @@ static bg_status block_backward(const backward *w, size_t l, float *dx)
     const bg_saved *s = saved_of(p, l);
     size_t rows = w->batch->n_rows, d = m->config.d_model;
     bool parallel = m->config.parallel_residual;
-    const float *mlp_x = parallel ? s->x : s->mid;
+    const float *mlp_x = parallel ? s->x : s->mid, *dout;
 
-    const float *dout = output_gradient(p, &blk->mlp_norm, rows, s->mlp_out, dx, p->dmid);
-    bg_status st = mlp_backward(w, l, mlp_x, dout);
+    bg_status st = output_gradient(w, &blk->mlp_norm, s->mlp_out, dx, &dout);
+    if (st == BG_OK)
+        st = mlp_backward(w, l, mlp_x, dout);
     if (st != BG_OK || !bg_model_goes_deeper(m, bg_block_first_mlp(blk)))
         return st;
     if (parallel) {
         /* both branches start from the same residual gradient: the MLP's part waits in dmid */
         memset(p->dmid, 0, rows * d * sizeof *dx);
-        input_gradient(p, &blk->mlp_norm, rows, mlp_x, p->da, p->dmid);
-        st = attention_backward(w, l, dx);
+        st = input_gradient(w, &blk->mlp_norm, mlp_x, p->dmid);
+        dout = dx;
     } else {
-        input_gradient(p, &blk->mlp_norm, rows, mlp_x, p->da, dx);
-        dout = output_gradient(p, &blk->attention_norm, rows, s->att_out, dx, p->dmid);
-        st = attention_backward(w, l, dout);
+        st = input_gradient(w, &blk->mlp_norm, mlp_x, dx);
+        if (st == BG_OK)
+            st = output_gradient(w, &blk->attention_norm, s->att_out, dx, &dout);
     }
+    if (st == BG_OK)
+        st = attention_backward(w, l, dout);
     if (st != BG_OK || !bg_model_goes_deeper(m, bg_block_first_attention(blk)))
         return st;
-    input_gradient(p, &blk->attention_norm, rows, s->x, p->da, dx);
+    st = input_gradient(w, &blk->attention_norm, s->x, dx);
     if (parallel)
         bg_add(rows, d, (bg_in){ p->dmid, d }, (bg_out){ dx, d });
-    return BG_OK;
+    return st;
 }
 
 /* ---- the whole ---- */
@@ -433,21 +395,21 @@ static const bg_tensor *broken_tensor(const bg_model *m)
     return NULL;
 }
 
-static bg_status head(const backward *w, bg_labels labels, float *dx, float *loss)
+static bg_status head(const bg_backward *w, bg_labels labels, float *dx, float *loss)
 {
     bg_pass *p = w->p;
     bg_err *err = w->err;
-    bool goes_on = w->tap != NULL && p->model->tracked[0]->section != BG_SECTION_HEAD;
-    bg_status st = bg_head_run(p, w->batch, labels, saved_of(p, p->share.end)->x, goes_on ? dx : NULL, loss, err);
+    bool goes_on = w->tap != NULL && bg_model_goes_deeper(p->model, bg_model_head(p->model));
+    bg_status st = bg_head_run(w, labels, saved_of(p, p->share.end)->x, goes_on ? dx : NULL, loss);
     if (st == BG_ENUMERIC) {
         const bg_tensor *t = broken_tensor(p->model);
         if (t != NULL)
             return BG_FAIL(err, BG_ENUMERIC, "%s: tensor \"%s\" holds a NaN or infinity", t->file, t->name);
     }
-    return st == BG_OK && w->tap != NULL ? tap_head(w) : st;
+    return st;
 }
 
-static bg_status share_backward(const backward *w, size_t slot, bg_labels labels, float *dx, float *loss)
+static bg_status share_backward(const bg_backward *w, size_t slot, bg_labels labels, float *dx, float *loss)
 {
     bg_pass *p = w->p;
     p->slot = slot;
@@ -456,13 +418,13 @@ static bg_status share_backward(const backward *w, size_t slot, bg_labels labels
         st = head(w, labels, dx, loss);
     for (size_t l = p->share.end; l-- > p->share.first && l >= p->model->lowest_block && w->tap != NULL && st == BG_OK;)
         st = block_backward(w, l, dx);
-    return st == BG_OK && w->tap != NULL ? tap_embedding(w, dx) : st;
+    return st == BG_OK && w->tap != NULL ? bg_tap_embeddings(w, dx) : st;
 }
 
 bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_labels labels, const bg_tap *tap_,
                            float *dx, bg_err *err)
 {
-    return share_backward(&(backward){ p, batch, tap_, err }, slot, labels, dx, NULL);
+    return share_backward(&(bg_backward){ p, batch, tap_, err }, slot, labels, dx, NULL);
 }
 
 bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const bg_tap *tap_, float *loss, bg_err *err)
@@ -472,7 +434,7 @@ bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const
     if (batch->n_rows == 0)
         return BG_OK;
     bg_status st = bg_pass_forward(p, 0, batch, NULL, &out, err);
-    return st == BG_OK ? share_backward(&(backward){ p, batch, tap_, err }, 0, labels, p->dx, loss) : st;
+    return st == BG_OK ? share_backward(&(bg_backward){ p, batch, tap_, err }, 0, labels, p->dx, loss) : st;
 }
 
 bg_status bg_pass_logits(bg_pass *p, const bg_batch *batch, float *logits, bg_err *err)

@@ -50,6 +50,8 @@ static size_t widening_floats(const bg_model *m, const bg_share *share)
     size_t most = 0, row = 0;
     for (size_t i = 0; i < m->n_sites; i++) {
         const bg_tensor *t = m->site[i].weight;
+        if (t == NULL)
+            continue;
         bool ours = m->site[i].section == BG_SECTION_HEAD
                         ? share->has_head
                         : m->site[i].section >= share->first && m->site[i].section < share->end;
@@ -122,8 +124,8 @@ static size_t lay_out(bg_pass *p)
         p->logits = take(p, &used, p->chunk_rows * c->vocab_size);
         used = used > end ? used : end;
     }
-    if (p->share.has_head && bg_model_tracked_head(p->model) != NULL) {
-        p->a_head = take(p, &used, t * p->ld_d);
+    if (p->share.has_head && p->model->tracked[p->model->n_tracked - 1]->section == BG_SECTION_HEAD) {
+        p->a_head = take(p, &used, p->chunk_rows * p->ld_d);
         p->loss_start = (size_t *)(void *)take(p, &used, (t + 1) * sizeof(size_t) / sizeof(float));
     }
     p->weight_floats = widening_floats(p->model, &p->share);
@@ -163,7 +165,7 @@ void bg_pass_set_ones(const bg_pass *p, size_t rows)
     const bg_model_config *c = &p->model->config;
     set_ones(p->a_d, rows, p->ld_d, c->d_model);
     set_ones(p->a_ff, rows, p->ld_ff, c->d_ff);
-    set_ones(p->a_head, rows, p->ld_d, c->d_model);
+    set_ones(p->a_head, rows < p->chunk_rows ? rows : p->chunk_rows, p->ld_d, c->d_model);
     for (size_t i = 0; i < p->n_saved; i++)
         set_ones(p->saved[p->slot * p->n_saved + i].att, rows, p->ld_att, c->n_heads * c->d_head);
 }

@@ -42,8 +42,8 @@ struct bg_pass {
     float *datt;              /* [rows, H d_head] */
     float *dff, *dgate, *dup; /* [rows, d_ff] */
     float *head_x, *head_n;   /* [chunk, d]  gathered rows, and their norm or its gradient */
-    float *a_head;            /* [rows, ld_d] the head's input, if it is tracked; it then runs all rows as one chunk */
-    size_t *loss_start;       /* [rows + 1] where the sequences' rows begin among those in the loss */
+    float *a_head;            /* [chunk, ld_d] the head's input, if it or the final norm is tracked */
+    size_t *loss_start;       /* [rows + 1] where the sequences' rows begin among those of a chunk */
     float *logits;            /* [chunk, vocab] */
     float *weight;            /* one matrix, widened to float32 */
     float *score;             /* [threads][2 * ATTENTION_ROWS * max_rows] */
@@ -87,17 +87,37 @@ void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float
 void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, const float *att, const float *datt,
                            float *dqkv);
 
-/* Final norm, head and loss of x over the rows in p->loss_row, in chunks; dx [out, rows x d, may be NULL]: gradient
- * of the summed loss. */
-bg_status bg_head_run(bg_pass *p, const bg_batch *b, bg_labels labels, const float *x, float *dx, float *loss,
-                      bg_err *err) BG_MUST_CHECK;
+/* A backward pass under way; tap NULL: only the loss is wanted. */
+typedef struct {
+    bg_pass *p;
+    const bg_batch *batch;
+    const bg_tap *tap;
+    bg_err *err;
+} bg_backward;
 
-/* Rows of logits at a time: all, if the head is tracked, whose pair is handed over whole. */
+/* Hand a site's pair of all rows to the tap, if the site is tracked and wanted; site NULL: there is none.
+ *   a   [in]  its input: [rows, M], of a norm [rows, n_out]
+ *   dy  [in]  [rows, n_out] */
+bg_status bg_tap_site(const bg_backward *w, const bg_site *site, bg_in a, bg_in dy) BG_MUST_CHECK;
+/* The embeddings' of tokens and positions: dx [rows, d] is the gradient at what they have made. */
+bg_status bg_tap_embeddings(const bg_backward *w, const float *dx) BG_MUST_CHECK;
+/* Of rows [first, first + n) of p->loss_row only. */
+typedef struct {
+    size_t first, n;
+} bg_rows_of_loss;
+bg_status bg_tap_loss_rows(const bg_backward *w, const bg_site *site, bg_rows_of_loss r, bg_in a,
+                           bg_in dy) BG_MUST_CHECK;
+
+/* Final norm, head and loss of x over the rows in p->loss_row, in chunks, with their taps; dx [out, rows x d, may be
+ * NULL]: gradient of the summed loss. */
+bg_status bg_head_run(const bg_backward *w, bg_labels labels, const float *x, float *dx, float *loss) BG_MUST_CHECK;
+
+/* Rows of logits at a time: all, if the head is tracked, whose pair is handed over whole unless the model is trained. */
 static inline size_t bg_head_rows(const bg_model *m, size_t logits_bytes, size_t max_rows)
 {
     size_t rows = logits_bytes / (m->config.vocab_size * sizeof(float));
     rows = rows > 1 ? rows : 1;
-    return rows < max_rows && bg_model_tracked_head(m) == NULL ? rows : max_rows;
+    return rows < max_rows && (m->trained || bg_model_tracked_head(m) == NULL) ? rows : max_rows;
 }
 
 /* Logits of all rows of x: [n, vocab]. */

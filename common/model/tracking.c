@@ -18,7 +18,7 @@ static bool same_input(const bg_site *a, const bg_site *b)
 
 /* What --modules asks for: words, or an expression. */
 typedef struct {
-    bool words, mlp, attention, embedding, head;
+    bool words, mlp, attention, embedding, head, norm, position;
     regex_t expression;
 } selection;
 
@@ -27,12 +27,17 @@ static bool parse_words(const char *text, selection *out)
 {
     const struct {
         const char *word;
-        bool *set[2];
+        bool *set[6];
     } known[] = { { "mlp", { &out->mlp } },
                   { "attention", { &out->attention } },
                   { "all", { &out->mlp, &out->attention } },
                   { "embedding", { &out->embedding } },
-                  { "head", { &out->head } } };
+                  { "head", { &out->head } },
+                  /* of models that are trained: others have no such sites */
+                  { "norm", { &out->norm } },
+                  { "position", { &out->position } },
+                  { "everything",
+                    { &out->mlp, &out->attention, &out->embedding, &out->head, &out->norm, &out->position } } };
     enum { N_WORDS = sizeof known / sizeof known[0] };
     for (const char *at = text;; at++) {
         size_t n = strcspn(at, ","), i = 0;
@@ -40,7 +45,7 @@ static bool parse_words(const char *text, selection *out)
             i++;
         if (i == N_WORDS)
             return false;
-        for (int k = 0; k < 2 && known[i].set[k] != NULL; k++)
+        for (int k = 0; k < 6 && known[i].set[k] != NULL; k++)
             *known[i].set[k] = true;
         at += n;
         if (*at == '\0')
@@ -55,6 +60,8 @@ static bool selects(const selection *s, const bg_site *site)
     switch (site->kind) {
     case BG_SITE_EMBEDDING: return s->embedding;
     case BG_SITE_HEAD: return s->head;
+    case BG_SITE_POSITION: return s->position;
+    case BG_SITE_NORM: return s->norm;
     default: return is_attention(site) ? s->attention : s->mlp;
     }
 }
@@ -92,8 +99,11 @@ bg_status bg_model_track(bg_model *m, const char *modules, bg_err *err)
         return BG_FAIL(err, BG_EARG,
                        "--modules: \"%s\" is neither of mlp, attention, all, embedding and head nor a regular expression",
                        modules);
+    /* one matrix is trained or not, whichever of its uses is named */
+    bool ends = m->trained && m->config.tied_head &&
+                (selects(&s, bg_model_embedding(m)) || selects(&s, bg_model_head(m)));
     for (size_t i = 0; i < m->n_sites; i++)
-        if (selects(&s, &m->site[i]))
+        if (selects(&s, &m->site[i]) || (ends && (i == 0 || i == m->n_sites - 1)))
             add_tracked(m, &m->site[i]);
     if (!s.words)
         regfree(&s.expression);
@@ -101,6 +111,8 @@ bg_status bg_model_track(bg_model *m, const char *modules, bg_err *err)
         return BG_FAIL(err, BG_EARG, "--modules \"%s\" matches no module of %s (try bregman-inspect)", modules, m->dir);
     m->lowest_block = bg_model_section_block(m, m->tracked[0]->section);
     number_layers(m);
+    if (m->trained)
+        return BG_OK;
     if (m->config.tied_head && bg_model_tracked_head(m) != NULL)
         bg_log("%s: the head is the embedding's matrix, transposed: what it does as a head is traced as if it had one of "
                "its own",

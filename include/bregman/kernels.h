@@ -41,6 +41,13 @@ void bg_norm_forward(bg_norm norm, size_t n, size_t d, bg_in x, bg_out y);
  * dy and dx may be the same array (then !accumulate).  The bias is not used. */
 void bg_norm_backward(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dy, bg_out dx, bool accumulate);
 
+/* gain_sum[j] += the sum over rows of dy[j] x^[j], x^ = (x - mean) / deviation, and bias_sum[j] += that of dy[j] (NULL:
+ * not): the gradients of gain and bias.  Each column is one thread's.  scratch [n, 2]. */
+void bg_norm_gradient(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dy, float *scratch, float *gain_sum,
+                      float *bias_sum);
+/* sum[j] += the sum of column j, in float64; each column is one thread's. */
+void bg_add_columns(size_t n, size_t d, bg_in x, float *sum);
+
 /* y = act(x), and dx = dy * act'(x) (dx may be dy). */
 void bg_act_forward(bg_activation act, size_t n, size_t d, bg_in x, bg_out y);
 void bg_act_backward(bg_activation act, size_t n, size_t d, bg_in x, bg_in dy, bg_out dx);

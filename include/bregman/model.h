@@ -18,8 +18,9 @@
 #include "bregman/tokens.h"
 
 typedef struct {
-    const float *gain, *bias;
-} bg_norm_weights; /* bias NULL: none */
+    const float *gain, *bias; /* bias NULL: none */
+    bg_site *site;            /* of a model that is trained, else NULL */
+} bg_norm_weights;
 
 typedef struct {
     const bg_site *site[BG_ROLES]; /* NULL: the family has none */
@@ -36,13 +37,14 @@ typedef struct bg_model {
     bg_tensors *tensors;
     size_t n_sites;
     bg_site *site; /* all: the embedding, block by block in the order of bg_role, the head: the forward pass's order */
+    bool trained;  /* norms and positions are sites as well (model_open.h) */
     size_t n_tracked;
     bg_site **tracked; /* those that --modules selects, same order */
     size_t n_sections;
     bg_section *section;                 /* those with tracked sites, same order */
     size_t lowest_block;                 /* the first block that backward goes through; n_blocks: none */
     bg_block *block;                     /* [n_blocks] */
-    const bg_tensor *position_embedding; /* [max_positions, d], or NULL */
+    const bg_tensor *position_embedding; /* [max_positions, d], or NULL; a site's weight if the model is trained */
     bg_norm_weights final_norm;
     char *dir;
     float *small;               /* widened one-dimensional tensors */

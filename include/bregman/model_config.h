@@ -67,6 +67,9 @@ typedef struct {
     double rope_theta, rope_factor;
     size_t rotary_dims; /* of each head, even, <= d_head, <= 2 BG_ROPE_MAX_PAIRS; half-split pairing */
     double llama3_low_freq, llama3_high_freq, llama3_original_positions;
+    double initializer_range; /* standard deviation of a new model's weights */
+    bool scaled_residual;     /* what is added to the residual stream begins smaller (GPT-2) */
+    size_t padding_token;     /* whose row of the embedding is not trained; SIZE_MAX: none */
     bg_family_names names;
 } bg_model_config;
 

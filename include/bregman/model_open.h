@@ -17,6 +17,14 @@
  * Errors: BG_EIO, BG_EFORMAT, BG_ESHAPE naming file and tensor; BG_EARG if nothing matches. */
 bg_status bg_model_open(bg_model **out, const char *dir, const char *modules, bg_err *err) BG_MUST_CHECK;
 
+/* To be trained: norms and learned positions are sites as well, and may be tracked, by their names or by the words
+ * "norm", "position" and "everything".  bg_parameters_own (parameters.h) makes what is tracked the caller's to change.
+ * No covariances are taken of such a model: a.k and s.k of its sites are 0. */
+bg_status bg_model_open_trained(bg_model **out, const char *dir, const char *modules, bg_err *err) BG_MUST_CHECK;
+
+/* The same from DIR/config.json alone, without data: bg_parameters_own gives it memory. */
+bg_status bg_model_from_config(bg_model **out, const char *dir, const char *modules, bg_err *err) BG_MUST_CHECK;
+
 /* A model of which there is a config but no weights, to be asked about sizes, costs and shares.
  * Matrices have name, shape and dtype, but no data; gains and biases are ones.  It must not be run unless
  * the caller points `sketched[i].data` at something, and has no hash.  Close with bg_model_close.

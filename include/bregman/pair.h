@@ -10,7 +10,8 @@
 
 /* What backward hands over of one tracked site; lent until the tap returns.  Its rows are those of the batch that the
  * site has read, all of them or fewer, in the batch's order: sequence i of the pair has rows [row_start[i],
- * row_start[i + 1]), of which there may be none.  A head has those that are in the loss. */
+ * row_start[i + 1]), of which there may be none.  A head has those that are in the loss.
+ * A norm's is its input x [n_rows, n_out] as it was before the norm, and the gradient at its output. */
 typedef struct {
     const bg_site *site;
     const bg_batch *batch;
@@ -19,7 +20,7 @@ typedef struct {
     const size_t *sequence;  /* [n_sequences] its place in the batch; NULL: all of the batch's */
     const uint32_t *row;     /* [n_rows] its row in the batch; NULL: all of the batch's */
     const float *activation; /* a: [n_rows, M], the homogeneous 1 included where M has it; NULL for an embedding: */
-    const uint32_t *token;   /* [n_rows] where its a has the only 1 */
+    const uint32_t *token;   /* [n_rows] where its a has the only 1: ids, or positions */
     size_t ld_activation;
     const float *gradient; /* δ: [n_rows, P], of the loss summed over the batch */
     size_t ld_gradient;

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "bregman/model_config.h"
 #include "bregman/safetensors.h"
 #include "bregman/status.h"
 #include "bregman/symmetric.h"
@@ -25,6 +26,8 @@ typedef enum {
     BG_SITE_LINEAR,    /* of a block                                                              */
     BG_SITE_EMBEDDING, /* tokens to vectors: its input is one-hot, and comes as the tokens' ids    */
     BG_SITE_HEAD,      /* vectors to logits: of the rows that are in the loss                      */
+    BG_SITE_POSITION,  /* learned positions to vectors; its input comes as positions' numbers       */
+    BG_SITE_NORM,      /* gain and bias of a norm: no linear map, and tracked only to be trained    */
     BG_SITE_KINDS
 } bg_site_kind;
 
@@ -41,7 +44,8 @@ typedef enum {
     BG_ROLES
 } bg_role;
 
-/* s = W ā (math.md M3): W is n_out x n_in, ā = [a; 1] where there is a bias. */
+/* s = W ā (math.md M3): W is n_out x n_in, ā = [a; 1] where there is a bias.  A norm has n_out gains and biases, and no
+ * n_in. */
 typedef struct {
     char name[160]; /* the module's path, as checkpoints name it: "transformer.h.0.mlp.c_fc" */
     bg_site_kind kind;
@@ -54,12 +58,21 @@ typedef struct {
     /* Shapes of the covariances A [M, M] and S [P, P] (M6), in how many diagonal blocks they are kept; n blocks of an
      * n x n matrix are its diagonal. */
     bg_symmetric a, s;
-    const bg_tensor *weight; /* [n_out, n_in], or [n_in, n_out] of an embedding, or if config.transposed */
+    const bg_tensor *weight; /* [n_out, n_in], or [n_in, n_out] of an embedding, or if config.transposed; NULL: a norm */
+    const float *gain;       /* [n_out] of a norm, ... */
+    bg_norm_kind norm;       /* ... which is of this kind */
     const float *bias;       /* [n_out], NULL without one */
     bool tracked;
     size_t input; /* index in bg_model.tracked of the first tracked site that reads the same input */
     size_t index; /* own index in bg_model.tracked */
 } bg_site;
+
+/* Are its weights stored as [n_in, n_out]? */
+static inline bool bg_site_is_transposed(const bg_site *s, bool config_transposed)
+{
+    return s->kind == BG_SITE_EMBEDDING || s->kind == BG_SITE_POSITION ||
+           (s->kind == BG_SITE_LINEAR && config_transposed);
+}
 
 /* Does it keep the A of its input? Otherwise another site does, which reads the same. */
 static inline bool bg_site_owns_input(const bg_site *s) { return s->input == s->index; }

@@ -19,7 +19,7 @@ bg_status compress_sweep(const compress_inputs *in, const compress_plan *plan, c
     if (st == BG_OK)
         st = bg_pipeline_pass_new(&pass, in->model, own, &ctx->grid, plan->batches.rows, err);
     if ((st = bg_agree(ctx->grid.world, st, err)) == BG_OK) {
-        s.tap = (bg_tap){ compress_pair, tap, BG_WANTS_ALL };
+        s.tap = (bg_tap){ compress_pair, tap, BG_WANTS_MAPS };
         compress_unit_serve(unit, &s);
         st = bg_sweep_run(&s, pass, in->model, ctx, err);
     }

@@ -207,7 +207,7 @@ static bg_status covariance_pass(fit *f, size_t pass, bg_err *err)
     bg_status st = bg_covariance_new(&sums, f->in.model, sites, f->plan.budget.on_scratch ? f->ctx->scratch : NULL,
                                      err);
     phase p = { .f = f, .pass = pass, .kind = { sums, clear_covariance, write_covariance, read_covariance } };
-    bg_sweep s = { .what = "covariance", .tap = { bg_covariance_pair, sums, BG_WANTS_ALL } };
+    bg_sweep s = { .what = "covariance", .tap = { bg_covariance_pair, sums, BG_WANTS_MAPS } };
     st = run_sweep(&p, &f->plan.covariance.units, f->plan.covariance.range.begin, "pseudo_cov", &s, st, err);
     bg_covariance_free(sums);
     return st;
@@ -241,7 +241,7 @@ static bg_status lambda_pass(fit *f, size_t pass, bg_err *err)
         st = bg_eigenvalues_new(&sums, f->in.model, &task, err);
     phase p = { .f = f, .pass = pass, .kind = { sums, clear_lambda, write_lambda, read_lambda } };
     bg_sweep s = { .what = "eigenvalues",
-                   .tap = { bg_eigenvalues_pair, sums, BG_WANTS_ALL },
+                   .tap = { bg_eigenvalues_pair, sums, BG_WANTS_MAPS },
                    .begin_batch = begin_lambda_batch };
     st = run_sweep(&p, &f->plan.lambda.units, f->plan.lambda.range.begin, "pseudo_lambda", &s, st, err);
     bg_eigenvalues_free(sums);

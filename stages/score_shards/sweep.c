@@ -100,7 +100,7 @@ static bg_status sweep(scoring *w, bg_err *err)
         .begin = p->begin,
         .n_sequences = p->n_sequences,
         .unit_sequences = p->unit_sequences,
-        .tap = { bg_scorer_pair, &scorer, BG_WANTS_ALL },
+        .tap = { bg_scorer_pair, &scorer, BG_WANTS_MAPS },
         .self = w,
         .gather_bytes = bg_score_sums_gather_bytes(&task, p->extent.n_queries),
         .find = unit_find,
