@@ -337,7 +337,7 @@ static bg_status set_rows(bg_pass *p, const bg_batch *b, bg_err *err)
         for (size_t i = 0; i < rows; i++) {
             size_t row = b->row_start[z] + i;
             p->position[row] = (uint32_t)i;
-            if (i >= b->loss_start[z])
+            if (i >= b->loss_start[z] && b->target[row] != BG_NO_TARGET)
                 p->loss_row[p->n_loss_rows++] = (uint32_t)row;
         }
     }

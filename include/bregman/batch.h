@@ -8,6 +8,9 @@
 
 #include "bregman/status.h"
 
+/* In bg_batch.target: the row is not in the loss. */
+#define BG_NO_TARGET UINT32_MAX
+
 /* A micro-batch.  A sequence of n tokens has n - 1 rows, one for each position that predicts a
  * token: its last token is only a target (causality makes its position irrelevant), so no
  * FLOP goes into padding or into rows without a loss.  Rows of all sequences lie back to back. */

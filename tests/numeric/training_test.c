@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "bregman/gradient.h"
+#include "bregman/recipe.h"
 #include "golden.h"
 
 static const char *const cases[] = { "gpt2",         "neox",         "neox_serial", "llama", "llama_pad",
@@ -167,9 +168,133 @@ static void the_model_reads_what_is_owned(void **state)
     }
 }
 
+/* One step on sequences [first, first + 4): mean loss; what torch.optim does, clipped to a norm of 1. */
+static double train_step(bench *b, const bg_recipe *r, uint64_t k, float *const moment[2], double *norm)
+{
+    bg_err err;
+    double loss = 0, square = 0;
+    bg_batch *batch = golden_batch(&b->given, (4 * k) % 12, 4);
+    bg_pass *pass = golden_pass(b->model, batch);
+    float *row_loss = calloc(batch->n_rows, sizeof *row_loss);
+    assert_non_null(row_loss);
+    memset(b->sum, 0, b->parameters->n_trained * sizeof *b->sum);
+    assert_ok(bg_gradient_new(&b->gradient, b->parameters, batch->n_rows, &err), err);
+    bg_gradient_into(b->gradient, b->sum);
+    const bg_tap tap = { bg_gradient_pair, b->gradient, BG_WANTS_ALL };
+    assert_ok(bg_pass_run(pass, batch, (bg_labels){ 0 }, &tap, row_loss, &err), err);
+    for (size_t i = 0; i < batch->n_rows; i++)
+        loss += (double)row_loss[i];
+    for (size_t i = 0; i < b->parameters->n_trained; i++)
+        square += (double)b->sum[i] * (double)b->sum[i];
+    double n = (double)batch->n_rows;
+    *norm = sqrt(square) / n;
+    bg_recipe_update(r, k, b->parameters,
+                     &(bg_update){ 0, b->parameters->n_trained, b->sum, (*norm + 1e-6 > 1 ? 1 / (*norm + 1e-6) : 1) / n,
+                                   moment[0], moment[1] });
+    free(row_loss);
+    bg_gradient_free(b->gradient);
+    bg_pass_free(pass);
+    bg_batch_free(batch);
+    return loss / n;
+}
+
+/* 200 steps beside torch.optim's in float64, on the same batches. */
+static void optimisers_are_torchs(void **state)
+{
+    (void)state;
+    static const char *const of[] = { "gpt2", "qwen2", "neox" };
+    enum { STEPS = 200 };
+    for (size_t c = 0; c < 3; c++) {
+        for (int sgd = 0; sgd < 2; sgd++) {
+            bench b;
+            double worst = 0, worst_norm = 0;
+            bench_open(&b, of[c], "everything");
+            const bg_recipe r = { .optimizer = sgd ? BG_SGD : BG_ADAMW,
+                                  .rate = sgd ? 0.05 : 1e-3,
+                                  .beta1 = 0.9,
+                                  .beta2 = 0.95,
+                                  .epsilon = 1e-8,
+                                  .momentum = 0.9,
+                                  .weight_decay = sgd ? 0.01 : 0.1,
+                                  .schedule = BG_COSINE,
+                                  .steps = STEPS,
+                                  .warmup_steps = 20,
+                                  .final_rate = 0.1 };
+            size_t n = b.parameters->n_trained;
+            float *const moment[2] = { calloc(n, sizeof(float)), calloc(n, sizeof(float)) };
+            assert_true(moment[0] != NULL && moment[1] != NULL);
+            const float *loss = golden_floats(&b.expected, "losses/", sgd ? "sgd" : "adamw", STEPS);
+            const float *norm = golden_floats(&b.expected, "grad_norm/", "adamw", STEPS);
+            for (uint64_t k = 0; k < STEPS; k++) {
+                double found_norm, found = train_step(&b, &r, k, moment, &found_norm);
+                worst = fmax(worst, fabs(found - (double)loss[k]) / (double)loss[k]);
+                if (!sgd)
+                    worst_norm = fmax(worst_norm, fabs(found_norm - (double)norm[k]) / (double)norm[k]);
+            }
+            printf("%-6s %-5s losses within %.1e, norms %.1e\n", of[c], sgd ? "sgd" : "adamw", worst, worst_norm);
+            assert_true(worst < 1e-4 && worst_norm < 1e-3);
+            for (size_t i = 0; i < b.parameters->n && c == 0 && !sgd; i++) {
+                const bg_parameter *p = &b.parameters->at[i];
+                const float *expected = golden_floats(&b.expected, "final/adamw/", p->name, p->n);
+                double d = distance(b.parameters->value + p->first, expected, p->n);
+                /* keys' biases change no loss: Adam makes steps of what rounding leaves of their gradients */
+                if (d > 1e-4 && strstr(p->name, "c_attn.bias") == NULL)
+                    fail_msg("%s ends %g from PyTorch's", p->name, d);
+            }
+            free(moment[0]);
+            free(moment[1]);
+            bench_close(&b);
+        }
+    }
+}
+
+/* A new model's weights are spread as the family says. */
+static void new_models_begin_as_their_family(void **state)
+{
+    (void)state;
+    static const char *const of[] = { "gpt2", "neox", "qwen3" };
+    for (size_t c = 0; c < 3; c++) {
+        golden g;
+        bg_model *m;
+        bg_parameters *p;
+        bg_err err;
+        golden_open(&g, of[c]);
+        assert_ok(bg_model_from_config(&m, g.dir, "everything", &err), err);
+        assert_ok(bg_parameters_own(&p, m, &err), err);
+        bg_parameters_initialise(p, 5);
+        for (size_t i = 0; i < p->n; i++) {
+            double sum = 0, square = 0, expected = 0.02, n = (double)p->at[i].n;
+            const float *x = p->value + p->at[i].first;
+            for (size_t k = 0; k < p->at[i].n; k++) {
+                sum += (double)x[k];
+                square += (double)x[k] * (double)x[k];
+            }
+            if (p->at[i].n_dims == 1) {
+                assert_true(square == (p->at[i].is_bias ? 0 : n));
+                continue;
+            }
+            if (c == 0 && strstr(p->at[i].name, "c_proj") != NULL)
+                expected /= 2; /* sqrt(2 * 2 blocks) */
+            size_t d = m->config.d_model;
+            if (m->config.padding_token == 0 && p->at[i].site->kind == BG_SITE_EMBEDDING) {
+                for (size_t k = 0; k < d; k++)
+                    assert_true(x[k] == 0);
+                n -= (double)d;
+            }
+            assert_true(fabs(sum / n) < 5 * expected / sqrt(n));
+            assert_true(fabs(sqrt(square / n) / expected - 1) < 5 / sqrt(2 * n));
+        }
+        bg_parameters_free(p);
+        bg_model_close(m);
+        bg_tensors_close(g.tensors);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(gradients_are_pytorchs), cmocka_unit_test(some_modules_alone),
-                                        cmocka_unit_test(the_model_reads_what_is_owned) };
+                                        cmocka_unit_test(the_model_reads_what_is_owned),
+                                        cmocka_unit_test(optimisers_are_torchs),
+                                        cmocka_unit_test(new_models_begin_as_their_family) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

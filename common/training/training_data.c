@@ -1,0 +1,206 @@
+#include "bregman/training_data.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bregman/memory.h"
+#include "bregman/rng.h"
+
+static const size_t CACHED_BYTES = 256 << 20;
+
+struct bg_training_data {
+    bg_training_source from;
+    uint64_t *order; /* [n_sequences] of the epoch */
+    uint64_t epoch, at, given_of;
+    uint32_t longest;
+    uint32_t *token; /* of all sequences back to back, or of the one read last */
+    uint64_t *start; /* [n_sequences] in `token`; NULL: they are read one by one */
+};
+
+static void shuffle(bg_training_data *d)
+{
+    memcpy(d->order, d->from.sequence, d->from.n_sequences * sizeof *d->order);
+    for (uint64_t i = d->from.n_sequences; i-- > 1;) {
+        uint64_t j = (uint64_t)(bg_uniform(d->from.seed, d->epoch, (uint32_t)i) * (double)(i + 1));
+        uint64_t other = d->order[j];
+        d->order[j] = d->order[i];
+        d->order[i] = other;
+    }
+}
+
+static void begin(bg_training_data *d, uint64_t epoch)
+{
+    d->epoch = epoch;
+    d->at = 0;
+    shuffle(d);
+}
+
+static bg_status read_all(bg_training_data *d, bg_err *err)
+{
+    const bg_training_source *s = &d->from;
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < s->n_sequences; i++)
+        n += bg_tokens_count(s->tokens, s->sequence[i]);
+    if (n * sizeof *d->token > CACHED_BYTES)
+        return BG_NEW(d->token, d->longest, "tokens of a sequence", err);
+    bg_status st = BG_NEW(d->token, n, "tokens", err);
+    if (st == BG_OK)
+        st = BG_NEW(d->start, s->n_sequences, "tokens", err);
+    for (uint64_t i = 0, at = 0, end; i < s->n_sequences && st == BG_OK; i = end) {
+        uint64_t first = s->sequence[i];
+        for (end = i; end < s->n_sequences && s->sequence[end] - first == end - i; end++) { /* neighbours */
+            d->start[end] = at;
+            at += bg_tokens_count(s->tokens, s->sequence[end]);
+        }
+        st = bg_tokens_read(s->tokens, first, first + (end - i), s->vocab_size, d->token + d->start[i], err);
+    }
+    return st;
+}
+
+bg_status bg_training_data_new(bg_training_data **out, const bg_training_source *from, bg_err *err)
+{
+    bg_training_data *d = NULL;
+    *out = NULL;
+    assert(from->n_sequences > 0);
+    bg_status st = BG_NEW(d, 1, "training data", err);
+    if (st != BG_OK)
+        return st;
+    d->from = *from;
+    for (uint64_t i = 0; i < from->n_sequences; i++) {
+        uint32_t n = bg_tokens_count(from->tokens, from->sequence[i]);
+        d->longest = n > d->longest ? n : d->longest;
+    }
+    st = BG_NEW(d->order, from->n_sequences, "order of sequences", err);
+    if (st == BG_OK)
+        st = read_all(d, err);
+    if (st != BG_OK) {
+        bg_training_data_free(d);
+        return st;
+    }
+    begin(d, 0);
+    *out = d;
+    return BG_OK;
+}
+
+void bg_training_data_free(bg_training_data *d)
+{
+    if (d == NULL)
+        return;
+    bg_free(d->order);
+    bg_free(d->token);
+    bg_free(d->start);
+    bg_free(d);
+}
+
+const uint64_t *bg_training_data_next(bg_training_data *d, size_t *n)
+{
+    uint64_t tokens = 0, first = d->at, end = d->at;
+    if (first == d->from.n_sequences) {
+        begin(d, d->epoch + 1);
+        first = end = 0;
+    }
+    d->given_of = d->epoch;
+    for (; end < d->from.n_sequences; end++) {
+        tokens += bg_tokens_count(d->from.tokens, d->order[end]);
+        if (tokens > d->from.batch_tokens && end > first)
+            break;
+    }
+    *n = (size_t)(end - first);
+    d->at = end;
+    return d->order + first;
+}
+
+uint64_t bg_training_data_epoch(const bg_training_data *d) { return d->given_of; }
+
+uint64_t bg_training_data_steps(bg_training_data *d, uint64_t epochs)
+{
+    uint64_t steps = 0;
+    size_t n;
+    begin(d, 0);
+    while (d->epoch + 1 < epochs || (d->epoch + 1 == epochs && d->at < d->from.n_sequences)) {
+        (void)bg_training_data_next(d, &n);
+        steps++;
+    }
+    begin(d, 0);
+    return steps;
+}
+
+void bg_training_data_seek(bg_training_data *d, uint64_t step)
+{
+    size_t n;
+    begin(d, 0);
+    while (step-- > 0)
+        (void)bg_training_data_next(d, &n);
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static int by_sequence(const void *a, const void *b)
+{
+    const bg_loss_term *x = a, *y = b;
+    return (x->sequence > y->sequence) - (x->sequence < y->sequence);
+}
+
+/* The first of the terms of a sequence that are masked; NULL: there are none. */
+static const bg_loss_term *masked(const bg_training_data *d, uint64_t sequence)
+{
+    const bg_loss_term key = { .sequence = sequence }, *all = d->from.mask, *at;
+    if (d->from.n_masked == 0)
+        return NULL;
+    at = bsearch(&key, all, d->from.n_masked, sizeof *all, by_sequence);
+    while (at != NULL && at > all && at[-1].sequence == sequence)
+        at--;
+    return at;
+}
+
+static bool is_of(const bg_training_data *d, const bg_loss_term *at, uint64_t sequence)
+{
+    return at != NULL && at < d->from.mask + d->from.n_masked && at->sequence == sequence;
+}
+
+uint32_t bg_training_data_tokens(const bg_training_data *d, uint64_t sequence)
+{
+    return bg_tokens_count(d->from.tokens, sequence);
+}
+
+size_t bg_training_data_terms(const bg_training_data *d, uint64_t sequence)
+{
+    size_t n = bg_tokens_count(d->from.tokens, sequence) - 1;
+    for (const bg_loss_term *at = masked(d, sequence); is_of(d, at, sequence); at++)
+        n--;
+    return n;
+}
+
+static bg_status tokens_of(bg_training_data *d, uint64_t sequence, const uint32_t **out, bg_err *err)
+{
+    const bg_training_source *s = &d->from;
+    *out = d->token;
+    if (d->start == NULL)
+        return bg_tokens_read(s->tokens, sequence, sequence + 1, s->vocab_size, d->token, err);
+    const uint64_t *at = bsearch(&sequence, s->sequence, s->n_sequences, sizeof *at, by_number);
+    assert(at != NULL);
+    *out += d->start[at - s->sequence];
+    return BG_OK;
+}
+
+bg_status bg_training_data_add(bg_training_data *d, uint64_t sequence, bg_batch *b, bg_err *err)
+{
+    const uint32_t *token;
+    size_t n = bg_tokens_count(d->from.tokens, sequence), first = b->n_rows;
+    bg_status st = tokens_of(d, sequence, &token, err);
+    if (st != BG_OK)
+        return st;
+    bool added = bg_batch_add(b, sequence, token, n, 0);
+    assert(added);
+    (void)added;
+    for (const bg_loss_term *at = masked(d, sequence); is_of(d, at, sequence); at++)
+        b->target[first + at->position - 1] = BG_NO_TARGET;
+    return BG_OK;
+}
+
+uint32_t bg_training_data_longest(const bg_training_data *d) { return d->longest; }
