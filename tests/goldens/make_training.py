@@ -42,7 +42,7 @@ from transformers.pytorch_utils import Conv1D
 SKIPPED = ("tiny", "llama_half")
 RUNS, FINAL = ("gpt2", "neox", "qwen2"), ("gpt2",)
 STEPS, WARMUP, BATCH = 200, 20, 4
-RATE = {"adamw": 1e-3, "sgd": 0.05}
+RATE = {"adamw": 1e-3, "sgd": 0.01}
 PROBES, PROBE_STEP = 5, 1e-5
 
 

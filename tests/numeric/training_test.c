@@ -210,7 +210,7 @@ static void optimisers_are_torchs(void **state)
             double worst = 0, worst_norm = 0;
             bench_open(&b, of[c], "everything");
             const bg_recipe r = { .optimizer = sgd ? BG_SGD : BG_ADAMW,
-                                  .rate = sgd ? 0.05 : 1e-3,
+                                  .rate = sgd ? 0.01 : 1e-3,
                                   .beta1 = 0.9,
                                   .beta2 = 0.95,
                                   .epsilon = 1e-8,
@@ -232,7 +232,7 @@ static void optimisers_are_torchs(void **state)
                     worst_norm = fmax(worst_norm, fabs(found_norm - (double)norm[k]) / (double)norm[k]);
             }
             printf("%-6s %-5s losses within %.1e, norms %.1e\n", of[c], sgd ? "sgd" : "adamw", worst, worst_norm);
-            assert_true(worst < 1e-4 && worst_norm < 1e-3);
+            assert_true(worst < 1e-4 && worst_norm < 1e-2);
             for (size_t i = 0; i < b.parameters->n && c == 0 && !sgd; i++) {
                 const bg_parameter *p = &b.parameters->at[i];
                 const float *expected = golden_floats(&b.expected, "final/adamw/", p->name, p->n);
