@@ -31,6 +31,21 @@
     D1(format, "*/gradient_eigenvalues", BG_F64, "output", BG_FINITE, "nats2", \
        "eigenvalues of the output-gradient covariance, ascending in each block, as computed")
 
+/* what an optimiser knows of each parameter, and what each step of a training was like */
+#define TRAINING(format) \
+    D1(format, "name", BG_STRING, "parameter", BG_NAMES, "1", "the parameter's tensor, as the model's files name it"), \
+    RAGGED(format, "count", 1, "parameter", NULL, "number", BG_ANY, "1", "numbers of each parameter, row after row"), \
+    D1(format, "first_moment", BG_F32, "number", BG_FINITE, "1", \
+       "AdamW: decaying mean of the gradients; SGD: momentum; parameter after parameter"), \
+    D1(format, "second_moment", BG_F32, "number", BG_NOT_NEGATIVE, "1", "AdamW: decaying mean of the gradients' squares"), \
+    D1(format, "step/loss", BG_F64, "step", BG_FINITE, "nats", "mean loss of the step's predicted tokens, before its update"), \
+    D1(format, "step/gradient_norm", BG_F64, "step", BG_FINITE, "nats", "norm of the mean loss's gradient, before clipping"), \
+    D1(format, "step/rate", BG_F64, "step", BG_FINITE, "1", "learning rate"), \
+    D1(format, "step/tokens", BG_I64, "step", BG_FROM_0, "tokens", "predicted tokens in the loss"), \
+    D1(format, "step/heldout_loss", BG_F64, "step", BG_ANY, "nats", \
+       "mean loss of the held-out files' predicted tokens after the step; NaN: not measured"), \
+    D1(format, "step/seconds", BG_F64, "step", BG_NOT_NEGATIVE, "s", "what the step took, without measuring and saving")
+
 #define LOW_RANK(format) \
     D3(format, "*/left", BG_F32, "query", "output", "r", BG_FINITE, "nats", \
        "left factor U of the preconditioned query gradient U V^T, singular values included"), \
@@ -120,6 +135,16 @@ static const bg_schema_row rows[] = {
     DOCUMENTS("scores", "bottom"),
     CORPUS("scores"),
 
+    TRAINING("training"),
+    D1("bank", "query", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
+    D1("bank", "subset", BG_STRING, "subset", BG_ANY, "1", "what the models were trained on: files of --subset and --mask, empty: everything"),
+    D1("bank", "seed", BG_I64, "seed", BG_FROM_0, "1", "seeds of initial values and order"),
+    D3("bank", "query_loss", BG_F64, "subset", "seed", "query", BG_FINITE, "nats",
+       "summed loss of the query's completion, by the model trained on that subset with that seed"),
+    D2("bank", "heldout_loss", BG_F64, "subset", "seed", BG_FINITE, "nats", "mean loss of the held-out files' predicted tokens"),
+    D2("bank", "training_loss", BG_F64, "subset", "seed", BG_FINITE, "nats", "mean loss of the last step"),
+    RAGGED("bank", "member/count", 1, "subset", NULL, "member", BG_ANY, "1", "sequences of each subset"),
+    D1("bank", "member/sequence", BG_I64, "member", BG_FROM_0, "1", "global index of the sequences of each subset"),
     D1("candidates", "sequence", BG_I64, "sequence", BG_ANY, "1", "numbers of the sequences to score, in any order"),
 
     D1("ranking", "query", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
@@ -149,6 +174,11 @@ static const bg_schema_row rows[] = {
        "sum over the unit's sequences of the squared gradient in the eigenbasis"),
     D2("work", "*/diagonal_sum", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
        "sum over the unit's sequences of the squared gradient"),
+    D2("work", "query_loss", BG_F64, "training", "query", BG_FINITE, "nats", "summed loss of the query's completion"),
+    D1("work", "heldout_loss", BG_F64, "training", BG_FINITE, "nats", "mean loss of the held-out files' predicted tokens"),
+    D1("work", "training_loss", BG_F64, "training", BG_FINITE, "nats", "mean loss of the last step"),
+    D1("work", "value", BG_F32, "number", BG_FINITE, "1", "the trained parameters, one after another"),
+    TRAINING("work"),
     COVARIANCE("work"),
     EIGENBASIS("work"),
     LOW_RANK("work"),

@@ -1,0 +1,222 @@
+/* inputs.c - what a training reads: opened, checked, hashed. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bregman/log.h"
+#include "bregman/memory.h"
+#include "bregman/model_open.h"
+#include "bregman/number_lines.h"
+#include "job.h"
+
+static bg_status check_options(const train_models_config *c, bg_err *err)
+{
+    if ((c->model == NULL) == (c->config == NULL))
+        return BG_FAIL(err, BG_EARG, "give --config for a model with random values, or --model to go on with one");
+    if ((c->output == NULL) == (c->bank == NULL))
+        return BG_FAIL(err, BG_EARG, "give --output for a model, or --bank for the losses of many");
+    if (c->bank == NULL && (c->subset.n > 1 || c->mask.n > 1 || c->seeds.begin != 0 || c->seeds.end != 1))
+        return BG_FAIL(err, BG_EARG, "several subsets, masks or seeds are trained as a --bank");
+    if (c->bank != NULL && (c->seeds.end <= c->seeds.begin || c->seeds.end - c->seeds.begin > 1000000))
+        return BG_FAIL(err, BG_EARG, "--seeds A:B takes A below B, of at most a million seeds");
+    if (c->bank != NULL && c->queries == NULL && c->heldout.n == 0)
+        return BG_FAIL(err, BG_EARG, "a --bank keeps losses: give --queries or --heldout");
+    if (c->mask.n > 1 && c->subset.n > 0 && c->mask.n != c->subset.n)
+        return BG_FAIL(err, BG_EARG, "%zu files of --mask for %zu of --subset: give one for all, or one each",
+                       c->mask.n, c->subset.n);
+    return BG_OK;
+}
+
+static bg_status open_model(train_job *j, bg_err *err)
+{
+    const train_models_config *c = j->c;
+    return c->config != NULL ? bg_model_from_config(&j->in.model, c->config, c->modules, err)
+                             : bg_model_open_trained(&j->in.model, c->model, c->modules, err);
+}
+
+/* ---- subsets and masks ---- */
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static bg_status read_subset(const train_job *j, const char *path, train_subset *s, bg_err *err)
+{
+    uint64_t corpus = bg_tokens_sequences(j->in.tokens), kept = 0;
+    size_t n = 0;
+    bg_status st = bg_number_lines_read(path, 1, &s->sequence, &n, err);
+    if (st != BG_OK)
+        return st;
+    qsort(s->sequence, n, sizeof *s->sequence, by_number);
+    for (size_t i = 0; i < n; i++) {
+        if (s->sequence[i] >= corpus)
+            return BG_FAIL(err, BG_EFORMAT, "%s: sequence %" PRIu64 ", but the token files hold %" PRIu64, path,
+                           s->sequence[i], corpus);
+        if (kept == 0 || s->sequence[i] != s->sequence[kept - 1])
+            s->sequence[kept++] = s->sequence[i];
+    }
+    s->n_sequences = kept;
+    return BG_OK;
+}
+
+static bg_status take_all(const train_job *j, train_subset *s, bg_err *err)
+{
+    s->n_sequences = bg_tokens_sequences(j->in.tokens);
+    bg_status st = BG_NEW(s->sequence, s->n_sequences, "list of sequences", err);
+    for (uint64_t i = 0; i < s->n_sequences && st == BG_OK; i++)
+        s->sequence[i] = i;
+    return st;
+}
+
+static int by_term(const void *a, const void *b)
+{
+    const bg_loss_term *x = a, *y = b;
+    int order = (x->sequence > y->sequence) - (x->sequence < y->sequence);
+    return order != 0 ? order : (x->position > y->position) - (x->position < y->position);
+}
+
+static bg_status read_mask(const train_job *j, const char *path, train_subset *s, bg_err *err)
+{
+    const bg_tokens *t = j->in.tokens;
+    uint64_t *line = NULL;
+    size_t n = 0, kept = 0;
+    bg_status st = bg_number_lines_read(path, 2, &line, &n, err);
+    if (st == BG_OK)
+        st = BG_NEW(s->mask, n, "mask", err);
+    for (size_t i = 0; i < n && st == BG_OK; i++) {
+        uint64_t z = line[2 * i], at = line[2 * i + 1];
+        if (z >= bg_tokens_sequences(t) || at < 1 || at >= bg_tokens_count(t, z))
+            st = BG_FAIL(err, BG_EFORMAT,
+                         "%s: sequence %" PRIu64 " has no predicted token %" PRIu64 ": is it of other token files?",
+                         path, z, at);
+        else
+            s->mask[i] = (bg_loss_term){ z, (uint32_t)at };
+    }
+    bg_free(line);
+    if (st != BG_OK)
+        return st;
+    qsort(s->mask, n, sizeof *s->mask, by_term);
+    for (size_t i = 0; i < n; i++)
+        if (kept == 0 || by_term(&s->mask[i], &s->mask[kept - 1]) != 0)
+            s->mask[kept++] = s->mask[i];
+    s->n_masked = kept;
+    return BG_OK;
+}
+
+static bg_status open_subsets(train_job *j, bg_err *err)
+{
+    const train_models_config *c = j->c;
+    train_inputs *in = &j->in;
+    size_t n = c->subset.n > c->mask.n ? c->subset.n : c->mask.n;
+    bg_status st = BG_NEW(in->subset, n > 0 ? n : 1, "subsets", err);
+    in->n_subsets = st == BG_OK ? (n > 0 ? n : 1) : 0;
+    for (size_t i = 0; i < in->n_subsets && st == BG_OK; i++) {
+        train_subset *s = &in->subset[i];
+        const char *subset = c->subset.n > 0 ? c->subset.item[i] : "";
+        const char *mask = c->mask.n > 0 ? c->mask.item[c->mask.n > 1 ? i : 0] : "";
+        st = subset[0] != '\0' ? read_subset(j, subset, s, err) : take_all(j, s, err);
+        if (st == BG_OK && mask[0] != '\0')
+            st = read_mask(j, mask, s, err);
+        if (st == BG_OK && asprintf(&s->name, "%s%s%s", subset, subset[0] && mask[0] ? " " : "", mask) < 0)
+            st = BG_FAIL(err, BG_ENOMEM, "subsets: out of memory");
+    }
+    return st;
+}
+
+/* ---- token files ---- */
+
+static bg_status check_tokens(const train_job *j, const bg_tokens *t, const char *path, bool queries, bg_err *err)
+{
+    if (t == NULL)
+        return BG_OK;
+    bg_status st = bg_model_check_tokenizer(j->in.model, bg_tokens_tokenizer_hash(t), path, err);
+    if (st == BG_OK && bg_tokens_are_queries(t) != queries)
+        st = BG_FAIL(err, BG_EFORMAT,
+                     queries ? "%s holds no queries: make it with tokenize_queries"
+                             : "%s holds queries, not a corpus: make it with tokenize_corpus",
+                     path);
+    if (st == BG_OK && bg_tokens_sequences(t) == 0)
+        st = BG_FAIL(err, BG_EFORMAT, "%s: no sequence in it", path);
+    return st == BG_OK ? bg_model_check_lengths(j->in.model, t, 0, bg_tokens_sequences(t), err) : st;
+}
+
+static bg_status check(train_job *j, bg_err *err)
+{
+    const train_models_config *c = j->c;
+    bg_status st = check_tokens(j, j->in.tokens, c->tokens.item[0], false, err);
+    if (st == BG_OK && c->heldout.n > 0)
+        st = check_tokens(j, j->in.heldout, c->heldout.item[0], false, err);
+    if (st == BG_OK)
+        st = check_tokens(j, j->in.queries, c->queries, true, err);
+    return st == BG_OK ? open_subsets(j, err) : st;
+}
+
+bg_status train_open(train_job *j, bg_err *err)
+{
+    const train_models_config *c = j->c;
+    MPI_Comm world = j->ctx->grid.world;
+    bg_status st = check_options(c, err);
+    if (st == BG_OK)
+        st = open_model(j, err);
+    if ((st = bg_agree(world, st, err)) == BG_OK)
+        st = bg_tokens_open_all(&j->in.tokens, c->tokens.item, c->tokens.n, world, err);
+    if (st == BG_OK && c->heldout.n > 0)
+        st = bg_tokens_open_all(&j->in.heldout, c->heldout.item, c->heldout.n, world, err);
+    if (st == BG_OK && c->queries != NULL)
+        st = bg_tokens_open_all(&j->in.queries, &c->queries, 1, world, err);
+    return st == BG_OK ? bg_agree(world, check(j, err), err) : st;
+}
+
+void train_close(train_job *j)
+{
+    for (size_t i = 0; i < j->in.n_subsets; i++) {
+        free(j->in.subset[i].name);
+        bg_free(j->in.subset[i].sequence);
+        bg_free(j->in.subset[i].mask);
+    }
+    bg_free(j->in.subset);
+    bg_tokens_close(j->in.tokens);
+    bg_tokens_close(j->in.heldout);
+    bg_tokens_close(j->in.queries);
+    bg_model_close(j->in.model);
+    bg_inputs_clear(&j->in.files);
+}
+
+/* ---- identities ---- */
+
+static bg_status add_model(train_job *j, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bg_hash hash;
+    if (j->c->config != NULL) {
+        bg_status st = bg_path(path, err, "%s/config.json", j->c->config);
+        return st == BG_OK ? bg_inputs_add_file(&j->in.files, path, err) : st;
+    }
+    bg_status st = bg_model_hash(j->in.model, &hash, err);
+    return st == BG_OK ? bg_inputs_add(&j->in.files, j->c->model, &hash, err) : st;
+}
+
+static bg_status add_files(train_job *j, const bg_list *l, bg_err *err)
+{
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < l->n && st == BG_OK; i++)
+        st = bg_inputs_add_file(&j->in.files, l->item[i], err);
+    return st;
+}
+
+bg_status train_add_inputs(train_job *j, bg_err *err)
+{
+    bg_status st = add_model(j, err);
+    if (st == BG_OK)
+        st = bg_inputs_add_tokens(&j->in.files, j->in.tokens, err);
+    if (st == BG_OK && j->in.heldout != NULL)
+        st = bg_inputs_add_tokens(&j->in.files, j->in.heldout, err);
+    if (st == BG_OK && j->in.queries != NULL)
+        st = bg_inputs_add_tokens(&j->in.files, j->in.queries, err);
+    if (st == BG_OK)
+        st = add_files(j, &j->c->subset, err);
+    return st == BG_OK ? add_files(j, &j->c->mask, err) : st;
+}

@@ -1,0 +1,83 @@
+/* model.c - a model in memory, and a training of it. */
+#include <string.h>
+
+#include "bregman/memory.h"
+#include "job.h"
+
+bg_status train_model_own(train_model *t, train_job *j, bool again, bg_err *err)
+{
+    bg_status st = bg_parameters_own(&t->parameters, j->in.model, err);
+    if (st != BG_OK || !again || j->c->config != NULL)
+        return st;
+    st = BG_NEW(t->start, t->parameters->n_values, "values to begin with", err);
+    if (st == BG_OK)
+        memcpy(t->start, t->parameters->value, t->parameters->n_values * sizeof *t->start);
+    return st;
+}
+
+/* Steps of the whole training, by epochs where --steps does not say. */
+static uint64_t count_steps(const train_job *j, bg_training_data *d)
+{
+    return j->c->steps > 0 ? j->c->steps : bg_training_data_steps(d, j->c->epochs);
+}
+
+static bg_status make(train_model *t, const train_job *j, const train_subset *s, uint64_t seed, bg_err *err)
+{
+    const bg_training_source from = { .tokens = j->in.tokens,
+                                      .vocab_size = j->in.model->config.vocab_size,
+                                      .sequence = s->sequence,
+                                      .n_sequences = s->n_sequences,
+                                      .mask = s->mask,
+                                      .n_masked = s->n_masked,
+                                      .seed = seed,
+                                      .batch_tokens = j->c->batch_tokens };
+    if (j->c->config != NULL)
+        bg_parameters_initialise(t->parameters, seed);
+    else if (t->start != NULL)
+        memcpy(t->parameters->value, t->start, t->parameters->n_values * sizeof *t->start);
+    bg_status st = bg_training_data_new(&t->data, &from, err);
+    if (st == BG_OK)
+        t->steps = count_steps(j, t->data);
+    return st;
+}
+
+bg_status train_model_begin(train_model *t, const train_job *j, const train_subset *s, uint64_t seed, MPI_Comm comm,
+                            bg_err *err)
+{
+    bg_training_plan plan = j->plan.training;
+    bg_status st = bg_agree(comm, make(t, j, s, seed, err), err);
+    if (st != BG_OK)
+        return st;
+    plan.recipe.steps = t->steps;
+    return bg_training_new(&t->training, t->parameters, t->data, &plan, comm, err);
+}
+
+void train_model_end(train_model *t)
+{
+    bg_training_free(t->training);
+    bg_training_data_free(t->data);
+    t->training = NULL;
+    t->data = NULL;
+}
+
+void train_model_free(train_model *t)
+{
+    train_model_end(t);
+    bg_parameters_free(t->parameters);
+    bg_free(t->start);
+}
+
+bg_status train_heldout_loss(const train_model *t, const train_job *j, double *mean, bg_err *err)
+{
+    uint64_t n = bg_tokens_sequences(j->in.heldout);
+    double *loss = NULL;
+    bg_status st = BG_NEW(loss, n, "held-out losses", err);
+    if (st == BG_OK)
+        st = bg_training_losses(t->training, j->in.heldout, loss, err);
+    *mean = 0;
+    for (uint64_t z = 0; z < n && st == BG_OK; z++)
+        *mean += loss[z];
+    *mean /= (double)j->plan.heldout_terms;
+    bg_free(loss);
+    return st;
+}

@@ -1,0 +1,189 @@
+/* train_models.c - open, choose, and train: one model on all ranks, or a bank of them. */
+#include <string.h>
+
+#include "bregman/folder.h"
+#include "bregman/log.h"
+#include "bregman/pass.h"
+#include "job.h"
+
+static const size_t ACTIVATION_BYTES = 256 << 20; /* of a micro-batch */
+
+/* ---- options ---- */
+
+/* Which of the words is it? */
+static bg_status choose_word(const char *option, const char *text, const char *const *word, int *out, bg_err *err)
+{
+    char all[128] = "";
+    size_t n = 0;
+    for (*out = 0; word[*out] != NULL; ++*out) {
+        if (strcmp(word[*out], text) == 0)
+            return BG_OK;
+        n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", n > 0 ? " or " : "", word[*out]);
+    }
+    return BG_FAIL(err, BG_EARG, "%s takes %s, not \"%s\"", option, all, text);
+}
+
+static bg_status read_words(train_job *j, bg_err *err)
+{
+    static const char *const optimizer[] = { "adamw", "sgd", NULL },
+                             *const schedule[] = { "constant", "cosine", "linear", NULL },
+                             *const dtype[] = { "float32", "bfloat16", NULL };
+    bg_recipe *r = &j->plan.recipe;
+    int found;
+    bg_status st = choose_word("--optimizer", j->c->optimizer, optimizer, &found, err);
+    r->optimizer = found == 0 ? BG_ADAMW : BG_SGD;
+    if (st == BG_OK)
+        st = choose_word("--schedule", j->c->schedule, schedule, &found, err);
+    r->schedule = found == 0 ? BG_CONSTANT : found == 1 ? BG_COSINE : BG_LINEAR;
+    if (st == BG_OK)
+        st = choose_word("--save-dtype", j->c->save_dtype, dtype, &found, err);
+    j->plan.save_dtype = found == 0 ? BG_ST_F32 : BG_ST_BF16;
+    return st;
+}
+
+static bg_status read_options(train_job *j, bg_err *err)
+{
+    const train_models_config *c = j->c;
+    bg_recipe *r = &j->plan.recipe;
+    *r = (bg_recipe){ .rate = c->rate,
+                      .beta1 = c->beta1,
+                      .beta2 = c->beta2,
+                      .epsilon = c->epsilon,
+                      .momentum = c->momentum,
+                      .weight_decay = c->weight_decay,
+                      .clip_norm = c->clip_norm,
+                      .warmup_steps = c->warmup_steps,
+                      .final_rate = c->final_rate };
+    bg_status st = read_words(j, err);
+    if (st == BG_OK && j->ctx->grid.pipeline_size > 1)
+        st = BG_FAIL(err, BG_EARG, "--pipeline %d: training is data-parallel only, as each step changes all weights",
+                     j->ctx->grid.pipeline_size);
+    if (st == BG_OK && c->bank == NULL && (uint64_t)j->ctx->grid.world_size > c->slices)
+        st = BG_FAIL(err, BG_EARG,
+                     "%d ranks share the %llu slices of a step: give as many with --slices, or fewer ranks",
+                     j->ctx->grid.world_size, (unsigned long long)c->slices);
+    const char *folder = c->bank != NULL ? c->bank : c->output;
+    if (st == BG_OK)
+        st = bg_path(j->plan.output, err, "%s/%s", folder, c->bank != NULL ? "bank.h5" : "log.h5");
+    return st == BG_OK ? bg_path(j->plan.work, err, "%s/%s", folder, c->bank != NULL ? "bank.work" : "training.work")
+                       : st;
+}
+
+/* ---- what is chosen ---- */
+
+static void count_numbers(train_job *j)
+{
+    const bg_model *m = j->in.model;
+    bool all = m->sketched != NULL;
+    for (size_t i = 0; i < m->n_sites; i++) {
+        const bg_site *s = &m->site[i];
+        bool shared = s == bg_model_head(m) && m->config.tied_head;
+        size_t n = (s->kind == BG_SITE_NORM ? s->n_out
+                    : shared                ? 0
+                                            : s->n_out * s->n_in) +
+                   (s->bias != NULL ? s->n_out : 0);
+        j->plan.n_trained += s->tracked ? n : 0;
+        j->plan.n_values += s->tracked || all ? n : 0;
+    }
+    for (uint64_t z = 0; j->in.heldout != NULL && z < bg_tokens_sequences(j->in.heldout); z++)
+        j->plan.heldout_terms += bg_tokens_count(j->in.heldout, z) - 1;
+}
+
+static size_t bytes(const void *job, const bg_plan *plan)
+{
+    const train_job *j = job;
+    bg_training_plan t = j->plan.training;
+    size_t ranks = j->c->bank != NULL ? 1 : (size_t)j->ctx->grid.world_size;
+    t.max_rows = plan->rows;
+    return bg_training_bytes(j->in.model, &t, j->plan.n_trained, ranks) + j->plan.n_values * sizeof(float);
+}
+
+static size_t longest(const bg_tokens *t) { return t == NULL ? 2 : bg_tokens_longest(t, 0, bg_tokens_sequences(t)); }
+
+static bg_status choose_batches(train_job *j, bg_err *err)
+{
+    const train_inputs *in = &j->in;
+    size_t most = longest(in->tokens), other = longest(in->heldout), query = longest(in->queries);
+    most = other > most ? other : most;
+    most = query > most ? query : most;
+    size_t rows = j->c->micro_batch_tokens;
+    bg_demand d = { .best = { .passes = 1 }, .least_rows = most - 1, .most_passes = 1, .self = j, .bytes = bytes };
+    d.best.rows = rows == 0 ? bg_pass_rows_for(in->model, most, ACTIVATION_BYTES) : rows > most - 1 ? rows : most - 1;
+    bg_status st = bg_attempt_recall(j->ctx, &j->in.files, j->plan.work, &d.given_rows, err);
+    if (st == BG_OK)
+        st = bg_budget_choose(&d, j->ctx, &j->plan.memory, err);
+    j->plan.training.max_rows = j->plan.memory.rows;
+    return st;
+}
+
+/* What a checkpoint's file counts: of one training steps, of a bank trainings. */
+static bg_status choose_units(train_job *j, bg_err *err)
+{
+    const train_models_config *c = j->c;
+    bool bank = c->bank != NULL;
+    uint64_t n = bank ? j->in.n_subsets * j->plan.n_seeds : c->steps;
+    if (!bank && n == 0) {
+        const bg_training_source from = { .tokens = j->in.tokens,
+                                          .vocab_size = j->in.model->config.vocab_size,
+                                          .sequence = j->in.subset->sequence,
+                                          .n_sequences = j->in.subset->n_sequences,
+                                          .seed = c->seed,
+                                          .batch_tokens = c->batch_tokens };
+        bg_training_data *d;
+        bg_status st = bg_training_data_new(&d, &from, err);
+        if (st != BG_OK)
+            return st;
+        n = bg_training_data_steps(d, c->epochs);
+        bg_training_data_free(d);
+    }
+    j->plan.units = (bg_units){ .folder = j->plan.work,
+                                .kind = bank ? "bank" : "training",
+                                .run = &j->in.files.run,
+                                .cumulative = !bank,
+                                .n_groups = 1,
+                                .n_sequences = n,
+                                .unit_sequences = bank ? 1 : n };
+    return BG_OK;
+}
+
+static bg_status choose(train_job *j, bg_err *err)
+{
+    MPI_Comm world = j->ctx->grid.world;
+    bool first = j->ctx->grid.world_rank == 0;
+    j->plan.n_seeds = j->c->bank != NULL ? j->c->seeds.end - j->c->seeds.begin : 1;
+    j->plan.training = (bg_training_plan){ .recipe = j->plan.recipe, .slices = (size_t)j->c->slices };
+    bg_status st = bg_inputs_share(&j->in.files, j->ctx, "", j->c->seed, first ? train_add_inputs(j, err) : BG_OK, err);
+    if (st != BG_OK)
+        return st;
+    count_numbers(j);
+    if ((st = choose_batches(j, err)) != BG_OK)
+        return st;
+    st = bg_inputs_choose(&j->in.files, j->ctx, j->plan.memory.identity, err);
+    if (st == BG_OK)
+        st = choose_units(j, err);
+    if (st == BG_OK && first && j->c->output != NULL)
+        st = bg_make_folder(j->c->output, err);
+    return bg_agree(world, st, err);
+}
+
+bg_status train_models_run(const void *config, const bg_context *ctx, bg_err *err)
+{
+    train_job j = { .c = config, .ctx = ctx };
+    bg_status st = train_open(&j, err);
+    if (st == BG_OK)
+        st = bg_agree(ctx->grid.world, read_options(&j, err), err);
+    if (st == BG_OK)
+        st = choose(&j, err);
+    if (st == BG_OK) {
+        const bg_attempt a = { .ctx = ctx,
+                               .in = &j.in.files,
+                               .output = j.plan.output,
+                               .work = j.plan.work,
+                               .rows = j.plan.memory.rows,
+                               .self = &j,
+                               .run = j.c->bank != NULL ? train_bank : train_one };
+        st = bg_attempt_run(&a, err);
+    }
+    train_close(&j);
+    return st;
+}
