@@ -402,12 +402,19 @@ def open_source(path, text_field):
 
 
 def check_apart(sources):
-    """Refuse inputs that would be written to one output, and a file that is there twice, by whatever path."""
-    names, files = {}, {}
+    """Refuse inputs that would be written to one output, and a file that is there twice."""
+    names = {}
     for source in sources:
         if source.name in names:
             raise UsageError(f'"{names[source.name]}" and "{source.path}" would both be written to "{source.name}.h5"')
         names[source.name] = source.path
+    check_once(sources)
+
+
+def check_once(sources):
+    """Refuse a file that is there twice, by whatever path."""
+    files = {}
+    for source in sources:
         for path in source.files():
             status = os.stat(path)
             other, other_source = files.setdefault((status.st_dev, status.st_ino), (path, source))

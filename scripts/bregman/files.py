@@ -258,6 +258,24 @@ def _write(path, text):
         os.fsync(file.fileno())
 
 
+def write_whole(path, pieces):
+    """Write a text under a temporary name, then rename: it is whole or not there."""
+    remove_leftovers(path)
+    temporary = attempt_name(path)
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f'cannot write "{path}": {error.strerror}') from None
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
 def _is_at_rest(name):
     """May nothing be written to it any more?  A flag of the dead is as good as an empty closed file."""
     writer = name.removesuffix(".open").removesuffix(".fold")

@@ -39,7 +39,8 @@ class BadQuery(Exception):
     """Prompt and completion that cannot be joined; the message is the reason."""
 
 
-def _read_json(path):
+def read_json(path):
+    """The object in a file; {} where there is none."""
     try:
         with open(path, encoding="utf-8") as file:
             value = json.load(file)
@@ -188,9 +189,9 @@ class TextModel:
         self.hash, self._tokenizer, self._bare, self.notes = "", None, None, []
         self.before, self.after, self.prefix_space, self.as_stored = [], [], None, True
         config_path = os.path.join(model_folder or "", "config.json")
-        config = _read_json(config_path) if model_folder else {}
+        config = read_json(config_path) if model_folder else {}
         beside = os.path.join(os.path.dirname(self.path), "tokenizer_config.json")
-        self._settings = _read_json(beside) if self.path else {}
+        self._settings = read_json(beside) if self.path else {}
         if tokenizer_file or need_tokenizer or os.path.exists(self.path):
             self._load(config, add_prefix_space)
         self.vocab_size = _count(config, ("vocab_size",), config_path)
