@@ -35,53 +35,54 @@ def _power_label(exponent):
 
 
 class Plot:
-    """SVG under construction; x and y are in pixels of the plot area, y upwards."""
+    """SVG under construction; x and y are in pixels of the plot area (width, height), y upwards."""
 
-    def __init__(self, title, x_label, y_label):
-        self._parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, title)]
-        self._line(0, 0, PLOT_WIDTH, 0, "axis")
-        self._text(PLOT_WIDTH / 2, -29, x_label, "label", "middle")
+    def __init__(self, title, x_label, y_label, size=(WIDTH, HEIGHT), right=RIGHT):
+        self.width, self.height = size[0] - LEFT - right, size[1] - TOP - BOTTOM
+        self._parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(*size, title)]
+        self.line(0, 0, self.width, 0, "axis")
+        self.text(self.width / 2, -29, x_label, "label", "middle")
         self._parts.append(
             Markup(
                 '<text class="label" text-anchor="middle" transform="translate(10 {:.0f}) rotate(-90)">{}</text>'
-            ).format(TOP + PLOT_HEIGHT / 2, y_label)
+            ).format(TOP + self.height / 2, y_label)
         )
 
-    def _line(self, x0, y0, x1, y1, kind):
+    def line(self, x0, y0, x1, y1, kind):
         self._parts.append(
             Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
-                kind, LEFT + x0, TOP + PLOT_HEIGHT - y0, LEFT + x1, TOP + PLOT_HEIGHT - y1
+                kind, LEFT + x0, TOP + self.height - y0, LEFT + x1, TOP + self.height - y1
             )
         )
 
-    def _text(self, x, y, text, kind, anchor):
+    def text(self, x, y, text, kind, anchor):
         self._parts.append(
             Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
-                kind, LEFT + x, TOP + PLOT_HEIGHT - y, anchor, text
+                kind, LEFT + x, TOP + self.height - y, anchor, text
             )
         )
 
     def x_tick(self, x, text):
-        self._line(x, 0, x, -4, "axis")
-        self._text(x, -15, text, "tick", "middle")
+        self.line(x, 0, x, -4, "axis")
+        self.text(x, -15, text, "tick", "middle")
 
     def y_tick(self, y, text):
-        self._line(0, y, PLOT_WIDTH, y, "grid")
-        self._text(-6, y - 3, text, "tick", "end")
+        self.line(0, y, self.width, y, "grid")
+        self.text(-6, y - 3, text, "tick", "end")
 
     def bar(self, x, width, y0, y1, kind, title):
         self._parts.append(
             Markup(
                 '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
-            ).format(kind, LEFT + x, TOP + PLOT_HEIGHT - max(y0, y1), max(width, 0.5), abs(y1 - y0), title)
+            ).format(kind, LEFT + x, TOP + self.height - max(y0, y1), max(width, 0.5), abs(y1 - y0), title)
         )
 
     def dots(self, points, kind, radius):
-        path = "".join(f"M{LEFT + x:.1f} {TOP + PLOT_HEIGHT - y:.1f}h0" for x, y in points)
+        path = "".join(f"M{LEFT + x:.1f} {TOP + self.height - y:.1f}h0" for x, y in points)
         self._parts.append(Markup('<path class="{}" d="{}" stroke-width="{}"/>').format(kind, path, 2 * radius))
 
     def curve(self, points, kind):
-        path = " ".join(f"{LEFT + x:.1f},{TOP + PLOT_HEIGHT - y:.1f}" for x, y in points)
+        path = " ".join(f"{LEFT + x:.1f},{TOP + self.height - y:.1f}" for x, y in points)
         self._parts.append(Markup('<polyline class="{}" points="{}"/>').format(kind, path))
 
     def svg(self):
@@ -159,7 +160,7 @@ def tail(statistics, exponent):
     plot = Plot("tail of the score distribution", "score (nats)", "share of sequences \u2265 score")
     for power in range(0, floor(low), -(1 + floor(-low) // 6)):
         plot.y_tick((1 - power / low) * PLOT_HEIGHT, _power_label(power))
-    for value, label in _log_ticks(left, right):
+    for value, label in log_ticks(left, right):
         plot.x_tick((log10(value) - left) / (right - left) * PLOT_WIDTH, label)
     plot.curve([place(p) for p in bulk], "bulk")
     plot.dots([place(p) for p in _thinned(points)], "dot", 2.2)
@@ -179,7 +180,8 @@ def _bulk_survival(statistics, lowest, highest):
     ]
 
 
-def _log_ticks(left, right):
+def log_ticks(left, right):
+    """(value, label) of powers of ten, or of 1, 2 and 5 times them, between 10**left and 10**right."""
     values = [m * 10.0**e for e in range(floor(left), ceil(right) + 1) for m in (1, 2, 5)]
     inside = [v for v in values if left <= log10(v) <= right]
     if len(inside) > 8:
