@@ -211,7 +211,7 @@ install: prefix all
 	@for f in $(PACKAGE); do install -D -m 644 $(SRC)/scripts/$$f $(OWN)/scripts/$$f || exit 1; done
 	@install $(SRC)/jobs/sweep $(OWN)/jobs/
 	@ln -sf ../libexec/bregman/jobs/sweep $(DEST)/bin/bregman-sweep
-	@install -m 644 $(wildcard $(SRC)/jobs/*.sbatch) $(SRC)/jobs/stage.sh $(SRC)/jobs/example.toml $(OWN)/jobs/
+	@install -m 644 $(wildcard $(SRC)/jobs/*.sbatch) $(SRC)/jobs/stage.sh $(wildcard $(SRC)/jobs/*.toml) $(OWN)/jobs/
 	@install -m 644 $(B)/revision.txt $(OWN)/VERSION
 	@install -m 644 $(B)/share/schema.json $(OWN)/build/share/
 	@install -D -m 644 $(B)/share/formats.md $(DEST)/share/doc/bregman/formats.md

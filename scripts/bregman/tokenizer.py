@@ -171,7 +171,7 @@ class TextModel:
     path, hash: of tokenizer.json ("" without one).  vocab_size: the model's, else the tokenizer's (None if
     neither is known).  max_positions: None if not limited.  before, after: ids put around each text.  prefix_space: what
     it was set to, None as in tokenizer.json.  as_stored: is all of this what tokenizer.json has?  eos_id: the end-of-text
-    token, or None; eos_note: where the files disagree on it.  notes: lines for the log."""
+    token, or None, bos_id: the begin-of-text one; eos_note: where the files disagree on it.  notes: lines for the log."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class TextModel:
         self.hash, self._tokenizer, self._bare, self.notes = "", None, None, []
         self.before, self.after, self.prefix_space, self.as_stored = [], [], None, True
         config_path = os.path.join(model_folder or "", "config.json")
-        config = read_json(config_path) if model_folder else {}
+        config = self._read_config(config_path if model_folder else "")
         beside = os.path.join(os.path.dirname(self.path), "tokenizer_config.json")
         self._settings = read_json(beside) if self.path else {}
         if tokenizer_file or need_tokenizer or os.path.exists(self.path):
@@ -199,10 +199,14 @@ class TextModel:
             self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.max_positions = _count(config, ("max_position_embeddings", "n_positions"), config_path)
         self.eos_id, self.eos_note = self._find_eos(config, eos_token_id)
+        self.bos_id = self._find_bos(config)
         if self._tokenizer:
-            self._find_added(config, add_bos, add_eos)
+            self._find_added(add_bos, add_eos)
 
     # ---- loading
+
+    def _read_config(self, path):
+        return read_json(path) if path else {}
 
     def _load(self, config, add_prefix_space):
         if not os.path.exists(self.path):
@@ -282,13 +286,16 @@ class TextModel:
             )
         return of_model, note
 
-    def _find_added(self, config, add_bos, add_eos):
+    def _find_bos(self, config):
+        named = self._named_token("bos_token")
+        return _token_id(config, "bos_token_id") if named is None else named
+
+    def _find_added(self, add_bos, add_eos):
         """Sets before and after, by tokenizer.json and by what the user chose."""
         stored = before, after = self._post_processor()
         if self._class == "GPTNeoXTokenizer":
             before, after = [], []
-        bos = self._named_token("bos_token")
-        bos = _token_id(config, "bos_token_id") if bos is None else bos
+        bos = self.bos_id
         self.before = self._chosen("--add-bos", add_bos, before, bos, "begin-of-text", [bos] + before)
         self.after = self._chosen("--add-eos", add_eos, after, self.eos_id, "end-of-text", after + [self.eos_id])
         self.as_stored = self.prefix_space is None and (self.before, self.after) == stored

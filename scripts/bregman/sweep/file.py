@@ -7,6 +7,7 @@ was made with another value is out of date; None: the value changes no result, o
 import collections
 import difflib
 import glob
+import json
 import os
 import re
 import tomllib
@@ -17,6 +18,7 @@ from bregman import corpus
 from bregman.errors import UsageError, UserError
 from bregman.files import file_identity
 from bregman.hashes import hash_file, require_regular
+from bregman.sweep import family
 from bregman.tokenizer import CHOICES, TextModel
 
 MOST_SHARDS = 99999
@@ -28,7 +30,8 @@ TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 Key = collections.namedtuple("Key", "takes default", defaults=(None,))
-Model = collections.namedtuple("Model", "name path tokenizer text overrides")  # tokenizer: its hash, "" without one
+# tokenizer: its hash, "" without one; place: in the file; planned: what family.py knows of one that this sweep trains, else None
+Model = collections.namedtuple("Model", "name path tokenizer text overrides place planned")
 Corpus = collections.namedtuple("Corpus", "name tokens text")  # paths of one of the two; text has names too
 Queries = collections.namedtuple("Queries", "name path")
 
@@ -125,7 +128,34 @@ CLUSTER_DEFAULTS = {
 ONE_PROCESS = ("tokenize", "merge", "report")  # these take from [cluster] only what is not for many ranks:
 OF_MANY = ("nodes", "ranks_per_node", "pipeline", "memory_limit", "scratch", "checkpoint_minutes", "array_limit")
 
+NOT_FOR = {**{stage: OF_MANY for stage in ONE_PROCESS}, "train": ("pipeline",)}
+
 STAGES = {
+    "train": {
+        "corpus": Key(_text),
+        "heldout": Key(_texts),
+        "queries": Key(_text),
+        "modules": Key(_text),
+        "optimizer": Key(_one_of("adamw", "sgd")),
+        "learning_rate": Key(_real),
+        "beta1": Key(_real),
+        "beta2": Key(_real),
+        "epsilon": Key(_real),
+        "momentum": Key(_real),
+        "weight_decay": Key(_real),
+        "clip_norm": Key(_real),
+        "warmup_steps": Key(NATURAL),
+        "schedule": Key(_one_of("constant", "cosine", "linear")),
+        "final_rate": Key(_real),
+        "batch_tokens": Key(COUNT),
+        "slices": Key(COUNT),
+        "epochs": Key(_real),
+        "steps": Key(COUNT),
+        "seed": Key(NATURAL),
+        "eval_steps": Key(NATURAL),
+        "save_steps": Key(NATURAL),
+        "save_dtype": Key(_one_of("float32", "bfloat16")),
+    },
     "tokenize": {
         "max_length": Key(_whole(2)),
         "packing": Key(_one_of("none", "concat"), "none"),
@@ -176,7 +206,9 @@ STAGES = {
     "explain": {"enabled": Key(_flag), "batch_tokens": Key(NATURAL)},
     "report": {"enabled": Key(_flag), "show": Key(COUNT), "title": Key(_text), "corpus_sequences": Key(COUNT)},
 }
+FAMILY = {"tokenizer": Key(_text), "base": Key(TABLE), "sizes": Key(TABLE)}  # of [train] alone
 OWN = {
+    "train": ("corpus", "heldout", "queries"),
     "fit": ("corpus",),
     "score": ("shards", "corpora"),
     "explain": ("enabled",),
@@ -194,7 +226,12 @@ TOP = {
 }
 NAME = {"name": TOP["name"]}
 ENTRIES = {
-    "model": {**NAME, "path": Key(_text), "cluster": Key(TABLE), **{stage: Key(TABLE) for stage in STAGES}},
+    "model": {
+        **NAME,
+        "path": Key(_text),
+        "cluster": Key(TABLE),
+        **{stage: Key(TABLE) for stage in STAGES if stage != "train"},
+    },
     "corpus": {**NAME, "tokens": Key(_texts), "text": Key(_texts)},
     "queries": {**NAME, "file": Key(_text)},
 }
@@ -265,7 +302,7 @@ class Sweep:
         self.raise_problems()
         self.name = self.data.get("name", os.path.splitext(os.path.basename(path))[0])
         self.output = self.absolute(self.data["output"])
-        self.models = self.named("model", self.read_model)
+        self.models = {**self.named("model", self.read_model), **self.read_sizes()}
         self.corpora = self.named("corpus", self.read_corpus)
         self.queries = self.named("queries", self.read_queries)
         self.check_stages()
@@ -309,14 +346,31 @@ class Sweep:
                 for key in ("name", {"model": "path", "queries": "file"}.get(kind, "name")):
                     if isinstance(entry, dict) and key not in entry:
                         self.problem((kind, i), f"an entry without {key}")
+        self.check_sizes()
         for kind in ("output", *ENTRIES):
-            if kind not in self.data:
+            if kind not in self.data and (kind != "model" or "train" not in self.data):
                 self.problem((), f"no {kind}" if kind == "output" else f"no [[{kind}]]")
 
     def check_settings(self, place, table):
         """The table of a stage takes its options and those of the cluster."""
         if isinstance(table, dict):
-            self.check_table(place, table, {**CLUSTER, **STAGES.get(place[-1], {})})
+            of_cluster = {key: row for key, row in CLUSTER.items() if (place[-1], key) != ("train", "pipeline")}
+            own = FAMILY if place == ("train",) else {}
+            self.check_table(place, table, {**of_cluster, **STAGES.get(place[-1], {}), **own})
+
+    def check_sizes(self):
+        """[train.sizes.NAME]: keys of a config.json, and tables of the stages."""
+        sizes = self.data.get("train", {})
+        sizes = sizes.get("sizes", {}) if isinstance(sizes, dict) else {}
+        for name, entry in sizes.items() if isinstance(sizes, dict) else []:
+            place = ("train", "sizes", name)
+            if not isinstance(entry, dict):
+                self.problem(place, "not a table")
+                continue
+            for stage in ("cluster", *STAGES):
+                if not isinstance(entry.get(stage, {}), dict):
+                    self.problem(place + (stage,), f"it takes {TABLE}")
+                self.check_settings(place + (stage,), entry.get(stage))
 
     def check_table(self, place, table, keys):
         if not isinstance(table, dict):
@@ -347,14 +401,20 @@ class Sweep:
 
     def named(self, kind, read):
         found = {}
-        for i, entry in enumerate(self.data[kind]):
-            if entry["name"] in found:
-                self.problem((kind, i, "name"), f'"{entry["name"]}" is there twice')
-            elif kind == "model" and entry["name"] in ("tokens", "queries", "log"):
-                self.problem((kind, i, "name"), f'"{entry["name"]}" is the name of another folder of the output')
-            else:
+        for i, entry in enumerate(self.data.get(kind, [])):
+            if self.check_name((kind, i, "name"), entry["name"], found, kind == "model"):
                 found[entry["name"]] = read((kind, i), entry)
         return found
+
+    def check_name(self, place, name, found, is_model):
+        """Is it another than those that were found, and one that a folder of the output may have?"""
+        if name in found:
+            self.problem(place, f'"{name}" is there twice')
+        elif is_model and name in ("tokens", "queries", "log"):
+            self.problem(place, f'"{name}" is the name of another folder of the output')
+        else:
+            return True
+        return False
 
     def read_model(self, place, entry):
         path, tokenizer, text = self.absolute(entry["path"]), "", None
@@ -372,7 +432,53 @@ class Sweep:
             except UserError as error:
                 self.problem(place + ("path",), str(error))
         overrides = {key: value for key, value in entry.items() if key not in ("name", "path")}
-        return Model(entry["name"], path, tokenizer, text, overrides)
+        return Model(entry["name"], path, tokenizer, text, overrides, place, None)
+
+    # ---- models that are to be trained
+
+    def read_sizes(self):
+        if "train" not in self.data:
+            return {}
+        sizes, files = self.data["train"].get("sizes", {}), {}
+        if not sizes:
+            self.problem(("train",), "it has no [train.sizes.NAME]: which models?")
+        if "tokenizer" in self.data["train"]:
+            files = self.read_tokenizer(("train", "tokenizer"), self.absolute(self.data["train"]["tokenizer"]))
+        elif self.has_text():
+            self.problem(("train",), "it has no tokenizer, the folder of tokenizer.json, and there is text to tokenize")
+        named, found = [entry["name"] for entry in self.data.get("model", [])], {}
+        for name, entry in sizes.items():
+            place = ("train", "sizes", name)
+            wrong = TOP["name"].takes(name)
+            if wrong:
+                self.problem(place, f"the model's name is {wrong}")
+            elif self.check_name(place, name, named, True):
+                found[name] = self.read_size(place, name, entry, files)
+        return found
+
+    def read_tokenizer(self, place, folder):
+        files = family.tokenizer_files(folder)
+        if "tokenizer.json" not in files:
+            self.problem(place, f'no "{os.path.join(folder, "tokenizer.json")}"')
+        return files
+
+    def read_size(self, place, name, entry, files):
+        """The model of a size: the config.json that it will have, and what of the tokenizer is known."""
+        overrides = {key: value for key, value in entry.items() if key in ("cluster", *STAGES)}
+        own = {key: value for key, value in entry.items() if key not in overrides}
+        config, text, tokenizer = {**self.data["train"].get("base", {}), **own}, None, ""
+        try:
+            json.dumps(config)
+            if "tokenizer.json" in files:
+                config, text = family.complete(config, files["tokenizer.json"])
+                tokenizer = text.hash
+        except UserError as error:
+            self.problem(place, str(error))
+        except TypeError:
+            self.problem(place, "a date or a time is nothing that a config.json has")
+        folder = os.path.join(self.output, name)
+        planned = family.Planned(os.path.join(folder, "config"), config, files)
+        return Model(name, os.path.join(folder, "model"), tokenizer, text, overrides, place, planned)
 
     def has_text(self):
         """Is there anything to tokenize?  Then every model needs its tokenizer."""
@@ -438,15 +544,15 @@ class Sweep:
         found = dict(CLUSTER_DEFAULTS)
         for table in (self.data, overrides):
             shared = table.get("cluster", {})
-            if stage in ONE_PROCESS:
-                shared = {key: value for key, value in shared.items() if key not in OF_MANY}
-            found.update(shared)
+            found.update({key: value for key, value in shared.items() if key not in NOT_FOR.get(stage, ())})
             found.update(table.get(stage, {}))
+        if model and model.planned and stage == "fit" and "corpus" in self.data["train"]:
+            found.setdefault("corpus", self.settings("train", model)["corpus"])
         return found
 
-    def where(self, stage, i, key):
-        """The place that gives a stage its key: of model i, or of all."""
-        for place, table in [(("model", i), {} if i is None else self.data["model"][i]), ((), self.data)]:
+    def where(self, stage, model, key):
+        """The place that gives a stage its key: of a model, or of all."""
+        for place, table in [*([(model.place, model.overrides)] if model else []), ((), self.data)]:
             for name in (stage, "cluster"):
                 if key in table.get(name, {}):
                     return place + (name, key)
@@ -454,13 +560,20 @@ class Sweep:
 
     def check_stages(self):
         for stage in STAGES:
-            for i, model in [(None, None), *enumerate(self.models.values())]:
+            for model in [None, *self.models.values()]:
+                if stage == "train" and (model is None or not model.planned):
+                    continue
                 for key, what in self.contradictions(stage, self.settings(stage, model)):
-                    self.problem(self.where(stage, i, key), what)
-        if len(self.corpora) > 1 and any("corpus" not in self.settings("fit", model) for model in self.models.values()):
-            self.problem(
-                ("fit",), f"which corpus are the factors fitted on? [fit] corpus takes one of {', '.join(self.corpora)}"
-            )
+                    self.problem(self.where(stage, model, key), what)
+        for stage, what in (("train", "are models trained"), ("fit", "are the factors fitted")):
+            of_stage = [model for model in self.models.values() if stage != "train" or model.planned]
+            if len(self.corpora) > 1 and any("corpus" not in self.settings(stage, model) for model in of_stage):
+                self.problem(
+                    (stage,), f"which corpus {what} on? [{stage}] corpus takes one of {', '.join(self.corpora)}"
+                )
+        for model in self.models.values():
+            if model.planned:
+                self.check_training(model)
         self.check_tokenizers()
         self.check_twice()
         self.problems = list(dict.fromkeys(self.problems))
@@ -493,6 +606,25 @@ class Sweep:
         if "candidates" in found and not os.path.isfile(self.absolute(found["candidates"])):
             yield "candidates", f'no file "{self.absolute(found["candidates"])}"'
 
+    def check_training(self, model):
+        found = self.settings("train", model)
+        for corpus_ in self.heldout(model):
+            if corpus_.name and corpus_.name == found.get("corpus"):
+                self.problem(self.where("train", model, "heldout"), f'"{corpus_.name}" is what is trained on')
+        if "queries" in found and found["queries"] not in self.queries:
+            self.problem(self.where("train", model, "queries"), f'no [[queries]] is named "{found["queries"]}"')
+        if "epochs" in found and "steps" in found:
+            self.problem(self.where("train", model, "epochs"), "it and steps exclude each other")
+
+    def heldout(self, model):
+        """What a training's held-out loss is of: corpora by name, and token files as a corpus without one."""
+        words = self.settings("train", model).get("heldout", [])
+        found = []
+        for word in words if isinstance(words, list) else [words]:
+            files = [] if word in self.corpora else self.expand(self.where("train", model, "heldout"), word)
+            found.append(self.corpora[word] if word in self.corpora else Corpus("", files, []))
+        return found
+
     def nearest(self, name):
         near = difflib.get_close_matches(name, self.corpora, 1)
         return f'; did you mean "{near[0]}"?' if near else ""
@@ -500,7 +632,14 @@ class Sweep:
     def check_twice(self):
         """Entries of two names that are one would do all their work twice.  A model may be there with other settings."""
         for kind, entries, what in (
-            ("model", self.models, lambda m: (file_identity(m.path), repr(sorted(m.overrides.items())))),
+            (
+                "model",
+                self.models,
+                lambda m: (
+                    repr(sorted(m.planned.config.items())) if m.planned else file_identity(m.path),
+                    repr(sorted(m.overrides.items())),
+                ),
+            ),
             (
                 "corpus",
                 self.corpora,
@@ -513,7 +652,7 @@ class Sweep:
                 other = first.setdefault(what(entry), entry.name)
                 if other != entry.name:
                     self.problem(
-                        (kind, i, "name"),
+                        entry.place if kind == "model" and entry.planned else (kind, i, "name"),
                         f'"{entry.name}" is the same as "{other}"'
                         + (", with the same settings" if kind == "model" else ""),
                     )

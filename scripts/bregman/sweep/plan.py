@@ -14,9 +14,11 @@ import h5py
 from bregman.errors import UserError
 from bregman.files import input_identity, own_identity, read_manifest
 from bregman.hashes import hash_model, hash_texts
+from bregman.sweep import family
 from bregman.sweep.file import OWN, STAGES, SweepError
 
 PROGRAM = {
+    "train": "train_models",
     "tokenize": "tokenize_corpus",
     "tokenize-queries": "tokenize_queries",
     "fit": "fit_factors",
@@ -28,6 +30,7 @@ PROGRAM = {
 }
 SCRIPTS = ("tokenize", "tokenize-queries", "report")  # programs of scripts/; the others are MPI programs
 NO_RESULT = ("processes", "batch_tokens", "candidates", "corpus_sequences", "show", "title")
+NO_RESULT_OF = {"train": ("save_steps",)}  # instead
 
 Element = collections.namedtuple("Element", "output work log")  # what one task of a job writes
 
@@ -134,7 +137,7 @@ class Plan:
     def __init__(self, sweep):
         self.sweep, self.manifests, self.jobs = sweep, Manifests(), []
         self.log = os.path.join(sweep.output, "log")
-        self._tokens, self._queries = {}, {}
+        self._tokens, self._queries, self._trained = {}, {}, {}
         for model in sweep.models.values():
             self.add_model(model)
 
@@ -156,7 +159,9 @@ class Plan:
             if "processes" not in job.settings:
                 job.settings["processes"] = job.options["processes"] = job.settings["threads"]
             job.arguments = (
-                [path for path, _ in corpus.text] + ["--model", model.path, "--output", folder] + job.stage_options()
+                [path for path, _ in corpus.text]
+                + ["--model", text_folder(model), "--output", folder]
+                + job.stage_options()
             )
             files = [os.path.join(folder, name + ".h5") for _, name in corpus.text]
             self.add(job, files[0])
@@ -172,7 +177,7 @@ class Plan:
             path = os.path.join(self.sweep.output, "queries", key + ".h5")
             job = Job(self.sweep, "tokenize-queries", (key,), settings_of="tokenize")
             job.options = {key: job.options[key] for key in ("add_bos", "add_prefix_space")}
-            job.arguments = [queries.path, "--model", model.path, "--output", path] + job.stage_options()
+            job.arguments = [queries.path, "--model", text_folder(model), "--output", path] + job.stage_options()
             job.sources = [queries.path]
             self._queries[key] = self.add(job, path)
         return self._queries[key].elements[0].output, [self._queries[key]]
@@ -183,13 +188,41 @@ class Plan:
         changed = [] if model.text.as_stored else [repr(sorted(model.text.recorded().items()))]
         return hash_texts([model.text.hash, str(model.text.vocab_size), str(model.text.eos_id), *changed])[:8]
 
+    def training(self, model):
+        """The job that makes a model, or none where it is there."""
+        if model.planned and model.name not in self._trained:
+            self._trained[model.name] = self.add_training(model)
+        return [self._trained[model.name]] if model.planned else []
+
+    def add_training(self, model):
+        settings, needs = self.sweep.settings("train", model), []
+
+        def files(corpora):
+            """Of all of them; what makes them is needed."""
+            parts = [self.tokens(corpus, model) for corpus in corpora]
+            needs.extend(job for _, jobs in parts for job in jobs)
+            return [path for paths, _ in parts for path in paths]
+
+        tokens = files([self.sweep.corpora[settings.get("corpus", next(iter(self.sweep.corpora)))]])
+        heldout = files(self.sweep.heldout(model))
+        arguments = ["--config", model.planned.folder, "--tokens", *tokens]
+        arguments += ["--heldout", *heldout] if heldout else []
+        if "queries" in settings:
+            path, jobs = self.query_file(self.sweep.queries[settings["queries"]], model)
+            arguments += ["--queries", path]
+            needs += jobs
+        train = Job(self.sweep, "train", (model.name,), model, dict.fromkeys(needs))
+        train.arguments = [*arguments, "--output", model.path]
+        train.sources = tokens + heldout
+        return self.add(train, os.path.join(model.path, "log.h5"))
+
     def add_model(self, model):
         settings = self.sweep.settings("fit", model)
         corpus = self.sweep.corpora[settings.get("corpus", next(iter(self.sweep.corpora)))]
         tokens, needs = self.tokens(corpus, model)
         folder = os.path.join(self.sweep.output, model.name)
         factors = os.path.join(folder, "factors")
-        fit = Job(self.sweep, "fit", (model.name,), model, needs)
+        fit = Job(self.sweep, "fit", (model.name,), model, [*self.training(model), *needs])
         fit.arguments = ["--model", model.path, "--tokens", *tokens, "--output", factors]
         fit.inputs = [None, *tokens]
         fit.sources += tokens
@@ -200,7 +233,7 @@ class Plan:
     def add_queries(self, model, fit, queries, folder):
         path, needs = self.query_file(queries, model)
         compressed = os.path.join(folder, "compressed.h5")
-        compress = Job(self.sweep, "compress", (model.name, queries.name), model, [fit, *needs])
+        compress = Job(self.sweep, "compress", (model.name, queries.name), model, [*self.training(model), fit, *needs])
         compress.arguments = [
             "--model",
             model.path,
@@ -225,7 +258,7 @@ class Plan:
         ranking = os.path.join(folder, corpus.name, "ranking.h5")
         compressed = compress.elements[0].output
         arguments = ["--model", model.path, "--queries", compressed, "--tokens", *tokens, "--output", scores]
-        score = Job(self.sweep, "score", about, model, [compress, *needs])
+        score = Job(self.sweep, "score", about, model, [*self.training(model), compress, *needs])
         score.arguments, score.inputs, score.is_array = arguments, [None, compressed, *tokens], True
         score.sources += tokens
         shards = score.settings.get("shards", 1)
@@ -244,11 +277,11 @@ class Plan:
         merge.inputs = [element.output for element in score.elements]
         final = self.add(merge, ranking)
         if self.sweep.settings("explain", model).get("enabled", True):
-            final = Job(self.sweep, "explain", about, model, [merge])
+            final = Job(self.sweep, "explain", about, model, [*self.training(model), merge])
             final.arguments = arguments + ["--explain", ranking]
             self.add(final, ranking, os.path.join(scores, "explain-ranking.work"))
         if self.sweep.settings("report", model).get("enabled", True):
-            report = Job(self.sweep, "report", about, model, [final])
+            report = Job(self.sweep, "report", about, model, [*self.training(model), final])
             report.arguments = [
                 "--ranking",
                 ranking,
@@ -301,7 +334,7 @@ class Plan:
 
     def check(self):
         """Refuse what this sweep would leave out of date, or could not finish."""
-        problems = []
+        problems = self.changed_models()
         needed = self.needed()
         for job in self.jobs:
             outputs = [e.output for i, e in enumerate(job.elements) if job not in needed or i not in needed[job]]
@@ -313,6 +346,16 @@ class Plan:
         if problems:
             raise SweepError("\n".join(problems), 1)
 
+    def changed_models(self):
+        """Models that were trained, or begun, with another config than the sweep file has now."""
+        planned = [model for model in self.sweep.models.values() if model.planned]
+        return [
+            f'"{model.path}" is of another config.json or tokenizer than [train.sizes.{model.name}] has now: '
+            f'remove "{os.path.dirname(model.path)}", all of it is made again'
+            for model in planned
+            if glob.glob(os.path.join(glob.escape(model.path), "*")) and family.has_changed(model.planned)
+        ]
+
     def check_shards(self, job, needed):
         folder, shards = os.path.dirname(job.elements[0].output), len(job.elements)
         for path in glob.glob(os.path.join(glob.escape(folder), "shard-*-of-*.h5")):
@@ -321,7 +364,7 @@ class Plan:
                 return [
                     f'"{folder}" holds scores in {int(found[1])} shards, this sweep file says {shards}: remove the folder'
                 ]
-        compress = job.needs[0]
+        compress = next(need for need in job.needs if need.stage == "compress")
         if job in needed and compress in needed and len(needed[job]) < shards:
             return [
                 f'"{folder}" holds shards made from "{compress.elements[0].output}", which is gone: remove the folder'
@@ -386,6 +429,11 @@ class Plan:
         return max(0.0, max(left)) if left else None
 
 
+def text_folder(model):
+    """The folder of what turns text into tokens: before a model is trained, that of its config."""
+    return model.planned.folder if model.planned else model.path
+
+
 def has_changed(source, recorded, output):
     """Is a file or model of the user's own another than the output was made from?  One that is older than the output is not read."""
     files = glob.glob(os.path.join(glob.escape(source), "*")) if os.path.isdir(source) else [source]
@@ -420,7 +468,7 @@ def compare_options(job, path, recorded):
     """Lines for options that the output was made with, and the sweep file now says otherwise."""
     recorded, problems = json.loads(recorded), []
     for key, wanted in job.options.items():
-        if key in NO_RESULT or wanted is None or key not in recorded:
+        if key in NO_RESULT_OF.get(job.stage, NO_RESULT) or wanted is None or key not in recorded:
             continue
         if _shown(recorded[key]) != _shown(wanted):
             problems.append(

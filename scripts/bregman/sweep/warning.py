@@ -1,5 +1,7 @@
-"""Are a sweep's jobs warned early enough before their time limits?  bregman-plan predicts how long a stop takes on their grids."""
+"""What bregman-plan says of a sweep before it is submitted: does the engine take the configs of the models that are to be trained,
+and are the jobs warned early enough before their time limits?  It predicts how long a stop takes on their grids."""
 
+import contextlib
 import functools
 import json
 import os
@@ -29,12 +31,12 @@ def n_queries(path):
         return sum(1 for line in file if line.strip())
 
 
-def options(sweep, job, model):
+def options(sweep, job, model, folder):
     """Of the plan of one stage: its grid, and what its time depends on."""
     own, fit, compress = job.settings, sweep.settings("fit", model), sweep.settings("compress", model)
     rank = {"full": 100000, "auto": compress.get("max_rank", 128)}.get(compress.get("rank"), compress.get("rank"))
     found = {
-        "config": model.path,
+        "config": folder,
         "nodes": own["nodes"],
         "ranks-per-node": own["ranks_per_node"],
         "pipeline": own["pipeline"],
@@ -58,6 +60,37 @@ def options(sweep, job, model):
     return tuple(words + flags)
 
 
+def refusal(program, folder):
+    """Why the engine does not take the config.json in a folder; "" if it does, or if bregman-plan cannot be asked."""
+    path = os.path.join(folder, "config.json")
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            [program, "--config", path, "--json", "--quiet"],
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_S,
+            check=False,
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+        )
+        # it may also refuse the cluster that it assumes: then its message does not name the file
+        for line in done.stderr.splitlines() if done.returncode else []:
+            if path in line:
+                return line.partition("error: ")[2].replace(f' in "{path}"', "").replace(f"{path}: ", "")
+    return ""
+
+
+def check_configs(sweep, plan, programs, drafts):
+    """Refuse models to be trained whose config.json the engine does not take."""
+    for job in plan.needed():
+        if job.stage == "train":
+            model = sweep.models[job.about[0]]
+            why = refusal(os.path.join(programs, "plan"), drafts.folder(model))
+            if why:
+                sweep.problem(model.place, why)
+    sweep.raise_problems()
+
+
 @functools.lru_cache(maxsize=None)
 def predicted(program, words):
     """{name of a stage: seconds from the warning to the time limit that it needs}"""
@@ -79,24 +112,25 @@ def predicted(program, words):
     raise UserError(why)
 
 
-def check_warnings(sweep, plan, programs):
+def check_warnings(sweep, plan, programs, drafts):
     """Say on standard error which jobs would be warned too late; it is a prediction, so nothing is refused."""
     said = {}
-    models = list(sweep.models.values())
     for job in plan.needed():
         if job.stage not in STAGES:
             continue
-        i = next(i for i, model in enumerate(models) if model.name == job.about[0])
+        model = sweep.models[job.about[0]]
         warned = job.settings["warning_seconds"]
         try:
-            needs = predicted(os.path.join(programs, "plan"), options(sweep, job, models[i]))[PROGRAM[job.stage]]
+            needs = predicted(os.path.join(programs, "plan"), options(sweep, job, model, drafts.folder(model)))[
+                PROGRAM[job.stage]
+            ]
         except (UserError, OSError, KeyError) as error:
             said.setdefault(f"it cannot be checked whether the jobs of {job.about[0]} are warned early enough: {error}")
             continue
         if needs > warned:
             said.setdefault(
                 sweep.described(
-                    sweep.where(job.stage, i, "warning_seconds"),
+                    sweep.where(job.stage, model, "warning_seconds"),
                     f"{job.stage} of {job.about[0]} is predicted to "
                     f"need {needs:.0f}, not {warned}, to keep what it has done",
                 )

@@ -1,0 +1,357 @@
+#!/usr/bin/env python3
+"""Sweeps that train their models: the plan, a run of text to rankings here, what is out of date, and every mistake in [train].
+
+A stand-in for train_models makes random weights of the config's shapes: what is looked at is the sweep."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+from engine_checks import BUILD, FOLDER, ROOT, check, finish
+import text_checks
+
+SWEEP = os.path.join(ROOT, "jobs", "sweep")
+STAND_IN = """#!/bin/sh
+exec "{python}" "$(dirname "$0")/train.py" "$@"
+"""
+TRAIN = """
+import argparse, json, os, shutil, sys
+sys.path[:0] = ["{root}/scripts", "{root}/tests/python"]
+import h5py, numpy as np
+from bregman.files import list_published
+from bregman.hashes import hash_file
+from check_goldens import write_safetensors
+parser = argparse.ArgumentParser(allow_abbrev=False)
+for name in ("config", "output", "queries", "threads", "seed", "batch-tokens", "learning-rate", "epochs"):
+    parser.add_argument("--" + name)
+for name in ("tokens", "heldout"):
+    parser.add_argument("--" + name, nargs="+", default=[])
+options = parser.parse_args()
+config = json.load(open(options.config + "/config.json"))
+if config["n_embd"] == 8 and not os.path.exists("{folder}/eight"):
+    sys.exit("train_models: error: eight is too few")
+for path in options.tokens + options.heldout:
+    h5py.File(path).close()
+d, vocabulary, random = config["n_embd"], config["vocab_size"], np.random.default_rng(int(options.seed or 0))
+shapes = dict({{"wte.weight": (vocabulary, d), "wpe.weight": (config["n_positions"], d)}}, **{{"ln_f.weight": (d,), "ln_f.bias": (d,)}})
+for b in range(config["n_layer"]):
+    for part, n in (("attn.c_attn", (d, 3 * d)), ("attn.c_proj", (d, d)), ("mlp.c_fc", (d, 4 * d)), ("mlp.c_proj", (4 * d, d))):
+        shapes[f"h.{{b}}.{{part}}.weight"], shapes[f"h.{{b}}.{{part}}.bias"] = n, n[1:]
+    for part in ("ln_1", "ln_2"):
+        shapes[f"h.{{b}}.{{part}}.weight"] = shapes[f"h.{{b}}.{{part}}.bias"] = (d,)
+os.makedirs(options.output, exist_ok=True)
+for name in os.listdir(options.config):
+    shutil.copy(os.path.join(options.config, name), options.output)
+write_safetensors(options.output + "/model.safetensors", {{n: random.normal(0, 0.2, s).astype("f4") for n, s in shapes.items()}})
+with h5py.File(options.output + "/log.h5", "w") as file:
+    run = file.create_group("run")
+    run.attrs["options"] = json.dumps({{"seed": int(options.seed or 0), "batch_tokens": int(options.batch_tokens)}})
+    run.attrs["fingerprint"] = "made"
+for name in os.listdir(options.output):
+    path = os.path.join(options.output, name)
+    if os.path.isfile(path) and name != "MANIFEST":
+        list_published(path, hash_file(path), os.path.getsize(path))
+"""
+FAMILY = """
+output = "out"
+[cluster]
+threads = 1
+ranks_per_node = 2
+pipeline = 2
+[tokenize]
+max_length = 16
+[train]
+corpus = "words"
+heldout = "unseen"
+queries = "q"
+tokenizer = "tokenizer"
+batch_tokens = 64
+epochs = 0.5
+[train.base]
+model_type = "gpt2"
+n_head = 2
+n_positions = 32
+layer_norm_epsilon = 1e-5
+n_layer = 1
+[train.sizes.small]
+n_embd = 16
+[train.sizes.large]
+n_embd = 24
+n_layer = 2
+[train.sizes.large.train]
+seed = 3
+nodes = 2
+[train.sizes.large.score]
+shards = 2
+[score]
+corpora = "words"
+[report]
+show = 2
+[[corpus]]
+name = "words"
+text = "corpus.jsonl"
+[[corpus]]
+name = "unseen"
+text = "heldout.jsonl"
+[[queries]]
+name = "q"
+file = "queries.jsonl"
+"""
+
+
+def path(name):
+    return os.path.join(FOLDER, name)
+
+
+def write(name, text):
+    os.makedirs(os.path.dirname(path(name)), exist_ok=True)
+    with open(path(name), "w", encoding="utf-8") as file:
+        file.write(text)
+    return path(name)
+
+
+def read(name):
+    with open(path(name), encoding="utf-8") as file:
+        return file.read()
+
+
+def prepare():
+    for program in os.listdir(os.path.join(BUILD, "bin")):
+        os.makedirs(path("programs"), exist_ok=True)
+        if program != "train_models":
+            os.symlink(os.path.join(os.path.abspath(BUILD), "bin", program), path(f"programs/{program}"))
+    write("programs/train_models", STAND_IN.format(python=sys.executable))
+    write("programs/train.py", TRAIN.format(root=ROOT, folder=FOLDER))
+    write("bin/squeue", "#!/bin/sh\nexit 0\n")
+    for name in ("programs/train_models", "bin/squeue"):
+        os.chmod(path(name), 0o755)
+    text_checks.tiny_model("tokenizer")
+    shutil.copytree(text_checks.path("tokenizer"), path("tokenizer"))
+    os.unlink(path("tokenizer/config.json"))
+    write("tokenizer/tokenizer_config.json", json.dumps({"eos_token": "<eos>", "bos_token": "<eos>"}))
+    write("corpus.jsonl", '{"text": "the band and the hand"}\n{"text": "another hand in the band"}\n' * 8)
+    write("heldout.jsonl", '{"text": "and then the end"}\n' * 2)
+    write("queries.jsonl", '{"id": "q", "prompt": "the ", "completion": "band"}\n')
+
+
+def sweep(name, *arguments):
+    environment = {**os.environ, "BREGMAN_BIN": path("programs"), "PATH": path("bin") + ":" + os.environ["PATH"]}
+    return subprocess.run(
+        ["/bin/sh", SWEEP, path(name), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**environment, "PYTHON": sys.executable},
+        cwd="/",
+    )
+
+
+def submitted(done):
+    """{name of the job: (its line, its variable)} of a dry run."""
+    lines = [line for line in done.stdout.splitlines() if "sbatch" in line]
+    return {line.split("--job-name=")[1].split()[0]: (line, line.split("=")[0]) for line in lines}
+
+
+def states(name):
+    found = {}
+    for line in sweep(name, "--status").stdout.splitlines()[1:]:
+        cells = line.split()
+        found[tuple(cells[:2])] = " ".join(cells[4:])
+    return found
+
+
+# ---------------------------------------------------------------- the plan
+
+
+def test_plan():
+    write("family.toml", FAMILY)
+    done = sweep("family.toml", "--dry-run")
+    jobs = submitted(done)
+    check(done.returncode == 0 and not os.path.exists(path("out")), "dry run: nothing is written", done.stderr)
+    check(sum(name.startswith("tokenize--") for name in jobs) == 2, "corpora of one tokenizer once", list(jobs))
+    train, variable = jobs["train--small"]
+    for part in (
+        "/jobs/train_models.sbatch",
+        f"--config {path('out/small/config')} --tokens {path('out/tokens/words-')}",
+        f"--heldout {path('out/tokens/unseen-')}",
+        f"--queries {path('out/queries/q-')}",
+        f"--output {path('out/small/model')}",
+        "--batch-tokens 64 --epochs 0.5 --threads 1",
+        "--signal=B:USR1@300",
+    ):
+        check(part in train, f"train has {part}", train)
+    check("--pipeline" not in train and "--pipeline 2" in jobs["fit--small"][0], "no pipeline where it has none", train)
+    check("--seed 3" in jobs["train--large"][0] and "--nodes=2" in jobs["train--large"][0], "of one size")
+    wanted = {jobs[name][1] for name in jobs if name.startswith("tokenize")}
+    check(all(f"${{{v}}}" in train for v in wanted), "train waits for its tokens", train)
+    tokenize = next(line for name, (line, _) in jobs.items() if name.startswith("tokenize--words"))
+    check(
+        f"--model {path('out/small/config')}" in tokenize and "dependency" not in tokenize,
+        "tokens wait for nothing",
+        tokenize,
+    )
+    for name in ("fit--small", "compress--small--q", "score--small--q--words", "report--small--q--words"):
+        check(f"${{{variable}}}" in jobs[name][0], f"{name} waits for the model", jobs[name][0])
+        check(f"--model {path('out/small/model')}" in jobs[name][0], f"{name} has the model", jobs[name][0])
+    check("SHARDS=2" in jobs["score--large--q--words"][0], "another stage's settings of one size")
+    check("score--small--q--unseen" not in jobs, "what is held out is not scored")
+
+
+# ---------------------------------------------------------------- a run here
+
+
+def test_run():
+    done = sweep("family.toml", "--local", "--ranks", "1")
+    check(done.returncode == 0 and "all done" in done.stdout, "local run", done.stdout + done.stderr)
+    for name in ("small", "large"):
+        check(os.path.exists(path(f"out/{name}/q/words/report.html")), f"{name}: a report")
+    config = json.loads(read("out/small/config/config.json"))
+    check(config["vocab_size"] == 261 and config["eos_token_id"] == config["bos_token_id"] == 260, "ids", config)
+    check(config["n_embd"] == 16 and config["n_head"] == 2, "base and size", config)
+    check(read("out/small/model/tokenizer.json") == read("tokenizer/tokenizer.json"), "the tokenizer goes along")
+    found = states("family.toml")
+    check(found[("train", "small")] == "done 100 % -" and set(found.values()) == {"done 100 % -"}, "status", found)
+    check(sweep("family.toml", "--local").stdout.startswith("all done"), "again: nothing to do")
+
+
+def test_example():
+    done = subprocess.run(
+        [SWEEP, os.path.join(ROOT, "jobs", "family.toml"), "--dry-run"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    wrong = [line for line in done.stderr.splitlines() if "unknown key" in line or "it takes" in line]
+    check(done.returncode == 2 and not wrong, "example: its keys are right, its files are not here", done.stderr)
+
+
+def test_out_of_date():
+    def refused(name, old, new, *parts):
+        check(old in FAMILY, f"{name}: the sweep file has {old}")
+        write("other.toml", FAMILY.replace(old, new))
+        done = sweep("other.toml", "--dry-run")
+        check(done.returncode == 1 and all(p in done.stderr for p in parts), name, f"{done.returncode} {done.stderr}")
+
+    refused("another size", "n_embd = 16", "n_embd = 32", "out/small/model", "[train.sizes.small]", 'remove "')
+    refused(
+        "another batch", "batch_tokens = 64", "batch_tokens = 32", "log.h5", "batch_tokens = 64, this sweep says 32"
+    )
+    refused("another seed", "seed = 3", "seed = 4", "large/model/log.h5", "seed = 3")
+    write("other.toml", FAMILY.replace("[train.sizes.large]", "[train.sizes.tiny]\nn_embd = 4\n[train.sizes.large]"))
+    jobs = submitted(sweep("other.toml", "--dry-run"))
+    check(
+        sorted(name.split("--")[0] for name in jobs)
+        == ["compress", "explain", "fit", "merge", "report", "score", "train"],
+        "one size more: its jobs alone",
+        list(jobs),
+    )
+    # what is finished does not need its model
+    shutil.move(path("out/small/model"), path("kept"))
+    check("sbatch" not in sweep("family.toml", "--dry-run").stdout, "a model that nothing needs")
+    os.unlink(path("out/small/q/words/report.html"))
+    check(
+        list(submitted(sweep("family.toml", "--dry-run"))) == ["train--small", "report--small--q--words"],
+        "needed again",
+    )
+    shutil.move(path("kept"), path("out/small/model"))
+
+
+def test_failure():
+    write(
+        "eight.toml",
+        FAMILY.replace('"out"', '"eight"').replace("eight", "failed", 1).replace("n_embd = 16", "n_embd = 8"),
+    )
+    done = sweep("eight.toml", "--local", "--ranks", "1")
+    check(
+        done.returncode == 1 and "train--small: failed" in done.stdout and "eight is too few" in done.stdout,
+        "a training that fails",
+        done.stdout,
+    )
+    check(
+        "fit--small: not run, because of train--small" in done.stdout and "fit--large: done" in done.stdout,
+        "its own jobs alone",
+        done.stdout,
+    )
+    found = states("eight.toml")
+    check(
+        found[("train", "small")].startswith("failed") and found[("fit", "small")].startswith("blocked"),
+        "status",
+        found,
+    )
+    write("eight", "")
+    done = sweep("eight.toml", "--local", "--ranks", "1")
+    check(done.returncode == 0, "again: what is missing", done.stdout + done.stderr)
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def test_mistakes():
+    def wrong(name, old, new, *parts, lines=1):
+        check(old in FAMILY, f"{name}: the sweep file has {old}")
+        write("wrong.toml", FAMILY.replace('"out"', '"wrong"').replace(old, new))
+        done = sweep("wrong.toml", "--dry-run")
+        said = done.stderr.strip().split("\n")
+        check(
+            done.returncode == 2 and len(said) == lines and all(part in done.stderr for part in parts),
+            name,
+            f"exit {done.returncode}: {done.stderr.strip()}",
+        )
+
+    wrong("unknown option", "batch_tokens", "batch_token", "[train] batch_token: unknown key", '"batch_tokens"')
+    wrong("no pipeline", "epochs", "pipeline = 2\nepochs", "[train] pipeline: unknown key")
+    wrong("optimizer", "epochs", 'optimizer = "adam"\nepochs', "one of adamw, sgd")
+    wrong("epochs and steps", "epochs", "steps = 3\nepochs", "exclude each other")
+    wrong(
+        "a key of a size's stage", "shards = 2", "shard = 2", "[train.sizes.large.score] shard: unknown key", '"shards"'
+    )
+    wrong(
+        "a size that is no table", "[train.sizes.small]\nn_embd = 16", "[train.sizes]\nsmall = 16", "small: not a table"
+    )
+    wrong("a name", "sizes.small", 'sizes."a/b"', "a name of letters")
+    wrong("a folder's name", "sizes.small", "sizes.log", "another folder")
+    wrong(
+        "two sizes that are one",
+        "n_embd = 24\nn_layer = 2\n[train.sizes.large.train]\nseed = 3\nnodes = 2\n[train.sizes.large.score]\nshards = 2",
+        "n_embd = 16",
+        '"large" is the same as "small"',
+    )
+    wrong("held out and trained on", '"unseen"\nqueries', '"words"\nqueries', "is what is trained on")
+    wrong("no held-out file", '"unseen"\nqueries', '"unseem"\nqueries', "no file", "unseem")
+    wrong("no query set", 'queries = "q"', 'queries = "p"', 'no [[queries]] is named "p"')
+    wrong(
+        "no corpus",
+        'corpus = "words"\nheldout',
+        'corpus = "word"\nheldout',
+        'no [[corpus]] is named "word"',
+        '"words"',
+        lines=2,
+    )
+    wrong("no tokenizer", '"tokenizer"', '"tokens"', "[train] tokenizer: no ", "tokens/tokenizer.json")
+    wrong("text without tokenizer", 'tokenizer = "tokenizer"', "", "it has no tokenizer")
+    wrong(
+        "a small vocabulary",
+        "n_layer = 1",
+        "n_layer = 1\nvocab_size = 100",
+        "vocab_size is 100, less than the 261 tokens",
+        lines=2,
+    )
+    wrong("a date", "n_layer = 1", "n_layer = 1\nday = 2026-01-01", "a date", lines=2)
+    wrong("a family of others", '"gpt2"', '"bert"', 'model_type "bert" is not supported; supported: gpt2', lines=2)
+    wrong("heads", "n_embd = 24", "n_embd = 25", "[train.sizes] large", "25")
+    wrong("no sizes", FAMILY[FAMILY.index("[train.sizes.small]") : FAMILY.index("[score]")], "", "[train.sizes.NAME]")
+
+
+prepare()
+test_plan()
+test_run()
+test_example()
+test_out_of_date()
+test_failure()
+test_mistakes()
+shutil.rmtree(text_checks.FOLDER)
+finish(70)
