@@ -16,7 +16,10 @@ ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(ROOT, "scripts"))
 
 import h5py  # noqa: E402
-from bregman.sweep.file import CLUSTER, ENTRIES, STAGES, TOP, Sweep, SweepError  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
+from tokenizers.models import BPE  # noqa: E402
+from bregman.sweep.file import Sweep, SweepError  # noqa: E402
+from bregman.sweep.keys import CLUSTER, ENTRIES, FAMILY, STAGES, TOP  # noqa: E402
 from bregman.sweep.plan import Plan  # noqa: E402
 
 GOOD = """output = "out"
@@ -49,6 +52,19 @@ path = "model"
 fit = { nodes = 4, pipeline = 4, seed = 3 }
 [model.score]
 shards = 2
+[train]
+tokenizer = "tokenizer"
+corpus = "words"
+heldout = ["more"]
+steps = 5
+[train.base]
+model_type = "llama"
+[train.sizes.s]
+hidden_size = 8
+[train.sizes.m]
+rope_parameters = { rope_theta = 1e4 }
+[train.sizes.m.train]
+seed = 1
 [[corpus]]
 name = "words"
 tokens = ["tokens/*.h5"]
@@ -63,6 +79,7 @@ KEYS = sorted(
     {
         *CLUSTER,
         *TOP,
+        *FAMILY,
         *(key for table in (*STAGES.values(), *ENTRIES.values()) for key in table),
         "x",
         "'a.b'",
@@ -116,10 +133,21 @@ VALUES = [
     '"model"',
     '"tokens/a.h5"',
     '"queries.h5"',
+    '"tokenizer"',
     '"text.jsonl"',
     '"\\uD7FF"',
 ]
-HEADERS = ["[%s]", "[[%s]]", "[model.%s]", "[[model.%s]]", "[%s.%s]", "[ %s . x ]", "['%s']"]
+HEADERS = [
+    "[%s]",
+    "[[%s]]",
+    "[model.%s]",
+    "[[model.%s]]",
+    "[%s.%s]",
+    "[train.sizes.%s]",
+    "[train.sizes.s.%s]",
+    "[ %s . x ]",
+    "['%s']",
+]
 
 
 def change(lines, rng):
@@ -163,10 +191,13 @@ def fault(path):
 
 def prepare(folder):
     os.makedirs(os.path.join(folder, "model"))
-    os.makedirs(os.path.join(folder, "tokens"))
+    for name in ("tokens", "tokenizer"):
+        os.makedirs(os.path.join(folder, name))
     for name in ("model/config.json", "model/x.safetensors", "text.jsonl"):
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
             file.write("{}\n")
+    with open(os.path.join(folder, "tokenizer", "tokenizer.json"), "w", encoding="utf-8") as file:
+        file.write(Tokenizer(BPE({"a": 0, "b": 1}, [])).to_str())
     for name in ("tokens/a.h5", "tokens/b.h5", "queries.h5"):
         with h5py.File(os.path.join(folder, name), "w") as file:
             file["token"] = [1, 2, 3]

@@ -1,8 +1,4 @@
-"""Reads a sweep file (TOML) and checks all of it, before anything is done.
-
-Every key has a row in the tables below: what it takes, and the default of the stage's own option of that name (what
-was made with another value is out of date; None: the value changes no result, or has no default).
-"""
+"""Reads a sweep file (TOML) and checks all of it, before anything is done: its keys are in the tables of keys.py."""
 
 import collections
 import difflib
@@ -19,232 +15,26 @@ from bregman.errors import UsageError, UserError
 from bregman.files import file_identity
 from bregman.hashes import hash_file, require_regular
 from bregman.sweep import family
-from bregman.tokenizer import CHOICES, TextModel
+from bregman.sweep.keys import (
+    CLUSTER,
+    CLUSTER_DEFAULTS,
+    CONTROL,
+    ENTRIES,
+    FAMILY,
+    MOST_SHARDS,
+    NOT_FOR,
+    STAGES,
+    TABLE,
+    TABLES,
+    TOP,
+    minutes,
+)
+from bregman.tokenizer import TextModel
 
-MOST_SHARDS = 99999
-PLAIN = re.compile(r"[A-Za-z0-9](-?[A-Za-z0-9._+])*")  # never "--", which joins names
-RANGE = re.compile(r"(\d*):(\d*)")
-BYTES = re.compile(r"\d+(\.\d+)?[KMGT]?")
-TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
-
-CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-
-Key = collections.namedtuple("Key", "takes default", defaults=(None,))
 # tokenizer: its hash, "" without one; place: in the file; planned: what family.py knows of one that this sweep trains, else None
 Model = collections.namedtuple("Model", "name path tokenizer text overrides place planned")
 Corpus = collections.namedtuple("Corpus", "name tokens text")  # paths of one of the two; text has names too
 Queries = collections.namedtuple("Queries", "name path")
-
-
-# ---------------------------------------------------------------- what a value may be: returns what is wrong, or None
-
-
-def _whole(least):
-    def check(value):
-        if isinstance(value, bool) or not isinstance(value, int):
-            return "a whole number"
-        return None if value >= least else f"{least} or more"
-
-    return check
-
-
-def _real(value):
-    return (
-        None
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
-        else "a number, 0 or more"
-    )
-
-
-def _text(value):
-    one_line = isinstance(value, str) and value and not CONTROL.search(value)
-    return None if one_line else "a text of one line"
-
-
-def _texts(value):
-    several = value if isinstance(value, list) else [value]
-    return None if several and not any(_text(v) for v in several) else "a text or a list of texts"
-
-
-def _flag(value):
-    return None if isinstance(value, bool) else "true or false"
-
-
-def _match(pattern, what):
-    return lambda value: None if isinstance(value, str) and pattern.fullmatch(value) else what
-
-
-def _range(value):
-    found = RANGE.fullmatch(value) if isinstance(value, str) else None
-    if not found:
-        return 'a range "A:B", B excluded'
-    return "a range with A below B" if all(found.groups()) and int(found[1]) >= int(found[2]) else None
-
-
-def _one_of(*words):
-    return lambda value: None if value in words else "one of " + ", ".join(words)
-
-
-def _rank(value):
-    return None if value in ("full", "auto") else _whole(1)(value) and 'a whole number, "full" or "auto"'
-
-
-COUNT, NATURAL = _whole(1), _whole(0)
-TABLE, TABLES = "a table", "an array of tables"
-
-CLUSTER = {
-    name: Key(takes)
-    for name, takes in {
-        "partition": _text,
-        "account": _text,
-        "qos": _text,
-        "constraint": _text,
-        "nodes": COUNT,
-        "ranks_per_node": COUNT,
-        "threads": COUNT,
-        "pipeline": COUNT,
-        "memory_limit": _match(BYTES, 'bytes, as "500M" or "2G"'),
-        "scratch": _text,
-        "checkpoint_minutes": _real,
-        "time": _match(TIME, 'a time limit, as "30", "12:00:00" or "2-00:00:00"'),
-        "warning_seconds": COUNT,
-        "profile": _text,
-        "array_limit": COUNT,
-        "launch": _text,
-        "setup": _texts,
-        "sbatch": _texts,
-    }.items()
-}
-CLUSTER_DEFAULTS = {
-    "nodes": 1,
-    "ranks_per_node": 1,
-    "threads": 1,
-    "pipeline": 1,
-    "warning_seconds": 300,
-    "launch": "srun -K1",
-    "setup": [],
-    "sbatch": [],
-}
-ONE_PROCESS = ("tokenize", "merge", "report")  # these take from [cluster] only what is not for many ranks:
-OF_MANY = ("nodes", "ranks_per_node", "pipeline", "memory_limit", "scratch", "checkpoint_minutes", "array_limit")
-
-NOT_FOR = {**{stage: OF_MANY for stage in ONE_PROCESS}, "train": ("pipeline",)}
-
-STAGES = {
-    "train": {
-        "corpus": Key(_text),
-        "heldout": Key(_texts),
-        "queries": Key(_text),
-        "modules": Key(_text),
-        "optimizer": Key(_one_of("adamw", "sgd")),
-        "learning_rate": Key(_real),
-        "beta1": Key(_real),
-        "beta2": Key(_real),
-        "epsilon": Key(_real),
-        "momentum": Key(_real),
-        "weight_decay": Key(_real),
-        "clip_norm": Key(_real),
-        "warmup_steps": Key(NATURAL),
-        "schedule": Key(_one_of("constant", "cosine", "linear")),
-        "final_rate": Key(_real),
-        "batch_tokens": Key(COUNT),
-        "slices": Key(COUNT),
-        "epochs": Key(_real),
-        "steps": Key(COUNT),
-        "seed": Key(NATURAL),
-        "eval_steps": Key(NATURAL),
-        "save_steps": Key(NATURAL),
-        "save_dtype": Key(_one_of("float32", "bfloat16")),
-    },
-    "tokenize": {
-        "max_length": Key(_whole(2)),
-        "packing": Key(_one_of("none", "concat"), "none"),
-        "eos_between": Key(_one_of("yes", "no"), "yes"),
-        "eos_token_id": Key(NATURAL),
-        "add_bos": Key(_one_of(*CHOICES), "auto"),
-        "add_eos": Key(_one_of(*CHOICES), "auto"),
-        "add_prefix_space": Key(_one_of(*CHOICES), "auto"),
-        "text_field": Key(_text, "text"),
-        "bad_lines": Key(_one_of("stop", "skip"), "stop"),
-        "processes": Key(COUNT),
-    },
-    "fit": {
-        "corpus": Key(_text),
-        "covariance_sequences": Key(_range, ":"),
-        "lambda_sequences": Key(_range, ":"),
-        "modules": Key(_text, "mlp"),
-        "empirical_fisher": Key(_flag, False),
-        "blocks": Key(COUNT, 1),
-        "head_blocks": Key(_flag, False),
-        "subgrid_side": Key(COUNT, 8192),
-        "seed": Key(NATURAL, 0),
-        "no_diagonal": Key(_flag, False),
-        "unit_sequences": Key(NATURAL, 0),
-        "batch_tokens": Key(NATURAL),
-    },
-    "compress": {
-        "modules": Key(_text),
-        "rank": Key(_rank, 32),
-        "tolerance": Key(_real, 0.01),
-        "max_rank": Key(COUNT, 128),
-        "preconditioner": Key(_one_of("ekfac", "kfac", "diagonal", "identity"), "ekfac"),
-        "damping_factor": Key(_real, 0.1),
-        "damping": Key(_real, -1),
-        "seed": Key(NATURAL, 0),
-        "unit_queries": Key(COUNT, 8),
-    },
-    "score": {
-        "shards": Key(COUNT),
-        "corpora": Key(_texts),
-        "candidates": Key(_text),
-        "layer_scores": Key(_flag, False),
-        "top": Key(COUNT, 100),
-        "unit_sequences": Key(COUNT, 64),
-        "batch_tokens": Key(NATURAL),
-    },
-    "merge": {"top": Key(COUNT, 100), "tail": Key(_real, 0.0001)},
-    "explain": {"enabled": Key(_flag), "batch_tokens": Key(NATURAL)},
-    "report": {"enabled": Key(_flag), "show": Key(COUNT), "title": Key(_text), "corpus_sequences": Key(COUNT)},
-}
-FAMILY = {"tokenizer": Key(_text), "base": Key(TABLE), "sizes": Key(TABLE)}  # of [train] alone
-OWN = {
-    "train": ("corpus", "heldout", "queries"),
-    "fit": ("corpus",),
-    "score": ("shards", "corpora"),
-    "explain": ("enabled",),
-    "report": ("enabled",),
-}  # no options
-TOP = {
-    "name": Key(_match(PLAIN, "a name of letters, digits, . _ + and single -")),
-    "output": Key(_text),
-    "bin": Key(_text),
-    "cluster": Key(TABLE),
-    "model": Key(TABLES),
-    "corpus": Key(TABLES),
-    "queries": Key(TABLES),
-    **{stage: Key(TABLE) for stage in STAGES},
-}
-NAME = {"name": TOP["name"]}
-ENTRIES = {
-    "model": {
-        **NAME,
-        "path": Key(_text),
-        "cluster": Key(TABLE),
-        **{stage: Key(TABLE) for stage in STAGES if stage != "train"},
-    },
-    "corpus": {**NAME, "tokens": Key(_texts), "text": Key(_texts)},
-    "queries": {**NAME, "file": Key(_text)},
-}
-
-
-def minutes(limit):
-    """A Slurm time limit in minutes."""
-    days, *parts = TIME.fullmatch(limit).groups()
-    numbers = [int(part) for part in parts if part is not None]
-    if days is not None or len(numbers) == 3:  # D-H[:M[:S]] or H:M:S
-        hours, mins, seconds = numbers + [0] * (3 - len(numbers))
-        return int(days or 0) * 1440 + hours * 60 + mins + seconds / 60
-    return numbers[0] + (numbers[1] / 60 if len(numbers) == 2 else 0)
 
 
 # ---------------------------------------------------------------- places in the file

@@ -15,7 +15,8 @@ from bregman.errors import UserError
 from bregman.files import input_identity, own_identity, read_manifest
 from bregman.hashes import hash_model, hash_texts
 from bregman.sweep import family
-from bregman.sweep.file import OWN, STAGES, SweepError
+from bregman.sweep.file import SweepError
+from bregman.sweep.keys import OWN, STAGES
 
 PROGRAM = {
     "train": "train_models",
