@@ -24,7 +24,7 @@ from bregman.files import list_published
 from bregman.hashes import hash_file
 from check_goldens import write_safetensors
 parser = argparse.ArgumentParser(allow_abbrev=False)
-for name in ("config", "output", "queries", "threads", "seed", "batch-tokens", "learning-rate", "epochs"):
+for name in ("config", "output", "threads", "seed", "batch-tokens", "learning-rate", "epochs"):
     parser.add_argument("--" + name)
 for name in ("tokens", "heldout"):
     parser.add_argument("--" + name, nargs="+", default=[])
@@ -65,10 +65,9 @@ max_length = 16
 [train]
 corpus = "words"
 heldout = "unseen"
-queries = "q"
 tokenizer = "tokenizer"
 batch_tokens = 64
-epochs = 0.5
+epochs = 2
 [train.base]
 model_type = "gpt2"
 n_head = 2
@@ -177,15 +176,14 @@ def test_plan():
         "/jobs/train_models.sbatch",
         f"--config {path('out/small/config')} --tokens {path('out/tokens/words-')}",
         f"--heldout {path('out/tokens/unseen-')}",
-        f"--queries {path('out/queries/q-')}",
         f"--output {path('out/small/model')}",
-        "--batch-tokens 64 --epochs 0.5 --threads 1",
+        "--batch-tokens 64 --epochs 2 --threads 1",
         "--signal=B:USR1@300",
     ):
         check(part in train, f"train has {part}", train)
     check("--pipeline" not in train and "--pipeline 2" in jobs["fit--small"][0], "no pipeline where it has none", train)
     check("--seed 3" in jobs["train--large"][0] and "--nodes=2" in jobs["train--large"][0], "of one size")
-    wanted = {jobs[name][1] for name in jobs if name.startswith("tokenize")}
+    wanted = {jobs[name][1] for name in jobs if name.startswith("tokenize--")}
     check(all(f"${{{v}}}" in train for v in wanted), "train waits for its tokens", train)
     tokenize = next(line for name, (line, _) in jobs.items() if name.startswith("tokenize--words"))
     check(
@@ -320,9 +318,9 @@ def test_mistakes():
         "n_embd = 16",
         '"large" is the same as "small"',
     )
-    wrong("held out and trained on", '"unseen"\nqueries', '"words"\nqueries', "is what is trained on")
-    wrong("no held-out file", '"unseen"\nqueries', '"unseem"\nqueries', "no file", "unseem")
-    wrong("no query set", 'queries = "q"', 'queries = "p"', 'no [[queries]] is named "p"')
+    wrong("held out and trained on", '"unseen"\ntokenizer', '"words"\ntokenizer', "is what is trained on")
+    wrong("no held-out file", '"unseen"\ntokenizer', '"unseem"\ntokenizer', "no file", "unseem")
+    wrong("no list", "epochs", 'subset = "list.txt"\nepochs', "[train] subset: no file", "list.txt")
     wrong(
         "no corpus",
         'corpus = "words"\nheldout',

@@ -21,6 +21,7 @@ from bregman.sweep.keys import (
     CONTROL,
     ENTRIES,
     FAMILY,
+    FILES,
     MOST_SHARDS,
     NOT_FOR,
     STAGES,
@@ -393,17 +394,16 @@ class Sweep:
             yield "damping", "it and damping_factor exclude each other"
         if "tolerance" in found and found.get("rank") != "auto":
             yield "tolerance", 'it needs rank = "auto"'
-        if "candidates" in found and not os.path.isfile(self.absolute(found["candidates"])):
-            yield "candidates", f'no file "{self.absolute(found["candidates"])}"'
+        for key in FILES:
+            if key in found and not os.path.isfile(self.absolute(found[key])):
+                yield key, f'no file "{self.absolute(found[key])}"'
 
     def check_training(self, model):
         found = self.settings("train", model)
         for corpus_ in self.heldout(model):
             if corpus_.name and corpus_.name == found.get("corpus"):
                 self.problem(self.where("train", model, "heldout"), f'"{corpus_.name}" is what is trained on')
-        if "queries" in found and found["queries"] not in self.queries:
-            self.problem(self.where("train", model, "queries"), f'no [[queries]] is named "{found["queries"]}"')
-        if "epochs" in found and "steps" in found:
+        if "epochs" in found and found.get("steps"):
             self.problem(self.where("train", model, "epochs"), "it and steps exclude each other")
 
     def heldout(self, model):

@@ -16,7 +16,7 @@ from bregman.files import input_identity, own_identity, read_manifest
 from bregman.hashes import hash_model, hash_texts
 from bregman.sweep import family
 from bregman.sweep.file import SweepError
-from bregman.sweep.keys import OWN, STAGES
+from bregman.sweep.keys import FILES, OWN, STAGES
 
 PROGRAM = {
     "train": "train_models",
@@ -31,7 +31,7 @@ PROGRAM = {
 }
 SCRIPTS = ("tokenize", "tokenize-queries", "report")  # programs of scripts/; the others are MPI programs
 NO_RESULT = ("processes", "batch_tokens", "candidates", "corpus_sequences", "show", "title")
-NO_RESULT_OF = {"train": ("save_steps",)}  # instead
+NO_RESULT_OF = {"train": ("subset", "mask")}  # instead
 
 Element = collections.namedtuple("Element", "output work log")  # what one task of a job writes
 
@@ -92,8 +92,9 @@ class Job:
         self.options = {
             key: self.settings.get(key, row.default) for key, row in self.table.items() if key not in OWN.get(stage, ())
         }
-        if self.options.get("candidates"):
-            self.options["candidates"] = sweep.absolute(self.options["candidates"])
+        for key in FILES:
+            if self.options.get(key):
+                self.options[key] = sweep.absolute(self.options[key])
 
     def stage_options(self):
         """The options that the sweep file sets, as arguments."""
@@ -208,10 +209,6 @@ class Plan:
         heldout = files(self.sweep.heldout(model))
         arguments = ["--config", model.planned.folder, "--tokens", *tokens]
         arguments += ["--heldout", *heldout] if heldout else []
-        if "queries" in settings:
-            path, jobs = self.query_file(self.sweep.queries[settings["queries"]], model)
-            arguments += ["--queries", path]
-            needs += jobs
         train = Job(self.sweep, "train", (model.name,), model, dict.fromkeys(needs))
         train.arguments = [*arguments, "--output", model.path]
         train.sources = tokens + heldout
