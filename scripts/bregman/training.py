@@ -14,7 +14,7 @@ from bregman.report.figures import Plot, log_ticks
 
 LOG = "log.csv"
 COLUMNS = ("step", "loss", "tokens", "heldout_loss")
-AXES = {"step": "step", "tokens": "tokens seen", "parameters": "parameters"}
+AXES = {"step": "step", "tokens": "tokens trained on", "parameters": "parameters"}
 MOST_POINTS = 400  # of a curve: each is the mean of the steps that it stands for
 LEAST_FITTED = 3  # models that a power law is fitted to at least
 
@@ -36,7 +36,7 @@ text { font-family: system-ui, "Segoe UI", "Noto Sans", sans-serif; fill: #5c637
 
 
 class Run:
-    """A run's log: arrays of COLUMNS, NaN where a loss was not measured; folder: where its model is."""
+    """A run's log: arrays of COLUMNS, NaN where a loss was not measured, tokens so far; folder: where its model is."""
 
     def __init__(self, path):
         self.path = os.path.join(path, LOG) if os.path.isdir(path) else path
@@ -64,6 +64,7 @@ class Run:
             raise UserError(
                 f'"{self.path}": step {columns["step"][back[0] + 1]:.0f} follows step {columns["step"][back[0]]:.0f}'
             )
+        columns["tokens"] = np.cumsum(columns["tokens"])  # the log has those of each step
         return columns
 
     def _row(self, line, header, row):

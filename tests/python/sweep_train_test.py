@@ -1,7 +1,5 @@
 #!/usr/bin/env python3
-"""Sweeps that train their models: the plan, a run of text to rankings here, what is out of date, and every mistake in [train].
-
-A stand-in for train_models makes random weights of the config's shapes: what is looked at is the sweep."""
+"""Sweeps that train their models: the plan, a run of text to rankings here, what is out of date, and every mistake in [train]."""
 
 import json
 import os
@@ -13,47 +11,6 @@ from engine_checks import BUILD, FOLDER, ROOT, check, finish
 import text_checks
 
 SWEEP = os.path.join(ROOT, "jobs", "sweep")
-STAND_IN = """#!/bin/sh
-exec "{python}" "$(dirname "$0")/train.py" "$@"
-"""
-TRAIN = """
-import argparse, json, os, shutil, sys
-sys.path[:0] = ["{root}/scripts", "{root}/tests/python"]
-import h5py, numpy as np
-from bregman.files import list_published
-from bregman.hashes import hash_file
-from check_goldens import write_safetensors
-parser = argparse.ArgumentParser(allow_abbrev=False)
-for name in ("config", "output", "threads", "seed", "batch-tokens", "learning-rate", "epochs"):
-    parser.add_argument("--" + name)
-for name in ("tokens", "heldout"):
-    parser.add_argument("--" + name, nargs="+", default=[])
-options = parser.parse_args()
-config = json.load(open(options.config + "/config.json"))
-if config["n_embd"] == 8 and not os.path.exists("{folder}/eight"):
-    sys.exit("train_models: error: eight is too few")
-for path in options.tokens + options.heldout:
-    h5py.File(path).close()
-d, vocabulary, random = config["n_embd"], config["vocab_size"], np.random.default_rng(int(options.seed or 0))
-shapes = dict({{"wte.weight": (vocabulary, d), "wpe.weight": (config["n_positions"], d)}}, **{{"ln_f.weight": (d,), "ln_f.bias": (d,)}})
-for b in range(config["n_layer"]):
-    for part, n in (("attn.c_attn", (d, 3 * d)), ("attn.c_proj", (d, d)), ("mlp.c_fc", (d, 4 * d)), ("mlp.c_proj", (4 * d, d))):
-        shapes[f"h.{{b}}.{{part}}.weight"], shapes[f"h.{{b}}.{{part}}.bias"] = n, n[1:]
-    for part in ("ln_1", "ln_2"):
-        shapes[f"h.{{b}}.{{part}}.weight"] = shapes[f"h.{{b}}.{{part}}.bias"] = (d,)
-os.makedirs(options.output, exist_ok=True)
-for name in os.listdir(options.config):
-    shutil.copy(os.path.join(options.config, name), options.output)
-write_safetensors(options.output + "/model.safetensors", {{n: random.normal(0, 0.2, s).astype("f4") for n, s in shapes.items()}})
-with h5py.File(options.output + "/log.h5", "w") as file:
-    run = file.create_group("run")
-    run.attrs["options"] = json.dumps({{"seed": int(options.seed or 0), "batch_tokens": int(options.batch_tokens)}})
-    run.attrs["fingerprint"] = "made"
-for name in os.listdir(options.output):
-    path = os.path.join(options.output, name)
-    if os.path.isfile(path) and name != "MANIFEST":
-        list_published(path, hash_file(path), os.path.getsize(path))
-"""
 FAMILY = """
 output = "out"
 [cluster]
@@ -117,15 +74,8 @@ def read(name):
 
 
 def prepare():
-    for program in os.listdir(os.path.join(BUILD, "bin")):
-        os.makedirs(path("programs"), exist_ok=True)
-        if program != "train_models":
-            os.symlink(os.path.join(os.path.abspath(BUILD), "bin", program), path(f"programs/{program}"))
-    write("programs/train_models", STAND_IN.format(python=sys.executable))
-    write("programs/train.py", TRAIN.format(root=ROOT, folder=FOLDER))
     write("bin/squeue", "#!/bin/sh\nexit 0\n")
-    for name in ("programs/train_models", "bin/squeue"):
-        os.chmod(path(name), 0o755)
+    os.chmod(path("bin/squeue"), 0o755)
     text_checks.tiny_model("tokenizer")
     shutil.copytree(text_checks.path("tokenizer"), path("tokenizer"))
     os.unlink(path("tokenizer/config.json"))
@@ -136,7 +86,11 @@ def prepare():
 
 
 def sweep(name, *arguments):
-    environment = {**os.environ, "BREGMAN_BIN": path("programs"), "PATH": path("bin") + ":" + os.environ["PATH"]}
+    environment = {
+        **os.environ,
+        "BREGMAN_BIN": os.path.join(os.path.abspath(BUILD), "bin"),
+        "PATH": path("bin") + ":" + os.environ["PATH"],
+    }
     return subprocess.run(
         ["/bin/sh", SWEEP, path(name), *arguments],
         capture_output=True,
@@ -259,13 +213,14 @@ def test_out_of_date():
 
 
 def test_failure():
-    write(
-        "eight.toml",
-        FAMILY.replace('"out"', '"eight"').replace("eight", "failed", 1).replace("n_embd = 16", "n_embd = 8"),
+    small = "[train.sizes.large.train]"
+    failing = FAMILY.replace('"out"', '"failing"').replace(
+        small, '[train.sizes.small.train]\nmemory_limit = "1K"\n' + small
     )
-    done = sweep("eight.toml", "--local", "--ranks", "1")
+    write("failing.toml", failing)
+    done = sweep("failing.toml", "--local", "--ranks", "1")
     check(
-        done.returncode == 1 and "train--small: failed" in done.stdout and "eight is too few" in done.stdout,
+        done.returncode == 1 and "train--small: failed" in done.stdout and "memory-limit" in done.stdout,
         "a training that fails",
         done.stdout,
     )
@@ -274,15 +229,17 @@ def test_failure():
         "its own jobs alone",
         done.stdout,
     )
-    found = states("eight.toml")
+    found = states("failing.toml")
     check(
         found[("train", "small")].startswith("failed") and found[("fit", "small")].startswith("blocked"),
         "status",
         found,
     )
-    write("eight", "")
-    done = sweep("eight.toml", "--local", "--ranks", "1")
-    check(done.returncode == 0, "again: what is missing", done.stdout + done.stderr)
+    write("failing.toml", failing.replace('"1K"', '"1G"'))
+    done = sweep("failing.toml", "--local", "--ranks", "1")
+    check(
+        done.returncode == 0 and "train--large" not in done.stdout, "again: what is missing", done.stdout + done.stderr
+    )
 
 
 # ---------------------------------------------------------------- mistakes
@@ -303,6 +260,7 @@ def test_mistakes():
     wrong("unknown option", "batch_tokens", "batch_token", "[train] batch_token: unknown key", '"batch_tokens"')
     wrong("no pipeline", "epochs", "pipeline = 2\nepochs", "[train] pipeline: unknown key")
     wrong("optimizer", "epochs", 'optimizer = "adam"\nepochs', "one of adamw, sgd")
+    wrong("slices", "nodes = 2", "nodes = 5", "[train] slices: 10 ranks share the 8 slices")
     wrong("epochs and steps", "epochs", "steps = 3\nepochs", "exclude each other")
     wrong(
         "a key of a size's stage", "shards = 2", "shard = 2", "[train.sizes.large.score] shard: unknown key", '"shards"'

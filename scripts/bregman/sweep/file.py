@@ -403,6 +403,12 @@ class Sweep:
         for corpus_ in self.heldout(model):
             if corpus_.name and corpus_.name == found.get("corpus"):
                 self.problem(self.where("train", model, "heldout"), f'"{corpus_.name}" is what is trained on')
+        ranks, slices = found["nodes"] * found["ranks_per_node"], found.get("slices", STAGES["train"]["slices"].default)
+        if ranks > slices:
+            self.problem(
+                self.where("train", model, "slices"),
+                f"{ranks} ranks share the {slices} slices of a step: slices = {ranks}",
+            )
         if "epochs" in found and found.get("steps"):
             self.problem(self.where("train", model, "epochs"), "it and steps exclude each other")
 

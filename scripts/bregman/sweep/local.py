@@ -61,6 +61,8 @@ def command_of(job, i, programs, ranks):
         return [os.path.join(ROOT, "scripts", PROGRAM[job.stage]), *job.command()]
     if job.stage == "merge":
         ranks = 1
+    if job.stage == "train":
+        ranks = min(ranks, job.options["slices"])
     command = [
         os.path.join(ROOT, "scripts", "mpi"),
         str(ranks),

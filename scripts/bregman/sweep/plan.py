@@ -212,7 +212,8 @@ class Plan:
         train = Job(self.sweep, "train", (model.name,), model, dict.fromkeys(needs))
         train.arguments = [*arguments, "--output", model.path]
         train.sources = tokens + heldout
-        return self.add(train, os.path.join(model.path, "log.h5"))
+        train.inputs = [None, *tokens, *heldout]
+        return self.add(train, os.path.join(model.path, "log.h5"), os.path.join(model.path, "training.work"))
 
     def add_model(self, model):
         settings = self.sweep.settings("fit", model)
@@ -383,8 +384,8 @@ class Plan:
             names, hashes = (
                 run[name].asstr()[()].tolist() if name in run else [] for name in ("input_name", "input_hash")
             )
-        expected = len(job.inputs) + bool(job.options.get("candidates"))
-        if job.stage in ("fit", "score") and len(hashes) != expected:
+        expected = len(job.inputs) + sum(bool(job.options.get(key)) for key in FILES)
+        if job.stage in ("train", "fit", "score") and len(hashes) != expected:
             problems.append(
                 f'"{path}" was made from {len(hashes)} inputs, and this sweep has {expected}: remove it, it is made again'
             )
