@@ -110,10 +110,9 @@ void bg_add_columns(size_t n, size_t d, bg_in x, float *sum)
     add_columns(n, d, x, (bg_in){ NULL, 0 }, NULL, into);
 }
 
-void bg_norm_gradient(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dy, float *scratch, float *gain_sum,
-                      float *bias_sum)
+void bg_norm_gradient(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dy, float *scratch, bg_norm_sums sums)
 {
-    float *const into[2] = { bias_sum, gain_sum };
+    float *const into[2] = { sums.bias, sums.gain };
 #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++) {
         moments m = row_moments(norm, d, x.x + i * x.ld);

@@ -93,7 +93,7 @@ bg_status bg_gradient_pair(void *self, const bg_pair *pair, bg_err *err)
     switch (s->kind) {
     case BG_SITE_NORM:
         bg_norm_gradient((bg_norm){ s->norm, c->norm_epsilon, s->gain, s->bias }, pair->n_rows, s->n_out, x, dy,
-                         g->scratch, weight, bias);
+                         g->scratch, (bg_norm_sums){ weight, bias });
         break;
     case BG_SITE_EMBEDDING: add_rows(pair, c->padding_token, weight); break;
     case BG_SITE_POSITION: add_rows(pair, SIZE_MAX, weight); break;

@@ -41,10 +41,14 @@ void bg_norm_forward(bg_norm norm, size_t n, size_t d, bg_in x, bg_out y);
  * dy and dx may be the same array (then !accumulate).  The bias is not used. */
 void bg_norm_backward(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dy, bg_out dx, bool accumulate);
 
-/* gain_sum[j] += the sum over rows of dy[j] x^[j], x^ = (x - mean) / deviation, and bias_sum[j] += that of dy[j] (NULL:
- * not): the gradients of gain and bias.  Each column is one thread's.  scratch [n, 2]. */
-void bg_norm_gradient(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dy, float *scratch, float *gain_sum,
-                      float *bias_sum);
+/* What gradients of gain and bias are added to, [d] each; bias NULL: there is none. */
+typedef struct {
+    float *gain, *bias;
+} bg_norm_sums;
+
+/* gain[j] += the sum over rows of dy[j] x^[j], x^ = (x - mean) / deviation, and bias[j] += that of dy[j].  Each column
+ * is one thread's.  scratch [n, 2]. */
+void bg_norm_gradient(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dy, float *scratch, bg_norm_sums sums);
 /* sum[j] += the sum of column j, in float64; each column is one thread's. */
 void bg_add_columns(size_t n, size_t d, bg_in x, float *sum);
 

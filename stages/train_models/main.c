@@ -1,3 +1,4 @@
+#include "job.h"
 #include "train_models.h"
 
 #define FIELD(name) offsetof(train_models_config, name)

@@ -177,17 +177,28 @@ static bg_status leave(const run *r, bg_err *err)
     return bg_agree(world, st, err);
 }
 
+/* The model as it was kept last, or as it begins. */
+static bg_status begin(run *r, bg_err *err)
+{
+    MPI_Comm world = r->j->ctx->grid.world;
+    const bg_units *u = &r->j->plan.units;
+    char line[BG_UNITS_LINE_BYTES];
+    bg_units_describe(u, line);
+    bg_status st = is_first(r) ? bg_units_promise(u->folder, line, err) : BG_OK;
+    if (st == BG_OK)
+        st = train_model_own(&r->model, r->j, false, err);
+    if ((st = bg_agree(world, st, err)) != BG_OK)
+        return st;
+    st = train_model_begin(&r->model, r->j, &r->j->in.subset[0], r->j->c->seed, world, err);
+    if (st == BG_OK)
+        st = bg_agree(world, train_log_new(&r->log, r->model.steps, err), err);
+    return st == BG_OK ? train_state_recall(r->j, &r->model, &r->log, err) : st;
+}
+
 bg_status train_one(void *job, bg_err *err)
 {
     run r = { .j = job };
-    MPI_Comm world = r.j->ctx->grid.world;
-    bg_status st = bg_agree(world, train_model_own(&r.model, r.j, false, err), err);
-    if (st == BG_OK)
-        st = train_model_begin(&r.model, r.j, &r.j->in.subset[0], r.j->c->seed, world, err);
-    if (st == BG_OK)
-        st = bg_agree(world, train_log_new(&r.log, r.model.steps, err), err);
-    if (st == BG_OK)
-        st = train_state_recall(r.j, &r.model, &r.log, err);
+    bg_status st = begin(&r, err);
     if (st == BG_OK)
         st = go_through(&r, err);
     if (st == BG_OK)

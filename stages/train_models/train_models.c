@@ -1,4 +1,6 @@
 /* train_models.c - open, choose, and train: one model on all ranks, or a bank of them. */
+#include "train_models.h"
+
 #include <string.h>
 
 #include "bregman/folder.h"

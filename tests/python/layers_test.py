@@ -19,6 +19,7 @@ LAYERS = (
     "linalg",
     "formats",
     "model",
+    "training",
     "engine",
     "ekfac",
     "app",
