@@ -230,13 +230,13 @@ for attempt in range(4):
 check(len(kept) > 0, "something was kept before the job was killed")
 same_training("killed", run("killed", *LONG, ranks=3), long)
 stopped = run("stopped", *LONG, env={"LD_PRELOAD": LIBRARY, "FAULT_CALL": "fsync", "FAULT_PATH": "*training-*",
-                                     "FAULT_NTH": "3", "FAULT_ACTION": "SIGUSR1"}, code=75)  # fmt: skip
+                                     "FAULT_NTH": "1", "FAULT_ACTION": "SIGUSR1"}, code=75)  # fmt: skip
 check("run the same command to go on" in stopped, "stopped: says what to do", stopped[:300])
 same_training("stopped", run("stopped", *LONG, says="goes on after step"), long)
 full = {"LD_PRELOAD": LIBRARY, "FAULT_CALL": "fsync", "FAULT_ACTION": "ENOSPC"}
 run("full", *LONG, env={**full, "FAULT_PATH": "*/full/model.safetensors*"}, code=1, says="model.safetensors")
 same_training("after a full disk", run("full", *LONG), long)
-run("full-work", *LONG, env={**full, "FAULT_PATH": "*training-*", "FAULT_NTH": "3"}, code=1, says="training-")
+run("full-work", *LONG, env={**full, "FAULT_PATH": "*training-*", "FAULT_NTH": "1"}, code=1, says="training-")
 same_training("after a full disk for checkpoints", run("full-work", *LONG), long)
 run("other", *LONG, env={**full, "FAULT_PATH": "*/other/model.safetensors*"}, code=1)
 if glob.glob(f"{FOLDER}/other/training.work/*.h5"):
