@@ -186,6 +186,11 @@ demo: setup
 bench: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/bench/run.py --build $(B)
+	@$(SRC)/scripts/bench/training.py --build $(B)
+# with a Python that has torch, transformers and h5py
+TORCH_PYTHON ?= python3
+check-torch: all
+	@$(TORCH_PYTHON) $(SRC)/tests/python/transformers_check.py $(B)
 large-case: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/bench/large_case.py --build $(B) --folder $(B)/large
@@ -243,15 +248,16 @@ help:
 	@echo 'check-slurm    the jobs and a sweep under a real Slurm on this machine (minutes)'
 	@echo 'drills         one rank fails, in every phase, place and moment: a table of how jobs end (about an hour)'
 	@echo 'check-kill     whole runs killed with -9 KILLS=$(KILLS) times, on other ranks each time'
+	@echo 'check-torch    what train_models leaves, opened by transformers (TORCH_PYTHON: a Python that has it)'
 	@echo 'asan, ubsan    the suite under the address / undefined-behaviour sanitizer'
 	@echo 'fuzz           the fuzz targets of tests/fuzz, FUZZ_SECONDS=$(FUZZ_SECONDS) each (needs clang)'
 	@echo 'format         lay out all code as .clang-format and .ruff.toml say; FORMAT=check: only compare'
 	@echo 'demo           the main job on SmolLM2-135M and real text; DEMO=full takes more of it'
-	@echo 'bench          speed and memory, beside the SGEMM rate of this machine (and Kronfluence if importable)'
+	@echo 'bench          speed and memory, beside the SGEMM rate of this machine (and Kronfluence and PyTorch if importable)'
 	@echo 'large-case     a model with layers 28672 wide on four ranks; 45 GB of disk'
 	@echo 'install        PREFIX=$(PREFIX)'
 	@echo 'setup, tests, clean, help'
 
-.PHONY: all tests check check-slurm check-kill drills large-case asan ubsan fuzzers fuzz format demo bench setup install prefix clean help always
+.PHONY: all tests check check-slurm check-kill check-torch drills large-case asan ubsan fuzzers fuzz format demo bench setup install prefix clean help always
 .SECONDARY:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "bregman/path.h"
@@ -196,16 +197,20 @@ static bg_status read_window(bg_model_config *c, const json_t *root, const bg_fa
     return st;
 }
 
-/* What only a model that is trained asks for.  A negative token counts from the vocabulary's end, as in PyTorch. */
+/* What only a model that is trained asks for.  A negative token counts from the vocabulary's end, as in PyTorch; null
+ * means none, whatever an absent key means. */
 static bg_status read_training(bg_model_config *c, const json_t *root, const bg_family *f, const char *file,
                                bg_err *err)
 {
-    const json_t *padding = f->has_padding ? bg_json_value(root, "pad_token_id") : NULL;
-    json_int_t token = json_integer_value(padding), vocab = (json_int_t)c->vocab_size;
-    c->padding_token = SIZE_MAX;
-    if (json_is_integer(padding) && token >= -vocab && token < vocab)
-        c->padding_token = (size_t)(token < 0 ? token + vocab : token);
-    c->initializer_range = 0.02;
+    const json_t *padding = json_object_get(root, "pad_token_id");
+    json_int_t vocab = (json_int_t)c->vocab_size, token = vocab;
+    if (f->has_padding && padding == NULL && f->default_padding != NULL)
+        token = strtol(f->default_padding, NULL, 10);
+    else if (f->has_padding && json_is_integer(padding))
+        token = json_integer_value(padding);
+    c->padding_token = token >= -vocab && token < vocab ? (size_t)(token < 0 ? token + vocab : token) : SIZE_MAX;
+    if (c->initializer_range <= 0)
+        c->initializer_range = 0.02;
     return bg_json_positive(root, "initializer_range", file, &c->initializer_range, err);
 }
 

@@ -86,7 +86,7 @@ static const bg_family families[] = {
     },
     {
         .model_type = "olmo2", LLAMA_KEYS, .d_head = "head_dim",
-        .has_attention_bias_key = true,
+        .has_attention_bias_key = true, .default_padding = "1",
         .fixed = { LLAMA_FIXED, .post_norm = true, .qk_norm = BG_QK_NORM_FULL,
                    .names = { LLAMA_NAMES, .attention_norm = "post_attention_layernorm",
                               .mlp_norm = "post_feedforward_layernorm",
@@ -101,7 +101,7 @@ static const bg_family families[] = {
         .required = { "num_key_value_heads" },
         .has_bias_key = true, .default_rotary_fraction = 1, .window = BG_WINDOW_GIVEN, .has_padding = true,
         .fixed = {
-            .norm = BG_NORM_LAYER, .qkv = BG_QKV_SEPARATE,
+            .norm = BG_NORM_LAYER, .qkv = BG_QKV_SEPARATE, .initializer_range = 0.018042,
             .qkv_bias = true, .attention_out_bias = true, .mlp_bias = true,
             .tied_head = true, .rope = BG_ROPE_DEFAULT,
             .names = {

@@ -37,7 +37,8 @@ typedef struct {
     const char *rope_theta, *rotary_fraction; /* own spellings at the root; NULL: those of all others */
     double default_rotary_fraction;
     bg_window_rule window;
-    bool has_padding; /* the embedding knows "pad_token_id" */
+    bool has_padding;            /* the embedding knows "pad_token_id", ... */
+    const char *default_padding; /* ... which is this where the key is absent; NULL: none */
 
     bg_model_config fixed; /* everything no key decides, and the defaults of what one does */
 } bg_family;

@@ -114,9 +114,8 @@ def peer_environment(kernel):
     return environment
 
 
-def peer_is_there(python):
-    found = subprocess.run([python, "-c", "import torch, transformers, kronfluence"], capture_output=True)
-    return found.returncode == 0
+def peer_is_there(python, packages="torch, transformers, kronfluence"):
+    return subprocess.run([python, "-c", f"import {packages}"], capture_output=True).returncode == 0
 
 
 # ---------------------------------------------------------------- models
@@ -203,9 +202,8 @@ def products(config, rows):
     return count
 
 
-def sgemm_rate(args, model, rows, ranks, threads):
-    """GFLOP/s of all products of a pass together, at the speed that each has on its own."""
-    count = products(model["config"], rows)
+def sgemm_rate(args, count, ranks, threads):
+    """GFLOP/s of products (as `products` counts them) together, at the speed that each has on its own."""
     program = os.path.join(args.build, "tests", "bench", "gemm_bench")
     text = run_under_mpi(ranks, threads, [program, str(threads), *count]).stdout
     flops = seconds = 0.0
@@ -372,7 +370,7 @@ def measure(args, model, work, with_peer):
                 file=sys.stderr,
             )
             ours[run].append(run_bregman(args, model, work, *run))
-            rates[run].append(sgemm_rate(args, model, ours[run][0]["batch_rows"], *run))
+            rates[run].append(sgemm_rate(args, products(model["config"], ours[run][0]["batch_rows"]), *run))
             threads, kernel = run[0] * run[1], kernel_of(ours[run][0]["blas"])
             if with_peer and len(peers.setdefault(threads, [])) <= repetition:
                 peers[threads].append(run_peer(args, model, work, threads, kernel))
@@ -540,4 +538,5 @@ def main():
             raise UserError("plan.py failed")
 
 
-run_main(main)
+if __name__ == "__main__":
+    run_main(main)
