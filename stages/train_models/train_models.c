@@ -2,6 +2,8 @@
 #include "train_models.h"
 
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "bregman/folder.h"
 #include "bregman/log.h"
@@ -69,6 +71,24 @@ static bg_status read_options(train_job *j, bg_err *err)
         st = bg_path(j->plan.output, err, "%s/%s", folder, c->bank != NULL ? "bank.h5" : "log.h5");
     return st == BG_OK ? bg_path(j->plan.work, err, "%s/%s", folder, c->bank != NULL ? "bank.work" : "training.work")
                        : st;
+}
+
+/* Not where the model to begin with is, nor over somebody's model: this call's own is there with its log, or with its
+ * work files. */
+static bg_status check_output(const train_job *j, bg_err *err)
+{
+    const char *begin = j->c->config != NULL ? j->c->config : j->c->model, *output = j->c->output;
+    char path[BG_PATH_BYTES];
+    struct stat from, to;
+    if (output == NULL || stat(output, &to) != 0)
+        return BG_OK;
+    if (stat(begin, &from) == 0 && from.st_dev == to.st_dev && from.st_ino == to.st_ino)
+        return BG_FAIL(err, BG_EARG, "--output \"%s\" is the folder to begin with: choose another", output);
+    bg_status st = bg_path(path, err, "%s/model.safetensors", output);
+    if (st == BG_OK && access(path, F_OK) == 0 && access(j->plan.output, F_OK) != 0 && access(j->plan.work, F_OK) != 0)
+        st = BG_FAIL(err, BG_ESTALE, "\"%s\" is there, and not of this command: remove it or choose another --output",
+                     path);
+    return st;
 }
 
 /* ---- what is chosen ---- */
@@ -163,6 +183,8 @@ static bg_status choose(train_job *j, bg_err *err)
     st = bg_inputs_choose(&j->in.files, j->ctx, j->plan.memory.identity, err);
     if (st == BG_OK)
         st = choose_units(j, err);
+    if (st == BG_OK && first)
+        st = check_output(j, err);
     if (st == BG_OK && first && j->c->output != NULL)
         st = bg_make_folder(j->c->output, err);
     return bg_agree(world, st, err);

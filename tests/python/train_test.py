@@ -325,6 +325,17 @@ with open(f"{FOLDER}/broken/config.json", "w", encoding="utf-8") as file:
     json.dump(CONFIG, file)
 run("r14", "--batch-tokens", 10**6, code=1, says='the gradient of "lm_head.weight" is not finite',
     begin=("--model", f"{FOLDER}/broken"))  # fmt: skip
+run("new", code=2, says="is the folder to begin with")
+os.makedirs(f"{FOLDER}/theirs")
+write_safetensors(f"{FOLDER}/theirs/model.safetensors", broken)
+run("theirs", code=1, says="is there, and not of this command")
+done = subprocess.run([f"{BUILD}/bin/verify", plain, bank], capture_output=True, text=True, check=False)
+check(done.returncode == 0 and done.stdout.count("complete") == 3, "verify", done.stdout)
+with open(f"{half}/model.safetensors", "r+b") as file:
+    file.seek(-1, os.SEEK_END)
+    file.write(b"x")
+done = subprocess.run([f"{BUILD}/bin/verify", half], capture_output=True, text=True, check=False)
+check(done.returncode == 1 and "model.safetensors: damaged" in done.stdout, "verify: weights that changed", done.stdout)
 for name in ("r4", "r14"):
     check(not os.path.exists(f"{FOLDER}/{name}/log.h5"), "nothing is left of what was refused")
 
