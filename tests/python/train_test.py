@@ -106,6 +106,10 @@ PLAN = ("--heldout", HELDOUT, "--batch-tokens", 150, "--epochs", 3, "--warmup-st
 plain = run("plain", *PLAN, "--save-steps", 10)
 for ranks in (2, 3, 4):
     same_training(f"{ranks} ranks", run(f"ranks-{ranks}", *PLAN, ranks=ranks), plain)
+uneven = run("uneven", *PLAN, "--slices", 7)  # a tree with missing leaves
+for ranks in (3, 5):
+    same_training(f"7 slices, {ranks} ranks", run(f"uneven-{ranks}", *PLAN, "--slices", 7, ranks=ranks), uneven)
+close("slices change rounding only", weights(uneven)["lm_head.weight"], weights(plain)["lm_head.weight"], 1e-4)
 run("plain", *PLAN, "--save-steps", 10, says="already done")
 steps = log(plain)
 n_steps = len(steps["loss"])

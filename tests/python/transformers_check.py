@@ -139,7 +139,12 @@ def main():
                     again = ("--steps", "1", "--learning-rate", "0", "--weight-decay", "0")
                     said = train(build, ["--model", f"{work}/{dtype}"], work, f"{work}/again", *again)
                 found = loss_of(model, ids)
-                check(family, dtype, abs(found - said) < LIMIT * said, f"held-out loss {said:.6f}, by {abs(found - said):.0e}")
+                check(
+                    family,
+                    dtype,
+                    abs(found - said) < LIMIT * said,
+                    f"held-out loss {said:.6f}, by {abs(found - said):.0e}",
+                )
             check_spread(build, family, config, work)
     sys.exit(wrong > 0)
 

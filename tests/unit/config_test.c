@@ -167,6 +167,22 @@ static void reads_starcoder2(void **state)
     assert_int_equal(good(without_window).max_positions, 16384);
 }
 
+/* What a model that is trained begins with, and which row of its embedding is not trained. */
+static void reads_what_training_needs(void **state)
+{
+    (void)state;
+    assert_true(good(LLAMA("")).initializer_range == 0.02 && good(LLAMA("")).padding_token == SIZE_MAX);
+    assert_true(good(LLAMA(",\"initializer_range\":0.01")).initializer_range == 0.01);
+    assert_true(good(STARCODER2("")).initializer_range == 0.018042);
+    assert_int_equal(good(LLAMA(",\"pad_token_id\":7")).padding_token, 7);
+    assert_int_equal(good(LLAMA(",\"pad_token_id\":-1")).padding_token, 299);
+    assert_true(good(LLAMA(",\"pad_token_id\":300")).padding_token == SIZE_MAX);
+    assert_int_equal(good(RMS("olmo2", KV)).padding_token, 1);
+    assert_true(good(RMS("olmo2", KV ",\"pad_token_id\":null")).padding_token == SIZE_MAX);
+    assert_true(good(RMS("olmo2", KV)).scaled_residual == false);
+    bad(LLAMA(",\"initializer_range\":-1"), "initializer_range");
+}
+
 #define LONG(type, more)                                                                    \
     "{\"model_type\":\"" type "\",\"hidden_size\":64,\"num_attention_heads\":4,"            \
     "\"num_hidden_layers\":30,\"intermediate_size\":176,\"max_position_embeddings\":32768," \
@@ -422,6 +438,7 @@ int main(void)
         cmocka_unit_test(reads_activations),
         cmocka_unit_test(scales_rope),
         cmocka_unit_test(refuses_rope),
+        cmocka_unit_test(reads_what_training_needs),
         cmocka_unit_test(refuses_what_it_cannot_run),
         cmocka_unit_test(refuses_contradictions),
     };
