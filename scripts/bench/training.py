@@ -4,7 +4,8 @@
     training.py [--build build] [--peer-python PYTHON] [--native-blas] [--steps 8] [--runs 1x2,2x1]
 
 Both sides train the random 14M GPT-2 of run.py, float32, AdamW, the same number of sequences a step and a micro-batch,
-on the same tokens and cores, in turns. A step's time is that of the steps after the first two.
+in the same batches and on the same cores, in turns. A step's time is that of the steps after the first two. The losses
+of the last run of each are left in BUILD/bench-training.csv and BUILD/bench-training-pytorch.csv, for training_figure.
 """
 
 import os
@@ -26,6 +27,7 @@ import numpy as np
 import random_inputs
 import run
 from bregman.errors import UserError, run_main
+from bregman.order import batches
 
 GOAL_SGEMM, GOAL_SPEED, GOAL_MEMORY = 0.65, 1.3, 0.5
 WARM_UP = 2  # as in train_peer.py
@@ -78,6 +80,7 @@ def run_bregman(args, work, ranks, threads):
     result = run.run_stage(args, work, ranks, threads, "train_models", options)
     with open(f"{out}/log.csv", encoding="utf-8") as file:
         steps = list(csv.DictReader(file))
+    shutil.copy(f"{out}/log.csv", os.path.join(args.build, "bench-training.csv"))
     shutil.rmtree(out)
     seconds = [int(s["tokens"]) / float(s["tokens_per_second"]) for s in steps]
     return {
@@ -96,7 +99,12 @@ def run_peer(args, work, threads, kernel):
     done = subprocess.run(command, capture_output=True, text=True, env=run.peer_environment(kernel))
     if done.returncode != 0:
         raise UserError(f"PyTorch failed: {(done.stderr.strip() or '(no message)').splitlines()[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    result = json.loads(done.stdout.splitlines()[-1])
+    with open(os.path.join(args.build, "bench-training-pytorch.csv"), "w", encoding="utf-8") as file:
+        file.write("step,loss,tokens,heldout_loss\n")
+        for step, loss in enumerate(result["losses"], 1):
+            file.write(f"{step},{loss:.9g},{SEQUENCES * (LENGTH - 1)},\n")
+    return result
 
 
 def parameters(config):
@@ -114,6 +122,9 @@ def print_result(config, pair, ours, peer, sgemm):
         if side:
             seconds, mib = side["seconds"], side["peak_bytes"] / run.MIB
             print(f"{name:10} {seconds:8.2f} {tokens / seconds:9.0f} {mib:9.0f}")
+    if peer:
+        apart = max(abs(a - b) / b for a, b in zip(ours["losses"], peer["losses"]))
+        print(f"losses of {len(peer['losses'])} steps apart by {apart:.1e} at most")
     found = [("6 N FLOPs a token, fraction of the SGEMM rate", ">=", GOAL_SGEMM, rate / sgemm)]
     if peer:
         found.append(("speed over PyTorch's", ">=", GOAL_SPEED, peer["seconds"] / ours["seconds"]))
@@ -126,7 +137,7 @@ def print_result(config, pair, ours, peer, sgemm):
 def measure(args, work, pair, with_peer):
     with open(f"{work}/gpt2/config.json", encoding="utf-8") as file:
         config = json.load(file)
-    ours, peers, rates = [], [], []
+    ours, peers, rates = [], [], []  # losses are lists, the same in each repetition
     for _ in range(args.repeat):
         ours.append(run_bregman(args, work, *pair))
         rates.append(run.sgemm_rate(args, products(config, MICRO * (LENGTH - 1)), *pair))
@@ -150,7 +161,8 @@ def main():
         with open(f"{work}/gpt2/config.json", encoding="utf-8") as file:
             vocab = json.load(file)["vocab_size"]
         ids = random_inputs.random_tokens(args.steps * SEQUENCES, LENGTH, vocab, 3)
-        np.save(f"{work}/tokens.npy", ids)
+        steps = batches([LENGTH] * len(ids), SEQUENCES * LENGTH, 0, 1)
+        np.save(f"{work}/tokens.npy", ids[[z for step in steps for z in step]])
         random_inputs.write_token_file(f"{work}/tokens.h5", ids)
         for pair in args.runs.split(","):
             measure(args, work, tuple(int(n) for n in pair.split("x")), with_peer)

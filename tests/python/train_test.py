@@ -27,6 +27,8 @@ import time
 import h5py
 import numpy as np
 
+from bregman.order import batches
+
 VOCAB, SEQUENCES = 64, 41
 CONFIG = {
     "model_type": "qwen3",
@@ -152,39 +154,6 @@ same_training(
 
 
 # ---------------------------------------------------------------- the order of an epoch, told by its definition
-
-
-def philox(key, counter):
-    """Philox4x32-10 (Salmon et al. 2011)."""
-    k, x, mask = list(key), list(counter), 0xFFFFFFFF
-    for _ in range(10):
-        p0, p1 = 0xD2511F53 * x[0], 0xCD9E8D57 * x[2]
-        x = [(p1 >> 32) ^ x[1] ^ k[0], p1 & mask, (p0 >> 32) ^ x[3] ^ k[1], p0 & mask]
-        k = [(k[0] + 0x9E3779B9) & mask, (k[1] + 0xBB67AE85) & mask]
-    return x
-
-
-def order(n, seed, epoch):
-    made = list(range(n))
-    for i in range(n - 1, 0, -1):
-        r = philox((seed, 0), (epoch, 0, i, 0))
-        j = int(((r[0] >> 5) * 67108864.0 + (r[1] >> 6)) / 9007199254740992.0 * (i + 1))
-        made[i], made[j] = made[j], made[i]
-    return made
-
-
-def batches(lengths, batch_tokens, seed, epochs):
-    made = []
-    for epoch in range(epochs):
-        room = -1
-        for z in order(len(lengths), seed, epoch):
-            if lengths[z] > room:
-                made.append([])
-                room = batch_tokens
-            made[-1].append(z)
-            room -= lengths[z]
-    return made
-
 
 LENGTHS = [len(s) for s in TOKEN_LISTS]
 expected = [sum(LENGTHS[z] - 1 for z in batch) for batch in batches(LENGTHS, 150, 0, 3)]
