@@ -51,7 +51,7 @@ static bg_status read_line(const char *line, const place *at, list *l, bg_err *e
         bool whole = *text >= '0' && *text <= '9' && errno == 0 && (next > end || *end == '\0');
         if (!whole || (*next == '\0') != (i + 1 == at->columns))
             return BG_FAIL(err, BG_EFORMAT, "%s:%zu: not %s: %.40s", at->path, at->number,
-                           at->columns == 1 ? "a number" : "a line of two numbers", line);
+                           at->columns == 1 ? "a sequence number" : "a line of two numbers", line);
         bg_status st = push(l, x, err);
         if (st != BG_OK)
             return st;
@@ -60,7 +60,7 @@ static bg_status read_line(const char *line, const place *at, list *l, bg_err *e
     return BG_OK;
 }
 
-bg_status bg_number_lines_read(const char *path, size_t columns, uint64_t **number, size_t *n, bg_err *err)
+bg_status bg_number_lines_read(const char *path, size_t columns, uint64_t **number, uint64_t *n, bg_err *err)
 {
     list l = { 0 };
     place at = { path, 0, columns };
@@ -89,5 +89,28 @@ bg_status bg_number_lines_read(const char *path, size_t columns, uint64_t **numb
     }
     *number = l.item;
     *n = l.n / columns;
+    return BG_OK;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+bg_status bg_sequences_settle(const char *path, uint64_t *number, uint64_t *n, uint64_t n_corpus, bg_err *err)
+{
+    uint64_t kept = 0;
+    if (*n == 0)
+        return BG_FAIL(err, BG_EFORMAT, "%s: no sequence in it", path);
+    qsort(number, *n, sizeof *number, ascending);
+    for (uint64_t i = 0; i < *n; i++) {
+        if (number[i] >= n_corpus)
+            return BG_FAIL(err, BG_EFORMAT, "%s: sequence %" PRId64 ", but the token files hold %" PRIu64, path,
+                           (int64_t)number[i], n_corpus);
+        if (kept == 0 || number[i] != number[kept - 1])
+            number[kept++] = number[i];
+    }
+    *n = kept;
     return BG_OK;
 }

@@ -37,29 +37,11 @@ static bg_status open_model(train_job *j, bg_err *err)
 
 /* ---- subsets and masks ---- */
 
-static int by_number(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 static bg_status read_subset(const train_job *j, const char *path, train_subset *s, bg_err *err)
 {
-    uint64_t corpus = bg_tokens_sequences(j->in.tokens), kept = 0;
-    size_t n = 0;
-    bg_status st = bg_number_lines_read(path, 1, &s->sequence, &n, err);
-    if (st != BG_OK)
-        return st;
-    qsort(s->sequence, n, sizeof *s->sequence, by_number);
-    for (size_t i = 0; i < n; i++) {
-        if (s->sequence[i] >= corpus)
-            return BG_FAIL(err, BG_EFORMAT, "%s: sequence %" PRIu64 ", but the token files hold %" PRIu64, path,
-                           s->sequence[i], corpus);
-        if (kept == 0 || s->sequence[i] != s->sequence[kept - 1])
-            s->sequence[kept++] = s->sequence[i];
-    }
-    s->n_sequences = kept;
-    return BG_OK;
+    bg_status st = bg_number_lines_read(path, 1, &s->sequence, &s->n_sequences, err);
+    return st == BG_OK ? bg_sequences_settle(path, s->sequence, &s->n_sequences, bg_tokens_sequences(j->in.tokens), err)
+                       : st;
 }
 
 static bg_status take_all(const train_job *j, train_subset *s, bg_err *err)
@@ -81,8 +63,8 @@ static int by_term(const void *a, const void *b)
 static bg_status read_mask(const train_job *j, const char *path, train_subset *s, bg_err *err)
 {
     const bg_tokens *t = j->in.tokens;
-    uint64_t *line = NULL;
-    size_t n = 0, kept = 0;
+    uint64_t *line = NULL, n = 0;
+    size_t kept = 0;
     bg_status st = bg_number_lines_read(path, 2, &line, &n, err);
     if (st == BG_OK)
         st = BG_NEW(s->mask, n, "mask", err);

@@ -76,12 +76,12 @@ bad_candidates negative.txt ":2: not a sequence number: -2"
 bad_candidates large.txt "sequence 40"
 bad_candidates huge.txt ":1: not a sequence number"
 bad_candidates two.txt ":1: not a sequence number: 1 2"
-bad_candidates none.txt "no candidates"
+bad_candidates none.txt "no line with numbers in it"
 bad_candidates long.txt ":2: not a sequence number"
 bad_candidates negative.h5 "sequence -2"
 bad_candidates fractions.h5 '"sequence" of'
 bad_candidates table.h5 "has 2 axes instead of 1"
-bad_candidates none.h5 "no candidates"
+bad_candidates none.h5 "no sequence in it"
 bad_candidates absent.txt "No such file"
 
 # the same candidates as text and as HDF5
