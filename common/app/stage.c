@@ -111,7 +111,7 @@ static void print_help(const bg_stage *s, const char *program, const bg_option_t
 {
     printf("usage: %s [options]\n%s\n\n", program, s->purpose);
     bg_options_help(stdout, tables, n_tables);
-    if (s->runs_model)
+    if (s->runs_model || s->keeps_units)
         printf(
             "\nto stop it and go on later with the same command (exit code 75):\n"
             "  Ctrl-C or SIGTERM to bregman-mpi or to a rank; SIGUSR1 to mpirun or srun, which would kill the ranks otherwise;\n"
@@ -213,7 +213,8 @@ static bg_status run_stage(const bg_stage *s, const common_options *common, cons
 
 static void say_stopped(const bg_stage *s)
 {
-    const char *file = bg_stop_file(), *kept = s->runs_model ? "finished work is kept" : "nothing is lost";
+    const char *file = bg_stop_file(),
+               *kept = s->runs_model || s->keeps_units ? "finished work is kept" : "nothing is lost";
     if (file != NULL)
         fprintf(stderr, "%s: stopped by the file %s; %s: remove it and run the same command to go on\n", s->name, file,
                 kept);

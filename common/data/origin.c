@@ -86,14 +86,18 @@ bg_status bg_origin_read(bg_origin *o, const bg_store *s, const char *remedy, bg
     return st == BG_OK ? read_hash(s, "queries_hash", &o->queries, err) : st;
 }
 
-bg_status bg_origin_write(const bg_origin *o, bg_store *s, bg_err *err)
+bg_status bg_origin_write_tokens(const bg_origin *o, bg_store *s, bg_err *err)
 {
     uint64_t n = o->n_files;
     bg_status st = bg_store_write(s, "corpus/file", &n, o->file, err);
     if (st == BG_OK)
         st = bg_store_write(s, "corpus/hash", &n, o->hash, err);
-    if (st == BG_OK)
-        st = bg_store_write(s, "corpus/sequences", &n, o->sequences, err);
+    return st == BG_OK ? bg_store_write(s, "corpus/sequences", &n, o->sequences, err) : st;
+}
+
+bg_status bg_origin_write(const bg_origin *o, bg_store *s, bg_err *err)
+{
+    bg_status st = bg_origin_write_tokens(o, s, err);
     if (st == BG_OK)
         st = bg_store_attr_text(s, "/", "model_hash", o->model.hex, err);
     if (st == BG_OK)

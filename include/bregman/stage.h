@@ -10,6 +10,7 @@ typedef struct {
     const bg_opt *opts; /* ends with .name == NULL */
     size_t config_size;
     bool runs_model;     /* it takes the options of stages that do: see bg_stage_main */
+    bool keeps_units;    /* nor does it lose what it has done when asked to stop, though it does not run the model */
     bool only_reads;     /* asked to stop, it ends at once */
     const char *example; /* one command line for --help */
     /* The stage proper.  Collective on ctx->grid.world; returns an agreed status. */

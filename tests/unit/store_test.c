@@ -181,8 +181,7 @@ static void every_row_round_trips(void **state)
             }
         bg_store_close(s);
     }
-    assert_int_equal(seen + 3,
-                     n_rows); /* the rest: the two lists of inputs in /run, and candidates, which are only read */
+    assert_int_equal(seen + 2, n_rows); /* the rest: the two lists of inputs in /run */
 }
 
 static void other_tools_read_the_files(void **state)

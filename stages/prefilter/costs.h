@@ -1,0 +1,13 @@
+/* costs.h - what prefilter holds, reads and writes: for itself and for plan. */
+#ifndef BG_STAGES_PREFILTER_COSTS_H
+#define BG_STAGES_PREFILTER_COSTS_H
+
+#include "bregman/workload.h"
+
+/* Unless options say otherwise. */
+#define PREFILTER_TOP            10000
+#define PREFILTER_UNIT_SEQUENCES 65536
+
+enum { PREFILTER_BLOCK_TOKENS = 1 << 20 }; /* read at a time, or the longest sequence */
+
+#endif /* BG_STAGES_PREFILTER_COSTS_H */
