@@ -62,7 +62,7 @@ static bg_status read_hash(const bg_store *s, const char *name, bg_hash *out, bg
     return st;
 }
 
-bg_status bg_origin_read(bg_origin *o, const bg_store *s, const char *remedy, bg_err *err)
+bg_status bg_origin_read_tokens(bg_origin *o, const bg_store *s, const char *remedy, bg_err *err)
 {
     size_t n_hashes = 0;
     uint64_t n;
@@ -77,8 +77,12 @@ bg_status bg_origin_read(bg_origin *o, const bg_store *s, const char *remedy, bg
     n = o->n_files;
     if (st == BG_OK)
         st = bg_store_read(s, "corpus/sequences", BG_I64, &n, o->sequences, err);
-    if (st == BG_OK)
-        st = check_total(o, s, remedy, err);
+    return st == BG_OK ? check_total(o, s, remedy, err) : st;
+}
+
+bg_status bg_origin_read(bg_origin *o, const bg_store *s, const char *remedy, bg_err *err)
+{
+    bg_status st = bg_origin_read_tokens(o, s, remedy, err);
     if (st == BG_OK)
         st = read_hash(s, "model_hash", &o->model, err);
     if (st == BG_OK)

@@ -24,8 +24,14 @@ bg_status bg_ranked_alloc(bg_ranked *side, size_t n_queries, size_t k, bg_err *e
     return st;
 }
 
+bg_status bg_ranked_add_prefilter(bg_ranked *side, size_t n_queries, size_t k, bg_err *err)
+{
+    return BG_NEW(side->prefilter_rank, n_queries * k, "ranks of the prefilter", err);
+}
+
 void bg_ranked_clear(bg_ranked *side, size_t n_queries, size_t k)
 {
+    bg_free(side->prefilter_rank);
     bg_free(side->sequence);
     bg_free(side->score);
     bg_free(side->start);
@@ -35,7 +41,7 @@ void bg_ranked_clear(bg_ranked *side, size_t n_queries, size_t k)
 
 /* Paths of a side's datasets. */
 typedef struct {
-    char sequence[32], score[32], document[32], start[32];
+    char sequence[32], score[32], document[32], start[32], prefilter_rank[32];
 } side_paths;
 
 static side_paths paths_of(const char *side)
@@ -45,6 +51,7 @@ static side_paths paths_of(const char *side)
     snprintf(p.score, sizeof p.score, "%s/score", side);
     snprintf(p.document, sizeof p.document, "%s/document", side);
     snprintf(p.start, sizeof p.start, "%s/start", side);
+    snprintf(p.prefilter_rank, sizeof p.prefilter_rank, "%s/prefilter_rank", side);
     return p;
 }
 
@@ -65,7 +72,9 @@ bg_status bg_ranked_write(const bg_ranked *side, const char *name, size_t n_quer
     if (st == BG_OK)
         st = bg_store_write(s, p.start, dims, side->start, err);
     bg_free(text);
-    return st;
+    return st == BG_OK && side->prefilter_rank != NULL
+               ? bg_store_write(s, p.prefilter_rank, dims, side->prefilter_rank, err)
+               : st;
 }
 
 /* A short text takes 32 bytes beside the reference to it; and there is what is said of the token files. */
@@ -75,6 +84,15 @@ double bg_ranked_disk_bytes(double queries, double k, double n)
     return 2 * (bg_store_dataset_bytes(listed, 8) + bg_store_dataset_bytes(listed, 4) + listed * (8 + 16) +
                 named * 32) +
            3000;
+}
+
+static bg_status read_prefilter(bg_ranked *side, const side_paths *p, const uint64_t dims[2], const bg_store *s,
+                                bg_err *err)
+{
+    if (!bg_store_has(s, p->prefilter_rank))
+        return BG_OK;
+    bg_status st = bg_ranked_add_prefilter(side, dims[0], dims[1], err);
+    return st == BG_OK ? bg_store_read(s, p->prefilter_rank, BG_I64, dims, side->prefilter_rank, err) : st;
 }
 
 static bg_status read_side(bg_ranked *side, const char *name, size_t n_queries, size_t k, const bg_store *s,
@@ -90,6 +108,8 @@ static bg_status read_side(bg_ranked *side, const char *name, size_t n_queries, 
         st = bg_store_read(s, p.score, BG_F32, dims, side->score, err);
     if (st == BG_OK)
         st = bg_store_read(s, p.start, BG_I64, dims, side->start, err);
+    if (st == BG_OK)
+        st = read_prefilter(side, &p, dims, s, err);
     if (st != BG_OK)
         return st;
     free(side->document);
@@ -188,6 +208,8 @@ bg_status bg_ranking_alloc(bg_ranking *r, bg_err *err)
     bg_status st = alloc_arrays(r, err);
     for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
         st = bg_ranked_alloc(&r->side[side], r->n_queries, r->k, err);
+    for (int side = 0; side < BG_SIDES && st == BG_OK && r->prefilter != NULL; side++)
+        st = bg_ranked_add_prefilter(&r->side[side], r->n_queries, r->k, err);
     return st;
 }
 
@@ -205,6 +227,7 @@ void bg_ranking_clear(bg_ranking *r)
     bg_strings_free(r->query, r->n_queries);
     bg_strings_free(r->input_name, r->n_inputs);
     bg_strings_free(r->input_hash, r->n_inputs);
+    free(r->prefilter);
     free(r->explained);
     memset(r, 0, sizeof *r);
 }
@@ -260,6 +283,8 @@ static bg_status read_origin(bg_ranking *r, const bg_store *s, bg_err *err)
         st = bg_store_get_u64(s, "/", "corpus_sequences", &r->corpus_sequences, NULL, err);
     if (st == BG_OK)
         st = bg_origin_read(&r->origin, s, "remove it and merge the shards again", err);
+    if (st == BG_OK)
+        st = bg_store_get_text(s, "/", "prefilter", &r->prefilter, &found, err);
     return st == BG_OK ? bg_store_get_text(s, "/", "explained", &r->explained, &found, err) : st;
 }
 
@@ -360,6 +385,8 @@ bg_status bg_ranking_write(const bg_ranking *r, bg_store *s, bg_err *err)
         st = keep_run(r, s, err);
     if (st == BG_OK)
         st = bg_store_attr_u64(s, "/", "corpus_sequences", r->corpus_sequences, err);
+    if (st == BG_OK && r->prefilter != NULL)
+        st = bg_store_attr_text(s, "/", "prefilter", r->prefilter, err);
     if (st == BG_OK && r->explained != NULL)
         st = bg_store_attr_text(s, "/", "explained", r->explained, err);
     return st;

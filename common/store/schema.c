@@ -69,7 +69,9 @@
     D2(format, side "/document", BG_STRING, "query", "k", BG_ANY, "1", \
        "id of the document that the sequence was cut from; empty: not known"), \
     D2(format, side "/start", BG_I64, "query", "k", BG_FROM_0_OR_NONE, "tokens", \
-       "first token of the sequence within its document; -1: not known")
+       "first token of the sequence within its document; -1: not known"), \
+    D2(format, side "/prefilter_rank", BG_I64, "query", "k", BG_FROM_0_OR_NONE, "1", \
+       "the sequence's place among the query's best of the prefilter, from 1; -1: not among them; 0: not known")
 
 /* the best or the worst k of each query with their explanation */
 #define EXTREMES(side, which) \

@@ -25,6 +25,8 @@ bg_status bg_origin_set_tokens(bg_origin *o, bg_tokens *t, bg_err *err) BG_MUST_
 /* Of a file of scores or a ranking.  Clear with bg_origin_clear, also after an error.
  *   remedy [in]  what to do if the file does not say, or not consistently: "score it again" */
 bg_status bg_origin_read(bg_origin *o, const bg_store *s, const char *remedy, bg_err *err) BG_MUST_CHECK;
+/* The token files alone; a file that does not say is BG_ESTALE. */
+bg_status bg_origin_read_tokens(bg_origin *o, const bg_store *s, const char *remedy, bg_err *err) BG_MUST_CHECK;
 bg_status bg_origin_write(const bg_origin *o, bg_store *s, bg_err *err) BG_MUST_CHECK;
 /* The token files alone. */
 bg_status bg_origin_write_tokens(const bg_origin *o, bg_store *s, bg_err *err) BG_MUST_CHECK;

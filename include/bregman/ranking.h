@@ -15,6 +15,9 @@ typedef struct {
     float *score;      /* [Q, k] */
     char **document;   /* [Q, k] id of the sequence's document, "" or NULL: not known */
     int64_t *start;    /* [Q, k] its first token within that, -1: not known */
+    /* [Q, k] its place among the query's best of the prefilter, from 1; -1: not among them, 0: not known.
+     * NULL: no prefilter chose the sequences */
+    int64_t *prefilter_rank;
 } bg_ranked;
 
 /* Attributes of /run.  What a ranking is made anew from keeps them. */
@@ -37,11 +40,14 @@ typedef struct {
     uint64_t run_number[BG_RUN_NUMBERS];
     char **input_name, **input_hash;
     size_t n_inputs;
+    char *prefilter; /* how the sequences were chosen that were scored, in words; NULL: by no prefilter */
     char *explained; /* fingerprint of the explanation it holds, or NULL */
 } bg_ranking;
 
 /* Allocate one side's lists, with no sequence in them.  BG_ENOMEM.  Clear also after an error. */
 bg_status bg_ranked_alloc(bg_ranked *side, size_t n_queries, size_t k, bg_err *err) BG_MUST_CHECK;
+/* Also prefilter_rank, nothing known. */
+bg_status bg_ranked_add_prefilter(bg_ranked *side, size_t n_queries, size_t k, bg_err *err) BG_MUST_CHECK;
 void bg_ranked_clear(bg_ranked *side, size_t n_queries, size_t k);
 /* Fill in document and start of both sides' sequences from the token files they were numbered through. */
 bg_status bg_ranked_find_documents(bg_ranked side[BG_SIDES], size_t n, const bg_tokens *t, bg_err *err) BG_MUST_CHECK;
@@ -51,7 +57,7 @@ double bg_ranked_disk_bytes(double queries, double k, double n);
 bg_status bg_ranked_write(const bg_ranked *side, const char *name, size_t n_queries, size_t k, bg_store *s,
                           bg_err *err) BG_MUST_CHECK;
 
-/* Allocate the arrays for the four sizes set in r.  BG_ENOMEM. */
+/* Allocate the arrays for the four sizes set in r, and those of a prefilter if r has one.  BG_ENOMEM. */
 bg_status bg_ranking_alloc(bg_ranking *r, bg_err *err) BG_MUST_CHECK;
 void bg_ranking_clear(bg_ranking *r);
 

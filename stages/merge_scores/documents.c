@@ -37,26 +37,33 @@ static uint64_t shard_of(const merge *m, int64_t sequence)
 /* A query's best or worst in one shard. */
 typedef struct {
     uint64_t k;
-    int64_t *sequence, *start;
+    int64_t *sequence, *start, *prefilter_rank; /* the last NULL: no prefilter */
     float *score;
 } shard_list;
 
 static bg_status read_list(shard_list *l, const bg_store *s, const char *side, size_t query, bg_err *err)
 {
-    char path[BG_PATH_BYTES];
-    bg_status st = bg_path(path, err, "%s/sequence", side);
-    if (st == BG_OK)
-        st = bg_store_read_rows(s, path, BG_I64, (bg_slab){ query, 1, l->k }, l->sequence, err);
-    if (st == BG_OK)
-        st = bg_path(path, err, "%s/score", side);
-    if (st == BG_OK)
-        st = bg_store_read_rows(s, path, BG_F32, (bg_slab){ query, 1, l->k }, l->score, err);
-    if (st == BG_OK)
-        st = bg_path(path, err, "%s/start", side);
-    return st == BG_OK ? bg_store_read_rows(s, path, BG_I64, (bg_slab){ query, 1, l->k }, l->start, err) : st;
+    const struct {
+        const char *name;
+        bg_dtype dtype;
+        void *to;
+    } part[] = { { "sequence", BG_I64, l->sequence },
+                 { "score", BG_F32, l->score },
+                 { "start", BG_I64, l->start },
+                 { "prefilter_rank", BG_I64, l->prefilter_rank } };
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < sizeof part / sizeof *part && st == BG_OK; i++) {
+        char path[BG_PATH_BYTES];
+        if (part[i].to == NULL)
+            continue;
+        st = bg_path(path, err, "%s/%s", side, part[i].name);
+        if (st == BG_OK)
+            st = bg_store_read_rows(s, path, part[i].dtype, (bg_slab){ query, 1, l->k }, part[i].to, err);
+    }
+    return st;
 }
 
-static bg_status open_list(shard_list *l, const bg_store *s, bg_err *err)
+static bg_status open_list(shard_list *l, const bg_store *s, bool prefiltered, bg_err *err)
 {
     uint64_t dims[2];
     bg_status st = bg_store_dims(s, "top/sequence", 2, dims, err);
@@ -66,6 +73,8 @@ static bg_status open_list(shard_list *l, const bg_store *s, bg_err *err)
     st = BG_NEW(l->sequence, l->k, "a shard's ranked sequences", err);
     if (st == BG_OK)
         st = BG_NEW(l->start, l->k, "a shard's ranked sequences", err);
+    if (st == BG_OK && prefiltered)
+        st = BG_NEW(l->prefilter_rank, l->k, "a shard's ranked sequences", err);
     return st == BG_OK ? BG_NEW(l->score, l->k, "a shard's ranked sequences", err) : st;
 }
 
@@ -86,6 +95,8 @@ static bg_status take_document(merge *m, const shard_list *l, uint64_t j, size_t
                        bg_store_path(s), l->sequence[j], (double)l->score[j], bg_side_name[side],
                        m->r.query[i / m->r.k], r->sequence[i], (double)r->score[i]);
     r->start[i] = l->start[j];
+    if (r->prefilter_rank != NULL)
+        r->prefilter_rank[i] = l->prefilter_rank[j];
     bg_status st = bg_path(path, err, "%s/document", bg_side_name[side]);
     return st == BG_OK ? bg_store_read_string(s, path, i / m->r.k, j, &r->document[i], err) : st;
 }
@@ -101,7 +112,7 @@ static bg_status search_shard(merge *m, const place *p, size_t n, uint64_t *foun
     if (st == BG_OK)
         st = bg_store_open(&s, path, "bregman/scores", err);
     if (st == BG_OK)
-        st = open_list(&l, s, err);
+        st = open_list(&l, s, m->r.prefilter != NULL, err);
     for (size_t i = 0; i < n && st == BG_OK; i++) {
         size_t list = p[i].cell / m->r.k; /* side, query */
         if (i == 0 || list != p[i - 1].cell / m->r.k) {
@@ -116,6 +127,7 @@ static bg_status search_shard(merge *m, const place *p, size_t n, uint64_t *foun
     bg_store_close(s);
     bg_free(l.sequence);
     bg_free(l.start);
+    bg_free(l.prefilter_rank);
     bg_free(l.score);
     return st;
 }

@@ -172,7 +172,8 @@ static bg_status publish(merge *m, bg_err *err)
         st = bg_ranking_write(&m->r, s, err);
     st = bg_store_end_once(s, st, err);
     if (st == BG_OK)
-        bg_log("wrote %s: %" PRIu64 " sequences, %zu queries", m->c->output, m->n_sequences, m->r.n_queries);
+        bg_log("wrote %s: %" PRIu64 " sequences, %.3g %% of the corpus, %zu queries", m->c->output, m->n_sequences,
+               100.0 * (double)m->n_sequences / (double)m->r.corpus_sequences, m->r.n_queries);
     return st;
 }
 

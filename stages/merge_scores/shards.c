@@ -72,7 +72,7 @@ static bg_status check_complete(const merge *m, bg_err *err)
 typedef struct {
     const char *path;
     uint64_t number, of, rows, corpus_sequences;
-    char *common;
+    char *common, *prefilter;
     char **id;
     size_t n_queries;
     bg_origin origin;
@@ -81,6 +81,7 @@ typedef struct {
 static void clear_shard(shard *s)
 {
     free(s->common);
+    free(s->prefilter);
     bg_strings_free(s->id, s->n_queries);
     bg_origin_clear(&s->origin);
 }
@@ -107,7 +108,7 @@ static bg_status read_common(shard *h, const bg_store *s, bg_err *err)
     if (st == BG_OK && !found)
         st = BG_FAIL(err, BG_ESTALE,
                      "%s does not say what it has in common with other shards: remove it and score it again", h->path);
-    return st;
+    return st == BG_OK ? bg_store_get_text(s, "/", "prefilter", &h->prefilter, &found, err) : st;
 }
 
 static bg_status read_shard(shard *h, bg_err *err)
@@ -160,6 +161,7 @@ static void take(merge *m, shard *h)
     m->r.query = h->id;
     m->r.n_queries = h->n_queries;
     m->r.origin = h->origin;
+    m->r.prefilter = h->prefilter;
     m->common = h->common;
 }
 

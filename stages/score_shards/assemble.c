@@ -1,4 +1,6 @@
 /* assemble.c - scores of units, and the shard's file made of them. */
+#include <stdlib.h>
+
 #include "bregman/extremes.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
@@ -42,6 +44,7 @@ static bg_status write_scores(scoring *w, const bg_unit *unit, const bg_segment 
 static bg_status write_extremes(const scoring *w, bg_store *s, const bg_extremes *e, bg_err *err)
 {
     bg_ranked list[BG_SIDES] = { { 0 }, { 0 } };
+    char *how = NULL;
     bg_status st = BG_OK;
     for (int side = 0; side < BG_SIDES && st == BG_OK; side++) {
         st = bg_ranked_alloc(&list[side], e->n_queries, e->k, err);
@@ -50,6 +53,11 @@ static bg_status write_extremes(const scoring *w, bg_store *s, const bg_extremes
     }
     if (st == BG_OK)
         st = bg_ranked_find_documents(list, e->n_queries * e->k, w->in.tokens, err);
+    if (st == BG_OK && w->c->candidates != NULL)
+        st = score_find_places(w, list, e->k, &how, err);
+    if (st == BG_OK && how != NULL)
+        st = bg_store_attr_text(s, "/", "prefilter", how, err);
+    free(how);
     for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
         st = bg_ranked_write(&list[side], bg_side_name[side], e->n_queries, e->k, s, err);
     for (int side = 0; side < BG_SIDES; side++)

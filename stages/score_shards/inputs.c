@@ -122,5 +122,7 @@ bg_status score_hash_inputs(scoring *w, bg_err *err)
     st = w->c->explain != NULL ? score_explain_check(w, err) : bg_origin_set_tokens(&in->origin, in->tokens, err);
     if (st == BG_OK)
         st = bg_inputs_add_tokens(&in->files, in->tokens, err);
+    if (st == BG_OK && also != NULL && w->c->explain == NULL)
+        st = score_check_candidates(w, err);
     return st == BG_OK && also != NULL ? bg_inputs_add_file(&in->files, also, err) : st;
 }

@@ -7,6 +7,7 @@
 #include "bregman/inputs.h"
 #include "bregman/options.h"
 #include "bregman/origin.h"
+#include "bregman/ranking.h"
 #include "bregman/score.h"
 #include "bregman/shared.h"
 #include "bregman/sweep.h"
@@ -91,6 +92,14 @@ struct scoring {
  * Sorted and without repetition.  Free with bg_free. */
 bg_status score_read_candidates(const char *path, uint64_t n_corpus, uint64_t **out, uint64_t *n,
                                 bg_err *err) BG_MUST_CHECK;
+
+/* prefiltered.c: what a file of candidates says that prefilter made; local, on rank 0.  Is it of these token files, as
+ * w->in.origin has them?  Others' files are not compared.  BG_ESTALE */
+bg_status score_check_candidates(const scoring *w, bg_err *err) BG_MUST_CHECK;
+/* Set side[].prefilter_rank [n_queries, k], and say in words how the sequences were chosen (free with free()), if it
+ * was made for these queries; else leave both NULL. */
+bg_status score_find_places(const scoring *w, bg_ranked side[BG_SIDES], size_t k, char **how,
+                            bg_err *err) BG_MUST_CHECK;
 
 /* inputs.c: open all that is read and check that it belongs together; after that, on rank 0, hash it.  Collective, an
  * agreed status; local. */

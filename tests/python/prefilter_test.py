@@ -12,7 +12,7 @@ import time
 import h5py
 import numpy as np
 
-from engine_checks import BUILD, FOLDER, check, engine, finish, same_file
+from engine_checks import BUILD, FOLDER, SCRIPTS, check, engine, finish, same_file
 from check_goldens import write_tokens
 from restart_checks import kill
 
@@ -190,6 +190,109 @@ def test_stop_file():
     check(subprocess.run(command, capture_output=True, timeout=300, check=False).returncode == 0, "removed: it runs")
 
 
+# ---- what is made of it
+
+
+def refused_scores(name, reason, compressed, tokens, candidates):
+    command = RUN.command(
+        *("score_shards", "--model", RUN.model, "--queries", compressed, "--tokens", *tokens),
+        *("--output", RUN.path("refused-scores"), "--candidates", candidates),
+    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    check(done.returncode == 1 and reason in done.stderr, name, done.stderr[-400:])
+
+
+def scored(name, compressed, candidates):
+    """A ranking of two shards of them; (path, folder of the shards)"""
+    for i in range(2):
+        folder = RUN.score(
+            compressed, TOKENS, f"{name}-scores", "--candidates", candidates, "--shard", f"{i}/2", "--top", 5
+        )
+    return RUN.path(f"{name}-ranking.h5"), folder
+
+
+def places(path):
+    with h5py.File(path) as file:
+        return {
+            end: (file[f"{end}/sequence"][:], file[f"{end}/prefilter_rank"][:])
+            for end in ("top", "bottom")
+            if f"{end}/prefilter_rank" in file
+        }
+
+
+def check_places(name, path, candidates):
+    with h5py.File(candidates) as file:
+        lists = file["top/sequence"][:].tolist()
+    seen = set()
+    for end, (sequence, rank) in places(path).items():
+        for q, (row, found) in enumerate(zip(sequence.tolist(), rank.tolist())):
+            for z, r in zip(row, found):
+                right = (lists[q].index(z) + 1 if z in lists[q] else -1) if z >= 0 else r
+                check(r in (right, 0), f"{name}: {end} of query {q}: sequence {z}", (r, right))
+                seen.add("none" if r == -1 else "unknown" if r == 0 else "place")
+    return seen
+
+
+def report(ranking):
+    page = RUN.path("report.html")
+    command = [os.path.join(SCRIPTS, "report"), "--ranking", ranking, "--tokens", TOKENS, "--queries", QUERY_FILE]
+    done = subprocess.run([*command, "--output", page], capture_output=True, text=True, timeout=300, check=False)
+    check(done.returncode == 0, "a report", done.stderr[-300:])
+    with open(page, encoding="utf-8") as file:
+        return file.read()
+
+
+def test_ranking():
+    half = write_tokens(os.path.join(FOLDER, "half.h5"), CORPUS[:60])
+    rest = write_tokens(os.path.join(FOLDER, "rest.h5"), CORPUS[60:])
+    compressed = RUN.compress(RUN.fit(TOKENS, "factors"), QUERY_FILE, "compressed.h5")
+    candidates, _ = prefilter("chosen", top=8)
+    ranking, folder = scored("chosen", compressed, candidates)
+    said = RUN.run("merge_scores", "--scores", folder, "--output", ranking, "--top", 5)
+    with h5py.File(candidates) as file:
+        n = len(file["sequence"])
+    share = f"{n} sequences, {100 * n / len(CORPUS):.3g} % of the corpus"
+    check(share in said, "the share of the corpus is said", said)
+    seen = check_places("a ranking", ranking, candidates)
+    check(seen == {"none", "place"}, "both sorts of places", seen)
+    with h5py.File(ranking) as file:
+        check(file.attrs["prefilter"] == "BM25 (paper), the best 8 of each query", "says how", dict(file.attrs))
+    before = places(ranking)
+    RUN.score(compressed, TOKENS, "chosen-scores", "--explain", ranking)
+    after = places(ranking)
+    same = all(np.array_equal(a, b) for end in ("top", "bottom") for a, b in zip(before[end], after[end]))
+    check(same, "an explained ranking keeps them")
+    page = report(ranking)
+    with h5py.File(ranking) as file:
+        first = [r for q in range(len(QUERIES)) for r in file["top/prefilter_rank"][q]]
+    check(f"{n} sequences scored, {100 * n / len(CORPUS):.3g} % of the corpus" in page, "the report says the share")
+    check("BM25 (paper), the best 8 of each query" in page, "and how they were chosen")
+    check(page.count("not among this query’s best by BM25") >= first.count(-1), "and which were chosen for others")
+    check(all(f"BM25 rank {r}<" in page for r in first if r > 0), "and the places")
+    longer = RUN.path("longer.h5")
+    RUN.run("merge_scores", "--scores", folder, "--output", longer, "--top", 9)
+    check("unknown" in check_places("a longer ranking", longer, candidates), "more than the shards list: not known")
+
+    numbers = RUN.path("candidates.txt")
+    with open(numbers, "w", encoding="utf-8") as file:
+        file.write("3\n5\n60\n")
+    ranking, folder = scored("plain", compressed, numbers)
+    RUN.run("merge_scores", "--scores", folder, "--output", ranking)
+    check(not places(ranking), "a list of numbers has no places")
+    others = write_tokens(os.path.join(FOLDER, "others.h5"), [q[::-1].copy() for q in QUERIES], START)
+    path = RUN.path("of-others.h5")
+    RUN.run("prefilter", "--tokens", TOKENS, "--queries", others, "--output", path, "--top", 8)
+    ranking, folder = scored("of-others", compressed, path)
+    RUN.run("merge_scores", "--scores", folder, "--output", ranking)
+    check(not places(ranking), "candidates of other queries have no places")
+
+    refused_scores("another corpus", "made from other inputs: token file 1", compressed, [half, rest], candidates)
+    empty = RUN.path("empty.h5")
+    with h5py.File(empty, "w") as file:
+        file["sequence"] = np.zeros(0, "i8")
+    refused_scores("no candidates", "no candidates", compressed, [TOKENS], empty)
+
+
 # ---- odd and bad input
 
 
@@ -244,6 +347,7 @@ test_reference()
 test_k1_cancels()
 test_ranks()
 test_interrupted()
+test_ranking()
 test_stop_file()
 test_input()
 finish(200)

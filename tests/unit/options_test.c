@@ -186,8 +186,8 @@ int MPI_Init_thread(int *argc, char ***argv, int required, int *provided)
     return code;
 }
 
-static const bg_stage toy = { "toy", "A stage for tests.", opts,   sizeof(config), false,
-                              false, false, "toy --model m a.h5", toy_run };
+static const bg_stage toy = { "toy", "A stage for tests.", opts,   sizeof(config), false, false,
+                              false, "toy --model m a.h5", toy_run };
 
 /* Run the toy stage in a child; its exit code, stdout and stderr. */
 static int run_toy(const char *arguments, char *out, char *errors, size_t n_bytes)

@@ -191,6 +191,7 @@ class Entry:
     score: float
     token_score: np.ndarray | None = None  # [position]
     layer_score: np.ndarray | None = None  # [position, layer]
+    prefilter_rank: int | None = None  # from 1; -1: not among the query's best of the prefilter; None: not known
 
 
 @dataclass
@@ -235,6 +236,15 @@ class Ranking:
     def is_explained(self):
         return any(offset is not None for _, _, offset in self._ends.values())
 
+    @property
+    def prefilter(self):
+        """How the sequences were chosen that were scored, in words; "": by no prefilter."""
+        return self.file.attribute("prefilter", "")
+
+    @property
+    def corpus_sequences(self):
+        return self.file.attribute("corpus_sequences", 0)
+
     def layer_names(self, n):
         """Of n layers: the blocks' numbers where the ranking does not say."""
         names = self.file.strings("layer_name") if self.file.has("layer_name") else [str(i) for i in range(n)]
@@ -257,6 +267,7 @@ class Ranking:
         if place >= sequence.shape[1] or sequence[query, place] < 0:
             return None
         entry = Entry(place + 1, int(sequence[query, place]), float(score[query, place]))
+        entry.prefilter_rank = self.place(end, "prefilter_rank", query, place) or None
         if offset is not None and not scores_only:
             row = query * sequence.shape[1] + place
             rows = slice(offset[row], offset[row + 1])
