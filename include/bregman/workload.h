@@ -22,6 +22,7 @@ typedef struct {
     uint64_t memory_limit;
     uint64_t sequences, corpus_sequences; /* to score, of so many in the token files */
     uint64_t covariance_sequences, lambda_sequences, queries;
+    uint64_t prefilter_top;                   /* candidates of each query; 0: all sequences are scored */
     uint64_t unit_sequences;                  /* of a work unit; 0: as the stage chooses */
     size_t rows, query_rows, query_loss_rows; /* of the longest sequence, and query */
     size_t subgrid_side;                      /* of the fit */
@@ -80,10 +81,10 @@ typedef struct {
 
 struct bg_stage_costs {
     const char *name;
-    size_t activation_bytes; /* of a micro-batch; 0: it does not run the model, and one rank does all */
-    const char *spills;      /* as of bg_demand */
-    bool in_passes;          /* over the blocks of a share, where memory does not hold all */
-    bool (*is_possible)(const bg_workload *w);                      /* NULL: always */
+    size_t activation_bytes;                   /* of a micro-batch; 0: it does not run the model */
+    const char *spills;                        /* as of bg_demand */
+    bool in_passes;                            /* over the blocks of a share, where memory does not hold all */
+    bool (*is_possible)(const bg_workload *w); /* NULL: always */
     double (*tap_flops)(const bg_workload *w, const bg_site *site); /* by which the model is divided too; NULL: none */
     /* bg_demand.cost of micro-batches up to a whole unit, of sequences of one length; NULL: none */
     double (*rows_cost)(const bg_workload *w, size_t rows);

@@ -18,14 +18,14 @@ size_t merge_tail(uint64_t n, double part)
 static size_t bytes(const bg_workload *w, const bg_plan *plan)
 {
     (void)plan;
-    return w->queries * (16 * (merge_tail(w->corpus_sequences, MERGE_TAIL) + 2 * MERGE_TOP) + 8 * MERGE_BINS +
-                         sizeof(float) * MERGE_ROWS);
+    return w->queries *
+           (16 * (merge_tail(w->sequences, MERGE_TAIL) + 2 * MERGE_TOP) + 8 * MERGE_BINS + sizeof(float) * MERGE_ROWS);
 }
 
 /* One task: rank 0 hashes the shards and reads every score once. */
 static bg_status tasks(const bg_workload *w, bg_task_costs **out, size_t *n, bg_err *err)
 {
-    double sequences = (double)w->corpus_sequences, scores = sequences * (double)w->queries;
+    double sequences = (double)w->sequences, scores = sequences * (double)w->queries;
     bg_status st = BG_NEW(*out, 1, "task", err);
     if (st != BG_OK)
         return st;
@@ -39,11 +39,11 @@ static bg_status tasks(const bg_workload *w, bg_task_costs **out, size_t *n, bg_
 
 static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
 {
-    double queries = (double)w->queries, n = (double)w->corpus_sequences, top = n < MERGE_TOP ? n : MERGE_TOP;
+    double queries = (double)w->queries, n = (double)w->sequences, top = n < MERGE_TOP ? n : MERGE_TOP;
     (void)plan;
     out->final_bytes = bg_store_file_bytes() + 12 * bg_store_dataset_bytes(queries, sizeof(double)) +
                        bg_store_dataset_bytes(queries * MERGE_BINS, sizeof(int64_t)) +
-                       bg_store_dataset_bytes(queries * (double)merge_tail(w->corpus_sequences, MERGE_TAIL), 4) +
+                       bg_store_dataset_bytes(queries * (double)merge_tail(w->sequences, MERGE_TAIL), 4) +
                        bg_ranked_disk_bytes(queries, top, n);
 }
 

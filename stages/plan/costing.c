@@ -289,7 +289,7 @@ void plan_cost_stage(const bg_stage_costs *of, const plan_work *w, const bg_clus
     f.profile = bg_profile_scaled(&c->profile, (double)g->threads);
     f.at_once = g->shards > 0 ? (double)(c->nodes / g->nodes) : 1;
     f.load.stage = of;
-    f.load.sequences = (w->load.corpus_sequences + shards - 1) / shards;
+    f.load.sequences = (plan_scored(&w->load) + shards - 1) / shards;
     take_rank(&f, 0);
     omp_set_num_threads((int)g->threads); /* the pass counts what its threads take and do */
     bg_status st = bg_workload_divide(&f.load, &share, &err);

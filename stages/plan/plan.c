@@ -15,6 +15,7 @@
 #include "../compress_queries/costs.h"
 #include "../fit_factors/costs.h"
 #include "../merge_scores/costs.h"
+#include "../prefilter/costs.h"
 #include "../score_shards/costs.h"
 
 /* ---- what is asked ---- */
@@ -65,6 +66,7 @@ static void describe_load(plan_work *w)
                              .covariance_sequences = c->fit_sequences,
                              .lambda_sequences = c->lambda_sequences,
                              .queries = c->queries,
+                             .prefilter_top = c->prefilter,
                              .rows = (size_t)c->sequence_tokens - 1,
                              .query_rows = query_rows,
                              .query_loss_rows = loss_rows > 0 && loss_rows < query_rows ? loss_rows : query_rows,
@@ -118,11 +120,13 @@ typedef struct {
     const bg_stage_costs *costs;
     bool all_nodes; /* that there are; else as many as make it fastest */
     bool in_shards;
-    bool takes_units; /* --unit-sequences is its own */
+    bool ranks_of_one_thread; /* on one node, all its cores */
+    bool takes_units;         /* --unit-sequences is its own */
 } planned;
 static const planned stages[PLAN_STAGES] = {
     [PLAN_FIT] = { &fit_costs, .all_nodes = true, .takes_units = true },
     [PLAN_COMPRESS] = { &compress_costs },
+    [PLAN_PREFILTER] = { &prefilter_costs, .ranks_of_one_thread = true },
     [PLAN_SCORE] = { &score_costs, .in_shards = true },
     [PLAN_MERGE] = { &merge_costs },
 };
@@ -132,13 +136,13 @@ static const double SHARD_S = 4 * 3600;
 
 static void evaluate(const planned *of, const plan_work *w, const bg_cluster *c, plan_grid g, plan_stage *out)
 {
-    size_t at_once = c->nodes / g.nodes;
-    g.shards = !of->in_shards ? 0 : at_once < w->c->sequences ? at_once : (size_t)w->c->sequences;
+    size_t at_once = c->nodes / g.nodes, scored = (size_t)plan_scored(&w->load);
+    g.shards = !of->in_shards ? 0 : at_once < scored ? at_once : scored;
     plan_cost_stage(of->costs, w, c, &g, out);
     double shard_s = out->seconds;
     if (!of->in_shards || !out->possible || shard_s <= SHARD_S)
         return;
-    size_t most = (size_t)(w->c->sequences / 64 / at_once), waves = (size_t)(shard_s / SHARD_S) + 1;
+    size_t most = scored / 64 / at_once, waves = (size_t)(shard_s / SHARD_S) + 1;
     most = most < PLAN_ARRAY_SHARDS / at_once ? most : PLAN_ARRAY_SHARDS / at_once;
     g.shards = at_once * (waves < most ? waves : most > 0 ? most : 1);
     plan_cost_stage(of->costs, w, c, &g, out);
@@ -184,13 +188,15 @@ static void try_grid(const planned *of, const plan_work *w, const bg_cluster *c,
         *no = s; /* needs_bytes is 0 where memory would do, but not the time limit */
 }
 
-/* Pipelines of `pipeline` ranks; 0: of any number.  A stage that does not run the model is one rank. */
+/* Pipelines of `pipeline` ranks; 0: of any number.  A stage that does not run the model is on one node. */
 static void try_grids(const planned *of, const plan_work *w, const bg_cluster *c, size_t pipeline, plan_stage *best,
                       plan_stage *no)
 {
     plan_grid g = { .nodes = 1, .ranks_per_node = 1, .threads = 1, .data = 1, .pipeline = 1 };
     *best = *no = (plan_stage){ .possible = false };
     if (of->costs->activation_bytes == 0) {
+        if (of->ranks_of_one_thread)
+            g.ranks_per_node = g.data = c->cores_per_node;
         try_grid(of, w, c, &g, best, no);
         return;
     }
@@ -232,6 +238,9 @@ static bg_status choose_with(plan_work *w, const bg_cluster *c, plan_stage stage
 {
     for (size_t i = 0; i < PLAN_STAGES; i++) {
         plan_stage no;
+        stage[i] = (plan_stage){ .name = NULL };
+        if (i == PLAN_PREFILTER && w->c->prefilter == 0)
+            continue;
         w->load.unit_sequences = stages[i].takes_units ? w->c->unit_sequences : 0;
         try_grids(&stages[i], w, c, (size_t)w->c->pipeline, &stage[i], &no);
         if (!stage[i].possible)

@@ -17,6 +17,7 @@ typedef struct {
     const char *config, *preset, *cluster, *modules, *blocks, *weights;
     uint64_t sequences, sequence_tokens, fit_sequences, lambda_sequences, queries, query_tokens, completion_tokens,
         rank;
+    uint64_t prefilter;
     uint64_t unit_sequences, pipeline, memory_limit, subgrid_side;
     uint64_t nodes, ranks_per_node, cores_per_node;
     double checkpoint_minutes, time_limit;
@@ -36,6 +37,13 @@ typedef struct {
     double model_bytes;
     bg_workload load;
 } plan_work;
+
+/* Sequences that are scored: all, or as many as the queries' candidates can be. */
+static inline uint64_t plan_scored(const bg_workload *load)
+{
+    uint64_t all = load->corpus_sequences, top = load->prefilter_top;
+    return top == 0 || top > all / load->queries ? all : top * load->queries;
+}
 
 /* As many elements of an array as Slurm takes by default. */
 enum { PLAN_ARRAY_SHARDS = 1000 };
@@ -121,7 +129,8 @@ void plan_count_restarts(plan_stage *s, double limit_hours);
 
 /* ---- choosing and printing ---- */
 
-enum { PLAN_FIT, PLAN_COMPRESS, PLAN_SCORE, PLAN_MERGE, PLAN_STAGES };
+/* One that is not planned has no name. */
+enum { PLAN_FIT, PLAN_COMPRESS, PLAN_PREFILTER, PLAN_SCORE, PLAN_MERGE, PLAN_STAGES };
 
 void plan_print(FILE *to, const plan_work *w, const bg_cluster *c, const plan_stage stage[PLAN_STAGES]);
 bg_status plan_print_json(FILE *to, const plan_work *w, const bg_cluster *c, const plan_stage stage[PLAN_STAGES],

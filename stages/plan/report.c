@@ -63,6 +63,8 @@ static void print_stage(FILE *to, const plan_stage *s, const bg_cluster *c)
 {
     char t[24], b[24], w[24], disk[24], work[24], net[24], parts[48] = "";
     const plan_grid *g = &s->grid;
+    if (s->name == NULL)
+        return;
     fprintf(to, "\n%s: %s, %.1f node-hours, %.3g FLOPs\n", s->name, duration(s->seconds, t), node_hours(s, c),
             s->flops);
     fprintf(to, "  grid      %zu node%s x %zu rank%s x %zu thread%s = %zu data x %zu pipeline", g->nodes,
@@ -138,6 +140,15 @@ static void print_table(FILE *to, const char *name, const plan_config *c, const 
         fprintf(to, "time = \"%.0f\"\n", floor(60 * c->time_limit));
 }
 
+static void print_prefilter(FILE *to, const plan_config *c, const plan_stage *s)
+{
+    if (s->name != NULL)
+        fprintf(to,
+                "sbatch --ntasks-per-node=%zu --signal=B:USR1@%.0f jobs/prefilter.sbatch --tokens TOKENS "
+                "--queries queries.h5 --output candidates.h5 --top %" PRIu64 "\n",
+                s->grid.ranks_per_node, s->warning_s, c->prefilter);
+}
+
 static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLAN_STAGES])
 {
     const plan_config *c = w->c;
@@ -157,7 +168,10 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
              "--modules '%.80s' --rank %" PRIu64,
              c->modules, c->rank);
     print_sbatch(to, c, &stage[PLAN_COMPRESS], 1, "compress_queries", text);
-    print_arrays(to, c, &stage[PLAN_SCORE], "--model MODEL --queries compressed.h5 --tokens TOKENS --output scores");
+    print_prefilter(to, c, &stage[PLAN_PREFILTER]);
+    snprintf(text, sizeof text, "--model MODEL --queries compressed.h5 --tokens TOKENS --output scores%s",
+             c->prefilter > 0 ? " --candidates candidates.h5" : "");
+    print_arrays(to, c, &stage[PLAN_SCORE], text);
     fprintf(to, "sbatch jobs/merge_scores.sbatch --scores scores --output ranking.h5\n");
     fprintf(to, "\nOr, for jobs/sweep:\n[[model]]\nname = \"%s\"\npath = \"MODEL\"\n", w->name);
     print_table(to, "model.cluster", c, &stage[PLAN_FIT]);
@@ -170,6 +184,9 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
         fprintf(to, "unit_sequences = %" PRIu64 "\n", c->unit_sequences);
     print_table(to, "model.compress", c, &stage[PLAN_COMPRESS]);
     fprintf(to, "modules = \"%s\"\nrank = %" PRIu64 "\n", c->modules, c->rank);
+    if (c->prefilter > 0)
+        fprintf(to, "[model.prefilter]\nranks_per_node = %zu\nthreads = 1\ntop = %" PRIu64 "\n",
+                stage[PLAN_PREFILTER].grid.ranks_per_node, c->prefilter);
     print_table(to, "model.score", c, &stage[PLAN_SCORE]);
     fprintf(to, "shards = %zu\n", stage[PLAN_SCORE].grid.shards);
 }
@@ -180,7 +197,7 @@ void plan_print(FILE *to, const plan_work *w, const bg_cluster *c, const plan_st
     double seconds = 0, hours = 0;
     for (int i = 0; i < PLAN_STAGES; i++) {
         seconds += stage[i].seconds;
-        hours += node_hours(&stage[i], c);
+        hours += stage[i].name != NULL ? node_hours(&stage[i], c) : 0;
     }
     fprintf(to, "%s: %.4g parameters, %s of weights, %zu tracked modules (%s), %zu diagonal block%s\n", w->name,
             (double)bg_model_parameters(w->model), bytes_text(w->model_bytes, b), w->model->n_tracked, w->c->modules,
@@ -232,7 +249,8 @@ bg_status plan_print_json(FILE *to, const plan_work *w, const bg_cluster *c, con
 {
     json_t *stages = json_array();
     for (int i = 0; i < PLAN_STAGES; i++)
-        json_array_append_new(stages, stage_json(&stage[i], c));
+        if (stage[i].name != NULL)
+            json_array_append_new(stages, stage_json(&stage[i], c));
     json_t *root = json_pack("{s:s, s:s, s:f, s:f, s:I, s:o}", "model", w->name, "cluster", c->name, "parameters",
                              (double)bg_model_parameters(w->model), "model_bytes", w->model_bytes, "blocks",
                              (json_int_t)w->blocks, "stages", stages);

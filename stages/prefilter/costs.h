@@ -10,4 +10,7 @@
 
 enum { PREFILTER_BLOCK_TOKENS = 1 << 20 }; /* read at a time, or the longest sequence */
 
+/* Its units are in the hands of grid.world_size ranks of one thread. */
+extern const bg_stage_costs prefilter_costs;
+
 #endif /* BG_STAGES_PREFILTER_COSTS_H */

@@ -177,6 +177,39 @@ def test_local():
     check("sbatch" not in sweep("good.toml", "--dry-run").stdout, "dry run: nothing to do")
 
 
+def test_prefilter():
+    """The candidates of each model, query set and corpus, and scores of no others."""
+    text = GOOD.replace('"out"', '"filtered"').replace("[score]", "[prefilter]\ntop = 3\n[score]")
+    text = text.replace("fit = {", "prefilter = { enabled = false }\nfit = {")
+    write_sweep("filtered.toml", text)
+    lines = [line for line in sweep("filtered.toml", "--dry-run").stdout.splitlines() if "sbatch" in line]
+    chosen = next((line for line in lines if "prefilter.sbatch" in line), "none")
+    score = next(line for line in lines if "score--small" in line)
+    check(len(lines) == 11, "prefilter: one of two models", lines)
+    check("--top 3" in chosen and "--ntasks-per-node=1" in chosen and "--pipeline" not in chosen, "its job", chosen)
+    check("dependency" not in chosen, "it waits for nothing", chosen)
+    candidates = path("filtered/small/q/words/candidates.h5")
+    check(
+        f"--candidates {candidates}" in score and f"${{{chosen.split('=')[0]}}}" in score, "scores wait for it", score
+    )
+    check("--candidates" not in next(line for line in lines if "explain--small" in line), "an explanation does not")
+    done = sweep("filtered.toml", "--local")
+    check(done.returncode == 0 and "all done" in done.stdout, "prefilter: a run here", done.stdout + done.stderr)
+    check(rows(sweep("filtered.toml", "--status"))[("prefilter", "small")] == "done 100 % -", "prefilter: its status")
+    with h5py.File(path("filtered/small/q/words/ranking.h5")) as ranking, h5py.File(candidates) as file:
+        check(ranking["moments/count"][0] == len(file["sequence"]) < 37, "prefilter: only they are scored")
+        check("top/prefilter_rank" in ranking, "prefilter: the ranking has its ranks")
+    check(sweep("filtered.toml", "--local").stdout.startswith("all done"), "prefilter: nothing is left to do")
+    refused("another number of candidates", text.replace("top = 3", "top = 4"), candidates, "top = 3", "says 4")
+    shard = path("filtered/small/q/words/scores/shard-00000-of-00003.h5")
+    write_sweep("whole.toml", text.replace("top = 3\n", "enabled = false\n"))
+    done = sweep("whole.toml", "--dry-run")
+    told = f'"{shard}" was made from 5 inputs, and this sweep has 4'
+    check(done.returncode == 1 and told in done.stderr, "no prefilter any more: its scores are not mixed", done.stderr)
+    given = text.replace("[score]", '[score]\ncandidates = "queries.h5"')
+    refused("two lists of candidates", given, "[score] candidates: it and [prefilter] exclude each other", code=2)
+
+
 def test_sources():
     """The user's own files may change after the sweep has used them."""
     shutil.copy(path("queries.h5"), path("queries-before.h5"))
@@ -647,6 +680,8 @@ def test_mistakes():
     wrong("unknown key of a model", "fit = { nodes", "fit = { node", "[model.fit] node: unknown key", '"nodes"', ":21:")
     wrong("wrong type", "shards = 3", 'shards = "3"', ":10: [score] shards: it takes a whole number, not '3'")
     wrong("no shards", "shards = 3", "shards = 0", "[score] shards: it takes 1 or more, not 0")
+    wrong("long n-grams", "[score]", "[prefilter]\nngrams = 4\n[score]", "[prefilter] ngrams: it takes one of 1, 2, 3")
+    wrong("more than all", "[score]", "[prefilter]\nmax_share = 2\n[score]", "max_share: it takes a number from 0 to 1")
     wrong("too many shards", "shards = 3", "shards = 100000", "[score] shards: at most 99999")
     wrong("the same name twice", '"large"', '"small"', '"small" is there twice', ":19:")
     wrong("a name that is no name", '"small"', '"a/b"', "[model] name", "a name of")
@@ -732,6 +767,7 @@ def test_mistakes():
 prepare()
 test_dry_run()
 test_local()
+test_prefilter()
 test_sources()
 test_missing_parts()
 test_out_of_date()

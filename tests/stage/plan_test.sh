@@ -40,6 +40,16 @@ expect 0 '[model.cluster]' --preset smollm2-135m --cluster "$folder/good.json"
 expect 0 '8 data x 1 pipeline' --preset pythia-70m --pipeline 1 --cluster "$folder/good.json"
 expect 0 '2 data x 4 pipeline' --preset pythia-70m --pipeline 4 --cluster "$folder/good.json"
 expect 0 '"model": "pythia-1b"' --preset pythia-1b --json
+# a prefilter: it is planned, and only its candidates are scored
+filtered="--preset 810m --sequences 10000000 --prefilter 1000 --cluster $folder/good.json"
+expect 0 '16 data x 1 pipeline' $filtered
+expect 0 'jobs/prefilter.sbatch --tokens TOKENS --queries queries.h5 --output candidates.h5 --top 1000' $filtered
+expect 0 '--output scores --candidates candidates.h5 ' $filtered
+expect 0 '[model.prefilter]' $filtered
+score_flops() { "$plan" --quiet --json "$@" | python3 -c 'import json, sys
+print({s["name"]: s["flops"] for s in json.load(sys.stdin)["stages"]}["score_shards"])'; }
+python3 -c 'import sys; sys.exit(abs(100 * float(sys.argv[1]) / float(sys.argv[2]) - 1) > 0.01)' "$(score_flops $filtered)" \
+    "$(score_flops --preset 810m --sequences 10000000 --cluster "$folder/good.json")" || { echo "1 % of the scores do not cost 1 %"; failed=1; }
 # more nodes than an array may have elements
 cluster wide 's/"nodes": 2/"nodes": 2500/; s/"hash_byte_s": 1e-10/"hash_byte_s": 1e-16/'
 expect 0 'SHARDS=2500 FIRST_SHARD=1000 sbatch --nodes=1' --preset pythia-70m --pipeline 1 --sequences 100000000 --cluster "$folder/wide.json"

@@ -341,6 +341,11 @@ class Sweep:
             found.setdefault("corpus", self.settings("train", model)["corpus"])
         return found
 
+    def is_prefiltered(self, model):
+        """Only if the file has a table of it, of all models or of this one."""
+        asked = "prefilter" in self.data or (model is not None and "prefilter" in model.overrides)
+        return asked and self.settings("prefilter", model).get("enabled", True)
+
     def where(self, stage, model, key):
         """The place that gives a stage its key: of a model, or of all."""
         for place, table in [*([(model.place, model.overrides)] if model else []), ((), self.data)]:
@@ -356,6 +361,8 @@ class Sweep:
                     continue
                 for key, what in self.contradictions(stage, self.settings(stage, model)):
                     self.problem(self.where(stage, model, key), what)
+                if stage == "score" and "candidates" in self.settings(stage, model) and self.is_prefiltered(model):
+                    self.problem(self.where(stage, model, "candidates"), "it and [prefilter] exclude each other")
         for stage, what in (("train", "are models trained"), ("fit", "are the factors fitted")):
             of_stage = [model for model in self.models.values() if stage != "train" or model.planned]
             if len(self.corpora) > 1 and any("corpus" not in self.settings(stage, model) for model in of_stage):

@@ -37,6 +37,10 @@ def _real(value):
     )
 
 
+def _share(value):
+    return "a number from 0 to 1" if _real(value) or value > 1 else None
+
+
 def _text(value):
     one_line = isinstance(value, str) and value and not CONTROL.search(value)
     return None if one_line else "a text of one line"
@@ -63,7 +67,7 @@ def _range(value):
 
 
 def _one_of(*words):
-    return lambda value: None if value in words else "one of " + ", ".join(words)
+    return lambda value: None if value in words else "one of " + ", ".join(map(str, words))
 
 
 def _rank(value):
@@ -106,7 +110,7 @@ CLUSTER_DEFAULTS = {
     "setup": [],
     "sbatch": [],
 }
-ONE_PROCESS = ("tokenize", "merge", "report")  # these take from [cluster] only what is not for many ranks:
+ONE_PROCESS = ("tokenize", "prefilter", "merge", "report")  # these take from [cluster] only what is not for many ranks:
 OF_MANY = ("nodes", "ranks_per_node", "pipeline", "memory_limit", "scratch", "checkpoint_minutes", "array_limit")
 
 NOT_FOR = {**{stage: OF_MANY for stage in ONE_PROCESS}, "train": ("pipeline",)}
@@ -176,6 +180,17 @@ STAGES = {
         "seed": Key(NATURAL, 0),
         "unit_queries": Key(COUNT, 8),
     },
+    "prefilter": {
+        "enabled": Key(_flag),
+        "top": Key(COUNT, 10000),
+        "form": Key(_one_of("paper", "okapi"), "paper"),
+        "k1": Key(_real, 1.5),
+        "b": Key(_share, 0.75),
+        "terms": Key(_one_of("both", "prompt", "completion"), "both"),
+        "ngrams": Key(_one_of(1, 2, 3), 1),
+        "max_share": Key(_share, 1),
+        "unit_sequences": Key(COUNT, 65536),
+    },
     "score": {
         "shards": Key(COUNT),
         "corpora": Key(_texts),
@@ -194,6 +209,7 @@ FAMILY = {"tokenizer": Key(_text), "base": Key(TABLE), "sizes": Key(TABLE)}  # o
 OWN = {
     "train": ("corpus", "heldout"),
     "fit": ("corpus",),
+    "prefilter": ("enabled",),
     "score": ("shards", "corpora"),
     "explain": ("enabled",),
     "report": ("enabled",),

@@ -24,6 +24,7 @@ PROGRAM = {
     "tokenize-queries": "tokenize_queries",
     "fit": "fit_factors",
     "compress": "compress_queries",
+    "prefilter": "prefilter",
     "score": "score_shards",
     "merge": "merge_scores",
     "explain": "score_shards",
@@ -105,7 +106,7 @@ class Job:
         return found
 
     def grid_options(self, pipeline):
-        """What every stage of the engine takes."""
+        """What every stage that runs the model takes."""
         found = ["--threads", str(self.settings["threads"])]
         if pipeline > 1:
             found += ["--pipeline", str(pipeline)]
@@ -118,6 +119,8 @@ class Job:
         """Arguments of the program; with `ranks`, for a run here on so many."""
         if self.stage in SCRIPTS:
             return self.arguments
+        if self.stage == "prefilter":
+            return self.arguments + self.stage_options() + ["--threads", str(self.settings["threads"])]
         pipeline = self.settings["pipeline"]
         if ranks is not None:
             pipeline = math.gcd(pipeline, ranks)
@@ -250,6 +253,15 @@ class Plan:
         for name in wanted if isinstance(wanted, list) else [wanted]:
             self.add_scores(model, compress, path, queries, self.sweep.corpora[name], folder)
 
+    def add_prefilter(self, model, about, query_file, tokens, needs, folder):
+        """The job that chooses what is scored."""
+        candidates = os.path.join(folder, "candidates.h5")
+        job = Job(self.sweep, "prefilter", about, needs=needs, model=model)
+        job.arguments = ["--tokens", *tokens, "--queries", query_file, "--output", candidates]
+        job.inputs = [query_file, *tokens]
+        job.sources = [query_file, *tokens]
+        return self.add(job, candidates, os.path.join(folder, "candidates.work"))
+
     def add_scores(self, model, compress, query_file, queries, corpus, folder):
         tokens, needs = self.tokens(corpus, model)
         about = (model.name, queries.name, corpus.name)
@@ -260,6 +272,14 @@ class Plan:
         score = Job(self.sweep, "score", about, model, [*self.training(model), compress, *needs])
         score.arguments, score.inputs, score.is_array = arguments, [None, compressed, *tokens], True
         score.sources += tokens
+        if self.sweep.is_prefiltered(model):
+            of_queries = self.query_file(queries, model)[1]
+            chosen = self.add_prefilter(
+                model, about, query_file, tokens, of_queries + needs, os.path.join(folder, corpus.name)
+            )
+            path = chosen.elements[0].output
+            score.arguments, score.inputs = arguments + ["--candidates", path], [*score.inputs, path]
+            score.needs.append(chosen)
         shards = score.settings.get("shards", 1)
         names = [f"shard-{i:05d}-of-{shards:05d}" for i in range(shards)]
         score.elements = [
