@@ -152,10 +152,10 @@ void bg_bm25_free(bg_bm25 *m)
 
 /* ---- terms ---- */
 
-/* The slot that an n-gram is in, or would be in. */
+/* The slot that an n-gram is in, or would be in.  The high half of the product has all of the key in it. */
 static size_t slot_of(const bg_bm25 *m, uint64_t key)
 {
-    size_t i = (size_t)((key * UINT64_C(0x9e3779b97f4a7c15)) >> 20) & m->mask;
+    size_t i = (size_t)((key * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & m->mask;
     while (m->key[i] != key && m->key[i] != EMPTY)
         i = (i + 1) & m->mask;
     return i;
@@ -212,16 +212,22 @@ static inline void meet(bg_bm25 *m, uint32_t term)
     m->times[p]++;
 }
 
-/* Note the places of the terms that a sequence has, and how often. */
+static inline uint32_t unigram_of(const bg_bm25 *m, uint32_t token)
+{
+    return token < m->n_ids ? m->unigram[token] : NONE;
+}
+
+/* Note the places of the terms that a sequence has, and how often.  Most tokens that follow a query's token are in no
+ * query: they are told apart without a look into the large table. */
 static void meet_all(bg_bm25 *m, const uint32_t *token, size_t n)
 {
     const size_t longest = m->o.ngrams;
     for (size_t i = 0; i < n; i++) {
-        uint32_t term = token[i] < m->n_ids ? m->unigram[token[i]] : NONE;
+        uint32_t term = unigram_of(m, token[i]);
         if (term == NONE)
             continue;
         meet(m, term);
-        for (size_t k = 1; k < longest && i + k < n; k++) {
+        for (size_t k = 1; k < longest && i + k < n && unigram_of(m, token[i + k]) != NONE; k++) {
             size_t slot = slot_of(m, key_of(term, token[i + k]));
             if (m->key[slot] == EMPTY)
                 break;
