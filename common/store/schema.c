@@ -151,7 +151,7 @@ static const bg_schema_row rows[] = {
     D1("candidates", "query", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
     D2("candidates", "top/sequence", BG_I64, "query", "k", BG_SEQUENCE_OR_NONE, "1",
        "global index of the sequences that share most with the query, best first; -1: none"),
-    D2("candidates", "top/score", BG_F64, "query", "k", BG_NOT_NEGATIVE, "nats", "BM25 of those sequences; 0: none"),
+    D2("candidates", "top/score", BG_F64, "query", "k", BG_NOT_NEGATIVE, "1", "BM25 of those sequences; 0: none"),
     CORPUS("candidates"),
 
     D1("ranking", "query", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
@@ -192,7 +192,7 @@ static const bg_schema_row rows[] = {
     D1("work", "frequency", BG_I64, "term", BG_FROM_0, "1", "sequences of the unit that have each term of the queries"),
     D2("work", "top/sequence", BG_I64, "query", "k", BG_SEQUENCE_OR_NONE, "1",
        "global index of the unit's sequences that share most with the query, best first; -1: none"),
-    D2("work", "top/score", BG_F64, "query", "k", BG_NOT_NEGATIVE, "nats", "BM25 of those sequences; 0: none"),
+    D2("work", "top/score", BG_F64, "query", "k", BG_NOT_NEGATIVE, "1", "BM25 of those sequences; 0: none"),
     D1("work", "*/rank", BG_U32, "query", BG_ANY, "1", "columns of left and right that the query needs"),
     D2("work", "score", BG_F32, "sequence", "query", BG_FINITE, "nats", "influence of the sequence on the query"),
     D3("work", "layer_score", BG_F32, "sequence", "query", "layer", BG_FINITE, "nats", "share of each layer in the score"),

@@ -258,6 +258,21 @@ static bg_status write_ranking(explaining *e, bg_store *s, bg_err *err)
     return st == BG_OK ? bg_store_add_run(s, "run/explain", &e->w->in.files.run, err) : st;
 }
 
+/* How those that help most stood with the prefilter, and how much of the corpus it let through. */
+static void say_prefilter(const bg_ranking *r)
+{
+    uint64_t ranked = 0, listed = 0;
+    if (r->prefilter == NULL || r->side[BG_TOP].prefilter_rank == NULL)
+        return;
+    for (size_t i = 0; i < r->n_queries * r->k; i++) {
+        ranked += r->side[BG_TOP].sequence[i] >= 0;
+        listed += r->side[BG_TOP].prefilter_rank[i] > 0;
+    }
+    bg_log("%s: %" PRIu64 " of %" PRIu64
+           " best sequences are among their own query's; %.3g %% of the corpus were scored",
+           r->prefilter, listed, ranked, 100.0 * (double)r->count[0] / (double)r->corpus_sequences);
+}
+
 /* The ranking keeps the provenance of the merge that made it: a merge run again still finds its own.  This run's stands
  * beside it. */
 static bg_status publish_ranking(scoring *w, bg_err *err)
@@ -284,6 +299,8 @@ static bg_status publish_ranking(scoring *w, bg_err *err)
     st = bg_store_end(s, st, err);
     if (st == BG_OK)
         bg_log("wrote token and layer scores to %s", w->c->explain);
+    if (st == BG_OK)
+        say_prefilter(r);
     bg_free(hash);
     return st;
 }
