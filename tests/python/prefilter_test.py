@@ -293,7 +293,7 @@ def test_ranking():
     empty = RUN.path("empty.h5")
     with h5py.File(empty, "w") as file:
         file["sequence"] = np.zeros(0, "i8")
-    refused_scores("no candidates", "no candidates", compressed, [TOKENS], empty)
+    refused_scores("no candidates", "no sequence in it", compressed, [TOKENS], empty)
 
 
 # ---- odd and bad input
