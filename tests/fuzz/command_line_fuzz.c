@@ -1,4 +1,4 @@
-/* Command lines of every stage: the first byte is the stage, the rest its arguments, a line each. */
+/* Command lines of every stage: the first byte is the stage, a letter from a on, the rest its arguments, a line each. */
 #include <jansson.h>
 
 #include "bregman/stage.h"
@@ -13,12 +13,13 @@ int merge_scores_main(int argc, char **argv);
 int plan_main(int argc, char **argv);
 int prefilter_main(int argc, char **argv);
 int score_shards_main(int argc, char **argv);
+int train_models_main(int argc, char **argv);
 int verify_main(int argc, char **argv);
 int fuzz_stage_main(const bg_stage *s, int argc, char **argv);
 
 static int (*const stages[])(int argc, char **argv) = {
     compress_queries_main, fit_factors_main, inspect_main,   merge_scores_main, plan_main,
-    score_shards_main,     verify_main,      prefilter_main,
+    score_shards_main,     verify_main,      prefilter_main, train_models_main,
 };
 enum { STAGES = sizeof stages / sizeof stages[0], MOST_ARGUMENTS = 64 };
 
@@ -72,7 +73,7 @@ int fuzz_stage_main(const bg_stage *s, int argc, char **argv)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     fuzz_input in = { data, size };
-    unsigned which = take(&in) % STAGES;
+    unsigned which = (unsigned)(take(&in) - 'a') % STAGES;
     char *text = calloc(in.left + 1, 1), *rest = text, *argv[MOST_ARGUMENTS + 1] = { (char[]){ "stage" } };
     int argc = 1;
     if (text == NULL)
