@@ -3,7 +3,9 @@
  * Several jobs may run the same command at once, as a Slurm array: each begins elsewhere in the list of trainings, and
  * passes over those that another has finished meanwhile. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bregman/log.h"
 #include "bregman/memory.h"
@@ -23,6 +25,7 @@ typedef struct {
     bool *done; /* [trainings] when this attempt began */
     uint64_t *part;
     bg_progress progress;
+    bg_notice notice; /* of a stop, or of a rank that has failed */
 } bank;
 
 /* ---- one training ---- */
@@ -36,6 +39,14 @@ static bg_status measure(bank *b, bg_err *err)
     return st;
 }
 
+/* Which of them went wrong. */
+static void name_training(const train_subset *s, uint64_t seed, bg_err *err)
+{
+    char msg[sizeof err->msg];
+    snprintf(msg, sizeof msg, "subset \"%.150s\", seed %" PRIu64 ": %.280s", s->name, seed, err->msg);
+    memcpy(err->msg, msg, sizeof msg);
+}
+
 static bg_status train(bank *b, uint64_t number, bg_err *err)
 {
     const train_job *j = b->j;
@@ -44,12 +55,14 @@ static bg_status train(bank *b, uint64_t number, bg_err *err)
     bg_training_step_report of = { 0 };
     bg_status st = train_model_begin(&b->model, j, s, seed, MPI_COMM_SELF, err);
     for (uint64_t k = 0; st == BG_OK && k < b->model.steps; k++) {
-        if ((st = bg_stop_check("training", err)) == BG_OK)
-            st = bg_training_step(b->model.training, &of, err);
+        st = bg_stop_heard(&b->notice) ? BG_FAIL(err, BG_ESTOPPED, "stopped on request: finished trainings are kept")
+                                       : bg_training_step(b->model.training, &of, err);
     }
     b->of.training = of.loss;
     if (st == BG_OK)
         st = measure(b, err);
+    if (st != BG_OK && st != BG_ESTOPPED)
+        name_training(s, seed, err);
     train_model_end(&b->model);
     return st;
 }
@@ -135,7 +148,12 @@ static bg_status run(bank *b, bg_err *err)
         return st;
     bg_log("%" PRIu64 " trainings of %zu numbers, %" PRIu64 " are done", b->trainings, b->j->plan.n_trained, done);
     bg_progress_start(&b->progress, "trainings", "models", done, b->trainings);
-    st = bg_agree(world, go_through(b, err), err);
+    bg_notice_begin(&b->notice, world);
+    st = go_through(b, err);
+    if (st != BG_OK)
+        bg_notice_say(&b->notice, BG_NOTICE_END);
+    bg_stop_wait(&b->notice);
+    st = bg_agree(world, st, err);
     if (st == BG_OK)
         bg_progress_finish(&b->progress);
     return st;

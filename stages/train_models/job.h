@@ -69,6 +69,7 @@ typedef struct {
     float *start; /* [n_values] what a checkpoint began with, or NULL */
     bg_training_data *data;
     bg_training *training;
+    double *heldout_loss; /* [heldout] */
     uint64_t steps;
 } train_model;
 /* model.c: train_model_own once, then train_model_begin for each training, collective on comm; an agreed status. */

@@ -36,6 +36,8 @@ static bg_status make(train_model *t, const train_job *j, const train_subset *s,
     else if (t->start != NULL)
         memcpy(t->parameters->value, t->start, t->parameters->n_values * sizeof *t->start);
     bg_status st = bg_training_data_new(&t->data, &from, err);
+    if (st == BG_OK && j->in.heldout != NULL)
+        st = BG_NEW(t->heldout_loss, bg_tokens_sequences(j->in.heldout), "held-out losses", err);
     if (st == BG_OK)
         t->steps = count_steps(j, t->data);
     return st;
@@ -56,8 +58,10 @@ void train_model_end(train_model *t)
 {
     bg_training_free(t->training);
     bg_training_data_free(t->data);
+    bg_free(t->heldout_loss);
     t->training = NULL;
     t->data = NULL;
+    t->heldout_loss = NULL;
 }
 
 void train_model_free(train_model *t)
@@ -69,15 +73,10 @@ void train_model_free(train_model *t)
 
 bg_status train_heldout_loss(const train_model *t, const train_job *j, double *mean, bg_err *err)
 {
-    uint64_t n = bg_tokens_sequences(j->in.heldout);
-    double *loss = NULL;
-    bg_status st = BG_NEW(loss, n, "held-out losses", err);
-    if (st == BG_OK)
-        st = bg_training_losses(t->training, j->in.heldout, loss, err);
+    bg_status st = bg_training_losses(t->training, j->in.heldout, t->heldout_loss, err);
     *mean = 0;
-    for (uint64_t z = 0; z < n && st == BG_OK; z++)
-        *mean += loss[z];
+    for (uint64_t z = 0, n = bg_tokens_sequences(j->in.heldout); z < n && st == BG_OK; z++)
+        *mean += t->heldout_loss[z];
     *mean /= (double)j->plan.heldout_terms;
-    bg_free(loss);
     return st;
 }

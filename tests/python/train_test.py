@@ -245,6 +245,19 @@ with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         time.sleep(0.005)
     kill(job.pid)
 same_file("bank, killed", f"{run('bank-killed', *BANK, into='--bank')}/bank.h5", f"{bank}/bank.h5")
+# a stop file stops all ranks, not only the one that sees it
+folder, line = command("bank-stopped", *SMALL, "--seeds", "0:80", into="--bank", ranks=2)
+with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as job:
+    end = time.monotonic() + 120
+    while job.poll() is None and not glob.glob(f"{folder}/bank.work/bank-*.h5") and time.monotonic() < end:
+        time.sleep(0.005)
+    with open(f"{folder}/stop", "w", encoding="utf-8"):
+        pass
+check(job.returncode == 75 and not os.path.exists(f"{folder}/bank.h5"), "bank: stopped by a file", job.returncode)
+os.remove(f"{folder}/stop")
+run("bank-stopped", *SMALL, "--seeds", "0:80", into="--bank", ranks=2)
+run("bank-diverging", *SMALL, "--seeds", "4:5", "--optimizer", "sgd", "--learning-rate", 1000, "--clip-norm", 0,
+    into="--bank", code=1, says='subset "", seed 4: step')  # fmt: skip
 # two jobs of an array at once: each begins elsewhere, the last one puts the bank together
 folder, line = command("bank-array", *BANK, into="--bank")
 jobs = [
