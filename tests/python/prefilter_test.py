@@ -12,7 +12,7 @@ import time
 import h5py
 import numpy as np
 
-from engine_checks import BUILD, FOLDER, SCRIPTS, check, engine, finish, same_file
+from engine_checks import BUILD, FOLDER, ROOT, SCRIPTS, check, engine, finish, same_file
 from check_goldens import write_tokens
 from restart_checks import kill
 
@@ -241,6 +241,21 @@ def report(ranking):
         return file.read()
 
 
+def check_recall(compressed):
+    """scripts/bench/recall.py: of a ranking of the whole corpus, whose candidates are all of it."""
+    ranking = RUN.merge(RUN.score(compressed, TOKENS, "whole-scores"), "whole-ranking.h5")
+    everything, _ = prefilter("all", top=len(CORPUS))
+    command = [os.path.join(ROOT, "scripts", "bench", "recall.py"), "--ranking", ranking, "--candidates", everything]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    lines = [line.split("|") for line in done.stdout.splitlines()[2:]]
+    check([line[1].strip() for line in lines] == ["100", str(len(CORPUS))], "recall: its K", done.stdout + done.stderr)
+    with h5py.File(ranking) as a, h5py.File(everything) as b:
+        best, lists = a["top/sequence"][:, :10].tolist(), b["top/sequence"][:, :100].tolist()
+    found = np.mean([np.mean([z in own for z in first]) for first, own in zip(best, lists)])
+    check(lines and lines[0][3].strip() == f"{found:.2f}", "recall: found among the query's own", done.stdout)
+    check(lines and lines[-1][2].strip() == "100.0 %" and "1.00" in lines[-1][3], "recall: everything", done.stdout)
+
+
 def test_ranking():
     half = write_tokens(os.path.join(FOLDER, "half.h5"), CORPUS[:60])
     rest = write_tokens(os.path.join(FOLDER, "rest.h5"), CORPUS[60:])
@@ -272,6 +287,7 @@ def test_ranking():
     check("BM25 (paper), the best 8 of each query" in page, "and how they were chosen")
     check(page.count("not among this query’s best by BM25") >= first.count(-1), "and which were chosen for others")
     check(all(f"BM25 rank {r}<" in page for r in first if r > 0), "and the places")
+    check_recall(compressed)
     longer = RUN.path("longer.h5")
     RUN.run("merge_scores", "--scores", folder, "--output", longer, "--top", 9)
     check("unknown" in check_places("a longer ranking", longer, candidates), "more than the shards list: not known")
