@@ -184,7 +184,7 @@ static const bg_schema_row rows[] = {
     D2("work", "query_loss", BG_F64, "training", "query", BG_FINITE, "nats", "summed loss of the query's completion"),
     D1("work", "heldout_loss", BG_F64, "training", BG_FINITE, "nats", "mean loss of the held-out files' predicted tokens"),
     D1("work", "training_loss", BG_F64, "training", BG_FINITE, "nats", "mean loss of the last step"),
-    D1("work", "value", BG_F32, "number", BG_FINITE, "1", "the trained parameters, one after another"),
+    D1("work", "parameter_value", BG_F32, "number", BG_FINITE, "1", "the trained parameters, one after another"),
     TRAINING("work"),
     COVARIANCE("work"),
     EIGENBASIS("work"),

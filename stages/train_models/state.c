@@ -82,7 +82,7 @@ bg_status train_state_keep(const train_job *j, const train_model *t, const train
     st = train_moments_write(j, t, s, err);
     if (first) {
         if (st == BG_OK)
-            st = bg_store_write(s, "value", &n, t->parameters->value, err);
+            st = bg_store_write(s, "parameter_value", &n, t->parameters->value, err);
         if (st == BG_OK)
             st = train_log_write(l, s, steps, err);
         st = bg_units_end(s, u, &g, steps, st, err);
@@ -100,7 +100,7 @@ static bg_status read_state(const train_job *j, train_model *t, train_log *l, ui
     bg_store *s = NULL;
     bg_status st = bg_units_open(&s, &j->plan.units, &g, err);
     if (st == BG_OK)
-        st = bg_store_read(s, "value", BG_F32, &n, t->parameters->value, err);
+        st = bg_store_read(s, "parameter_value", BG_F32, &n, t->parameters->value, err);
     if (st == BG_OK)
         st = bg_store_read(s, "first_moment", BG_F32, &n, moments, err);
     if (st == BG_OK && has_second(j))

@@ -9,10 +9,10 @@
 
 #include "bregman/store.h"
 
-enum { SCHEMA_VALUES = 512, SCHEMA_FORMATS = 8 };
+enum { SCHEMA_VALUES = 512, SCHEMA_FORMATS = 10 };
 static const char *const schema_format[SCHEMA_FORMATS] = {
-    "bregman/tokens", "bregman/queries",    "bregman/factors", "bregman/compressed",
-    "bregman/scores", "bregman/candidates", "bregman/ranking", "bregman/work",
+    "bregman/tokens",     "bregman/queries", "bregman/factors", "bregman/compressed", "bregman/scores",
+    "bregman/candidates", "bregman/ranking", "bregman/work",    "bregman/training",   "bregman/bank",
 };
 
 typedef union {
