@@ -41,6 +41,8 @@ bg_demand bg_workload_demand(const bg_workload *w, size_t batch_tokens)
     for (size_t i = 0; i < w->stage->n_phases; i++)
         if (w->stage->phase[i].sweep != NULL)
             rows = larger(rows, w->stage->phase[i].sweep(w).rows);
+        else if (w->stage->phase[i].steps != NULL)
+            rows = larger(w->rows, w->training.bank > 0 ? w->query_rows : 0);
     for (int r = 0; r < w->grid.pipeline_size && w->stage->in_passes; r++) {
         bg_section_range own = bg_share_sections(w->model, &w->share[r]);
         most_passes = larger(most_passes, own.end - own.first);

@@ -513,28 +513,45 @@ bg_status bg_model_open_trained(bg_model **out, const char *dir, const char *mod
 }
 
 /* Tables without tensors, of the config that m has. */
-static bg_status build_sketch(bg_model **m, const char *dir, const char *modules, bg_st_dtype dtype, bg_err *err)
+static bg_status build_sketch(bg_model *m, const char *dir, const char *modules, bg_st_dtype dtype, bg_err *err)
 {
-    loader l = { .model = *m, .sketch = true, .dtype = dtype };
-    bg_status st = BG_OK;
-    if (((*m)->dir = strdup(dir)) == NULL)
-        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
-    if (st == BG_OK)
-        st = build(&l, modules, err);
+    loader l = { .model = m, .sketch = true, .dtype = dtype };
+    if ((m->dir = strdup(dir)) == NULL)
+        return BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
+    return build(&l, modules, err);
+}
+
+/* What a sketch is of. */
+typedef struct {
+    const bg_model_config *config;
+    const char *dir;
+    bg_st_dtype dtype;
+    bool trained;
+} sketched;
+
+static bg_status sketch(bg_model **out, const sketched *of, const char *modules, bg_err *err)
+{
+    bg_status st = BG_NEW(*out, 1, "model", err);
+    if (st != BG_OK)
+        return st;
+    (*out)->config = *of->config;
+    (*out)->trained = of->trained;
+    st = build_sketch(*out, of->dir, modules, of->dtype, err);
     if (st != BG_OK) {
-        bg_model_close(*m);
-        *m = NULL;
+        bg_model_close(*out);
+        *out = NULL;
     }
     return st;
 }
 
 bg_status bg_model_sketch(bg_model **out, const bg_model_config *c, const char *modules, bg_st_dtype dtype, bg_err *err)
 {
-    bg_status st = BG_NEW(*out, 1, "model", err);
-    if (st != BG_OK)
-        return st;
-    (*out)->config = *c;
-    return build_sketch(out, c->family, modules, dtype, err);
+    return sketch(out, &(sketched){ c, c->family, dtype, false }, modules, err);
+}
+
+bg_status bg_model_sketch_trained(bg_model **out, const bg_model_config *c, const char *modules, bg_err *err)
+{
+    return sketch(out, &(sketched){ c, c->family, BG_ST_F32, true }, modules, err);
 }
 
 bg_status bg_model_from_config(bg_model **out, const char *dir, const char *modules, bg_err *err)
@@ -542,11 +559,5 @@ bg_status bg_model_from_config(bg_model **out, const char *dir, const char *modu
     bg_model_config c;
     *out = NULL;
     bg_status st = bg_model_config_read(&c, dir, err);
-    if (st == BG_OK)
-        st = BG_NEW(*out, 1, "model", err);
-    if (st != BG_OK)
-        return st;
-    (*out)->config = c;
-    (*out)->trained = true;
-    return build_sketch(out, dir, modules, BG_ST_F32, err);
+    return st == BG_OK ? sketch(out, &(sketched){ &c, dir, BG_ST_F32, true }, modules, err) : st;
 }

@@ -26,9 +26,8 @@ static bg_parameter describe(const bg_model *m, const bg_site *site, bool is_bia
 }
 
 /* List those that are trained, or the others, behind the n that p has; p->at NULL: count them. */
-static void list(bg_parameters *p, bool trained)
+static void list(bg_parameters *p, const bg_model *m, bool trained)
 {
-    const bg_model *m = p->model;
     for (size_t i = 0; i < m->n_sites; i++) {
         const bg_site *site = &m->site[i];
         if (site->tracked != trained)
@@ -49,12 +48,19 @@ static void list(bg_parameters *p, bool trained)
         p->n_trained = p->n_values;
 }
 
-static void list_all(bg_parameters *p)
+static void list_all(bg_parameters *p, const bg_model *m)
 {
     p->n = p->n_values = 0;
-    list(p, true);
-    if (p->model->sketched != NULL)
-        list(p, false);
+    list(p, m, true);
+    if (m->sketched != NULL)
+        list(p, m, false);
+}
+
+bg_parameter_counts bg_parameters_count(const bg_model *model)
+{
+    bg_parameters p = { 0 };
+    list_all(&p, model);
+    return (bg_parameter_counts){ p.n_trained, p.n_values };
 }
 
 /* What the model reads, in its tables of sites and of norms. */
@@ -130,7 +136,7 @@ bg_status bg_parameters_own(bg_parameters **out, bg_model *model, bg_err *err)
     if (st != BG_OK)
         return st;
     p->model = model;
-    list_all(p);
+    list_all(p, model);
     st = BG_NEW(p->at, p->n, "parameters", err);
     if (st == BG_OK)
         st = BG_NEW(p->matrix, p->n, "parameters", err);
@@ -140,7 +146,7 @@ bg_status bg_parameters_own(bg_parameters **out, bg_model *model, bg_err *err)
         bg_parameters_free(p);
         return st;
     }
-    list_all(p);
+    list_all(p, model);
     copy_values(p);
     point_all(p);
     *out = p;

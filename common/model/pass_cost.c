@@ -97,15 +97,17 @@ static void head(const walk *w)
     double d = (double)w->model->config.d_model, v = (double)w->model->config.vocab_size;
     size_t rows = w->batch->sequences * w->batch->loss_rows;
     size_t chunk = bg_head_rows(w->model, BG_LOGITS_BYTES, w->batch->max_rows);
+    bool back = !w->batch->forward && bg_model_goes_deeper(w->model, bg_model_head(w->model));
     for (size_t i = 0; i < rows; i += chunk) {
         double n = (double)(rows - i < chunk ? rows - i : chunk);
         bg_cost_product(w->cost, n, v, d, 1);
-        bg_cost_product(w->cost, n, d, v, 1);
-        w->cost->of[BG_COST_WIDENED] += t->dtype != BG_ST_F32 ? 2 * v * d : 0;
+        if (back)
+            bg_cost_product(w->cost, n, d, v, 1);
+        w->cost->of[BG_COST_WIDENED] += t->dtype != BG_ST_F32 ? (back ? 2 : 1) * v * d : 0;
     }
     w->cost->of[BG_COST_LOGIT] += (double)rows * v;
     w->cost->of[BG_COST_SAMPLED] += w->batch->sampled ? (double)rows * v : 0;
-    w->cost->of[BG_COST_ELEMENT] += (double)rows * 12 * d;
+    w->cost->of[BG_COST_ELEMENT] += (double)rows * (back ? 12 : 6) * d;
 }
 
 void bg_pass_cost(bg_cost *cost, const bg_model *m, const bg_share *share, const bg_batch_shape *b)
@@ -124,6 +126,6 @@ void bg_pass_cost(bg_cost *cost, const bg_model *m, const bg_share *share, const
         block_forward(&w, &m->block[l]);
     if (share->has_head)
         head(&w);
-    for (size_t l = share->end; l-- > share->first && l >= m->lowest_block;)
+    for (size_t l = share->end; l-- > share->first && l >= m->lowest_block && !b->forward;)
         block_backward(&w, &m->block[l]);
 }

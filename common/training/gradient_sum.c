@@ -166,6 +166,16 @@ size_t bg_gradient_sum_bytes(size_t n, size_t slices, size_t ranks)
     return (depth * n + received) * sizeof(float);
 }
 
+bg_traffic bg_gradient_sum_cost(bg_cost *cost, size_t n, size_t slices, size_t ranks)
+{
+    double own = (double)((slices + ranks - 1) / ranks), numbers = (double)n, others = (double)ranks - 1;
+    double left = (double)left_by(slices, ranks, ranks - 1).n, joined = (double)nodes_of_all(slices, ranks) - 1;
+    /* zeros for each slice, sums of two, and at last the squares */
+    cost->of[BG_COST_ELEMENT] += numbers * own + 3 * numbers * (own - left);
+    cost->of[BG_COST_ELEMENT] += (3 * joined + 1) * numbers / (double)ranks;
+    return (bg_traffic){ (left + 1) * others, (left + 1) * others / (double)ranks * numbers * sizeof(float) };
+}
+
 bg_gradient_range bg_gradient_sum_slices(const bg_gradient_sum *s)
 {
     size_t ranks = (size_t)s->ranks, rank = (size_t)s->rank;

@@ -58,6 +58,11 @@ static void sgd(factors f, size_t n, const float *gradient, float *m, float *x)
     }
 }
 
+void bg_recipe_cost(bg_cost *cost, const bg_recipe *r, double n)
+{
+    cost->of[BG_COST_ELEMENT] += n * (r->optimizer == BG_ADAMW ? 7 : 5); /* read and written */
+}
+
 void bg_recipe_update(const bg_recipe *r, uint64_t step, bg_parameters *p, const bg_update *u)
 {
     for (size_t i = 0; i < p->n; i++) {

@@ -89,11 +89,10 @@ void bg_training_free(bg_training *t)
     bg_free(t);
 }
 
-size_t bg_training_bytes(const bg_model *m, const bg_training_plan *plan, size_t n_trained, size_t ranks)
+size_t bg_training_bytes(const bg_training_plan *plan, size_t n_trained, size_t ranks)
 {
     size_t moments = (plan->recipe.optimizer == BG_ADAMW ? 2 : 1) * (n_trained / ranks + BG_GRADIENT_BLOCK);
-    return bg_pass_bytes(m, NULL, 1, plan->max_rows, BG_LOGITS_BYTES) + moments * sizeof(float) +
-           bg_gradient_sum_bytes(n_trained, plan->slices, ranks);
+    return moments * sizeof(float) + bg_gradient_sum_bytes(n_trained, plan->slices, ranks);
 }
 
 /* ---- a step ---- */
@@ -309,4 +308,86 @@ bg_status bg_training_losses(bg_training *t, const bg_tokens *tokens, double *lo
         MPI_Allreduce(MPI_IN_PLACE, loss + z, (int)(n - z < INT32_MAX ? n - z : INT32_MAX), MPI_DOUBLE, MPI_SUM,
                       t->comm);
     return st;
+}
+
+/* ---- what that costs ---- */
+
+static void add_batches(bg_cost *cost, const bg_model *m, const bg_batch_shape *b, double times)
+{
+    const bg_share whole = bg_model_whole(m);
+    bg_cost one = { 0 };
+    bg_pass_cost(&one, m, &whole, b);
+    if (!b->forward)
+        bg_gradient_cost(&one, m, (double)(b->sequences * b->rows), (double)(b->sequences * b->loss_rows));
+    bg_cost_add(cost, &one, times);
+}
+
+/* Sequences of a micro-batch of a slice of so many, as run_slice cuts it. */
+static size_t batch_of(const bg_training_plan *plan, size_t sequences, size_t rows)
+{
+    size_t most = plan->max_rows, all = sequences * rows, batches = (all + most - 1) / most;
+    size_t enough = ((all + batches - 1) / batches + rows - 1) / rows, fit = most / rows;
+    return enough < fit ? enough : fit;
+}
+
+static void add_slices(bg_cost *cost, const bg_model *m, const bg_training_plan *plan, size_t sequences, size_t rows,
+                       double times)
+{
+    if (sequences == 0)
+        return;
+    bg_batch_shape b = { batch_of(plan, sequences, rows), rows, rows, .max_rows = plan->max_rows };
+    add_batches(cost, m, &b, times * (double)(sequences / b.sequences));
+    b.sequences = sequences % b.sequences;
+    add_batches(cost, m, &b, times);
+}
+
+static size_t cut(size_t n, size_t parts, size_t i) { return (size_t)((unsigned long long)n * i / parts); }
+
+/* The first of n sequences of a step, all of one length, that is in a slice. */
+static size_t first_in(size_t n, size_t slices, size_t slice)
+{
+    return n / slices * slice + (n % slices * slice + slices - 1) / slices;
+}
+
+bg_traffic bg_training_step_cost(bg_cost *cost, const bg_model *m, const bg_training_plan *plan,
+                                 const bg_training_shape *s)
+{
+    size_t most = 0, slices = 1, few = s->sequences / plan->slices;
+    for (size_t r = 0; r < s->ranks; r++) {
+        size_t first = cut(plan->slices, s->ranks, r), end = cut(plan->slices, s->ranks, r + 1);
+        size_t own = first_in(s->sequences, plan->slices, end) - first_in(s->sequences, plan->slices, first);
+        if (own > most) {
+            most = own;
+            slices = end - first;
+        }
+    }
+    size_t larger = most - few * slices; /* slices with a sequence more */
+    add_slices(cost, m, plan, few + 1, s->rows, (double)larger);
+    add_slices(cost, m, plan, few, s->rows, (double)(slices - larger));
+    bg_recipe_cost(cost, &plan->recipe, (double)s->n_trained / (double)s->ranks);
+    return bg_gradient_sum_cost(cost, s->n_trained, plan->slices, s->ranks);
+}
+
+size_t bg_training_step_batch(const bg_training_plan *plan, const bg_training_shape *s)
+{
+    return batch_of(plan, (s->sequences + plan->slices - 1) / plan->slices, s->rows);
+}
+
+size_t bg_training_losses_batch(const bg_training_plan *plan, const bg_training_shape *s)
+{
+    size_t fit = plan->max_rows / s->rows;
+    return fit < s->sequences ? fit : s->sequences;
+}
+
+void bg_training_losses_cost(bg_cost *cost, const bg_model *m, const bg_training_plan *plan, const bg_training_shape *s)
+{
+    bg_batch_shape b = { bg_training_losses_batch(plan, s), s->rows, s->loss_rows, .max_rows = plan->max_rows,
+                         .forward = true };
+    if (s->sequences == 0)
+        return;
+    size_t whole = s->sequences / b.sequences, rest = s->sequences % b.sequences;
+    bool has_rest = whole % s->ranks == 0; /* as one rank more has a whole one otherwise */
+    add_batches(cost, m, &b, (double)(has_rest ? whole / s->ranks : whole / s->ranks + 1));
+    b.sequences = has_rest ? rest : 0;
+    add_batches(cost, m, &b, 1);
 }

@@ -58,6 +58,12 @@ static bg_status read_all(bg_training_data *d, bg_err *err)
     return st;
 }
 
+size_t bg_training_data_bytes(uint64_t n_sequences, uint64_t tokens, size_t longest)
+{
+    bool all = tokens * sizeof(uint32_t) <= CACHED_BYTES;
+    return n_sequences * sizeof(uint64_t) * (all ? 2 : 1) + (all ? tokens : longest) * sizeof(uint32_t);
+}
+
 bg_status bg_training_data_new(bg_training_data **out, const bg_training_source *from, bg_err *err)
 {
     bg_training_data *d = NULL;

@@ -29,6 +29,7 @@ typedef struct {
     size_t rows, loss_rows; /* of each sequence, and those of them that are in the loss */
     size_t max_rows;        /* that the pass has room for */
     bool sampled;           /* labels */
+    bool forward;           /* only: the losses, without a tap */
 } bg_batch_shape;
 
 bg_status bg_batch_new(bg_batch **out, size_t max_sequences, size_t max_rows, bg_err *err) BG_MUST_CHECK;

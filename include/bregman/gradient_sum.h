@@ -11,6 +11,7 @@
 #include <mpi.h>
 #include <stddef.h>
 
+#include "bregman/cost.h"
 #include "bregman/status.h"
 
 /* Numbers that are squared and summed up together: ranges are cut between them. */
@@ -46,5 +47,12 @@ void bg_gradient_sum_scatter(const bg_gradient_sum *s, const float *all, float *
 
 /* What a rank holds, in bytes. */
 size_t bg_gradient_sum_bytes(size_t n, size_t slices, size_t ranks);
+
+/* What a rank sends to others. */
+typedef struct {
+    double messages, bytes;
+} bg_traffic;
+/* Add what a rank of those that have most slices computes for a sum; what it sends for it and for spreading as much. */
+bg_traffic bg_gradient_sum_cost(bg_cost *cost, size_t n, size_t slices, size_t ranks);
 
 #endif /* BG_GRADIENT_SUM_H */

@@ -31,5 +31,8 @@ bg_status bg_model_from_config(bg_model **out, const char *dir, const char *modu
  * Errors: BG_EFORMAT (names too long, sizes beyond any model's), BG_EARG if `modules` matches nothing. */
 bg_status bg_model_sketch(bg_model **out, const bg_model_config *c, const char *modules, bg_st_dtype dtype,
                           bg_err *err) BG_MUST_CHECK;
+/* The same as if bg_model_from_config had opened it. */
+bg_status bg_model_sketch_trained(bg_model **out, const bg_model_config *c, const char *modules,
+                                  bg_err *err) BG_MUST_CHECK;
 
 #endif /* BG_MODEL_OPEN_H */

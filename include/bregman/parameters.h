@@ -29,6 +29,12 @@ typedef struct {
     bg_tensor *matrix; /* what the sites' weights point to */
 } bg_parameters;
 
+/* How many numbers bg_parameters_own would take, and how many of them are trained. */
+typedef struct {
+    size_t n_trained, n_values;
+} bg_parameter_counts;
+bg_parameter_counts bg_parameters_count(const bg_model *model);
+
 /* Copy what is tracked of a model opened to be trained (model_open.h) into memory, float32, and let the model compute
  * with that: of one made from a config all, as zeros.  Free before the model is closed; the model must not be run
  * after. Errors: BG_ENOMEM. */

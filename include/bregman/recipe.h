@@ -2,6 +2,7 @@
 #ifndef BG_RECIPE_H
 #define BG_RECIPE_H
 
+#include "bregman/cost.h"
 #include "bregman/parameters.h"
 
 typedef enum { BG_ADAMW, BG_SGD } bg_optimizer;
@@ -34,5 +35,7 @@ typedef struct {
 /* One step, as torch.optim's AdamW and SGD make it (Loshchilov and Hutter 2019, algorithm 2).  A number's update
  * depends on nothing but its own gradient and moments. */
 void bg_recipe_update(const bg_recipe *r, uint64_t step, bg_parameters *p, const bg_update *u);
+/* Add what it computes for n numbers. */
+void bg_recipe_cost(bg_cost *cost, const bg_recipe *r, double n);
 
 #endif /* BG_RECIPE_H */

@@ -10,6 +10,7 @@
 
 #include <mpi.h>
 
+#include "bregman/gradient_sum.h"
 #include "bregman/parameters.h"
 #include "bregman/recipe.h"
 #include "bregman/training_data.h"
@@ -27,8 +28,8 @@ typedef struct {
 bg_status bg_training_new(bg_training **out, bg_parameters *p, bg_training_data *data, const bg_training_plan *plan,
                           MPI_Comm comm, bg_err *err) BG_MUST_CHECK;
 void bg_training_free(bg_training *t); /* NULL is fine */
-/* What a rank holds beside the parameters and the tokens. */
-size_t bg_training_bytes(const bg_model *m, const bg_training_plan *plan, size_t n_trained, size_t ranks);
+/* What a rank holds beside the pass, the parameters and the tokens. */
+size_t bg_training_bytes(const bg_training_plan *plan, size_t n_trained, size_t ranks);
 
 typedef struct {
     double loss;          /* mean over the step's terms, nats, before the update */
@@ -52,5 +53,21 @@ void bg_training_resume(bg_training *t, uint64_t steps, const float *first_momen
 /* Summed losses of sequences [0, n) of token files, of queries over their completions only: loss [out, n] nats, the
  * same on all ranks.  With the model as it is now.  Collective, an agreed status. */
 bg_status bg_training_losses(bg_training *t, const bg_tokens *tokens, double *loss, bg_err *err) BG_MUST_CHECK;
+
+/* ---- what that costs ---- */
+
+/* Sequences of one length: those of a step, or all that are measured. */
+typedef struct {
+    size_t n_trained, ranks;
+    size_t sequences, rows, loss_rows; /* of each sequence */
+} bg_training_shape;
+/* Sequences of its largest micro-batch. */
+size_t bg_training_step_batch(const bg_training_plan *plan, const bg_training_shape *s);
+size_t bg_training_losses_batch(const bg_training_plan *plan, const bg_training_shape *s);
+/* Add what the rank with most to do computes for a step; what it sends.  Or for losses. */
+bg_traffic bg_training_step_cost(bg_cost *cost, const bg_model *m, const bg_training_plan *plan,
+                                 const bg_training_shape *s);
+void bg_training_losses_cost(bg_cost *cost, const bg_model *m, const bg_training_plan *plan,
+                             const bg_training_shape *s);
 
 #endif /* BG_TRAINING_H */

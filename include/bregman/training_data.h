@@ -32,6 +32,8 @@ typedef struct {
 /* Reads the tokens if they take little memory (256 MiB).  Errors: those of bg_tokens_read, BG_ENOMEM. */
 bg_status bg_training_data_new(bg_training_data **out, const bg_training_source *from, bg_err *err) BG_MUST_CHECK;
 void bg_training_data_free(bg_training_data *d); /* NULL is fine */
+/* What that takes, for sequences of so many tokens together and in the longest. */
+size_t bg_training_data_bytes(uint64_t n_sequences, uint64_t tokens, size_t longest);
 
 /* Steps of so many epochs.  Cost: a permutation each. */
 uint64_t bg_training_data_steps(bg_training_data *d, uint64_t epochs);

@@ -10,8 +10,22 @@
 #include "bregman/cost.h"
 #include "bregman/score.h"
 #include "bregman/share.h"
+#include "bregman/training.h"
 
 typedef struct bg_stage_costs bg_stage_costs;
+
+/* A training, its sequences all of one length. */
+typedef struct {
+    bg_training_plan plan;
+    size_t n_trained, n_values;             /* numbers (parameters.h) */
+    size_t data_bytes;                      /* of training_data.h */
+    uint64_t sequences, epochs, steps;      /* of an epoch; steps 0: whole epochs */
+    uint64_t step_sequences;                /* at most */
+    uint64_t heldout_sequences, eval_steps; /* eval_steps 0: at the end only */
+    uint64_t save_steps;                    /* 0: not before the end */
+    bool half;                              /* saved in 2 bytes a number */
+    uint64_t bank;                          /* so many models, a rank each, of which losses stay; 0: one of all ranks */
+} bg_workload_training;
 
 /* A stage fills in what its own costs ask for, plan everything.  The model has its sites' shapes (tracking.h). */
 typedef struct {
@@ -30,6 +44,7 @@ typedef struct {
     size_t columns; /* of compressed queries at most, SIZE_MAX: all */
     bg_score_detail detail;
     const bg_queries_extent *extent; /* of compressed queries that are there; NULL: as `columns` says */
+    bg_workload_training training;
 } bg_workload;
 
 static inline const bg_share *bg_workload_share(const bg_workload *w) { return &w->share[w->grid.pipeline_rank]; }
@@ -56,6 +71,18 @@ typedef struct {
     size_t steps;        /* between which a stop is answered */
 } bg_task_costs;
 
+/* Steps that all ranks take at a time, and what is done between them. */
+typedef struct {
+    uint64_t n;
+    size_t rows;  /* of the largest micro-batch */
+    double flops; /* of all ranks, from the first step to the last */
+    bg_cost step; /* of the rank with most to do, which sends that meanwhile */
+    bg_traffic sends;
+    bg_cost between; /* all of it, and the most at a time: a stop waits for it */
+    bg_cost longest;
+    double work_bytes; /* of files before the last step is done */
+} bg_steps_costs;
+
 /* All of a rank are those of w->grid.pipeline_rank. */
 typedef struct {
     const char *name;
@@ -66,6 +93,8 @@ typedef struct {
     /* A phase is a sweep, with what a rank's taps compute and read for a micro-batch, ... */
     bg_workload_sweep (*sweep)(const bg_workload *w);
     void (*batch)(const bg_workload *w, const bg_plan *plan, const bg_batch_shape *b, bg_cost *cost);
+    /* ... or steps, ... */
+    void (*steps)(const bg_workload *w, const bg_plan *plan, bg_steps_costs *out);
     /* ... or a list of tasks, *out to be freed with bg_free. */
     bg_status (*tasks)(const bg_workload *w, bg_task_costs **out, size_t *n, bg_err *err);
 } bg_phase_costs;
@@ -84,6 +113,7 @@ struct bg_stage_costs {
     size_t activation_bytes;                   /* of a micro-batch; 0: it does not run the model */
     const char *spills;                        /* as of bg_demand */
     bool in_passes;                            /* over the blocks of a share, where memory does not hold all */
+    bool owns_values;                          /* of all weights: none are mapped, and there are no pipelines */
     bool (*is_possible)(const bg_workload *w); /* NULL: always */
     double (*tap_flops)(const bg_workload *w, const bg_site *site); /* by which the model is divided too; NULL: none */
     /* bg_demand.cost of micro-batches up to a whole unit, of sequences of one length; NULL: none */

@@ -45,6 +45,7 @@ CHECK = {
     "llama-1x1": ("llama", (256, 4, 2048), 129, 40, 9, 1, 2, 1, {"modules": "attention", "blocks": "2"}),
 }
 PHASES = {
+    "train_models": ("training",),
     "fit_factors": ("covariance", "eigendecomposition", "eigenvalues"),
     "compress_queries": ("queries",),
     "score_shards": ("scores",),
@@ -114,9 +115,14 @@ def write_inputs(case, folder):
         random_inputs.write_gpt2(model, *sizes)
     else:
         write_llama(model, *sizes)
-    for name, n, seed in (("tokens", sequences, 3), ("queries", queries, 4)):
+    for name, n, seed in (("tokens", sequences, 3), ("queries", queries, 4), ("heldout", queries, 5)):
         ids = random_inputs.random_tokens(n, length, sizes[2], seed)
         random_inputs.write_token_file(os.path.join(folder, name + ".h5"), ids, name == "queries")
+
+
+def training_options(case):
+    """Of plan and of the stage: steps of 8 sequences, into a second epoch; measurements and a model on the way."""
+    return [str(x) for x in ("--batch-tokens", 8 * case[2] + 5, "--steps", 9, "--eval-steps", 4, "--save-steps", 6)]
 
 
 # ---------------------------------------------------------------- prediction
@@ -170,6 +176,13 @@ def predict(args, case, folder, cluster):
         "--pipeline",
         pipeline,
         *listed({"blocks": "1", **fit}),
+        "--stages",
+        *PHASES,
+        "--train-sequences",
+        sequences,
+        "--heldout-sequences",
+        queries,
+        *training_options(case),
     ]
     return json.loads(run(args, 1, "plan", [str(x) for x in options], threads))
 
@@ -205,6 +218,17 @@ def stage_options(case, folder, out, limit=0):
     model = ["--model", os.path.join(folder, "model")]
     tokens, queries = os.path.join(folder, "tokens.h5"), os.path.join(folder, "queries.h5")
     return {
+        "train_models": [
+            "--config",
+            os.path.join(folder, "model"),
+            "--tokens",
+            tokens,
+            "--heldout",
+            os.path.join(folder, "heldout.h5"),
+            "--output",
+            f"{out}/trained",
+            *training_options(case),
+        ],
         "fit_factors": [*model, "--tokens", tokens, "--output", f"{out}/factors", *listed(fit), *grid],
         "compress_queries": [
             *model,
@@ -262,6 +286,7 @@ def measure(args, case, folder, limit):
         with open(f"{out}/timings.json", encoding="utf-8") as file:
             found[stage] = json.load(file)
         files = {
+            "train_models": "trained",
             "fit_factors": "factors",
             "compress_queries": "compressed.h5",
             "score_shards": "scores",
@@ -289,18 +314,20 @@ def compare(args, case, folder, plan):
             mine = stage["phases"][i]
             theirs = [r[name]["phases"][i] for r in runs]
             rows.append((phase, "s", mine["seconds"], statistics.median(t["seconds"] for t in theirs)))
+            peaks = [r[name] for r in runs] if name == "train_models" else theirs  # the most is held at its end
             rows.append(
                 (
                     phase,
                     "peak bytes",
                     mine["peak_rss_bytes"],
-                    statistics.median(max(t["peak_rss_bytes"]) for t in theirs),
+                    statistics.median(max(t["peak_rss_bytes"]) for t in peaks),
                 )
             )
             if mine["flops"] > 0:
                 rows.append((phase, "FLOPs", mine["flops"], theirs[0]["flops"]))
     if args.check:  # it takes another fit
-        rows.append(("fit_factors", "work bytes", plan["stages"][0]["work_bytes"], work_files(args, case, folder)))
+        fit = next(s for s in plan["stages"] if s["name"] == "fit_factors")
+        rows.append(("fit_factors", "work bytes", fit["work_bytes"], work_files(args, case, folder)))
     rows.append(
         (
             "all stages",

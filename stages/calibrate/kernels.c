@@ -292,7 +292,7 @@ static bg_status open_pass(arrays *a, bg_model **m, bg_err *err)
 static void split(bg_profile *p, const bg_model *m, double measured_s)
 {
     const bg_share whole = bg_model_whole(m);
-    const bg_batch_shape b = { SEQUENCES, TOKENS - 1, TOKENS - 1, SEQUENCES * (TOKENS - 1), true };
+    const bg_batch_shape b = { SEQUENCES, TOKENS - 1, TOKENS - 1, SEQUENCES * (TOKENS - 1), .sampled = true };
     const bg_cluster here = { 0 };
     bg_cost cost = { 0 };
     bg_pass_cost(&cost, m, &whole, &b);

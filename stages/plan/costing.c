@@ -27,17 +27,18 @@ static double seconds(const costing *f, const bg_cost *cost)
     return bg_cluster_seconds(f->c, &f->profile, f->at_once * f->load.grid.world_size, cost);
 }
 
-static double message_s(const costing *f, double bytes)
+static double messages_s(const costing *f, bg_traffic sent)
 {
     const plan_grid *g = &f->out->grid;
     const bg_cluster *c = f->c;
     double of_node = c->network_gb_s > 0 && g->nodes > 1 ? (double)g->ranks_per_node / (c->network_gb_s * 1e9) : 0;
-    return f->profile.message_s + bytes * larger(f->profile.message_byte_s, of_node);
+    return sent.messages * f->profile.message_s + sent.bytes * larger(f->profile.message_byte_s, of_node);
 }
 
 /* ---- ranks ---- */
 
 static bool runs_model(const costing *f) { return f->load.stage->activation_bytes > 0; }
+static bool maps_model(const costing *f) { return runs_model(f) && !f->load.stage->owns_values; }
 
 /* The first rank of the world at place r of the pipeline. */
 static void take_rank(costing *f, size_t r)
@@ -66,7 +67,7 @@ static double batch_s(const costing *f, const bg_phase_costs *of, const bg_workl
                       double *flops)
 {
     const bg_plan *plan = &f->out->plan;
-    const bg_batch_shape shape = { sequences, s->rows, s->loss_rows, plan->rows, s->sampled };
+    const bg_batch_shape shape = { sequences, s->rows, s->loss_rows, plan->rows, .sampled = s->sampled };
     bg_cost pass = { 0 }, all = { 0 };
     if (sequences == 0)
         return 0;
@@ -101,7 +102,7 @@ static void cost_sweep(costing *f, const bg_phase_costs *of, plan_phase *phase)
         part_bytes += costs.part.of[BG_COST_WRITE] / passes;
     }
     double message = 4.0 * (double)b.rows * (double)f->load.model->config.d_model;
-    plan_sweep(phase, g, units, &b, f->rank, message_s(f, message) * passes);
+    plan_sweep(phase, g, units, &b, f->rank, messages_s(f, (bg_traffic){ 1, message }) * passes);
     plan_count_parts(phase, o->plan.passes, f->w->c->checkpoint_minutes);
     phase->seconds += begin_s;
     f->rows = most(f->rows, b.rows);
@@ -114,6 +115,35 @@ static void cost_sweep(costing *f, const bg_phase_costs *of, plan_phase *phase)
                            plan_parts_alive(phase) * part_bytes * (double)(units < g->data ? units : g->data));
     o->message_bytes = larger(o->message_bytes, g->pipeline > 1 ? message : 0);
     o->network_bytes += 2 * message * batches * (double)(g->pipeline - 1) * passes;
+}
+
+/* Of one rank, while no other works or writes. */
+static double alone_s(const costing *f, const bg_cost *cost) { return bg_cluster_seconds(f->c, &f->profile, 1, cost); }
+
+/* A stop is answered between two steps, when what was kept before is kept anew; two of these are there at a time. */
+static void cost_steps(costing *f, const bg_phase_costs *of, plan_phase *phase)
+{
+    plan_stage *o = f->out;
+    bg_steps_costs steps = { 0 };
+    take_rank(f, 0);
+    of->steps(&f->load, &o->plan, &steps);
+    const bg_rank_costs costs = costs_of(f, of);
+    double n = (double)steps.n, world = (double)f->load.grid.world_size, state = costs.part.of[BG_COST_WRITE];
+    phase->unit_s = alone_s(f, &steps.step) + messages_s(f, steps.sends);
+    phase->checkpoint_s = alone_s(f, &costs.part);
+    phase->flops = steps.flops;
+    phase->seconds = n * phase->unit_s + alone_s(f, &steps.between);
+    phase->stop_s = phase->unit_s + alone_s(f, &steps.longest) + phase->checkpoint_s;
+    phase->idle = 1 - steps.flops / (world * (n * steps.step.flops + steps.between.flops));
+    plan_count_parts(phase, 1, state > 0 ? f->w->c->checkpoint_minutes : 0);
+    f->rows = f->loss_rows = steps.rows;
+    f->batches = 1;
+    o->units = (size_t)steps.n;
+    o->resume_s = alone_s(f, &costs.resume);
+    o->part_bytes = (phase->checkpoints < 2 ? phase->checkpoints : 2) * state;
+    o->work_bytes = steps.work_bytes;
+    o->message_bytes = steps.sends.messages > 0 ? steps.sends.bytes / steps.sends.messages : 0;
+    o->network_bytes = n * steps.sends.bytes * world;
 }
 
 /* Ranks do theirs one after another. */
@@ -156,7 +186,7 @@ static void set_memory(costing *f)
     for (size_t r = 0; r < o->grid.pipeline; r++) {
         take_rank(f, r);
         const bg_share *share = bg_workload_share(&f->load);
-        double weights = runs_model(f) ? (double)bg_share_weight_bytes(f->load.model, share) : 0, pass = 0;
+        double weights = maps_model(f) ? (double)bg_share_weight_bytes(f->load.model, share) : 0, pass = 0;
         if (runs_model(f))
             pass = (double)bg_pipeline_touched_bytes(f->load.model, share, &f->load.grid, f->rows, f->loss_rows,
                                                      f->batches);
@@ -184,6 +214,8 @@ static bg_status cost_phases(costing *f, bg_err *err)
         o->phase[i].name = of->name;
         if (of->sweep != NULL)
             cost_sweep(f, of, &o->phase[i]);
+        else if (of->steps != NULL)
+            cost_steps(f, of, &o->phase[i]);
         else
             st = cost_tasks(f, of, &o->phase[i], err);
     }
@@ -201,7 +233,7 @@ static void add_up(costing *f)
            waves = (double)(size_t)((shards - 1) / f->at_once) + 1;
     take_rank(f, 0);
     f->load.stage->ends(&f->load, &o->plan, &ends);
-    ends.begin.of[BG_COST_HASH] += runs_model(f) ? f->w->model_bytes : 0;
+    ends.begin.of[BG_COST_HASH] += maps_model(f) ? f->w->model_bytes : 0;
     double end_s = bg_cluster_seconds(f->c, &f->profile, ends.end_ranks * f->at_once, &ends.end);
     o->start_s = seconds(f, &ends.begin);
     o->resume_s += o->start_s;
@@ -224,15 +256,17 @@ static void add_up(costing *f)
 
 /* Ranks of a node share the weights they map; consecutive ranks are of one place in the pipeline (comm.h), so a node
  * maps ranks_per_node / data shares, and one more where they don't begin with the node. */
-static uint64_t memory_limit(const plan_work *w, const bg_cluster *c, const plan_grid *g)
+static uint64_t memory_limit(const costing *f, const plan_grid *g)
 {
+    const plan_work *w = f->w;
+    const bg_cluster *c = f->c;
     if (w->c->memory_limit > 0)
         return w->c->memory_limit;
     if (c->memory_gb_per_node <= 0)
         return UINT64_MAX;
     double places = (double)((g->ranks_per_node + g->data - 1) / g->data) + (g->data % g->ranks_per_node != 0 ? 1 : 0);
     places = places > (double)g->pipeline ? (double)g->pipeline : places;
-    double weights = w->model_bytes * places / (double)g->pipeline;
+    double weights = maps_model(f) ? w->model_bytes * places / (double)g->pipeline : 0;
     double room = 0.92 * c->memory_gb_per_node * 1e9 - weights - (double)g->ranks_per_node * c->profile.process_bytes;
     return room > 0 ? (uint64_t)(room / (double)g->ranks_per_node) : 1;
 }
@@ -264,7 +298,7 @@ static double rows_cost(const void *self, size_t rows)
 static void choose_budget(costing *f)
 {
     plan_stage *o = f->out;
-    o->grid.memory_limit = f->load.memory_limit = memory_limit(f->w, f->c, &o->grid);
+    o->grid.memory_limit = f->load.memory_limit = memory_limit(f, &o->grid);
     const bg_context ctx = { .grid = { .world = MPI_COMM_SELF, .world_size = 1, .data_size = 1, .pipeline_size = 1 },
                              .memory_limit = f->load.memory_limit,
                              .scratch = f->c->scratch ? "" : NULL };

@@ -17,14 +17,66 @@
 #include "../merge_scores/costs.h"
 #include "../prefilter/costs.h"
 #include "../score_shards/costs.h"
+#include "../train_models/costs.h"
+
+/* What is planned of each stage. */
+typedef struct {
+    const bg_stage_costs *costs;
+    bool all_nodes; /* that there are; else as many as make it fastest */
+    bool in_shards;
+    bool ranks_of_one_thread; /* on one node, all its cores */
+    bool takes_units;         /* --unit-sequences is its own */
+    bool trains;              /* the model as it is trained, without pipelines */
+} planned;
+static const planned stages[PLAN_STAGES] = {
+    [PLAN_TRAIN] = { &train_costs, .trains = true },
+    [PLAN_FIT] = { &fit_costs, .all_nodes = true, .takes_units = true },
+    [PLAN_COMPRESS] = { &compress_costs },
+    [PLAN_PREFILTER] = { &prefilter_costs, .ranks_of_one_thread = true },
+    [PLAN_SCORE] = { &score_costs, .in_shards = true },
+    [PLAN_MERGE] = { &merge_costs },
+};
 
 /* ---- what is asked ---- */
+
+static bool is_asked(const plan_config *c, size_t stage)
+{
+    if (stage == PLAN_PREFILTER && c->prefilter == 0)
+        return false;
+    for (size_t i = 0; i < c->stages.n; i++)
+        if (strcmp(c->stages.item[i], stages[stage].costs->name) == 0)
+            return true;
+    return c->stages.n == 0 && stage != PLAN_TRAIN;
+}
+
+static bg_status check_stage(const char *name, bg_err *err)
+{
+    for (size_t k = 0; k < PLAN_STAGES; k++)
+        if (strcmp(name, stages[k].costs->name) == 0)
+            return BG_OK;
+    return BG_FAIL(
+        err, BG_EARG,
+        "--stages takes train_models, fit_factors, compress_queries, prefilter, score_shards and merge_scores, not \"%s\"",
+        name);
+}
+
+static bg_status check_word(const char *option, const char *text, const char *one, const char *other, bg_err *err)
+{
+    if (strcmp(text, one) == 0 || strcmp(text, other) == 0)
+        return BG_OK;
+    return BG_FAIL(err, BG_EARG, "%s takes %s or %s, not \"%s\"", option, one, other, text);
+}
 
 static bg_status check_options(const plan_config *c, bg_err *err)
 {
     if ((c->config != NULL) == (c->preset != NULL))
         return BG_FAIL(err, BG_EARG, "--config or --preset is required, and not both");
-    return BG_OK;
+    bg_status st = check_word("--optimizer", c->optimizer, "adamw", "sgd", err);
+    if (st == BG_OK)
+        st = check_word("--save-dtype", c->save_dtype, "float32", "bfloat16", err);
+    for (size_t i = 0; i < c->stages.n && st == BG_OK; i++)
+        st = check_stage(c->stages.item[i], err);
+    return st;
 }
 
 /* --config may name the folder or the file. */
@@ -75,6 +127,31 @@ static void describe_load(plan_work *w)
                              .columns = (size_t)c->rank };
 }
 
+/* Steps of as many sequences as --batch-tokens have room for. */
+static void describe_training(plan_work *w)
+{
+    const plan_config *c = w->c;
+    uint64_t step = c->batch_tokens / c->sequence_tokens;
+    bg_parameter_counts numbers = bg_parameters_count(w->trained);
+    bool sgd = strcmp(c->optimizer, "sgd") == 0;
+    w->load.training = (bg_workload_training){
+        .plan = { .recipe = { .optimizer = sgd ? BG_SGD : BG_ADAMW }, .slices = (size_t)c->slices },
+        .n_trained = numbers.n_trained,
+        .n_values = numbers.n_values,
+        .data_bytes = bg_training_data_bytes(c->train_sequences, c->train_sequences * c->sequence_tokens,
+                                             (size_t)c->sequence_tokens),
+        .sequences = c->train_sequences,
+        .epochs = c->epochs,
+        .steps = c->steps,
+        .step_sequences = step > 0 ? step : 1,
+        .heldout_sequences = c->heldout_sequences,
+        .eval_steps = c->eval_steps,
+        .save_steps = c->save_steps,
+        .bank = c->bank,
+        .half = strcmp(c->save_dtype, "bfloat16") == 0
+    };
+}
+
 /* Of what is asked, *c. */
 static bg_status open_work(plan_work *w, plan_config *c, bg_err *err)
 {
@@ -85,15 +162,20 @@ static bg_status open_work(plan_work *w, plan_config *c, bg_err *err)
     bg_status st = c->preset != NULL ? bg_preset(c->preset, &config, err) : read_config(c->config, &config, err);
     if (st == BG_OK)
         st = bg_model_sketch(&w->model, &config, c->modules, dtype, err);
+    if (st == BG_OK && is_asked(c, PLAN_TRAIN))
+        st = bg_model_sketch_trained(&w->trained, &config, c->train_modules, err);
     if (st != BG_OK)
         return st;
     snprintf(w->name, sizeof w->name, "%.127s", c->preset != NULL ? c->preset : c->config);
     for (size_t i = 0; i < w->model->n_sketched; i++)
         w->model_bytes += (double)w->model->sketched[i].n_bytes;
     w->model_bytes += (double)w->model->n_small * (dtype == BG_ST_F32 ? 4 : 2);
-    st = choose_lengths(c, w, err);
+    if ((st = choose_lengths(c, w, err)) != BG_OK)
+        return st;
     describe_load(w);
-    return st;
+    if (w->trained != NULL)
+        describe_training(w);
+    return BG_OK;
 }
 
 /* The file's, but for what is asked for instead. */
@@ -114,22 +196,6 @@ static bg_status choose_cluster(bg_cluster *out, const plan_config *c, bg_err *e
 }
 
 /* ---- grids ---- */
-
-/* What is planned of each stage. */
-typedef struct {
-    const bg_stage_costs *costs;
-    bool all_nodes; /* that there are; else as many as make it fastest */
-    bool in_shards;
-    bool ranks_of_one_thread; /* on one node, all its cores */
-    bool takes_units;         /* --unit-sequences is its own */
-} planned;
-static const planned stages[PLAN_STAGES] = {
-    [PLAN_FIT] = { &fit_costs, .all_nodes = true, .takes_units = true },
-    [PLAN_COMPRESS] = { &compress_costs },
-    [PLAN_PREFILTER] = { &prefilter_costs, .ranks_of_one_thread = true },
-    [PLAN_SCORE] = { &score_costs, .in_shards = true },
-    [PLAN_MERGE] = { &merge_costs },
-};
 
 /* Shards should not take longer each, as long as one array holds them. */
 static const double SHARD_S = 4 * 3600;
@@ -188,7 +254,10 @@ static void try_grid(const planned *of, const plan_work *w, const bg_cluster *c,
         *no = s; /* needs_bytes is 0 where memory would do, but not the time limit */
 }
 
-/* Pipelines of `pipeline` ranks; 0: of any number.  A stage that does not run the model is on one node. */
+static uint64_t most_ranks(const plan_config *c) { return c->bank > 0 ? c->bank : c->slices; }
+
+/* Pipelines of `pipeline` ranks; 0: of any number.  A stage that does not run the model is on one node; slices of
+ * training steps, or a bank's models, are dealt to as many ranks at most. */
 static void try_grids(const planned *of, const plan_work *w, const bg_cluster *c, size_t pipeline, plan_stage *best,
                       plan_stage *no)
 {
@@ -202,9 +271,10 @@ static void try_grids(const planned *of, const plan_work *w, const bg_cluster *c
     }
     for (g.nodes = 1; g.nodes <= c->nodes; g.nodes++)
         for (g.ranks_per_node = 1; g.ranks_per_node <= c->cores_per_node; g.ranks_per_node++) {
-            size_t world = g.nodes * g.ranks_per_node, most = w->model->config.n_blocks + 1;
+            size_t world = g.nodes * g.ranks_per_node, most = of->trains ? 1 : w->model->config.n_blocks + 1;
             g.threads = c->cores_per_node / g.ranks_per_node;
-            if (!tries_nodes(of, c, g.nodes) || !tries_ranks(c, g.ranks_per_node))
+            if (!tries_nodes(of, c, g.nodes) || !tries_ranks(c, g.ranks_per_node) ||
+                (of->trains && world > most_ranks(w->c)))
                 continue;
             for (g.pipeline = 1; g.pipeline <= world && g.pipeline <= most; g.pipeline++) {
                 g.data = world / g.pipeline;
@@ -219,7 +289,11 @@ static bg_status refuse(const planned *of, const plan_work *w, const bg_cluster 
     plan_stage other = { .possible = false }, ignored;
     char instead[64] = "";
     const char *name = of->costs->name;
-    if (w->c->pipeline > 0)
+    if (of->trains && no->name == NULL)
+        return BG_FAIL(err, BG_EARG,
+                       "%s: the ranks of a node are more than the %" PRIu64 " %s: give fewer --ranks-per-node", name,
+                       most_ranks(w->c), w->c->bank > 0 ? "models of a --bank" : "--slices of a step");
+    if (w->c->pipeline > 0 && !of->trains)
         try_grids(of, w, c, 0, &other, &ignored);
     if (other.possible)
         snprintf(instead, sizeof instead, ": --pipeline %zu would do", other.grid.pipeline);
@@ -231,20 +305,24 @@ static bg_status refuse(const planned *of, const plan_work *w, const bg_cluster 
     return BG_FAIL(err, BG_ENOMEM,
                    "%s: %s does not fit %zu nodes: a rank needs %.1f GB beside its weights and has %.1f GB%s", name,
                    w->name, c->nodes, no->needs_bytes * 1e-9, (double)no->grid.memory_limit * 1e-9,
-                   other.possible ? instead : ": more nodes, fewer ranks_per_node or more --blocks may do");
+                   other.possible ? instead
+                   : of->trains   ? ": fewer ranks_per_node may do"
+                                  : ": more nodes, fewer ranks_per_node or more --blocks may do");
 }
 
-static bg_status choose_with(plan_work *w, const bg_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
+static bg_status choose_with(const plan_work *w, const bg_cluster *c, plan_stage stage[PLAN_STAGES], bg_err *err)
 {
     for (size_t i = 0; i < PLAN_STAGES; i++) {
+        plan_work own = *w;
         plan_stage no;
         stage[i] = (plan_stage){ .name = NULL };
-        if (i == PLAN_PREFILTER && w->c->prefilter == 0)
+        if (!is_asked(w->c, i))
             continue;
-        w->load.unit_sequences = stages[i].takes_units ? w->c->unit_sequences : 0;
-        try_grids(&stages[i], w, c, (size_t)w->c->pipeline, &stage[i], &no);
+        own.load.unit_sequences = stages[i].takes_units ? w->c->unit_sequences : 0;
+        own.load.model = stages[i].trains ? w->trained : w->model;
+        try_grids(&stages[i], &own, c, stages[i].trains ? 1 : (size_t)w->c->pipeline, &stage[i], &no);
         if (!stage[i].possible)
-            return refuse(&stages[i], w, c, &no, err);
+            return refuse(&stages[i], &own, c, &no, err);
     }
     return BG_OK;
 }
@@ -294,6 +372,7 @@ static bg_status print_plan(const plan_config *asked, bg_err *err)
     else if (st == BG_OK)
         plan_print(stdout, &w, &cluster, stage);
     bg_model_close(w.model);
+    bg_model_close(w.trained);
     return st;
 }
 

@@ -20,6 +20,9 @@ typedef struct {
     uint64_t prefilter;
     uint64_t unit_sequences, pipeline, memory_limit, subgrid_side;
     uint64_t nodes, ranks_per_node, cores_per_node;
+    bg_list stages;
+    const char *train_modules, *optimizer, *save_dtype;
+    uint64_t train_sequences, bank, epochs, steps, batch_tokens, slices, heldout_sequences, eval_steps, save_steps;
     double checkpoint_minutes, time_limit;
     bool no_diagonal, head_blocks, json;
 } plan_config;
@@ -31,7 +34,7 @@ bg_status plan_run(const void *config, const bg_context *ctx, bg_err *err) BG_MU
 /* What there is to do, of which `load` is asked of the stages. */
 typedef struct {
     const plan_config *c;
-    bg_model *model;
+    bg_model *model, *trained; /* the second as train_models has it; NULL: it is not planned */
     char name[128];
     size_t blocks; /* k of the covariances: in the model's shapes, too */
     double model_bytes;
@@ -87,13 +90,13 @@ typedef struct {
 enum { PLAN_PHASES = 4, PLAN_MARGIN_S = 60 }; /* Slurm may be late with a warning, and files with being written */
 
 typedef struct {
-    const char *name;
+    const char *name; /* NULL: it is not planned */
     bool possible;
     char why_not[200];
     double needs_bytes; /* a rank's, where memory is why not */
     plan_grid grid;
     bg_plan plan;
-    size_t units;
+    size_t units; /* of training steps */
     size_t n_phases;
     plan_phase phase[PLAN_PHASES];
     double start_s;             /* hashing and reading before the first phase */
@@ -130,7 +133,7 @@ void plan_count_restarts(plan_stage *s, double limit_hours);
 /* ---- choosing and printing ---- */
 
 /* One that is not planned has no name. */
-enum { PLAN_FIT, PLAN_COMPRESS, PLAN_PREFILTER, PLAN_SCORE, PLAN_MERGE, PLAN_STAGES };
+enum { PLAN_TRAIN, PLAN_FIT, PLAN_COMPRESS, PLAN_PREFILTER, PLAN_SCORE, PLAN_MERGE, PLAN_STAGES };
 
 void plan_print(FILE *to, const plan_work *w, const bg_cluster *c, const plan_stage stage[PLAN_STAGES]);
 bg_status plan_print_json(FILE *to, const plan_work *w, const bg_cluster *c, const plan_stage stage[PLAN_STAGES],

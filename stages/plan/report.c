@@ -132,8 +132,10 @@ static void print_arrays(FILE *to, const plan_config *c, const plan_stage *s, co
 static void print_table(FILE *to, const char *name, const plan_config *c, const plan_stage *s)
 {
     const plan_grid *g = &s->grid;
-    fprintf(to, "[%s]\nnodes = %zu\nranks_per_node = %zu\nthreads = %zu\npipeline = %zu\n", name, g->nodes,
-            g->ranks_per_node, g->threads, g->pipeline);
+    fprintf(to, "[%s]\nnodes = %zu\nranks_per_node = %zu\nthreads = %zu\n", name, g->nodes, g->ranks_per_node,
+            g->threads);
+    if (strcmp(name, "train") != 0)
+        fprintf(to, "pipeline = %zu\n", g->pipeline);
     print_limit(to, g, "memory_limit = \"", "\"\n");
     fprintf(to, "warning_seconds = %.0f\n", s->warning_s);
     if (c->time_limit > 0)
@@ -149,7 +151,48 @@ static void print_prefilter(FILE *to, const plan_config *c, const plan_stage *s)
                 s->grid.ranks_per_node, s->warning_s, c->prefilter);
 }
 
-static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLAN_STAGES])
+/* What training does beside its defaults, as options or as lines of a table. */
+static void describe_training(const plan_work *w, bool options, char *out, size_t n_bytes)
+{
+    const plan_config *c = w->c;
+    const struct {
+        const char *key;
+        uint64_t value, usual;
+    } number[] = { { "batch-tokens", c->batch_tokens, 0 },
+                   { "slices", c->slices, 0 },
+                   { "epochs", c->epochs, 1 },
+                   { "steps", c->steps, 0 },
+                   { "eval-steps", c->eval_steps, 0 },
+                   { "save-steps", c->save_steps, 0 } };
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof number / sizeof number[0]; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "%s", number[i].key);
+        for (char *at = key; !options && (at = strchr(at, '-')) != NULL;)
+            *at = '_';
+        if (number[i].value != number[i].usual)
+            n += (size_t)snprintf(out + n, n_bytes - n, options ? " --%s %" PRIu64 : "%s = %" PRIu64 "\n", key,
+                                  number[i].value);
+    }
+    (void)snprintf(out + n, n_bytes - n,
+                   options ? " --modules '%.80s' --optimizer %s --save-dtype %s"
+                           : "modules = \"%.80s\"\noptimizer = \"%s\"\nsave_dtype = \"%s\"\n",
+                   c->train_modules, c->optimizer, c->save_dtype);
+}
+
+static void print_training(FILE *to, const plan_work *w, const plan_stage *s)
+{
+    const plan_config *c = w->c;
+    char text[512], more[320];
+    describe_training(w, true, more, sizeof more);
+    snprintf(text, sizeof text, "--config CONFIG --tokens TOKENS%s%s%s",
+             c->heldout_sequences > 0 ? " --heldout HELDOUT" : "",
+             c->bank > 0 ? " --bank BANK --queries queries.h5 --subset SUBSETS" : " --output MODEL", more);
+    if (s->name != NULL)
+        print_sbatch(to, c, s, 1, "train_models", text);
+}
+
+static void print_jobs(FILE *to, const plan_work *w, const plan_stage stage[PLAN_STAGES])
 {
     const plan_config *c = w->c;
     char text[512], units[64] = "";
@@ -157,24 +200,34 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
     if (c->unit_sequences > 0)
         snprintf(units, sizeof units, " --unit-sequences %" PRIu64, c->unit_sequences);
     fprintf(to, "\nTo submit:\n");
+    print_training(to, w, &stage[PLAN_TRAIN]);
     snprintf(text, sizeof text,
              "--model MODEL --tokens TOKENS --output factors --modules '%.80s' --blocks %zu "
              "--covariance-sequences 0:%" PRIu64 " --lambda-sequences %" PRIu64 ":%" PRIu64 "%s%s%s",
              c->modules, w->blocks, a, a, a + b, c->head_blocks ? " --head-blocks" : "",
              c->no_diagonal ? " --no-diagonal" : "", units);
-    print_sbatch(to, c, &stage[PLAN_FIT], 1, "fit_factors", text);
+    if (stage[PLAN_FIT].name != NULL)
+        print_sbatch(to, c, &stage[PLAN_FIT], 1, "fit_factors", text);
     snprintf(text, sizeof text,
              "--model MODEL --factors factors --queries queries.h5 --output compressed.h5 "
              "--modules '%.80s' --rank %" PRIu64,
              c->modules, c->rank);
-    print_sbatch(to, c, &stage[PLAN_COMPRESS], 1, "compress_queries", text);
+    if (stage[PLAN_COMPRESS].name != NULL)
+        print_sbatch(to, c, &stage[PLAN_COMPRESS], 1, "compress_queries", text);
     print_prefilter(to, c, &stage[PLAN_PREFILTER]);
     snprintf(text, sizeof text, "--model MODEL --queries compressed.h5 --tokens TOKENS --output scores%s",
              c->prefilter > 0 ? " --candidates candidates.h5" : "");
-    print_arrays(to, c, &stage[PLAN_SCORE], text);
-    fprintf(to, "sbatch jobs/merge_scores.sbatch --scores scores --output ranking.h5\n");
-    fprintf(to, "\nOr, for jobs/sweep:\n[[model]]\nname = \"%s\"\npath = \"MODEL\"\n", w->name);
-    print_table(to, "model.cluster", c, &stage[PLAN_FIT]);
+    if (stage[PLAN_SCORE].name != NULL)
+        print_arrays(to, c, &stage[PLAN_SCORE], text);
+    if (stage[PLAN_MERGE].name != NULL)
+        fprintf(to, "sbatch jobs/merge_scores.sbatch --scores scores --output ranking.h5\n");
+}
+
+static void print_fit_table(FILE *to, const plan_work *w, const plan_stage *s)
+{
+    const plan_config *c = w->c;
+    uint64_t a = c->fit_sequences, b = c->lambda_sequences;
+    print_table(to, "model.cluster", c, s);
     fprintf(to, "[model.fit]\nblocks = %zu\nmodules = \"%s\"\n", w->blocks, c->modules);
     fprintf(to, "covariance_sequences = \"0:%" PRIu64 "\"\nlambda_sequences = \"%" PRIu64 ":%" PRIu64 "\"\n", a, a,
             a + b);
@@ -182,13 +235,37 @@ static void print_lines(FILE *to, const plan_work *w, const plan_stage stage[PLA
     fputs(c->no_diagonal ? "no_diagonal = true\n" : "", to);
     if (c->unit_sequences > 0)
         fprintf(to, "unit_sequences = %" PRIu64 "\n", c->unit_sequences);
-    print_table(to, "model.compress", c, &stage[PLAN_COMPRESS]);
-    fprintf(to, "modules = \"%s\"\nrank = %" PRIu64 "\n", c->modules, c->rank);
-    if (c->prefilter > 0)
+}
+
+static void print_tables(FILE *to, const plan_work *w, const plan_stage stage[PLAN_STAGES])
+{
+    const plan_config *c = w->c;
+    char more[320];
+    bool trains = stage[PLAN_TRAIN].name != NULL && c->bank == 0;
+    bool has_model = stage[PLAN_FIT].name != NULL || stage[PLAN_COMPRESS].name != NULL ||
+                     stage[PLAN_SCORE].name != NULL;
+    if (trains || has_model)
+        fprintf(to, "\nOr, for jobs/sweep:\n");
+    describe_training(w, false, more, sizeof more);
+    if (trains) {
+        print_table(to, "train", c, &stage[PLAN_TRAIN]);
+        fputs(more, to);
+    }
+    if (has_model)
+        fprintf(to, "[[model]]\nname = \"%s\"\npath = \"MODEL\"\n", w->name);
+    if (stage[PLAN_FIT].name != NULL)
+        print_fit_table(to, w, &stage[PLAN_FIT]);
+    if (stage[PLAN_COMPRESS].name != NULL) {
+        print_table(to, "model.compress", c, &stage[PLAN_COMPRESS]);
+        fprintf(to, "modules = \"%s\"\nrank = %" PRIu64 "\n", c->modules, c->rank);
+    }
+    if (stage[PLAN_PREFILTER].name != NULL)
         fprintf(to, "[model.prefilter]\nranks_per_node = %zu\nthreads = 1\ntop = %" PRIu64 "\n",
                 stage[PLAN_PREFILTER].grid.ranks_per_node, c->prefilter);
-    print_table(to, "model.score", c, &stage[PLAN_SCORE]);
-    fprintf(to, "shards = %zu\n", stage[PLAN_SCORE].grid.shards);
+    if (stage[PLAN_SCORE].name != NULL) {
+        print_table(to, "model.score", c, &stage[PLAN_SCORE]);
+        fprintf(to, "shards = %zu\n", stage[PLAN_SCORE].grid.shards);
+    }
 }
 
 void plan_print(FILE *to, const plan_work *w, const bg_cluster *c, const plan_stage stage[PLAN_STAGES])
@@ -196,7 +273,7 @@ void plan_print(FILE *to, const plan_work *w, const bg_cluster *c, const plan_st
     char b[24], t[24];
     double seconds = 0, hours = 0;
     for (int i = 0; i < PLAN_STAGES; i++) {
-        seconds += stage[i].seconds;
+        seconds += stage[i].name != NULL ? stage[i].seconds : 0;
         hours += stage[i].name != NULL ? node_hours(&stage[i], c) : 0;
     }
     fprintf(to, "%s: %.4g parameters, %s of weights, %zu tracked modules (%s), %zu diagonal block%s\n", w->name,
@@ -207,7 +284,8 @@ void plan_print(FILE *to, const plan_work *w, const bg_cluster *c, const plan_st
     fprintf(to, "predicted, not measured: %s, %.0f node-hours\n", duration(seconds, t), hours);
     for (int i = 0; i < PLAN_STAGES; i++)
         print_stage(to, &stage[i], c);
-    print_lines(to, w, stage);
+    print_jobs(to, w, stage);
+    print_tables(to, w, stage);
 }
 
 /* ---- JSON ---- */

@@ -146,7 +146,8 @@ static bg_status run(bank *b, bg_err *err)
         st = train_model_own(&b->model, b->j, true, err);
     if ((st = bg_agree(world, st, err)) != BG_OK)
         return st;
-    bg_log("%" PRIu64 " trainings of %zu numbers, %" PRIu64 " are done", b->trainings, b->j->plan.n_trained, done);
+    bg_log("%" PRIu64 " trainings of %zu numbers, %" PRIu64 " are done", b->trainings, b->j->plan.numbers.n_trained,
+           done);
     bg_progress_start(&b->progress, "trainings", "models", done, b->trainings);
     bg_notice_begin(&b->notice, world);
     st = go_through(b, err);

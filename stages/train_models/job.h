@@ -9,10 +9,7 @@
 #include "bregman/stage.h"
 #include "bregman/training.h"
 #include "bregman/units.h"
-
-/* Where the defaults are said once: for main.c and costs.c. */
-#define TRAIN_BATCH_TOKENS 16384
-#define TRAIN_SLICES       8
+#include "costs.h"
 
 typedef struct {
     const char *model, *config, *queries, *output, *bank, *modules, *optimizer, *schedule, *save_dtype;
@@ -44,7 +41,7 @@ typedef struct {
     bg_st_dtype save_dtype;
     bg_training_plan training;
     bg_plan memory;
-    size_t n_trained, n_values; /* numbers */
+    bg_parameter_counts numbers;
     uint64_t heldout_terms;
     uint64_t n_seeds;
     char output[BG_PATH_BYTES], work[BG_PATH_BYTES];

@@ -8,6 +8,7 @@
 #include "bregman/memory.h"
 #include "bregman/stop.h"
 #include "bregman/sweep.h"
+#include "bregman/timing.h"
 #include "job.h"
 
 enum { WORTH_KEEPING_S = 30 };
@@ -18,6 +19,7 @@ typedef struct {
     train_log log;
     bg_progress progress;
     double kept_s, took_s; /* when the last checkpoint ended, and what it took */
+    uint64_t tokens;       /* trained on, on rank 0 */
 } run;
 
 static bool is_first(const run *r) { return r->j->ctx->grid.world_rank == 0; }
@@ -89,6 +91,7 @@ static bg_status step(run *r, bg_err *err)
         r->log.gradient_norm[k] = of.gradient_norm;
         r->log.rate[k] = of.rate;
         r->log.tokens[k] = (int64_t)of.tokens;
+        r->tokens += of.tokens;
         r->log.seconds[k] = bg_now_s() - start;
         bg_progress_update(&r->progress, k + 1);
     }
@@ -113,6 +116,7 @@ static bg_status go_through(run *r, bg_err *err)
     bg_status st = BG_OK;
     bool due, stop = false;
     r->kept_s = bg_now_s();
+    bg_timing_begin("training");
     bg_progress_start(&r->progress, "training", "steps", bg_training_steps_done(r->model.training), r->model.steps);
     while (st == BG_OK && bg_training_steps_done(r->model.training) < r->model.steps) {
         look(r, &due, &stop);
@@ -126,6 +130,8 @@ static bg_status go_through(run *r, bg_err *err)
         if (st == BG_ENUMERIC)
             name_checkpoint(r, err);
     }
+    if (st == BG_OK)
+        bg_timing_end(r->tokens);
     if (st == BG_OK && is_first(r))
         bg_progress_finish(&r->progress);
     int worth = bg_now_s() - r->kept_s > WORTH_KEEPING_S; /* a disk may be full when the model is to be saved */

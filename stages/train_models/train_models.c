@@ -7,10 +7,7 @@
 
 #include "bregman/folder.h"
 #include "bregman/log.h"
-#include "bregman/pass.h"
 #include "job.h"
-
-static const size_t ACTIVATION_BYTES = 256 << 20; /* of a micro-batch */
 
 /* ---- options ---- */
 
@@ -93,49 +90,60 @@ static bg_status check_output(const train_job *j, bg_err *err)
 
 /* ---- what is chosen ---- */
 
-static void count_numbers(train_job *j)
-{
-    const bg_model *m = j->in.model;
-    bool all = m->sketched != NULL;
-    for (size_t i = 0; i < m->n_sites; i++) {
-        const bg_site *s = &m->site[i];
-        bool shared = s == bg_model_head(m) && m->config.tied_head;
-        size_t n = (s->kind == BG_SITE_NORM ? s->n_out
-                    : shared                ? 0
-                                            : s->n_out * s->n_in) +
-                   (s->bias != NULL ? s->n_out : 0);
-        j->plan.n_trained += s->tracked ? n : 0;
-        j->plan.n_values += s->tracked || all ? n : 0;
-    }
-    for (uint64_t z = 0; j->in.heldout != NULL && z < bg_tokens_sequences(j->in.heldout); z++)
-        j->plan.heldout_terms += bg_tokens_count(j->in.heldout, z) - 1;
-}
-
-static size_t bytes(const void *job, const bg_plan *plan)
-{
-    const train_job *j = job;
-    bg_training_plan t = j->plan.training;
-    size_t ranks = j->c->bank != NULL ? 1 : (size_t)j->ctx->grid.world_size;
-    t.max_rows = plan->rows;
-    return bg_training_bytes(j->in.model, &t, j->plan.n_trained, ranks) + j->plan.n_values * sizeof(float);
-}
-
 static size_t longest(const bg_tokens *t) { return t == NULL ? 2 : bg_tokens_longest(t, 0, bg_tokens_sequences(t)); }
 
-static bg_status choose_batches(train_job *j, bg_err *err)
+/* Of the subset that takes most. */
+static size_t data_bytes(const train_inputs *in)
+{
+    size_t most = 0, of_longest = longest(in->tokens);
+    for (size_t i = 0; i < in->n_subsets; i++) {
+        const train_subset *s = &in->subset[i];
+        uint64_t tokens = 0;
+        for (uint64_t z = 0; z < s->n_sequences; z++)
+            tokens += bg_tokens_count(in->tokens, s->sequence[z]);
+        size_t bytes = bg_training_data_bytes(s->n_sequences, tokens, of_longest);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+/* As far as its budget goes.  A bank's trainings are a rank's each, and what they begin with is kept. */
+static bg_workload describe(const train_job *j)
 {
     const train_inputs *in = &j->in;
+    bool bank = j->c->bank != NULL, twice = bank && j->c->config == NULL;
     size_t most = longest(in->tokens), other = longest(in->heldout), query = longest(in->queries);
     most = other > most ? other : most;
     most = query > most ? query : most;
-    size_t rows = j->c->micro_batch_tokens;
-    bg_demand d = { .best = { .passes = 1 }, .least_rows = most - 1, .most_passes = 1, .self = j, .bytes = bytes };
-    d.best.rows = rows == 0 ? bg_pass_rows_for(in->model, most, ACTIVATION_BYTES) : rows > most - 1 ? rows : most - 1;
+    bg_workload w = { .stage = &train_costs, .model = in->model, .grid = j->ctx->grid, .rows = most - 1 };
+    if (bank)
+        w.grid = (bg_grid){ .world_size = 1, .data_size = 1, .pipeline_size = 1, .place_size = 1 };
+    w.training = (bg_workload_training){ .plan = j->plan.training,
+                                         .n_trained = j->plan.numbers.n_trained,
+                                         .n_values = j->plan.numbers.n_values * (twice ? 2 : 1),
+                                         .data_bytes = data_bytes(in),
+                                         .bank = bank ? in->n_subsets * j->plan.n_seeds : 0 };
+    return w;
+}
+
+static bg_status choose_batches(train_job *j, bg_err *err)
+{
+    const bg_share whole = bg_model_whole(j->in.model);
+    bg_workload w = describe(j);
+    w.share = &whole;
+    bg_demand d = bg_workload_demand(&w, (size_t)j->c->micro_batch_tokens);
     bg_status st = bg_attempt_recall(j->ctx, &j->in.files, j->plan.work, &d.given_rows, err);
     if (st == BG_OK)
         st = bg_budget_choose(&d, j->ctx, &j->plan.memory, err);
     j->plan.training.max_rows = j->plan.memory.rows;
     return st;
+}
+
+static void count_numbers(train_job *j)
+{
+    j->plan.numbers = bg_parameters_count(j->in.model);
+    for (uint64_t z = 0; j->in.heldout != NULL && z < bg_tokens_sequences(j->in.heldout); z++)
+        j->plan.heldout_terms += bg_tokens_count(j->in.heldout, z) - 1;
 }
 
 /* What a checkpoint's file counts: of one training steps, of a bank trainings. */

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -150,6 +151,18 @@ def test_plan():
         check(f"--model {path('out/small/model')}" in jobs[name][0], f"{name} has the model", jobs[name][0])
     check("SHARDS=2" in jobs["score--large--q--words"][0], "another stage's settings of one size")
     check("score--small--q--unseen" not in jobs, "what is held out is not scored")
+
+
+def test_warnings():
+    """A training, too, that would be warned too late is named, and submitted all the same."""
+    write("late.toml", FAMILY.replace("[train]\n", "[train]\nwarning_seconds = 30\n"))
+    done = sweep("late.toml", "--dry-run")
+    wanted = [
+        rf"\[train\] warning_seconds: train of {name} is predicted to need 6[1-5], not 30"
+        for name in ("small", "large")
+    ]
+    check(all(re.search(line, done.stderr) for line in wanted), "30 s are not enough", done.stderr)
+    check(len(done.stderr.splitlines()) == 2 and "train--small" in submitted(done), "for trainings", done.stderr)
 
 
 # ---------------------------------------------------------------- a run here
@@ -304,6 +317,7 @@ def test_mistakes():
 
 prepare()
 test_plan()
+test_warnings()
 test_run()
 test_example()
 test_out_of_date()

@@ -36,8 +36,8 @@ done
 make_install -f "$SRC/Makefile" B="$BUILD" PREFIX="$prefix" || { cat "$work/log"; exit 1; }
 make_install -f "$SRC/Makefile" B="$BUILD" PREFIX="$prefix" || fail "a second time: $(cat "$work/log")"
 # without BREGMAN_VENV: what was the build's environment is found
-for program in fit-factors compress-queries prefilter score-shards merge-scores inspect verify plan train-tokenizer \
-    tokenize-corpus tokenize-queries gguf-to-hf report training-figure; do
+for program in train-models fit-factors compress-queries prefilter score-shards merge-scores inspect verify plan calibrate \
+    train-tokenizer tokenize-corpus tokenize-queries gguf-to-hf report training-figure; do
     (unset BREGMAN_VENV && "$prefix/bin/bregman-$program" --version) > "$work/log" 2>&1 &&
         grep -q "^bregman-$program $(cat "$SRC/VERSION")" "$work/log" || fail "bregman-$program --version: $(cat "$work/log")"
     (unset BREGMAN_VENV && "$prefix/bin/bregman-$program" --help) > "$work/log" 2>&1 &&

@@ -55,6 +55,25 @@ cluster wide 's/"nodes": 2/"nodes": 2500/; s/"hash_byte_s": 1e-10/"hash_byte_s":
 expect 0 'SHARDS=2500 FIRST_SHARD=1000 sbatch --nodes=1' --preset pythia-70m --pipeline 1 --sequences 100000000 --cluster "$folder/wide.json"
 expect 0 '--array=0-499 ' --preset pythia-70m --pipeline 1 --sequences 100000000 --cluster "$folder/wide.json"
 
+# training
+train="--stages train_models --preset pythia-70m --train-sequences 1000000"
+expect 0 '2 nodes x 4 ranks x 32 threads = 8 data x 1 pipeline' $train
+expect 0 '31250 units' $train
+expect 0 'jobs/train_models.sbatch --config CONFIG --tokens TOKENS --heldout HELDOUT' $train --heldout-sequences 100
+expect 0 '[train]' $train --save-steps 100
+expect 0 'save_steps = 100' $train --save-steps 100
+expect 0 '16 data x 1 pipeline' $train --slices 16 --nodes 4 --ranks-per-node 4 --pipeline 4
+expect 0 'restarts  ' $train --time-limit 1
+expect 0 '"name": "train_models"' $train --json
+expect 0 'fit_factors:' $train --stages fit_factors
+expect 0 '--bank BANK --queries queries.h5 --subset SUBSETS' $train --bank 16 --slices 1
+expect 0 '16 data x 1 pipeline' $train --bank 16 --slices 1
+expect 0 'no checkpoints' $train --bank 16 --slices 1
+expect 2 'more than the 2 models of a --bank' $train --bank 2 --ranks-per-node 4
+expect 2 'not "train"' $train --stages train
+expect 2 'are more than the 8 --slices of a step' $train --ranks-per-node 16
+expect 2 '--optimizer takes adamw or sgd' $train --optimizer adam
+expect 1 'fewer ranks_per_node may do' --stages train_models --preset 52b
 # parts, the warning, restarts
 fit="--preset 52b --fit-sequences 100000 --no-diagonal --unit-sequences 1600"
 expect 0 'one in 115 min' $fit

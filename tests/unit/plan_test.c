@@ -14,11 +14,13 @@
 #include "bregman/model_open.h"
 #include "bregman/tracking.h"
 #include "bregman/memory.h"
+#include "bregman/parameters.h"
 #include "bregman/precondition.h"
 #include "compress_queries/costs.h"
 #include "fit_factors/costs.h"
 #include "plan/plan.h"
 #include "score_shards/costs.h"
+#include "train_models/costs.h"
 
 static char path[4096];
 static const char *golden(const char *name)
@@ -56,6 +58,36 @@ static void sketch_is_the_model(void **state)
         assert_int_equal(bg_pass_bytes(sketch, NULL, 1, 64, 1 << 20), bg_pass_bytes(real, NULL, 1, 64, 1 << 20));
         bg_model_close(real);
         bg_model_close(sketch);
+    }
+}
+
+/* As the stage opens a config, and of a checkpoint: norms and positions are there, and the numbers that become the
+ * stage's own are those that it is asked for. */
+static void trained_sketch_is_the_model(void **state)
+{
+    static const char *const family[] = { "gpt2", "neox", "llama", "qwen3", "olmo2", "starcoder2" };
+    static const char *const modules[] = { "everything", "mlp,norm", "embedding,head" };
+    (void)state;
+    for (size_t i = 0; i < sizeof family / sizeof family[0] * 3; i++) {
+        const char *dir = golden(family[i / 3]), *what = modules[i % 3];
+        bg_model *from, *sketch, *opened;
+        bg_parameters *p, *q;
+        bg_err err = { .msg = "" };
+        must(bg_model_from_config(&from, dir, what, &err), &err);
+        must(bg_model_sketch_trained(&sketch, &from->config, what, &err), &err);
+        must(bg_model_open_trained(&opened, dir, what, &err), &err);
+        assert_true(sketch->trained && sketch->n_sites == from->n_sites && sketch->n_tracked == from->n_tracked);
+        assert_int_equal(bg_pass_bytes(sketch, NULL, 1, 64, 1 << 20), bg_pass_bytes(from, NULL, 1, 64, 1 << 20));
+        const bg_parameter_counts n = bg_parameters_count(sketch), m = bg_parameters_count(opened);
+        must(bg_parameters_own(&p, from, &err), &err);
+        must(bg_parameters_own(&q, opened, &err), &err);
+        assert_true(n.n_trained == p->n_trained && n.n_values == p->n_values && p->n_values >= p->n_trained);
+        assert_true(m.n_trained == q->n_trained && m.n_values == q->n_values && m.n_trained == n.n_trained);
+        bg_parameters_free(p);
+        bg_parameters_free(q);
+        bg_model_close(from);
+        bg_model_close(sketch);
+        bg_model_close(opened);
     }
 }
 
@@ -147,46 +179,98 @@ static bg_workload own_load(const bg_stage_costs *stage, const bg_model *m, cons
                           .query_loss_rows = 99,
                           .subgrid_side = 1500,
                           .diagonal = true,
-                          .columns = 16 };
+                          .columns = 16,
+                          .training = { .plan = { .slices = 8 },
+                                        .n_trained = bg_parameters_count(m).n_trained,
+                                        .n_values = bg_parameters_count(m).n_values,
+                                        .data_bytes = 12345,
+                                        .sequences = 1000,
+                                        .epochs = 1,
+                                        .step_sequences = 30 } };
 }
 
 /* What plan takes a stage's ranks to need is what the stage's own budget asks for, to the byte: with just that much it
  * plans the same micro-batches, with a byte less smaller ones. */
+static void size_is_the_stages(const bg_stage_costs *stage, bg_model *m, size_t pipeline)
+{
+    const bg_cluster cluster = { .nodes = 1, .cores_per_node = 10, .profile = { .threads = 1 } };
+    const plan_grid g = { .nodes = 1, .ranks_per_node = 2 * pipeline, .threads = 1, .data = 2, .pipeline = pipeline };
+    bg_workload load = own_load(stage, m, NULL, 0, pipeline);
+    bg_share *share = NULL;
+    bg_err err = { .msg = "" };
+    bg_demand d;
+    size_t bytes = 0;
+    omp_set_num_threads(1);
+    must(bg_workload_divide(&load, &share, &err), &err);
+    for (size_t r = 0; r < pipeline; r++) {
+        load = own_load(stage, m, share, r, pipeline);
+        d = bg_workload_demand(&load, 0);
+        bytes = d.bytes(d.self, &d.best) > bytes ? d.bytes(d.self, &d.best) : bytes;
+    }
+    for (size_t less = 0; less < 2; less++) {
+        const plan_config asked = { .memory_limit = bytes - less };
+        const plan_work w = { .c = &asked, .model = m, .load = own_load(NULL, m, NULL, 0, 1) };
+        plan_stage planned;
+        plan_cost_stage(stage, &w, &cluster, &g, &planned);
+        assert_true(planned.possible && (planned.plan.rows == d.best.rows) == (less == 0));
+    }
+    bg_free(share);
+}
+
 static void sizes_are_the_stages(void **state)
 {
-    const bg_stage_costs *const stage[] = { &fit_costs, &compress_costs, &score_costs };
-    const bg_cluster cluster = { .nodes = 1, .cores_per_node = 10, .profile = { .threads = 1 } };
+    static const bg_stage_costs *const stage[] = { &fit_costs, &compress_costs, &score_costs };
     bg_model_config c;
-    bg_model *m;
+    bg_model *m, *trained;
     bg_err err = { .msg = "" };
     (void)state;
     must(bg_preset("pythia-70m", &c, &err), &err);
     must(bg_model_sketch(&m, &c, "all", BG_ST_BF16, &err), &err);
     must(bg_model_set_shapes(m, 2, false, &err), &err);
-    for (size_t i = 0; i < 3 * 5; i++) {
-        size_t pipeline = 1 + i / 3, bytes = 0;
-        const plan_grid g = {
-            .nodes = 1, .ranks_per_node = 2 * pipeline, .threads = 1, .data = 2, .pipeline = pipeline
-        };
-        bg_workload load = own_load(stage[i % 3], m, NULL, 0, pipeline);
-        bg_share *share = NULL;
-        bg_demand d;
-        omp_set_num_threads(1);
-        must(bg_workload_divide(&load, &share, &err), &err);
-        for (size_t r = 0; r < pipeline; r++) {
-            load = own_load(stage[i % 3], m, share, r, pipeline);
-            d = bg_workload_demand(&load, 0);
-            bytes = d.bytes(d.self, &d.best) > bytes ? d.bytes(d.self, &d.best) : bytes;
-        }
-        for (size_t less = 0; less < 2; less++) {
-            const plan_config asked = { .memory_limit = bytes - less };
-            const plan_work w = { .c = &asked, .model = m, .load = own_load(NULL, m, NULL, 0, 1) };
-            plan_stage planned;
-            plan_cost_stage(stage[i % 3], &w, &cluster, &g, &planned);
-            assert_true(planned.possible && (planned.plan.rows == d.best.rows) == (less == 0));
-        }
-        bg_free(share);
-    }
+    must(bg_model_sketch_trained(&trained, &c, "everything", &err), &err);
+    for (size_t i = 0; i < 3 * 5; i++)
+        size_is_the_stages(stage[i % 3], m, 1 + i / 3);
+    size_is_the_stages(&train_costs, trained, 1);
+    bg_model_close(m);
+    bg_model_close(trained);
+}
+
+/* 1,000 sequences in steps of 30, two epochs: 68 steps, of which two take 10 sequences.  A slice has 4 of them, two
+ * micro-batches of 2.  FLOPs are of what is trained on
+ * and measured, whoever computes them; each rank sends a share of its sums to every other, and of its weights. */
+static void training_is_counted(void **state)
+{
+    const bg_plan plan = { .rows = 1000 };
+    bg_model_config c;
+    bg_model *m;
+    bg_err err = { .msg = "" };
+    bg_steps_costs all = { 0 }, few = { 0 }, alone = { 0 }, bank = { 0 };
+    (void)state;
+    must(bg_preset("pythia-70m", &c, &err), &err);
+    must(bg_model_sketch_trained(&m, &c, "everything", &err), &err);
+    bg_workload w = own_load(&train_costs, m, NULL, 0, 1);
+    w.training.epochs = 2;
+    train_costs.phase->steps(&w, &plan, &all);
+    assert_true(all.n == 68 && all.rows == 2 * 299);
+    assert_true(all.sends.messages == 2 && all.sends.bytes == 2.0 / 2 * 4 * (double)w.training.n_trained);
+    w.training.steps = 35; /* the first of the second epoch too */
+    train_costs.phase->steps(&w, &plan, &few);
+    assert_true(few.n == 35 && fabs(few.flops / all.flops - 1030.0 / 2000) < 1e-12);
+    w.grid.world_size = w.grid.data_size = 1;
+    train_costs.phase->steps(&w, &plan, &alone);
+    assert_true(alone.flops == few.flops && alone.sends.messages == 0 && alone.step.flops > 1.99 * few.step.flops);
+    w.training.heldout_sequences = 100;
+    w.training.eval_steps = 10; /* three times, and at the end */
+    train_costs.phase->steps(&w, &plan, &few);
+    double measured = few.flops - alone.flops;
+    assert_true(few.sends.bytes == 0);
+    w.training.bank = 5; /* on 2 ranks: three turns */
+    w.grid.world_size = w.grid.data_size = 2;
+    train_costs.phase->steps(&w, &plan, &bank);
+    assert_true(bank.n == 3 * 35 && bank.sends.messages == 0 && bank.step.flops == alone.step.flops);
+    assert_true(fabs(bank.flops / 5 / (alone.flops + bank.longest.flops) - 1) < 1e-9);
+    assert_true(fabs(measured / 4 / few.longest.flops - 1) < 1e-9 &&
+                fabs(few.between.flops - measured) < 1e-6 * measured);
     bg_model_close(m);
 }
 
@@ -299,10 +383,12 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sketch_is_the_model),
+        cmocka_unit_test(trained_sketch_is_the_model),
         cmocka_unit_test(sketch_widens),
         cmocka_unit_test(presets_have_their_parameters),
         cmocka_unit_test(unknown_preset_names_the_nearest),
         cmocka_unit_test(sizes_are_the_stages),
+        cmocka_unit_test(training_is_counted),
         cmocka_unit_test(full_rank_is_free),
         cmocka_unit_test(units_are_cut_into_batches),
         cmocka_unit_test(slowest_rank_sets_the_pace),

@@ -14,7 +14,8 @@ from bregman.errors import UserError
 from bregman.sweep.plan import PROGRAM
 from bregman.sweep.slurm import clean_environment
 
-STAGES = ("fit", "compress", "score", "explain")
+STAGES = ("train", "fit", "compress", "score", "explain")
+TRAINING = ("optimizer", "batch_tokens", "epochs", "steps", "slices", "eval_steps", "save_steps", "save_dtype")
 LONGEST_S = 120
 
 
@@ -31,6 +32,18 @@ def n_queries(path):
         return sum(1 for line in file if line.strip())
 
 
+def training_options(sweep, model):
+    own = sweep.settings("train", model)
+    corpus = sweep.corpora[own.get("corpus", next(iter(sweep.corpora)))]
+    heldout = [path for measured in sweep.heldout(model) for path in measured.tokens]
+    return {
+        "train-sequences": sum(map(n_sequences, corpus.tokens)) or None,
+        "heldout-sequences": sum(map(n_sequences, heldout)) or None,
+        "train-modules": own.get("modules"),
+        **{key.replace("_", "-"): own.get(key) for key in TRAINING},
+    }
+
+
 def options(sweep, job, model, folder):
     """Of the plan of one stage: its grid, and what its time depends on."""
     own, fit, compress = job.settings, sweep.settings("fit", model), sweep.settings("compress", model)
@@ -39,7 +52,8 @@ def options(sweep, job, model, folder):
         "config": folder,
         "nodes": own["nodes"],
         "ranks-per-node": own["ranks_per_node"],
-        "pipeline": own["pipeline"],
+        "pipeline": own.get("pipeline"),
+        "stages": PROGRAM[job.stage],
         "cores-per-node": own["ranks_per_node"] * own["threads"],
         "memory-limit": own.get("memory_limit"),
         "cluster": sweep.absolute(own["profile"]) if "profile" in own else None,
@@ -49,7 +63,9 @@ def options(sweep, job, model, folder):
         "unit-sequences": fit.get("unit_sequences"),
         "checkpoint-minutes": own.get("checkpoint_minutes"),
     }
-    if job.stage != "fit":
+    if job.stage == "train":
+        found.update(training_options(sweep, model))
+    elif job.stage != "fit":
         found["queries"] = max(1, n_queries(sweep.queries[job.about[1]].path))
     tokens = sweep.corpora[job.about[2]].tokens if job.stage in ("score", "explain") else []
     if tokens:
