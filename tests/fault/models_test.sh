@@ -20,7 +20,7 @@ bad nan-bias model.safetensors "tensor \"transformer.h.0.ln_1.bias\" holds nan"
 
 bad wider model.safetensors "tensor \"transformer.wte.weight\" is [32, 8], but config.json makes it [32, 16]"
 bad larger-vocabulary model.safetensors "is [32, 8], but config.json makes it [33, 8]"
-bad deeper "" "tensor \"transformer.h.2.attn.c_attn.weight\" is missing"
+bad deeper "" "tensor \"transformer.h.2.ln_1.weight\" is missing"
 bad odd-heads config.json "n_head"
 bad no-heads config.json "n_head"
 bad config-cut config.json "JSON"
