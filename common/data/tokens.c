@@ -32,7 +32,7 @@ struct bg_tokens {
     uint64_t n, room; /* sequences; as many fit the arrays below */
     uint64_t *begin;  /* [n + 1]: tokens before each sequence, over all files; */
     bg_shared *held;  /* in this, once per node, unless one rank opened the files for itself */
-    bool are_queries;
+    bool are_queries, masked;   /* masked: a file says of each token whether it is in the loss */
     uint32_t *completion_start; /* [n], queries only */
     char **id;                  /* [n], queries only */
     char *tokenizer_hash;
@@ -171,6 +171,7 @@ static bg_status look_at(bg_tokens *t, size_t i, const bg_store *s, uint64_t *n,
     bg_status st = bg_store_dims(s, "token", 1, &n_tokens, err);
     if (st == BG_OK)
         st = bg_store_dims(s, "count", 1, n, err);
+    t->masked = t->masked || bg_store_has(s, "loss");
     if (st == BG_OK)
         st = check_kind(t, i, s, err);
     if (st == BG_OK)
@@ -289,7 +290,7 @@ bg_status bg_tokens_open(bg_tokens **out, const char *const *path, size_t n_path
 
 /* What the other ranks need to know to make room for the rest. */
 typedef struct {
-    uint64_t n, are_queries, hash_from, text_bytes;
+    uint64_t n, are_queries, masked, hash_from, text_bytes;
 } outline;
 
 /* The tokenizer's hash and the queries' ids, each with its NUL; the length alone if text is NULL. */
@@ -325,6 +326,7 @@ static bg_status make_like(bg_tokens *t, const outline *o, bg_err *err)
     bg_status st = BG_OK;
     t->n = o->n;
     t->are_queries = o->are_queries != 0;
+    t->masked = o->masked != 0;
     t->hash_from = o->hash_from;
     if (t->are_queries)
         st = BG_NEW(t->completion_start, t->n, "completion starts", err);
@@ -351,7 +353,7 @@ static bg_status share(bg_tokens *t, MPI_Comm comm, bool first, bg_err *err)
     char *text = NULL;
     bg_status st = BG_OK;
     if (first)
-        o = (outline){ t->n, t->are_queries, t->hash_from, join_texts(t, NULL) };
+        o = (outline){ t->n, t->are_queries, t->masked, t->hash_from, join_texts(t, NULL) };
     bg_broadcast(comm, &o, sizeof o, 0);
     if (!first)
         st = make_like(t, &o, err);
@@ -487,6 +489,29 @@ bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_
                                     err);
         if (st == BG_OK)
             st = check_ids(t, i, begin, stop, vocab_size, out, err);
+        if (st != BG_OK)
+            return st;
+        out += n;
+        begin = stop;
+    }
+    return BG_OK;
+}
+
+bool bg_tokens_are_masked(const bg_tokens *t) { return t->masked; }
+
+bg_status bg_tokens_read_loss(const bg_tokens *t, uint64_t begin, uint64_t end, uint8_t *out, bg_err *err)
+{
+    bg_store *s;
+    assert(begin <= end && end <= t->n);
+    while (begin < end) {
+        size_t i = file_of(t, begin);
+        uint64_t stop = end < t->first[i + 1] ? end : t->first[i + 1], n = t->begin[stop] - t->begin[begin];
+        bg_status st = go_to(t, i, &s, err);
+        if (st == BG_OK && bg_store_has(s, "loss"))
+            st = bg_store_read_rows(s, "loss", BG_U8, (bg_slab){ t->begin[begin] - t->begin[t->first[i]], n, 1 }, out,
+                                    err);
+        else
+            memset(out, 1, n);
         if (st != BG_OK)
             return st;
         out += n;

@@ -58,3 +58,11 @@ bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t 
     b->row_start[++b->n_sequences] = b->n_rows;
     return true;
 }
+
+void bg_batch_mask(bg_batch *b, const uint8_t *in_loss)
+{
+    size_t first = b->row_start[b->n_sequences - 1];
+    for (size_t i = first; i < b->n_rows; i++)
+        if (in_loss[i - first + 1] == 0)
+            b->target[i] = BG_NO_TARGET;
+}

@@ -94,6 +94,7 @@ static const bg_schema_row rows[] = {
 
     D1("tokens", "token", BG_U32, "token", BG_ANY, "1", "token ids of all sequences, back to back"),
     RAGGED("tokens", "count", 1, "sequence", NULL, "token", BG_SEQUENCE_LENGTH, "tokens", "tokens in each sequence"),
+    D1("tokens", "loss", BG_U8, "token", BG_ANY, "1", "0: the token is not in the loss when it is predicted; without this dataset all are"),
     D1("tokens", "document", BG_I64, "sequence", BG_DOCUMENT, "1", "row of /documents that the sequence was cut from"),
     D1("tokens", "start", BG_I64, "sequence", BG_FROM_0, "tokens", "first token of the sequence within its document"),
     /* with documents put end to end: a piece is what a sequence has of one document */

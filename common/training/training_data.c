@@ -15,7 +15,9 @@ struct bg_training_data {
     uint64_t epoch, at, given_of;
     uint32_t longest;
     uint32_t *token; /* of all sequences back to back, or of the one read last */
-    uint64_t *start; /* [n_sequences] in `token`; NULL: they are read one by one */
+    bool cached;
+    uint64_t *start;  /* [n_sequences] of each in all, back to back */
+    uint8_t *in_loss; /* of all tokens; NULL: no file has a mask */
 };
 
 static void shuffle(bg_training_data *d)
@@ -36,24 +38,37 @@ static void begin(bg_training_data *d, uint64_t epoch)
     shuffle(d);
 }
 
+/* Sequences [i, end) of the list, which are neighbours in the files. */
+static bg_status read_run(bg_training_data *d, uint64_t i, uint64_t end, bg_err *err)
+{
+    const bg_training_source *s = &d->from;
+    uint64_t first = s->sequence[i], last = first + (end - i);
+    bg_status st = BG_OK;
+    if (d->cached)
+        st = bg_tokens_read(s->tokens, first, last, s->vocab_size, d->token + d->start[i], err);
+    if (st == BG_OK && d->in_loss != NULL)
+        st = bg_tokens_read_loss(s->tokens, first, last, d->in_loss + d->start[i], err);
+    return st;
+}
+
 static bg_status read_all(bg_training_data *d, bg_err *err)
 {
     const bg_training_source *s = &d->from;
     uint64_t n = 0;
-    for (uint64_t i = 0; i < s->n_sequences; i++)
+    bg_status st = BG_NEW(d->start, s->n_sequences, "tokens", err);
+    for (uint64_t i = 0; i < s->n_sequences && st == BG_OK; i++) {
+        d->start[i] = n;
         n += bg_tokens_count(s->tokens, s->sequence[i]);
-    if (n * sizeof *d->token > CACHED_BYTES)
-        return BG_NEW(d->token, d->longest, "tokens of a sequence", err);
-    bg_status st = BG_NEW(d->token, n, "tokens", err);
+    }
+    d->cached = n * sizeof *d->token <= CACHED_BYTES;
     if (st == BG_OK)
-        st = BG_NEW(d->start, s->n_sequences, "tokens", err);
-    for (uint64_t i = 0, at = 0, end; i < s->n_sequences && st == BG_OK; i = end) {
-        uint64_t first = s->sequence[i];
-        for (end = i; end < s->n_sequences && s->sequence[end] - first == end - i; end++) { /* neighbours */
-            d->start[end] = at;
-            at += bg_tokens_count(s->tokens, s->sequence[end]);
-        }
-        st = bg_tokens_read(s->tokens, first, first + (end - i), s->vocab_size, d->token + d->start[i], err);
+        st = BG_NEW(d->token, d->cached ? n : d->longest, "tokens", err);
+    if (st == BG_OK && bg_tokens_are_masked(s->tokens))
+        st = BG_NEW(d->in_loss, n, "mask", err);
+    for (uint64_t i = 0, end; i < s->n_sequences && st == BG_OK && (d->cached || d->in_loss != NULL); i = end) {
+        for (end = i + 1; end < s->n_sequences && s->sequence[end] - s->sequence[i] == end - i;)
+            end++;
+        st = read_run(d, i, end, err);
     }
     return st;
 }
@@ -61,7 +76,7 @@ static bg_status read_all(bg_training_data *d, bg_err *err)
 size_t bg_training_data_bytes(uint64_t n_sequences, uint64_t tokens, size_t longest)
 {
     bool all = tokens * sizeof(uint32_t) <= CACHED_BYTES;
-    return n_sequences * sizeof(uint64_t) * (all ? 2 : 1) + (all ? tokens : longest) * sizeof(uint32_t);
+    return 2 * n_sequences * sizeof(uint64_t) + (all ? tokens : longest) * sizeof(uint32_t);
 }
 
 bg_status bg_training_data_new(bg_training_data **out, const bg_training_source *from, bg_err *err)
@@ -96,6 +111,7 @@ void bg_training_data_free(bg_training_data *d)
     bg_free(d->order);
     bg_free(d->token);
     bg_free(d->start);
+    bg_free(d->in_loss);
     bg_free(d);
 }
 
@@ -174,11 +190,23 @@ uint32_t bg_training_data_tokens(const bg_training_data *d, uint64_t sequence)
     return bg_tokens_count(d->from.tokens, sequence);
 }
 
+/* Where a sequence's tokens begin. */
+static uint64_t start_of(const bg_training_data *d, uint64_t sequence)
+{
+    const bg_training_source *s = &d->from;
+    const uint64_t *at = bsearch(&sequence, s->sequence, s->n_sequences, sizeof *at, by_number);
+    assert(at != NULL);
+    return d->start[at - s->sequence];
+}
+
 size_t bg_training_data_terms(const bg_training_data *d, uint64_t sequence)
 {
-    size_t n = bg_tokens_count(d->from.tokens, sequence) - 1;
+    size_t tokens = bg_tokens_count(d->from.tokens, sequence), n = tokens - 1;
+    const uint8_t *in_loss = d->in_loss == NULL ? NULL : d->in_loss + start_of(d, sequence);
+    for (size_t i = 1; i < tokens && in_loss != NULL; i++)
+        n -= in_loss[i] == 0;
     for (const bg_loss_term *at = masked(d, sequence); is_of(d, at, sequence); at++)
-        n--;
+        n -= in_loss == NULL || in_loss[at->position] != 0;
     return n;
 }
 
@@ -186,11 +214,9 @@ static bg_status tokens_of(bg_training_data *d, uint64_t sequence, const uint32_
 {
     const bg_training_source *s = &d->from;
     *out = d->token;
-    if (d->start == NULL)
+    if (!d->cached)
         return bg_tokens_read(s->tokens, sequence, sequence + 1, s->vocab_size, d->token, err);
-    const uint64_t *at = bsearch(&sequence, s->sequence, s->n_sequences, sizeof *at, by_number);
-    assert(at != NULL);
-    *out += d->start[at - s->sequence];
+    *out += start_of(d, sequence);
     return BG_OK;
 }
 
@@ -204,6 +230,8 @@ bg_status bg_training_data_add(bg_training_data *d, uint64_t sequence, bg_batch 
     bool added = bg_batch_add(b, sequence, token, n, 0);
     assert(added);
     (void)added;
+    if (d->in_loss != NULL)
+        bg_batch_mask(b, d->in_loss + start_of(d, sequence));
     for (const bg_loss_term *at = masked(d, sequence); is_of(d, at, sequence); at++)
         b->target[first + at->position - 1] = BG_NO_TARGET;
     return BG_OK;

@@ -37,5 +37,7 @@ void bg_batch_free(bg_batch *b);
 void bg_batch_clear(bg_batch *b);
 /* Append a sequence if it fits (n_tokens - 1 rows; n_tokens >= 2).  Returns whether it did. */
 bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t n_tokens, uint32_t loss_start);
+/* Leave tokens of the sequence added last out of the loss: those whose in_loss [its tokens] is 0. */
+void bg_batch_mask(bg_batch *b, const uint8_t *in_loss);
 
 #endif /* BG_BATCH_H */

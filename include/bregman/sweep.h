@@ -61,7 +61,8 @@ typedef struct {
 
 uint64_t bg_sweep_units(const bg_sweep *s);
 
-/* Collective on ctx->grid.world; returns an agreed status, BG_ESTOPPED if a rank was asked to stop.  `pass` is of this
+/* Token files with a mask of the loss are refused: BG_EFORMAT.
+ * Collective on ctx->grid.world; returns an agreed status, BG_ESTOPPED if a rank was asked to stop.  `pass` is of this
  * rank's share, with the depth of its place in the pipeline.  The speaking rank says how long a unit takes, how often
  * work is kept and how long a stop takes, as soon as that can be told; progress and an estimated end; with a pipeline,
  * the time its ranks have waited. */

@@ -50,9 +50,12 @@ void bg_training_keep(const bg_training *t, float *first_moment, float *second_m
 /* `steps` have been done: the values of all ranks become rank 0's, and the moments these.  Collective. */
 void bg_training_resume(bg_training *t, uint64_t steps, const float *first_moment, const float *second_moment);
 
-/* Summed losses of sequences [0, n) of token files, of queries over their completions only: loss [out, n] nats, the
- * same on all ranks.  With the model as it is now.  Collective, an agreed status. */
-bg_status bg_training_losses(bg_training *t, const bg_tokens *tokens, double *loss, bg_err *err) BG_MUST_CHECK;
+/* Summed losses of sequences [0, n) of token files, of queries over their completions only, with the model as it is now.
+ *   loss   [out, n]  nats, the same on all ranks
+ *   terms  [out]     tokens in the loss, of all together
+ * Collective, an agreed status. */
+bg_status bg_training_losses(bg_training *t, const bg_tokens *tokens, double *loss, uint64_t *terms,
+                             bg_err *err) BG_MUST_CHECK;
 
 /* ---- what that costs ---- */
 

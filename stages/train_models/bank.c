@@ -33,9 +33,10 @@ typedef struct {
 static bg_status measure(bank *b, bg_err *err)
 {
     const train_job *j = b->j;
+    uint64_t terms;
     bg_status st = j->in.heldout != NULL ? train_heldout_loss(&b->model, j, &b->of.heldout, err) : BG_OK;
     if (st == BG_OK && j->in.queries != NULL)
-        st = bg_training_losses(b->model.training, j->in.queries, b->of.query, err);
+        st = bg_training_losses(b->model.training, j->in.queries, b->of.query, &terms, err);
     return st;
 }
 

@@ -42,7 +42,6 @@ typedef struct {
     bg_training_plan training;
     bg_plan memory;
     bg_parameter_counts numbers;
-    uint64_t heldout_terms;
     uint64_t n_seeds;
     char output[BG_PATH_BYTES], work[BG_PATH_BYTES];
     bg_units units; /* of one training its steps, of a bank its trainings */

@@ -73,10 +73,13 @@ void train_model_free(train_model *t)
 
 bg_status train_heldout_loss(const train_model *t, const train_job *j, double *mean, bg_err *err)
 {
-    bg_status st = bg_training_losses(t->training, j->in.heldout, t->heldout_loss, err);
+    uint64_t terms;
+    bg_status st = bg_training_losses(t->training, j->in.heldout, t->heldout_loss, &terms, err);
     *mean = 0;
     for (uint64_t z = 0, n = bg_tokens_sequences(j->in.heldout); z < n && st == BG_OK; z++)
         *mean += t->heldout_loss[z];
-    *mean /= (double)j->plan.heldout_terms;
+    if (st == BG_OK && terms == 0)
+        return BG_FAIL(err, BG_EFORMAT, "%s: its masks leave no token in the loss", j->c->heldout.item[0]);
+    *mean /= (double)terms;
     return st;
 }

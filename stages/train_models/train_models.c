@@ -139,13 +139,6 @@ static bg_status choose_batches(train_job *j, bg_err *err)
     return st;
 }
 
-static void count_numbers(train_job *j)
-{
-    j->plan.numbers = bg_parameters_count(j->in.model);
-    for (uint64_t z = 0; j->in.heldout != NULL && z < bg_tokens_sequences(j->in.heldout); z++)
-        j->plan.heldout_terms += bg_tokens_count(j->in.heldout, z) - 1;
-}
-
 /* What a checkpoint's file counts: of one training steps, of a bank trainings. */
 static bg_status choose_units(train_job *j, bg_err *err)
 {
@@ -185,7 +178,7 @@ static bg_status choose(train_job *j, bg_err *err)
     bg_status st = bg_inputs_share(&j->in.files, j->ctx, "", j->c->seed, first ? train_add_inputs(j, err) : BG_OK, err);
     if (st != BG_OK)
         return st;
-    count_numbers(j);
+    j->plan.numbers = bg_parameters_count(j->in.model);
     if ((st = choose_batches(j, err)) != BG_OK)
         return st;
     st = bg_inputs_choose(&j->in.files, j->ctx, j->plan.memory.identity, err);

@@ -172,6 +172,25 @@ check(log(a)["tokens"].tolist() == log(b)["tokens"].tolist(), "masked terms are 
 close("a sequence that is masked is as one that is not there", log(a)["loss"], log(b)["loss"], 1e-6)
 close("and after them", log(a)["heldout_loss"][-1:], log(b)["heldout_loss"][-1:], 1e-6)
 
+# a mask in the token file says the same, of what is trained on and of what is held out
+with h5py.File(write_tokens(f"{FOLDER}/with-mask.h5", TOKEN_LISTS), "r+") as file:
+    loss = np.ones(sum(LENGTHS), "u1")
+    starts = np.cumsum([0, *LENGTHS])
+    for z in out:
+        loss[starts[z] : starts[z + 1]] = 0
+    file["loss"] = loss
+c = run("in-file", *ALL, "--heldout", HELDOUT, tokens=f"{FOLDER}/with-mask.h5")
+with open(f"{a}/model.safetensors", "rb") as one, open(f"{c}/model.safetensors", "rb") as other:
+    check(one.read() == other.read(), "a token file's mask: the same weights as by --mask")
+check(log(c)["loss"].tolist() == log(a)["loss"].tolist(), "a token file's mask: the same losses")
+some = [s for z, s in enumerate(TOKEN_LISTS) if z not in out]
+d = run("heldout-mask", *ALL, "--heldout", f"{FOLDER}/with-mask.h5")
+e = run("heldout-rest", *ALL, "--heldout", write_tokens(f"{FOLDER}/some.h5", some))
+close("a mask of held-out tokens", log(d)["heldout_loss"][-1:], log(e)["heldout_loss"][-1:], 1e-6)
+done = subprocess.run([f"{BUILD}/bin/fit_factors", "--model", plain, "--tokens", f"{FOLDER}/with-mask.h5", "--output",
+                       f"{FOLDER}/factors"], capture_output=True, text=True, check=False)  # fmt: skip
+check(done.returncode == 1 and "only train_models takes those" in done.stderr, "masks elsewhere", done.stderr[-300:])
+
 # ---------------------------------------------------------------- interruptions
 
 LONG = (
