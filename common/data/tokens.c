@@ -29,9 +29,9 @@ struct bg_tokens {
     bg_hash *hash;   /* [n_files]: identities; of files that others made "" until asked for */
     bool hashed;     /* all identities are known and differ */
     open_file *current;
-    uint64_t n, room; /* sequences; as many fit the arrays below */
-    uint64_t *begin;  /* [n + 1]: tokens before each sequence, over all files; */
-    bg_shared *held;  /* in this, once per node, unless one rank opened the files for itself */
+    uint64_t n, room;           /* sequences; as many fit the arrays below */
+    uint64_t *begin;            /* [n + 1]: tokens before each sequence, over all files; */
+    bg_shared *held;            /* in this, once per node, unless one rank opened the files for itself */
     bool are_queries, masked;   /* masked: a file says of each token whether it is in the loss */
     uint32_t *completion_start; /* [n], queries only */
     char **id;                  /* [n], queries only */

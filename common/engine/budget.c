@@ -64,15 +64,17 @@ static bg_status refuse(const bg_demand *d, const bg_context *ctx, const bg_plan
     if (d->given_rows > 0)
         return BG_FAIL(err, BG_ENOMEM,
                        "the work was begun with micro-batches of %zu rows, for which a rank needs %.0f MB%s, but --memory-limit "
-                       "is %.0f MB: give a higher one%s or a deeper --pipeline, or remove the work folder to begin anew",
+                       "is %.0f MB: give a higher one%s%s, or remove the work folder to begin anew",
                        plan->rows, (double)bytes * 1e-6, passes, (double)ctx->memory_limit * 1e-6,
-                       d->spills != NULL && !plan->on_scratch ? ", --scratch" : "");
+                       d->spills != NULL && !plan->on_scratch ? ", --scratch" : "",
+                       d->no_pipeline ? "" : " or a deeper --pipeline");
     return BG_FAIL(err, BG_ENOMEM,
                    "a rank needs %.0f MB even with micro-batches of %zu rows%s%s%s%s, but --memory-limit is %.0f MB: "
-                   "use a deeper --pipeline%s",
+                   "%s%s",
                    (double)bytes * 1e-6, plan->rows, passes, plan->on_scratch ? " and " : "",
                    plan->on_scratch ? d->spills : "", plan->on_scratch ? " on --scratch" : "",
-                   (double)ctx->memory_limit * 1e-6, d->spills != NULL && !plan->on_scratch ? ", or --scratch" : "");
+                   (double)ctx->memory_limit * 1e-6, d->no_pipeline ? "give a higher one" : "use a deeper --pipeline",
+                   d->spills != NULL && !plan->on_scratch ? ", or --scratch" : "");
 }
 
 bg_status bg_budget_choose(const bg_demand *d, const bg_context *ctx, bg_plan *out, bg_err *err)

@@ -465,7 +465,8 @@ bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, 
                  .notice.round = MPI_REQUEST_NULL };
     double start = bg_now_s();
     if (bg_tokens_are_masked(s->tokens))
-        return BG_FAIL(err, BG_EFORMAT, "\"%s\" or a file beside it has a mask (dataset loss): only train_models takes those",
+        return BG_FAIL(err, BG_EFORMAT,
+                       "\"%s\" or a file beside it has a mask (dataset loss): only train_models takes those",
                        bg_tokens_path(s->tokens, 0));
     bg_timing_begin(s->what);
     bg_status st = bg_agree(ctx->grid.world, open_worker(&w, err), err);

@@ -208,6 +208,11 @@ static bg_status read_training(bg_model_config *c, const json_t *root, const bg_
         token = strtol(f->default_padding, NULL, 10);
     else if (f->has_padding && json_is_integer(padding))
         token = json_integer_value(padding);
+    static const char *const dropout[] = { "resid_pdrop",       "embd_pdrop",       "attn_pdrop",
+                                           "attention_dropout", "residual_dropout", "hidden_dropout",
+                                           "embedding_dropout" };
+    for (size_t i = 0; i < sizeof dropout / sizeof dropout[0]; i++)
+        c->dropout = c->dropout || json_number_value(json_object_get(root, dropout[i])) > 0;
     c->padding_token = token >= -vocab && token < vocab ? (size_t)(token < 0 ? token + vocab : token) : SIZE_MAX;
     if (c->initializer_range <= 0)
         c->initializer_range = 0.02;

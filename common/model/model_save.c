@@ -12,6 +12,7 @@
 #include "bregman/memory.h"
 #include "bregman/path.h"
 #include "bregman/plain.h"
+#include "bregman/writer.h"
 
 /* A tensor to write: one of ours, or one of the checkpoint that is not trained. */
 typedef struct {
@@ -51,13 +52,27 @@ static size_t item_bytes(const list *l, const item *i)
 
 static int by_name(const void *a, const void *b) { return strcmp(((const item *)a)->name, ((const item *)b)->name); }
 
-/* Names with the root, though a checkpoint may leave it out. */
-static void name_tensor(const bg_model *m, const bg_tensor *t, item *out)
+/* Does the checkpoint leave out the root of the names? */
+static bool is_rootless(const bg_model *m)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s%s.weight", m->config.names.root, m->config.names.embedding);
+    return bg_tensors_find(m->tensors, path) == NULL;
+}
+
+/* Names with the root, as all that are ours have it. */
+static bg_status name_tensor(const bg_model *m, const bg_tensor *t, item *out, bg_err *err)
 {
     const char *root = m->config.names.root, *head = m->config.names.head;
-    bool whole = strncmp(t->name, root, strlen(root)) == 0 || strncmp(t->name, head, strlen(head)) == 0;
-    snprintf(out->name, sizeof out->name, "%s%s", whole ? "" : root, t->name);
+    bool whole = !is_rootless(m) || strncmp(t->name, root, strlen(root)) == 0 ||
+                 strncmp(t->name, head, strlen(head)) == 0;
     out->tensor = t;
+    if ((size_t)snprintf(out->name, sizeof out->name, "%s%s", whole ? "" : root, t->name) >= sizeof out->name)
+        return BG_FAIL(err, BG_EFORMAT, "%s: the name of tensor \"%.100s...\" is too long", t->file, t->name);
+    if (t->dtype == BG_ST_OTHER)
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is of a type that cannot be written again: remove it",
+                       t->file, t->name);
+    return BG_OK;
 }
 
 /* A tied head's matrix is the embedding's: it is not written twice. */
@@ -84,8 +99,8 @@ static bg_status collect(list *l, bg_err *err)
         to->parameter = &l->p->at[i];
     }
     for (size_t i = 0; i < mapped && st == BG_OK; i++) {
-        name_tensor(m, bg_tensors_at(m->tensors, i), &l->item[l->n]);
-        if (!is_written(l, l->item[l->n].name))
+        st = name_tensor(m, bg_tensors_at(m->tensors, i), &l->item[l->n], err);
+        if (st == BG_OK && !is_written(l, l->item[l->n].name))
             l->n++;
     }
     if (st == BG_OK)
@@ -212,18 +227,28 @@ static bg_status copy_tokenizer(const char *from, const char *to, bg_err *err)
     return st;
 }
 
+static bg_status write_all(list *l, const char *folder, bg_err *err)
+{
+    const bg_model *m = l->p->model;
+    bg_status st = bg_model_config_save(m->dir, folder, l->dtype, m->config.tied_head, err);
+    if (st == BG_OK)
+        st = copy_tokenizer(m->dir, folder, err);
+    return st == BG_OK ? write_weights(l, folder, err) : st;
+}
+
 bg_status bg_model_save(const bg_parameters *p, const char *folder, bg_st_dtype dtype, bg_err *err)
 {
     list l = { .p = p, .dtype = dtype };
+    char inside[BG_PATH_BYTES];
     bg_status st = bg_make_folder(folder, err);
+    if (st == BG_OK)
+        st = bg_path(inside, err, "%s/", folder);
+    if (st == BG_OK)
+        st = bg_remove_leftovers(inside, err);
     if (st == BG_OK)
         st = collect(&l, err);
     if (st == BG_OK)
-        st = bg_model_config_save(p->model->dir, folder, dtype, p->model->config.tied_head, err);
-    if (st == BG_OK)
-        st = copy_tokenizer(p->model->dir, folder, err);
-    if (st == BG_OK)
-        st = write_weights(&l, folder, err);
+        st = write_all(&l, folder, err);
     bg_free(l.item);
     return st;
 }

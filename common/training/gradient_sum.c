@@ -40,8 +40,10 @@ static size_t cut(size_t n, size_t parts, size_t i) { return (size_t)((unsigned 
 /* Siblings: the left one of a pair begins at a multiple of twice its width. */
 static bool can_join(const stack *s)
 {
+    if (s->n < 2)
+        return false;
     const node *l = &s->of[s->n - 2];
-    return s->n > 1 && l->width == s->of[s->n - 1].width && l->at % (2 * l->width) == 0;
+    return l->width == s->of[s->n - 1].width && l->at % (2 * l->width) == 0;
 }
 
 static void join(stack *s)

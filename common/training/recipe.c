@@ -18,8 +18,9 @@ double bg_recipe_rate(const bg_recipe *r, uint64_t step)
 
 /* What is the same for all numbers of a parameter. */
 typedef struct {
-    float rate, shrink, decay;          /* AdamW's factor of the weight; SGD's weight decay */
-    float beta1, beta2, epsilon, root2; /* root2: of the second moment's bias correction */
+    float rate, shrink, decay;   /* AdamW's factor of the weight; SGD's weight decay */
+    float beta2, epsilon, root2; /* root2: of the second moment's bias correction */
+    float new1, new2;            /* 1 - beta1, 1 - beta2, which floats near 1 would not give */
     float momentum, scale;
 } factors;
 
@@ -30,8 +31,9 @@ static factors factors_of(const bg_recipe *r, uint64_t step, const bg_parameter 
     return (factors){ .rate = (float)(adam ? rate / (1 - pow(r->beta1, t)) : rate),
                       .shrink = (float)(1 - rate * decay),
                       .decay = (float)decay,
-                      .beta1 = (float)r->beta1,
                       .beta2 = (float)r->beta2,
+                      .new1 = (float)(1 - r->beta1),
+                      .new2 = (float)(1 - r->beta2),
                       .epsilon = (float)r->epsilon,
                       .root2 = (float)sqrt(1 - pow(r->beta2, t)),
                       .momentum = step == 0 ? 0.0f : (float)r->momentum,
@@ -43,8 +45,8 @@ static void adamw(factors f, size_t n, const float *gradient, float *m, float *v
 #pragma omp parallel for simd if (parallel : n > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++) {
         float g = gradient[i] * f.scale;
-        m[i] += (g - m[i]) * (1.0f - f.beta1);
-        v[i] = v[i] * f.beta2 + g * g * (1.0f - f.beta2);
+        m[i] += (g - m[i]) * f.new1;
+        v[i] = v[i] * f.beta2 + g * g * f.new2;
         x[i] = x[i] * f.shrink - f.rate * m[i] / (sqrtf(v[i]) / f.root2 + f.epsilon);
     }
 }

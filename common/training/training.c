@@ -171,15 +171,17 @@ static bg_status run_slices(bg_training *t, const step *s, bg_err *err)
     return st;
 }
 
-/* Which tensor's gradient is not finite?  Collective. */
-static bg_status refuse_gradient(bg_training *t, const float *sum, bg_err *err)
+/* Which tensor has a number that is not finite, of this rank's range of the gradient or of the values?  Collective. */
+static bg_status refuse_numbers(bg_training *t, const float *own_numbers, const char *what, bg_err *err)
 {
     const bg_gradient_range own = bg_gradient_sum_own(t->sum);
     unsigned long long bad = t->parameters->n_trained;
     for (size_t i = own.end; i-- > own.first;)
-        bad = isfinite(sum[i - own.first]) ? bad : i;
+        bad = isfinite(own_numbers[i - own.first]) ? bad : i;
     MPI_Allreduce(MPI_IN_PLACE, &bad, 1, MPI_UNSIGNED_LONG_LONG, MPI_MIN, t->comm);
-    return BG_FAIL(err, BG_ENUMERIC, "step %" PRIu64 ": the gradient of \"%s\" is not finite", t->steps,
+    if (bad == t->parameters->n_trained)
+        return BG_OK;
+    return BG_FAIL(err, BG_ENUMERIC, "step %" PRIu64 ": the %s of \"%s\" is not finite", t->steps + 1, what,
                    bg_parameters_with(t->parameters, (size_t)bad)->name);
 }
 
@@ -192,11 +194,14 @@ static bg_status update(bg_training *t, const step *s, bg_training_step_report *
     out->gradient_norm = sqrt(square) * scale;
     out->rate = bg_recipe_rate(r, t->steps);
     if (!isfinite(square))
-        return refuse_gradient(t, sum, err);
+        return refuse_numbers(t, sum, "gradient", err);
     if (r->clip_norm > 0 && out->gradient_norm + 1e-6 > r->clip_norm)
         scale *= r->clip_norm / (out->gradient_norm + 1e-6);
     bg_recipe_update(r, t->steps, t->parameters,
                      &(bg_update){ own.first, own.end, sum, scale, t->first_moment, t->second_moment });
+    bg_status st = refuse_numbers(t, t->parameters->value + own.first, "updated value", err);
+    if (st != BG_OK)
+        return st;
     bg_gradient_sum_spread(t->sum, t->parameters->value);
     t->steps++;
     return BG_OK;
@@ -208,7 +213,7 @@ static void name_step(const bg_training *t, bg_err *err)
     char msg[sizeof err->msg];
     if (err == NULL)
         return;
-    snprintf(msg, sizeof msg, "step %" PRIu64 ": %.440s", t->steps, err->msg);
+    snprintf(msg, sizeof msg, "step %" PRIu64 ": %.440s", t->steps + 1, err->msg);
     memcpy(err->msg, msg, sizeof msg);
 }
 
@@ -216,8 +221,8 @@ bg_status bg_training_step(bg_training *t, bg_training_step_report *out, bg_err 
 {
     const step s = next_step(t);
     if (s.terms == 0)
-        return BG_FAIL(err, BG_EFORMAT, "step %" PRIu64 ": --mask leaves none of its predicted tokens in the loss",
-                       t->steps);
+        return BG_FAIL(err, BG_EFORMAT, "step %" PRIu64 ": masks leave none of its predicted tokens in the loss",
+                       t->steps + 1);
     bg_status st = run_slices(t, &s, err);
     if (st != BG_OK)
         name_step(t, err);
@@ -259,7 +264,7 @@ typedef struct {
     const bg_tokens *tokens;
     double *loss;
     uint32_t *token;
-    uint8_t *in_loss; /* NULL: all are */
+    uint8_t *in_loss;        /* NULL: all are */
     uint64_t batches, terms; /* so far; terms in the loss */
 } evaluation;
 

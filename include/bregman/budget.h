@@ -24,6 +24,7 @@ typedef struct {
     size_t given_rows;  /* those that the work was begun with (attempt.h): no others will do; 0: none yet */
     size_t least_rows;  /* a sequence is not cut */
     size_t most_passes; /* of any rank; 1: the stage cannot do with more than one */
+    bool no_pipeline;   /* it knows none, which else would be the remedy */
     const char *spills; /* what can lie on --scratch, "sums"; NULL: nothing */
     size_t most_rows;   /* that a limit may leave room for, and that are of use */
     const void *self;

@@ -24,7 +24,7 @@ typedef struct {
 } bg_gradient_range;
 
 /* Of n numbers, in so many slices on the ranks of comm.  Collective.  Errors: BG_EARG with more ranks than slices, or
- * with more than 2^31 - 1 numbers a rank; BG_ENOMEM. */
+ * with more than 2^31 - 1 numbers; BG_ENOMEM. */
 bg_status bg_gradient_sum_new(bg_gradient_sum **out, size_t n, size_t slices, MPI_Comm comm, bg_err *err) BG_MUST_CHECK;
 void bg_gradient_sum_free(bg_gradient_sum *s); /* NULL is fine */
 

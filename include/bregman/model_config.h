@@ -69,6 +69,7 @@ typedef struct {
     double llama3_low_freq, llama3_high_freq, llama3_original_positions;
     double initializer_range; /* standard deviation of a new model's weights */
     bool scaled_residual;     /* what is added to the residual stream begins smaller (GPT-2) */
+    bool dropout;             /* the file asks for some, which nothing here does */
     size_t padding_token;     /* whose row of the embedding is not trained; SIZE_MAX: none */
     bg_family_names names;
 } bg_model_config;

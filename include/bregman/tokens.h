@@ -42,10 +42,11 @@ const char *bg_tokens_tokenizer_hash(const bg_tokens *t); /* "" if unknown */
 bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_t vocab_size, uint32_t *out,
                          bg_err *err) BG_MUST_CHECK;
 
-/* Does a file have a mask of the loss?  And of sequences [begin, end), back to back as their ids: 0 where the token is not
- * in the loss when it is predicted; ones for a file without. */
+/* Does a file have a mask of the loss?  And of sequences [begin, end), back to back as their ids: 0 where the token is
+ * not in the loss when it is predicted; ones for a file without. */
 bool bg_tokens_are_masked(const bg_tokens *t);
-bg_status bg_tokens_read_loss(const bg_tokens *t, uint64_t begin, uint64_t end, uint8_t *out, bg_err *err) BG_MUST_CHECK;
+bg_status bg_tokens_read_loss(const bg_tokens *t, uint64_t begin, uint64_t end, uint8_t *out,
+                              bg_err *err) BG_MUST_CHECK;
 
 /* Where a sequence comes from: the id of its document, on the heap, "" if the file does not say; and its first token
  * within that, -1 if the file does not say.  Ask in ascending order: one file is open at a time. */

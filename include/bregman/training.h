@@ -38,9 +38,9 @@ typedef struct {
     uint64_t tokens; /* terms in the loss */
 } bg_training_step_report;
 
-/* The next step.  Collective, an agreed status.  Errors: BG_ENUMERIC if a loss or a gradient is not finite, naming the
- * step and the sequence or the tensor: nothing is updated then; BG_EFORMAT for a step that has no term in its loss;
- * those of reading tokens. */
+/* The next step.  Collective, an agreed status.  Errors: BG_ENUMERIC if a loss, a gradient or an updated value is not
+ * finite, naming the step (from 1) and the sequence or the tensor: the training is over then; BG_EFORMAT for a step
+ * that has no term in its loss; those of reading tokens. */
 bg_status bg_training_step(bg_training *t, bg_training_step_report *out, bg_err *err) BG_MUST_CHECK;
 uint64_t bg_training_steps_done(const bg_training *t);
 

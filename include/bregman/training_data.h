@@ -44,7 +44,8 @@ const uint64_t *bg_training_data_next(bg_training_data *d, size_t *n);
 /* Epoch of the step that bg_training_data_next gave last. */
 uint64_t bg_training_data_epoch(const bg_training_data *d);
 
-/* Append a sequence to a batch that has room for it, without the terms that are masked, by `mask` or by the token files. */
+/* Append a sequence to a batch that has room for it, without the terms that are masked, by `mask` or by the token
+ * files. */
 bg_status bg_training_data_add(bg_training_data *d, uint64_t sequence, bg_batch *b, bg_err *err) BG_MUST_CHECK;
 /* Its tokens, and its terms in the loss. */
 uint32_t bg_training_data_tokens(const bg_training_data *d, uint64_t sequence);

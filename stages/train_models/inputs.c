@@ -22,6 +22,10 @@ static bg_status check_options(const train_models_config *c, bg_err *err)
         return BG_FAIL(err, BG_EARG, "--seeds A:B takes A below B, of at most a million seeds");
     if (c->bank != NULL && c->queries == NULL && c->heldout.n == 0)
         return BG_FAIL(err, BG_EARG, "a --bank keeps losses: give --queries or --heldout");
+    if (c->bank != NULL && (c->seed != 0 || c->eval_steps != 0 || c->save_steps != 0))
+        return BG_FAIL(err, BG_EARG, "--seed, --eval-steps and --save-steps are not of a --bank: --seeds is");
+    if (c->bank == NULL && c->queries != NULL)
+        return BG_FAIL(err, BG_EARG, "--queries are of a --bank");
     if (c->mask.n > 1 && c->subset.n > 0 && c->mask.n != c->subset.n)
         return BG_FAIL(err, BG_EARG, "%zu files of --mask for %zu of --subset: give one for all, or one each",
                        c->mask.n, c->subset.n);
@@ -40,8 +44,12 @@ static bg_status open_model(train_job *j, bg_err *err)
 static bg_status read_subset(const train_job *j, const char *path, train_subset *s, bg_err *err)
 {
     bg_status st = bg_number_lines_read(path, 1, &s->sequence, &s->n_sequences, err);
-    return st == BG_OK ? bg_sequences_settle(path, s->sequence, &s->n_sequences, bg_tokens_sequences(j->in.tokens), err)
-                       : st;
+    uint64_t listed = s->n_sequences;
+    if (st == BG_OK)
+        st = bg_sequences_settle(path, s->sequence, &s->n_sequences, bg_tokens_sequences(j->in.tokens), err);
+    if (st == BG_OK && s->n_sequences < listed)
+        st = BG_FAIL(err, BG_EFORMAT, "%s: lists sequences twice, and a subset has each once", path);
+    return st;
 }
 
 static bg_status take_all(const train_job *j, train_subset *s, bg_err *err)
@@ -125,6 +133,19 @@ static bg_status check_tokens(const train_job *j, const bg_tokens *t, const char
     return st == BG_OK ? bg_model_check_lengths(j->in.model, t, 0, bg_tokens_sequences(t), err) : st;
 }
 
+/* All ids, before anything is trained: an hour later is no time to find one that the model does not have. */
+static bg_status check_ids(const train_job *j, const bg_tokens *t, bg_err *err)
+{
+    enum { AT_ONCE = 256 };
+    uint64_t n = t == NULL ? 0 : bg_tokens_sequences(t);
+    uint32_t *token = NULL;
+    bg_status st = n == 0 ? BG_OK : BG_NEW(token, (size_t)bg_tokens_longest(t, 0, n) * AT_ONCE, "tokens", err);
+    for (uint64_t z = 0; z < n && st == BG_OK; z += AT_ONCE)
+        st = bg_tokens_read(t, z, n - z < AT_ONCE ? n : z + AT_ONCE, j->in.model->config.vocab_size, token, err);
+    bg_free(token);
+    return st;
+}
+
 static bg_status check(train_job *j, bg_err *err)
 {
     const train_models_config *c = j->c;
@@ -191,7 +212,10 @@ static bg_status add_files(train_job *j, const bg_list *l, bg_err *err)
 
 bg_status train_add_inputs(train_job *j, bg_err *err)
 {
+    const bg_tokens *const all[] = { j->in.heldout, j->in.queries, j->in.tokens };
     bg_status st = add_model(j, err);
+    for (int i = 0; i < 3 && st == BG_OK; i++)
+        st = check_ids(j, all[i], err);
     if (st == BG_OK)
         st = bg_inputs_add_tokens(&j->in.files, j->in.tokens, err);
     if (st == BG_OK && j->in.heldout != NULL)

@@ -20,7 +20,7 @@ static const bg_opt opts[] = {
     { .name = "--bank", .type = BG_OPT_STR, .offset = FIELD(bank), .deflt = "", .no_effect = true,
       .help = "instead: train a model of each subset and seed, a rank each, and keep their losses in this folder's bank.h5" },
     { .name = "--subset", .type = BG_OPT_LIST, .offset = FIELD(subset), .deflt = "", .no_effect = true,
-      .help = "train on these sequences only: text, a number a line; of a bank one file for each subset" },
+      .help = "train on these sequences only: text, a number a line, each once; of a bank one file for each subset" },
     { .name = "--mask", .type = BG_OPT_LIST, .offset = FIELD(mask), .deflt = "", .no_effect = true,
       .help = "leave predicted tokens out of the loss: text, lines \"SEQUENCE POSITION\", the first predicted one is 1; "
               "as many files as of --subset, or one for all, or without --subset one for each model of a bank" },
@@ -35,7 +35,7 @@ static const bg_opt opts[] = {
       .help = "AdamW: decay of the gradients' mean" },
     { .name = "--beta2", .type = BG_OPT_F64, .offset = FIELD(beta2), .deflt = "0.95", .lo = 0, .hi = 0.999999,
       .help = "AdamW: decay of their squares' mean" },
-    { .name = "--epsilon", .type = BG_OPT_F64, .offset = FIELD(epsilon), .deflt = "1e-8", .lo = 0, .hi = 1,
+    { .name = "--epsilon", .type = BG_OPT_F64, .offset = FIELD(epsilon), .deflt = "1e-8", .lo = 1e-30, .hi = 1,
       .help = "AdamW: added to the root of the squares" },
     { .name = "--momentum", .type = BG_OPT_F64, .offset = FIELD(momentum), .deflt = "0.9", .lo = 0, .hi = 0.999999,
       .help = "SGD: momentum" },

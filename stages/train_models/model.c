@@ -1,4 +1,5 @@
 /* model.c - a model in memory, and a training of it. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "bregman/memory.h"
@@ -21,6 +22,23 @@ static uint64_t count_steps(const train_job *j, bg_training_data *d)
     return j->c->steps > 0 ? j->c->steps : bg_training_data_steps(d, j->c->epochs);
 }
 
+/* No step may be without a term in its loss: known before the first. */
+static bg_status check_steps(train_model *t, bg_err *err)
+{
+    bg_training_data_seek(t->data, 0);
+    for (uint64_t k = 0; k < t->steps; k++) {
+        size_t n, terms = 0;
+        const uint64_t *sequence = bg_training_data_next(t->data, &n);
+        for (size_t i = 0; i < n && terms == 0; i++)
+            terms = bg_training_data_terms(t->data, sequence[i]);
+        if (terms == 0)
+            return BG_FAIL(err, BG_EFORMAT, "step %" PRIu64 ": masks leave none of its predicted tokens in the loss",
+                           k + 1);
+    }
+    bg_training_data_seek(t->data, 0);
+    return BG_OK;
+}
+
 static bg_status make(train_model *t, const train_job *j, const train_subset *s, uint64_t seed, bg_err *err)
 {
     const bg_training_source from = { .tokens = j->in.tokens,
@@ -40,7 +58,8 @@ static bg_status make(train_model *t, const train_job *j, const train_subset *s,
         st = BG_NEW(t->heldout_loss, bg_tokens_sequences(j->in.heldout), "held-out losses", err);
     if (st == BG_OK)
         t->steps = count_steps(j, t->data);
-    return st;
+    bool masked = s->n_masked > 0 || bg_tokens_are_masked(j->in.tokens);
+    return st == BG_OK && masked ? check_steps(t, err) : st;
 }
 
 bg_status train_model_begin(train_model *t, const train_job *j, const train_subset *s, uint64_t seed, MPI_Comm comm,

@@ -1,6 +1,8 @@
 /* train_models.c - open, choose, and train: one model on all ranks, or a bank of them. */
 #include "train_models.h"
 
+#include <glob.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -70,21 +72,50 @@ static bg_status read_options(train_job *j, bg_err *err)
                        : st;
 }
 
+/* Files by which a folder is some model's. */
+static bool has_model(const char *folder)
+{
+    static const char *const pattern[] = { "config.json", "tokenizer*", "*.safetensors*", "step-*" };
+    char path[BG_PATH_BYTES];
+    bool found = false;
+    for (size_t i = 0; i < sizeof pattern / sizeof pattern[0] && !found; i++) {
+        glob_t names = { 0 };
+        found = bg_path(path, NULL, "%s/%s", folder, pattern[i]) == BG_OK && glob(path, 0, NULL, &names) == 0;
+        globfree(&names);
+    }
+    return found;
+}
+
 /* Not where the model to begin with is, nor over somebody's model: this call's own is there with its log, or with its
  * work files. */
 static bg_status check_output(const train_job *j, bg_err *err)
 {
     const char *begin = j->c->config != NULL ? j->c->config : j->c->model, *output = j->c->output;
-    char path[BG_PATH_BYTES];
     struct stat from, to;
     if (output == NULL || stat(output, &to) != 0)
         return BG_OK;
     if (stat(begin, &from) == 0 && from.st_dev == to.st_dev && from.st_ino == to.st_ino)
         return BG_FAIL(err, BG_EARG, "--output \"%s\" is the folder to begin with: choose another", output);
-    bg_status st = bg_path(path, err, "%s/model.safetensors", output);
-    if (st == BG_OK && access(path, F_OK) == 0 && access(j->plan.output, F_OK) != 0 && access(j->plan.work, F_OK) != 0)
-        st = BG_FAIL(err, BG_ESTALE, "\"%s\" is there, and not of this command: remove it or choose another --output",
-                     path);
+    if (access(j->plan.output, F_OK) != 0 && access(j->plan.work, F_OK) != 0 && has_model(output))
+        return BG_FAIL(err, BG_ESTALE,
+                       "\"%s\" has a model that is not of this command: remove it or choose another --output", output);
+    return BG_OK;
+}
+
+/* All that a training leaves; log.h5 comes last. */
+static bg_status is_done(void *job, bool *done, bg_err *err)
+{
+    static const char *const file[] = { "model.safetensors", "config.json", "optimizer.h5", "log.csv" };
+    const train_job *j = job;
+    char path[BG_PATH_BYTES];
+    bg_status st = bg_store_is_done(j->plan.output, j->in.files.fingerprint.hex, done, err);
+    for (size_t i = 0; i < 4 && st == BG_OK && *done && j->c->output != NULL; i++) {
+        st = bg_path(path, err, "%s/%s", j->c->output, file[i]);
+        if (st == BG_OK && access(path, F_OK) != 0) {
+            bg_log("%s is not there: the model is trained again", path);
+            *done = false;
+        }
+    }
     return st;
 }
 
@@ -132,6 +163,7 @@ static bg_status choose_batches(train_job *j, bg_err *err)
     bg_workload w = describe(j);
     w.share = &whole;
     bg_demand d = bg_workload_demand(&w, (size_t)j->c->micro_batch_tokens);
+    d.no_pipeline = true;
     bg_status st = bg_attempt_recall(j->ctx, &j->in.files, j->plan.work, &d.given_rows, err);
     if (st == BG_OK)
         st = bg_budget_choose(&d, j->ctx, &j->plan.memory, err);
@@ -179,6 +211,11 @@ static bg_status choose(train_job *j, bg_err *err)
     if (st != BG_OK)
         return st;
     j->plan.numbers = bg_parameters_count(j->in.model);
+    if (j->plan.numbers.n_trained > INT_MAX)
+        return BG_FAIL(err, BG_EARG, "%zu numbers are to be trained: at most 2^31 - 1 can be (see --modules)",
+                       j->plan.numbers.n_trained);
+    if (j->in.model->config.dropout)
+        bg_log("warning: config.json asks for dropout: nothing is dropped here");
     if ((st = choose_batches(j, err)) != BG_OK)
         return st;
     st = bg_inputs_choose(&j->in.files, j->ctx, j->plan.memory.identity, err);
@@ -206,6 +243,7 @@ bg_status train_models_run(const void *config, const bg_context *ctx, bg_err *er
                                .work = j.plan.work,
                                .rows = j.plan.memory.rows,
                                .self = &j,
+                               .is_done = is_done,
                                .run = j.c->bank != NULL ? train_bank : train_one };
         st = bg_attempt_run(&a, err);
     }

@@ -265,7 +265,8 @@ with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     kill(job.pid)
 same_file("bank, killed", f"{run('bank-killed', *BANK, into='--bank')}/bank.h5", f"{bank}/bank.h5")
 # a stop file stops all ranks, not only the one that sees it
-folder, line = command("bank-stopped", *SMALL, "--seeds", "0:80", into="--bank", ranks=2)
+LATER = ("--batch-tokens", 200, "--epochs", 60, "--slices", 1, "--heldout", HELDOUT, "--seeds", "0:40")
+folder, line = command("bank-stopped", *LATER, into="--bank", ranks=2)
 with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as job:
     end = time.monotonic() + 120
     while job.poll() is None and not glob.glob(f"{folder}/bank.work/bank-*.h5") and time.monotonic() < end:
@@ -274,7 +275,7 @@ with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         pass
 check(job.returncode == 75 and not os.path.exists(f"{folder}/bank.h5"), "bank: stopped by a file", job.returncode)
 os.remove(f"{folder}/stop")
-run("bank-stopped", *SMALL, "--seeds", "0:80", into="--bank", ranks=2)
+run("bank-stopped", *LATER, into="--bank", ranks=2)
 run("bank-diverging", *SMALL, "--seeds", "4:5", "--optimizer", "sgd", "--learning-rate", 1000, "--clip-norm", 0,
     into="--bank", code=1, says='subset "", seed 4: step')  # fmt: skip
 # two jobs of an array at once: each begins elsewhere, the last one puts the bank together
@@ -309,7 +310,7 @@ run(
 run("r6", "--mask", write_lines("off.txt", [f"0 {LENGTHS[0]}"]), code=1, says="is it of other token files?")
 run("r7", "--mask", write_lines("short.txt", ["3"]), code=1, says="short.txt:1: not a line of two numbers")
 run("r8", "--mask", write_lines("all.txt", [f"{z} {t}" for z in range(SEQUENCES) for t in range(1, LENGTHS[z])]),
-    code=1, says="leaves none of its predicted tokens")  # fmt: skip
+    code=1, says="step 1: masks leave none of its predicted tokens")  # fmt: skip
 run(
     "r9",
     code=1,
@@ -330,10 +331,38 @@ with open(f"{FOLDER}/broken/config.json", "w", encoding="utf-8") as file:
     json.dump(CONFIG, file)
 run("r14", "--batch-tokens", 10**6, code=1, says='the gradient of "lm_head.weight" is not finite',
     begin=("--model", f"{FOLDER}/broken"))  # fmt: skip
+run("r15", "--subset", write_lines("twice.txt", [1, 2, 1]), code=1, says="lists sequences twice")
+run("r16", "--heldout", write_tokens(f"{FOLDER}/strange.h5", [[1, 2, VOCAB]]), code=1,
+    says=f"is not below the model's vocabulary size {VOCAB}")  # fmt: skip
+run("r17", "--queries", QUERIES, code=2, says="--queries are of a --bank")
+run("r18", "--heldout", HELDOUT, "--seed", 7, into="--bank", code=2, says="are not of a --bank")
+run("r19", "--memory-limit", "100K", code=1, says="give a higher one")
+run("r20", "--optimizer", "adamw", "--learning-rate", 1000, "--epsilon", "1e-30", "--weight-decay", 1000, "--steps", 40,
+    "--schedule", "constant", "--clip-norm", 0, code=1, says="is not finite")  # fmt: skip
+with open(f"{plain}/model.safetensors", "rb") as file:
+    content = file.read()
+size = int.from_bytes(content[:8], "little")
+header = json.loads(content[8 : 8 + size])
+header["extra"] = {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [len(content) - 8 - size] * 2}
+header["extra"]["data_offsets"][1] += 4
+os.makedirs(f"{FOLDER}/odd")
+text = json.dumps(header).encode()
+with open(f"{FOLDER}/odd/model.safetensors", "wb") as file:
+    file.write(len(text).to_bytes(8, "little") + text + content[8 + size :] + b"1234")
+with open(f"{FOLDER}/odd/config.json", "w", encoding="utf-8") as file:
+    json.dump(CONFIG, file)
+run("r21", "--steps", 1, begin=("--model", f"{FOLDER}/odd"), code=1, says='tensor "extra" is of a type that cannot')
+# what is lost of a finished training is made again, and what a killed job was writing goes
+os.remove(f"{part}/model.safetensors")
+with open(f"{part}/optimizer.h5.tmp-{os.uname()[1]}.0.0-1.1-0", "w", encoding="utf-8"):
+    pass
+run("part", *PLAN, "--modules", "attention,norm", begin=("--model", plain), says="the model is trained again")
+check(weights(part).keys() == after.keys(), "a lost model is made again")
+check(all(np.array_equal(weights(part)[name], after[name]) for name in after), "and is the same")
 run("new", code=2, says="is the folder to begin with")
 os.makedirs(f"{FOLDER}/theirs")
 write_safetensors(f"{FOLDER}/theirs/model.safetensors", broken)
-run("theirs", code=1, says="is there, and not of this command")
+run("theirs", code=1, says="has a model that is not of this command")
 done = subprocess.run([f"{BUILD}/bin/verify", plain, bank], capture_output=True, text=True, check=False)
 check(done.returncode == 0 and done.stdout.count("complete") == 3, "verify", done.stdout)
 with open(f"{half}/model.safetensors", "r+b") as file:
