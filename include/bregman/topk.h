@@ -1,6 +1,6 @@
 /* topk.h - the k highest-scoring items of a stream, in bounded memory.
  *
- * Order is total: higher score first, then lower id.  The result therefore
+ * It takes the memory of 2 k hits.  Order is total: higher score first, then lower id.  The result therefore
  * does not depend on insertion order, shard order or the number of ranks.
  */
 #ifndef BG_TOPK_H
@@ -24,7 +24,7 @@ typedef struct bg_topk bg_topk;
 bg_status bg_topk_new(bg_topk **out, size_t k, bg_err *err) BG_MUST_CHECK;
 void bg_topk_free(bg_topk *t); /* NULL is fine */
 
-/* Offer a hit; keep it iff it ranks among the best k so far.  O(log k).
+/* Offer a hit; keep it iff it ranks among the best k so far.  A comparison, and a few more where it is kept.
  *
  * Errors: BG_ENUMERIC if hit.score is NaN or infinite; t is unchanged. */
 bg_status bg_topk_push(bg_topk *t, bg_hit hit, bg_err *err) BG_MUST_CHECK;
