@@ -156,8 +156,10 @@ static bg_status run(bank *b, bg_err *err)
         bg_notice_say(&b->notice, BG_NOTICE_END);
     bg_stop_wait(&b->notice);
     st = bg_agree(world, st, err);
-    if (st == BG_OK)
+    if (st == BG_OK) {
+        bg_progress_update(&b->progress, b->trainings);
         bg_progress_finish(&b->progress);
+    }
     return st;
 }
 
