@@ -1,5 +1,6 @@
 #include "bregman/options.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -384,4 +385,18 @@ void bg_options_help(FILE *to, const bg_option_table *tables, size_t n_tables)
     for (size_t i = 0; i < n_tables; i++)
         for (const bg_opt *o = tables[i].opts; o->name != NULL; o++)
             print_option(to, o);
+}
+
+bg_status bg_option_word(const char *option, const char *text, const char *const *word, int *out, bg_err *err)
+{
+    char all[128] = "";
+    size_t n = 0;
+    for (*out = 0; word[*out] != NULL; ++*out) {
+        const char *between = *out == 0 ? "" : word[*out + 1] == NULL ? " or " : ", ";
+        if (strcmp(word[*out], text) == 0)
+            return BG_OK;
+        n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", between, word[*out]);
+        assert(n < sizeof all);
+    }
+    return BG_FAIL(err, BG_EARG, "%s takes %s, not \"%.40s\"", option, all, text);
 }

@@ -474,50 +474,55 @@ static bg_status check_ids(const bg_tokens *t, size_t file, uint64_t begin, uint
     return BG_OK;
 }
 
+/* Sequences [begin, end) of one file, and the rows of its datasets by token that are theirs. */
+typedef struct {
+    size_t file;
+    uint64_t begin, end;
+    bg_slab rows;
+} run;
+
+/* The first of them. */
+static run next_run(const bg_tokens *t, uint64_t begin, uint64_t end)
+{
+    run r = { .file = file_of(t, begin), .begin = begin };
+    r.end = end < t->first[r.file + 1] ? end : t->first[r.file + 1];
+    r.rows = (bg_slab){ t->begin[begin] - t->begin[t->first[r.file]], t->begin[r.end] - t->begin[begin], 1 };
+    return r;
+}
+
 bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_t vocab_size, uint32_t *out,
                          bg_err *err)
 {
     assert(begin <= end && end <= t->n);
     bg_store *s;
-    while (begin < end) {
-        size_t i = file_of(t, begin);
-        uint64_t stop = end < t->first[i + 1] ? end : t->first[i + 1];
-        uint64_t n = t->begin[stop] - t->begin[begin];
-        bg_status st = go_to(t, i, &s, err);
+    bg_status st = BG_OK;
+    for (run r; begin < end && st == BG_OK; begin = r.end, out += r.rows.n) {
+        r = next_run(t, begin, end);
+        st = go_to(t, r.file, &s, err);
         if (st == BG_OK)
-            st = bg_store_read_rows(s, "token", BG_U32, (bg_slab){ t->begin[begin] - t->begin[t->first[i]], n, 1 }, out,
-                                    err);
+            st = bg_store_read_rows(s, "token", BG_U32, r.rows, out, err);
         if (st == BG_OK)
-            st = check_ids(t, i, begin, stop, vocab_size, out, err);
-        if (st != BG_OK)
-            return st;
-        out += n;
-        begin = stop;
+            st = check_ids(t, r.file, begin, r.end, vocab_size, out, err);
     }
-    return BG_OK;
+    return st;
 }
 
 bool bg_tokens_are_masked(const bg_tokens *t) { return t->masked; }
 
 bg_status bg_tokens_read_loss(const bg_tokens *t, uint64_t begin, uint64_t end, uint8_t *out, bg_err *err)
 {
-    bg_store *s;
     assert(begin <= end && end <= t->n);
-    while (begin < end) {
-        size_t i = file_of(t, begin);
-        uint64_t stop = end < t->first[i + 1] ? end : t->first[i + 1], n = t->begin[stop] - t->begin[begin];
-        bg_status st = go_to(t, i, &s, err);
+    bg_store *s;
+    bg_status st = BG_OK;
+    for (run r; begin < end && st == BG_OK; begin = r.end, out += r.rows.n) {
+        r = next_run(t, begin, end);
+        st = go_to(t, r.file, &s, err);
         if (st == BG_OK && bg_store_has(s, "loss"))
-            st = bg_store_read_rows(s, "loss", BG_U8, (bg_slab){ t->begin[begin] - t->begin[t->first[i]], n, 1 }, out,
-                                    err);
-        else
-            memset(out, 1, n);
-        if (st != BG_OK)
-            return st;
-        out += n;
-        begin = stop;
+            st = bg_store_read_rows(s, "loss", BG_U8, r.rows, out, err);
+        else if (st == BG_OK)
+            memset(out, 1, r.rows.n);
     }
-    return BG_OK;
+    return st;
 }
 
 /* Element of a dataset of whole numbers that a file may lack; -1 if it does. */
@@ -547,6 +552,21 @@ bg_status bg_tokens_document(const bg_tokens *t, uint64_t sequence, char **id, i
     if ((*id = strdup("")) == NULL)
         st = BG_FAIL(err, BG_ENOMEM, "out of memory for a document's id");
     return st;
+}
+
+bg_status bg_tokens_check_corpus(const bg_tokens *t, bg_err *err)
+{
+    if (t->are_queries)
+        return BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus", t->path[0]);
+    return t->n > 0 ? BG_OK : BG_FAIL(err, BG_EFORMAT, "%s: no sequence in the token files", t->path[0]);
+}
+
+bg_status bg_tokens_check_queries(const bg_tokens *t, bg_err *err)
+{
+    if (!t->are_queries)
+        return BG_FAIL(err, BG_EFORMAT, "%s holds no queries (no completion_start): make it with tokenize_queries",
+                       t->path[0]);
+    return t->n > 0 ? BG_OK : BG_FAIL(err, BG_EFORMAT, "%s: no query in it", t->path[0]);
 }
 
 bool bg_tokens_are_queries(const bg_tokens *t) { return t->are_queries; }

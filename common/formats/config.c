@@ -4,7 +4,6 @@
 #include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "bregman/path.h"
@@ -197,23 +196,28 @@ static bg_status read_window(bg_model_config *c, const json_t *root, const bg_fa
     return st;
 }
 
-/* What only a model that is trained asks for.  A negative token counts from the vocabulary's end, as in PyTorch; null
- * means none, whatever an absent key means. */
+/* A negative token counts from the vocabulary's end, as in PyTorch. */
+static size_t padding_of(const json_t *root, bg_padding_rule rule, json_int_t vocab)
+{
+    const json_t *key = json_object_get(root, "pad_token_id");
+    json_int_t token = vocab;
+    if (key == NULL && rule == BG_PADDING_GIVEN_OR_1)
+        token = 1;
+    else if (rule != BG_PADDING_NONE && json_is_integer(key))
+        token = json_integer_value(key);
+    return token >= -vocab && token < vocab ? (size_t)(token < 0 ? token + vocab : token) : SIZE_MAX;
+}
+
+/* What only a model that is trained asks for. */
 static bg_status read_training(bg_model_config *c, const json_t *root, const bg_family *f, const char *file,
                                bg_err *err)
 {
-    const json_t *padding = json_object_get(root, "pad_token_id");
-    json_int_t vocab = (json_int_t)c->vocab_size, token = vocab;
-    if (f->has_padding && padding == NULL && f->default_padding != NULL)
-        token = strtol(f->default_padding, NULL, 10);
-    else if (f->has_padding && json_is_integer(padding))
-        token = json_integer_value(padding);
     static const char *const dropout[] = { "resid_pdrop",       "embd_pdrop",       "attn_pdrop",
                                            "attention_dropout", "residual_dropout", "hidden_dropout",
                                            "embedding_dropout" };
     for (size_t i = 0; i < sizeof dropout / sizeof dropout[0]; i++)
         c->dropout = c->dropout || json_number_value(json_object_get(root, dropout[i])) > 0;
-    c->padding_token = token >= -vocab && token < vocab ? (size_t)(token < 0 ? token + vocab : token) : SIZE_MAX;
+    c->padding_token = padding_of(root, f->padding, (json_int_t)c->vocab_size);
     if (c->initializer_range <= 0)
         c->initializer_range = 0.02;
     return bg_json_positive(root, "initializer_range", file, &c->initializer_range, err);

@@ -10,7 +10,7 @@
     .d_model = "hidden_size", .n_blocks = "num_hidden_layers", .n_heads = "num_attention_heads",                  \
     .n_kv_heads = "num_key_value_heads", .d_ff = "intermediate_size", .max_positions = "max_position_embeddings", \
     .norm_epsilon = "rms_norm_eps", .activation = "hidden_act", .default_activation = "silu",                     \
-    .default_rotary_fraction = 1, .has_padding = true
+    .default_rotary_fraction = 1
 
 #define LLAMA_FIXED .norm = BG_NORM_RMS, .qkv = BG_QKV_SEPARATE, .gated = true, .rope = BG_ROPE_DEFAULT
 
@@ -63,30 +63,30 @@ static const bg_family families[] = {
     },
     {
         .model_type = "llama", LLAMA_KEYS, .d_head = "head_dim",
-        .has_attention_bias_key = true, .has_mlp_bias_key = true,
+        .has_attention_bias_key = true, .has_mlp_bias_key = true, .padding = BG_PADDING_GIVEN,
         .fixed = { LLAMA_FIXED, .names = { LLAMA_NAMES, PRE_NORM_NAMES } },
     },
     {
         .model_type = "mistral", LLAMA_KEYS, .d_head = "head_dim",
-        .required = { "num_key_value_heads" }, .window = BG_WINDOW_ALWAYS,
+        .required = { "num_key_value_heads" }, .window = BG_WINDOW_ALWAYS, .padding = BG_PADDING_GIVEN,
         .fixed = { LLAMA_FIXED, .names = { LLAMA_NAMES, PRE_NORM_NAMES } },
     },
     {
         .model_type = "qwen2", LLAMA_KEYS, .d_head = "head_dim",
-        .required = { "num_key_value_heads" }, .window = BG_WINDOW_BY_BLOCK,
+        .required = { "num_key_value_heads" }, .window = BG_WINDOW_BY_BLOCK, .padding = BG_PADDING_GIVEN,
         .fixed = { LLAMA_FIXED, .qkv_bias = true, .names = { LLAMA_NAMES, PRE_NORM_NAMES } },
     },
     {
         .model_type = "qwen3", LLAMA_KEYS, .d_head = "head_dim",
         .required = { "num_key_value_heads", "head_dim" },
-        .has_attention_bias_key = true, .window = BG_WINDOW_BY_BLOCK,
+        .has_attention_bias_key = true, .window = BG_WINDOW_BY_BLOCK, .padding = BG_PADDING_GIVEN,
         .fixed = { LLAMA_FIXED, .qk_norm = BG_QK_NORM_HEAD,
                    .names = { LLAMA_NAMES, PRE_NORM_NAMES,
                               .q_norm = "self_attn.q_norm", .k_norm = "self_attn.k_norm" } },
     },
     {
         .model_type = "olmo2", LLAMA_KEYS, .d_head = "head_dim",
-        .has_attention_bias_key = true, .default_padding = "1",
+        .has_attention_bias_key = true, .padding = BG_PADDING_GIVEN_OR_1,
         .fixed = { LLAMA_FIXED, .post_norm = true, .qk_norm = BG_QK_NORM_FULL,
                    .names = { LLAMA_NAMES, .attention_norm = "post_attention_layernorm",
                               .mlp_norm = "post_feedforward_layernorm",
@@ -99,7 +99,8 @@ static const bg_family families[] = {
         .max_positions = "max_position_embeddings",
         .norm_epsilon = "norm_epsilon", .activation = "hidden_act", .default_activation = "gelu_pytorch_tanh",
         .required = { "num_key_value_heads" },
-        .has_bias_key = true, .default_rotary_fraction = 1, .window = BG_WINDOW_GIVEN, .has_padding = true,
+        .has_bias_key = true, .default_rotary_fraction = 1, .window = BG_WINDOW_GIVEN,
+        .padding = BG_PADDING_GIVEN,
         .fixed = {
             .norm = BG_NORM_LAYER, .qkv = BG_QKV_SEPARATE, .initializer_range = 0.018042,
             .qkv_bias = true, .attention_out_bias = true, .mlp_bias = true,

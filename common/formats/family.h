@@ -13,6 +13,13 @@ typedef enum {
     BG_WINDOW_BY_BLOCK /* as BG_WINDOW_ALWAYS, in some of the blocks */
 } bg_window_rule;
 
+/* Which token's row of the embedding is not trained. */
+typedef enum {
+    BG_PADDING_NONE,
+    BG_PADDING_GIVEN,     /* "pad_token_id", where not null       */
+    BG_PADDING_GIVEN_OR_1 /* the same, but 1 where the key is absent */
+} bg_padding_rule;
+
 typedef struct {
     const char *model_type;
 
@@ -37,8 +44,7 @@ typedef struct {
     const char *rope_theta, *rotary_fraction; /* own spellings at the root; NULL: those of all others */
     double default_rotary_fraction;
     bg_window_rule window;
-    bool has_padding;            /* the embedding knows "pad_token_id", ... */
-    const char *default_padding; /* ... which is this where the key is absent; NULL: none */
+    bg_padding_rule padding;
 
     bg_model_config fixed; /* everything no key decides, and the defaults of what one does */
 } bg_family;

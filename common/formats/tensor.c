@@ -92,3 +92,17 @@ bool bg_st_dtype_parse(const char *text, bg_st_dtype *out)
         }
     return false;
 }
+
+static const struct {
+    const char *name;
+    size_t bytes;
+} kinds[] = {
+    [BG_ST_F64] = { "F64", 8 },   [BG_ST_F32] = { "F32", 4 },     [BG_ST_F16] = { "F16", 2 },
+    [BG_ST_BF16] = { "BF16", 2 }, [BG_ST_I64] = { "I64", 8 },     [BG_ST_I32] = { "I32", 4 },
+    [BG_ST_I16] = { "I16", 2 },   [BG_ST_I8] = { "I8", 1 },       [BG_ST_U8] = { "U8", 1 },
+    [BG_ST_BOOL] = { "BOOL", 1 }, [BG_ST_OTHER] = { "other", 0 },
+};
+
+const char *bg_st_dtype_name(bg_st_dtype dtype) { return kinds[dtype].name; }
+
+size_t bg_st_dtype_bytes(bg_st_dtype dtype) { return kinds[dtype].bytes; }

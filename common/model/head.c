@@ -112,7 +112,7 @@ static bg_status tap_head(const bg_backward *w, bg_rows_of_loss r)
 {
     const bg_pass *p = w->p;
     size_t d = p->model->config.d_model;
-    if (p->a_head == NULL)
+    if (w->tap == NULL || !bg_model_head(p->model)->tracked)
         return BG_OK;
     for (size_t i = 0; i < r.n; i++)
         memcpy(p->a_head + i * p->ld_d, p->head_n + i * d, d * sizeof *p->head_n);

@@ -56,10 +56,8 @@ bg_status bg_model_check_tokenizer(const bg_model *m, const char *tokens_hash, c
 bg_status bg_model_check_lengths(const bg_model *m, const bg_tokens *t, uint64_t begin, uint64_t end, bg_err *err)
 {
     bg_status st = bg_tokens_check_longest(t, begin, end, m->config.max_positions + 1, err);
-    if (st != BG_OK && err != NULL) {
-        size_t n = strlen(err->msg);
-        snprintf(err->msg + n, sizeof err->msg - n, " (%s of \"%s/config.json\")", m->config.positions_key, m->dir);
-    }
+    if (st != BG_OK && err != NULL)
+        (void)BG_FAIL(err, st, "%s (%s of \"%s/config.json\")", err->msg, m->config.positions_key, m->dir);
     return st;
 }
 

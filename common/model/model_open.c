@@ -60,7 +60,7 @@ static void sketch_matrix(loader *l, size_t rows, size_t columns, const bg_tenso
                       .dtype = l->dtype,
                       .n_dims = 2,
                       .shape = { rows, columns },
-                      .n_bytes = rows * columns * (l->dtype == BG_ST_F32 ? 4 : 2) };
+                      .n_bytes = rows * columns * bg_st_dtype_bytes(l->dtype) };
     *out = t;
 }
 

@@ -24,6 +24,7 @@ typedef struct {
 typedef struct {
     const bg_parameters *p;
     bg_st_dtype dtype;
+    const char *root; /* to be put before the checkpoint's names, which may leave it out; else "" */
     size_t n;
     item *item;
 } list;
@@ -47,25 +48,23 @@ static bool is_weight(const item *i)
 
 static size_t item_bytes(const list *l, const item *i)
 {
-    return is_weight(i) ? numbers(i) * (l->dtype == BG_ST_F32 ? 4 : 2) : i->tensor->n_bytes;
+    return is_weight(i) ? numbers(i) * bg_st_dtype_bytes(l->dtype) : i->tensor->n_bytes;
 }
 
 static int by_name(const void *a, const void *b) { return strcmp(((const item *)a)->name, ((const item *)b)->name); }
 
-/* Does the checkpoint leave out the root of the names? */
-static bool is_rootless(const bg_model *m)
+static const char *missing_root(const bg_model *m)
 {
     char path[256];
     snprintf(path, sizeof path, "%s%s.weight", m->config.names.root, m->config.names.embedding);
-    return bg_tensors_find(m->tensors, path) == NULL;
+    return bg_tensors_find(m->tensors, path) == NULL ? m->config.names.root : "";
 }
 
 /* Names with the root, as all that are ours have it. */
-static bg_status name_tensor(const bg_model *m, const bg_tensor *t, item *out, bg_err *err)
+static bg_status name_tensor(const list *l, const bg_tensor *t, item *out, bg_err *err)
 {
-    const char *root = m->config.names.root, *head = m->config.names.head;
-    bool whole = !is_rootless(m) || strncmp(t->name, root, strlen(root)) == 0 ||
-                 strncmp(t->name, head, strlen(head)) == 0;
+    const char *root = l->root, *head = l->p->model->config.names.head;
+    bool whole = strncmp(t->name, root, strlen(root)) == 0 || strncmp(t->name, head, strlen(head)) == 0;
     out->tensor = t;
     if ((size_t)snprintf(out->name, sizeof out->name, "%s%s", whole ? "" : root, t->name) >= sizeof out->name)
         return BG_FAIL(err, BG_EFORMAT, "%s: the name of tensor \"%.100s...\" is too long", t->file, t->name);
@@ -93,13 +92,14 @@ static bg_status collect(list *l, bg_err *err)
     const bg_model *m = l->p->model;
     size_t mapped = m->tensors != NULL ? bg_tensors_count(m->tensors) : 0;
     bg_status st = BG_NEW(l->item, l->p->n + mapped, "list of tensors", err);
+    l->root = mapped > 0 ? missing_root(m) : "";
     for (size_t i = 0; i < l->p->n && st == BG_OK; i++) {
         item *to = &l->item[l->n++];
         snprintf(to->name, sizeof to->name, "%s", l->p->at[i].name);
         to->parameter = &l->p->at[i];
     }
     for (size_t i = 0; i < mapped && st == BG_OK; i++) {
-        st = name_tensor(m, bg_tensors_at(m->tensors, i), &l->item[l->n], err);
+        st = name_tensor(l, bg_tensors_at(m->tensors, i), &l->item[l->n], err);
         if (st == BG_OK && !is_written(l, l->item[l->n].name))
             l->n++;
     }
@@ -109,12 +109,6 @@ static bg_status collect(list *l, bg_err *err)
 }
 
 /* ---- the header ---- */
-
-static const char *dtype_name(const list *l, const item *i)
-{
-    static const char *const name[] = { "F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL" };
-    return name[is_weight(i) ? l->dtype : i->tensor->dtype];
-}
 
 static json_t *shape_of(const item *i)
 {
@@ -137,7 +131,9 @@ static bg_status write_header(const list *l, bg_plain *f, bg_err *err)
         json_array_append_new(offsets, json_integer((json_int_t)at));
         at += item_bytes(l, &l->item[i]);
         json_array_append_new(offsets, json_integer((json_int_t)at));
-        json_object_set_new(of, "dtype", json_string(dtype_name(l, &l->item[i])));
+        json_object_set_new(of, "dtype",
+                            json_string(
+                                bg_st_dtype_name(is_weight(&l->item[i]) ? l->dtype : l->item[i].tensor->dtype)));
         json_object_set_new(of, "shape", shape_of(&l->item[i]));
         json_object_set_new(of, "data_offsets", offsets);
         json_object_set_new(root, l->item[i].name, of);

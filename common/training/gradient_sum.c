@@ -35,8 +35,6 @@ struct bg_gradient_sum {
     int *count, *first, *blocks, *first_block; /* [ranks] of the ranges: numbers, and blocks */
 };
 
-static size_t cut(size_t n, size_t parts, size_t i) { return (size_t)((unsigned long long)n * i / parts); }
-
 /* Siblings: the left one of a pair begins at a multiple of twice its width. */
 static bool can_join(const stack *s)
 {
@@ -63,7 +61,7 @@ static void push(stack *s, node of)
 static stack left_by(size_t slices, size_t ranks, size_t rank)
 {
     stack s = { 0 };
-    for (size_t i = cut(slices, ranks, rank); i < cut(slices, ranks, rank + 1); i++) {
+    for (size_t i = bg_gradient_cut(slices, ranks, rank); i < bg_gradient_cut(slices, ranks, rank + 1); i++) {
         push(&s, (node){ i, 1 });
         while (can_join(&s))
             join(&s);
@@ -83,8 +81,8 @@ static size_t blocks_of(size_t n) { return (n + BG_GRADIENT_BLOCK - 1) / BG_GRAD
 
 static bg_gradient_range range_of(size_t n, size_t ranks, size_t rank)
 {
-    size_t first = cut(blocks_of(n), ranks, rank) * BG_GRADIENT_BLOCK;
-    size_t end = cut(blocks_of(n), ranks, rank + 1) * BG_GRADIENT_BLOCK;
+    size_t first = bg_gradient_cut(blocks_of(n), ranks, rank) * BG_GRADIENT_BLOCK;
+    size_t end = bg_gradient_cut(blocks_of(n), ranks, rank + 1) * BG_GRADIENT_BLOCK;
     return (bg_gradient_range){ first < n ? first : n, end < n ? end : n };
 }
 
@@ -94,8 +92,8 @@ static void cut_ranges(bg_gradient_sum *s)
         bg_gradient_range range = range_of(s->n, (size_t)s->ranks, (size_t)r);
         s->first[r] = (int)range.first;
         s->count[r] = (int)(range.end - range.first);
-        s->first_block[r] = (int)cut(blocks_of(s->n), (size_t)s->ranks, (size_t)r);
-        s->blocks[r] = (int)cut(blocks_of(s->n), (size_t)s->ranks, (size_t)r + 1) - s->first_block[r];
+        s->first_block[r] = (int)bg_gradient_cut(blocks_of(s->n), (size_t)s->ranks, (size_t)r);
+        s->blocks[r] = (int)bg_gradient_cut(blocks_of(s->n), (size_t)s->ranks, (size_t)r + 1) - s->first_block[r];
     }
 }
 
@@ -181,7 +179,7 @@ bg_traffic bg_gradient_sum_cost(bg_cost *cost, size_t n, size_t slices, size_t r
 bg_gradient_range bg_gradient_sum_slices(const bg_gradient_sum *s)
 {
     size_t ranks = (size_t)s->ranks, rank = (size_t)s->rank;
-    return (bg_gradient_range){ cut(s->slices, ranks, rank), cut(s->slices, ranks, rank + 1) };
+    return (bg_gradient_range){ bg_gradient_cut(s->slices, ranks, rank), bg_gradient_cut(s->slices, ranks, rank + 1) };
 }
 
 bg_gradient_range bg_gradient_sum_own(const bg_gradient_sum *s)
@@ -263,7 +261,8 @@ static double square_of(size_t n, const float *x)
 
 const float *bg_gradient_sum_finish(bg_gradient_sum *s, double *square)
 {
-    assert(s->next == cut(s->slices, (size_t)s->ranks, (size_t)s->rank + 1) - bg_gradient_sum_slices(s).first);
+    assert(s->next ==
+           bg_gradient_cut(s->slices, (size_t)s->ranks, (size_t)s->rank + 1) - bg_gradient_sum_slices(s).first);
     if (s->ranks > 1)
         exchange(s);
     const float *sum = complete(s);

@@ -207,16 +207,6 @@ static bg_status update(bg_training *t, const step *s, bg_training_step_report *
     return BG_OK;
 }
 
-/* Say at which step, before what went wrong. */
-static void name_step(const bg_training *t, bg_err *err)
-{
-    char msg[sizeof err->msg];
-    if (err == NULL)
-        return;
-    snprintf(msg, sizeof msg, "step %" PRIu64 ": %.440s", t->steps + 1, err->msg);
-    memcpy(err->msg, msg, sizeof msg);
-}
-
 bg_status bg_training_step(bg_training *t, bg_training_step_report *out, bg_err *err)
 {
     const step s = next_step(t);
@@ -224,8 +214,8 @@ bg_status bg_training_step(bg_training *t, bg_training_step_report *out, bg_err 
         return BG_FAIL(err, BG_EFORMAT, "step %" PRIu64 ": masks leave none of its predicted tokens in the loss",
                        t->steps + 1);
     bg_status st = run_slices(t, &s, err);
-    if (st != BG_OK)
-        name_step(t, err);
+    if (st != BG_OK && err != NULL)
+        (void)BG_FAIL(err, st, "step %" PRIu64 ": %s", t->steps + 1, err->msg);
     if ((st = bg_agree(t->comm, st, err)) != BG_OK)
         return st;
     MPI_Allreduce(MPI_IN_PLACE, t->slice_loss, (int)t->plan.slices, MPI_DOUBLE, MPI_SUM, t->comm);
@@ -358,8 +348,6 @@ static void add_slices(bg_cost *cost, const bg_model *m, const bg_training_plan 
     add_batches(cost, m, &b, times);
 }
 
-static size_t cut(size_t n, size_t parts, size_t i) { return (size_t)((unsigned long long)n * i / parts); }
-
 /* The first of n sequences of a step, all of one length, that is in a slice. */
 static size_t first_in(size_t n, size_t slices, size_t slice)
 {
@@ -371,7 +359,7 @@ bg_traffic bg_training_step_cost(bg_cost *cost, const bg_model *m, const bg_trai
 {
     size_t most = 0, slices = 1, few = s->sequences / plan->slices;
     for (size_t r = 0; r < s->ranks; r++) {
-        size_t first = cut(plan->slices, s->ranks, r), end = cut(plan->slices, s->ranks, r + 1);
+        size_t first = bg_gradient_cut(plan->slices, s->ranks, r), end = bg_gradient_cut(plan->slices, s->ranks, r + 1);
         size_t own = first_in(s->sequences, plan->slices, end) - first_in(s->sequences, plan->slices, first);
         if (own > most) {
             most = own;

@@ -79,14 +79,15 @@ size_t bg_training_data_bytes(uint64_t n_sequences, uint64_t tokens, size_t long
     return 2 * n_sequences * sizeof(uint64_t) + (all ? tokens : longest) * sizeof(uint32_t);
 }
 
-bg_status bg_training_data_new(bg_training_data **out, const bg_training_source *from, bg_err *err)
+/* All but the tokens. */
+static bg_status new_order(bg_training_data **out, const bg_training_source *from, bg_err *err)
 {
     bg_training_data *d = NULL;
-    *out = NULL;
     assert(from->n_sequences > 0);
-    bg_status st = BG_NEW(d, 1, "training data", err);
+    bg_status st = BG_NEW(*out, 1, "training data", err);
     if (st != BG_OK)
         return st;
+    d = *out;
     d->from = *from;
     for (uint64_t i = 0; i < from->n_sequences; i++) {
         uint32_t n = bg_tokens_count(from->tokens, from->sequence[i]);
@@ -94,14 +95,20 @@ bg_status bg_training_data_new(bg_training_data **out, const bg_training_source 
     }
     st = BG_NEW(d->order, from->n_sequences, "order of sequences", err);
     if (st == BG_OK)
-        st = read_all(d, err);
+        begin(d, 0);
+    return st;
+}
+
+bg_status bg_training_data_new(bg_training_data **out, const bg_training_source *from, bg_err *err)
+{
+    bg_status st = new_order(out, from, err);
+    if (st == BG_OK)
+        st = read_all(*out, err);
     if (st != BG_OK) {
-        bg_training_data_free(d);
-        return st;
+        bg_training_data_free(*out);
+        *out = NULL;
     }
-    begin(d, 0);
-    *out = d;
-    return BG_OK;
+    return st;
 }
 
 void bg_training_data_free(bg_training_data *d)
@@ -135,17 +142,18 @@ const uint64_t *bg_training_data_next(bg_training_data *d, size_t *n)
 
 uint64_t bg_training_data_epoch(const bg_training_data *d) { return d->given_of; }
 
-uint64_t bg_training_data_steps(bg_training_data *d, uint64_t epochs)
+bg_status bg_training_source_steps(const bg_training_source *from, uint64_t epochs, uint64_t *steps, bg_err *err)
 {
-    uint64_t steps = 0;
-    size_t n;
-    begin(d, 0);
-    while (d->epoch + 1 < epochs || (d->epoch + 1 == epochs && d->at < d->from.n_sequences)) {
+    bg_training_data *d;
+    bg_status st = new_order(&d, from, err);
+    *steps = 0;
+    while (st == BG_OK && (d->epoch + 1 < epochs || (d->epoch + 1 == epochs && d->at < from->n_sequences))) {
+        size_t n;
         (void)bg_training_data_next(d, &n);
-        steps++;
+        ++*steps;
     }
-    begin(d, 0);
-    return steps;
+    bg_training_data_free(d);
+    return st;
 }
 
 void bg_training_data_seek(bg_training_data *d, uint64_t step)

@@ -23,6 +23,12 @@ typedef struct {
     size_t first, end;
 } bg_gradient_range;
 
+/* Where the i-th of so many parts of n begins: slices are dealt to ranks so, and blocks of numbers. */
+static inline size_t bg_gradient_cut(size_t n, size_t parts, size_t i)
+{
+    return (size_t)((unsigned long long)n * i / parts);
+}
+
 /* Of n numbers, in so many slices on the ranks of comm.  Collective.  Errors: BG_EARG with more ranks than slices, or
  * with more than 2^31 - 1 numbers; BG_ENOMEM. */
 bg_status bg_gradient_sum_new(bg_gradient_sum **out, size_t n, size_t slices, MPI_Comm comm, bg_err *err) BG_MUST_CHECK;

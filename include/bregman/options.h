@@ -59,6 +59,13 @@ bg_status bg_options_json(const bg_option_table *tables, size_t n_tables, bool i
 
 void bg_options_help(FILE *to, const bg_option_table *tables, size_t n_tables);
 
+/* Which of some words a text option has.
+ *   word [in]   ends with NULL
+ *   out  [out]  its index
+ * Errors: BG_EARG, "OPTION takes ONE, OTHER or THIRD, not ...". */
+bg_status bg_option_word(const char *option, const char *text, const char *const *word, int *out,
+                         bg_err *err) BG_MUST_CHECK;
+
 /* Levenshtein distance, of names cut to 63 characters: for "did you mean". */
 size_t bg_edit_distance(const char *a, const char *b);
 

@@ -32,6 +32,10 @@ typedef struct {
     const char *file; /* path of the file it lies in, for messages */
 } bg_tensor;
 
+/* "BF16", as safetensors spells it, or "other"; and bytes of one number, 0 of others. */
+const char *bg_st_dtype_name(bg_st_dtype dtype);
+size_t bg_st_dtype_bytes(bg_st_dtype dtype);
+
 /* The dtype that a text names, as in Python ("bfloat16", "bf16"; float16, float32): is it one of these? */
 bool bg_st_dtype_parse(const char *text, bg_st_dtype *out);
 

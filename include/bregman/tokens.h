@@ -37,6 +37,10 @@ bg_status bg_tokens_check_longest(const bg_tokens *t, uint64_t begin, uint64_t e
                                   bg_err *err) BG_MUST_CHECK;
 const char *bg_tokens_tokenizer_hash(const bg_tokens *t); /* "" if unknown */
 
+/* BG_EFORMAT unless they hold a corpus of a sequence at least, or queries. */
+bg_status bg_tokens_check_corpus(const bg_tokens *t, bg_err *err) BG_MUST_CHECK;
+bg_status bg_tokens_check_queries(const bg_tokens *t, bg_err *err) BG_MUST_CHECK;
+
 /* Ids of sequences [begin, end), back to back: out has room for the sum of their counts.
  * Errors: BG_EIO; BG_EFORMAT for an id >= vocab_size (names file, sequence, position, id). */
 bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_t vocab_size, uint32_t *out,

@@ -23,6 +23,8 @@ typedef struct bg_topk bg_topk;
  * Caller frees *out with bg_topk_free().  Errors: BG_EARG if k is 0; BG_ENOMEM. */
 bg_status bg_topk_new(bg_topk **out, size_t k, bg_err *err) BG_MUST_CHECK;
 void bg_topk_free(bg_topk *t); /* NULL is fine */
+/* What such a set takes. */
+static inline double bg_topk_bytes(double k) { return 2 * k * (double)sizeof(bg_hit); }
 
 /* Offer a hit; keep it iff it ranks among the best k so far.  A comparison, and a few more where it is kept.
  *

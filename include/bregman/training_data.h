@@ -35,8 +35,9 @@ void bg_training_data_free(bg_training_data *d); /* NULL is fine */
 /* What that takes, for sequences of so many tokens together and in the longest. */
 size_t bg_training_data_bytes(uint64_t n_sequences, uint64_t tokens, size_t longest);
 
-/* Steps of so many epochs.  Cost: a permutation each. */
-uint64_t bg_training_data_steps(bg_training_data *d, uint64_t epochs);
+/* Steps of so many epochs; no token is read.  Cost: a permutation each.  Errors: BG_ENOMEM. */
+bg_status bg_training_source_steps(const bg_training_source *from, uint64_t epochs, uint64_t *steps,
+                                   bg_err *err) BG_MUST_CHECK;
 /* Go to a step, and on to the next: its sequences, lent until the next call.  Cost of bg_training_data_seek: the
  * permutations of all epochs before. */
 void bg_training_data_seek(bg_training_data *d, uint64_t step);

@@ -43,14 +43,30 @@ PLANS = {
 }
 
 
-def parse_arguments():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(description, packages):
+    """With the options of all benches beside a peer that needs these packages."""
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--build", default="build", help="build folder: programs in BUILD/bin")
     p.add_argument(
         "--peer-python",
         default=os.environ.get("BREGMAN_PEER_PYTHON", sys.executable),
-        help="Python that has torch, transformers and kronfluence (BREGMAN_PEER_PYTHON, else this one)",
+        help=f"Python that has {packages} (BREGMAN_PEER_PYTHON, else this one)",
     )
+    p.add_argument(
+        "--native-blas",
+        action="store_true",
+        help="drop OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE from the environment, for all sides",
+    )
+    return p
+
+
+def apply_blas(args):
+    for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if args.native_blas else ():
+        os.environ.pop(variable, None)
+
+
+def parse_arguments():
+    p = parser_of(__doc__, "torch, transformers and kronfluence")
     p.add_argument("--no-peer", action="store_true", help="leave Kronfluence out")
     p.add_argument("--no-plan", action="store_true", help="leave out the predictions of the plan stage (plan.py)")
     p.add_argument("--quick", action="store_true", help="fewer sequences, one repetition: rough figures in 3 minutes")
@@ -64,11 +80,6 @@ def parse_arguments():
     p.add_argument("--rank", type=int, default=32, help="of the compressed query gradients")
     p.add_argument("--repeat", type=int, help="times that every side runs, instead of each model's own number")
     p.add_argument("--peer-batch", type=int, default=8, help="sequences of a batch in Kronfluence")
-    p.add_argument(
-        "--native-blas",
-        action="store_true",
-        help="drop OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE from the environment, for all sides",
-    )
     p.add_argument("--json", help="write all figures to this file (BUILD/bench.json)")
     p.add_argument("--work", help="folder for temporary files (a new one under BUILD)")
     args = p.parse_args()
@@ -497,8 +508,7 @@ def main():
     args = parse_arguments()
     sys.stdout.reconfigure(line_buffering=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files go
-    for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if args.native_blas else ():
-        os.environ.pop(variable, None)
+    apply_blas(args)
     about = machine()
     print_machine(about)
     with_peer = not args.no_peer and peer_is_there(args.peer_python)

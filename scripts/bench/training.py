@@ -14,7 +14,6 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 import bregman.env  # noqa: F401  (first: it may start another interpreter)
 
-import argparse
 import csv
 import json
 import shutil
@@ -35,17 +34,10 @@ SEQUENCES, LENGTH, MICRO, RATE = 32, 256, 6, 1e-4  # of a step; tokens; sequence
 
 
 def parse_arguments():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--build", default="build", help="build folder: programs in BUILD/bin")
-    p.add_argument(
-        "--peer-python",
-        default=os.environ.get("BREGMAN_PEER_PYTHON", sys.executable),
-        help="Python that has torch and transformers (BREGMAN_PEER_PYTHON, else this one)",
-    )
+    p = run.parser_of(__doc__, "torch and transformers")
     p.add_argument("--steps", type=int, default=8, help="of each side, from 4")
     p.add_argument("--repeat", type=int, default=2, help="times that every side runs")
     p.add_argument("--runs", default="1x2,2x1", help="RANKSxTHREADS,... of Bregman; PyTorch gets as many threads")
-    p.add_argument("--native-blas", action="store_true", help="drop OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE")
     args = p.parse_args()
     if args.steps < 4:
         p.error("--steps takes 4 or more: the first two are not counted")
@@ -148,8 +140,7 @@ def measure(args, work, pair, with_peer):
 
 def main():
     args = parse_arguments()
-    for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if args.native_blas else ():
-        os.environ.pop(variable, None)
+    run.apply_blas(args)
     print("training: the random 14M GPT-2 of the stages' bench")
     run.print_machine(run.machine())
     with_peer = run.peer_is_there(args.peer_python, "torch, transformers")

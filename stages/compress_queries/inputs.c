@@ -27,10 +27,9 @@ static bg_status open_model(compress_inputs *in, const compress_queries_config *
 
 static bg_status check_queries(const compress_inputs *in, const compress_queries_config *c, bg_err *err)
 {
-    if (!bg_tokens_are_queries(in->queries))
-        return BG_FAIL(err, BG_EFORMAT, "%s holds no queries (no completion_start): make it with tokenize_queries",
-                       c->queries);
-    bg_status st = bg_model_check_tokenizer(in->model, bg_tokens_tokenizer_hash(in->queries), c->queries, err);
+    bg_status st = bg_tokens_check_queries(in->queries, err);
+    if (st == BG_OK)
+        st = bg_model_check_tokenizer(in->model, bg_tokens_tokenizer_hash(in->queries), c->queries, err);
     return st == BG_OK ? bg_model_check_lengths(in->model, in->queries, 0, bg_tokens_sequences(in->queries), err) : st;
 }
 

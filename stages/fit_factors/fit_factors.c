@@ -66,14 +66,11 @@ static bg_status choose_units(fit *f, bg_err *err)
     const fit_factors_config *c = f->c;
     bg_status st = bg_model_check_tokenizer(f->in.model, bg_tokens_tokenizer_hash(f->in.tokens), c->tokens.item[0],
                                             err);
-    if (st == BG_OK && bg_tokens_are_queries(f->in.tokens))
-        st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus",
-                     c->tokens.item[0]);
+    if (st == BG_OK)
+        st = bg_tokens_check_corpus(f->in.tokens, err);
     if (st != BG_OK)
         return st;
     uint64_t n = bg_tokens_sequences(f->in.tokens);
-    if (n == 0)
-        return BG_FAIL(err, BG_EFORMAT, "%s: no sequence in the token files", c->tokens.item[0]);
     st = set_range(&f->plan.covariance.range, c->covariance_sequences, n, "--covariance-sequences", err);
     if (st == BG_OK)
         st = set_range(&f->plan.lambda.range, c->lambda_sequences, n, "--lambda-sequences", err);

@@ -6,12 +6,6 @@
 #include "bregman/model.h"
 #include "inspect.h"
 
-static const char *const dtype_name[] = {
-    [BG_ST_F64] = "F64", [BG_ST_F32] = "F32",   [BG_ST_F16] = "F16",     [BG_ST_BF16] = "BF16",
-    [BG_ST_I64] = "I64", [BG_ST_I32] = "I32",   [BG_ST_I16] = "I16",     [BG_ST_I8] = "I8",
-    [BG_ST_U8] = "U8",   [BG_ST_BOOL] = "BOOL", [BG_ST_OTHER] = "other",
-};
-
 static double megabytes(size_t n, size_t element_bytes) { return (double)n * (double)element_bytes / 1e6; }
 
 static void print_architecture(FILE *to, const bg_model_config *c)
@@ -47,7 +41,7 @@ static void print_architecture(FILE *to, const bg_model_config *c)
 /* Parameters, bytes by dtype, files. */
 static void print_weights(FILE *to, const bg_model *m)
 {
-    enum { N_DTYPES = sizeof dtype_name / sizeof dtype_name[0] };
+    enum { N_DTYPES = BG_ST_OTHER + 1 };
     size_t bytes[N_DTYPES] = { 0 }, n_files = 0, n = bg_tensors_count(m->tensors);
     for (size_t i = 0; i < n; i++) {
         const bg_tensor *t = bg_tensors_at(m->tensors, i);
@@ -61,7 +55,7 @@ static void print_weights(FILE *to, const bg_model *m)
             n_files == 1 ? "" : "s");
     for (size_t d = 0; d < N_DTYPES; d++)
         if (bytes[d] > 0)
-            fprintf(to, " %s %.1f MB", dtype_name[d], (double)bytes[d] / 1e6);
+            fprintf(to, " %s %.1f MB", bg_st_dtype_name((bg_st_dtype)d), (double)bytes[d] / 1e6);
     fputc('\n', to);
 }
 

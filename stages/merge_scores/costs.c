@@ -5,6 +5,7 @@
 #include "bregman/memory.h"
 #include "bregman/ranking.h"
 #include "bregman/store.h"
+#include "bregman/topk.h"
 
 enum { LEAST_TAIL = 100 };
 
@@ -18,8 +19,8 @@ size_t merge_tail(uint64_t n, double part)
 static size_t bytes(const bg_workload *w, const bg_plan *plan)
 {
     (void)plan;
-    return w->queries *
-           (16 * (merge_tail(w->sequences, MERGE_TAIL) + 2 * MERGE_TOP) + 8 * MERGE_BINS + sizeof(float) * MERGE_ROWS);
+    double ranked = bg_topk_bytes((double)merge_tail(w->sequences, MERGE_TAIL)) + 2 * bg_topk_bytes(MERGE_TOP);
+    return w->queries * ((size_t)ranked + 8 * MERGE_BINS + sizeof(float) * MERGE_ROWS);
 }
 
 /* One task: rank 0 hashes the shards and reads every score once. */

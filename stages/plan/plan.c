@@ -60,20 +60,15 @@ static bg_status check_stage(const char *name, bg_err *err)
         name);
 }
 
-static bg_status check_word(const char *option, const char *text, const char *one, const char *other, bg_err *err)
-{
-    if (strcmp(text, one) == 0 || strcmp(text, other) == 0)
-        return BG_OK;
-    return BG_FAIL(err, BG_EARG, "%s takes %s or %s, not \"%s\"", option, one, other, text);
-}
-
 static bg_status check_options(const plan_config *c, bg_err *err)
 {
     if ((c->config != NULL) == (c->preset != NULL))
         return BG_FAIL(err, BG_EARG, "--config or --preset is required, and not both");
-    bg_status st = check_word("--optimizer", c->optimizer, "adamw", "sgd", err);
+    static const char *const optimizer[] = { "adamw", "sgd", NULL }, *const dtype[] = { "float32", "bfloat16", NULL };
+    int which;
+    bg_status st = bg_option_word("--optimizer", c->optimizer, optimizer, &which, err);
     if (st == BG_OK)
-        st = check_word("--save-dtype", c->save_dtype, "float32", "bfloat16", err);
+        st = bg_option_word("--save-dtype", c->save_dtype, dtype, &which, err);
     for (size_t i = 0; i < c->stages.n && st == BG_OK; i++)
         st = check_stage(c->stages.item[i], err);
     return st;
@@ -169,7 +164,7 @@ static bg_status open_work(plan_work *w, plan_config *c, bg_err *err)
     snprintf(w->name, sizeof w->name, "%.127s", c->preset != NULL ? c->preset : c->config);
     for (size_t i = 0; i < w->model->n_sketched; i++)
         w->model_bytes += (double)w->model->sketched[i].n_bytes;
-    w->model_bytes += (double)w->model->n_small * (dtype == BG_ST_F32 ? 4 : 2);
+    w->model_bytes += (double)w->model->n_small * (double)bg_st_dtype_bytes(dtype);
     if ((st = choose_lengths(c, w, err)) != BG_OK)
         return st;
     describe_load(w);

@@ -44,8 +44,7 @@ static size_t rank_bytes(const bg_workload *w, const bg_plan *plan)
 {
     double best = least((double)w->prefilter_top, (double)w->corpus_sequences);
     (void)plan;
-    return (size_t)(terms_bytes(w) + best * (double)w->queries * 2 * sizeof(bg_hit) +
-                    9.0 * (double)w->corpus_sequences);
+    return (size_t)(terms_bytes(w) + bg_topk_bytes(best) * (double)w->queries + 9.0 * (double)w->corpus_sequences);
 }
 
 /* A task a unit, dealt in turn. */

@@ -9,13 +9,14 @@
 
 static bg_status choose_form(prefilter *p, bg_err *err)
 {
-    if (strcmp(p->c->form, "paper") != 0 && strcmp(p->c->form, "okapi") != 0)
-        return BG_FAIL(err, BG_EARG, "--form takes paper or okapi, not \"%.40s\"", p->c->form);
-    if (strcmp(p->c->terms, "both") != 0 && strcmp(p->c->terms, "prompt") != 0 &&
-        strcmp(p->c->terms, "completion") != 0)
-        return BG_FAIL(err, BG_EARG, "--terms takes both, prompt or completion, not \"%.40s\"", p->c->terms);
-    p->form = strcmp(p->c->form, "okapi") == 0 ? BG_BM25_OKAPI : BG_BM25_PAPER;
-    return BG_OK;
+    static const char *const form[] = { "paper", "okapi", NULL }, *const terms[] = { "both", "prompt", "completion",
+                                                                                     NULL };
+    int which;
+    bg_status st = bg_option_word("--terms", p->c->terms, terms, &which, err);
+    if (st == BG_OK)
+        st = bg_option_word("--form", p->c->form, form, &which, err);
+    p->form = which == 1 ? BG_BM25_OKAPI : BG_BM25_PAPER;
+    return st;
 }
 
 /* A corpus and queries of one tokenizer, as far as the files know theirs. */
@@ -23,20 +24,15 @@ static bg_status check_kinds(const prefilter *p, bg_err *err)
 {
     const char *corpus = p->c->tokens.item[0], *mine = bg_tokens_tokenizer_hash(p->in.corpus);
     const char *theirs = bg_tokens_tokenizer_hash(p->in.queries);
-    if (bg_tokens_are_queries(p->in.corpus))
-        return BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus", corpus);
-    if (!bg_tokens_are_queries(p->in.queries))
-        return BG_FAIL(err, BG_EFORMAT, "%s holds no queries (no completion_start): make it with tokenize_queries",
-                       p->c->queries);
-    if (mine[0] != '\0' && theirs[0] != '\0' && strcmp(mine, theirs) != 0)
-        return BG_FAIL(err, BG_ESTALE,
-                       "%s was made with another tokenizer (%.8s) than %s (%.8s): their token ids are of different "
-                       "words; tokenize one of them again",
-                       p->c->queries, theirs, corpus, mine);
-    if (bg_tokens_sequences(p->in.corpus) == 0)
-        return BG_FAIL(err, BG_EFORMAT, "%s: no sequence in the token files", corpus);
-    return bg_tokens_sequences(p->in.queries) > 0 ? BG_OK
-                                                  : BG_FAIL(err, BG_EFORMAT, "%s: no query in it", p->c->queries);
+    bg_status st = bg_tokens_check_corpus(p->in.corpus, err);
+    if (st == BG_OK)
+        st = bg_tokens_check_queries(p->in.queries, err);
+    if (st == BG_OK && mine[0] != '\0' && theirs[0] != '\0' && strcmp(mine, theirs) != 0)
+        st = BG_FAIL(err, BG_ESTALE,
+                     "%s was made with another tokenizer (%.8s) than %s (%.8s): their token ids are of different "
+                     "words; tokenize one of them again",
+                     p->c->queries, theirs, corpus, mine);
+    return st;
 }
 
 /* The part of a query's tokens that --terms asks for. */

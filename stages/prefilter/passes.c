@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "bregman/deal.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/stop.h"
@@ -18,7 +19,6 @@ struct pass {
     /* Take in a sequence, and write the unit's file; all local. */
     bg_status (*add)(pass *s, uint64_t sequence, const uint32_t *token, size_t n, bg_err *err);
     bg_status (*write)(pass *s, bg_store *to, bg_err *err);
-    bool *done;         /* [units] */
     int64_t *frequency; /* [terms] of the unit in hand */
     bg_topk **best;     /* [n_queries] of the unit in hand */
     size_t top;         /* sequences of a query that a unit keeps */
@@ -49,11 +49,13 @@ static bg_status stream(pass *s, uint64_t begin, uint64_t end, bg_err *err)
     return st;
 }
 
-static bg_status do_unit(pass *s, uint64_t unit, bg_err *err)
+static bg_status do_unit(void *self, uint64_t unit, bg_notice *notice, bg_err *err)
 {
+    pass *s = self;
     const uint64_t begin = unit * s->units->unit_sequences, n = bg_units_size(s->units, unit);
     const bg_segment g = { unit, BG_WHOLE_MODEL, 0, n };
     bg_store *to = NULL;
+    (void)notice;
     bg_status st = stream(s, begin, begin + n, err);
     if (st != BG_OK)
         return st;
@@ -63,75 +65,18 @@ static bg_status do_unit(pass *s, uint64_t unit, bg_err *err)
     return bg_units_end(to, s->units, &g, n, st, err);
 }
 
-/* ---- units to ranks ---- */
-
-/* Units that are there already; on all ranks.  Collective; an agreed status. */
-static bg_status find_done(pass *s, bg_err *err)
-{
-    const bg_grid *g = &s->p->ctx->grid;
-    uint64_t n = bg_units_count(s->units), found = 0, *part = NULL;
-    bg_status st = BG_NEW(s->done, n, "work units", err);
-    if (st == BG_OK && g->world_rank == 0)
-        st = BG_NEW(part, n, "work units", err);
-    if (st == BG_OK && g->world_rank == 0)
-        st = bg_units_find(s->units, s->done, part, err);
-    bg_free(part);
-    if ((st = bg_agree(g->world, st, err)) != BG_OK)
-        return st;
-    bg_broadcast(g->world, s->done, n * sizeof *s->done, 0);
-    for (uint64_t i = 0; i < n; i++)
-        found += s->done[i];
-    if (found > 0)
-        bg_log("%s: going on, %" PRIu64 " of %" PRIu64 " units are done", s->what, found, n);
-    return BG_OK;
-}
-
-/* Undone units to ranks in turn.  A rank does at least one before it hears of a stop, so that a job which is stopped
- * again and again ends. */
-static bg_status do_units(pass *s, bg_notice *notice, bg_err *err)
-{
-    const bg_grid *g = &s->p->ctx->grid;
-    const uint64_t n = bg_units_count(s->units);
-    uint64_t dealt = 0, mine = 0;
-    bg_status st = BG_OK;
-    bg_progress progress;
-    bg_progress_start(&progress, s->what, "units", 0, n);
-    for (uint64_t i = 0; i < n && st == BG_OK; i++) {
-        if (!s->done[i] && dealt++ % (uint64_t)g->world_size == (uint64_t)g->world_rank) {
-            if (bg_stop_heard(notice) && mine > 0)
-                st = BG_FAIL(err, BG_ESTOPPED, "%s: stopped on request; finished units are kept", s->what);
-            if (st == BG_OK)
-                st = do_unit(s, i, err);
-            mine++;
-        }
-        bg_progress_update(&progress, i + 1);
-    }
-    if (st != BG_OK)
-        bg_notice_say(notice, BG_NOTICE_END);
-    bg_stop_wait(notice);
-    st = bg_agree(g->world, st, err);
-    if (st == BG_OK)
-        bg_progress_finish(&progress);
-    return st;
-}
-
 /* All units that are not there.  st: of what the rank has made ready.  Collective; an agreed status. */
 static bg_status run(pass *s, bg_status st, bg_err *err)
 {
-    bg_notice notice;
-    MPI_Comm world = s->p->ctx->grid.world;
+    const bg_context *ctx = s->p->ctx;
+    const bg_deal d = { .what = s->what, .unit = "units", .units = s->units, .self = s, .run = do_unit };
     bg_timing_begin(s->what);
-    if ((st = bg_agree(world, st, err)) == BG_OK)
-        st = find_done(s, err);
-    if (st == BG_OK) {
-        bg_notice_begin(&notice, world);
-        st = do_units(s, &notice, err);
-    }
+    if ((st = bg_agree(ctx->grid.world, st, err)) == BG_OK)
+        st = bg_deal_run(&d, ctx, err);
     if (st == BG_OK)
-        st = bg_agree(world, bg_stop_check(s->what, err), err);
+        st = bg_agree(ctx->grid.world, bg_stop_check(s->what, err), err);
     if (st == BG_OK)
         bg_timing_end(s->rows);
-    bg_free(s->done);
     return st;
 }
 

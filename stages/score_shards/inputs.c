@@ -45,9 +45,7 @@ static bg_status check_tokens(const scoring *w, bg_err *err)
     if (st == BG_OK && theirs != NULL && theirs[0] != '\0' && mine[0] != '\0' && strcmp(theirs, mine) != 0)
         st = BG_FAIL(err, BG_ESTALE, "%s was made with another tokenizer (%.8s) than the queries of %s (%.8s)", path,
                      mine, w->c->queries, theirs);
-    if (st == BG_OK && bg_tokens_are_queries(w->in.tokens))
-        st = BG_FAIL(err, BG_EFORMAT, "%s holds queries, not a corpus: make it with tokenize_corpus", path);
-    return st;
+    return st == BG_OK ? bg_tokens_check_corpus(w->in.tokens, err) : st;
 }
 
 /* World rank 0 reads them, and all have them.  Collective; the same status on all ranks. */

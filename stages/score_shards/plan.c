@@ -22,8 +22,6 @@ static bg_status check_lengths(const scoring *w, bg_err *err)
 static bg_status choose_sequences(scoring *w, bg_err *err)
 {
     uint64_t corpus = bg_tokens_sequences(w->in.tokens), n = w->in.listed != NULL ? w->in.n_listed : corpus;
-    if (corpus == 0)
-        return BG_FAIL(err, BG_EFORMAT, "%s: no sequence in the token files", w->c->tokens.item[0]);
     w->plan.begin = w->plan.shard * n / w->plan.n_shards;
     w->plan.n_sequences = (w->plan.shard + 1) * n / w->plan.n_shards - w->plan.begin;
     if (w->in.listed != NULL)

@@ -3,10 +3,9 @@
  * Several jobs may run the same command at once, as a Slurm array: each begins elsewhere in the list of trainings, and
  * passes over those that another has finished meanwhile. */
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
+#include "bregman/deal.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "bregman/stop.h"
@@ -22,10 +21,6 @@ typedef struct {
     train_model model;
     losses of;
     uint64_t trainings, queries;
-    bool *done; /* [trainings] when this attempt began */
-    uint64_t *part;
-    bg_progress progress;
-    bg_notice notice; /* of a stop, or of a rank that has failed */
 } bank;
 
 /* ---- one training ---- */
@@ -40,15 +35,7 @@ static bg_status measure(bank *b, bg_err *err)
     return st;
 }
 
-/* Which of them went wrong. */
-static void name_training(const train_subset *s, uint64_t seed, bg_err *err)
-{
-    char msg[sizeof err->msg];
-    snprintf(msg, sizeof msg, "subset \"%.150s\", seed %" PRIu64 ": %.280s", s->name, seed, err->msg);
-    memcpy(err->msg, msg, sizeof msg);
-}
-
-static bg_status train(bank *b, uint64_t number, bg_err *err)
+static bg_status train(bank *b, uint64_t number, bg_notice *notice, bg_err *err)
 {
     const train_job *j = b->j;
     const train_subset *s = &j->in.subset[number / j->plan.n_seeds];
@@ -56,14 +43,14 @@ static bg_status train(bank *b, uint64_t number, bg_err *err)
     bg_training_step_report of = { 0 };
     bg_status st = train_model_begin(&b->model, j, s, seed, MPI_COMM_SELF, err);
     for (uint64_t k = 0; st == BG_OK && k < b->model.steps; k++) {
-        st = bg_stop_heard(&b->notice) ? BG_FAIL(err, BG_ESTOPPED, "stopped on request: finished trainings are kept")
-                                       : bg_training_step(b->model.training, &of, err);
+        st = bg_stop_heard(notice) ? BG_FAIL(err, BG_ESTOPPED, "stopped on request: finished trainings are kept")
+                                   : bg_training_step(b->model.training, &of, err);
     }
     b->of.training = of.loss;
     if (st == BG_OK)
         st = measure(b, err);
     if (st != BG_OK && st != BG_ESTOPPED)
-        name_training(s, seed, err);
+        st = BG_FAIL(err, st, "subset \"%.150s\", seed %" PRIu64 ": %s", s->name, seed, err->msg);
     train_model_end(&b->model);
     return st;
 }
@@ -97,70 +84,28 @@ static uint64_t offset(const bank *b)
     return (strtoull(task, NULL, 10) - strtoull(first, NULL, 10)) % n * b->trainings / n;
 }
 
-static bg_status go_through(bank *b, bg_err *err)
+static bg_status train_and_write(void *self, uint64_t number, bg_notice *notice, bg_err *err)
 {
-    const bg_grid *g = &b->j->ctx->grid;
-    uint64_t begin = offset(b), undone = 0;
-    bg_status st = BG_OK;
-    for (uint64_t i = 0; i < b->trainings && st == BG_OK; i++) {
-        uint64_t number = (begin + i) % b->trainings;
-        const bg_segment file = { number, BG_WHOLE_MODEL, 0, 1 };
-        if (b->done[number] || undone++ % (uint64_t)g->world_size != (uint64_t)g->world_rank)
-            continue;
-        if (!bg_units_has(&b->j->plan.units, &file)) {
-            st = train(b, number, err);
-            if (st == BG_OK)
-                st = write(b, number, err);
-        }
-        bg_progress_update(&b->progress, b->progress.first + undone);
-    }
-    return st;
-}
-
-static bg_status find(bank *b, bg_err *err)
-{
-    MPI_Comm world = b->j->ctx->grid.world;
-    bg_status st = BG_NEW(b->done, b->trainings, "trainings", err);
-    if (st == BG_OK)
-        st = BG_NEW(b->part, b->trainings, "trainings", err);
-    if (st == BG_OK)
-        st = BG_NEW(b->of.query, b->queries + 1, "losses", err);
-    if (st == BG_OK && b->j->ctx->grid.world_rank == 0)
-        st = bg_units_find(&b->j->plan.units, b->done, b->part, err);
-    if ((st = bg_agree(world, st, err)) == BG_OK)
-        bg_broadcast(world, b->done, b->trainings * sizeof *b->done, 0);
-    return st;
+    bank *b = self;
+    bg_status st = train(b, number, notice, err);
+    return st == BG_OK ? write(b, number, err) : st;
 }
 
 static bg_status run(bank *b, bg_err *err)
 {
-    MPI_Comm world = b->j->ctx->grid.world;
-    uint64_t done = 0;
+    const train_job *j = b->j;
+    const bg_deal d = { "trainings", "models", &j->plan.units, offset(b), b, train_and_write };
     char line[BG_UNITS_LINE_BYTES];
-    bg_status st = find(b, err);
-    for (uint64_t i = 0; st == BG_OK && i < b->trainings; i++)
-        done += b->done[i];
-    bg_units_describe(&b->j->plan.units, line);
-    if (st == BG_OK && b->j->ctx->grid.world_rank == 0)
-        st = bg_units_promise(b->j->plan.units.folder, line, err);
+    bg_units_describe(&j->plan.units, line);
+    bg_status st = j->ctx->grid.world_rank == 0 ? bg_units_promise(j->plan.units.folder, line, err) : BG_OK;
+    if (st == BG_OK)
+        st = BG_NEW(b->of.query, b->queries + 1, "losses", err);
     if (st == BG_OK)
         st = train_model_own(&b->model, b->j, true, err);
-    if ((st = bg_agree(world, st, err)) != BG_OK)
+    if ((st = bg_agree(j->ctx->grid.world, st, err)) != BG_OK)
         return st;
-    bg_log("%" PRIu64 " trainings of %zu numbers, %" PRIu64 " are done", b->trainings, b->j->plan.numbers.n_trained,
-           done);
-    bg_progress_start(&b->progress, "trainings", "models", done, b->trainings);
-    bg_notice_begin(&b->notice, world);
-    st = go_through(b, err);
-    if (st != BG_OK)
-        bg_notice_say(&b->notice, BG_NOTICE_END);
-    bg_stop_wait(&b->notice);
-    st = bg_agree(world, st, err);
-    if (st == BG_OK) {
-        bg_progress_update(&b->progress, b->trainings);
-        bg_progress_finish(&b->progress);
-    }
-    return st;
+    bg_log("%" PRIu64 " trainings of %zu numbers", b->trainings, j->plan.numbers.n_trained);
+    return bg_deal_run(&d, j->ctx, err);
 }
 
 /* ---- the bank ---- */
@@ -287,8 +232,6 @@ bg_status train_bank(void *job, bg_err *err)
         st = assemble(&b, err);
     st = bg_agree(b.j->ctx->grid.world, st, err);
     train_model_free(&b.model);
-    bg_free(b.done);
-    bg_free(b.part);
     bg_free(b.of.query);
     return st;
 }

@@ -118,18 +118,14 @@ static bg_status open_subsets(train_job *j, bg_err *err)
 
 /* ---- token files ---- */
 
-static bg_status check_tokens(const train_job *j, const bg_tokens *t, const char *path, bool queries, bg_err *err)
+/* Of the model's tokenizer, and no longer than it takes; t NULL: there are none. */
+static bg_status check_tokens(const train_job *j, const bg_tokens *t, bg_err *err)
 {
     if (t == NULL)
         return BG_OK;
-    bg_status st = bg_model_check_tokenizer(j->in.model, bg_tokens_tokenizer_hash(t), path, err);
-    if (st == BG_OK && bg_tokens_are_queries(t) != queries)
-        st = BG_FAIL(err, BG_EFORMAT,
-                     queries ? "%s holds no queries: make it with tokenize_queries"
-                             : "%s holds queries, not a corpus: make it with tokenize_corpus",
-                     path);
-    if (st == BG_OK && bg_tokens_sequences(t) == 0)
-        st = BG_FAIL(err, BG_EFORMAT, "%s: no sequence in it", path);
+    bg_status st = bg_model_check_tokenizer(j->in.model, bg_tokens_tokenizer_hash(t), bg_tokens_path(t, 0), err);
+    if (st == BG_OK)
+        st = t == j->in.queries ? bg_tokens_check_queries(t, err) : bg_tokens_check_corpus(t, err);
     return st == BG_OK ? bg_model_check_lengths(j->in.model, t, 0, bg_tokens_sequences(t), err) : st;
 }
 
@@ -148,12 +144,11 @@ static bg_status check_ids(const train_job *j, const bg_tokens *t, bg_err *err)
 
 static bg_status check(train_job *j, bg_err *err)
 {
-    const train_models_config *c = j->c;
-    bg_status st = check_tokens(j, j->in.tokens, c->tokens.item[0], false, err);
-    if (st == BG_OK && c->heldout.n > 0)
-        st = check_tokens(j, j->in.heldout, c->heldout.item[0], false, err);
+    bg_status st = check_tokens(j, j->in.tokens, err);
     if (st == BG_OK)
-        st = check_tokens(j, j->in.queries, c->queries, true, err);
+        st = check_tokens(j, j->in.heldout, err);
+    if (st == BG_OK)
+        st = check_tokens(j, j->in.queries, err);
     return st == BG_OK ? open_subsets(j, err) : st;
 }
 

@@ -68,6 +68,8 @@ typedef struct {
     double *heldout_loss; /* [heldout] */
     uint64_t steps;
 } train_model;
+/* What a model is trained on, all lent. */
+bg_training_source train_source(const train_job *j, const train_subset *s, uint64_t seed);
 /* model.c: train_model_own once, then train_model_begin for each training, collective on comm; an agreed status. */
 bg_status train_model_own(train_model *t, train_job *j, bool again, bg_err *err) BG_MUST_CHECK;
 bg_status train_model_begin(train_model *t, const train_job *j, const train_subset *s, uint64_t seed, MPI_Comm comm,

@@ -16,10 +16,16 @@ bg_status train_model_own(train_model *t, train_job *j, bool again, bg_err *err)
     return st;
 }
 
-/* Steps of the whole training, by epochs where --steps does not say. */
-static uint64_t count_steps(const train_job *j, bg_training_data *d)
+bg_training_source train_source(const train_job *j, const train_subset *s, uint64_t seed)
 {
-    return j->c->steps > 0 ? j->c->steps : bg_training_data_steps(d, j->c->epochs);
+    return (bg_training_source){ .tokens = j->in.tokens,
+                                 .vocab_size = j->in.model->config.vocab_size,
+                                 .sequence = s->sequence,
+                                 .n_sequences = s->n_sequences,
+                                 .mask = s->mask,
+                                 .n_masked = s->n_masked,
+                                 .seed = seed,
+                                 .batch_tokens = j->c->batch_tokens };
 }
 
 /* No step may be without a term in its loss: known before the first. */
@@ -41,23 +47,17 @@ static bg_status check_steps(train_model *t, bg_err *err)
 
 static bg_status make(train_model *t, const train_job *j, const train_subset *s, uint64_t seed, bg_err *err)
 {
-    const bg_training_source from = { .tokens = j->in.tokens,
-                                      .vocab_size = j->in.model->config.vocab_size,
-                                      .sequence = s->sequence,
-                                      .n_sequences = s->n_sequences,
-                                      .mask = s->mask,
-                                      .n_masked = s->n_masked,
-                                      .seed = seed,
-                                      .batch_tokens = j->c->batch_tokens };
+    const bg_training_source from = train_source(j, s, seed);
     if (j->c->config != NULL)
         bg_parameters_initialise(t->parameters, seed);
     else if (t->start != NULL)
         memcpy(t->parameters->value, t->start, t->parameters->n_values * sizeof *t->start);
+    t->steps = j->c->steps;
     bg_status st = bg_training_data_new(&t->data, &from, err);
+    if (st == BG_OK && t->steps == 0)
+        st = bg_training_source_steps(&from, j->c->epochs, &t->steps, err);
     if (st == BG_OK && j->in.heldout != NULL)
         st = BG_NEW(t->heldout_loss, bg_tokens_sequences(j->in.heldout), "held-out losses", err);
-    if (st == BG_OK)
-        t->steps = count_steps(j, t->data);
     bool masked = s->n_masked > 0 || bg_tokens_are_masked(j->in.tokens);
     return st == BG_OK && masked ? check_steps(t, err) : st;
 }

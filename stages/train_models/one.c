@@ -104,11 +104,10 @@ static void name_checkpoint(const run *r, bg_err *err)
 {
     uint64_t part = 0;
     bool done = false;
-    char msg[sizeof err->msg], where[96] = "nothing is kept: lower --learning-rate";
+    char where[96] = "nothing is kept: lower --learning-rate";
     if (is_first(r) && bg_units_find(&r->j->plan.units, &done, &part, NULL) == BG_OK && part > 0)
         snprintf(where, sizeof where, "kept is step %" PRIu64 ": lower --learning-rate and begin anew", part);
-    snprintf(msg, sizeof msg, "%.360s; %s", err->msg, where);
-    memcpy(err->msg, msg, sizeof msg);
+    (void)BG_FAIL(err, BG_ENUMERIC, "%.360s; %s", err->msg, where);
 }
 
 static bg_status go_through(run *r, bg_err *err)

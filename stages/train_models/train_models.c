@@ -13,19 +13,6 @@
 
 /* ---- options ---- */
 
-/* Which of the words is it? */
-static bg_status choose_word(const char *option, const char *text, const char *const *word, int *out, bg_err *err)
-{
-    char all[128] = "";
-    size_t n = 0;
-    for (*out = 0; word[*out] != NULL; ++*out) {
-        if (strcmp(word[*out], text) == 0)
-            return BG_OK;
-        n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", n > 0 ? " or " : "", word[*out]);
-    }
-    return BG_FAIL(err, BG_EARG, "%s takes %s, not \"%s\"", option, all, text);
-}
-
 static bg_status read_words(train_job *j, bg_err *err)
 {
     static const char *const optimizer[] = { "adamw", "sgd", NULL },
@@ -33,13 +20,13 @@ static bg_status read_words(train_job *j, bg_err *err)
                              *const dtype[] = { "float32", "bfloat16", NULL };
     bg_recipe *r = &j->plan.recipe;
     int found;
-    bg_status st = choose_word("--optimizer", j->c->optimizer, optimizer, &found, err);
+    bg_status st = bg_option_word("--optimizer", j->c->optimizer, optimizer, &found, err);
     r->optimizer = found == 0 ? BG_ADAMW : BG_SGD;
     if (st == BG_OK)
-        st = choose_word("--schedule", j->c->schedule, schedule, &found, err);
+        st = bg_option_word("--schedule", j->c->schedule, schedule, &found, err);
     r->schedule = found == 0 ? BG_CONSTANT : found == 1 ? BG_COSINE : BG_LINEAR;
     if (st == BG_OK)
-        st = choose_word("--save-dtype", j->c->save_dtype, dtype, &found, err);
+        st = bg_option_word("--save-dtype", j->c->save_dtype, dtype, &found, err);
     j->plan.save_dtype = found == 0 ? BG_ST_F32 : BG_ST_BF16;
     return st;
 }
@@ -178,18 +165,10 @@ static bg_status choose_units(train_job *j, bg_err *err)
     bool bank = c->bank != NULL;
     uint64_t n = bank ? j->in.n_subsets * j->plan.n_seeds : c->steps;
     if (!bank && n == 0) {
-        const bg_training_source from = { .tokens = j->in.tokens,
-                                          .vocab_size = j->in.model->config.vocab_size,
-                                          .sequence = j->in.subset->sequence,
-                                          .n_sequences = j->in.subset->n_sequences,
-                                          .seed = c->seed,
-                                          .batch_tokens = c->batch_tokens };
-        bg_training_data *d;
-        bg_status st = bg_training_data_new(&d, &from, err);
+        const bg_training_source from = train_source(j, j->in.subset, c->seed);
+        bg_status st = bg_training_source_steps(&from, c->epochs, &n, err);
         if (st != BG_OK)
             return st;
-        n = bg_training_data_steps(d, c->epochs);
-        bg_training_data_free(d);
     }
     j->plan.units = (bg_units){ .folder = j->plan.work,
                                 .kind = bank ? "bank" : "training",

@@ -76,19 +76,24 @@ def options(sweep, job, model, folder):
     return tuple(words + flags)
 
 
+def ask(program, *words):
+    """bregman-plan, for JSON."""
+    return subprocess.run(
+        [program, "--json", "--quiet", *words],
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_S,
+        check=False,
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+    )
+
+
 def refusal(program, folder):
     """Why the engine does not take the config.json in a folder; "" if it does, or if bregman-plan cannot be asked."""
     path = os.path.join(folder, "config.json")
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(
-            [program, "--config", path, "--json", "--quiet"],
-            capture_output=True,
-            text=True,
-            timeout=LONGEST_S,
-            check=False,
-            env=clean_environment(),
-            stdin=subprocess.DEVNULL,
-        )
+        done = ask(program, "--config", path)
         # it may also refuse the cluster that it assumes: then its message does not name the file
         for line in done.stderr.splitlines() if done.returncode else []:
             if path in line:
@@ -111,15 +116,7 @@ def check_configs(sweep, plan, programs, drafts):
 def predicted(program, words):
     """{name of a stage: seconds from the warning to the time limit that it needs}"""
     try:
-        done = subprocess.run(
-            [program, "--json", "--quiet", *words],
-            capture_output=True,
-            text=True,
-            timeout=LONGEST_S,
-            check=False,
-            env=clean_environment(),
-            stdin=subprocess.DEVNULL,
-        )
+        done = ask(program, *words)
         if done.returncode == 0:
             return {stage["name"]: stage["warning_s"] for stage in json.loads(done.stdout)["stages"]}
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
