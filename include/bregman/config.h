@@ -12,8 +12,9 @@ bg_status bg_model_config_read(bg_model_config *out, const char *dir, bg_err *er
 /* The same of a text that stands for such a file; `name` is what messages call it. */
 bg_status bg_model_config_parse(bg_model_config *out, const char *text, const char *name, bg_err *err) BG_MUST_CHECK;
 
-/* Publish FOLDER/config.json: DIR's, but for the type of the numbers (BG_ST_F32 or BG_ST_BF16) and whether the head is
- * tied.  Errors: BG_EIO, BG_EFORMAT. */
+/* Publish FOLDER/config.json: DIR's, but for the type of the weights (BG_ST_F32 or BG_ST_BF16) and whether the head is
+ * tied.  Other values are kept; how numbers are written is not, and NaN, Infinity and what is beyond 64 bits become
+ * empty texts, as they are read.  Errors: BG_EIO, BG_EFORMAT. */
 bg_status bg_model_config_save(const char *dir, const char *folder, bg_st_dtype dtype, bool tied,
                                bg_err *err) BG_MUST_CHECK;
 

@@ -107,6 +107,9 @@ static bg_status read_state(const train_job *j, train_model *t, train_log *l, ui
         st = bg_store_read(s, "second_moment", BG_F32, &n, moments + n, err);
     if (st == BG_OK)
         st = train_log_read(l, s, steps, err);
+    if (st != BG_OK && s != NULL)
+        st = BG_FAIL(err, st, "%.300s: remove \"%.100s\", and the training begins anew", err->msg,
+                     bg_base_name(bg_store_path(s)));
     bg_store_close(s);
     return st;
 }

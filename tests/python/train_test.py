@@ -221,10 +221,22 @@ for attempt in range(4):
         kill(job.pid)
 check(len(kept) > 0, "something was kept before the job was killed")
 same_training("killed", run("killed", *LONG, ranks=3), long)
-stopped = run("stopped", *LONG, env={"LD_PRELOAD": LIBRARY, "FAULT_CALL": "fsync", "FAULT_PATH": "*training-*",
-                                     "FAULT_NTH": "1", "FAULT_ACTION": "SIGUSR1"}, code=75)  # fmt: skip
+stop_at_first = {"LD_PRELOAD": LIBRARY, "FAULT_CALL": "fsync", "FAULT_PATH": "*training-*", "FAULT_ACTION": "SIGUSR1"}
+stopped = run("stopped", *LONG, env=stop_at_first, code=75)
 check("run the same command to go on" in stopped, "stopped: says what to do", stopped[:300])
 same_training("stopped", run("stopped", *LONG, says="goes on after step"), long)
+run("damaged", *LONG, env=stop_at_first, code=75)
+(state,) = glob.glob(f"{FOLDER}/damaged/training.work/training-*.h5")
+with h5py.File(state) as file:
+    where = file["first_moment"].id.get_chunk_info(0).byte_offset
+with open(state, "r+b") as file:
+    file.seek(where + 40)
+    byte = file.read(1)
+    file.seek(where + 40)
+    file.write(bytes([byte[0] ^ 1]))
+run("damaged", *LONG, code=1, says="and the training begins anew")
+os.remove(state)
+same_training("after a damaged checkpoint", run("damaged", *LONG), long)
 full = {"LD_PRELOAD": LIBRARY, "FAULT_CALL": "fsync", "FAULT_ACTION": "ENOSPC"}
 run("full", *LONG, env={**full, "FAULT_PATH": "*/full/model.safetensors*"}, code=1, says="model.safetensors")
 same_training("after a full disk", run("full", *LONG), long)
