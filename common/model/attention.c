@@ -50,6 +50,28 @@ static void head_forward(const bg_pass *p, head_place at, size_t rows, const flo
     }
 }
 
+/* o = P v, so ȯ = Ṗ v + P v̇, and Ṡ = q̇ kᵀ + q k̇ᵀ; ds follows s. */
+static void head_tangent(const bg_pass *p, head_place at, size_t rows, const float *qkv, const float *tqkv, float *tatt,
+                         float *s)
+{
+    const bg_model_config *c = &p->model->config;
+    size_t hd = c->d_head, w = p->w_qkv, ldo = c->n_heads * hd;
+    float *ds = s + (size_t)BG_ATTENTION_ROWS * p->max_rows, scale = 1.0f / sqrtf((float)hd);
+    for (size_t i0 = 0; i0 < rows; i0 += BG_ATTENTION_ROWS) {
+        size_t n = rows - i0 < BG_ATTENTION_ROWS ? rows - i0 : BG_ATTENTION_ROWS, keys = i0 + n;
+        float *out = tatt + i0 * ldo + at.out;
+        probabilities(p, qkv + at.q, qkv + at.k, i0, n, s);
+        bg_gemm((bg_extent){ n, keys, hd }, 1.0f, bg_f32(BG_N, tqkv + i0 * w + at.q, w), bg_f32(BG_T, qkv + at.k, w),
+                0.0f, ds, keys);
+        bg_gemm((bg_extent){ n, keys, hd }, 1.0f, bg_f32(BG_N, qkv + i0 * w + at.q, w), bg_f32(BG_T, tqkv + at.k, w),
+                1.0f, ds, keys);
+        for (size_t i = 0; i < n; i++)
+            (void)bg_softmax_tangent(keys, scale, s + i * keys, ds + i * keys);
+        bg_gemm((bg_extent){ n, hd, keys }, 1.0f, bg_f32(BG_N, ds, keys), bg_f32(BG_N, qkv + at.v, w), 0.0f, out, ldo);
+        bg_gemm((bg_extent){ n, hd, keys }, 1.0f, bg_f32(BG_N, s, keys), bg_f32(BG_N, tqkv + at.v, w), 1.0f, out, ldo);
+    }
+}
+
 /* Rows of one sequence: what its backward reads, and dqkv, what it writes. */
 typedef struct {
     size_t rows;
@@ -107,6 +129,20 @@ void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float
         size_t z = t / c->n_heads, r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
         float *s = p->score + (size_t)omp_get_thread_num() * 2 * BG_ATTENTION_ROWS * p->max_rows;
         head_forward(p, place(c, t % c->n_heads), rows, qkv + r0 * p->w_qkv, att + r0 * p->ld_att, s);
+    }
+    bg_gemm_serial_end();
+}
+
+void bg_attention_tangent(bg_pass *p, const bg_batch *b, const float *qkv, const float *tqkv, float *tatt)
+{
+    const bg_model_config *c = &p->model->config;
+    size_t tasks = b->n_sequences * c->n_heads, ldo = c->n_heads * c->d_head;
+    bg_gemm_serial_begin();
+#pragma omp parallel for schedule(dynamic) num_threads(p->threads) if (is_shared_out(c, b))
+    for (size_t t = 0; t < tasks; t++) {
+        size_t z = t / c->n_heads, r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
+        float *s = p->score + (size_t)omp_get_thread_num() * 2 * BG_ATTENTION_ROWS * p->max_rows;
+        head_tangent(p, place(c, t % c->n_heads), rows, qkv + r0 * p->w_qkv, tqkv + r0 * p->w_qkv, tatt + r0 * ldo, s);
     }
     bg_gemm_serial_end();
 }

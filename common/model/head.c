@@ -108,14 +108,64 @@ static size_t chunk_loss(const bg_backward *w, bg_labels labels, bg_rows_of_loss
     return bad;
 }
 
+/* A chunk's logits, and how they move -> how its rows' losses move, and H J V (math.md M13) in place of the logits;
+ * returns the first row whose loss's tangent is not finite, or SIZE_MAX. */
+static size_t chunk_tangent(const bg_backward *w, bg_rows_of_loss r)
+{
+    const bg_pass *p = w->p;
+    const bg_head_tangent *t = w->tangent;
+    size_t bad = SIZE_MAX, v = p->model->config.vocab_size;
+    const uint32_t *row = p->loss_row + r.first;
+#pragma omp parallel for schedule(static) num_threads(p->threads) if (r.n * v > BG_PARALLEL_FLOATS)
+    for (size_t i = 0; i < r.n; i++) {
+        float *prob = p->logits + i * v, *moves = t->logits + i * v;
+        double of_label = (double)moves[w->batch->target[row[i]]];
+        (void)bg_softmax_row(v, prob);
+        double loss = bg_softmax_tangent(v, 1.0f, prob, moves) - of_label;
+        if (t->loss != NULL)
+            t->loss[row[i]] = (float)loss;
+        if (w->tap != NULL)
+            memcpy(prob, moves, v * sizeof *prob);
+        if (!isfinite(loss)) {
+#pragma omp critical
+            bad = row[i] < bad ? row[i] : bad;
+        }
+    }
+    return bad;
+}
+
+/* How the chunk's logits move: J V, into tangent->logits.  head_x and head_n hold the rows and their norm. */
+static void chunk_logits_tangent(const bg_backward *w, bg_rows_of_loss r)
+{
+    bg_pass *p = w->p;
+    const bg_head_tangent *t = w->tangent;
+    const bg_site *head = bg_model_head(p->model);
+    size_t d = p->model->config.d_model, v = p->model->config.vocab_size, step = bg_pass_weight_rows(p, head->weight);
+    for (size_t i = 0; i < r.n; i++)
+        memcpy(t->norm + i * d, t->x + p->loss_row[r.first + i] * d, d * sizeof *t->x);
+    bg_norm_tangent(bg_norm_of(p, &p->model->final_norm), r.n, d, (bg_in){ p->head_x, d }, (bg_in){ t->norm, d },
+                    (bg_out){ t->norm, d });
+    for (size_t at = 0; at < v; at += step) {
+        size_t n = v - at < step ? v - at : step;
+        bg_gemm((bg_extent){ r.n, n, d }, 1.0f, bg_f32(BG_N, t->norm, d),
+                bg_f32(BG_T, bg_pass_weight(p, head->weight, at, n), d), 0.0f, t->logits + at, v);
+    }
+    bg_direction_apply(t->direction, head, r.n, (bg_in){ p->a_head, p->ld_d }, t->product, (bg_out){ t->logits, v });
+}
+
+/* The head's input as its tap has it, with the homogeneous 1. */
+static void set_head_input(const bg_pass *p, size_t n)
+{
+    size_t d = p->model->config.d_model;
+    for (size_t i = 0; i < n && bg_model_head(p->model)->tracked; i++)
+        memcpy(p->a_head + i * p->ld_d, p->head_n + i * d, d * sizeof *p->head_n);
+}
+
 static bg_status tap_head(const bg_backward *w, bg_rows_of_loss r)
 {
     const bg_pass *p = w->p;
-    size_t d = p->model->config.d_model;
     if (w->tap == NULL || !bg_model_head(p->model)->tracked)
         return BG_OK;
-    for (size_t i = 0; i < r.n; i++)
-        memcpy(p->a_head + i * p->ld_d, p->head_n + i * d, d * sizeof *p->head_n);
     return bg_tap_loss_rows(w, bg_model_head(p->model), r, (bg_in){ p->a_head, p->ld_d },
                             (bg_in){ p->logits, p->model->config.vocab_size });
 }
@@ -143,6 +193,7 @@ bg_status bg_head_run(const bg_backward *w, bg_labels labels, const float *x, fl
     bg_status st = BG_OK;
     if (dx != NULL)
         memset(dx, 0, b->n_rows * d * sizeof *dx);
+    loss = w->tangent != NULL ? w->tangent->loss : loss;
     if (loss != NULL)
         memset(loss, 0, b->n_rows * sizeof *loss);
     for (size_t i0 = 0; i0 < p->n_loss_rows && st == BG_OK; i0 += p->chunk_rows) {
@@ -150,11 +201,15 @@ bg_status bg_head_run(const bg_backward *w, bg_labels labels, const float *x, fl
         for (size_t i = 0; i < r.n; i++)
             memcpy(p->head_x + i * d, x + p->loss_row[i0 + i] * d, d * sizeof *x);
         chunk_norm(p, r.n);
+        set_head_input(p, r.n);
+        if (w->tangent != NULL)
+            chunk_logits_tangent(w, r);
         chunk_logits(p, r.n);
-        bad = chunk_loss(w, labels, r, loss);
+        bad = w->tangent != NULL ? chunk_tangent(w, r) : chunk_loss(w, labels, r, loss);
         if (bad != SIZE_MAX)
-            return BG_FAIL(w->err, BG_ENUMERIC, "%s: the loss of sequence %" PRIu64 " at position %u is not finite",
-                           p->model->dir, b->sequence[sequence_of(b, bad)], p->position[bad]);
+            return BG_FAIL(w->err, BG_ENUMERIC, "%s: the loss of sequence %" PRIu64 " at position %u%s is not finite",
+                           p->model->dir, b->sequence[sequence_of(b, bad)], p->position[bad],
+                           w->tangent != NULL ? " or its change along the direction" : "");
         st = tap_head(w, r);
         if (st == BG_OK && dx != NULL)
             st = chunk_backward(w, r, dx);

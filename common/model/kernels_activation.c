@@ -78,6 +78,16 @@ BG_INLINE void gated_backward_loop(bg_activation act, size_t d, const float *gat
     }
 }
 
+BG_INLINE void gated_tangent_loop(bg_activation act, size_t d, const float *gate, const float *up, const float *dgate,
+                                  const float *dup, float *dh)
+{
+#pragma omp simd
+    for (size_t j = 0; j < d; j++) {
+        act_at a = act_of(act, gate[j]);
+        dh[j] = dgate[j] * up[j] * a.slope + a.value * dup[j];
+    }
+}
+
 /* Runs LOOP(act, ...) with act a constant, so that each activation gets a loop of its own. */
 #define FOR_ACTIVATION(act, LOOP, ...)                                 \
     switch (act) {                                                     \
@@ -96,10 +106,15 @@ BG_CLONES static void backward_row(bg_activation act, size_t d, const float *x, 
 BG_CLONES static void gated_forward_row(bg_activation act, size_t d, const float *gate, const float *up,
                                         float *h){ FOR_ACTIVATION(act, gated_forward_loop, d, gate, up, h) }
 
-BG_CLONES static void gated_backward_row(bg_activation act, size_t d, const float *gate, const float *up,
-                                         const float *dh, float *dgate, float *dup)
+BG_CLONES
+    static void gated_backward_row(bg_activation act, size_t d, const float *gate, const float *up, const float *dh,
+                                   float *dgate,
+                                   float *dup){ FOR_ACTIVATION(act, gated_backward_loop, d, gate, up, dh, dgate, dup) }
+
+BG_CLONES static void gated_tangent_row(bg_activation act, size_t d, const float *gate, const float *up,
+                                        const float *dgate, const float *dup, float *dh)
 {
-    FOR_ACTIVATION(act, gated_backward_loop, d, gate, up, dh, dgate, dup)
+    FOR_ACTIVATION(act, gated_tangent_loop, d, gate, up, dgate, dup, dh)
 }
 
 void bg_act_forward(bg_activation act, size_t n, size_t d, bg_in x, bg_out y)
@@ -129,4 +144,12 @@ void bg_gated_backward(bg_activation act, size_t n, size_t d, bg_gated x, bg_in 
     for (size_t i = 0; i < n; i++)
         gated_backward_row(act, d, x.gate + i * x.ld, x.up + i * x.ld, dh.x + i * dh.ld, dgate.x + i * dgate.ld,
                            dup.x + i * dup.ld);
+}
+
+void bg_gated_tangent(bg_activation act, size_t n, size_t d, bg_gated x, bg_gated dx, bg_out dh)
+{
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+    for (size_t i = 0; i < n; i++)
+        gated_tangent_row(act, d, x.gate + i * x.ld, x.up + i * x.ld, dx.gate + i * dx.ld, dx.up + i * dx.ld,
+                          dh.x + i * dh.ld);
 }

@@ -92,10 +92,11 @@ BG_INLINE bg_normal_at bg_normal(float x)
 enum { BG_LANES = 16, BG_BLOCK = 4 * BG_LANES };
 
 typedef enum {
-    BG_SUM,        /* x            */
-    BG_SUM_SQUARE, /* (x - shift)² */
-    BG_SUM_XY,     /* x y          */
-    BG_SUM_XYZ     /* x y (z - shift) */
+    BG_SUM,            /* x            */
+    BG_SUM_SQUARE,     /* (x - shift)² */
+    BG_SUM_XY,         /* x y          */
+    BG_SUM_XY_SHIFTED, /* x (y - shift)   */
+    BG_SUM_XYZ         /* x y (z - shift) */
 } bg_term;
 
 typedef struct {
@@ -109,6 +110,7 @@ BG_INLINE float bg_term_at(bg_term term, bg_terms a, size_t j)
     case BG_SUM: return a.x[j];
     case BG_SUM_SQUARE: return (a.x[j] - a.shift) * (a.x[j] - a.shift);
     case BG_SUM_XY: return a.x[j] * a.y[j];
+    case BG_SUM_XY_SHIFTED: return a.x[j] * (a.y[j] - a.shift);
     case BG_SUM_XYZ: return a.x[j] * a.y[j] * (a.z[j] - a.shift);
     }
     return 0;

@@ -56,6 +56,20 @@ BG_CLONES static void backward_row(bg_norm norm, size_t d, const float *x, const
     }
 }
 
+BG_CLONES static void tangent_row(bg_norm norm, size_t d, const float *x, const float *dx, float *dy)
+{
+    moments m = row_moments(norm, d, x);
+    const float *gain = norm.gain;
+    float inverse = m.inverse_deviation, mean = 0;
+    if (norm.kind == BG_NORM_LAYER)
+        mean = (float)(bg_row_sum(BG_SUM, d, (bg_terms){ .x = dx }) / (double)d);
+    double sum = bg_row_sum(BG_SUM_XY_SHIFTED, d, (bg_terms){ .x = dx, .y = x, .shift = m.mean });
+    float slope = (float)(sum / (double)d * (double)inverse * (double)inverse); /* mean(x^ dx) / deviation */
+#pragma omp simd
+    for (size_t j = 0; j < d; j++)
+        dy[j] = (dx[j] - mean - (x[j] - m.mean) * slope) * inverse * gain[j];
+}
+
 void bg_norm_forward(bg_norm norm, size_t n, size_t d, bg_in x, bg_out y)
 {
 #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
@@ -68,6 +82,13 @@ void bg_norm_backward(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dy, bg_ou
 #pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < n; i++)
         backward_row(norm, d, x.x + i * x.ld, dy.x + i * dy.ld, dx.x + i * dx.ld, accumulate);
+}
+
+void bg_norm_tangent(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dx, bg_out dy)
+{
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+    for (size_t i = 0; i < n; i++)
+        tangent_row(norm, d, x.x + i * x.ld, dx.x + i * dx.ld, dy.x + i * dy.ld);
 }
 
 enum { COLUMNS = 64 }; /* summed up side by side */

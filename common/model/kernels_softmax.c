@@ -51,6 +51,16 @@ void bg_softmax_causal(size_t n, size_t columns, size_t limit0, float scale, bg_
     }
 }
 
+BG_CLONES double bg_softmax_tangent(size_t d, float scale, const float *prob, float *ds)
+{
+    double mean = (double)scale * bg_row_sum(BG_SUM_XY, d, (bg_terms){ .x = prob, .y = ds });
+    float centre = (float)mean;
+#pragma omp simd
+    for (size_t j = 0; j < d; j++)
+        ds[j] = prob[j] * (scale * ds[j] - centre);
+    return mean;
+}
+
 BG_CLONES void bg_softmax_backward(size_t n, size_t columns, float scale, const float *prob, const float *dot,
                                    float *ds)
 {

@@ -23,7 +23,7 @@ const float *bg_pass_weight(bg_pass *p, const bg_tensor *t, size_t first, size_t
 }
 
 /* Rows of the stored matrix are outputs, or inputs where config.transposed: then the slices' products add up. */
-void bg_pass_linear(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate)
+void bg_pass_times(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate)
 {
     const bg_tensor *t = site->weight;
     size_t step = bg_pass_weight_rows(p, t);
@@ -37,9 +37,14 @@ void bg_pass_linear(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_ou
             bg_gemm((bg_extent){ rows, n, site->n_in }, 1.0f, bg_f32(BG_N, a.x, a.ld), bg_f32(BG_T, w, site->n_in),
                     accumulate ? 1.0f : 0.0f, y.x + r, y.ld);
     }
+    bg_pass_poke(p);
+}
+
+void bg_pass_linear(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate)
+{
+    bg_pass_times(p, site, rows, a, y, accumulate);
     if (site->bias != NULL)
         bg_add_bias(rows, site->n_out, site->bias, y);
-    bg_pass_poke(p);
 }
 
 void bg_pass_linear_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy, bg_out dx, bool accumulate)

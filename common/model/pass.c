@@ -14,9 +14,7 @@ static void copy_rows(size_t n, size_t d, const float *x, size_t ldx, float *y, 
         memcpy(y + i * ldy, x + i * ldx, d * sizeof *x);
 }
 
-/* State of a block of the share for the batch in hand; block share.end stands for the share's output.  Blocks without a
- * backward pass share the first. */
-static bg_saved *saved_of(const bg_pass *p, size_t block)
+bg_saved *bg_pass_saved(const bg_pass *p, size_t block)
 {
     size_t first = p->share.first, low = p->model->lowest_block > first ? p->model->lowest_block : first;
     bg_saved *of_slot = p->saved + p->slot * p->n_saved;
@@ -25,8 +23,7 @@ static bg_saved *saved_of(const bg_pass *p, size_t block)
     return of_slot + (block < low ? 0 : block - low + (low > first));
 }
 
-/* Offset of a role's outputs within a row of qkv (separate q, k and v; a fused matrix has them all). */
-static size_t qkv_offset(const bg_model_config *c, bg_role role)
+size_t bg_qkv_offset(const bg_model_config *c, bg_role role)
 {
     return role == BG_ROLE_K   ? c->n_heads * c->d_head
            : role == BG_ROLE_V ? (c->n_heads + c->n_kv_heads) * c->d_head
@@ -41,7 +38,7 @@ static bg_heads head_run(const bg_model_config *c, int which, size_t *offset)
     return (bg_heads){ which == 0 ? c->n_heads : c->n_kv_heads, inter ? 3 * c->d_head : c->d_head };
 }
 
-static void rotate(const bg_pass *p, size_t rows, float *qkv, int direction)
+void bg_pass_rotate(const bg_pass *p, size_t rows, float *qkv, int direction)
 {
     const bg_model_config *c = &p->model->config;
     for (int which = 0; which < 2 && c->rope != BG_ROPE_NONE; which++) {
@@ -51,17 +48,10 @@ static void rotate(const bg_pass *p, size_t rows, float *qkv, int direction)
     }
 }
 
-/* Norms of q (which 0) and k (1), over each head or over all at once. */
-typedef struct {
-    bg_norm norm;
-    bg_site *site;
-    size_t n, d, offset, stride; /* so many of d floats, in rows of qkv and of qk_raw */
-} qk_norm;
-
-static qk_norm qk_norm_of(const bg_model_config *c, const bg_block *blk, int which)
+bg_head_norm bg_head_norm_of(const bg_model_config *c, const bg_block *blk, int which)
 {
     const bg_norm_weights *w = which == 0 ? &blk->q_norm : &blk->k_norm;
-    qk_norm q = { .norm = { BG_NORM_RMS, c->norm_epsilon, w->gain, NULL }, .site = w->site, .d = c->d_head };
+    bg_head_norm q = { .norm = { BG_NORM_RMS, c->norm_epsilon, w->gain, NULL }, .site = w->site, .d = c->d_head };
     bg_heads heads = head_run(c, which, &q.offset);
     q.n = heads.n;
     q.stride = heads.stride;
@@ -80,7 +70,7 @@ static void qk_norm_forward(const bg_pass *p, const bg_block *blk, size_t rows, 
         return;
     copy_rows(rows, p->w_qk, qkv, p->w_qkv, raw, p->w_qk);
     for (int which = 0; which < 2; which++) {
-        const qk_norm q = qk_norm_of(c, blk, which);
+        const bg_head_norm q = bg_head_norm_of(c, blk, which);
         for (size_t at = q.offset, h = 0; h < q.n; h++, at += q.stride)
             bg_norm_forward(q.norm, rows, q.d, (bg_in){ raw + at, p->w_qk }, (bg_out){ qkv + at, p->w_qkv });
     }
@@ -93,7 +83,7 @@ static bg_status qk_norm_backward(const bg_backward *w, const bg_block *blk, flo
     size_t rows = w->batch->n_rows;
     bg_status st = BG_OK;
     for (int which = 0; which < 2 && c->qk_norm != BG_QK_NORM_NONE; which++) {
-        const qk_norm q = qk_norm_of(c, blk, which);
+        const bg_head_norm q = bg_head_norm_of(c, blk, which);
         for (size_t at = q.offset, h = 0; h < q.n && st == BG_OK; h++, at += q.stride) {
             bg_in x = { raw + at, p->w_qk }, dy = { dqkv + at, p->w_qkv };
             st = bg_tap_site(w, q.site, x, dy);
@@ -103,8 +93,7 @@ static bg_status qk_norm_backward(const bg_backward *w, const bg_block *blk, flo
     return st;
 }
 
-/* The input of the attention (or MLP) modules, with its homogeneous 1, into p->a_d. */
-static void module_input(const bg_pass *p, const bg_norm_weights *norm, size_t rows, const float *x)
+void bg_module_input(const bg_pass *p, const bg_norm_weights *norm, size_t rows, const float *x)
 {
     const bg_model_config *c = &p->model->config;
     if (c->post_norm)
@@ -131,18 +120,17 @@ static void add_output(bg_pass *p, const bg_site *site, const bg_norm_weights *n
 static void attention_inputs(bg_pass *p, const bg_block *blk, const bg_batch *b, bg_saved *s)
 {
     const bg_model_config *c = &p->model->config;
-    module_input(p, &blk->attention_norm, b->n_rows, s->x);
+    bg_module_input(p, &blk->attention_norm, b->n_rows, s->x);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
         if (blk->site[r] != NULL)
             bg_pass_linear(p, blk->site[r], b->n_rows, (bg_in){ p->a_d, p->ld_d },
-                           (bg_out){ s->qkv + qkv_offset(c, r), p->w_qkv }, false);
+                           (bg_out){ s->qkv + bg_qkv_offset(c, r), p->w_qkv }, false);
     qk_norm_forward(p, blk, b->n_rows, s->qkv, s->qk_raw);
-    rotate(p, b->n_rows, s->qkv, +1);
+    bg_pass_rotate(p, b->n_rows, s->qkv, +1);
     bg_attention_forward(p, b, s->qkv, s->att);
 }
 
-/* h = act(up), or act(gate) * up, into p->a_ff. */
-static void mlp_hidden(const bg_pass *p, size_t rows, const bg_saved *s)
+void bg_mlp_hidden(const bg_pass *p, size_t rows, const bg_saved *s)
 {
     const bg_model_config *c = &p->model->config;
     if (c->gated)
@@ -155,18 +143,18 @@ static void mlp_hidden(const bg_pass *p, size_t rows, const bg_saved *s)
 static void mlp_inputs(bg_pass *p, const bg_block *blk, size_t rows, const float *x, bg_saved *s)
 {
     size_t ff = p->model->config.d_ff;
-    module_input(p, &blk->mlp_norm, rows, x);
+    bg_module_input(p, &blk->mlp_norm, rows, x);
     if (blk->site[BG_ROLE_GATE] != NULL)
         bg_pass_linear(p, blk->site[BG_ROLE_GATE], rows, (bg_in){ p->a_d, p->ld_d }, (bg_out){ s->gate, ff }, false);
     bg_pass_linear(p, blk->site[BG_ROLE_UP], rows, (bg_in){ p->a_d, p->ld_d }, (bg_out){ s->up, ff }, false);
-    mlp_hidden(p, rows, s);
+    bg_mlp_hidden(p, rows, s);
 }
 
 /* Block l from its input s->x to the next block's; next may be s->x itself (nothing is kept then). */
 static void block_forward(bg_pass *p, size_t l, const bg_batch *b, float *next)
 {
     const bg_block *blk = &p->model->block[l];
-    bg_saved *s = saved_of(p, l);
+    bg_saved *s = bg_pass_saved(p, l);
     size_t rows = b->n_rows, d = p->model->config.d_model;
     const bg_site *att = blk->site[BG_ROLE_ATTENTION_OUT], *down = blk->site[BG_ROLE_DOWN];
     attention_inputs(p, blk, b, s);
@@ -223,10 +211,10 @@ static bg_status mlp_backward(const bg_backward *w, size_t l, const float *x, co
     const bg_model_config *c = &p->model->config;
     const bg_block *blk = &p->model->block[l];
     const bg_site *gate = blk->site[BG_ROLE_GATE], *up = blk->site[BG_ROLE_UP], *down = blk->site[BG_ROLE_DOWN];
-    const bg_saved *s = saved_of(p, l);
+    const bg_saved *s = bg_pass_saved(p, l);
     size_t rows = w->batch->n_rows, ff = c->d_ff, d = c->d_model;
 
-    mlp_hidden(p, rows, s);
+    bg_mlp_hidden(p, rows, s);
     bg_status st = bg_tap_site(w, down, (bg_in){ p->a_ff, p->ld_ff }, (bg_in){ dout, d });
     if (st != BG_OK || !bg_model_goes_deeper(p->model, down))
         return st;
@@ -237,7 +225,7 @@ static bg_status mlp_backward(const bg_backward *w, size_t l, const float *x, co
     else
         bg_act_backward(c->activation, rows, ff, (bg_in){ s->up, ff }, (bg_in){ p->dff, ff }, (bg_out){ p->dup, ff });
     if (up->tracked || (gate != NULL && gate->tracked))
-        module_input(p, &blk->mlp_norm, rows, x);
+        bg_module_input(p, &blk->mlp_norm, rows, x);
     if (gate != NULL)
         st = bg_tap_site(w, gate, (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dgate, ff });
     if (st == BG_OK)
@@ -257,7 +245,7 @@ static bg_status attention_backward(const bg_backward *w, size_t l, const float 
     bg_pass *p = w->p;
     const bg_model_config *c = &p->model->config;
     const bg_block *blk = &p->model->block[l];
-    const bg_saved *s = saved_of(p, l);
+    const bg_saved *s = bg_pass_saved(p, l);
     size_t rows = w->batch->n_rows, d = c->d_model, w_att = c->n_heads * c->d_head;
     bool tracked = false, first = true, go_on = bg_model_goes_deeper(p->model, bg_block_first_attention(blk));
     const bg_site *out = blk->site[BG_ROLE_ATTENTION_OUT];
@@ -267,19 +255,20 @@ static bg_status attention_backward(const bg_backward *w, size_t l, const float 
         return st;
     bg_pass_linear_back(p, out, rows, (bg_in){ dout, d }, (bg_out){ p->datt, w_att }, false);
     bg_attention_backward(p, w->batch, s->qkv, s->att, p->datt, p->dqkv);
-    rotate(p, rows, p->dqkv, -1);
+    bg_pass_rotate(p, rows, p->dqkv, -1);
     if ((st = qk_norm_backward(w, blk, p->dqkv, s->qk_raw)) != BG_OK)
         return st;
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
         tracked = tracked || (blk->site[r] != NULL && blk->site[r]->tracked);
     if (tracked)
-        module_input(p, &blk->attention_norm, rows, s->x);
+        bg_module_input(p, &blk->attention_norm, rows, s->x);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV && st == BG_OK; r++)
-        st = bg_tap_site(w, blk->site[r], (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dqkv + qkv_offset(c, r), p->w_qkv });
+        st = bg_tap_site(w, blk->site[r], (bg_in){ p->a_d, p->ld_d },
+                         (bg_in){ p->dqkv + bg_qkv_offset(c, r), p->w_qkv });
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV && st == BG_OK && go_on; r++) {
         if (blk->site[r] == NULL)
             continue;
-        bg_pass_linear_back(p, blk->site[r], rows, (bg_in){ p->dqkv + qkv_offset(c, r), p->w_qkv },
+        bg_pass_linear_back(p, blk->site[r], rows, (bg_in){ p->dqkv + bg_qkv_offset(c, r), p->w_qkv },
                             (bg_out){ p->da, d }, !first);
         first = false;
     }
@@ -292,7 +281,7 @@ static bg_status block_backward(const bg_backward *w, size_t l, float *dx)
     bg_pass *p = w->p;
     const bg_model *m = p->model;
     const bg_block *blk = &m->block[l];
-    const bg_saved *s = saved_of(p, l);
+    const bg_saved *s = bg_pass_saved(p, l);
     size_t rows = w->batch->n_rows, d = m->config.d_model;
     bool parallel = m->config.parallel_residual;
     const float *mlp_x = parallel ? s->x : s->mid, *dout;
@@ -324,7 +313,7 @@ static bg_status block_backward(const bg_backward *w, size_t l, float *dx)
 
 /* ---- the whole ---- */
 
-static bg_status set_rows(bg_pass *p, const bg_batch *b, bg_err *err)
+bg_status bg_pass_set_rows(bg_pass *p, const bg_batch *b, bg_err *err)
 {
     const bg_model_config *c = &p->model->config;
     assert(b->n_rows <= p->max_rows);
@@ -360,17 +349,17 @@ static void embed(bg_pass *p, const bg_batch *b, float *x)
 bg_status bg_pass_forward(bg_pass *p, size_t slot, const bg_batch *b, float *x, float **out, bg_err *err)
 {
     p->slot = slot;
-    bg_status st = set_rows(p, b, err);
+    bg_status st = bg_pass_set_rows(p, b, err);
     if (st != BG_OK)
         return st;
     bg_pass_set_ones(p, b->n_rows);
     if (p->share.embeds)
-        embed(p, b, saved_of(p, p->share.first)->x);
+        embed(p, b, bg_pass_saved(p, p->share.first)->x);
     else
-        saved_of(p, p->share.first)->x = x;
+        bg_pass_saved(p, p->share.first)->x = x;
     for (size_t l = p->share.first; l < p->share.end; l++)
-        block_forward(p, l, b, saved_of(p, l + 1)->x);
-    *out = saved_of(p, p->share.end)->x;
+        block_forward(p, l, b, bg_pass_saved(p, l + 1)->x);
+    *out = bg_pass_saved(p, p->share.end)->x;
     return BG_OK;
 }
 
@@ -400,7 +389,7 @@ static bg_status head(const bg_backward *w, bg_labels labels, float *dx, float *
     bg_pass *p = w->p;
     bg_err *err = w->err;
     bool goes_on = w->tap != NULL && bg_model_goes_deeper(p->model, bg_model_head(p->model));
-    bg_status st = bg_head_run(w, labels, saved_of(p, p->share.end)->x, goes_on ? dx : NULL, loss);
+    bg_status st = bg_head_run(w, labels, bg_pass_saved(p, p->share.end)->x, goes_on ? dx : NULL, loss);
     if (st == BG_ENUMERIC) {
         const bg_tensor *t = broken_tensor(p->model);
         if (t != NULL)
@@ -409,11 +398,11 @@ static bg_status head(const bg_backward *w, bg_labels labels, float *dx, float *
     return st;
 }
 
-static bg_status share_backward(const bg_backward *w, size_t slot, bg_labels labels, float *dx, float *loss)
+bg_status bg_share_backward(const bg_backward *w, size_t slot, bg_labels labels, float *dx, float *loss)
 {
     bg_pass *p = w->p;
     p->slot = slot;
-    bg_status st = set_rows(p, w->batch, w->err);
+    bg_status st = bg_pass_set_rows(p, w->batch, w->err);
     if (st == BG_OK && p->share.has_head)
         st = head(w, labels, dx, loss);
     for (size_t l = p->share.end; l-- > p->share.first && l >= p->model->lowest_block && w->tap != NULL && st == BG_OK;)
@@ -424,7 +413,7 @@ static bg_status share_backward(const bg_backward *w, size_t slot, bg_labels lab
 bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_labels labels, const bg_tap *tap_,
                            float *dx, bg_err *err)
 {
-    return share_backward(&(bg_backward){ p, batch, tap_, err }, slot, labels, dx, NULL);
+    return bg_share_backward(&(bg_backward){ p, batch, tap_, err, NULL }, slot, labels, dx, NULL);
 }
 
 bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const bg_tap *tap_, float *loss, bg_err *err)
@@ -434,7 +423,7 @@ bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const
     if (batch->n_rows == 0)
         return BG_OK;
     bg_status st = bg_pass_forward(p, 0, batch, NULL, &out, err);
-    return st == BG_OK ? share_backward(&(bg_backward){ p, batch, tap_, err }, 0, labels, p->dx, loss) : st;
+    return st == BG_OK ? bg_share_backward(&(bg_backward){ p, batch, tap_, err, NULL }, 0, labels, p->dx, loss) : st;
 }
 
 bg_status bg_pass_logits(bg_pass *p, const bg_batch *batch, float *logits, bg_err *err)

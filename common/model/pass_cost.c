@@ -2,7 +2,7 @@
  * shapes. */
 #include <omp.h>
 
-#include "bregman/pass.h"
+#include "bregman/tangent.h"
 #include "pass_state.h"
 
 /* What is the same for all blocks. */
@@ -128,4 +128,52 @@ void bg_pass_cost(bg_cost *cost, const bg_model *m, const bg_share *share, const
         head(&w);
     for (size_t l = share->end; l-- > share->first && l >= m->lowest_block && !b->forward;)
         block_backward(&w, &m->block[l]);
+}
+
+/* Of a site: its weights against how its input moves, and its moving weights against its input. */
+static void site_tangent(const walk *w, const bg_site *site, double rows, size_t rank)
+{
+    double p = (double)site->n_out, m = (double)site->n_in1;
+    bg_cost_product(w->cost, rows, p, (double)site->n_in, 1);
+    if (site->weight->dtype != BG_ST_F32)
+        w->cost->of[BG_COST_WIDENED] += p * (double)site->n_in;
+    if (site->tracked && rank == 0)
+        bg_cost_product(w->cost, rows, p, m, 1);
+    if (site->tracked && rank > 0) {
+        bg_cost_product(w->cost, rows, (double)rank, m, 1);
+        bg_cost_product(w->cost, rows, p, (double)rank, 1);
+    }
+}
+
+static void block_tangent(const walk *w, const bg_block *b, size_t rank)
+{
+    const bg_model_config *c = &w->model->config;
+    double d = (double)c->d_model;
+    for (bg_role r = 0; r < BG_ROLES; r++)
+        if (b->site[r] != NULL)
+            site_tangent(w, b->site[r], w->rows, rank);
+    attention(w, 5, 2, c->n_heads);
+    activations(w, 2);
+    elements(w, 20 * d + rotated(w) + (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk));
+}
+
+void bg_tangent_cost(bg_cost *cost, const bg_model *m, const bg_share *share, const bg_batch_shape *b, size_t rank)
+{
+    const bg_model_config *c = &m->config;
+    const walk w = { .cost = cost,
+                     .model = m,
+                     .batch = b,
+                     .rows = (double)(b->sequences * b->rows),
+                     .w_qk = (double)((c->n_heads + c->n_kv_heads) * c->d_head) };
+    double in_loss = (double)(b->sequences * b->loss_rows), v = (double)c->vocab_size, d = (double)c->d_model;
+    if (b->sequences == 0)
+        return;
+    for (size_t l = share->first > m->lowest_block ? share->first : m->lowest_block; l < share->end; l++)
+        block_tangent(&w, &m->block[l], rank);
+    if (!share->has_head)
+        return;
+    bg_cost_product(cost, in_loss, v, d, 1); /* the logits themselves */
+    site_tangent(&w, bg_model_head(m), in_loss, rank);
+    cost->of[BG_COST_LOGIT] += 2 * in_loss * v;
+    cost->of[BG_COST_ELEMENT] += 12 * in_loss * d;
 }

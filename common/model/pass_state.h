@@ -2,6 +2,7 @@
 #ifndef BG_PASS_STATE_H
 #define BG_PASS_STATE_H
 
+#include "bregman/direction.h"
 #include "bregman/kernels.h"
 #include "bregman/share.h"
 #include "bregman/tap.h"
@@ -35,7 +36,7 @@ struct bg_pass {
     int threads;
     float *arena;
     size_t n_saved;           /* blocks' states kept of a batch, and the last block's output */
-    bg_saved *saved;          /* [depth][n_saved]; see saved_of */
+    bg_saved *saved;          /* [depth][n_saved]; see bg_pass_saved */
     float *a_d, *a_ff;        /* [rows, ld_d], [rows, ld_ff]  inputs handed to taps */
     float *dx, *dmid, *da;    /* [rows, d]  gradients of the residual stream and of a norm's output */
     float *dqkv;              /* [rows, w_qkv] */
@@ -78,7 +79,31 @@ static inline void bg_pass_poke(const bg_pass *p)
         p->poke(p->poked);
 }
 
-/* y = (accumulate ? y : 0) + ā Wᵀ, and dx = (accumulate ? dx : 0) + dy W (inputs only, no bias). */
+/* State of a block of the share for the batch in hand; block share.end stands for the share's output.  Blocks without a
+ * backward pass share the first. */
+bg_saved *bg_pass_saved(const bg_pass *p, size_t block);
+/* Which rows the batch in hand has, and which of them are in the loss.  Errors: BG_EARG, for more positions than the
+ * model takes. */
+bg_status bg_pass_set_rows(bg_pass *p, const bg_batch *b, bg_err *err) BG_MUST_CHECK;
+
+/* Offset of a role's outputs within a row of qkv (separate q, k and v; a fused matrix has them all). */
+size_t bg_qkv_offset(const bg_model_config *c, bg_role role);
+/* Norms of q (which 0) and k (1), over each head or over all at once. */
+typedef struct {
+    bg_norm norm;
+    bg_site *site;
+    size_t n, d, offset, stride; /* so many of d floats, in rows of qkv and of qk_raw */
+} bg_head_norm;
+bg_head_norm bg_head_norm_of(const bg_model_config *c, const bg_block *blk, int which);
+/* The rotary embedding of q and k, or with direction -1 its transpose. */
+void bg_pass_rotate(const bg_pass *p, size_t rows, float *qkv, int direction);
+/* The input of the attention (or MLP) modules, with its homogeneous 1, into p->a_d. */
+void bg_module_input(const bg_pass *p, const bg_norm_weights *norm, size_t rows, const float *x);
+/* h = act(up), or act(gate) * up, into p->a_ff. */
+void bg_mlp_hidden(const bg_pass *p, size_t rows, const bg_saved *s);
+
+/* y = (accumulate ? y : 0) + a Wᵀ without the bias, the same with it, and dx = (accumulate ? dx : 0) + dy W. */
+void bg_pass_times(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate);
 void bg_pass_linear(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate);
 void bg_pass_linear_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy, bg_out dx, bool accumulate);
 
@@ -86,6 +111,21 @@ void bg_pass_linear_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy,
 void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float *att);
 void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, const float *att, const float *datt,
                            float *dqkv);
+/* Its tangent: from that of qkv to that of att, tatt [rows, H d_head]. */
+void bg_attention_tangent(bg_pass *p, const bg_batch *b, const float *qkv, const float *tqkv, float *tatt);
+
+/* y [rows, P] += ā Vᵀ, if V is not 0.  product [rows, rank] is room.  a is no one-hot input. */
+void bg_direction_apply(const bg_direction *v, const bg_site *site, size_t rows, bg_in a, float *product, bg_out y);
+
+/* What the head does with a tangent: from that of the final norm's input to those of the losses, and, where there is a
+ * tap, on to the Gauss-Newton product's gradient. */
+typedef struct {
+    const bg_direction *direction; /* in the head's weights */
+    const float *x;                /* [rows, d] tangent at the final norm's input */
+    float *norm, *logits;          /* [chunk, d], [chunk, vocab] room */
+    float *product;                /* [chunk, rank] room */
+    float *loss;                   /* [rows, may be NULL] out; 0 where not in the loss */
+} bg_head_tangent;
 
 /* A backward pass under way; tap NULL: only the loss is wanted. */
 typedef struct {
@@ -93,7 +133,10 @@ typedef struct {
     const bg_batch *batch;
     const bg_tap *tap;
     bg_err *err;
+    const bg_head_tangent *tangent; /* NULL: the loss's own gradient is what goes back */
 } bg_backward;
+/* Head, blocks and embeddings of the share, in this order, of the batch in the slot. */
+bg_status bg_share_backward(const bg_backward *w, size_t slot, bg_labels labels, float *dx, float *loss) BG_MUST_CHECK;
 
 /* Hand a site's pair of all rows to the tap, if the site is tracked and wanted; site NULL: there is none.
  *   a   [in]  its input: [rows, M], of a norm [rows, n_out]

@@ -41,6 +41,10 @@ void bg_norm_forward(bg_norm norm, size_t n, size_t d, bg_in x, bg_out y);
  * dy and dx may be the same array (then !accumulate).  The bias is not used. */
 void bg_norm_backward(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dy, bg_out dx, bool accumulate);
 
+/* dy[i] = the directional derivative of norm at x[i] along dx[i]: gain ∘ (dx - mean(dx) - x^ mean(x^ dx)) / deviation,
+ * in RMS norm without mean(dx).  dx and dy may be the same array.  The bias is not used. */
+void bg_norm_tangent(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dx, bg_out dy);
+
 /* What gradients of gain and bias are added to, [d] each; bias NULL: there is none. */
 typedef struct {
     float *gain, *bias;
@@ -52,7 +56,7 @@ void bg_norm_gradient(bg_norm norm, size_t n, size_t d, bg_in x, bg_in dy, float
 /* sum[j] += the sum of column j, in float64; each column is one thread's. */
 void bg_add_columns(size_t n, size_t d, bg_in x, float *sum);
 
-/* y = act(x), and dx = dy * act'(x) (dx may be dy). */
+/* y = act(x), and dx = dy * act'(x) (dx may be dy), which is also how y moves when x moves by dy. */
 void bg_act_forward(bg_activation act, size_t n, size_t d, bg_in x, bg_out y);
 void bg_act_backward(bg_activation act, size_t n, size_t d, bg_in x, bg_in dy, bg_out dx);
 
@@ -65,6 +69,8 @@ typedef struct {
 /* h = act(gate) * up;  dgate = dh * up * act'(gate), dup = dh * act(gate). */
 void bg_gated_forward(bg_activation act, size_t n, size_t d, bg_gated x, bg_out h);
 void bg_gated_backward(bg_activation act, size_t n, size_t d, bg_gated x, bg_in dh, bg_out dgate, bg_out dup);
+/* dh = dgate * up * act'(gate) + act(gate) * dup: how h moves along dx, whose rows lie as those of x. */
+void bg_gated_tangent(bg_activation act, size_t n, size_t d, bg_gated x, bg_gated dx, bg_out dh);
 
 /* Heads of a row: how many, and how many floats apart. */
 typedef struct {
@@ -85,6 +91,10 @@ void bg_softmax_causal(size_t n, size_t columns, size_t limit0, float scale, bg_
 /* Its gradient: from those of the probabilities, dP [n, columns], to those of the scores, dS = P (dP - dot) scale, in
  * place. dot [in, n]: of each row, the sum of P dP, which attention has as the sum of dO O. */
 void bg_softmax_backward(size_t n, size_t columns, float scale, const float *prob, const float *dot, float *ds);
+
+/* How a row of probabilities moves: from ds [d], how its scores move, in place to P (scale ds - mean), where the mean
+ * Σ P scale ds is returned. */
+double bg_softmax_tangent(size_t d, float scale, const float *prob, float *ds);
 
 /* One row of logits x[v] -> probabilities in place; returns log sum exp (float64, of the raw logits). */
 double bg_softmax_row(size_t v, float *x);

@@ -27,6 +27,7 @@ LAYERS = (
 # public headers without a file of their name
 OTHERS = {
     "context": "parallel",
+    "direction": "model",
     "kernels": "model",
     "model_config": "formats",
     "number": "base",
