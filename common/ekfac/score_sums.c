@@ -18,18 +18,24 @@ struct bg_score_sums {
     size_t row0, batch_rows;       /* and its rows */
 };
 
+static bool is_of_tokens(const bg_score_task *t) { return t->detail >= BG_SCORE_TOKENS; }
+
 /* Bytes of a layer's results. */
 static size_t layer_bytes(const bg_score_task *t, size_t n_queries, size_t sequences, size_t rows)
 {
-    return n_queries * (t->detail == BG_SCORE_TOKENS ? rows * sizeof(float) : sequences * sizeof(double));
+    return n_queries * (is_of_tokens(t) ? rows * sizeof(float) : sequences * sizeof(double));
 }
 
-static size_t layers_of(const bg_score_task *t, int rank) { return bg_share_layers(t->model, &t->share[rank]); }
+/* Predicted tokens' parts are kept as those of one more layer, the last rank's last. */
+static size_t layers_of(const bg_score_task *t, int rank)
+{
+    return bg_share_layers(t->model, &t->share[rank]) + (t->detail == BG_SCORE_OUTPUTS && rank == t->n_shares - 1);
+}
 
 /* The first rank gathers those of all. */
 static size_t kept_layers(const bg_score_task *t)
 {
-    return t->rank == 0 ? bg_model_layers(t->model) : layers_of(t, t->rank);
+    return t->rank == 0 ? bg_model_layers(t->model) + (t->detail == BG_SCORE_OUTPUTS) : layers_of(t, t->rank);
 }
 
 size_t bg_score_sums_bytes(const bg_score_task *t, size_t n_queries)
@@ -68,7 +74,7 @@ bg_status bg_score_sums_new(bg_score_sums **out, const bg_score_task *task, size
         bg_score_sums_free(s);
         return st;
     }
-    s->tokens = task->detail == BG_SCORE_TOKENS;
+    s->tokens = is_of_tokens(task);
     *out = s;
     return BG_OK;
 }
@@ -146,6 +152,14 @@ void bg_score_sums_add(bg_score_sums *s, const bg_pair *pair, bg_dots d)
         add_sequences(s, layer, pair, d);
 }
 
+void bg_score_sums_outputs(bg_score_sums *s, size_t query, const float *loss)
+{
+    size_t last = s->n_layers - 1;
+    for (size_t i = 0; i < s->batch_rows; i++)
+        of_row(s, last, s->row0 + i)[query] = loss[i];
+    bg_room_let_go(&s->room, of_row(s, last, s->row0), s->batch_rows * s->n_queries);
+}
+
 bg_status bg_score_sums_gather(bg_score_sums *s, bg_pipeline *l, bg_err *err)
 {
     char *own = (char *)s->room.x;
@@ -178,6 +192,11 @@ void bg_score_sums_layers(const bg_score_sums *s, size_t sequence, float *out)
 
 void bg_score_sums_tokens(const bg_score_sums *s, size_t row, size_t query, float *out)
 {
-    for (size_t l = 0; l < s->n_layers; l++)
+    for (size_t l = 0; l < bg_model_layers(s->task.model); l++)
         out[l] = of_row(s, l, row)[query];
+}
+
+float bg_score_sums_output(const bg_score_sums *s, size_t row, size_t query)
+{
+    return of_row(s, s->n_layers - 1, row)[query];
 }

@@ -21,7 +21,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
-enum { TAG_FORWARD = 1, TAG_BACKWARD, TAG_GATHER };
+enum { TAG_FORWARD = 1, TAG_BACKWARD, TAG_GATHER, TAG_TANGENT };
 /* What a message is, in its last BG_PASS_TRAILER floats. */
 enum { MESSAGE_DATA = 1, MESSAGE_END };
 
@@ -43,9 +43,9 @@ struct bg_pipeline {
     float *gradient[2];                     /* batch b at b % 2 */
     float *memory;                          /* what the buffers are cut from */
     MPI_Request *sent_output;               /* [depth] */
-    MPI_Request sent_gradient[2], sent_end, sent_gather;
+    MPI_Request sent_gradient[2], sent_tangent[2], sent_end, sent_gather;
     MPI_Request input_request, gradient_request; /* receives posted ahead, or null */
-    MPI_Request gather_request;
+    MPI_Request gather_request, tangent_request;
     size_t arrived; /* floats of the batch that bg_pipeline_next announced */
     void *gather;
     float end[BG_PASS_TRAILER];
@@ -144,7 +144,7 @@ static void poke(void *pipeline)
     (void)has_failed(l);
     do {
         outputs = test_all(l->sent_output, l->depth);
-        gradients = test_all(l->sent_gradient, 2);
+        gradients = test_all(l->sent_gradient, 2) && test_all(l->sent_tangent, 2);
     } while (!(outputs && gradients) && bg_now_s() < start + most_s);
     l->waited_s += bg_now_s() - start;
 }
@@ -194,11 +194,13 @@ bg_status bg_pipeline_new(bg_pipeline **out, bg_pass *pass, const bg_model *mode
         .receives_gradient = !share->has_head && bg_share_has_backward(model, share),
         .sends_gradient = bg_share_passes_gradient(model, share),
         .sent_gradient = { MPI_REQUEST_NULL, MPI_REQUEST_NULL },
+        .sent_tangent = { MPI_REQUEST_NULL, MPI_REQUEST_NULL },
         .sent_end = MPI_REQUEST_NULL,
         .sent_gather = MPI_REQUEST_NULL,
         .input_request = MPI_REQUEST_NULL,
         .gradient_request = MPI_REQUEST_NULL,
         .gather_request = MPI_REQUEST_NULL,
+        .tangent_request = MPI_REQUEST_NULL,
         .column.round = MPI_REQUEST_NULL,
         .others = others,
     };
@@ -386,6 +388,29 @@ static bg_status backward(bg_pipeline *l, bg_err *err)
     return l->work.end(l->work.self, f->item, err);
 }
 
+/* The batch's directions, in turns through two buffers: the rank after this one works on one while this one makes the
+ * next. */
+static bg_status run_directions(bg_pipeline *l, size_t slot, const flight *f, bg_err *err)
+{
+    size_t n = l->work.directions == NULL ? 0 : l->work.directions(l->work.self, f->item);
+    bg_status st = BG_OK;
+    for (size_t k = 0; k < n && st == BG_OK; k++) {
+        float *x = l->work.tangent[k % 2];
+        MPI_Status ignored;
+        st = wait_sent(l, &l->sent_tangent[k % 2], err);
+        if (st == BG_OK && !is_first(l)) {
+            MPI_Irecv(x, (int)(f->batch->n_rows * l->d + BG_PASS_TRAILER), MPI_FLOAT, l->rank - 1, TAG_TANGENT, l->comm,
+                      &l->tangent_request);
+            st = wait_for(l, &l->tangent_request, &ignored, err);
+        }
+        if (st == BG_OK)
+            st = l->work.along(l->work.self, f->item, slot, k, x, err);
+        if (st == BG_OK && !is_last(l))
+            send_data(l, x, f->batch->n_rows * l->d, l->rank + 1, TAG_TANGENT, &l->sent_tangent[k % 2]);
+    }
+    return st;
+}
+
 bg_status bg_pipeline_push(bg_pipeline *l, const bg_batch *batch, void *item, bg_err *err)
 {
     size_t slot = l->n_forward % l->depth, floats = batch->n_rows * l->d;
@@ -400,6 +425,8 @@ bg_status bg_pipeline_push(bg_pipeline *l, const bg_batch *batch, void *item, bg
         st = bg_pass_forward(l->pass, slot, batch, x, &out, err);
     if (st == BG_OK && !is_last(l))
         send_data(l, out, floats, l->rank + 1, TAG_FORWARD, &l->sent_output[slot]);
+    if (st == BG_OK)
+        st = run_directions(l, slot, &l->on_way[slot], err);
     return st == BG_OK && l->n_forward - l->n_backward == l->depth ? backward(l, err) : st;
 }
 
@@ -447,8 +474,9 @@ static void cancel(MPI_Request *request)
 static bool all_sent(bg_pipeline *l)
 {
     bool outputs = test_all(l->sent_output, l->depth), gradients = test_all(l->sent_gradient, 2);
-    bool end = test_all(&l->sent_end, 1), gather = test_all(&l->sent_gather, 1);
-    return outputs && gradients && end && gather;
+    bool end = test_all(&l->sent_end, 1), gather = test_all(&l->sent_gather, 1),
+         tangents = test_all(l->sent_tangent, 2);
+    return outputs && gradients && tangents && end && gather;
 }
 
 /* Take and forget a message, if there is one. */
@@ -477,6 +505,7 @@ bg_status bg_pipeline_end(bg_pipeline *l, bg_status st, bg_err *err)
     cancel(&l->input_request);
     cancel(&l->gradient_request);
     cancel(&l->gather_request);
+    cancel(&l->tangent_request);
     do {
         if (st != BG_OK || l->column.heard == BG_NOTICE_FAILED) /* else each message is received where it is due */
             discard_message(l);

@@ -178,6 +178,19 @@ static bg_status batch_begins(void *worker_, void *item_, bg_err *err)
     return st;
 }
 
+static size_t directions(void *worker_, void *item_)
+{
+    const worker *w = worker_;
+    const item *it = item_;
+    return w->s->directions(w->s->self, it->batch, it->unit.first + it->first);
+}
+
+static bg_status along(void *worker_, void *item_, size_t slot, size_t k, float *x, bg_err *err)
+{
+    const worker *w = worker_;
+    return w->s->along(w->s->self, ((const item *)item_)->batch, slot, k, x, err);
+}
+
 /* When the first files are written, or after half a minute where that takes longer; and again when files show that a
  * stop takes longer than was said. */
 static void say_pace(worker *w, bool files_written)
@@ -307,7 +320,15 @@ static bg_status run_stream(worker *w, bg_err *err)
 static bg_status open_worker(worker *w, bg_err *err)
 {
     size_t rows = bg_pass_max_rows(w->pass);
-    const bg_pipeline_work work = { w->s->labels, w->s->tap, w, batch_begins, batch_ends, w->s->gather_bytes };
+    const bg_pipeline_work work = { .labels = w->s->labels,
+                                    .tap = w->s->tap,
+                                    .self = w,
+                                    .begin = batch_begins,
+                                    .end = batch_ends,
+                                    .gather_bytes = w->s->gather_bytes,
+                                    .directions = w->s->directions != NULL ? directions : NULL,
+                                    .along = along,
+                                    .tangent = { w->s->tangent[0], w->s->tangent[1] } };
     bg_status st = bg_pipeline_new(&w->line, w->pass, w->model, &w->ctx->grid, &work, &w->notice, err);
     if (st == BG_OK)
         st = BG_NEW(w->token, rows + 1, "tokens", err);

@@ -13,7 +13,7 @@
 struct bg_tangent {
     bg_pass *pass;
     size_t rank;
-    float *x;       /* [rows, d] of the residual stream, where the caller has no place of its own */
+    float *x;       /* 2 of [rows, d] and a trailer: of the residual stream */
     float *product; /* [rows, rank] */
     float *norm;    /* [chunk, d] */
     float *logits;  /* [chunk, vocab] */
@@ -24,11 +24,16 @@ typedef struct {
     size_t x, product, norm, logits;
 } extent;
 
+static size_t stream_floats(const bg_model *m, size_t max_rows)
+{
+    return (max_rows * m->config.d_model + BG_PASS_TRAILER + 15) / 16 * 16;
+}
+
 static extent extent_of(const bg_model *m, const bg_share *s, size_t max_rows, size_t chunk, size_t rank)
 {
     size_t d = m->config.d_model;
     chunk = s->has_head ? chunk : 0;
-    return (extent){ .x = s->embeds && s->has_head ? max_rows * d : 0,
+    return (extent){ .x = 2 * stream_floats(m, max_rows),
                      .product = max_rows * rank,
                      .norm = chunk * d,
                      .logits = chunk * m->config.vocab_size };
@@ -73,6 +78,11 @@ void bg_tangent_free(bg_tangent *t)
     bg_free(t->norm);
     bg_free(t->logits);
     bg_free(t);
+}
+
+float *bg_tangent_stream(const bg_tangent *t, int which)
+{
+    return t->x + (which == 0 ? 0 : stream_floats(t->pass->model, t->pass->max_rows));
 }
 
 /* ---- a module ---- */

@@ -83,9 +83,11 @@
     RAGGED("ranking", side "/count", 2, "query", "k", "value", BG_ANY, "tokens", \
        "tokens with a score of their own in each of those sequences"), \
     D1("ranking", side "/token_score", BG_F32, "value", BG_FINITE, "nats", \
-       "share of each predicted token in the sequence's score, sequence after sequence; they add up to it"), \
+       "share of each position in the sequence's score, sequence after sequence; they add up to it"), \
+    D1("ranking", side "/output_token_score", BG_F32, "value", BG_FINITE, "nats", \
+       "how the loss of the token after each position moves along the query: another way to share out the score"), \
     D2("ranking", side "/layer_token_score", BG_F32, "value", "layer", BG_FINITE, "nats", \
-       "share of each predicted token and layer in the sequence's score")
+       "share of each position and layer in the sequence's score")
 
 static const bg_schema_row rows[] = {
     /* "*": in every file that was written with a provenance */
@@ -198,7 +200,9 @@ static const bg_schema_row rows[] = {
     D2("work", "score", BG_F32, "sequence", "query", BG_FINITE, "nats", "influence of the sequence on the query"),
     D3("work", "layer_score", BG_F32, "sequence", "query", "layer", BG_FINITE, "nats", "share of each layer in the score"),
     D2("work", "token_score", BG_F32, "value", "layer", BG_FINITE, "nats",
-       "share of each predicted token and layer in the score of the pairs of sequence and query that are ranked"),
+       "share of each position and layer in the score of the pairs of sequence and query that are ranked"),
+    D1("work", "output_token_score", BG_F32, "value", BG_FINITE, "nats",
+       "how the loss of the token after each position moves along the query, of the same pairs"),
 };
 /* clang-format on */
 

@@ -33,6 +33,13 @@ typedef struct {
     bg_status (*begin)(void *self, void *item, bg_err *err); /* before its backward pass */
     bg_status (*end)(void *self, void *item, bg_err *err);   /* after it */
     size_t gather_bytes; /* most that bg_pipeline_gather takes from this rank; 0: it is not used */
+    /* Directions along which a batch's forward pass is differentiated (tangent.h), right after it and one after
+     * another; `directions` gives the same number on all ranks of the pipeline.  NULL: there are none. */
+    size_t (*directions)(void *self, void *item);
+    /* The k-th: x [rows, d] is the tangent of this share's input (nothing yet, where it embeds), on return of its
+     * output. */
+    bg_status (*along)(void *self, void *item, size_t slot, size_t k, float *x, bg_err *err);
+    float *tangent[2]; /* lent: room for x in turns, a batch's most rows and BG_PASS_TRAILER more floats */
 } bg_pipeline_work;
 
 /* `pass` is of this rank's share, with depth bg_pipeline_depth(); lent.
@@ -60,7 +67,7 @@ void bg_pipeline_begin(bg_pipeline *l);
 /* Is there another batch?  *more is given on the first rank and told to the others.
  * Errors: BG_ESTOPPED if another rank failed. */
 bg_status bg_pipeline_next(bg_pipeline *l, bool *more, bg_err *err) BG_MUST_CHECK;
-/* Forward pass of a batch, and backward pass of the oldest one if as many are on their way as may be.
+/* Forward pass of a batch, its directions, and backward pass of the oldest one if as many are on their way as may be.
  * batch and item stay lent until the batch's `end`. */
 bg_status bg_pipeline_push(bg_pipeline *l, const bg_batch *batch, void *item, bg_err *err) BG_MUST_CHECK;
 /* Backward passes of all batches still on their way. */

@@ -13,7 +13,8 @@
 typedef enum {
     BG_SCORE_SEQUENCES, /* the sequence's score                             */
     BG_SCORE_LAYERS,    /* ... and its parts by layer (site.h)  */
-    BG_SCORE_TOKENS     /* the parts by position and layer                  */
+    BG_SCORE_TOKENS,    /* the parts by position and layer                  */
+    BG_SCORE_OUTPUTS    /* ... and the parts by predicted token (math.md M14) */
 } bg_score_detail;
 
 typedef struct {
@@ -47,6 +48,8 @@ size_t bg_score_sums_gather_bytes(const bg_score_task *t, size_t n_queries);
 void bg_score_sums_begin_unit(bg_score_sums *s, size_t n_sequences, size_t n_rows, size_t row0);
 void bg_score_sums_begin_batch(bg_score_sums *s, const bg_batch *batch, uint64_t first);
 void bg_score_sums_add(bg_score_sums *s, const bg_pair *pair, bg_dots d);
+/* On the last rank of the pipeline, of the batch in hand: how each row's loss moves along a query; [its rows]. */
+void bg_score_sums_outputs(bg_score_sums *s, size_t query, const float *loss);
 /* At a unit's end, or that of a part of it, on all ranks of the pipeline: the first one gets the layers of the others,
  * and has the results so far.  Errors: BG_ESTOPPED if another rank failed. */
 bg_status bg_score_sums_gather(bg_score_sums *s, bg_pipeline *l, bg_err *err) BG_MUST_CHECK;
@@ -55,9 +58,11 @@ bg_status bg_score_sums_gather(bg_score_sums *s, bg_pipeline *l, bg_err *err) BG
  * back.
  *   bg_score_sums_scores   out [Q]
  *   bg_score_sums_layers   out [Q, L]
- *   bg_score_sums_tokens   out [L], summed in float32; only with BG_SCORE_TOKENS, the others only without */
+ *   bg_score_sums_tokens   out [L], summed in float32; only of tokens, the others only without
+ *   bg_score_sums_output   the part of the token that is predicted; only with BG_SCORE_OUTPUTS */
 void bg_score_sums_scores(const bg_score_sums *s, size_t sequence, float *out);
 void bg_score_sums_layers(const bg_score_sums *s, size_t sequence, float *out);
 void bg_score_sums_tokens(const bg_score_sums *s, size_t row, size_t query, float *out);
+float bg_score_sums_output(const bg_score_sums *s, size_t row, size_t query);
 
 #endif /* BG_SCORE_SUMS_H */

@@ -54,6 +54,10 @@ typedef struct {
     bg_status (*begin_unit)(void *self, const bg_unit *unit, uint64_t part, bg_err *err);
     void (*begin_batch)(void *self, const bg_batch *batch, uint64_t first); /* may be NULL; first: the batch's
                                                               first sequence, counted from the unit's first */
+    /* Directions of a batch, and each of them (bg_pipeline_work): NULL, there are none. */
+    size_t (*directions)(void *self, const bg_batch *batch, uint64_t index); /* index: its first sequence in the work */
+    bg_status (*along)(void *self, const bg_batch *batch, size_t slot, size_t k, float *x, bg_err *err);
+    float *tangent[2];
     bg_status (*end_unit)(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err);
     /* As end_unit, for the first `part` sequences of a unit that goes on in the next stream, or in another attempt. */
     bg_status (*keep_part)(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err);

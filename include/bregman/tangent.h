@@ -23,19 +23,22 @@ typedef struct bg_tangent bg_tangent;
 /* Room for the pass's batches and directions of up to `rank` columns.  The pass is lent.  Errors: BG_ENOMEM. */
 bg_status bg_tangent_new(bg_tangent **out, bg_pass *pass, size_t rank, bg_err *err) BG_MUST_CHECK;
 void bg_tangent_free(bg_tangent *t);
+/* Two arrays of its own for tangents of the residual stream, [max_rows, d] and BG_PASS_TRAILER floats: a pipeline takes
+ * turns with them. */
+float *bg_tangent_stream(const bg_tangent *t, int which);
 /* Bytes that bg_tangent_new takes beside such a pass. */
 size_t bg_tangent_bytes(const bg_model *model, const bg_share *share, size_t max_rows, size_t logits_bytes,
                         size_t rank);
 
 /* Through the share's blocks.
  *   x [in,out, rows x d]  tangent of the share's input, on return of its output; not read where the share embeds.
- *                         NULL: memory of the tangent's own (a share that embeds and has the head).
+ *                         NULL: the first of the tangent's own.
  * Errors: those of bg_pass_forward.  Cost: 2 FLOPs a row for each body weight from the lowest tracked site on, as many
  * for each weight that moves (of low rank: 2 rank (P + M) a row), and 5/2 of a forward pass's attention. */
 bg_status bg_tangent_forward(bg_tangent *t, const bg_along *along, float *x, bg_err *err) BG_MUST_CHECK;
 
 /* Where the share has the head, after bg_tangent_forward.
- *   x [in]                 its output's tangent; NULL: the tangent's own.
+ *   x [in]                 its output's tangent; NULL: the first of the tangent's own.
  *   loss [out, n_rows]     d/dε of each row's loss at θ + ε V: (p_t - e_y)ᵀ (J V)_t; 0 where not in the loss.
  * Errors: BG_ENUMERIC if one is NaN or infinite. */
 bg_status bg_tangent_loss(bg_tangent *t, const bg_along *along, const float *x, float *loss, bg_err *err) BG_MUST_CHECK;

@@ -2,6 +2,7 @@
 
 #include "bregman/ranking.h"
 #include "bregman/store.h"
+#include "bregman/tangent.h"
 
 /* Sequences of the largest unit. */
 static uint64_t unit_of(const bg_workload *w)
@@ -27,6 +28,14 @@ bg_score_task score_task(const bg_workload *w, size_t batch_rows)
                             .batch_rows = batch_rows };
 }
 
+size_t score_outputs_bytes(const bg_workload *w, size_t rows)
+{
+    const bg_share *share = bg_workload_share(w);
+    size_t columns = w->extent->columns / w->extent->n_queries + 1;
+    return bg_tangent_bytes(w->model, share, rows, BG_LOGITS_BYTES, columns) +
+           w->model->n_tracked * sizeof(bg_direction) + w->extent->n_queries * (sizeof(size_t) + rows * sizeof(float));
+}
+
 /* Queries are held once by the ranks of a node that have the same share; on --scratch neither they nor the scores of a
  * unit take memory. */
 static size_t bytes(const bg_workload *w, const bg_plan *plan)
@@ -35,6 +44,7 @@ static size_t bytes(const bg_workload *w, const bg_plan *plan)
     const bg_queries_extent q = extent_of(w);
     size_t all = q.bytes / (size_t)w->grid.place_size + bg_scorer_bytes(&task, &q);
     size_t spilt = q.bytes / (size_t)w->grid.place_size + bg_score_sums_bytes(&task, q.n_queries);
+    all += w->detail == BG_SCORE_OUTPUTS ? score_outputs_bytes(w, plan->rows) : 0;
     return plan->on_scratch ? all - spilt : all;
 }
 

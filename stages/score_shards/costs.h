@@ -10,6 +10,9 @@
 
 extern const bg_stage_costs score_costs;
 
+/* What explaining by output tokens takes besides, with micro-batches of so many rows. */
+size_t score_outputs_bytes(const bg_workload *w, size_t rows);
+
 /* The scorer of a rank, for micro-batches of so many rows. */
 bg_score_task score_task(const bg_workload *w, size_t batch_rows);
 

@@ -93,6 +93,27 @@ static size_t first_pair(const explaining *e, uint64_t index)
     return lo;
 }
 
+static int by_number(const void *a, const void *b)
+{
+    size_t x = *(const size_t *)a, y = *(const size_t *)b;
+    return (x > y) - (x < y);
+}
+
+size_t score_explain_queries(const scoring *w, uint64_t first, uint64_t end, size_t *out)
+{
+    const explaining *e = w->in.explaining;
+    size_t n = 0;
+    for (size_t k = first_pair(e, first); k < e->n_pairs && e->pair[k].index < end; k++) {
+        size_t query = e->pair[k].query, i = 0;
+        while (i < n && out[i] != query)
+            i++;
+        out[i] = query;
+        n += i == n;
+    }
+    qsort(out, n, sizeof *out, by_number);
+    return n;
+}
+
 /* One pair's values [rows, L] out of the unit's [row, Q, L], where its sequence begins with row0, to `at` of the file. */
 static bg_status write_pair(const explaining *e, bg_store *s, const wanted *p, size_t row0, uint64_t at, bg_err *err)
 {
@@ -103,6 +124,10 @@ static bg_status write_pair(const explaining *e, bg_store *s, const wanted *p, s
         bg_score_sums_tokens(e->w->made.sums, row0 + t, p->query, x + t * nl);
     if (st == BG_OK)
         st = bg_store_write_rows(s, "token_score", at, p->rows, x, err);
+    for (size_t t = 0; t < p->rows && st == BG_OK && e->w->plan.by_output; t++)
+        x[t] = bg_score_sums_output(e->w->made.sums, row0 + t, p->query);
+    if (st == BG_OK && e->w->plan.by_output)
+        st = bg_store_write_rows(s, "output_token_score", at, p->rows, x, err);
     bg_free(x);
     return st;
 }
@@ -114,6 +139,8 @@ static bg_status write_token_scores(scoring *w, const bg_unit *unit, const bg_se
     const wanted *first = &e->pair[k], *last = &e->pair[end - 1];
     uint64_t dims[2] = { last->at + last->rows - first->at, bg_model_layers(w->in.model) };
     bg_status st = bg_store_dataset(s, "token_score", dims, err);
+    if (st == BG_OK && w->plan.by_output)
+        st = bg_store_dataset(s, "output_token_score", dims, err);
     for (uint64_t i = unit->first; i < unit->first + g->end && st == BG_OK; i++) {
         for (; k < end && e->pair[k].index == i && st == BG_OK; k++)
             st = write_pair(e, s, &e->pair[k], row0, e->pair[k].at - first->at, err);
@@ -124,10 +151,9 @@ static bg_status write_token_scores(scoring *w, const bg_unit *unit, const bg_se
 
 /* ---- the new version of the ranking ---- */
 
-/* The parts x of a pair add up to the score that the ranking has. */
-static bg_status check_sum(const explaining *e, const wanted *p, float score, const float *x, bg_err *err)
+/* The n parts x of a pair add up to the score that the ranking has. */
+static bg_status check_sum(const explaining *e, const wanted *p, float score, const float *x, size_t n, bg_err *err)
 {
-    size_t n = p->rows * bg_model_layers(e->w->in.model);
     double sum = 0, magnitude = 0;
     for (size_t i = 0; i < n; i++) {
         sum += (double)x[i];
@@ -149,24 +175,39 @@ static uint64_t first_value(const explaining *e, const bg_rows *from)
     return e->pair[first_pair(e, from->first - from->row)].at;
 }
 
-/* Values of one entry of a side, appended at `at`. */
-static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, int side, uint64_t cell, uint64_t at,
-                            bg_err *err)
+/* Where the values of one entry of a side go. */
+typedef struct {
+    bg_store *to;
+    int side;
+    uint64_t at;
+    float score; /* of the entry */
+} place;
+
+static bg_status append(const place *to, const char *name, size_t rows, const float *x, bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    size_t nl = bg_model_layers(e->w->in.model);
-    float *x = NULL, *sum = NULL;
+    bg_status st = bg_path(path, err, "%s/%s", bg_side_name[to->side], name);
+    return st == BG_OK ? bg_store_write_rows(to->to, path, to->at, rows, x, err) : st;
+}
+
+/* A pair's values [rows, columns] of its unit; they must add up. */
+static bg_status read_values(const explaining *e, const wanted *p, const char *name, size_t columns, float score,
+                             float *x, bg_err *err)
+{
     bg_rows from;
     bg_status st = bg_units_read(e->units, bg_units_run_of(e->units, p->index), &from, err);
     if (st == BG_OK)
-        st = BG_NEW(x, p->rows * nl, "token scores", err);
-    if (st == BG_OK)
-        st = BG_NEW(sum, p->rows, "token scores", err);
-    if (st == BG_OK)
-        st = bg_store_read_rows(from.file, "token_score", BG_F32,
-                                (bg_slab){ p->at - first_value(e, &from), p->rows, nl }, x, err);
-    if (st == BG_OK)
-        st = check_sum(e, p, e->ranking.side[side].score[cell], x, err);
+        st = bg_store_read_rows(from.file, name, BG_F32, (bg_slab){ p->at - first_value(e, &from), p->rows, columns },
+                                x, err);
+    return st == BG_OK ? check_sum(e, p, score, x, p->rows * columns, err) : st;
+}
+
+/* By position and layer; x [rows, L] is room, sum [rows] too. */
+static bg_status copy_positions(const explaining *e, const wanted *p, const place *to, float *x, float *sum,
+                                bg_err *err)
+{
+    size_t nl = bg_model_layers(e->w->in.model);
+    bg_status st = read_values(e, p, "token_score", nl, to->score, x, err);
     for (size_t t = 0; t < p->rows && st == BG_OK; t++) {
         double all = 0;
         for (size_t l = 0; l < nl; l++)
@@ -174,13 +215,22 @@ static bg_status copy_entry(const explaining *e, const wanted *p, bg_store *to, 
         sum[t] = (float)all;
     }
     if (st == BG_OK)
-        st = bg_path(path, err, "%s/layer_token_score", bg_side_name[side]);
+        st = append(to, "layer_token_score", p->rows, x, err);
+    return st == BG_OK ? append(to, "token_score", p->rows, sum, err) : st;
+}
+
+static bg_status copy_entry(const explaining *e, const wanted *p, const place *to, bg_err *err)
+{
+    float *x = NULL, *sum = NULL;
+    bg_status st = BG_NEW(x, p->rows * bg_model_layers(e->w->in.model), "token scores", err);
     if (st == BG_OK)
-        st = bg_store_write_rows(to, path, at, p->rows, x, err);
+        st = BG_NEW(sum, p->rows, "token scores", err);
     if (st == BG_OK)
-        st = bg_path(path, err, "%s/token_score", bg_side_name[side]);
-    if (st == BG_OK)
-        st = bg_store_write_rows(to, path, at, p->rows, sum, err);
+        st = copy_positions(e, p, to, x, sum, err);
+    if (st == BG_OK && e->w->plan.by_output)
+        st = read_values(e, p, "output_token_score", 1, to->score, sum, err);
+    if (st == BG_OK && e->w->plan.by_output)
+        st = append(to, "output_token_score", p->rows, sum, err);
     bg_free(x);
     bg_free(sum);
     return st;
@@ -197,7 +247,7 @@ static bg_status make_side(const explaining *e, bg_store *s, int side, uint32_t 
 {
     const bg_ranking *r = &e->ranking;
     char path[BG_PATH_BYTES];
-    static const char *const what[] = { "token_score", "layer_token_score" };
+    static const char *const what[] = { "token_score", "layer_token_score", "output_token_score" };
     uint64_t dims[2] = { r->n_queries, r->k }, values[2] = { 0, bg_model_layers(e->w->in.model) };
     for (size_t i = 0; i < r->n_queries * r->k; i++) {
         const wanted *p = find_pair(e, r->side[side].sequence[i], i / r->k);
@@ -207,7 +257,7 @@ static bg_status make_side(const explaining *e, bg_store *s, int side, uint32_t 
     bg_status st = bg_path(path, err, "%s/count", bg_side_name[side]);
     if (st == BG_OK)
         st = bg_store_write(s, path, dims, count, err);
-    for (size_t i = 0; i < sizeof what / sizeof *what && st == BG_OK; i++) {
+    for (size_t i = 0; i < 2 + (size_t)e->w->plan.by_output && st == BG_OK; i++) {
         st = bg_path(path, err, "%s/%s", bg_side_name[side], what[i]);
         if (st == BG_OK)
             st = bg_store_dataset(s, path, values, err);
@@ -228,7 +278,7 @@ static bg_status write_side(const explaining *e, bg_store *s, int side, bg_err *
         const wanted *p = find_pair(e, r->side[side].sequence[i], i / r->k);
         st = bg_stop_check("assembling", err);
         if (p != NULL && st == BG_OK)
-            st = copy_entry(e, p, s, side, i, at, err);
+            st = copy_entry(e, p, &(place){ s, side, at, r->side[side].score[i] }, err);
         at += count[i];
     }
     bg_free(count);

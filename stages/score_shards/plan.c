@@ -60,9 +60,10 @@ static bg_status divide_model(scoring *w, bg_err *err)
                              .sequences = p->n_sequences,
                              .unit_sequences = p->unit_sequences,
                              .rows = longest(w) - 1,
-                             .detail = w->c->explain != NULL ? BG_SCORE_TOKENS
-                                       : w->c->layer_scores  ? BG_SCORE_LAYERS
-                                                             : BG_SCORE_SEQUENCES,
+                             .detail = p->by_output            ? BG_SCORE_OUTPUTS
+                                       : w->c->explain != NULL ? BG_SCORE_TOKENS
+                                       : w->c->layer_scores    ? BG_SCORE_LAYERS
+                                                               : BG_SCORE_SEQUENCES,
                              .extent = &p->extent };
     bg_status st = bg_workload_divide(&p->load, &p->share, err);
     if (st != BG_OK)
@@ -74,7 +75,14 @@ static bg_status divide_model(scoring *w, bg_err *err)
 
 bg_status score_divide(scoring *w, bg_err *err)
 {
-    bg_status st;
+    static const char *const by[] = { "position", "output", NULL };
+    int which;
+    bg_status st = bg_option_word("--attribution", w->c->attribution, by, &which, err);
+    if (st != BG_OK)
+        return st;
+    w->plan.by_output = which == 1;
+    if (w->plan.by_output && w->c->explain == NULL)
+        return BG_FAIL(err, BG_EARG, "--attribution output is for --explain: give a ranking.h5 to explain");
     if (w->c->explain != NULL) {
         st = score_explain_open(w, err);
     } else {
@@ -88,7 +96,9 @@ bg_status score_divide(scoring *w, bg_err *err)
 
 bg_status score_choose_plan(scoring *w, bg_err *err)
 {
-    bg_demand d = bg_workload_demand(&w->plan.load, w->c->batch_tokens);
+    /* a direction moves all sequences of a micro-batch, and is wanted of few */
+    uint64_t rows = w->c->batch_tokens == 0 && w->plan.by_output ? w->plan.load.rows : w->c->batch_tokens;
+    bg_demand d = bg_workload_demand(&w->plan.load, rows);
     bg_status st = bg_attempt_recall(w->ctx, &w->in.files, w->plan.work, &d.given_rows, err);
     if (st != BG_OK)
         return st;

@@ -15,7 +15,7 @@
 #include "costs.h"
 
 typedef struct {
-    const char *model, *queries, *output, *shard, *candidates, *explain;
+    const char *model, *queries, *output, *shard, *candidates, *explain, *attribution;
     bg_list tokens;
     bool layer_scores;
     uint64_t top, unit_sequences, batch_tokens;
@@ -23,6 +23,7 @@ typedef struct {
 
 typedef struct scoring scoring;
 typedef struct explaining explaining;
+typedef struct outputs outputs;
 
 /* What is read. */
 typedef struct {
@@ -43,6 +44,7 @@ typedef struct {
     const uint64_t *sequence; /* of this shard (or to explain); NULL: begin + i */
     uint64_t begin, n_sequences, unit_sequences;
     size_t longest_rows;        /* of the longest sequence */
+    bool by_output;             /* explain by output tokens too */
     char output[BG_PATH_BYTES]; /* the shard's file, or the ranking */
     char work[BG_PATH_BYTES];   /* folder of the units */
     bg_share *share;            /* [pipeline_size] */
@@ -63,6 +65,7 @@ typedef struct {
     bg_queries *queries;
     bg_products products;
     bg_score_sums *sums;
+    outputs *outputs; /* NULL: not by output tokens */
     bg_pass *pass;
     bg_units units;
     uint64_t kept; /* the first sequence of the unit in hand that no file has */
@@ -115,11 +118,23 @@ bg_status score_choose_plan(scoring *w, bg_err *err) BG_MUST_CHECK;
 /* sweep.c: score the sequences: leaves all units in their files.  Collective; an agreed status. */
 bg_status score_sweep(scoring *w, bg_err *err) BG_MUST_CHECK;
 
+/* outputs.c: the directions of a micro-batch (bg_sweep.directions, .along), whose work lies in w->made.outputs, and what
+ * came of them into the sums of the batch in hand.  Open after the pass and the queries; close also after an error. */
+bg_status score_outputs_open(scoring *w, bg_err *err) BG_MUST_CHECK;
+void score_outputs_close(outputs *o);
+float *score_outputs_stream(const outputs *o, int which); /* the two of bg_sweep.tangent */
+size_t score_outputs_choose(void *scoring, const bg_batch *batch, uint64_t index);
+bg_status score_outputs_along(void *scoring, const bg_batch *batch, size_t slot, size_t k, float *x,
+                              bg_err *err) BG_MUST_CHECK;
+void score_outputs_keep(const outputs *o);
+
 /* assemble.c: the datasets' axis of layers, layer_name. */
 bg_status score_name_layers(const bg_model *m, bg_store *s, bg_err *err) BG_MUST_CHECK;
 
 /* explain.c: read the ranking in w->c->explain and list what is to be explained (local). */
 bg_status score_explain_open(scoring *w, bg_err *err) BG_MUST_CHECK;
+/* Queries, ascending, that rank a sequence of [first, end) of those to explain; out [n_queries].  How many. */
+size_t score_explain_queries(const scoring *w, uint64_t first, uint64_t end, size_t *out);
 /* Local, on rank 0: are the inputs, as far as w->in.origin has them, those that the ranking was made from? */
 bg_status score_explain_check(const scoring *w, bg_err *err) BG_MUST_CHECK;
 /* Are the compressed queries those that it ranks for? */

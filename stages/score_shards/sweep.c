@@ -17,9 +17,9 @@ static bg_status open_sums(scoring *w, bg_err *err)
         st = bg_products_init(&m->products, &p->extent, p->memory.rows, err);
     if (st == BG_OK)
         st = bg_score_sums_new(&m->sums, &task, p->extent.n_queries, p->queries.scratch, err);
-    return st == BG_OK
-               ? bg_pipeline_pass_new(&m->pass, w->in.model, &p->share[g->pipeline_rank], g, p->memory.rows, err)
-               : st;
+    if (st == BG_OK)
+        st = bg_pipeline_pass_new(&m->pass, w->in.model, &p->share[g->pipeline_rank], g, p->memory.rows, err);
+    return st == BG_OK && p->by_output ? score_outputs_open(w, err) : st;
 }
 
 static bg_status open_work(scoring *w, bg_err *err)
@@ -41,6 +41,7 @@ static bg_status open_work(scoring *w, bg_err *err)
 /* The queries' names are still needed. */
 static void close_work(score_work *m)
 {
+    score_outputs_close(m->outputs);
     bg_pass_free(m->pass);
     bg_score_sums_free(m->sums);
     bg_products_clear(&m->products);
@@ -65,7 +66,10 @@ static bg_status unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_e
 
 static void batch_begin(void *self, const bg_batch *batch, uint64_t first)
 {
-    bg_score_sums_begin_batch(((scoring *)self)->made.sums, batch, first);
+    const score_work *m = &((scoring *)self)->made;
+    bg_score_sums_begin_batch(m->sums, batch, first);
+    if (m->outputs != NULL)
+        score_outputs_keep(m->outputs);
 }
 
 static bg_status unit_keep(void *self, const bg_unit *unit, uint64_t end, bg_pipeline *l, bg_err *err)
@@ -93,7 +97,7 @@ static bg_status sweep(scoring *w, bg_err *err)
     const score_plan *p = &w->plan;
     const bg_score_task task = score_task(&p->load, p->memory.rows);
     bg_scorer scorer = { w->made.queries, &w->made.products, w->made.sums };
-    const bg_sweep s = {
+    bg_sweep s = {
         .what = w->result->what,
         .tokens = w->in.tokens,
         .sequence = p->sequence,
@@ -109,6 +113,12 @@ static bg_status sweep(scoring *w, bg_err *err)
         .end_unit = unit_end,
         .keep_part = unit_keep,
     };
+    if (w->made.outputs != NULL) {
+        s.directions = score_outputs_choose;
+        s.along = score_outputs_along;
+        for (int i = 0; i < 2; i++)
+            s.tangent[i] = score_outputs_stream(w->made.outputs, i);
+    }
     return bg_sweep_run(&s, w->made.pass, w->in.model, w->ctx, err);
 }
 
