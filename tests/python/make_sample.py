@@ -218,7 +218,9 @@ def write_end(file, random, end, sign, score, queries, shared, sequences, layers
                 peak *= np.float32((score[q, k] - values.sum() + peak.sum()) / peak.sum())
             counts[q, k] = len(values)
             flat.append(values)
+    outputs = [v.sum(1)[::-1] for v in flat]  # whatever adds up to the same
     flat = np.concatenate(flat)
+    file[f"{end}/output_token_score"] = np.concatenate(outputs)
     file[f"{end}/sequence"], file[f"{end}/score"] = sequence.astype(np.int64), score.astype(np.float32)
     file[f"{end}/count"], file[f"{end}/token_score"], file[f"{end}/layer_token_score"] = counts, flat.sum(1), flat
 

@@ -190,6 +190,7 @@ class Entry:
     sequence: int
     score: float
     token_score: np.ndarray | None = None  # [position]
+    output_score: np.ndarray | None = None  # [position]: of the token that is predicted there
     layer_score: np.ndarray | None = None  # [position, layer]
     prefilter_rank: int | None = None  # from 1; -1: not among the query's best of the prefilter; None: not known
 
@@ -237,6 +238,10 @@ class Ranking:
         return any(offset is not None for _, _, offset in self._ends.values())
 
     @property
+    def is_by_output(self):
+        return self.file.has("top/output_token_score")
+
+    @property
     def prefilter(self):
         """How the sequences were chosen that were scored, in words; "": by no prefilter."""
         return self.file.attribute("prefilter", "")
@@ -273,6 +278,8 @@ class Ranking:
             rows = slice(offset[row], offset[row + 1])
             if rows.stop > rows.start:
                 entry.token_score = self.file.read(f"{end}/token_score", rows=rows).astype(np.float64)
+                if self.is_by_output:
+                    entry.output_score = self.file.read(f"{end}/output_token_score", rows=rows).astype(np.float64)
                 if self.file.has(f"{end}/layer_token_score"):
                     entry.layer_score = self.file.read(f"{end}/layer_token_score", rows).astype(np.float64)
         return entry

@@ -84,10 +84,12 @@ def check_hash(ranking, attribute, path, digest, what):
 
 def check_sum(ranking, entry):
     """An explained entry's token scores add up to its score: they are of this sequence and query."""
-    parts = entry.token_score if entry.layer_score is None else entry.layer_score
-    total, tolerance = float(parts.sum()), SUM_TOLERANCE * float(abs(parts).sum())
-    require(
-        abs(total - entry.score) <= tolerance,
-        f"sequence {entry.sequence} has the score {entry.score:.7g}, but its token scores add up to {total:.7g} "
-        f'(the two may differ by {tolerance:.1g}): "{ranking.file.path}"; explain it again',
-    )
+    for parts in (entry.token_score if entry.layer_score is None else entry.layer_score, entry.output_score):
+        if parts is None:
+            continue
+        total, tolerance = float(parts.sum()), SUM_TOLERANCE * float(abs(parts).sum())
+        require(
+            abs(total - entry.score) <= tolerance,
+            f"sequence {entry.sequence} has the score {entry.score:.7g}, but its token scores add up to {total:.7g} "
+            f'(the two may differ by {tolerance:.1g}): "{ranking.file.path}"; explain it again',
+        )

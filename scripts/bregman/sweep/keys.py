@@ -201,7 +201,11 @@ STAGES = {
         "batch_tokens": Key(NATURAL),
     },
     "merge": {"top": Key(COUNT, 100), "tail": Key(_real, 0.0001)},
-    "explain": {"enabled": Key(_flag), "batch_tokens": Key(NATURAL)},
+    "explain": {
+        "enabled": Key(_flag),
+        "attribution": Key(_one_of("position", "output"), "position"),
+        "batch_tokens": Key(NATURAL),
+    },
     "report": {"enabled": Key(_flag), "show": Key(COUNT), "title": Key(_text), "corpus_sequences": Key(COUNT)},
 }
 FILES = ("candidates", "subset", "mask")  # keys whose value is a file
