@@ -89,6 +89,26 @@ void bg_curvature_clear(bg_curvature *c)
     memset(c, 0, sizeof *c);
 }
 
+static void rotate(const bg_curvature *c, bg_op of_s, bg_op of_a, const float *v, float *half, float *out)
+{
+    if (!c->rotated) {
+        memcpy(out, v, c->p * c->m * sizeof *v);
+        return;
+    }
+    bg_blockdiag_apply_left(&c->factors.basis.q_s, of_s, c->m, v, c->m, half, c->m);
+    bg_blockdiag_apply(&c->factors.basis.q_a, of_a, c->p, half, c->m, out, c->m);
+}
+
+void bg_curvature_rotate(const bg_curvature *c, const float *v, float *half, float *out)
+{
+    rotate(c, BG_T, BG_N, v, half, out);
+}
+
+void bg_curvature_rotate_back(const bg_curvature *c, const float *v, float *half, float *out)
+{
+    rotate(c, BG_N, BG_T, v, half, out);
+}
+
 void bg_curvature_divide(const bg_curvature *c, float *v)
 {
     float lambda = (float)c->lambda;

@@ -46,6 +46,10 @@
        "mean loss of the held-out files' predicted tokens after the step; NaN: not measured"), \
     D1(format, "step/seconds", BG_F64, "step", BG_NOT_NEGATIVE, "s", "what the step took, without measuring and saving")
 
+#define RESIDUAL(format) \
+    D2(format, "residual", BG_F64, "query", "iteration", BG_NOT_NEGATIVE, "1", \
+       "norm of what the refined solve has left of the query's gradient after each step, over that before the first")
+
 #define LOW_RANK(format) \
     D3(format, "*/left", BG_F32, "query", "output", "r", BG_FINITE, "nats", \
        "left factor U of the preconditioned query gradient U V^T, singular values included"), \
@@ -122,6 +126,7 @@ static const bg_schema_row rows[] = {
 
     D1("compressed", "id", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
     LOW_RANK("compressed"),
+    RESIDUAL("compressed"),
 
     D1("scores", "id", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
     D1("scores", "sequence", BG_I64, "sequence", BG_SEQUENCE, "1", "global index into the token files, in their order"),
@@ -192,6 +197,7 @@ static const bg_schema_row rows[] = {
     COVARIANCE("work"),
     EIGENBASIS("work"),
     LOW_RANK("work"),
+    RESIDUAL("work"),
     D1("work", "frequency", BG_I64, "term", BG_FROM_0, "1", "sequences of the unit that have each term of the queries"),
     D2("work", "top/sequence", BG_I64, "query", "k", BG_SEQUENCE_OR_NONE, "1",
        "global index of the unit's sequences that share most with the query, best first; -1: none"),

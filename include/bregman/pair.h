@@ -41,5 +41,7 @@ static inline size_t bg_pair_rows_of(const bg_pair *p, size_t z, size_t *first)
 
 /* g [P, M] = δᵀ a over rows [first, first + n): with all rows of a sequence, its gradient of the weights. */
 void bg_pair_gradient(const bg_pair *p, size_t first, size_t n, float *g);
+/* g += that. */
+void bg_pair_add_gradient(const bg_pair *p, size_t first, size_t n, float *g);
 
 #endif /* BG_PAIR_H */

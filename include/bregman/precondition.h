@@ -41,6 +41,10 @@ bg_status bg_curvature_read(const bg_factors *f, const bg_site *site, bg_damping
                             bg_err *err) BG_MUST_CHECK;
 void bg_curvature_clear(bg_curvature *c);
 
+/* v [P, M] from the parameters' basis to the curvature's, into out; or back.  half [P, M] is room, and none of the
+ * three overlaps another. */
+void bg_curvature_rotate(const bg_curvature *c, const float *v, float *half, float *out);
+void bg_curvature_rotate_back(const bg_curvature *c, const float *v, float *half, float *out);
 /* v [P, M] in the curvature's basis -> v ⊘ (C + λ), in place. */
 void bg_curvature_divide(const bg_curvature *c, float *v);
 

@@ -126,6 +126,28 @@ static void report_kept(const assembly *a)
                a->n_silent, a->in->model->n_tracked, a->silent);
 }
 
+/* How the refined solve went, query by query. */
+static bg_status assemble_residuals(assembly *a, bg_err *err)
+{
+    uint64_t dims[2] = { a->plan->units.n_sequences, a->plan->refine.steps + 1 };
+    double *x = NULL;
+    if (a->plan->refine.kind == BG_REFINE_NONE)
+        return BG_OK;
+    bg_status st = BG_NEW(x, dims[1] * a->plan->units.unit_sequences, "residuals", err);
+    if (st == BG_OK)
+        st = bg_store_dataset(a->to, "residual", dims, err);
+    for (size_t i = 0; i < bg_units_runs(a->units) && st == BG_OK; i++) {
+        bg_rows q;
+        st = bg_units_read(a->units, i, &q, err);
+        if (st == BG_OK)
+            st = bg_store_read_rows(q.file, "residual", BG_F64, (bg_slab){ q.row, q.n, dims[1] }, x, err);
+        if (st == BG_OK)
+            st = bg_store_write_rows(a->to, "residual", q.first, q.n, x, err);
+    }
+    bg_free(x);
+    return st;
+}
+
 /* All modules, section after section. */
 static bg_status assemble_modules(assembly *a, bg_err *err)
 {
@@ -135,6 +157,8 @@ static bg_status assemble_modules(assembly *a, bg_err *err)
         const bg_site *site = model->tracked[i];
         if (i == 0 || site->section != model->tracked[i - 1]->section)
             st = bg_units_choose(a->units, site->section, err);
+        if (st == BG_OK && i == 0)
+            st = assemble_residuals(a, err);
         if (st == BG_OK)
             st = assemble_site(a, site, err);
     }

@@ -10,6 +10,10 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
+/* Of each module's mean eigenvalue, unless --damping-factor says otherwise (research that README quotes). */
+static const double DAMPING = 0.1, REFINED_DAMPING = 30;
+enum { LEAST_REFINED = 10 };
+
 typedef struct {
     const compress_queries_config *c;
     const bg_context *ctx;
@@ -32,14 +36,49 @@ static bg_status parse_rank(compress_plan *p, const compress_queries_config *c, 
     return BG_OK;
 }
 
-static bg_status read_options(compress_plan *p, const compress_queries_config *c, bg_err *err)
+static bg_status read_refinement(compress_plan *p, const compress_queries_config *c, const bg_grid *g, bg_err *err)
+{
+    static const char *const word[] = { "none", "cg", "lissa", NULL };
+    int which;
+    bg_status st = bg_option_word("--refine", c->refine, word, &which, err);
+    if (st != BG_OK)
+        return st;
+    p->refine = (compress_refinement){ (bg_refinement)which, c->refine_steps, c->refine_sequences };
+    if (which == BG_REFINE_NONE)
+        return BG_OK;
+    if (c->refine_tokens.n == 0)
+        return BG_FAIL(err, BG_EARG, "--refine %s: give --refine-tokens, sequences of the training data", c->refine);
+    if (g->pipeline_size > 1)
+        return BG_FAIL(err, BG_EARG, "--refine %s: each query is solved for by one rank: give --pipeline 1", c->refine);
+    if (p->damping.kind == BG_IDENTITY)
+        return BG_FAIL(err, BG_EARG,
+                       "--refine %s: the damping is that of the factors: --preconditioner identity has none",
+                       c->refine);
+    return BG_OK;
+}
+
+/* Where the option says nothing: what EK-FAC is best with, or the refined solve. */
+static void set_damping(compress_plan *p, const compress_queries_config *c)
+{
+    bool refined = p->refine.kind != BG_REFINE_NONE;
+    double factor = c->damping_factor >= 0 ? c->damping_factor : refined ? REFINED_DAMPING : DAMPING;
+    p->damping.absolute = c->damping >= 0;
+    p->damping.damping = p->damping.absolute ? c->damping : factor;
+    if (refined && !p->damping.absolute && factor < LEAST_REFINED)
+        bg_log("warning: --refine %s with --damping-factor %g: below %d a refined solve has been worse than none",
+               c->refine, factor, LEAST_REFINED);
+}
+
+static bg_status read_options(compress_plan *p, const compress_queries_config *c, const bg_grid *g, bg_err *err)
 {
     p->seed = c->seed;
-    p->damping.absolute = c->damping >= 0;
-    p->damping.damping = p->damping.absolute ? c->damping : c->damping_factor;
     bg_status st = parse_rank(p, c, err);
     if (st == BG_OK)
         st = bg_preconditioner_parse(c->preconditioner, &p->damping.kind, err);
+    if (st == BG_OK)
+        st = read_refinement(p, c, g, err);
+    if (st == BG_OK)
+        set_damping(p, c);
     return st == BG_OK ? bg_path(p->work, err, "%s.work", c->output) : st;
 }
 
@@ -83,7 +122,9 @@ static bg_status divide(compress *w, bg_err *err)
 
 static size_t plan_bytes(const void *compress_, const bg_plan *plan)
 {
-    return bg_workload_bytes(&((const compress *)compress_)->plan.load, plan);
+    const compress *w = compress_;
+    size_t refined = w->plan.refine.kind == BG_REFINE_NONE ? 0 : compress_refine_bytes(&w->in, &w->plan, plan->rows);
+    return bg_workload_bytes(&w->plan.load, plan) + refined;
 }
 
 /* Beside what the stage takes; without a limit in the ranks' parts of half of what this node has. */
@@ -173,9 +214,9 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
 {
     compress w = { .c = config, .ctx = ctx };
     MPI_Comm world = ctx->grid.world;
-    bg_status st = bg_agree(world, read_options(&w.plan, w.c, err), err);
+    bg_status st = bg_agree(world, read_options(&w.plan, w.c, &ctx->grid, err), err);
     if (st == BG_OK)
-        st = compress_open(&w.in, w.c, ctx, err);
+        st = compress_open(&w.in, w.c, &w.plan.refine, ctx, err);
     if (st == BG_OK)
         st = bg_agree(world, divide(&w, err), err);
     if (st == BG_OK)

@@ -1,4 +1,5 @@
 /* inputs.c - the model, the factors that were fitted on it, and the queries. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,38 @@ static bg_status open_model(compress_inputs *in, const compress_queries_config *
         st = BG_FAIL(err, BG_ENOMEM, "out of memory");
     free(fitted);
     return st;
+}
+
+/* The sequences whose curvature it is; their number is what is asked for, or all there are. */
+static bg_status check_refinement(const compress_inputs *in, const compress_queries_config *c, compress_refinement *r,
+                                  bg_err *err)
+{
+    enum { ENOUGH = 64 };
+    uint64_t n = bg_tokens_sequences(in->refine_tokens);
+    bg_status st = bg_tokens_check_corpus(in->refine_tokens, err);
+    r->sequences.end = r->sequences.end == UINT64_MAX ? n : r->sequences.end;
+    if (st == BG_OK && (r->sequences.begin >= r->sequences.end || r->sequences.end > n))
+        st = BG_FAIL(err, BG_EARG,
+                     "--refine-sequences %" PRIu64 ":%" PRIu64 ": the token files hold %" PRIu64 " sequences",
+                     r->sequences.begin, r->sequences.end, n);
+    if (st == BG_OK)
+        st = bg_model_check_tokenizer(in->model, bg_tokens_tokenizer_hash(in->refine_tokens), c->refine_tokens.item[0],
+                                      err);
+    if (st == BG_OK && r->sequences.end - r->sequences.begin < ENOUGH)
+        bg_log("warning: --refine-sequences: the curvature of %" PRIu64 " sequences; %d or more are better",
+               r->sequences.end - r->sequences.begin, ENOUGH);
+    return st == BG_OK ? bg_model_check_lengths(in->model, in->refine_tokens, r->sequences.begin, r->sequences.end, err)
+                       : st;
+}
+
+/* Collective; an agreed status. */
+static bg_status open_refinement(compress_inputs *in, const compress_queries_config *c, compress_refinement *r,
+                                 const bg_grid *g, bg_err *err)
+{
+    if (r->kind == BG_REFINE_NONE)
+        return BG_OK;
+    bg_status st = bg_tokens_open_all(&in->refine_tokens, c->refine_tokens.item, c->refine_tokens.n, g->world, err);
+    return st == BG_OK ? bg_agree(g->world, check_refinement(in, c, r, err), err) : st;
 }
 
 static bg_status check_queries(const compress_inputs *in, const compress_queries_config *c, bg_err *err)
@@ -50,10 +83,13 @@ static bg_status identify(compress_inputs *in, bg_err *err)
     bg_status st = bg_inputs_add(&in->identities, in->model->dir, &in->model_hash, err);
     if (st == BG_OK)
         st = bg_inputs_add(&in->identities, bg_factors_path(in->factors), &factors, err);
+    if (st == BG_OK && in->refine_tokens != NULL)
+        st = bg_inputs_add_tokens(&in->identities, in->refine_tokens, err);
     return st == BG_OK ? bg_inputs_add_tokens(&in->identities, in->queries, err) : st;
 }
 
-bg_status compress_open(compress_inputs *in, const compress_queries_config *c, const bg_context *ctx, bg_err *err)
+bg_status compress_open(compress_inputs *in, const compress_queries_config *c, compress_refinement *r,
+                        const bg_context *ctx, bg_err *err)
 {
     MPI_Comm world = ctx->grid.world;
     bg_status st = bg_agree(world, open_model(in, c, err), err);
@@ -63,6 +99,8 @@ bg_status compress_open(compress_inputs *in, const compress_queries_config *c, c
         st = bg_agree(world, check_queries(in, c, err), err);
     if (st == BG_OK)
         st = open_factors(in, c->factors, &ctx->grid, err);
+    if (st == BG_OK)
+        st = open_refinement(in, c, r, &ctx->grid, err);
     if (st != BG_OK)
         return st;
     st = ctx->grid.world_rank == 0 ? identify(in, err) : BG_OK;
@@ -73,6 +111,7 @@ void compress_close(compress_inputs *in)
 {
     bg_factors_close(in->factors);
     bg_tokens_close(in->queries);
+    bg_tokens_close(in->refine_tokens);
     bg_model_close(in->model);
     bg_inputs_clear(&in->identities);
     free(in->modules);

@@ -61,22 +61,35 @@ void compress_tap_free(compress_tap *t)
     bg_free(t);
 }
 
-/* Query z of the micro-batch, of which the pair may have no row. */
-static bg_status compress_query(compress_tap *t, const bg_curvature *c, const bg_pair *pair, size_t z, bg_err *err)
+bg_status compress_truncate(compress_tap *t, const bg_curvature *c, const bg_site *site, uint64_t query,
+                            const float *gradient, bg_err *err)
 {
-    const bg_site *site = pair->site;
-    size_t r0, rows = bg_pair_rows_of(pair, z, &r0);
-    uint64_t query = pair->batch->sequence[z];
-    float *gradient = t->array[GRADIENT];
     const bg_truncation wanted = { gradient, bg_queries_columns(site, t->plan->load.columns), t->plan->tolerance,
                                    t->plan->seed, query * t->in->model->n_tracked + site->index };
     bg_compressed made = { .left = t->array[LEFT], .right = t->array[RIGHT] };
-    bg_pair_gradient(pair, r0, rows, gradient);
-    bg_curvature_divide(c, gradient);
     bg_status st = bg_compress(c, &wanted, t->array[SCRATCH], &made, err);
     float kept = made.variance > 0 ? (float)(1.0 - made.error / made.variance) : 1.0f;
     compressed_query q = { made.left, made.right, kept, made.error, made.variance, (uint32_t)made.needed };
     return st == BG_OK ? compress_unit_write(t->unit, site, query, &q, err) : st;
+}
+
+bg_status compress_tap_read_all(compress_tap *t, const bg_curvature **out, bg_err *err)
+{
+    const bg_curvature *one;
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < t->in->model->n_tracked && st == BG_OK; i++)
+        st = get(t, t->in->model->tracked[i], &one, err);
+    *out = t->held;
+    return st;
+}
+
+/* Query z of the micro-batch, of which the pair may have no row. */
+static bg_status compress_query(compress_tap *t, const bg_curvature *c, const bg_pair *pair, size_t z, bg_err *err)
+{
+    size_t r0, rows = bg_pair_rows_of(pair, z, &r0);
+    bg_pair_gradient(pair, r0, rows, t->array[GRADIENT]);
+    bg_curvature_divide(c, t->array[GRADIENT]);
+    return compress_truncate(t, c, pair->site, pair->batch->sequence[z], t->array[GRADIENT], err);
 }
 
 /* Rotate the rows of all queries, then make each query's gradient, preconditioned and truncated in the eigenbasis (a

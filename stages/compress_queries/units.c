@@ -23,7 +23,7 @@ static bg_section_range own_sections(const compress_unit *u)
     return bg_share_sections(u->model, bg_workload_share(&u->plan->load));
 }
 
-static bg_status begin_unit(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
+bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg_err *err)
 {
     compress_unit *u = self;
     const bg_section_range own = own_sections(u);
@@ -38,7 +38,7 @@ static bg_status begin_unit(void *self, const bg_unit *unit, uint64_t part, bg_e
 }
 
 /* Publish the queries so far; those that follow go to new files. */
-static bg_status keep_unit(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err)
+bg_status compress_unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err)
 {
     compress_unit *u = self;
     const bg_section_range own = own_sections(u);
@@ -57,10 +57,10 @@ static bg_status keep_unit(void *self, const bg_unit *unit, uint64_t part, bg_pi
 
 static bg_status end_unit(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
 {
-    return keep_unit(self, unit, unit->n_sequences, l, err);
+    return compress_unit_keep(self, unit, unit->n_sequences, l, err);
 }
 
-static bg_status find_units(void *self, bool *done, uint64_t *part, bg_err *err)
+bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err)
 {
     return bg_units_find(&((compress_unit *)self)->plan->units, done, part, err);
 }
@@ -129,18 +129,29 @@ bg_status compress_write_query(bg_store *s, const bg_site *site, uint64_t row, c
     return st;
 }
 
-/* The file of a section, with datasets for all of its modules. */
+/* The file of a section, with datasets for all of its modules; the first has the residuals too. */
 static bg_status create_file(compress_unit *u, size_t section, bg_err *err)
 {
     const bg_segment g = segment_of(u, section);
     const bg_section *sites = &u->model->section[section];
+    uint64_t residual[2] = { g.end - g.first, u->plan->refine.steps + 1 };
     bg_status st = bg_units_create(&u->file[section], &u->plan->units, &g, err);
+    if (st == BG_OK && section == 0 && u->plan->refine.kind != BG_REFINE_NONE)
+        st = bg_store_dataset(u->file[0], "residual", residual, err);
     for (size_t i = sites->first; i < sites->end && st == BG_OK; i++) {
         const bg_site *site = u->model->tracked[i];
         st = compress_make_datasets(u->file[section], site, g.end - g.first,
                                     bg_queries_columns(site, u->plan->load.columns), COMPRESS_UNIT_DATASETS, err);
     }
     return st;
+}
+
+bg_status compress_unit_write_residual(compress_unit *u, uint64_t query, const double *residual, bg_err *err)
+{
+    bg_status st = u->file[0] == NULL && !u->finished[0] ? create_file(u, 0, err) : BG_OK;
+    if (st != BG_OK || u->finished[0])
+        return st;
+    return bg_store_write_rows(u->file[0], "residual", query - u->unit.first - u->kept, 1, residual, err);
 }
 
 bool compress_unit_wants(const compress_unit *u, const bg_site *site)
@@ -187,8 +198,8 @@ void compress_unit_free(compress_unit *u)
 void compress_unit_serve(compress_unit *u, bg_sweep *s)
 {
     s->self = u;
-    s->find = find_units;
-    s->begin_unit = begin_unit;
+    s->find = compress_unit_find;
+    s->begin_unit = compress_unit_begin;
     s->end_unit = end_unit;
-    s->keep_part = keep_unit;
+    s->keep_part = compress_unit_keep;
 }
