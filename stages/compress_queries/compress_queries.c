@@ -10,9 +10,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
-/* Of each module's mean eigenvalue, unless --damping-factor says otherwise (research that README quotes). */
-static const double DAMPING = 0.1, REFINED_DAMPING = 30;
-enum { LEAST_REFINED = 10 };
+enum { LEAST_REFINED = 10 }; /* damping, of each module's mean eigenvalue */
 
 typedef struct {
     const compress_queries_config *c;
@@ -57,16 +55,14 @@ static bg_status read_refinement(compress_plan *p, const compress_queries_config
     return BG_OK;
 }
 
-/* Where the option says nothing: what EK-FAC is best with, or the refined solve. */
 static void set_damping(compress_plan *p, const compress_queries_config *c)
 {
     bool refined = p->refine.kind != BG_REFINE_NONE;
-    double factor = c->damping_factor >= 0 ? c->damping_factor : refined ? REFINED_DAMPING : DAMPING;
     p->damping.absolute = c->damping >= 0;
-    p->damping.damping = p->damping.absolute ? c->damping : factor;
-    if (refined && !p->damping.absolute && factor < LEAST_REFINED)
-        bg_log("warning: --refine %s with --damping-factor %g: below %d a refined solve has been worse than none",
-               c->refine, factor, LEAST_REFINED);
+    p->damping.damping = p->damping.absolute ? c->damping : refined ? c->refine_damping_factor : c->damping_factor;
+    if (refined && !p->damping.absolute && p->damping.damping < LEAST_REFINED)
+        bg_log("warning: --refine %s with --refine-damping-factor %g: below %d a refined solve has been worse than none",
+               c->refine, p->damping.damping, LEAST_REFINED);
 }
 
 static bg_status read_options(compress_plan *p, const compress_queries_config *c, const bg_grid *g, bg_err *err)

@@ -17,7 +17,7 @@ typedef struct {
     const char *model, *factors, *queries, *output, *rank, *preconditioner, *modules, *refine;
     bg_list refine_tokens;
     bg_range refine_sequences;
-    double damping_factor, damping, tolerance;
+    double damping_factor, damping, refine_damping_factor, tolerance;
     uint64_t seed, max_rank, unit_queries, refine_steps;
 } compress_queries_config;
 

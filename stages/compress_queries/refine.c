@@ -172,7 +172,7 @@ static bg_status solve(const compress_refine *r, bg_err *err)
         double left = r->residual[i * (how->steps + 1) + how->steps];
         if (left > 0.9)
             bg_log("warning: query %s: %zu steps leave %.2g of the residual: the solve stagnates; give more "
-                   "--damping-factor, or more --refine-steps",
+                   "--refine-damping-factor, or more --refine-steps",
                    r->name[i], how->steps, left);
     }
     return st;

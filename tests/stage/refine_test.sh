@@ -19,12 +19,12 @@ compress ekfac 1 --damping-factor 30
 compress one 1 --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences 0:40 --refine-steps 1
 compress five 1 --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences 0:40
 compress many 3 --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences 0:40 --unit-queries 1
-compress lissa 1 --refine lissa --refine-tokens "$in/tokens.h5" --refine-sequences : --refine-steps 40 --damping-factor 300
-compress solved 1 --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences : --refine-steps 40 --damping-factor 300
+compress lissa 1 --refine lissa --refine-tokens "$in/tokens.h5" --refine-sequences : --refine-steps 40 --refine-damping-factor 300
+compress solved 1 --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences : --refine-steps 40 --refine-damping-factor 300
 "$BUILD/bin/verify" "$work" --quiet > "$work/stdout" 2>&1 || fail "verify: $(cat "$work/stdout")"
 "$BUILD/bin/compress_queries" "$@" --output "$work/low.h5" --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences 0:20 \
-    --refine-steps 1 --damping-factor 1 2> "$work/err" || fail "little damping: $(cat "$work/err")"
-grep -q "warning: --refine cg with --damping-factor 1: below 10" "$work/err" || fail "little damping: $(cat "$work/err")"
+    --refine-steps 1 --refine-damping-factor 1 2> "$work/err" || fail "little damping: $(cat "$work/err")"
+grep -q "warning: --refine cg with --refine-damping-factor 1: below 10" "$work/err" || fail "little damping: $(cat "$work/err")"
 grep -q "warning: --refine-sequences: the curvature of 20" "$work/err" || fail "few sequences: $(cat "$work/err")"
 cases=$((cases + 1))
 "$python" - "$work" <<'PYTHON' || fail "the refined queries are wrong"

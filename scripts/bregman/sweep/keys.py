@@ -175,7 +175,7 @@ STAGES = {
         "tolerance": Key(_real, 0.01),
         "max_rank": Key(COUNT, 128),
         "preconditioner": Key(_one_of("ekfac", "kfac", "diagonal", "identity"), "ekfac"),
-        "damping_factor": Key(_real, -1),
+        "damping_factor": Key(_real, 0.1),
         "damping": Key(_real, -1),
         "seed": Key(NATURAL, 0),
         "unit_queries": Key(COUNT, 8),
