@@ -137,6 +137,15 @@ def test_dry_run():
     check(not os.path.exists(path("out")), "dry run: nothing is written")
     shell = subprocess.run(["/bin/sh", "-n"], input=done.stdout, text=True, capture_output=True, check=False)
     check(shell.returncode == 0, "dry run: a shell script", shell.stderr)
+    refined = GOOD.replace("[merge]", '[compress]\nrefine = "cg"\nrefine_steps = 3\n[merge]')
+    write_sweep("refined.toml", refined)
+    lines = sweep("refined.toml", "--dry-run").stdout.splitlines()
+    compress = next(line for line in lines if "sbatch" in line and "compress--small" in line)
+    wanted = f"--refine-tokens {path('tokens/a.h5')} {path('tokens/b.h5')}"
+    check(
+        wanted in compress and "--refine cg" in compress and "--refine-steps 3" in compress, "dry run: refine", compress
+    )
+    check("explain" in "".join(lines) and "--attribution" not in "".join(lines), "dry run: positions unless asked")
     example = os.path.join(ROOT, "jobs", "example.toml")
     done = subprocess.run(
         [SWEEP, example, "--dry-run"], capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT

@@ -230,9 +230,9 @@ class Plan:
         fit.sources += tokens
         self.add(fit, os.path.join(factors, "index.h5"), os.path.join(factors, "work"))
         for queries in self.sweep.queries.values():
-            self.add_queries(model, fit, queries, os.path.join(folder, queries.name))
+            self.add_queries(model, fit, queries, os.path.join(folder, queries.name), tokens)
 
-    def add_queries(self, model, fit, queries, folder):
+    def add_queries(self, model, fit, queries, folder, fit_tokens):
         path, needs = self.query_file(queries, model)
         compressed = os.path.join(folder, "compressed.h5")
         compress = Job(self.sweep, "compress", (model.name, queries.name), model, [*self.training(model), fit, *needs])
@@ -246,8 +246,10 @@ class Plan:
             "--output",
             compressed,
         ]
-        compress.inputs = [None, fit.elements[0].output, path]
-        compress.sources.append(path)
+        refined = fit_tokens if self.sweep.settings("compress", model).get("refine", "none") != "none" else []
+        compress.arguments += ["--refine-tokens", *refined] if refined else []
+        compress.inputs = [None, fit.elements[0].output, *refined, path]
+        compress.sources += [*refined, path]
         self.add(compress, compressed, compressed + ".work")
         wanted = self.sweep.settings("score", model).get("corpora", list(self.sweep.corpora))
         for name in wanted if isinstance(wanted, list) else [wanted]:
