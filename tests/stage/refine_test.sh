@@ -26,6 +26,9 @@ compress solved 1 --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences
     --refine-steps 1 --refine-damping-factor 1 2> "$work/err" || fail "little damping: $(cat "$work/err")"
 grep -q "warning: --refine cg with --refine-damping-factor 1: below 10" "$work/err" || fail "little damping: $(cat "$work/err")"
 grep -q "warning: --refine-sequences: the curvature of 20" "$work/err" || fail "few sequences: $(cat "$work/err")"
+"$BUILD/bin/compress_queries" "$@" --output "$work/none.h5" --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences : \
+    --refine-steps 2 --refine-damping-factor 1e-6 2> "$work/err" || fail "hardly any damping: $(cat "$work/err")"
+grep -q "warning: query q[0-9]*: 2 steps leave .* of the residual: the solve stagnates" "$work/err" || fail "stagnation: $(cat "$work/err")"
 cases=$((cases + 1))
 "$python" - "$work" <<'PYTHON' || fail "the refined queries are wrong"
 import sys, h5py, numpy as np
