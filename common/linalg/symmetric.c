@@ -40,29 +40,48 @@ size_t bg_symmetric_floats(bg_symmetric s)
     return floats;
 }
 
-static void add_squares(size_t n, float *sum, size_t rows, const float *x, size_t ldx)
+/* X from its row c on, or Y from its column c on; `along`: the op with which that is along a stored row. */
+static bg_operand from(bg_operand o, size_t c, bg_op along)
 {
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < n; i++)
-            sum[i] += x[r * ldx + i] * x[r * ldx + i];
+    o.x = (const float *)o.x + c * (o.op == along ? 1 : o.ld);
+    return o;
+}
+
+/* sum_i += Σ_r X_ir Y_ri, X read along its stored rows. */
+static void add_diagonal(size_t n, float *sum, size_t rows, bg_operand x, bg_operand y)
+{
+    const float *a = x.x, *b = y.x;
+    size_t b_row = y.op == BG_N ? y.ld : 1, b_entry = y.op == BG_N ? 1 : y.ld;
+    if (x.op == BG_T) {
+        for (size_t r = 0; r < rows; r++)
+            for (size_t i = 0; i < n; i++)
+                sum[i] += a[r * x.ld + i] * b[r * b_row + i * b_entry];
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        for (size_t r = 0; r < rows; r++)
+            sum[i] += a[i * x.ld + r] * b[r * b_row + i * b_entry];
+}
+
+void bg_symmetric_add_product(bg_symmetric s, float *sum, size_t rows, bg_operand x, bg_operand y)
+{
+    if (bg_symmetric_is_diagonal(s)) {
+        add_diagonal(s.n, sum, rows, x, y);
+        return;
+    }
+    for (size_t j = 0; j < s.k; j++) {
+        size_t start = block_start(s, j), side = bg_symmetric_side(s, j);
+        for (size_t c0 = 0; c0 < side; c0 += PANEL) {
+            size_t w = panel_width(side, c0), at = start + c0;
+            bg_gemm((bg_extent){ side - c0, w, rows }, 1, from(x, at, BG_T), from(y, at, BG_N), 1, sum, w);
+            sum += (side - c0) * w;
+        }
+    }
 }
 
 void bg_symmetric_add(bg_symmetric s, float *sum, size_t rows, const float *x, size_t ldx)
 {
-    if (bg_symmetric_is_diagonal(s)) {
-        add_squares(s.n, sum, rows, x, ldx);
-        return;
-    }
-    for (size_t j = 0; j < s.k; j++) {
-        const float *block = x + block_start(s, j);
-        size_t side = bg_symmetric_side(s, j);
-        for (size_t c0 = 0; c0 < side; c0 += PANEL) {
-            size_t w = panel_width(side, c0);
-            bg_gemm((bg_extent){ side - c0, w, rows }, 1, bg_f32(BG_T, block + c0, ldx), bg_f32(BG_N, block + c0, ldx),
-                    1, sum, w);
-            sum += (side - c0) * w;
-        }
-    }
+    bg_symmetric_add_product(s, sum, rows, bg_f32(BG_T, x, ldx), bg_f32(BG_N, x, ldx));
 }
 
 void bg_symmetric_cost(bg_cost *cost, bg_symmetric s, double rows)

@@ -185,6 +185,28 @@ static void expand(bg_symmetric s, const double *sum, size_t j, double *block)
     }
 }
 
+/* The same of X as it is stored the other way, and of X and 2 X. */
+static void check_products(bg_symmetric s, size_t rows, const float *x, size_t ldx, const float *sum)
+{
+    size_t floats = bg_symmetric_floats(s);
+    float *turned = malloc((s.n * rows + 1) * sizeof *turned), *twice = malloc((s.n * rows + 1) * sizeof *twice),
+          *found = calloc(floats + 1, sizeof *found);
+    assert_true(turned != NULL && twice != NULL && found != NULL);
+    for (size_t t = 0; t < rows; t++)
+        for (size_t i = 0; i < s.n; i++) {
+            turned[i * rows + t] = x[t * ldx + i];
+            twice[t * s.n + i] = 2 * x[t * ldx + i];
+        }
+    bg_symmetric_add_product(s, found, rows, bg_f32(BG_N, turned, rows), bg_f32(BG_T, turned, rows));
+    bg_symmetric_add_product(s, found, rows, bg_f32(BG_T, x, ldx), bg_f32(BG_N, twice, s.n));
+    for (size_t i = 0; i < floats; i++)
+        check_close(found[i], 3 * (double)sum[i], 6e-6 * (double)(rows + 10));
+    assert_true(found[floats] == 0);
+    free(turned);
+    free(twice);
+    free(found);
+}
+
 /* Two batches into one accumulator, then every block against a float64 XᵀX. */
 static void check_symmetric(size_t n, size_t k, size_t rows)
 {
@@ -197,6 +219,8 @@ static void check_symmetric(size_t n, size_t k, size_t rows)
     bg_symmetric_add(s, sum, first, x, ldx);
     bg_symmetric_add(s, sum, rows - first, x + first * ldx, ldx);
     assert_true(sum[floats] == 7);
+    if (n > 0 && rows > 0)
+        check_products(s, rows, x, ldx, sum);
     for (size_t i = 0; i < floats; i++)
         wide[i] = (double)sum[i];
     size_t start = 0;
