@@ -1,18 +1,22 @@
 #include "bregman/covariance.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "bregman/memory.h"
 #include "bregman/room.h"
 #include "bregman/symmetric.h"
+#include "shampoo.h"
 #include "summed.h"
 
 struct bg_covariance {
     const bg_model *model;
     bg_site_range sites;
-    int64_t *positions;             /* [n_tracked] rows summed up */
-    bg_room sum;                    /* all sums back to back */
-    float **activation, **gradient; /* [n_tracked]; activation NULL where another module owns the input */
+    bg_factor_kind kind;
+    int64_t *positions;      /* [n_tracked] rows summed up */
+    bg_room sum;             /* all sums back to back */
+    float **input, **output; /* [n_tracked] of A and of S; input NULL where another module owns it */
+    float *room;             /* for a sequence's gradient */
 };
 
 size_t bg_covariance_bytes(const bg_model *model, bg_site_range sites)
@@ -27,34 +31,51 @@ size_t bg_covariance_bytes(const bg_model *model, bg_site_range sites)
     return n * sizeof(float);
 }
 
-bg_status bg_covariance_new(bg_covariance **out, const bg_model *model, bg_site_range sites, const char *scratch,
-                            bg_err *err)
+size_t bg_covariance_room_bytes(const bg_model *model, bg_site_range sites, bg_factor_kind kind, size_t longest_rows)
+{
+    size_t most = 0;
+    for (size_t i = sites.first; i < sites.end && kind == BG_FACTORS_SHAMPOO; i++) {
+        size_t n = bg_shampoo_floats(model->tracked[i], longest_rows);
+        most = n > most ? n : most;
+    }
+    return most * sizeof(float);
+}
+
+static bg_status take_memory(bg_covariance *c, const bg_covariance_task *task, bg_err *err)
+{
+    size_t n = c->model->n_tracked, sums = bg_covariance_bytes(c->model, c->sites),
+           room = bg_covariance_room_bytes(c->model, c->sites, c->kind, task->longest_rows);
+    bg_status st = BG_NEW(c->positions, n, "covariance", err);
+    if (st == BG_OK)
+        st = BG_NEW(c->input, n, "covariance", err);
+    if (st == BG_OK)
+        st = BG_NEW(c->output, n, "covariance", err);
+    if (st == BG_OK)
+        st = BG_NEW(c->room, room / sizeof(float), "gradient of a sequence", err);
+    return st == BG_OK ? bg_room_new(&c->sum, sums, task->scratch, "covariance sums", err) : st;
+}
+
+bg_status bg_covariance_new(bg_covariance **out, const bg_model *model, const bg_covariance_task *task, bg_err *err)
 {
     bg_covariance *c = NULL;
     *out = NULL;
     bg_status st = BG_NEW(c, 1, "covariance", err);
     if (st != BG_OK)
         return st;
-    c->model = model;
-    c->sites = sites;
-    st = BG_NEW(c->positions, model->n_tracked, "covariance", err);
-    if (st == BG_OK)
-        st = BG_NEW(c->activation, model->n_tracked, "covariance", err);
-    if (st == BG_OK)
-        st = BG_NEW(c->gradient, model->n_tracked, "covariance", err);
-    if (st == BG_OK)
-        st = bg_room_new(&c->sum, bg_covariance_bytes(model, sites), scratch, "covariance sums", err);
+    *c = (bg_covariance){ .model = model, .sites = task->sites, .kind = task->kind };
+    st = take_memory(c, task, err);
     if (st != BG_OK) {
         bg_covariance_free(c);
         return st;
     }
     float *at = c->sum.x;
-    for (size_t i = sites.first; i < sites.end; i++) {
+    for (size_t i = c->sites.first; i < c->sites.end; i++) {
         const bg_site *site = model->tracked[i];
-        c->gradient[i] = at;
+        assert(c->kind != BG_FACTORS_SHAMPOO || bg_site_owns_input(site)); /* bg_factor_kind_shape */
+        c->output[i] = at;
         at += bg_symmetric_floats(site->s);
         if (bg_site_owns_input(site)) {
-            c->activation[i] = at;
+            c->input[i] = at;
             at += bg_symmetric_floats(site->a);
         }
     }
@@ -67,8 +88,9 @@ void bg_covariance_free(bg_covariance *c)
     if (c == NULL)
         return;
     bg_free(c->positions);
-    bg_free(c->activation);
-    bg_free(c->gradient);
+    bg_free(c->input);
+    bg_free(c->output);
+    bg_free(c->room);
     bg_room_free(&c->sum);
     bg_free(c);
 }
@@ -79,47 +101,74 @@ void bg_covariance_clear(bg_covariance *c)
     memset(c->positions, 0, c->model->n_tracked * sizeof *c->positions);
 }
 
-bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
+static void add_positions(const bg_pair *pair, float *a, float *s)
 {
-    bg_covariance *c = covariance;
     const bg_site *site = pair->site;
-    float *a = c->activation[site->index], *s = c->gradient[site->index];
-    (void)err;
-    if (site->index < c->sites.first || site->index >= c->sites.end)
-        return BG_OK;
-    c->positions[site->index] += (int64_t)pair->n_rows;
     bg_symmetric_add(site->s, s, pair->n_rows, pair->gradient, pair->ld_gradient);
-    bg_room_let_go(&c->sum, s, bg_symmetric_floats(site->s));
     if (!bg_site_owns_input(site))
-        return BG_OK;
+        return;
     if (pair->activation != NULL)
         bg_symmetric_add(site->a, a, pair->n_rows, pair->activation, pair->ld_activation);
     else
         for (size_t i = 0; i < pair->n_rows; i++)
             a[pair->token[i]] += 1;
-    bg_room_let_go(&c->sum, a, bg_symmetric_floats(site->a));
+}
+
+/* A site may have read none of a sequence. */
+static void add_sequences(const bg_pair *pair, float *room, float *right, float *left)
+{
+    for (size_t i = 0; i < pair->n_sequences; i++)
+        if (pair->row_start[i + 1] > pair->row_start[i])
+            bg_shampoo_add(pair, i, room, left, right);
+}
+
+bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
+{
+    bg_covariance *c = covariance;
+    const bg_site *site = pair->site;
+    float *a = c->input[site->index], *s = c->output[site->index];
+    (void)err;
+    if (site->index < c->sites.first || site->index >= c->sites.end)
+        return BG_OK;
+    c->positions[site->index] += (int64_t)pair->n_rows;
+    if (c->kind == BG_FACTORS_SHAMPOO)
+        add_sequences(pair, c->room, a, s);
+    else
+        add_positions(pair, a, s);
+    bg_room_let_go(&c->sum, s, bg_symmetric_floats(site->s));
+    if (bg_site_owns_input(site))
+        bg_room_let_go(&c->sum, a, bg_symmetric_floats(site->a));
     return BG_OK;
 }
 
 /* Of one-hot inputs only the rows are counted. */
-void bg_covariance_cost(bg_cost *cost, const bg_model *model, bg_site_range sites, size_t rows)
+void bg_covariance_cost(bg_cost *cost, const bg_model *model, bg_site_range sites, bg_factor_kind kind,
+                        const bg_batch_shape *b)
 {
+    double rows = (double)b->sequences * (double)b->rows;
     for (size_t i = sites.first; i < sites.end; i++) {
         const bg_site *site = model->tracked[i];
-        bg_symmetric_cost(cost, site->s, (double)rows);
+        if (kind == BG_FACTORS_SHAMPOO) {
+            bg_shampoo_cost(cost, site, b->rows, (double)b->sequences);
+            continue;
+        }
+        bg_symmetric_cost(cost, site->s, rows);
         if (bg_site_owns_input(site) && site->kind != BG_SITE_EMBEDDING)
-            bg_symmetric_cost(cost, site->a, (double)rows);
+            bg_symmetric_cost(cost, site->a, rows);
     }
 }
 
 static bg_status move_section(const bg_covariance *c, size_t section, bg_store *to, const bg_store *from, bg_err *err)
 {
+    const bool shampoo = c->kind == BG_FACTORS_SHAMPOO;
     bg_status st = BG_OK;
     for (size_t i = c->sites.first; i < c->sites.end; i++) {
         const bg_site *site = c->model->tracked[i];
-        const bg_summed set[] = { { "gradient_sum", BG_F32, { bg_symmetric_floats(site->s) }, c->gradient[i] },
-                                  { "positions", BG_I64, { 1 }, &c->positions[i] },
-                                  { "activation_sum", BG_F32, { bg_symmetric_floats(site->a) }, c->activation[i] } };
+        const bg_summed set[] = {
+            { shampoo ? "left_sum" : "gradient_sum", BG_F32, { bg_symmetric_floats(site->s) }, c->output[i] },
+            { "positions", BG_I64, { 1 }, &c->positions[i] },
+            { shampoo ? "right_sum" : "activation_sum", BG_F32, { bg_symmetric_floats(site->a) }, c->input[i] },
+        };
         for (int k = 0; k < 2 + bg_site_owns_input(site) && st == BG_OK && site->section == section; k++) {
             st = bg_summed_move(site, &set[k], to, from, err);
             if (set[k].type == BG_F32)

@@ -1,7 +1,7 @@
 #include "bregman/factors.h"
-#include "bregman/tracking.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,12 +11,21 @@ struct bg_factors {
     bg_store *index;
     char path[BG_PATH_BYTES];
     char *fingerprint;
+    bg_factor_kind kind;
     uint64_t k, n_tokens, n_sequences;
 };
 
 static bg_status dataset(char path[BG_PATH_BYTES], const bg_site *site, const char *name, bg_err *err)
 {
     return bg_path(path, err, "%s/%s", site->name, name);
+}
+
+/* "activation_eigenvectors" and the like, as the kind of factors names them. */
+enum { SIDE_DATASET_BYTES = 40 };
+static const char *of_side(const bg_factors *f, bg_factor_side side, const char *what, char out[SIDE_DATASET_BYTES])
+{
+    snprintf(out, SIDE_DATASET_BYTES, "%s_%s", bg_factor_side_name(f->kind, side), what);
+    return out;
 }
 
 /* What is read later is as the model makes it: said before any work begins. */
@@ -78,15 +87,18 @@ static bg_status check_section(const bg_factors *f, const char *dir, size_t sect
 
 static bg_status check_site(const bg_factors *f, const bg_site *site, bg_err *err)
 {
+    char name[SIDE_DATASET_BYTES];
     bg_status st = BG_OK;
     if (!bg_store_has(f->index, site->name))
         return BG_FAIL(err, BG_ESTALE, "%s holds no factors of %s: it was fitted with other --modules", f->path,
                        site->name);
     st = check_shape(f, site, "lambda", site->n_out, site->n_in1, err);
     if (st == BG_OK)
-        st = check_shape(f, site, "activation_eigenvectors", site->n_in1, bg_block_width(site->a.n, site->a.k), err);
+        st = check_shape(f, site, of_side(f, BG_SIDE_INPUT, "eigenvectors", name), site->n_in1,
+                         bg_block_width(site->a.n, site->a.k), err);
     if (st == BG_OK)
-        st = check_shape(f, site, "gradient_eigenvectors", site->n_out, bg_block_width(site->s.n, site->s.k), err);
+        st = check_shape(f, site, of_side(f, BG_SIDE_OUTPUT, "eigenvectors", name), site->n_out,
+                         bg_block_width(site->s.n, site->s.k), err);
     return st;
 }
 
@@ -94,12 +106,12 @@ static bg_status check_site(const bg_factors *f, const bg_site *site, bg_err *er
 static bg_status set_shapes(const bg_factors *f, bg_model *model, bg_err *err)
 {
     const bg_site *last = model->tracked[model->n_tracked - 1];
-    char path[BG_PATH_BYTES];
+    char path[BG_PATH_BYTES], name[SIDE_DATASET_BYTES];
     uint64_t blocks = f->k;
-    bg_status st = dataset(path, last, "gradient_eigenvectors", err);
+    bg_status st = dataset(path, last, of_side(f, BG_SIDE_OUTPUT, "eigenvectors", name), err);
     if (st == BG_OK && last->kind == BG_SITE_HEAD && bg_store_has(f->index, path))
         st = bg_store_get_u64(f->index, path, "blocks", &blocks, NULL, err);
-    return st == BG_OK ? bg_model_set_shapes(model, f->k, blocks == f->k, err) : st;
+    return st == BG_OK ? bg_factor_kind_shape(model, f->kind, f->k, blocks == f->k, err) : st;
 }
 
 static bg_status check_model(const bg_factors *f, const char *dir, bg_model *model, const bg_hash *hash, bg_err *err)
@@ -141,6 +153,8 @@ static bg_status read_attributes(bg_factors *f, bg_err *err)
                    { "covariance_n_tokens", &f->n_tokens },
                    { "covariance_n_sequences", &f->n_sequences } };
     bg_status st = bg_store_get_text(f->index, "/run", "fingerprint", &f->fingerprint, NULL, err);
+    if (st == BG_OK)
+        st = bg_factor_kind_read(f->index, &f->kind, err);
     for (size_t i = 0; i < sizeof number / sizeof *number && st == BG_OK; i++)
         st = bg_store_get_u64(f->index, "/", number[i].name, number[i].to, NULL, err);
     return st;
@@ -179,15 +193,16 @@ void bg_factors_close(bg_factors *f)
     bg_free(f);
 }
 
+bg_factor_kind bg_factors_kind(const bg_factors *f) { return f->kind; }
 const char *bg_factors_path(const bg_factors *f) { return f->path; }
 const char *bg_factors_fingerprint(const bg_factors *f) { return f->fingerprint; }
 
 bg_status bg_factors_tokens_per_sequence(const bg_factors *f, const bg_site *site, double *out, bg_err *err)
 {
-    char path[BG_PATH_BYTES];
+    char path[BG_PATH_BYTES], name[SIDE_DATASET_BYTES];
     uint64_t n = 0;
     bool found = false;
-    bg_status st = dataset(path, site, "gradient_covariance", err);
+    bg_status st = dataset(path, site, of_side(f, BG_SIDE_OUTPUT, "covariance", name), err);
     if (st == BG_OK)
         st = bg_store_get_u64(f->index, path, "n_tokens", &n, &found, err);
     *out = (double)(found ? n : f->n_tokens) / (double)f->n_sequences;
@@ -214,6 +229,33 @@ static bg_status read_f64(const bg_factors *f, const bg_site *site, const char *
     return st == BG_OK ? bg_store_read(f->index, path, BG_F64, (const uint64_t[]){ n }, *out, err) : st;
 }
 
+static bg_status read_bases(const bg_factors *f, const bg_site *site, bg_site_factors *out, bg_err *err)
+{
+    char name[SIDE_DATASET_BYTES];
+    bg_blockdiag *a = &out->basis.q_a, *s = &out->basis.q_s;
+    bg_status st = read_f32(f, site, of_side(f, BG_SIDE_INPUT, "eigenvectors", name), a->n, a->width, &a->a, err);
+    return st == BG_OK ? read_f32(f, site, of_side(f, BG_SIDE_OUTPUT, "eigenvectors", name), s->n, s->width, &s->a, err)
+                       : st;
+}
+
+static bg_status read_eigenvalues(const bg_factors *f, const bg_site *site, bg_site_factors *out, bg_err *err)
+{
+    char name[SIDE_DATASET_BYTES];
+    bg_status st = read_f64(f, site, of_side(f, BG_SIDE_INPUT, "eigenvalues", name), site->n_in1, &out->alpha, err);
+    return st == BG_OK
+               ? read_f64(f, site, of_side(f, BG_SIDE_OUTPUT, "eigenvalues", name), site->n_out, &out->sigma, err)
+               : st;
+}
+
+static bg_status read_diagonal(const bg_factors *f, const bg_site *site, bg_site_factors *out, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bg_status st = dataset(path, site, "diagonal", err);
+    if (st == BG_OK && !bg_store_has(f->index, path))
+        st = BG_FAIL(err, BG_EARG, "%s holds no diagonal Fisher: fit_factors ran with --no-diagonal", f->path);
+    return st == BG_OK ? read_f32(f, site, "diagonal", site->n_out, site->n_in1, &out->diagonal, err) : st;
+}
+
 bg_status bg_factors_read(const bg_factors *f, const bg_site *site, unsigned what, bg_site_factors *out, bg_err *err)
 {
     size_t p = site->n_out, m = site->n_in1;
@@ -222,23 +264,13 @@ bg_status bg_factors_read(const bg_factors *f, const bg_site *site, unsigned wha
     out->basis.q_a = (bg_blockdiag){ m, site->a.k, bg_block_width(m, site->a.k), NULL };
     out->basis.q_s = (bg_blockdiag){ p, site->s.k, bg_block_width(p, site->s.k), NULL };
     if (what & BG_READ_BASES)
-        st = read_f32(f, site, "activation_eigenvectors", m, out->basis.q_a.width, &out->basis.q_a.a, err);
-    if (st == BG_OK && (what & BG_READ_BASES))
-        st = read_f32(f, site, "gradient_eigenvectors", p, out->basis.q_s.width, &out->basis.q_s.a, err);
+        st = read_bases(f, site, out, err);
     if (st == BG_OK && (what & BG_READ_LAMBDA))
         st = read_f32(f, site, "lambda", p, m, &out->lambda, err);
     if (st == BG_OK && (what & BG_READ_EIGENVALUES))
-        st = read_f64(f, site, "activation_eigenvalues", m, &out->alpha, err);
-    if (st == BG_OK && (what & BG_READ_EIGENVALUES))
-        st = read_f64(f, site, "gradient_eigenvalues", p, &out->sigma, err);
-    if (st == BG_OK && (what & BG_READ_DIAGONAL)) {
-        char path[BG_PATH_BYTES];
-        st = dataset(path, site, "diagonal", err);
-        if (st == BG_OK && !bg_store_has(f->index, path))
-            st = BG_FAIL(err, BG_EARG, "%s holds no diagonal Fisher: fit_factors ran with --no-diagonal", f->path);
-        if (st == BG_OK)
-            st = read_f32(f, site, "diagonal", p, m, &out->diagonal, err);
-    }
+        st = read_eigenvalues(f, site, out, err);
+    if (st == BG_OK && (what & BG_READ_DIAGONAL))
+        st = read_diagonal(f, site, out, err);
     if (st != BG_OK)
         bg_site_factors_clear(out);
     return st;

@@ -6,15 +6,40 @@
 #include "bregman/low_rank.h"
 #include "bregman/memory.h"
 
+static const char *const names[] = {
+    [BG_EKFAC] = "ekfac",       [BG_SHAMPOO] = "shampoo",   [BG_KFAC] = "kfac",
+    [BG_DIAGONAL] = "diagonal", [BG_IDENTITY] = "identity",
+};
+
+const char *bg_preconditioner_name(bg_preconditioner kind) { return names[kind]; }
+
 bg_status bg_preconditioner_parse(const char *text, bg_preconditioner *out, bg_err *err)
 {
-    static const char *const name[] = { "ekfac", "kfac", "diagonal", "identity" };
-    for (int i = 0; i < 4; i++)
-        if (strcmp(text, name[i]) == 0) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(text, names[i]) == 0) {
             *out = (bg_preconditioner)i;
             return BG_OK;
         }
-    return BG_FAIL(err, BG_EARG, "--preconditioner takes ekfac, kfac, diagonal or identity, not \"%s\"", text);
+    return BG_FAIL(err, BG_EARG, "--preconditioner takes ekfac, shampoo, kfac, diagonal or identity, not \"%s\"", text);
+}
+
+bg_preconditioner bg_preconditioner_fitted(const bg_factors *f)
+{
+    return bg_factors_kind(f) == BG_FACTORS_SHAMPOO ? BG_SHAMPOO : BG_EKFAC;
+}
+
+static bool is_in_eigenbases(bg_preconditioner kind) { return kind != BG_DIAGONAL && kind != BG_IDENTITY; }
+
+bg_status bg_preconditioner_check(bg_preconditioner kind, const bg_factors *f, bg_err *err)
+{
+    bg_factor_kind wanted = kind == BG_SHAMPOO ? BG_FACTORS_SHAMPOO : BG_FACTORS_EKFAC, found = bg_factors_kind(f);
+    if (!is_in_eigenbases(kind) || wanted == found)
+        return BG_OK;
+    return BG_FAIL(err, BG_EARG,
+                   "%s: fitted with --preconditioner %s, and --preconditioner %s wants the eigenbases of %s: leave it out, "
+                   "or run fit_factors with --preconditioner %s",
+                   bg_factors_path(f), bg_factor_kind_word[found], names[kind], bg_factor_kind_word[wanted],
+                   bg_factor_kind_word[wanted]);
 }
 
 static double positive(double x) { return x > 0 ? x : 0; }
@@ -23,8 +48,8 @@ static double positive(double x) { return x > 0 ? x : 0; }
 static void form(bg_preconditioner kind, double tokens_per_sequence, bg_curvature *c)
 {
     bg_site_factors *f = &c->factors;
-    float **from = kind == BG_EKFAC ? &f->lambda : &f->diagonal;
-    if (kind == BG_EKFAC || kind == BG_DIAGONAL) {
+    float **from = kind == BG_DIAGONAL ? &f->diagonal : &f->lambda;
+    if (kind == BG_EKFAC || kind == BG_SHAMPOO || kind == BG_DIAGONAL) {
         c->c = *from; /* taken over */
         *from = NULL;
         for (size_t i = 0; i < c->p * c->m; i++)
@@ -58,6 +83,7 @@ bg_status bg_curvature_read(const bg_factors *f, const bg_site *site, bg_damping
 {
     static const unsigned what[] = {
         [BG_EKFAC] = BG_READ_BASES | BG_READ_LAMBDA,
+        [BG_SHAMPOO] = BG_READ_BASES | BG_READ_LAMBDA,
         [BG_KFAC] = BG_READ_BASES | BG_READ_EIGENVALUES,
         [BG_DIAGONAL] = BG_READ_DIAGONAL,
         [BG_IDENTITY] = 0,
@@ -67,8 +93,10 @@ bg_status bg_curvature_read(const bg_factors *f, const bg_site *site, bg_damping
     out->kind = damping.kind;
     out->p = site->n_out;
     out->m = site->n_in1;
-    out->rotated = damping.kind == BG_EKFAC || damping.kind == BG_KFAC;
-    bg_status st = bg_factors_read(f, site, what[damping.kind], &out->factors, err);
+    out->rotated = is_in_eigenbases(damping.kind);
+    bg_status st = bg_preconditioner_check(damping.kind, f, err);
+    if (st == BG_OK)
+        st = bg_factors_read(f, site, what[damping.kind], &out->factors, err);
     if (st == BG_OK && damping.kind == BG_KFAC)
         st = bg_factors_tokens_per_sequence(f, site, &tokens_per_sequence, err);
     if (st == BG_OK && (damping.kind == BG_KFAC || damping.kind == BG_IDENTITY))

@@ -31,6 +31,22 @@
     D1(format, "*/gradient_eigenvalues", BG_F64, "output", BG_FINITE, "nats2", \
        "eigenvalues of the output-gradient covariance, ascending in each block, as computed")
 
+/* the same two sides of Shampoo's factors */
+#define SHAMPOO(format) \
+    D2(format, "*/right_covariance", BG_F32, "input", "input_block", BG_FINITE, "nats2", \
+       "Shampoo: mean of G^T G over sequences, G the gradient of a whole sequence's loss with respect to the layer's " \
+       "weights (and bias)"), \
+    D2(format, "*/left_covariance", BG_F32, "output", "output_block", BG_FINITE, "nats2", \
+       "Shampoo: mean of G G^T over sequences"), \
+    D2(format, "*/right_eigenvectors", BG_F32, "input", "input_block", BG_FINITE, "1", \
+       "eigenvectors of the right covariance, in columns of each diagonal block, as of activation_eigenvectors"), \
+    D1(format, "*/right_eigenvalues", BG_F64, "input", BG_FINITE, "nats2", \
+       "eigenvalues of the right covariance, ascending in each block, as computed"), \
+    D2(format, "*/left_eigenvectors", BG_F32, "output", "output_block", BG_FINITE, "1", \
+       "eigenvectors of the left covariance, in columns of each diagonal block"), \
+    D1(format, "*/left_eigenvalues", BG_F64, "output", BG_FINITE, "nats2", \
+       "eigenvalues of the left covariance, ascending in each block, as computed")
+
 /* what an optimiser knows of each parameter, and what each step of a training was like */
 #define TRAINING(format) \
     D1(format, "name", BG_STRING, "parameter", BG_NAMES, "1", "the parameter's tensor, as the model's files name it"), \
@@ -119,6 +135,7 @@ static const bg_schema_row rows[] = {
 
     COVARIANCE("factors"),
     EIGENBASIS("factors"),
+    SHAMPOO("factors"),
     D2("factors", "*/lambda", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
        "mean over sequences of the squared gradient in the eigenbasis, before damping"),
     D2("factors", "*/diagonal", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
@@ -185,6 +202,8 @@ static const bg_schema_row rows[] = {
     D1("work", "*/activation_sum", BG_F32, "activation_value", BG_FINITE, "1", "sum of a a^T of one unit of work, in packed panels"),
     D1("work", "*/positions", BG_I64, "site", BG_FROM_0, "1", "predicted positions that are summed up"),
     D1("work", "*/gradient_sum", BG_F32, "gradient_value", BG_FINITE, "nats2", "sum of d d^T of one unit of work, in packed panels"),
+    D1("work", "*/right_sum", BG_F32, "right_value", BG_FINITE, "nats2", "sum of G^T G of one unit of work, in packed panels"),
+    D1("work", "*/left_sum", BG_F32, "left_value", BG_FINITE, "nats2", "sum of G G^T of one unit of work, in packed panels"),
     D2("work", "*/lambda_sum", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
        "sum over the unit's sequences of the squared gradient in the eigenbasis"),
     D2("work", "*/diagonal_sum", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
@@ -196,6 +215,7 @@ static const bg_schema_row rows[] = {
     TRAINING("work"),
     COVARIANCE("work"),
     EIGENBASIS("work"),
+    SHAMPOO("work"),
     LOW_RANK("work"),
     RESIDUAL("work"),
     D1("work", "frequency", BG_I64, "term", BG_FROM_0, "1", "sequences of the unit that have each term of the queries"),

@@ -1,4 +1,4 @@
-/* factors.h - the files of a model's EK-FAC factors, read.
+/* factors.h - the files of a model's EK-FAC or Shampoo factors, read.
  *
  * factors/index.h5 links to factors/block-NNN.h5, embedding.h5 and head.h5: one file per section of the model, with one
  * group per module (see the schema).  While fitting, factors/work holds the partial sums of finished units.
@@ -7,6 +7,7 @@
 #define BG_FACTORS_H
 
 #include "bregman/eigenbasis.h"
+#include "bregman/factor_kind.h"
 #include "bregman/model.h"
 #include "bregman/share.h"
 #include "bregman/store.h"
@@ -19,11 +20,12 @@ typedef struct {
     bg_eigenbasis basis;
     float *lambda;         /* [P, M] */
     float *diagonal;       /* [P, M] */
-    double *alpha, *sigma; /* [M], [P] activation and gradient eigenvalues */
+    double *alpha, *sigma; /* [M], [P] eigenvalues of the inputs' and the outputs' side */
 } bg_site_factors;
 
 /* Open DIR/index.h5 and check that it was fitted on this model (hash) and holds all its tracked modules in
- * their shapes, in files of the same fit, as the folder's MANIFEST lists them.  Sets the model's shapes as fitted.
+ * their shapes, in files of the same fit, as the folder's MANIFEST lists them.  Sets the model's shapes as fitted, and
+ * that no sites share a matrix where it is Shampoo's.
  * Errors: BG_ESTALE (another model or fit: names both; not listed), BG_ESHAPE, BG_EIO, BG_EFORMAT. */
 bg_status bg_factors_open(bg_factors **out, const char *dir, bg_model *model, const bg_hash *model_hash,
                           bg_err *err) BG_MUST_CHECK;
@@ -32,10 +34,11 @@ bg_status bg_factors_section_path(const char *dir, size_t section, char out[BG_P
 void bg_factors_close(bg_factors *f);
 /* The --modules that DIR/index.h5 was fitted with; caller frees with free(). */
 bg_status bg_factors_modules(const char *dir, char **modules, bg_err *err) BG_MUST_CHECK;
+bg_factor_kind bg_factors_kind(const bg_factors *f);
 const char *bg_factors_path(const bg_factors *f);        /* of index.h5 */
 const char *bg_factors_fingerprint(const bg_factors *f); /* identity of the fit */
-/* Mean predicted positions of a sequence that the site has had in the covariance fit: N_tok / N_seq (math.md M9, K-FAC).
- */
+/* Mean predicted positions of a sequence that the site has had in the covariance fit: N_tok / N_seq (math.md M9, K-FAC,
+ * whose factors these must be). */
 bg_status bg_factors_tokens_per_sequence(const bg_factors *f, const bg_site *site, double *out,
                                          bg_err *err) BG_MUST_CHECK;
 

@@ -1,9 +1,10 @@
 /* precondition.h - the damped inverse curvature applied to a query's gradient (math.md M9), and its
  * truncation to low rank with the score's own error bar (M10).
  *
- * All four preconditioners are one code path: a basis, eigenvalues C in it, and P(V) = V' ⊘ (C + λ) there.
+ * All preconditioners are one code path: a basis, eigenvalues C in it, and P(V) = V' ⊘ (C + λ) there.
  *   ekfac     eigenbases, C = Λ
- *   kfac      eigenbases, C = α σᵀ · N_tok / N_seq
+ *   shampoo   the same, of Shampoo's factors
+ *   kfac      eigenbases, C = α σᵀ · N_tok / N_seq, of EK-FAC's factors
  *   diagonal  the parameters' own basis, C = mean of G_z∘²
  *   identity  the parameters' own basis, C = 0, λ = 1: the gradient dot product
  */
@@ -14,10 +15,17 @@
 
 #include "bregman/factors.h"
 
-typedef enum { BG_EKFAC, BG_KFAC, BG_DIAGONAL, BG_IDENTITY } bg_preconditioner;
+typedef enum { BG_EKFAC, BG_SHAMPOO, BG_KFAC, BG_DIAGONAL, BG_IDENTITY } bg_preconditioner;
 
-/* BG_EARG for another word, listing the four. */
+/* "ekfac" ..., of --preconditioner and of compressed queries. */
+const char *bg_preconditioner_name(bg_preconditioner kind);
+/* What a word means; BG_EARG for another word, listing them. */
 bg_status bg_preconditioner_parse(const char *text, bg_preconditioner *out, bg_err *err) BG_MUST_CHECK;
+/* The one that factors were fitted for: ekfac or shampoo. */
+bg_preconditioner bg_preconditioner_fitted(const bg_factors *f);
+/* BG_EARG, naming the factors and what to do, if it cannot be had of them: ekfac and kfac are of EK-FAC's, shampoo is
+ * of Shampoo's, and diagonal and identity of either. */
+bg_status bg_preconditioner_check(bg_preconditioner kind, const bg_factors *f, bg_err *err) BG_MUST_CHECK;
 
 typedef struct {
     bg_preconditioner kind;
@@ -36,7 +44,7 @@ typedef struct {
 } bg_curvature;
 
 /* Read and form; N_tok / N_seq of K-FAC is from the factors. Free with bg_curvature_clear.
- * Errors: those of bg_factors_read; BG_ENUMERIC if C + λ is 0 or NaN somewhere. */
+ * Errors: those of bg_preconditioner_check and bg_factors_read; BG_ENUMERIC if C + λ is 0 or NaN somewhere. */
 bg_status bg_curvature_read(const bg_factors *f, const bg_site *site, bg_damping damping, bg_curvature *out,
                             bg_err *err) BG_MUST_CHECK;
 void bg_curvature_clear(bg_curvature *c);

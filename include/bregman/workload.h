@@ -8,6 +8,7 @@
 #include "bregman/budget.h"
 #include "bregman/comm.h"
 #include "bregman/cost.h"
+#include "bregman/factor_kind.h"
 #include "bregman/score.h"
 #include "bregman/share.h"
 #include "bregman/training.h"
@@ -40,6 +41,7 @@ typedef struct {
     uint64_t unit_sequences;                  /* of a work unit; 0: as the stage chooses */
     size_t rows, query_rows, query_loss_rows; /* of the longest sequence, and query */
     size_t subgrid_side;                      /* of the fit */
+    bg_factor_kind factor_kind;               /* as the model is shaped (bg_factor_kind_shape) */
     bool diagonal;
     size_t columns; /* of compressed queries at most, SIZE_MAX: all */
     bg_score_detail detail;

@@ -43,6 +43,7 @@ CHECK = {
     "gpt2-1x3": ("gpt2", (192, 5, 1024), 129, 48, 8, 3, 1, 3, {"modules": "all", "blocks": "2"}),
     "llama-2x2": ("llama", (192, 4, 1024), 65, 48, 16, 4, 1, 2, {"no-diagonal": True}),
     "llama-1x1": ("llama", (256, 4, 2048), 129, 40, 9, 1, 2, 1, {"modules": "attention", "blocks": "2"}),
+    "shampoo-2x1": ("gpt2", (128, 3, 1024), 257, 24, 8, 2, 1, 1, {"preconditioner": "shampoo", "blocks": "2"}),
 }
 PHASES = {
     "train_models": ("training",),

@@ -81,7 +81,7 @@ static bg_status assemble_site(assembly *a, const bg_site *site, bg_err *err)
     return st;
 }
 
-static bg_status write_head(assembly *a, const char *preconditioner, bg_err *err)
+static bg_status write_head(assembly *a, bg_err *err)
 {
     const compress_inputs *in = a->in;
     uint64_t n = bg_tokens_sequences(in->queries);
@@ -103,7 +103,7 @@ static bg_status write_head(assembly *a, const char *preconditioner, bg_err *err
         { "tokenizer_hash", bg_tokens_tokenizer_hash(in->queries) },
         { "factors_fingerprint", bg_factors_fingerprint(in->factors) },
         { "modules", in->modules },
-        { "preconditioner", preconditioner },
+        { "preconditioner", bg_preconditioner_name(a->plan->damping.kind) },
     };
     for (size_t i = 0; i < sizeof attr / sizeof attr[0] && st == BG_OK; i++)
         st = bg_store_attr_text(a->to, "/", attr[i].name, attr[i].text, err);
@@ -186,7 +186,7 @@ bg_status compress_assemble(const compress_inputs *in, const compress_plan *plan
     if (st == BG_OK)
         st = bg_store_create(&a.to, c->output, "bregman/compressed", &in->identities.run, err);
     if (st == BG_OK)
-        st = write_head(&a, c->preconditioner, err);
+        st = write_head(&a, err);
     if (st == BG_OK)
         st = assemble_modules(&a, err);
     st = bg_store_end_once(a.to, st, err);

@@ -69,13 +69,22 @@ static bg_status read_options(compress_plan *p, const compress_queries_config *c
 {
     p->seed = c->seed;
     bg_status st = parse_rank(p, c, err);
-    if (st == BG_OK)
+    if (st == BG_OK && c->preconditioner != NULL)
         st = bg_preconditioner_parse(c->preconditioner, &p->damping.kind, err);
     if (st == BG_OK)
         st = read_refinement(p, c, g, err);
     if (st == BG_OK)
         set_damping(p, c);
     return st == BG_OK ? bg_path(p->work, err, "%s.work", c->output) : st;
+}
+
+/* The preconditioner that is asked for, or that of the factors. */
+static bg_status choose_preconditioner(compress *w, bg_err *err)
+{
+    bg_damping *d = &w->plan.damping;
+    if (w->c->preconditioner == NULL)
+        d->kind = bg_preconditioner_fitted(w->in.factors);
+    return bg_preconditioner_check(d->kind, w->in.factors, err);
 }
 
 /* ---- who does what ---- */
@@ -98,10 +107,12 @@ static bg_status divide_model(compress *w, bg_err *err)
     return st;
 }
 
-/* And the units with their work files. */
+/* And with them the preconditioner, and the units with their work files. */
 static bg_status divide(compress *w, bg_err *err)
 {
-    bg_status st = divide_model(w, err);
+    bg_status st = choose_preconditioner(w, err);
+    if (st == BG_OK)
+        st = divide_model(w, err);
     if (st == BG_OK)
         st = bg_model_section_numbers(w->in.model, &w->plan.section, err);
     w->plan.units = (bg_units){ .folder = w->plan.work,

@@ -31,12 +31,22 @@ static bg_site_range pass_sites(const bg_workload *w, size_t pass, size_t passes
     return bg_sections_sites(w->model, fit_pass_sections(w->model, bg_workload_share(w), pass, passes));
 }
 
+/* Of Shampoo's sums for a row of a sequence of the longest. */
+static double shampoo_flops(const bg_workload *w, const bg_site *site)
+{
+    const bg_batch_shape one = { .sequences = 1, .rows = w->rows };
+    bg_cost cost = { 0 };
+    bg_covariance_cost(&cost, w->model, (bg_site_range){ site->index, site->index + 1 }, w->factor_kind, &one);
+    return cost.flops / (double)w->rows;
+}
+
 /* FLOPs of a module's two taps for a row: half a product for a covariance; for Λ the rotations and the product. */
 static double tap_flops(const bg_workload *w, const bg_site *site)
 {
     double p = (double)site->n_out, m = (double)site->n_in1, columns = site->kind == BG_SITE_EMBEDDING ? 1 : m;
     double squares = p * p / (double)site->s.k + (bg_site_owns_input(site) ? m * columns / (double)site->a.k : 0);
-    return squares + 2 * squares + 2 * p * columns * (w->diagonal ? 2 : 1);
+    double covariance = w->factor_kind == BG_FACTORS_SHAMPOO ? shampoo_flops(w, site) : squares;
+    return covariance + 2 * squares + 2 * p * columns * (w->diagonal ? 2 : 1);
 }
 
 /* ---- disk ---- */
@@ -95,8 +105,11 @@ static bg_workload_sweep lambda_sweep(const bg_workload *w) { return sweep_of(w,
 static size_t covariance_bytes(const bg_workload *w, const bg_plan *plan)
 {
     size_t most = 0;
-    for (size_t i = 0; i < plan->passes && !plan->on_scratch; i++)
-        most = larger(most, bg_covariance_bytes(w->model, pass_sites(w, i, plan->passes)));
+    for (size_t i = 0; i < plan->passes; i++) {
+        bg_site_range s = pass_sites(w, i, plan->passes);
+        size_t sums = plan->on_scratch ? 0 : bg_covariance_bytes(w->model, s);
+        most = larger(most, sums + bg_covariance_room_bytes(w->model, s, w->factor_kind, w->rows));
+    }
     return most;
 }
 
@@ -116,7 +129,7 @@ static size_t lambda_bytes(const bg_workload *w, const bg_plan *plan)
 static void covariance_batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shape *b, bg_cost *cost)
 {
     (void)plan;
-    bg_covariance_cost(cost, w->model, bg_workload_share(w)->sites, b->sequences * b->rows);
+    bg_covariance_cost(cost, w->model, bg_workload_share(w)->sites, w->factor_kind, b);
 }
 
 static void lambda_batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shape *b, bg_cost *cost)
@@ -159,7 +172,7 @@ static int by_size(const void *a, const void *b)
         return x->sym.n > y->sym.n ? -1 : 1;
     if (x->site->index != y->site->index)
         return x->site->index < y->site->index ? -1 : 1;
-    return strcmp(x->side, y->side);
+    return (int)x->side - (int)y->side;
 }
 
 size_t fit_list_matrices(const bg_model *m, fit_matrix *out)
@@ -168,8 +181,8 @@ size_t fit_list_matrices(const bg_model *m, fit_matrix *out)
     for (size_t i = 0; i < m->n_tracked; i++) {
         const bg_site *site = m->tracked[i];
         if (bg_site_owns_input(site))
-            out[n++] = (fit_matrix){ site, "activation", site->a };
-        out[n++] = (fit_matrix){ site, "gradient", site->s };
+            out[n++] = (fit_matrix){ site, BG_SIDE_INPUT, site->a };
+        out[n++] = (fit_matrix){ site, BG_SIDE_OUTPUT, site->s };
     }
     qsort(out, n, sizeof *out, by_size);
     return n;

@@ -18,13 +18,13 @@ bg_section_range fit_pass_sections(const bg_model *m, const bg_share *s, size_t 
 
 typedef struct {
     const bg_site *site;
-    const char *side; /* "activation" or "gradient" */
+    bg_factor_side side;
     bg_symmetric sym;
 } fit_matrix;
 /* Of its largest diagonal block. */
 static inline size_t fit_side(bg_symmetric s) { return bg_block_width(s.n, s.k); }
 
-/* List them, out [2 n_tracked]: larger first; then in order of the modules, activation first. */
+/* List them, out [2 n_tracked]: larger first; then in order of the modules, the inputs' side first. */
 size_t fit_list_matrices(const bg_model *m, fit_matrix *out);
 
 /* Matrices whose blocks have a side above --subgrid-side go to groups of consecutive ranks, the others to single ranks;

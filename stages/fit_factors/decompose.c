@@ -21,9 +21,10 @@ typedef struct {
     char fallback[320];   /* the first of them, in words */
 } work_plan;
 
-static bg_status matrix_path(const fit *f, const bg_site *site, const char *side, char out[BG_PATH_BYTES], bg_err *err)
+static bg_status matrix_path(const fit *f, const bg_site *site, bg_factor_side side, char out[BG_PATH_BYTES],
+                             bg_err *err)
 {
-    return bg_path(out, err, "%s/%s-%s.h5", f->plan.work, side, site->name);
+    return bg_path(out, err, "%s/%s-%s.h5", f->plan.work, fit_side_name(f, side), site->name);
 }
 
 /* ---- one matrix, streamed: its sums come in and its rows go out a slab at a time ---- */
@@ -33,6 +34,7 @@ typedef struct {
     const fit *f;
     const fit_matrix *t;
     bg_symmetric sym;
+    const char *side_name;
     uint64_t positions;       /* that were summed up (M6) */
     size_t block, at, side;   /* its rows and columns are [at, at + side) */
     size_t begin, end, first; /* columns whose panels `sum` holds, and where these begin in the file */
@@ -76,12 +78,16 @@ static bg_status read_panels(matrix_stream *m, size_t begin, bg_err *err)
         n = past;
         m->end = c0 + w;
     }
-    bg_status st = bg_path(name, err, "%s/%s_sum", m->t->site->name, m->t->side);
+    bg_status st = bg_path(name, err, "%s/%s_sum", m->t->site->name, m->side_name);
     return st == BG_OK ? add_units(m, name, m->first, n, err) : st;
 }
 
-/* One over the number of positions (M6); a site that has read none has sums of 0. */
-static double scale_of(const matrix_stream *m) { return m->positions > 0 ? 1.0 / (double)m->positions : 0; }
+/* One over the number of positions, or for Shampoo of sequences (M6); a site that has read none has sums of 0. */
+static double scale_of(const matrix_stream *m)
+{
+    uint64_t n = m->f->kind == BG_FACTORS_SHAMPOO ? fit_covariance_sequences(m->f) : m->positions;
+    return n > 0 ? 1.0 / (double)n : 0;
+}
 
 /* Columns of the covariance. */
 static bg_status read_lower(void *self, size_t first, size_t count, double *out, bg_err *err)
@@ -131,7 +137,7 @@ static void count_fallback(void *self, const char *failed, const char *next)
     work_plan *p = m->plan;
     if (p->n_fallbacks++ == 0)
         snprintf(p->fallback, sizeof p->fallback, "%s: %s covariance: %s did not converge, %s was used",
-                 m->t->site->name, m->t->side, failed, next);
+                 m->t->site->name, m->side_name, failed, next);
 }
 
 static void take_block(matrix_stream *m, size_t block)
@@ -161,7 +167,7 @@ static bg_status make_file(matrix_stream *m, const char *path, size_t ranks, bg_
     uint64_t dims[2] = { m->sym.n, bg_block_width(m->sym.n, m->sym.k) };
     bg_status st = bg_store_create(&m->file, path, "bregman/work", &m->f->in.files.run, err);
     for (size_t i = 0; i < sizeof what / sizeof *what && st == BG_OK; i++)
-        st = bg_path(name[i], err, "%s/%s_%s", m->t->site->name, m->t->side, what[i]);
+        st = bg_path(name[i], err, "%s/%s_%s", m->t->site->name, m->side_name, what[i]);
     if (st == BG_OK)
         st = bg_store_dataset(m->file, m->covariance, dims, err);
     if (st == BG_OK)
@@ -191,7 +197,7 @@ static bg_status count_positions(matrix_stream *m, bg_err *err)
 static bg_status take_diagonal(matrix_stream *m, double *values, bg_err *err)
 {
     char name[BG_PATH_BYTES];
-    bg_status st = bg_path(name, err, "%s/%s_sum", m->t->site->name, m->t->side);
+    bg_status st = bg_path(name, err, "%s/%s_sum", m->t->site->name, m->side_name);
     for (size_t first = 0, n; first < m->sym.n && st == BG_OK; first += n) {
         n = m->sym.n - first < m->capacity ? m->sym.n - first : m->capacity;
         st = add_units(m, name, first, n, err);
@@ -248,7 +254,7 @@ static bg_status decompose_matrix(const fit *f, const fit_matrix *t, const char 
     int rank, size;
     MPI_Comm_rank(comm, &rank);
     MPI_Comm_size(comm, &size);
-    matrix_stream m = { .f = f, .t = t, .plan = p, .sym = t->sym };
+    matrix_stream m = { .f = f, .t = t, .plan = p, .sym = t->sym, .side_name = fit_side_name(f, t->side) };
     const bg_eigen_stream stream = { &m, read_lower, write_covariance, write_vectors, count_fallback };
     double *values = NULL;
     bg_status st = BG_NEW(values, t->sym.n, "eigenvalues", err);
@@ -260,7 +266,7 @@ static bg_status decompose_matrix(const fit *f, const fit_matrix *t, const char 
         st = take_diagonal(&m, values, err);
     for (size_t j = 0; j < m.sym.k && st == BG_OK && !diagonal; j++) {
         char what[256];
-        snprintf(what, sizeof what, "%s: %s covariance", t->site->name, t->side);
+        snprintf(what, sizeof what, "%s: %s covariance", t->site->name, m.side_name);
         take_block(&m, j);
         if (j > 0 && (st = bg_agree(comm, go_on(p, err), err)) != BG_OK)
             break;
@@ -371,7 +377,7 @@ bg_status fit_decompose(fit *f, bg_err *err)
 
 /* ---- reading them back ---- */
 
-bg_status fit_open_matrix(const fit *f, const bg_site *site, const char *side, bg_store **out, bg_err *err)
+bg_status fit_open_matrix(const fit *f, const bg_site *site, bg_factor_side side, bg_store **out, bg_err *err)
 {
     char path[BG_PATH_BYTES];
     bg_status st = matrix_path(f, site, side, path, err);
@@ -379,11 +385,12 @@ bg_status fit_open_matrix(const fit *f, const bg_site *site, const char *side, b
 }
 
 /* Vectors of one side into out->a. */
-static bg_status read_vectors(const fit *f, const bg_site *site, const char *side, const bg_blockdiag *out, bg_err *err)
+static bg_status read_vectors(const fit *f, const bg_site *site, bg_factor_side side, const bg_blockdiag *out,
+                              bg_err *err)
 {
     char name[BG_PATH_BYTES];
     bg_store *s = NULL;
-    bg_status st = bg_path(name, err, "%s/%s_eigenvectors", site->name, side);
+    bg_status st = bg_path(name, err, "%s/%s_eigenvectors", site->name, fit_side_name(f, side));
     if (st == BG_OK)
         st = fit_open_matrix(f, site, side, &s, err);
     if (st == BG_OK)
@@ -413,9 +420,9 @@ static bg_status fill_bases(const fit *f, bg_site_range sites, fit_bases *b, bg_
         if (st == BG_OK)
             st = bg_stop_check("reading eigenbases", err);
         if (st == BG_OK && bg_shared_fills(b->memory, 2 * i))
-            st = read_vectors(f, site, "gradient", &q->q_s, err);
+            st = read_vectors(f, site, BG_SIDE_OUTPUT, &q->q_s, err);
         if (st == BG_OK && owns && bg_shared_fills(b->memory, 2 * i + 1))
-            st = read_vectors(f, site, "activation", &q->q_a, err);
+            st = read_vectors(f, site, BG_SIDE_INPUT, &q->q_a, err);
     }
     return st;
 }

@@ -61,6 +61,18 @@ static bg_status check_lengths(const fit *f, bg_err *err)
                        : st;
 }
 
+/* And the shapes of its matrices. */
+static bg_status choose_kind(fit *f, bg_err *err)
+{
+    const fit_factors_config *c = f->c;
+    int kind;
+    bg_status st = bg_option_word("--preconditioner", c->preconditioner, bg_factor_kind_word, &kind, err);
+    if (st != BG_OK)
+        return st;
+    f->kind = (bg_factor_kind)kind;
+    return bg_factor_kind_shape(f->in.model, f->kind, c->blocks, c->head_blocks, err);
+}
+
 static bg_status choose_units(fit *f, bg_err *err)
 {
     const fit_factors_config *c = f->c;
@@ -77,7 +89,7 @@ static bg_status choose_units(fit *f, bg_err *err)
     if (st == BG_OK)
         st = check_lengths(f, err);
     if (st == BG_OK)
-        st = bg_model_set_shapes(f->in.model, c->blocks, c->head_blocks, err);
+        st = choose_kind(f, err);
     if (st == BG_OK) {
         f->plan.covariance.rows = rows_of(f, f->plan.covariance.range);
         f->plan.lambda.rows = rows_of(f, f->plan.lambda.range);
@@ -134,6 +146,7 @@ static bg_status divide_model(fit *f, bg_err *err)
                            .unit_sequences = f->c->unit_sequences,
                            .rows = longest(f) - 1,
                            .subgrid_side = f->c->subgrid_side,
+                           .factor_kind = f->kind,
                            .diagonal = !f->c->no_diagonal };
     bg_status st = bg_workload_divide(load, &f->plan.share, err);
     load->share = f->plan.share;
@@ -156,13 +169,13 @@ static bg_status choose_plan(fit *f, bg_err *err)
 static bg_status write_units(const fit *f, bg_err *err)
 {
     char text[512], covariance[BG_UNITS_LINE_BYTES], lambda[BG_UNITS_LINE_BYTES];
-    size_t activations = 0;
+    size_t inputs = 0;
     for (size_t i = 0; i < f->in.model->n_tracked; i++)
-        activations += bg_site_owns_input(f->in.model->tracked[i]);
+        inputs += bg_site_owns_input(f->in.model->tracked[i]);
     bg_units_describe(&f->plan.covariance.units, covariance);
     bg_units_describe(&f->plan.lambda.units, lambda);
-    snprintf(text, sizeof text, "%sactivation %zu\ngradient %zu\n%s", covariance, activations, f->in.model->n_tracked,
-             lambda);
+    snprintf(text, sizeof text, "%s%s %zu\n%s %zu\n%s", covariance, fit_side_name(f, BG_SIDE_INPUT), inputs,
+             fit_side_name(f, BG_SIDE_OUTPUT), f->in.model->n_tracked, lambda);
     return bg_units_promise(f->plan.work, text, err);
 }
 

@@ -15,7 +15,7 @@
 #include "costs.h"
 
 typedef struct {
-    const char *model, *output, *modules, *labels;
+    const char *model, *output, *modules, *labels, *preconditioner;
     bg_list tokens;
     bg_range covariance_sequences, lambda_sequences;
     uint64_t blocks, seed, unit_sequences, batch_tokens, subgrid_side;
@@ -55,19 +55,31 @@ typedef struct {
     const fit_factors_config *c;
     const bg_context *ctx;
     fit_inputs in;
+    bg_factor_kind kind;
     fit_plan plan;
     bg_pass *pass;
 } fit;
+
+/* A side's name in files and messages. */
+static inline const char *fit_side_name(const fit *f, bg_factor_side side)
+{
+    return bg_factor_side_name(f->kind, side);
+}
+
+static inline uint64_t fit_covariance_sequences(const fit *f)
+{
+    return f->plan.covariance.range.end - f->plan.covariance.range.begin;
+}
 
 /* sums.c: the two sums over the corpus, each in one file per unit and section of the model.  Collective. */
 bg_status fit_sum_covariance(fit *f, bg_err *err) BG_MUST_CHECK;
 bg_status fit_sum_lambda(fit *f, bg_err *err) BG_MUST_CHECK;
 
-/* decompose.c: add the units' covariance sums in order in float64, write and decompose each matrix (M6, M7),
+/* decompose.c: add the units' sums in order in float64, write and decompose each matrix (M6, M7),
  * largest first over ranks.  Collective. */
 bg_status fit_decompose(fit *f, bg_err *err) BG_MUST_CHECK;
-/* Open the file of a tracked module's decomposed matrix: side "activation" or "gradient".  Errors: bg_work_open's. */
-bg_status fit_open_matrix(const fit *f, const bg_site *site, const char *side, bg_store **out,
+/* Open the file of a tracked module's decomposed matrix.  Errors: bg_work_open's. */
+bg_status fit_open_matrix(const fit *f, const bg_site *site, bg_factor_side side, bg_store **out,
                           bg_err *err) BG_MUST_CHECK;
 /* Bases of a run of tracked modules, held once by the ranks of a node at one place of the pipeline (shared.h). */
 typedef struct {

@@ -17,6 +17,8 @@ static const bg_opt opts[] = {
       .help = "sequences A:B for the corrected eigenvalues" },
     { .name = "--modules", .type = BG_OPT_STR, .offset = FIELD(modules), .deflt = "mlp",
       .help = "tracked modules: of mlp, attention, all (both), embedding and head, with commas; or a regular expression" },
+    { .name = "--preconditioner", .type = BG_OPT_STR, .offset = FIELD(preconditioner), .deflt = "ekfac",
+      .help = "what the eigenbases are of: ekfac, covariances of positions; shampoo, of whole sequences' gradients" },
     { .name = "--empirical-fisher", .type = BG_OPT_FLAG, .offset = FIELD(empirical_fisher),
       .help = "labels of the data instead of the model's own: for comparisons only" },
     { .name = "--labels", .type = BG_OPT_STR, .offset = FIELD(labels), .deflt = "",
@@ -41,7 +43,8 @@ static const bg_opt opts[] = {
 
 static const bg_stage stage = {
     .name = "fit_factors",
-    .purpose = "Fit the EK-FAC factors of a model on token sequences: covariances, eigenbases, corrected eigenvalues.",
+    .purpose =
+        "Fit the EK-FAC or Shampoo factors of a model on token sequences: covariances, eigenbases, corrected eigenvalues.",
     .opts = opts,
     .config_size = sizeof(fit_factors_config),
     .example = "mpirun -n 4 fit_factors --model pythia-160m --tokens tokens/pile-*.h5 --output factors "

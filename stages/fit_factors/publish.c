@@ -60,7 +60,7 @@ static bg_status copy_dataset(const bg_store *from, bg_store *to, const char *pa
     return st;
 }
 
-/* How many positions are in a covariance, and how many ranks decomposed it together: its rounding depends on that. */
+/* How many positions are in a covariance, or how many ranks decomposed it together: its rounding depends on that. */
 static bg_status copy_number(const bg_store *from, bg_store *to, const char *path, const char *name, bg_err *err)
 {
     uint64_t n = 0;
@@ -69,10 +69,11 @@ static bg_status copy_number(const bg_store *from, bg_store *to, const char *pat
 }
 
 /* Covariance, eigenvectors and eigenvalues of one side, from its work file. */
-static bg_status copy_matrix(const fit *f, bg_store *to, const bg_site *site, const char *side, panel *m, bg_err *err)
+static bg_status copy_matrix(const fit *f, bg_store *to, const bg_site *site, bg_factor_side side, panel *m,
+                             bg_err *err)
 {
     char path[BG_PATH_BYTES];
-    bg_symmetric sym = *side == 'a' ? site->a : site->s;
+    bg_symmetric sym = side == BG_SIDE_INPUT ? site->a : site->s;
     size_t n = sym.n, width = bg_block_width(n, sym.k);
     const struct {
         const char *name;
@@ -86,13 +87,15 @@ static bg_status copy_matrix(const fit *f, bg_store *to, const bg_site *site, co
     bg_store *from = NULL;
     bg_status st = fit_open_matrix(f, site, side, &from, err);
     for (size_t i = 0; i < sizeof what / sizeof what[0] && st == BG_OK; i++) {
-        st = bg_path(path, err, "%s/%s_%s", site->name, side, what[i].name);
+        st = bg_path(path, err, "%s/%s_%s", site->name, fit_side_name(f, side), what[i].name);
         if (st == BG_OK)
             st = copy_dataset(from, to, path, what[i].type, (bg_slab){ 0, n, what[i].width }, m, err);
         if (st == BG_OK)
             st = bg_store_attr_u64(to, path, "blocks", sym.k, err);
         if (st == BG_OK && i < 2)
             st = copy_number(from, to, path, i == 0 ? "n_tokens" : "ranks", err);
+        if (st == BG_OK && i == 0 && f->kind == BG_FACTORS_SHAMPOO)
+            st = bg_store_attr_u64(to, path, "n_sequences", fit_covariance_sequences(f), err);
     }
     bg_store_close(from);
     return st;
@@ -160,15 +163,21 @@ static bg_status write_mean(const fit *f, bg_store *to, const bg_site *site, bg_
 static bg_status write_site(const fit *f, bg_store *to, const bg_site *site, bg_units_reader *units, panel *m,
                             bg_err *err)
 {
-    bg_status st = copy_matrix(f, to, site, "gradient", m, err);
+    bg_status st = copy_matrix(f, to, site, BG_SIDE_OUTPUT, m, err);
     if (st == BG_OK)
-        st = bg_site_owns_input(site) ? copy_matrix(f, to, site, "activation", m, err)
+        st = bg_site_owns_input(site) ? copy_matrix(f, to, site, BG_SIDE_INPUT, m, err)
                                       : link_activation(to, f->in.model->tracked[site->input], site, err);
     if (st == BG_OK)
         st = write_mean(f, to, site, units, "lambda", m, err);
     if (st == BG_OK && !f->c->no_diagonal)
         st = write_mean(f, to, site, units, "diagonal", m, err);
     return st;
+}
+
+static bg_status create_file(const fit *f, const char *path, bg_store **out, bg_err *err)
+{
+    bg_status st = bg_store_create(out, path, "bregman/factors", &f->in.files.run, err);
+    return st == BG_OK ? bg_factor_kind_write(*out, f->kind, err) : st;
 }
 
 static bg_status write_section(const fit *f, const bg_section *section, bg_units_reader *units, panel *m, bg_err *err)
@@ -183,7 +192,7 @@ static bg_status write_section(const fit *f, const bg_section *section, bg_units
         return st;
     st = bg_units_choose(units, section->number, err);
     if (st == BG_OK)
-        st = bg_store_create(&s, path, "bregman/factors", &f->in.files.run, err);
+        st = create_file(f, path, &s, err);
     for (size_t i = section->first; i < section->end && st == BG_OK; i++)
         st = write_site(f, s, f->in.model->tracked[i], units, m, err);
     return bg_store_end_once(s, st, err);
@@ -193,7 +202,7 @@ static bg_status write_section(const fit *f, const bg_section *section, bg_units
 static bg_status write_index(const fit *f, bg_err *err)
 {
     bg_store *s = NULL;
-    bg_status st = bg_store_create(&s, f->plan.index, "bregman/factors", &f->in.files.run, err);
+    bg_status st = create_file(f, f->plan.index, &s, err);
     for (size_t i = 0; i < f->in.model->n_tracked && st == BG_OK; i++) {
         const bg_site *site = f->in.model->tracked[i];
         char file[BG_PATH_BYTES], target[BG_PATH_BYTES];
@@ -209,7 +218,7 @@ static bg_status write_index(const fit *f, bg_err *err)
     } number[] = {
         { "blocks", f->c->blocks },
         { "covariance_n_tokens", f->plan.covariance.rows },
-        { "covariance_n_sequences", f->plan.covariance.range.end - f->plan.covariance.range.begin },
+        { "covariance_n_sequences", fit_covariance_sequences(f) },
         { "lambda_n_tokens", f->plan.lambda.rows },
         { "lambda_n_sequences", f->plan.lambda.range.end - f->plan.lambda.range.begin },
     };

@@ -204,8 +204,9 @@ static bg_status covariance_pass(fit *f, size_t pass, bg_err *err)
 {
     bg_covariance *sums = NULL;
     bg_site_range sites = pass_sites(f, pass);
-    bg_status st = bg_covariance_new(&sums, f->in.model, sites, f->plan.budget.on_scratch ? f->ctx->scratch : NULL,
-                                     err);
+    const bg_covariance_task task = { sites, f->kind, f->plan.load.rows,
+                                      f->plan.budget.on_scratch ? f->ctx->scratch : NULL };
+    bg_status st = bg_covariance_new(&sums, f->in.model, &task, err);
     phase p = { .f = f, .pass = pass, .kind = { sums, clear_covariance, write_covariance, read_covariance } };
     bg_sweep s = { .what = "covariance", .tap = { bg_covariance_pair, sums, BG_WANTS_MAPS } };
     st = run_sweep(&p, &f->plan.covariance.units, f->plan.covariance.range.begin, "pseudo_cov", &s, st, err);

@@ -7,7 +7,7 @@
 #include "bregman/store.h"
 
 /* A directory is a model, unless it has no config.json but an index of factors. */
-static bg_status inspect_path(FILE *to, const char *path, const char *modules, bg_err *err)
+static bg_status inspect_path(FILE *to, const char *path, const char *modules, bg_factor_kind kind, bg_err *err)
 {
     struct stat about;
     char config[BG_PATH_BYTES], index[BG_PATH_BYTES];
@@ -20,17 +20,18 @@ static bg_status inspect_path(FILE *to, const char *path, const char *modules, b
         return st;
     if (access(config, F_OK) != 0 && access(index, F_OK) == 0)
         return inspect_file(to, index, err);
-    return inspect_model(to, path, modules, err);
+    return inspect_model(to, path, modules, kind, err);
 }
 
 bg_status inspect_run(const void *config, const bg_context *ctx, bg_err *err)
 {
     const inspect_config *c = config;
-    bg_status st = BG_OK;
+    int kind;
+    bg_status st = bg_option_word("--preconditioner", c->preconditioner, bg_factor_kind_word, &kind, err);
     for (size_t i = 0; i < c->paths.n && st == BG_OK && ctx->grid.world_rank == 0; i++) {
         if (i > 0)
             putchar('\n');
-        st = inspect_path(stdout, c->paths.item[i], c->modules, err);
+        st = inspect_path(stdout, c->paths.item[i], c->modules, (bg_factor_kind)kind, err);
     }
     if (st == BG_OK && (fflush(stdout) != 0 || ferror(stdout)))
         st = BG_FAIL(err, BG_EIO, "cannot write to standard output");

@@ -80,7 +80,7 @@ static double side_megabytes(bg_symmetric s)
 /* Sizes in the factors' files: covariance and eigenvectors float32, eigenvalues float64, lambda and the diagonal Fisher
  * float32.  A module that reads another's input has that one's activation side; the embedding's activations and the
  * head's gradients have diagonals. */
-static void print_modules(FILE *to, const bg_model *m, const char *modules)
+static void print_modules(FILE *to, const bg_model *m, const char *modules, bg_factor_kind kind)
 {
     int width = (int)strlen("total");
     for (size_t i = 0; i < m->n_tracked; i++)
@@ -89,7 +89,8 @@ static void print_modules(FILE *to, const bg_model *m, const char *modules)
     size_t weights = 0;
     double total[3] = { 0 };
     fprintf(to, "\n  %zu of %zu modules are tracked (%s); factors in MB\n", m->n_tracked, m->n_sites, modules);
-    fprintf(to, "  %-*s %15s %12s %12s %10s\n", width, "module", "P x M", "activation", "gradient", "squares");
+    fprintf(to, "  %-*s %15s %12s %12s %10s\n", width, "module", "P x M", bg_factor_side_name(kind, BG_SIDE_INPUT),
+            bg_factor_side_name(kind, BG_SIDE_OUTPUT), "squares");
     for (size_t i = 0; i < m->n_tracked; i++) {
         const bg_site *site = m->tracked[i];
         size_t p = site->n_out, mm = site->n_in1;
@@ -108,18 +109,22 @@ static void print_modules(FILE *to, const bg_model *m, const char *modules)
     fprintf(to, "  %-*s %15zu %12.2f %12.2f %10.2f\n", width, "total", weights, total[0], total[1], total[2]);
 }
 
-bg_status inspect_model(FILE *to, const char *dir, const char *modules, bg_err *err)
+bg_status inspect_model(FILE *to, const char *dir, const char *modules, bg_factor_kind kind, bg_err *err)
 {
     bg_model *m;
     bg_status st = bg_model_open(&m, dir, modules, err);
-    if (st != BG_OK)
+    if (st == BG_OK)
+        st = bg_factor_kind_shape(m, kind, 1, false, err);
+    if (st != BG_OK) {
+        bg_model_close(m);
         return st;
+    }
     fprintf(to, "%s\n", dir);
     print_architecture(to, &m->config);
     print_weights(to, m);
     st = print_identity(to, m, err);
     if (st == BG_OK)
-        print_modules(to, m, modules);
+        print_modules(to, m, modules, kind);
     bg_model_close(m);
     return st;
 }

@@ -28,6 +28,8 @@ static const bg_opt opts[] = {
     { .name = "--subgrid-side", .type = BG_OPT_U64, .offset = FIELD(subgrid_side), .deflt = "8192", .lo = 1, .hi = 32764,
       .help = "as of fit_factors" },
     { .name = "--head-blocks", .type = BG_OPT_FLAG, .offset = FIELD(head_blocks), .help = "as of fit_factors" },
+    { .name = "--preconditioner", .type = BG_OPT_STR, .offset = FIELD(preconditioner), .deflt = "ekfac",
+      .help = "as of fit_factors: ekfac or shampoo" },
     { .name = "--no-diagonal", .type = BG_OPT_FLAG, .offset = FIELD(no_diagonal), .help = "as of fit_factors" },
     { .name = "--queries", .type = BG_OPT_U64, .offset = FIELD(queries), .deflt = "100", .lo = 1, .hi = 1e9,
       .help = "queries" },

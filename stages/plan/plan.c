@@ -9,7 +9,6 @@
 #include "bregman/config.h"
 #include "bregman/preset.h"
 #include "bregman/model_open.h"
-#include "bregman/tracking.h"
 #include "bregman/log.h"
 #include "bregman/path.h"
 #include "../compress_queries/costs.h"
@@ -69,6 +68,8 @@ static bg_status check_options(const plan_config *c, bg_err *err)
     bg_status st = bg_option_word("--optimizer", c->optimizer, optimizer, &which, err);
     if (st == BG_OK)
         st = bg_option_word("--save-dtype", c->save_dtype, dtype, &which, err);
+    if (st == BG_OK)
+        st = bg_option_word("--preconditioner", c->preconditioner, bg_factor_kind_word, &which, err);
     for (size_t i = 0; i < c->stages.n && st == BG_OK; i++)
         st = check_stage(c->stages.item[i], err);
     return st;
@@ -107,6 +108,7 @@ static bg_status choose_lengths(plan_config *c, const plan_work *w, bg_err *err)
 static void describe_load(plan_work *w)
 {
     const plan_config *c = w->c;
+    bool shampoo = strcmp(c->preconditioner, bg_factor_kind_word[BG_FACTORS_SHAMPOO]) == 0;
     size_t query_rows = (size_t)c->query_tokens - 1, loss_rows = (size_t)c->completion_tokens;
     w->load = (bg_workload){ .model = w->model,
                              .corpus_sequences = c->sequences,
@@ -118,6 +120,7 @@ static void describe_load(plan_work *w)
                              .query_rows = query_rows,
                              .query_loss_rows = loss_rows > 0 && loss_rows < query_rows ? loss_rows : query_rows,
                              .subgrid_side = (size_t)c->subgrid_side,
+                             .factor_kind = shampoo ? BG_FACTORS_SHAMPOO : BG_FACTORS_EKFAC,
                              .diagonal = !c->no_diagonal,
                              .columns = (size_t)c->rank };
 }
@@ -331,7 +334,7 @@ static bg_status fixed_blocks(const plan_work *w, size_t *out, bg_err *err)
     if (*text < '1' || *text > '9' || *end != '\0' || errno != 0 || k > 64)
         return BG_FAIL(err, BG_EARG, "--blocks takes a number from 1 to 64 or auto, not \"%s\"", text);
     *out = (size_t)k;
-    return bg_model_set_shapes(w->model, k, w->c->head_blocks, err);
+    return bg_factor_kind_shape(w->model, w->load.factor_kind, k, w->c->head_blocks, err);
 }
 
 /* The fastest grid of each stage, with the fewest diagonal blocks that fit. */
@@ -343,7 +346,7 @@ static bg_status choose(plan_work *w, const bg_cluster *c, plan_stage stage[PLAN
     }
     bg_status st = BG_OK;
     for (w->blocks = 1; w->blocks <= 64; w->blocks *= 2)
-        if ((st = bg_model_set_shapes(w->model, w->blocks, w->c->head_blocks, err)) != BG_OK ||
+        if ((st = bg_factor_kind_shape(w->model, w->load.factor_kind, w->blocks, w->c->head_blocks, err)) != BG_OK ||
             (st = choose_with(w, c, stage, err)) != BG_ENOMEM)
             return st;
     return st;

@@ -14,7 +14,7 @@
 #include "bregman/workload.h"
 
 typedef struct {
-    const char *config, *preset, *cluster, *modules, *blocks, *weights;
+    const char *config, *preset, *cluster, *modules, *blocks, *weights, *preconditioner;
     uint64_t sequences, sequence_tokens, fit_sequences, lambda_sequences, queries, query_tokens, completion_tokens,
         rank;
     uint64_t prefilter;

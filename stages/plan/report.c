@@ -197,15 +197,16 @@ static void print_jobs(FILE *to, const plan_work *w, const plan_stage stage[PLAN
     const plan_config *c = w->c;
     char text[512], units[64] = "";
     uint64_t a = c->fit_sequences, b = c->lambda_sequences;
+    bool shampoo = w->load.factor_kind == BG_FACTORS_SHAMPOO;
     if (c->unit_sequences > 0)
         snprintf(units, sizeof units, " --unit-sequences %" PRIu64, c->unit_sequences);
     fprintf(to, "\nTo submit:\n");
     print_training(to, w, &stage[PLAN_TRAIN]);
     snprintf(text, sizeof text,
              "--model MODEL --tokens TOKENS --output factors --modules '%.80s' --blocks %zu "
-             "--covariance-sequences 0:%" PRIu64 " --lambda-sequences %" PRIu64 ":%" PRIu64 "%s%s%s",
-             c->modules, w->blocks, a, a, a + b, c->head_blocks ? " --head-blocks" : "",
-             c->no_diagonal ? " --no-diagonal" : "", units);
+             "--covariance-sequences 0:%" PRIu64 " --lambda-sequences %" PRIu64 ":%" PRIu64 "%s%s%s%s",
+             c->modules, w->blocks, a, a, a + b, shampoo ? " --preconditioner shampoo" : "",
+             c->head_blocks ? " --head-blocks" : "", c->no_diagonal ? " --no-diagonal" : "", units);
     if (stage[PLAN_FIT].name != NULL)
         print_sbatch(to, c, &stage[PLAN_FIT], 1, "fit_factors", text);
     snprintf(text, sizeof text,
@@ -231,6 +232,7 @@ static void print_fit_table(FILE *to, const plan_work *w, const plan_stage *s)
     fprintf(to, "[model.fit]\nblocks = %zu\nmodules = \"%s\"\n", w->blocks, c->modules);
     fprintf(to, "covariance_sequences = \"0:%" PRIu64 "\"\nlambda_sequences = \"%" PRIu64 ":%" PRIu64 "\"\n", a, a,
             a + b);
+    fputs(w->load.factor_kind == BG_FACTORS_SHAMPOO ? "preconditioner = \"shampoo\"\n" : "", to);
     fputs(c->head_blocks ? "head_blocks = true\n" : "", to);
     fputs(c->no_diagonal ? "no_diagonal = true\n" : "", to);
     if (c->unit_sequences > 0)

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bregman/factor_kind.h"
 #include "bregman/walk.h"
 #include "verify.h"
 
@@ -171,6 +172,13 @@ static bg_status check_origin(const bg_store *s, bg_err *err)
     return st;
 }
 
+/* Attributes of the root that are words. */
+static bg_status check_words(const bg_store *s, const char *format, bg_err *err)
+{
+    bg_factor_kind kind;
+    return strcmp(format, "bregman/factors") == 0 ? bg_factor_kind_read(s, &kind, err) : BG_OK;
+}
+
 /* Open, with format and version known and the fingerprint there; *format is the caller's to free. */
 static bg_status open_known(const char *path, bg_store **s, char **format, bg_err *err)
 {
@@ -186,7 +194,7 @@ static bg_status open_known(const char *path, bg_store **s, char **format, bg_er
         st = bg_store_open(s, path, *format, err);
     if (st == BG_OK && !others)
         st = check_origin(*s, err);
-    return st;
+    return st == BG_OK ? check_words(*s, *format, err) : st;
 }
 
 bg_status verify_content(verifying *v, const char *path, bool *good, bg_err *err)

@@ -68,13 +68,16 @@ def test_scripts():
 
 
 def test_stages():
-    factors = engine("llama", "schema").fit(shared_files()[0], "factors")
+    work, tokens, seen = engine("llama", "schema"), shared_files()[0], set()
     rows = {name.removeprefix("*"): row for name, row in schema.rows("bregman/factors").items()}
-    found = own_datasets(glob.glob(f"{factors}/block-*.h5")[0])
-    of_modules = [name for name in found if not name.startswith("run/")]
-    check({"/" + name.split("/")[-1] for name in of_modules} == set(rows), "all datasets of factors", of_modules)
-    for name in of_modules:
-        compare(name, found[name], rows["/" + name.split("/")[-1]])
+    for kind in ("ekfac", "shampoo"):
+        factors = work.fit(tokens, kind, "--preconditioner", kind)
+        found = own_datasets(glob.glob(f"{factors}/block-*.h5")[0])
+        of_modules = [name for name in found if not name.startswith("run/")]
+        seen |= {"/" + name.split("/")[-1] for name in of_modules}
+        for name in of_modules:
+            compare(name, found[name], rows["/" + name.split("/")[-1]])
+    check(seen == set(rows), "all datasets of factors", seen ^ set(rows))
     with h5py.File(f"{factors}/index.h5") as file:
         run = dict(file["run"].attrs)
     check('"hdf5":' in run["library_versions"], "a stage's file names its libraries", run["library_versions"])

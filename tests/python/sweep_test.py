@@ -251,13 +251,13 @@ def test_missing_parts():
     same_file("made again", ranking, path("ranking-before.h5"), ignore=("@explained", "@explain_options"))
 
 
-def refused(name, text, *parts, code=1, arguments=("--dry-run",)):
+def refused(name, text, *parts, code=1, arguments=("--dry-run",), n_lines=1):
     write_sweep("wrong.toml", text)
     done = sweep("wrong.toml", *arguments)
     lines = done.stderr.strip().split("\n")
     check(
         done.returncode == code
-        and len(lines) == 1
+        and len(lines) == n_lines
         and all(part in done.stderr for part in parts)
         and "Traceback" not in done.stderr
         and "sbatch" not in done.stdout,
@@ -268,6 +268,17 @@ def refused(name, text, *parts, code=1, arguments=("--dry-run",)):
 
 def test_out_of_date():
     refused("another seed", GOOD.replace("seed = 3", "seed = 4"), "out/large/factors/index.h5", "seed = 3", "says 4")
+    shampoo = GOOD.replace("[fit]", '[fit]\npreconditioner = "shampoo"')
+    refused(
+        "factors of another kind",
+        shampoo,
+        "small/factors/index.h5",
+        "preconditioner = ekfac",
+        "says shampoo",
+        n_lines=4,
+    )
+    kfac = GOOD.replace("[merge]", '[compress]\npreconditioner = "kfac"\n[merge]')
+    refused("queries of another kind", kfac, "small/q/compressed.h5", "preconditioner = ekfac", "says kfac", n_lines=2)
     refused("an option left out", GOOD.replace(", seed = 3", ""), "out/large/factors/index.h5", "seed = 3", "says 0")
     refused(
         "other shards",
@@ -743,6 +754,15 @@ def test_mistakes():
     )
     wrong("two dampings", "[merge]", "[compress]\ndamping = 1\ndamping_factor = 0.2\n[merge]", "exclude each other")
     wrong("tolerance", "[merge]", "[compress]\ntolerance = 0.1\n[merge]", 'it needs rank = "auto"')
+    for fitted, asked in (("shampoo", "kfac"), ("shampoo", "ekfac"), ("ekfac", "shampoo")):
+        wrong(
+            f"{asked} of {fitted}",
+            "unit_sequences = 8",
+            f'preconditioner = "{fitted}"\n[compress]\npreconditioner = "{asked}"',
+            ":10: [compress] preconditioner:",
+            f'cannot be had of factors that are fitted with preconditioner = "{fitted}"',
+        )
+    wrong("preconditioner", "unit_sequences = 8", 'preconditioner = "kfac"', "it takes one of ekfac, shampoo")
     wrong("memory", "ranks_per_node = 2", 'memory_limit = "much"', "bytes")
     wrong("candidates", "shards = 3", 'candidates = "list.txt"', "no file", "list.txt")
     wrong("an entry that is no table", "[merge]\ntop = 5", "merge = 5", "merge")

@@ -50,6 +50,10 @@ score_flops() { "$plan" --quiet --json "$@" | python3 -c 'import json, sys
 print({s["name"]: s["flops"] for s in json.load(sys.stdin)["stages"]}["score_shards"])'; }
 python3 -c 'import sys; sys.exit(abs(100 * float(sys.argv[1]) / float(sys.argv[2]) - 1) > 0.01)' "$(score_flops $filtered)" \
     "$(score_flops --preset 810m --sequences 10000000 --cluster "$folder/good.json")" || { echo "1 % of the scores do not cost 1 %"; failed=1; }
+# factors of another kind
+expect 0 ' --preconditioner shampoo' --preset pythia-70m --preconditioner shampoo
+expect 0 'preconditioner = "shampoo"' --preset pythia-70m --preconditioner shampoo
+expect 2 '--preconditioner takes ekfac or shampoo, not "kfac"' --preset pythia-70m --preconditioner kfac
 # more nodes than an array may have elements
 cluster wide 's/"nodes": 2/"nodes": 2500/; s/"hash_byte_s": 1e-10/"hash_byte_s": 1e-16/'
 expect 0 'SHARDS=2500 FIRST_SHARD=1000 sbatch --nodes=1' --preset pythia-70m --pipeline 1 --sequences 100000000 --cluster "$folder/wide.json"

@@ -156,6 +156,8 @@ static void unknown_preset_names_the_nearest(void **state)
     assert_non_null(strstr(err.msg, "did you mean pythia-1b?"));
 }
 
+static bg_factor_kind kind; /* of the fit in hand */
+
 /* As the stages describe their work to themselves, of the rank at this place of the pipeline. */
 static bg_workload own_load(const bg_stage_costs *stage, const bg_model *m, const bg_share *share, size_t r,
                             size_t pipeline)
@@ -178,6 +180,7 @@ static bg_workload own_load(const bg_stage_costs *stage, const bg_model *m, cons
                           .query_rows = 99,
                           .query_loss_rows = 99,
                           .subgrid_side = 1500,
+                          .factor_kind = kind,
                           .diagonal = true,
                           .columns = 16,
                           .training = { .plan = { .slices = 8 },
@@ -231,6 +234,11 @@ static void sizes_are_the_stages(void **state)
     for (size_t i = 0; i < 3 * 5; i++)
         size_is_the_stages(stage[i % 3], m, 1 + i / 3);
     size_is_the_stages(&train_costs, trained, 1);
+    kind = BG_FACTORS_SHAMPOO;
+    must(bg_factor_kind_shape(m, kind, 2, false, &err), &err);
+    for (size_t pipeline = 1; pipeline <= 5; pipeline++)
+        size_is_the_stages(&fit_costs, m, pipeline);
+    kind = BG_FACTORS_EKFAC;
     bg_model_close(m);
     bg_model_close(trained);
 }

@@ -110,7 +110,7 @@ static void covariances(void **state)
         bg_err err;
         bg_covariance *c;
         char path[80];
-        assert_ok(bg_covariance_new(&c, &model, run, NULL, &err), err);
+        assert_ok(bg_covariance_new(&c, &model, &(bg_covariance_task){ .sites = run }, &err), err);
         give_pairs(bg_covariance_pair, c, whole);
         bg_store *s = create(whole ? "whole" : "some", "bregman/work", path);
         assert_ok(bg_store_end(s, bg_covariance_write(c, 0, s, &err), &err), err);

@@ -363,6 +363,8 @@ class Sweep:
                     self.problem(self.where(stage, model, key), what)
                 if stage == "score" and "candidates" in self.settings(stage, model) and self.is_prefiltered(model):
                     self.problem(self.where(stage, model, "candidates"), "it and [prefilter] exclude each other")
+        for model in self.models.values():
+            self.check_preconditioner(model)
         for stage, what in (("train", "are models trained"), ("fit", "are the factors fitted")):
             of_stage = [model for model in self.models.values() if stage != "train" or model.planned]
             if len(self.corpora) > 1 and any("corpus" not in self.settings(stage, model) for model in of_stage):
@@ -404,6 +406,16 @@ class Sweep:
         for key in FILES:
             if key in found and not os.path.isfile(self.absolute(found[key])):
                 yield key, f'no file "{self.absolute(found[key])}"'
+
+    def check_preconditioner(self, model):
+        """One that takes eigenbases takes those that are fitted."""
+        fitted = self.settings("fit", model).get("preconditioner", STAGES["fit"]["preconditioner"].default)
+        asked = self.settings("compress", model).get("preconditioner", fitted)
+        if asked in ("ekfac", "shampoo", "kfac") and (asked == "shampoo") != (fitted == "shampoo"):
+            self.problem(
+                self.where("compress", model, "preconditioner"),
+                f'"{asked}" cannot be had of factors that are fitted with preconditioner = "{fitted}"',
+            )
 
     def check_training(self, model):
         found = self.settings("train", model)

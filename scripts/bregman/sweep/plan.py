@@ -246,6 +246,8 @@ class Plan:
             "--output",
             compressed,
         ]
+        if compress.options["preconditioner"] is None:  # not asked for: what the factors are fitted for
+            compress.options["preconditioner"] = fit.options["preconditioner"]
         refined = fit_tokens if self.sweep.settings("compress", model).get("refine", "none") != "none" else []
         compress.arguments += ["--refine-tokens", *refined] if refined else []
         compress.inputs = [None, fit.elements[0].output, *refined, path]
@@ -398,11 +400,14 @@ class Plan:
             return []
         with open_output(path) as file:
             if job.stage == "explain":
-                return compare_options(job, path, file.attrs.get("explain_options", "{}"))
+                return compare_options(job, path, json.loads(file.attrs.get("explain_options", "{}")))
             if "run" not in file:
                 return [f'"{path}" was not made by {PROGRAM[job.stage]}: remove it']
             run = file["run"]
-            problems = compare_options(job, path, run.attrs.get("options", "{}"))
+            recorded = json.loads(run.attrs.get("options", "{}"))
+            if job.stage == "compress" and "preconditioner" in file.attrs:  # the option may have left it to the factors
+                recorded["preconditioner"] = file.attrs["preconditioner"]
+            problems = compare_options(job, path, recorded)
             names, hashes = (
                 run[name].asstr()[()].tolist() if name in run else [] for name in ("input_name", "input_hash")
             )
@@ -486,14 +491,16 @@ def _shown(value):
 
 
 def compare_options(job, path, recorded):
-    """Lines for options that the output was made with, and the sweep file now says otherwise."""
-    recorded, problems = json.loads(recorded), []
+    """Lines for options that the output was made with, and the sweep file now says otherwise.  An option that is newer than
+    the output had its default then."""
+    problems = []
     for key, wanted in job.options.items():
-        if key in NO_RESULT_OF.get(job.stage, NO_RESULT) or wanted is None or key not in recorded:
+        found = recorded.get(key, job.table[key].default)
+        if key in NO_RESULT_OF.get(job.stage, NO_RESULT) or wanted is None or (key not in recorded and found is None):
             continue
-        if _shown(recorded[key]) != _shown(wanted):
+        if _shown(found) != _shown(wanted):
             problems.append(
-                f'"{path}" was made with {key} = {recorded[key]}, this sweep says {wanted}: remove it, or '
+                f'"{path}" was made with {key} = {found}, this sweep says {wanted}: remove it, or '
                 "change the sweep's output folder"
             )
     return problems

@@ -58,6 +58,7 @@ def options(sweep, job, model, folder):
         "memory-limit": own.get("memory_limit"),
         "cluster": sweep.absolute(own["profile"]) if "profile" in own else None,
         "blocks": fit.get("blocks", 1),
+        "preconditioner": fit.get("preconditioner"),
         "modules": (job.stage != "fit" and compress.get("modules")) or fit.get("modules"),
         "rank": rank,
         "unit-sequences": fit.get("unit_sequences"),
