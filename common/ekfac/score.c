@@ -3,7 +3,8 @@
 size_t bg_scorer_bytes(const bg_score_task *t, const bg_queries_extent *q)
 {
     size_t sent = t->rank > 0 ? bg_score_sums_gather_bytes(t, q->n_queries) : 0; /* a copy, on its way */
-    return bg_products_bytes(q, t->batch_rows) + bg_score_sums_bytes(t, q->n_queries) + sent;
+    size_t norms = t->gradient_norms ? bg_gradient_norm_bytes(t->batch_rows) : 0;
+    return bg_products_bytes(q, t->batch_rows) + bg_score_sums_bytes(t, q->n_queries) + sent + norms;
 }
 
 void bg_scorer_cost(bg_cost *cost, const bg_queries_extent *q, size_t most_columns, const bg_model *model,
@@ -24,6 +25,17 @@ void bg_scorer_cost(bg_cost *cost, const bg_queries_extent *q, size_t most_colum
     }
 }
 
+/* Behind the queries' columns. */
+static void add_norms(const bg_scorer *s, const bg_pair *pair)
+{
+    for (size_t i = 0; i < pair->n_sequences; i++) {
+        if (pair->row_start[i + 1] == pair->row_start[i]) /* the site has read none of this sequence */
+            continue;
+        float square = (float)bg_gradient_norm_square(s->norm, pair, i);
+        bg_score_sums_add(s->sums, pair, (bg_dots){ pair->row_start[i], 1, s->queries->extent.n_queries, 1, &square });
+    }
+}
+
 bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err)
 {
     const bg_scorer *s = scorer;
@@ -39,5 +51,7 @@ bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err)
         }
         bg_queries_let_go(s->queries, pair->site, &g);
     }
+    if (s->norm != NULL)
+        add_norms(s, pair);
     return BG_OK;
 }

@@ -8,7 +8,7 @@
 struct bg_score_sums {
     bg_score_task task;
     size_t *n_of;       /* [n_shares] bytes of a unit's results from each */
-    size_t n_queries;   /* Q */
+    size_t n_queries;   /* columns: Q, and one more for norms */
     size_t n_layers;    /* of the model; of the share if this is not the first rank */
     size_t first_layer; /* of the share's, among the model's */
     bool tokens;
@@ -19,11 +19,12 @@ struct bg_score_sums {
 };
 
 static bool is_of_tokens(const bg_score_task *t) { return t->detail >= BG_SCORE_TOKENS; }
+static size_t columns(const bg_score_task *t, size_t n_queries) { return n_queries + t->gradient_norms; }
 
 /* Bytes of a layer's results. */
-static size_t layer_bytes(const bg_score_task *t, size_t n_queries, size_t sequences, size_t rows)
+static size_t layer_bytes(const bg_score_task *t, size_t n_columns, size_t sequences, size_t rows)
 {
-    return n_queries * (is_of_tokens(t) ? rows * sizeof(float) : sequences * sizeof(double));
+    return n_columns * (is_of_tokens(t) ? rows * sizeof(float) : sequences * sizeof(double));
 }
 
 /* Predicted tokens' parts are kept as those of one more layer, the last rank's last. */
@@ -40,12 +41,12 @@ static size_t kept_layers(const bg_score_task *t)
 
 size_t bg_score_sums_bytes(const bg_score_task *t, size_t n_queries)
 {
-    return kept_layers(t) * layer_bytes(t, n_queries, t->unit_sequences, t->unit_rows);
+    return kept_layers(t) * layer_bytes(t, columns(t, n_queries), t->unit_sequences, t->unit_rows);
 }
 
 size_t bg_score_sums_gather_bytes(const bg_score_task *t, size_t n_queries)
 {
-    return layers_of(t, t->rank) * layer_bytes(t, n_queries, t->unit_sequences, t->unit_rows);
+    return layers_of(t, t->rank) * layer_bytes(t, columns(t, n_queries), t->unit_sequences, t->unit_rows);
 }
 
 bg_status bg_score_sums_new(bg_score_sums **out, const bg_score_task *task, size_t n_queries, const char *scratch,
@@ -57,7 +58,7 @@ bg_status bg_score_sums_new(bg_score_sums **out, const bg_score_task *task, size
     if (st != BG_OK)
         return st;
     s->task = *task;
-    s->n_queries = n_queries;
+    s->n_queries = columns(task, n_queries);
     s->n_layers = kept_layers(task);
     for (int r = 0; r < task->rank; r++)
         s->first_layer += layers_of(task, r);

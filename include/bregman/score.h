@@ -6,6 +6,7 @@
 #ifndef BG_SCORE_H
 #define BG_SCORE_H
 
+#include "bregman/gradient_norm.h"
 #include "bregman/products.h"
 #include "bregman/score_sums.h"
 
@@ -14,6 +15,7 @@ typedef struct {
     const bg_queries *queries;
     bg_products *products;
     bg_score_sums *sums;
+    bg_gradient_norm *norm; /* also sum up squared norms of the sequences' gradients; NULL: do not */
 } bg_scorer;
 
 bg_status bg_scorer_pair(void *scorer, const bg_pair *pair, bg_err *err);

@@ -24,6 +24,7 @@ typedef struct {
     bg_score_detail detail;
     size_t unit_sequences, unit_rows; /* most of a unit */
     size_t batch_rows;                /* most of a micro-batch */
+    bool gradient_norms;              /* with a column more, behind the queries', for squared norms; not with tokens */
 } bg_score_task;
 
 /* Products of rows [row, row + n) of a pair with queries [query, query + n_queries). */
@@ -56,8 +57,8 @@ bg_status bg_score_sums_gather(bg_score_sums *s, bg_pipeline *l, bg_err *err) BG
 
 /* Results of one of the unit's sequences, or of a row and a query.  Rows are the unit's predicted positions, back to
  * back.
- *   bg_score_sums_scores   out [Q]
- *   bg_score_sums_layers   out [Q, L]
+ *   bg_score_sums_scores   out [Q], and the squared norm behind them where the task has these
+ *   bg_score_sums_layers   out [Q, L], and that of each layer
  *   bg_score_sums_tokens   out [L], summed in float32; only of tokens, the others only without
  *   bg_score_sums_output   the part of the token that is predicted; only with BG_SCORE_OUTPUTS */
 void bg_score_sums_scores(const bg_score_sums *s, size_t sequence, float *out);

@@ -45,6 +45,7 @@ typedef struct {
     bool diagonal;
     size_t columns; /* of compressed queries at most, SIZE_MAX: all */
     bg_score_detail detail;
+    bool gradient_norms;             /* beside the scores */
     const bg_queries_extent *extent; /* of compressed queries that are there; NULL: as `columns` says */
     bg_workload_training training;
 } bg_workload;

@@ -1,4 +1,5 @@
 /* assemble.c - scores of units, and the shard's file made of them. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "bregman/extremes.h"
@@ -9,7 +10,7 @@
 
 enum { COPY_BYTES = 4 << 20 }; /* of scores at a time */
 
-/* Floats of a sequence's scores. */
+/* Floats of a sequence's scores, without its norm. */
 static size_t row_floats(const scoring *w)
 {
     return w->plan.extent.n_queries * (w->c->layer_scores ? bg_model_layers(w->in.model) : 1);
@@ -19,24 +20,36 @@ static bg_status make_scores(const scoring *w, bg_store *s, uint64_t n, bg_err *
 {
     uint64_t dims[3] = { n, w->plan.extent.n_queries, bg_model_layers(w->in.model) };
     bg_status st = bg_store_dataset(s, "score", dims, err);
+    if (st == BG_OK && w->c->gradient_norms)
+        st = bg_store_dataset(s, "gradient_norm", dims, err);
     return st == BG_OK && w->c->layer_scores ? bg_store_dataset(s, "layer_score", dims, err) : st;
+}
+
+/* Row `to` of a sequence of the unit; x: room for a norm more than its scores. */
+static bg_status write_sequence(scoring *w, uint64_t sequence, uint64_t to, float *x, bg_store *s, bg_err *err)
+{
+    bg_score_sums_scores(w->made.sums, sequence, x);
+    bg_status st = bg_store_write_rows(s, "score", to, 1, x, err);
+    if (st == BG_OK && w->c->gradient_norms) {
+        float norm = sqrtf(x[w->plan.extent.n_queries]);
+        st = bg_store_write_rows(s, "gradient_norm", to, 1, &norm, err);
+    }
+    if (st != BG_OK || !w->c->layer_scores)
+        return st;
+    bg_score_sums_layers(w->made.sums, sequence, x);
+    return bg_store_write_rows(s, "layer_score", to, 1, x, err);
 }
 
 static bg_status write_scores(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err)
 {
     float *x = NULL;
+    size_t norms = w->c->gradient_norms ? row_floats(w) / w->plan.extent.n_queries : 0;
     (void)unit;
-    bg_status st = BG_NEW(x, row_floats(w), "scores", err);
+    bg_status st = BG_NEW(x, row_floats(w) + norms, "scores", err);
     if (st == BG_OK)
         st = make_scores(w, s, g->end - g->first, err);
-    for (uint64_t i = g->first; i < g->end && st == BG_OK; i++) {
-        bg_score_sums_scores(w->made.sums, i, x);
-        st = bg_store_write_rows(s, "score", i - g->first, 1, x, err);
-        if (st != BG_OK || !w->c->layer_scores)
-            continue;
-        bg_score_sums_layers(w->made.sums, i, x);
-        st = bg_store_write_rows(s, "layer_score", i - g->first, 1, x, err);
-    }
+    for (uint64_t i = g->first; i < g->end && st == BG_OK; i++)
+        st = write_sequence(w, i, i - g->first, x, s, err);
     bg_free(x);
     return st;
 }
@@ -80,19 +93,21 @@ static bg_status rank_rows(const scoring *w, const bg_rows *rows, const float *s
     return st;
 }
 
+static bg_status copy(const char *name, size_t floats, const bg_rows *rows, float *x, bg_store *to, bg_err *err)
+{
+    bg_status st = bg_store_read_rows(rows->file, name, BG_F32, (bg_slab){ rows->row, rows->n, floats }, x, err);
+    return st == BG_OK ? bg_store_write_rows(to, name, rows->first, rows->n, x, err) : st;
+}
+
 /* Copy rows to the shard's file, and rank them.  x: room for their scores. */
 static bg_status copy_rows(const scoring *w, const bg_rows *rows, float *x, bg_store *to, bg_extremes *e, bg_err *err)
 {
-    size_t nq = w->plan.extent.n_queries;
-    bg_status st = bg_store_read_rows(rows->file, "score", BG_F32, (bg_slab){ rows->row, rows->n, nq }, x, err);
-    if (st == BG_OK)
-        st = bg_store_write_rows(to, "score", rows->first, rows->n, x, err);
+    bg_status st = copy("score", w->plan.extent.n_queries, rows, x, to, err);
     if (st == BG_OK)
         st = rank_rows(w, rows, x, to, e, err);
-    if (st != BG_OK || !w->c->layer_scores)
-        return st;
-    st = bg_store_read_rows(rows->file, "layer_score", BG_F32, (bg_slab){ rows->row, rows->n, row_floats(w) }, x, err);
-    return st == BG_OK ? bg_store_write_rows(to, "layer_score", rows->first, rows->n, x, err) : st;
+    if (st == BG_OK && w->c->gradient_norms)
+        st = copy("gradient_norm", 1, rows, x, to, err);
+    return st == BG_OK && w->c->layer_scores ? copy("layer_score", row_floats(w), rows, x, to, err) : st;
 }
 
 static bg_status copy_units(const scoring *w, bg_store *to, bg_extremes *e, bg_err *err)

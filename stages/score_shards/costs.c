@@ -25,7 +25,8 @@ bg_score_task score_task(const bg_workload *w, size_t batch_rows)
                             .detail = w->detail,
                             .unit_sequences = unit_of(w),
                             .unit_rows = unit_of(w) * w->rows,
-                            .batch_rows = batch_rows };
+                            .batch_rows = batch_rows,
+                            .gradient_norms = w->gradient_norms };
 }
 
 size_t score_outputs_bytes(const bg_workload *w, size_t rows)
@@ -58,6 +59,8 @@ static void batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shap
     const bg_queries_extent q = extent_of(w);
     (void)plan;
     bg_scorer_cost(cost, &q, w->columns, w->model, bg_workload_share(w), b->sequences * b->rows);
+    if (w->gradient_norms)
+        bg_gradient_norm_cost(cost, w->model, bg_workload_share(w), (double)b->sequences, (double)b->rows);
 }
 
 /* The pipeline's first rank writes rows of scores, once: a checkpoint costs a file. */

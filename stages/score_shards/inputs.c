@@ -12,6 +12,8 @@ static bg_status parse_shard(scoring *w, bg_err *err)
 {
     uint64_t i, n;
     const char *text = w->c->shard;
+    if (w->c->gradient_norms && w->c->explain != NULL)
+        return BG_FAIL(err, BG_EARG, "--gradient-norms go with scores, not with --explain");
     if (text[strspn(text, "0123456789/")] != '\0' || sscanf(text, "%" SCNu64 "/%" SCNu64, &i, &n) != 2 ||
         strchr(text, '/') != strrchr(text, '/') || i >= n || n > BG_MOST_SHARDS)
         return BG_FAIL(err, BG_EARG, "--shard takes I/N with 0 <= I < N <= %d, not \"%s\"", BG_MOST_SHARDS, text);

@@ -20,6 +20,8 @@ static const bg_opt opts[] = {
       .help = "score only these sequences: text, a number a line, or HDF5 with `sequence`" },
     { .name = "--layer-scores", .type = BG_OPT_FLAG, .offset = FIELD(layer_scores),
       .help = "also write each block's part of the score" },
+    { .name = "--gradient-norms", .type = BG_OPT_FLAG, .offset = FIELD(gradient_norms), .no_effect = true,
+      .help = "also write the norm of each sequence's gradient of the tracked weights" },
     { .name = "--top", .type = BG_OPT_U64, .offset = FIELD(top), .deflt = BG_TEXT(SCORE_TOP), .lo = 1, .hi = 1e6,
       .help = "highest and lowest scores listed in the shard file" },
     { .name = "--explain", .type = BG_OPT_STR, .offset = FIELD(explain), .deflt = "", .no_effect = true,

@@ -16,7 +16,8 @@ static void describe_call(const scoring *w, char out[CALL_BYTES])
     const score_plan *p = &w->plan;
     snprintf(out, CALL_BYTES, "%s", p->memory.identity);
     if (w->c->explain == NULL)
-        snprintf(out, CALL_BYTES, "%s shard %" PRIu64 " of %" PRIu64, p->memory.identity, p->shard, p->n_shards);
+        snprintf(out, CALL_BYTES, "%s shard %" PRIu64 " of %" PRIu64 "%s", p->memory.identity, p->shard, p->n_shards,
+                 w->c->gradient_norms ? " with gradient norms" : "");
 }
 
 /* Collective; the same status on all ranks. */

@@ -17,7 +17,7 @@
 typedef struct {
     const char *model, *queries, *output, *shard, *candidates, *explain, *attribution;
     bg_list tokens;
-    bool layer_scores;
+    bool layer_scores, gradient_norms;
     uint64_t top, unit_sequences, batch_tokens;
 } score_shards_config;
 
@@ -64,6 +64,7 @@ static inline uint64_t score_sequence(const score_plan *p, uint64_t i)
 typedef struct {
     bg_queries *queries;
     bg_products products;
+    bg_gradient_norm norm;
     bg_score_sums *sums;
     outputs *outputs; /* NULL: not by output tokens */
     bg_pass *pass;

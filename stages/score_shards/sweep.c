@@ -17,6 +17,8 @@ static bg_status open_sums(scoring *w, bg_err *err)
         st = bg_products_init(&m->products, &p->extent, p->memory.rows, err);
     if (st == BG_OK)
         st = bg_score_sums_new(&m->sums, &task, p->extent.n_queries, p->queries.scratch, err);
+    if (st == BG_OK && task.gradient_norms)
+        st = bg_gradient_norm_init(&m->norm, task.batch_rows, err);
     if (st == BG_OK)
         st = bg_pipeline_pass_new(&m->pass, w->in.model, &p->share[g->pipeline_rank], g, p->memory.rows, err);
     return st == BG_OK && p->by_output ? score_outputs_open(w, err) : st;
@@ -45,6 +47,7 @@ static void close_work(score_work *m)
     bg_pass_free(m->pass);
     bg_score_sums_free(m->sums);
     bg_products_clear(&m->products);
+    bg_gradient_norm_clear(&m->norm);
 }
 
 static bg_status unit_find(void *self, bool *done, uint64_t *part, bg_err *err)
@@ -96,7 +99,8 @@ static bg_status sweep(scoring *w, bg_err *err)
 {
     const score_plan *p = &w->plan;
     const bg_score_task task = score_task(&p->load, p->memory.rows);
-    bg_scorer scorer = { w->made.queries, &w->made.products, w->made.sums };
+    bg_scorer scorer = { w->made.queries, &w->made.products, w->made.sums,
+                         w->c->gradient_norms ? &w->made.norm : NULL };
     bg_sweep s = {
         .what = w->result->what,
         .tokens = w->in.tokens,

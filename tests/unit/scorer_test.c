@@ -1,5 +1,6 @@
 /* What a scorer takes, counted by hand, also of the share that gathers all layers' scores while it has no modules
  * itself; and scores of queries that make up several groups. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,8 +110,8 @@ static size_t score_wide(const char *name, const char *scratch, float *score)
     static size_t row_start[BATCH_SEQUENCES + 1] = { 0, 2, 3 };
     const bg_batch batch = { .n_sequences = BATCH_SEQUENCES, .n_rows = BATCH_ROWS, .row_start = row_start };
     const bg_queries_source source = { name, &wide_model, NULL, &wide_share, scratch };
-    const bg_score_task task = { &wide_model,        &wide_share,     1,          0,
-                                 BG_SCORE_SEQUENCES, BATCH_SEQUENCES, BATCH_ROWS, BATCH_ROWS };
+    const bg_score_task task = { &wide_model,     &wide_share, 1,          0,    BG_SCORE_SEQUENCES,
+                                 BATCH_SEQUENCES, BATCH_ROWS,  BATCH_ROWS, false };
     float d[BATCH_ROWS * P], a[BATCH_ROWS * M];
     const bg_pair pair = { &wide_site, &batch, BATCH_ROWS, BATCH_SEQUENCES, row_start, NULL, NULL, a, NULL, M, d, P };
     bg_queries *queries;
@@ -129,7 +130,7 @@ static size_t score_wide(const char *name, const char *scratch, float *score)
     assert_ok(bg_score_sums_new(&sums, &task, n, scratch, &err), err);
     bg_score_sums_begin_unit(sums, BATCH_SEQUENCES, BATCH_ROWS, 0);
     bg_score_sums_begin_batch(sums, &batch, 0);
-    assert_ok(bg_scorer_pair(&(bg_scorer){ queries, &products, sums }, &pair, &err), err);
+    assert_ok(bg_scorer_pair(&(bg_scorer){ queries, &products, sums, NULL }, &pair, &err), err);
     for (size_t z = 0; z < BATCH_SEQUENCES; z++)
         bg_score_sums_scores(sums, z, score + z * n);
     bg_score_sums_free(sums);
@@ -174,6 +175,59 @@ static void scores_in_groups(void **state)
         assert_memory_equal(score + z * MANY + 2, of_middle + z * 2, 2 * sizeof *score);
 }
 
+/* ---- norms ---- */
+
+enum { LONG = 150 /* rows: more than are multiplied at a time */ };
+
+/* The squared norm of δᵀ a over rows [first, end), formed in float64; token: where a's rows have their only 1. */
+static double square(const float *d, const float *a, const uint32_t *token, size_t first, size_t end)
+{
+    double sum = 0;
+    for (size_t p = 0; p < P; p++)
+        for (size_t m = 0; m < M; m++) {
+            double g = 0;
+            for (size_t t = first; t < end; t++)
+                g += (double)d[t * P + p] * (token != NULL ? (double)(token[t] == m) : (double)a[t * M + m]);
+            sum += g * g;
+        }
+    return sum;
+}
+
+static void norms_of_gradients(void **state)
+{
+    (void)state;
+    static const size_t row_start[] = { 0, 1, 1, LONG };
+    float d[LONG * P], a[LONG * M];
+    uint32_t token[LONG];
+    bg_gradient_norm norm;
+    bg_err err;
+    for (size_t i = 0; i < LONG * P; i++)
+        d[i] = gradient(i);
+    for (size_t i = 0; i < LONG * M; i++)
+        a[i] = activation(i) + 1.0f; /* much in common */
+    for (size_t t = 0; t < LONG; t++)
+        token[t] = (uint32_t)(t * t % M);
+    const bg_pair dense = { .site = &wide_site,
+                            .n_rows = LONG,
+                            .n_sequences = 3,
+                            .row_start = row_start,
+                            .activation = a,
+                            .ld_activation = M,
+                            .gradient = d,
+                            .ld_gradient = P };
+    bg_pair one_hot = dense;
+    one_hot.activation = NULL;
+    one_hot.token = token;
+    assert_ok(bg_gradient_norm_init(&norm, LONG, &err), err);
+    for (size_t z = 0; z < 3; z += 2) {
+        double wanted = square(d, a, NULL, row_start[z], row_start[z + 1]);
+        double by_token = square(d, NULL, token, row_start[z], row_start[z + 1]);
+        assert_true(fabs(bg_gradient_norm_square(&norm, &dense, z) - wanted) <= 1e-5 * wanted);
+        assert_true(fabs(bg_gradient_norm_square(&norm, &one_hot, z) - by_token) <= 1e-5 * by_token);
+    }
+    bg_gradient_norm_clear(&norm);
+}
+
 int main(int argc, char **argv)
 {
     MPI_Init(&argc, &argv);
@@ -181,7 +235,8 @@ int main(int argc, char **argv)
         return 1;
     snprintf(path, sizeof path, "%s/compressed.h5", folder);
     write_compressed();
-    const struct CMUnitTest tests[] = { cmocka_unit_test(counts_bytes), cmocka_unit_test(scores_in_groups) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(counts_bytes), cmocka_unit_test(scores_in_groups),
+                                        cmocka_unit_test(norms_of_gradients) };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     bg_err err;
     bg_manifest_close(true);

@@ -178,8 +178,8 @@ static void scores(void **state)
     for (int whole = 0; whole < 2; whole++)
         for (int detail = 0; detail < 2; detail++) {
             const bg_queries_source source = { path, &model, &hash, &share, NULL };
-            const bg_score_task task = { &model,    &share, 1,   0, detail ? BG_SCORE_TOKENS : BG_SCORE_SEQUENCES,
-                                         SEQUENCES, ROWS,   ROWS };
+            const bg_score_task task = { &model,    &share, 1,    0,    detail ? BG_SCORE_TOKENS : BG_SCORE_SEQUENCES,
+                                         SEQUENCES, ROWS,   ROWS, false };
             bg_err err;
             bg_queries *queries;
             bg_products products;
@@ -189,7 +189,7 @@ static void scores(void **state)
             assert_ok(bg_score_sums_new(&s, &task, QUERIES, NULL, &err), err);
             bg_score_sums_begin_unit(s, SEQUENCES, ROWS, 0);
             bg_score_sums_begin_batch(s, &batch, 0);
-            give_pairs(bg_scorer_pair, &(bg_scorer){ queries, &products, s }, whole);
+            give_pairs(bg_scorer_pair, &(bg_scorer){ queries, &products, s, NULL }, whole);
             for (size_t i = 0; !detail && i < SEQUENCES; i++)
                 bg_score_sums_scores(s, i, sequence[whole] + i * QUERIES);
             for (size_t i = 0; detail && i < ROWS * QUERIES; i++)
