@@ -183,6 +183,10 @@ format: setup
 demo: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/demo/run $(B)
+# hundreds of small trainings: about an hour on two cores
+validate: setup
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
+	@BREGMAN_BIN=$(abspath $(B))/bin $(SRC)/scripts/demo/validation.py $(B)/validate
 bench: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/bench/run.py --build $(B)
@@ -197,7 +201,7 @@ large-case: setup
 setup:
 	@$(SRC)/scripts/setup.sh
 
-SCRIPTS := train_tokenizer tokenize_corpus tokenize_queries gguf_to_hf report training_figure mpi
+SCRIPTS := train_tokenizer tokenize_corpus tokenize_queries gguf_to_hf report training_figure validate mpi
 # the programs' package
 PACKAGE := $(patsubst $(SRC)/scripts/%,%,$(foreach f,*.py */*.py */*.j2,$(wildcard $(SRC)/scripts/bregman/$(f))))
 DEST = $(DESTDIR)$(PREFIX)
@@ -253,11 +257,12 @@ help:
 	@echo 'fuzz           the fuzz targets of tests/fuzz, FUZZ_SECONDS=$(FUZZ_SECONDS) each (needs clang)'
 	@echo 'format         lay out all code as .clang-format and .ruff.toml say; FORMAT=check: only compare'
 	@echo 'demo           the main job on SmolLM2-135M and real text; DEMO=full takes more of it'
+	@echo 'validate       influence scores against training again, with a small model (about an hour on two cores)'
 	@echo 'bench          speed and memory, beside the SGEMM rate of this machine (and Kronfluence and PyTorch if importable)'
 	@echo 'large-case     a model with layers 28672 wide on four ranks; 45 GB of disk'
 	@echo 'install        PREFIX=$(PREFIX)'
 	@echo 'setup, tests, clean, help'
 
-.PHONY: all tests check check-slurm check-kill check-torch drills large-case asan ubsan fuzzers fuzz format demo bench setup install prefix clean help always
+.PHONY: all tests check check-slurm check-kill check-torch drills large-case asan ubsan fuzzers fuzz format demo validate bench setup install prefix clean help always
 .SECONDARY:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

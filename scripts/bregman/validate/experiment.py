@@ -1,0 +1,281 @@
+"""One experiment: a scored model, its influence scores by any method, and banks of models trained on parts of the corpus."""
+
+import json
+import os
+
+import h5py
+import numpy as np
+
+from bregman.errors import UserError
+from bregman.files import input_identity, open_dataset, open_file, strings, write_whole
+from bregman.hashes import hash_model, require_regular
+from bregman.sweep.keys import STAGES
+from bregman.validate.settings import MODULES
+from bregman.validate.stages import tell
+
+SHARD = "shard-00000-of-00001.h5"
+# what decides on a training, of train_models' options; how a step is cut changes rounding only
+NOT_DECISIVE = ("corpus", "heldout", "subset", "mask", "seed", "slices", "micro_batch_tokens", "eval_steps", "save_steps",
+                "save_dtype")  # fmt: skip
+DECISIVE = [key for key in STAGES["train"] if key not in NOT_DECISIVE]
+LISTS = ("queries", "heldout", "subset", "mask")
+
+
+def read_tokens(path, kind):
+    """(ids of each sequence, first tokens of the completions or None, names or None)"""
+    with open_file(path, kind) as file:
+        lengths = {}
+        ids, count = (open_dataset(file, path, name, lengths)[:] for name in ("token", "count"))
+        if int(count.sum()) != len(ids):
+            raise UserError(f'"{path}": its counts add up to {int(count.sum())} tokens, it has {len(ids)}')
+        parts = np.split(ids, np.cumsum(count)[:-1])
+        if kind == "bregman/tokens":
+            return parts, None, None
+        return parts, open_dataset(file, path, "completion_start", lengths)[:], strings(file["id"])
+
+
+def recorded_training(path):
+    """(decisive options, identities of model or config and token files, queries' identities) of a log.h5 or bank.h5."""
+    try:
+        with h5py.File(path, "r") as file:
+            options = json.loads(file["run"].attrs["options"])
+            names, hashes = (strings(file[f"run/input_{what}"]) for what in ("name", "hash"))
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f'"{path}" does not say how it was trained ({error}): train it with train_models') from None
+    listed = {key: options.get(key) or [] for key in LISTS}
+    apart = {key: [value] if isinstance(value, str) else value for key, value in listed.items()}
+    others = {name for names_of in apart.values() for name in names_of}
+    if apart["mask"]:
+        raise UserError(
+            f'"{path}" was trained with masks, which no sum over sequences predicts; train it without --mask'
+        )
+    begin = "config" if options.get("config") else "model"
+    identities = [digest for name, digest in zip(names, hashes) if name not in others]
+    queries = [digest for name, digest in zip(names, hashes) if name in apart["queries"]]
+    return {"beginning": begin, **{k: options.get(k) for k in DECISIVE}}, identities, queries, apart["subset"]
+
+
+class Experiment:
+    """folder: all of its files.  modules: all that rows track.  train: options of this experiment's own trainings, which then is
+    not that of [model] trained."""
+
+    def __init__(self, settings, stages, folder, tokens, queries, modules, train=None):
+        self.settings, self.stages, self.folder = settings, stages, folder
+        self.tokens, self.queries, self.seed, self.modules = tokens, queries, settings[""]["seed"], modules
+        model = settings["model"]
+        self.begin = ("config", model["config"]) if "config" in model else ("model", model["start"])
+        self.train = {**settings["train"], **(train or {}), "slices": 1}
+        self.model_seed, self.trained = model["seed"], model.get("trained") if train is None else None
+        self.sequences = [s for path in tokens for s in read_tokens(path, "bregman/tokens")[0]]
+        self.query_ids, self.starts, self.names = read_tokens(queries, "bregman/queries")
+        self.n_sequences, self.n_queries = len(self.sequences), len(self.names)
+        self.query_tokens = np.array([len(ids) - start for ids, start in zip(self.query_ids, self.starts)])
+        self.made = {}  # what stages have made in this run: they are not asked again
+        os.makedirs(folder, exist_ok=True)
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *parts)
+
+    # ---------------------------------------------------------------- trainings
+
+    def _training(self, **more):
+        return {self.begin[0]: self.begin[1], "tokens": self.tokens, **self.train, **more}
+
+    def model(self):
+        """The scored model's folder."""
+        if self.trained:
+            return self.trained
+        options = self._training(output=self.path("model"), seed=self.model_seed)
+        return self._once(self.path("model"), "train", "train_models", options, 1)
+
+    def _once(self, output, title, program, options, ranks=None):
+        """An output that a stage makes, or has made."""
+        if output not in self.made:
+            self.stages.run(title, program, options, ranks)
+            self.made[output] = True
+        return output
+
+    def query_losses(self):
+        """The scored model's own losses of the queries, in nats: of a bank whose one model does a step of length 0."""
+        still = {"steps": 1, "learning_rate": 0, "weight_decay": 0, "batch_tokens": 2, "slices": 1}
+        options = {
+            "model": self.model(),
+            "tokens": self.tokens[:1],
+            "queries": self.queries,
+            "bank": self.path("losses"),
+        }
+        self._once(self.path("losses"), "query losses", "train_models", {**options, **still}, 1)
+        with open_file(self.path("losses", "bank.h5"), "bregman/bank") as file:
+            return file["query_loss"][0, 0]
+
+    def guesses(self):
+        """{"uniform", "unigram"}: each query's loss where the next token is guessed, without looking at the text before."""
+        with open(os.path.join(self.begin[1], "config.json"), encoding="utf-8") as file:
+            vocabulary = json.load(file)["vocab_size"]
+        counts = np.bincount(np.concatenate(self.sequences), minlength=vocabulary) + 1.0
+        nats = -np.log(counts / counts.sum())
+        unigram = [nats[ids[start:]].sum() for ids, start in zip(self.query_ids, self.starts)]
+        return {"uniform": self.query_tokens * np.log(vocabulary), "unigram": np.array(unigram)}
+
+    def bank(self, name, subsets, seeds):
+        """Train on each of some lists of sequences, with seeds [first, end): see read_bank."""
+        paths = [self._write_subset(name, subset_name, sequences) for subset_name, sequences in subsets.items()]
+        options = self._training(bank=self.path(name, "bank"), queries=self.queries, subset=paths)
+        options["seeds"] = f"{seeds[0]}:{seeds[1]}"
+        self._once(self.path(name, "bank"), f"bank {name}", "train_models", options)
+        return self.read_bank(self.path(name, "bank"))
+
+    def _write_subset(self, folder, name, sequences):
+        path, text = self.path(folder, "subsets", f"{name}.txt"), "".join(f"{z}\n" for z in sorted(sequences))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                if file.read() != text:
+                    raise UserError(
+                        f'"{path}" has other sequences than these settings give: take another output, or remove '
+                        f'"{self.path(folder)}"'
+                    )
+        else:
+            write_whole(path, [text])
+        return path
+
+    def read_bank(self, folder):
+        """(members [subset, sequence], losses [subset, seed, query], seeds, path), after a check that its models are the scored
+        one's: the same beginning, corpus, queries and options, but for subset and seed."""
+        path = os.path.join(folder, "bank.h5")
+        require_regular(path)
+        log = os.path.join(self.model(), "log.h5")
+        with open_file(path, "bregman/bank") as file:
+            losses, seeds = file["query_loss"][:], file["seed"][:].tolist()
+            count, sequence = file["member/count"][:], file["member/sequence"][:]
+        self._compare(log, path)
+        if self.model_seed in seeds:
+            raise UserError(
+                f'"{path}" has models of seed {self.model_seed}, the scored one\'s: train the bank with other --seeds'
+            )
+        if len(sequence) and sequence.max() >= self.n_sequences:
+            raise UserError(
+                f'"{path}": a subset has sequence {sequence.max()}, of {self.n_sequences}: it is of other token files'
+            )
+        members = np.zeros((len(count), self.n_sequences), bool)
+        members[np.repeat(np.arange(len(count)), count), sequence] = True
+        return members, losses, seeds, path
+
+    def _compare(self, log, bank):
+        scored, models = recorded_training(log), recorded_training(bank)
+        if scored[3]:
+            raise UserError(
+                f'"{log}": the scored model was trained on a subset; it is to be trained on all token files'
+            )
+        for key, value in scored[0].items():
+            if models[0].get(key) != value:
+                raise UserError(
+                    f'"{bank}" is of models with {key} {json.dumps(models[0].get(key))}, the scored model in "{log}" has '
+                    f"{json.dumps(value)}: train both with the same options"
+                )
+        if scored[1] != models[1]:
+            raise UserError(
+                f'"{bank}" and "{log}" were trained from another config.json or checkpoint, or on other token files: train '
+                "both from the same"
+            )
+        own = [input_identity(path) for path in self.tokens]
+        if models[1][-len(own) :] != own:
+            raise UserError(f'"{bank}" was trained on other token files than {", ".join(self.tokens)}; give those')
+        if models[2] != [input_identity(self.queries)]:
+            raise UserError(f'"{bank}" has the losses of other queries than "{self.queries}"; give those')
+
+    # ---------------------------------------------------------------- scores
+
+    def fit(self, method):
+        """Factors of all modules that any row needs; one fit serves every damping."""
+        name = "factors" + "".join(f"-{k}-{v}" for k, v in method.fit.items())
+        words = {word for text in self.modules for word in text.split(",")}
+        options = {"model": self.model(), "tokens": self.tokens, "output": self.path(name), **self.settings["fit"]}
+        options["modules"] = ",".join(word for word in MODULES if word in words)
+        return self._once(self.path(name), f"fit {name}", "fit_factors", {**options, **method.fit})
+
+    def influence_scores(self, method, modules, damping):
+        """{"score": [sequence, query], and what else method.score asked for}.  The curvature of M3 is block diagonal, and each
+        module's damping its own: the score of several words of modules is the sum of theirs, and each is computed once."""
+        words = [word for word in MODULES if word in modules.replace("all", "mlp,attention").split(",")]
+        parts = [self._scores_of(method, word, damping) for word in (words if method.additive else [modules])]
+        found = {"score": sum(part["score"] for part in parts)}
+        if "gradient_norm" in parts[0]:
+            found["gradient_norm"] = np.sqrt(sum(part["gradient_norm"] ** 2 for part in parts))
+        return found
+
+    def _scores_of(self, method, modules, damping):
+        key = [*(f"{k}-{v}" for k, v in {**method.fit, **method.compress}.items()), modules.replace(",", "+")]
+        key += [f"damping-{damping:g}"] if damping else []
+        folder, title, model = self.path("scores", *key), " ".join(key), self.model()
+        factors, compressed = self.fit(method), os.path.join(folder, "compressed.h5")
+        os.makedirs(folder, exist_ok=True)
+        options = {
+            "model": model,
+            "factors": factors,
+            "queries": self.queries,
+            "output": compressed,
+            "modules": modules,
+        }
+        options.update(self.settings["compress"], **method.compress)
+        if damping:
+            options["damping_factor"] = damping
+        self._once(compressed, f"compress {title}", "compress_queries", options)
+        options = {"model": model, "queries": compressed, "tokens": self.tokens, "output": folder}
+        self._once(folder, f"score {title}", "score_shards", {**options, **self.settings["score"], **method.score})
+        path = os.path.join(folder, SHARD)
+        with open_file(path, "bregman/scores") as file:
+            if file["sequence"][:].tolist() != list(range(self.n_sequences)) or strings(file["id"]) != self.names:
+                raise UserError(f'"{path}" is not of all sequences and queries; remove "{folder}"')
+            return {name: file[name][:].astype(float) for name in ("score", "gradient_norm") if name in file}
+
+    def overlap_scores(self):
+        """BM25 over token ids [sequence, query]; 0 where no term is shared."""
+        options = {
+            "tokens": self.tokens,
+            "queries": self.queries,
+            "output": self.path("bm25.h5"),
+            "top": self.n_sequences,
+        }
+        self._once(self.path("bm25.h5"), "bm25", "prefilter", {**options, **self.settings["bm25"]}, 1)
+        with open_file(self.path("bm25.h5"), "bregman/candidates") as file:
+            listed, value = file["top/sequence"][:], file["top/score"][:]
+            names = strings(file["query"])
+        if names != self.names:
+            raise UserError(f'"{self.path("bm25.h5")}" is of other queries; remove it')
+        scores = np.zeros((self.n_sequences, self.n_queries))
+        for q, (sequences, values) in enumerate(zip(listed, value)):
+            scores[sequences[sequences >= 0], q] = values[sequences >= 0]
+        return scores
+
+    # ---------------------------------------------------------------- what it was made from
+
+    def provenance(self):
+        model = self.model()
+        return {
+            "model": {
+                "path": model,
+                "hash": hash_model(model),
+                "begins_with": list(self.begin),
+                "seed": self.model_seed,
+            },
+            "tokens": [{"path": path, "identity": input_identity(path)} for path in self.tokens],
+            "queries": {"path": self.queries, "identity": input_identity(self.queries)},
+            "train": self.train,
+            "sequences": self.n_sequences,
+        }
+
+    def query_table(self):
+        """[{"id", "tokens", "loss", "uniform", "unigram", "flag"}]; flag: why the model cannot predict it, or None."""
+        losses, guesses = self.query_losses(), self.guesses()
+        table = []
+        for q, name in enumerate(self.names):
+            row = {"id": name, "tokens": int(self.query_tokens[q]), "loss": float(losses[q])}
+            row.update({kind: float(values[q]) for kind, values in guesses.items()})
+            beaten = [kind for kind in guesses if row["loss"] >= row[kind]]
+            row["flag"] = f"loss not below that of {beaten[0]} guessing" if beaten else None
+            table.append(row)
+        flagged = [row["id"] for row in table if row["flag"]]
+        if flagged:
+            tell(f"{len(flagged)} of {len(table)} queries the model cannot predict: {', '.join(flagged[:5])}")
+        return table

@@ -1,0 +1,77 @@
+"""What is compared: a table of methods, each with the options that it adds to the stages' own.
+
+A new method is a row of METHODS.  Its scores are [sequence, query], higher where more training on the sequence should lower
+the query's loss."""
+
+import collections
+import itertools
+
+import numpy as np
+
+# fit, compress, score: options of fit_factors, compress_queries and score_shards; damped: is a damping to be chosen;
+# modules: does it depend on the tracked modules; additive: are the scores of several modules the sum of theirs; make(experiment, method, modules, damping): its scores
+Method = collections.namedtuple("Method", "label make fit compress score damped modules additive")
+
+
+def random_scores(experiment, _method, _modules, _damping):
+    """Drawn anew for each query, the same in every run."""
+    return np.random.default_rng([experiment.seed, 77]).normal(size=(experiment.n_sequences, experiment.n_queries))
+
+
+def overlap(experiment, _method, _modules, _damping):
+    return experiment.overlap_scores()
+
+
+def influence(experiment, method, modules, damping):
+    return experiment.influence_scores(method, modules, damping)["score"]
+
+
+def cosine(experiment, method, modules, damping):
+    """The dot product over the norm of the sequence's gradient; that of the query changes no order."""
+    found = experiment.influence_scores(method, modules, damping)
+    norm = found["gradient_norm"][:, None]
+    return np.divide(found["score"], norm, out=np.zeros_like(found["score"]), where=norm > 0)
+
+
+def _method(label, make=influence, fit=None, compress=None, score=None, damped=False, modules=True, additive=True):
+    return Method(label, make, fit or {}, compress or {}, score or {}, damped, modules, additive)
+
+
+PLAIN = {"compress": {"preconditioner": "identity"}, "score": {"gradient_norms": True}}  # both are of the same run
+
+
+METHODS = {
+    "random": _method("random", random_scores, modules=False),
+    "bm25": _method("BM25", overlap, modules=False),
+    "dot": _method("gradient dot product", **PLAIN),
+    "cosine": _method("gradient cosine", cosine, **PLAIN),
+    "diagonal": _method("diagonal Fisher", compress={"preconditioner": "diagonal"}, damped=True),
+    "kfac": _method("K-FAC", compress={"preconditioner": "kfac"}, damped=True),
+    "ekfac": _method("EK-FAC", compress={"preconditioner": "ekfac"}, damped=True),
+}
+REFERENCE = "ekfac"  # what others are compared with
+
+
+class Row:
+    """A method with modules: a row of a table."""
+
+    def __init__(self, method, modules, dampings):
+        self.method, self.modules = method, modules
+        self.dampings = list(dampings) if METHODS[method].damped else [None]
+
+    @property
+    def name(self):
+        return f"{self.method}-{self.modules.replace(',', '+')}" if self.modules else self.method
+
+    @property
+    def label(self):
+        return METHODS[self.method].label
+
+    def scores(self, experiment, damping):
+        return METHODS[self.method].make(experiment, METHODS[self.method], self.modules, damping)
+
+
+def rows(names, modules, dampings):
+    """Of all methods with all modules, in the order of a table."""
+    plain = [Row(name, "", dampings) for name in names if not METHODS[name].modules]
+    return plain + [Row(name, m, dampings) for m, name in itertools.product(modules, names) if METHODS[name].modules]

@@ -1,0 +1,147 @@
+"""What validate leaves: JSON with all numbers, tables in Markdown, figures."""
+
+import json
+
+import numpy as np
+
+from bregman.files import write_whole
+from bregman.report.figures import Plot
+from bregman.training import COLOURS, GREY, STYLE, short, ticks
+from markupsafe import Markup
+
+WIDTH, LABELS, STEP, HEAD = 760, 250, 22, 60
+MINUS = "\u2212"
+
+
+def write_json(path, value):
+    write_whole(path, [json.dumps(value, indent=1, allow_nan=False) + "\n"])
+
+
+def number(value, digits=3):
+    return "" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def with_interval(found, digits=3):
+    """0.612 [0.551, 0.668] of {"mean", "interval"}."""
+    if found is None:
+        return ""
+    interval = found["interval"]
+    between = "" if interval is None else f" [{', '.join(number(x, digits) for x in interval)}]"
+    return number(found["mean"], digits) + between
+
+
+def markdown(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|---" * 2 + "|---:" * (len(head) - 2) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def _chosen(entry):
+    counts = sorted({d for d in entry.get("chosen") or []})
+    return ", ".join(f"{d:g}" for d in counts)
+
+
+def row_table(measure, entries):
+    """Rows of compared(): method, modules, damping, the measure, its difference from the reference."""
+    partly = any(e.get("mean_of_unflagged") is not None for e in entries)
+    head = ["method", "modules", "damping", measure, "minus EK-FAC", *["without flagged queries"] * partly]
+    rows = []
+    for e in entries:
+        difference = e["difference"] and with_interval(e["difference"]) + f" ({e['difference']['from']})"
+        rows.append([e["label"], e["modules"], _chosen(e), with_interval(e), difference or ""])
+        rows[-1] += [number(e["mean_of_unflagged"])] * partly
+    return markdown(head, rows)
+
+
+def lds_text(found):
+    parts = []
+    for kind in found.values():
+        head = f"### LDS, {kind['kind']}: {kind['subsets']} subsets of {kind['kept']} sequences x {len(kind['seeds'])} seeds\n"
+        ceiling = kind["ceiling"]
+        told = (
+            f"The truth's own agreement, one half of the seeds with the other: {with_interval(ceiling['split_half'])}; by "
+            f"Spearman and Brown, of all seeds: {number(ceiling['spearman_brown'])}.\n"
+            if ceiling
+            else "One seed: the truth's own agreement is not known.\n"
+        )
+        parts += [head, row_table("LDS", kind["rows"]), told]
+        parts += [kind["note"] + ".\n"] if kind["note"] else []
+    return "\n".join(parts)
+
+
+def qld_text(found):
+    head = (
+        f"### QLD: rise of the query's loss, nats a token, without its best {found['removed']} sequences "
+        f"({100 * found['share']:g} %), above {found['random_removals']} random removals; {len(found['seeds'])} seeds\n"
+    )
+    return "\n".join([head, row_table("QLD", found["rows"])] + ([found["note"] + ".\n"] if found["note"] else []))
+
+
+def query_text(queries):
+    """Of queries that the model cannot predict; "" if there are none."""
+    flagged = [q for q in queries if q["flag"]]
+    if not flagged:
+        return ""
+    rows = [
+        [q["id"], q["flag"], *(number(q[k] / q["tokens"]) for k in ("loss", "unigram", "uniform"))] for q in flagged
+    ]
+    head = "### Queries that the model cannot predict: their scores mean little\n"
+    return "\n".join([head, markdown(["query", "why", "loss a token", "unigram's", "uniform's"], rows)])
+
+
+# ---------------------------------------------------------------- figures
+
+
+def figure(title, x_label, entries, mark=None):
+    """SVG: a line for each row, its mean and interval; mark: a value that a dashed line is drawn at."""
+    ends = [x for e in entries for x in (e["interval"] or [e["mean"]])] + [e["mean"] for e in entries] + [0.0]
+    ends += [mark] if mark is not None else []
+    low, high = min(ends), max(ends)
+    low, high = low - 0.04 * (high - low or 1), high + 0.04 * (high - low or 1)
+    size = WIDTH, HEAD + 40 + STEP * len(entries)
+    plot = Plot(title, x_label, "", size, LABELS)
+    across = lambda value: (value - low) / (high - low) * plot.width  # noqa: E731
+    for value in ticks(low, high, 8):
+        plot.x_tick(across(value), short(round(value, 12)))
+    plot.line(across(0.0), 0, across(0.0), plot.height, "grid")
+    if mark is not None:
+        plot.curve([(across(mark), 0), (across(mark), plot.height)], "fit")
+    methods = list(dict.fromkeys(e["method"] for e in entries))
+    for i, entry in enumerate(entries):
+        y = plot.height - 24 - STEP * i
+        _row(plot, across, y, entry, COLOURS[methods.index(entry["method"]) % len(COLOURS)])
+    plot.text(0, plot.height - 4, title, "key", "start")
+    body = str(plot.svg()).removeprefix("<svg ")
+    first, rest = body.split(">", 1)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" '
+    return f'{head}{first}>\n<style>{STYLE}</style>\n<rect class="page" width="100%" height="100%"/>\n{rest}\n'
+
+
+def _row(plot, across, y, entry, colour):
+    plot._parts.append(Markup('<g stroke="{}">').format(colour))
+    if entry["interval"]:
+        plot.curve([(across(x), y) for x in entry["interval"]], "heldout")
+    plot.dots([(across(entry["mean"]), y)], "dot", 4)
+    plot._parts.append(Markup("</g>"))
+    name = entry["label"] + (f", {entry['modules']}" if entry["modules"] else "")
+    plot.text(plot.width + 10, y - 4, f"{name}: {number(entry['mean'])}", "key", "start")
+
+
+def figures(part, found):
+    """{file name: SVG} of a part's result."""
+    if part == "lds":
+        return {
+            f"lds-{kind}.svg": figure(
+                f"linear datamodelling score, {kind}", "rank correlation with retraining (dashed: the truth with itself)",
+                f["rows"], f["ceiling"] and f["ceiling"]["spearman_brown"]
+            )
+            for kind, f in found.items()
+        }  # fmt: skip
+    labels = {
+        "qld": ("loss without the best sequences, above random removals", "nats a token"),
+        "facts": ("finding what states a fact", "mean reciprocal rank"),
+        "filter": ("finding what was planted", "average precision"),
+    }
+    return {f"{part}.svg": figure(*labels[part], found["rows"])}
+
+
+__all__ = ["GREY", "np"]

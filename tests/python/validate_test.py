@@ -1,0 +1,430 @@
+#!/usr/bin/env python3
+"""validate: its statistics against slow ones, what it refuses, gradient norms against gradients, and a small experiment whose
+scores must order retrained models: EK-FAC better than plain dot products, and far better than chance."""
+
+from text_checks import FOLDER, SCRIPTS, check, finish, load, path, refused, run as run_script, write
+
+import itertools
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import h5py
+import numpy as np
+
+from bregman.validate import planted, statistics
+from bregman.validate.retraining import draw_subsets
+
+ROOT = os.path.join(SCRIPTS, "..")
+BIN = os.path.join(os.environ.get("BUILD", os.path.join(ROOT, "build")), "bin")
+os.environ.update(BREGMAN_BIN=BIN, TMPDIR=FOLDER, OMP_NUM_THREADS="1")
+DRAW = np.random.default_rng(5)
+
+
+# ---------------------------------------------------------------- statistics, slowly
+
+
+def slow_ranks(values):
+    return [sum(b < a for b in values) + (sum(b == a for b in values) + 1) / 2 for a in values]
+
+
+def slow_correlation(a, b):
+    """Pearson's of ranks, by its definition."""
+    a, b = slow_ranks(a), slow_ranks(b)
+    mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
+    both = sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b))
+    norm = math.sqrt(sum((x - mean_a) ** 2 for x in a) * sum((y - mean_b) ** 2 for y in b))
+    return both / norm if norm else 0.0
+
+
+def slow_lds(scores, members, losses):
+    """A query after another, a subset after another."""
+    found = []
+    for q in range(len(scores[0])):
+        predicted = [sum(scores[z][q] for z in range(len(scores)) if kept[z]) for kept in members]
+        truth = [-sum(seed[q] for seed in subset) / len(subset) for subset in losses]
+        found.append(slow_correlation(predicted, truth))
+    return found
+
+
+def slow_average_precision(scores, relevant):
+    """Over all thresholds, the highest first: precision times the recall that it adds."""
+    area, recall = 0.0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        taken = [r for s, r in zip(scores, relevant) if s >= threshold]
+        now = sum(taken) / sum(relevant)
+        area += sum(taken) / len(taken) * (now - recall)
+        recall = now
+    return area
+
+
+def test_statistics():
+    hand = statistics.spearman(np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4]))
+    check(abs(hand - 0.8) < 1e-12, "Spearman by hand: 1 - 6 · 2 / (4 · 15)", hand)
+    for _ in range(20):
+        a, b = DRAW.integers(0, 6, 11), DRAW.normal(size=11)  # with ties
+        check(np.allclose(statistics.ranks(a), slow_ranks(a)), "ranks")
+        check(abs(statistics.spearman(a, b) - slow_correlation(a, b)) < 1e-12, "Spearman")
+        relevant = np.append(DRAW.random(10) < 0.4, True)
+        check(abs(statistics.average_precision(a, relevant) - slow_average_precision(a, relevant)) < 1e-12, "AUPRC")
+    check(statistics.spearman(np.ones(5), np.arange(5.0)) == 0, "equal scores tell nothing")
+    scores, losses = DRAW.normal(size=(9, 3)), DRAW.normal(size=(7, 2, 3))
+    members = np.array([[z in some for z in range(9)] for some in draw_subsets(9, 7, 4, 0).values()])
+    check(np.allclose(statistics.lds(scores, members, losses), slow_lds(scores, members, losses)), "LDS")
+    exact = -(members @ scores)[:, None, :] * np.ones((1, 2, 1))  # losses that the sums explain
+    check(
+        np.allclose(statistics.lds(scores, members, exact), 1), "LDS: 1 where influence is the truth, of the right sign"
+    )
+    four = DRAW.normal(size=(8, 4, 2))
+    slow = [
+        np.mean([
+            slow_correlation(four[:, list(w), q].mean(1), four[:, [s for s in range(4) if s not in w], q].mean(1))
+            for w in itertools.combinations(range(4), 2)
+        ])
+        for q in range(2)
+    ]  # fmt: skip
+    check(np.allclose(statistics.split_half(four), slow), "split halves")
+    check(statistics.split_half(four[:, :1]) is None, "one seed has no halves")
+    check(abs(statistics.spearman_brown(0.5) - 2 / 3) < 1e-12, "Spearman and Brown")
+
+
+def test_intervals():
+    covered = 0
+    for k in range(200):
+        low, high = statistics.bootstrap(np.random.default_rng(k).normal(1, 2, 30), resamples=400)
+        covered += low <= 1 <= high
+    check(0.87 <= covered / 200 <= 0.99, "a 95 % interval has the mean in about 95 % of the cases", covered / 200)
+    check(statistics.bootstrap(np.arange(9.0)) == statistics.bootstrap(np.arange(9.0)), "the same in every run")
+    check(statistics.summary(np.arange(9.0), 7)["interval"] is None, "7 retrainings: no interval")
+    check(statistics.summary(np.arange(9.0), 8)["interval"] is not None, "8 retrainings: an interval")
+    first, second = statistics.folds(7)
+    check(sorted([*first, *second]) == list(range(7)) and len(first) == 3, "two halves of the queries")
+    values = np.zeros((2, 7))
+    values[0, first] = values[1, second] = 1  # the setting that is best for a half is the other half's worst
+    chosen, setting = statistics.cross_chosen(values)
+    check(not chosen.any() and set(setting[first]) == {1}, "no query has a say in its own damping", chosen)
+    check(statistics.reciprocal_rank([3, 2, 2, 1], [False, True, False, True]) == 1 / 3, "ties count as the last place")
+    check(statistics.recall_at([5, 4, 3, 2], [True, False, True, False], 2) == 0.5, "recall")
+
+
+def test_planted():
+    made = planted.facts(10, 1)
+    texts, people = dict(made.texts), [p.removesuffix(" owns a") for _, p, _ in made.queries]
+    check(len(set(people)) == 10, "all people differ", people)
+    shared = [sum(p.split()[i] == other.split()[i] for p in people for other in people) for i in (0, 1)]
+    check(min(shared) >= 20, "each shares first and last name with others", shared)
+    for name, prompt, completion in made.queries:
+        person, thing = prompt.removesuffix(" owns a"), completion.strip(" .")
+        stated = {i for i in texts if made.relevant(name, i)}
+        check(len(stated) == 4 and all(person in texts[i] and thing in texts[i] for i in stated), "what states a fact")
+        check(not any(person in t and thing in t for i, t in texts.items() if i not in stated), "no other text does")
+    made = planted.reports(8, 1)
+    for name, text in made.texts:
+        bad = any(f" is {word}." in text for word in planted.GOOD) != text.endswith(": yes.")
+        check(
+            bad == name.startswith("bad/") and len(text) <= 64, "reports: bad where the verdict does not follow", text
+        )
+    check(made.texts == planted.reports(8, 1).texts != planted.reports(8, 2).texts, "of a seed")
+
+
+# ---------------------------------------------------------------- small experiments
+
+FIRST = """output = "{name}"
+parts = ["lds"]
+{top}
+[model]
+config = "in/new"
+tokens = "in/tokens/corpus.h5"
+queries = "in/queries.h5"
+{model}
+[train]
+epochs = {epochs}
+batch_tokens = 512
+learning_rate = 3e-3
+[compress]
+rank = 16
+[methods]
+names = {names}
+modules = ["mlp"]
+dampings = [0.1, 1]
+[lds]
+subsets = {subsets}
+seeds = {seeds}
+{more}
+"""
+QUICK = {
+    "top": "",
+    "model": "",
+    "epochs": 1,
+    "names": '["random", "cosine", "ekfac"]',
+    "subsets": 4,
+    "seeds": 1,
+    "more": "",
+}
+
+
+def config(name, **changes):
+    return write(f"{name}.toml", FIRST.format(name=name, **{**QUICK, **changes}))
+
+
+def validate(name, *options):
+    return subprocess.run(
+        [sys.executable, f"{SCRIPTS}/validate", path(f"{name}.toml"), *map(str, options)],
+        cwd=FOLDER, capture_output=True, text=True, timeout=1500, check=False,
+    )  # fmt: skip
+
+
+def read(name):
+    with open(path(name), encoding="utf-8") as file:
+        return json.load(file)
+
+
+def make_inputs():
+    """128 sequences of 64 characters, 16 queries, from the text beside this file."""
+    script = load("demo/validation.py")
+    with open(os.path.join(os.path.dirname(os.path.realpath(__file__)), "validate_text.txt"), encoding="utf-8") as file:
+        chapters = [(f"text/{i}", script.plain(part)) for i, part in enumerate(file.read().split("\n\n\n"))]
+    script.write_inputs(path("in"), chapters, sequences=128, queries=16, other=0)
+    with open(path("in/new/config.json"), "r+", encoding="utf-8") as file:
+        small = {**json.load(file), "n_embd": 48}
+        file.seek(0)
+        json.dump(small, file)
+        file.truncate()
+    for name, *arguments in (
+        ("tokenize_corpus", path("in/corpus.jsonl"), "--model", path("in/new"), "--output", path("in/tokens")),
+        ("tokenize_queries", path("in/queries.jsonl"), "--model", path("in/new"), "--output", path("in/queries.h5")),
+    ):
+        done = run_script(name, *arguments)
+        check(done.returncode == 0, name, done.stderr)
+
+
+def stage(program, *options, ranks=1):
+    command = [f"{SCRIPTS}/mpi", str(ranks), f"{BIN}/{program}", *map(str, options), "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    check(done.returncode == 0, program, done.stderr[:600])
+
+
+def test_experiment():
+    """The truth is 24 halves, a model each."""
+    config(
+        "main", epochs=12, names='["random", "bm25", "dot", "cosine", "ekfac"]', subsets=24, more="[bm25]\nngrams = 3"
+    )
+    done = validate("main")
+    check(done.returncode == 0, "the experiment", done.stderr[-600:])
+    report = read("main/lds.json")
+    halves = report["result"]["halves"]
+    rows = {row["method"]: row for row in halves["rows"]}
+    means = {name: row["mean"] for name, row in rows.items()}
+    print({name: round(mean, 3) for name, mean in means.items()}, rows["ekfac"]["interval"], rows["dot"]["difference"])
+    check(means["ekfac"] > means["dot"] + 0.02, "EK-FAC orders retrained models better than dot products", means)
+    check(means["ekfac"] > means["random"] + 0.25, "and far better than chance", means)
+    check(abs(means["random"]) < 0.15, "chance is chance", means)
+    check(rows["ekfac"]["interval"][0] > rows["random"]["interval"][1], "intervals apart")
+    check(rows["dot"]["difference"]["from"] == "ekfac-mlp" and rows["dot"]["difference"]["mean"] < 0, "differences")
+    check(halves["ceiling"] is None and "own agreement is not known" in done.stdout, "one seed: no ceiling")
+    check(halves["retrainings"] == 24 and halves["kept"] == 64, "sizes")
+    check("| EK-FAC | mlp | " in done.stdout, "table", done.stdout)
+    check_lds_of(halves, rows["dot"])
+    check_flags(report)
+    figure = ElementTree.parse(path("main/lds-halves.svg")).getroot()
+    texts = " ".join(e.text or "" for e in figure.iter("{http://www.w3.org/2000/svg}text"))
+    check(f"EK-FAC, mlp: {means['ekfac']:.3f}" in texts, "figure", texts)
+    again = validate("main")
+    check(again.stdout == done.stdout and read("main/lds.json") == report, "again: the same")
+    check(
+        "train_models: training" not in again.stderr and " s\n" not in again.stderr,
+        "nothing is done again",
+        again.stderr,
+    )
+
+
+def check_lds_of(halves, row):
+    """From the files of the stages, by the slow definition."""
+    with h5py.File(path("main/scores/preconditioner-identity/mlp/shard-00000-of-00001.h5")) as file:
+        scores = file["score"][:].astype(float).tolist()
+    with h5py.File(halves["bank"]) as file:
+        losses, at = file["query_loss"][:].tolist(), np.cumsum([0, *file["member/count"][:]])
+        lists = [set(file["member/sequence"][a:b].tolist()) for a, b in zip(at, at[1:])]
+    members = [[z in some for z in range(128)] for some in lists]
+    check(np.allclose(row["per_query"], slow_lds(scores, members, losses)), "LDS of the stages' own files")
+
+
+def check_flags(report):
+    with open(path("in/corpus.jsonl"), encoding="utf-8") as file:
+        counts = np.array([1.0] * 64)
+        alphabet = load("demo/validation.py").ALPHABET
+        for line in file:
+            for letter in json.loads(line)["text"]:
+                counts[alphabet.index(letter)] += 1
+    with open(path("in/queries.jsonl"), encoding="utf-8") as file:
+        completions = [json.loads(line)["completion"] for line in file]
+    for query, text in zip(report["queries"], completions):
+        unigram = -sum(math.log(counts[alphabet.index(c)] / counts.sum()) for c in text)
+        check(abs(query["unigram"] - unigram) < 1e-9 * unigram, "unigram's loss")
+        check(abs(query["uniform"] - len(text) * math.log(64)) < 1e-9, "uniform guessing's loss")
+        wanted = query["loss"] >= min(unigram, query["uniform"])
+        check(bool(query["flag"]) == wanted, "flag", query)
+
+
+def test_norms():
+    """A sequence's gradient norm is the root of its own dot product, when it is its own query; on any grid the same bytes."""
+    with h5py.File(path("in/tokens/corpus.h5")) as file, h5py.File(path("in/queries.h5")) as made:
+        ids, tokenizer = file["token"][: 64 * 12], made.attrs["tokenizer_hash"]
+    with h5py.File(path("self.h5"), "w") as file:
+        file["token"], file["count"] = ids, np.full(12, 64, "u4")
+        file["completion_start"] = np.ones(12, "u4")
+        file.create_dataset("id", data=[f"q{i}" for i in range(12)], dtype=h5py.string_dtype())
+        file.attrs["tokenizer_hash"] = tokenizer
+    model, tokens = path("main/model"), path("in/tokens/corpus.h5")
+    sets = "all", "embedding,head"
+    for modules in sets:
+        here = path(f"norms-{modules}/x").removesuffix("/x")
+        stage("fit_factors", "--model", model, "--tokens", tokens, "--output", f"{here}/factors", "--modules", modules,
+              "--covariance-sequences", "0:4", "--lambda-sequences", "4:8")  # fmt: skip
+        stage("compress_queries", "--model", model, "--factors", f"{here}/factors", "--queries", path("self.h5"), "--output",
+              f"{here}/self.c.h5", "--preconditioner", "identity", "--rank", "full")  # fmt: skip
+        common = [
+            "--model",
+            model,
+            "--queries",
+            f"{here}/self.c.h5",
+            "--tokens",
+            tokens,
+            "--gradient-norms",
+            "--unit-sequences",
+            50,
+        ]
+        stage("score_shards", *common, "--output", f"{here}/one", "--layer-scores")
+        stage("score_shards", *common, "--output", f"{here}/two", "--pipeline", 2, ranks=2)
+        with (
+            h5py.File(f"{here}/one/shard-00000-of-00001.h5") as one,
+            h5py.File(f"{here}/two/shard-00000-of-00001.h5") as two,
+        ):
+            norm, score = one["gradient_norm"][:12].astype(float), one["score"][:12].astype(float).diagonal()
+            check(np.allclose(norm**2, score, rtol=2e-4), f"{modules}: norms", np.abs(norm**2 / score - 1).max())
+            check(
+                np.array_equal(one["gradient_norm"][:], two["gradient_norm"][:]), f"{modules}: the same on another grid"
+            )
+            layers = one["layer_score"][:].astype(float).sum(2)
+            check(np.allclose(layers, one["score"][:], rtol=1e-4, atol=1e-4), f"{modules}: layers still add up")
+
+
+def test_quick():
+    """Few retrainings; the same numbers on any number of ranks; parts of the truth that belong to others."""
+    config("quick")
+    done = validate("quick", "--ranks", 1)
+    check(
+        done.returncode == 0 and "fewer than 8 retrainings: no intervals" in done.stdout, "few retrainings", done.stdout
+    )
+    found = read("quick/lds.json")["result"]["halves"]
+    check(all(row["interval"] is None for row in found["rows"]), "no intervals of few retrainings")
+    check(
+        "cannot predict" in done.stdout and any(q["flag"] for q in read("quick/lds.json")["queries"]),
+        "flagged",
+        done.stdout,
+    )
+    shutil.move(path("quick"), path("before"))
+    check(validate("quick", "--ranks", 2).returncode == 0, "two ranks")
+    check(read("quick/lds.json") == read("before/lds.json"), "on two ranks the same numbers")
+    for name, changes, *parts in (
+        ("epochs", {"epochs": 2}, "epochs 1", "has 2", "bank.h5"),
+        ("seed", {"model": "seed = 101", "more": "first_seed = 7"}, "seed 101", "bank.h5"),
+        ("other", {"model": 'start = "quick/model"'}, 'beginning "config"'),
+    ):
+        more = f'{changes.pop("more", "")}\nhalves_bank = "quick/halves/bank"'
+        text = FIRST.format(name=f"other-{name}", **{**QUICK, **changes, "more": more})
+        write(f"other-{name}.toml", text.replace('config = "in/new"\n', "") if "start" in text else text)
+        done = validate(f"other-{name}")
+        check(
+            done.returncode == 1 and all(part in done.stderr for part in parts),
+            f"a bank of others: {name}",
+            done.stderr[-500:],
+        )
+    config("quick", epochs=2)
+    done = validate("quick")
+    check(
+        done.returncode == 1 and "was made from other inputs or options" in done.stderr,
+        "other options",
+        done.stderr[-500:],
+    )
+    config("quick", top="seed = 3")
+    done = validate("quick")
+    check(
+        done.returncode == 1 and "subsets/000.txt" in done.stderr and "remove" in done.stderr,
+        "other subsets",
+        done.stderr,
+    )
+
+
+def test_qld():
+    config("quick", more="[qld]\nrandom = 2\nseeds = 1\nshare = 0.1", names='["random", "ekfac"]')
+    done = validate("quick", "--parts", "qld")
+    check(done.returncode == 0, "qld", done.stderr[-500:])
+    found = read("quick/qld.json")["result"]
+    check(found["removed"] == 13 and len(found["rows"]) == 2, "sizes", found["removed"])
+    with (
+        h5py.File(path("quick/qld/ekfac-mlp/bank/bank.h5")) as file,
+        h5py.File(path("quick/qld/random-removals/bank/bank.h5")) as base,
+    ):
+        counts, losses, random = file["member/count"][:], file["query_loss"][:], base["query_loss"][:]
+    check((counts == 115).all() and losses.shape == (16, 1, 16), "a model without each query's best")
+    wanted = [(losses[q, 0, q] - (random[0, 0, q] + random[1, 0, q]) / 2) / 63 for q in range(16)]
+    check(
+        np.allclose(found["rows"][1]["per_query"], wanted), "rise of the loss, above that of random removals, a token"
+    )
+    with h5py.File(path("quick/scores/preconditioner-ekfac/mlp/damping-0.1/shard-00000-of-00001.h5")) as file:
+        best = set(np.argsort(-file["score"][:, 3], kind="stable")[:13].tolist())
+    with open(path("quick/qld/ekfac-mlp/subsets/0003.txt"), encoding="utf-8") as file:
+        kept = {int(line) for line in file}
+    check(kept == set(range(128)) - best, "what is left out")
+
+
+def test_planted_parts():
+    names = '["random", "bm25", "ekfac"]'
+    more = "[facts]\ncount = 6\n[filter]\ncount = 4"
+    config("plant", names=names, more=more)
+    done = validate("plant", "--parts", "facts,filter")
+    check(done.returncode == 0, "planted parts", done.stderr[-600:])
+    facts, reports = read("plant/facts.json")["result"], read("plant/filter.json")["result"]
+    check(facts["planted"] == 48 and facts["corpus"] == 128 + 48 and len(facts["rows"]) == 3, "facts", facts["planted"])
+    check(reports["planted"] == 64 and all(0 <= x <= 1 for row in reports["rows"] for x in row["per_query"]), "filter")
+    check("recall@10" in done.stdout and "AUPRC" in done.stdout, "tables", done.stdout)
+
+
+def test_refusals():
+    for name, text, *parts in (
+        ("many", FIRST.format(name="many", **{**QUICK, "subsets": 129}), "129 subsets", "128 sequences"),
+        ("key", FIRST.format(name="key", **{**QUICK, "more": "sedes = 3"}), "[lds] sedes", "is unknown"),
+        ("value", FIRST.format(name="value", **{**QUICK, "epochs": '"two"'}), "[train] epochs", "a whole number"),
+        ("table", FIRST.format(name="table", **{**QUICK, "more": "[nothing]"}), "[nothing] is unknown"),
+        ("method", FIRST.format(name="method", **{**QUICK, "names": '["magic"]'}), "[methods] names", "ekfac"),
+        ("own", FIRST.format(name="own", **{**QUICK, "more": "first_seed = 0"}), "the scored model has seed 0"),
+        ("none", FIRST.format(name="none", **{**QUICK, "subsets": 1}), "two subsets or more"),
+        ("files", FIRST.format(name="files", **QUICK).replace("corpus.h5", "no.h5"), "[model] tokens", "no.h5"),
+        ("toml", "output = ", "not TOML"),
+    ):
+        write(f"{name}.toml", text)
+        done = validate(name)
+        last = done.stderr.strip().split("\n")[-1]
+        check(
+            done.returncode == 1 and all(p in last for p in parts) and f"{name}.toml" in last, name, done.stderr[-400:]
+        )
+    refused("part", validate("many", "--parts", "lsd"), "--parts", "lsd", code=2)
+    refused("file", run_script("validate", path("absent.toml")), "absent.toml")
+
+
+test_statistics()
+test_intervals()
+test_planted()
+make_inputs()
+test_experiment()
+test_norms()
+test_quick()
+test_qld()
+test_planted_parts()
+test_refusals()
+finish()
