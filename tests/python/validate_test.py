@@ -4,13 +4,16 @@ scores must order retrained models: EK-FAC better than plain dot products, and f
 
 from text_checks import FOLDER, SCRIPTS, check, finish, load, path, refused, run as run_script, write
 
+import glob
 import itertools
 import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 
 import h5py
@@ -330,7 +333,11 @@ def test_quick():
     shutil.move(path("quick"), path("before"))
     check(validate("quick", "--ranks", 2).returncode == 0, "two ranks")
     check(read("quick/lds.json") == read("before/lds.json"), "on two ranks the same numbers")
+    with h5py.File(path("in/tokens/corpus.h5")) as file, h5py.File(path("less.h5"), "w") as less:
+        less["token"], less["count"] = file["token"][: 64 * 120], np.full(120, 64, "u4")
+        less.attrs["tokenizer_hash"] = file.attrs["tokenizer_hash"]
     for name, changes, *parts in (
+        ("tokens", {"more": "# less"}, "other token files"),
         ("epochs", {"epochs": 2}, "epochs 1", "has 2", "bank.h5"),
         ("seed", {"model": "seed = 101", "more": "first_seed = 7"}, "seed 101", "bank.h5"),
         ("other", {"model": 'start = "quick/model"'}, 'beginning "config"'),
@@ -338,6 +345,8 @@ def test_quick():
         more = f'{changes.pop("more", "")}\nhalves_bank = "quick/halves/bank"'
         text = FIRST.format(name=f"other-{name}", **{**QUICK, **changes, "more": more})
         write(f"other-{name}.toml", text.replace('config = "in/new"\n', "") if "start" in text else text)
+        if name == "tokens":
+            write(f"other-{name}.toml", text.replace("in/tokens/corpus.h5", "less.h5"))
         done = validate(f"other-{name}")
         check(
             done.returncode == 1 and all(part in done.stderr for part in parts),
@@ -383,6 +392,32 @@ def test_qld():
     check(kept == set(range(128)) - best, "what is left out")
 
 
+def test_stop():
+    """Asked to stop while it trains: exit 75; the same command goes on, to the same numbers."""
+    config("quick", epochs=3, top="", subsets=6)
+    for folder in ("quick", "before"):
+        shutil.rmtree(path(folder), ignore_errors=True)
+    check(validate("quick").returncode == 0, "not stopped")
+    shutil.move(path("quick"), path("before"))
+    command = [sys.executable, f"{SCRIPTS}/validate", path("quick.toml")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as job:
+        end = time.monotonic() + 300
+        while (
+            job.poll() is None
+            and not glob.glob(path("quick/halves/bank/bank.work/bank-*.h5"))
+            and time.monotonic() < end
+        ):
+            time.sleep(0.01)
+        job.send_signal(signal.SIGTERM)
+        said = job.communicate(timeout=300)[1]
+    check(
+        job.returncode == 75 and "run the same command to go on" in said, "stopped", f"{job.returncode}: {said[-300:]}"
+    )
+    check(not os.path.exists(path("quick/lds.json")), "stopped: no report")
+    done = validate("quick")
+    check(done.returncode == 0 and read("quick/lds.json") == read("before/lds.json"), "goes on", done.stderr[-300:])
+
+
 def test_planted_parts():
     names = '["random", "bm25", "ekfac"]'
     more = "[facts]\ncount = 6\n[filter]\ncount = 4"
@@ -404,12 +439,19 @@ def test_refusals():
         ("method", FIRST.format(name="method", **{**QUICK, "names": '["magic"]'}), "[methods] names", "ekfac"),
         ("own", FIRST.format(name="own", **{**QUICK, "more": "first_seed = 0"}), "the scored model has seed 0"),
         ("none", FIRST.format(name="none", **{**QUICK, "subsets": 1}), "two subsets or more"),
+        (
+            "drop",
+            FIRST.format(name="drop", **{**QUICK, "more": 'kinds = ["drops"]\ndrop = 0.001'}),
+            "[lds] drop",
+            "is none",
+        ),
         ("files", FIRST.format(name="files", **QUICK).replace("corpus.h5", "no.h5"), "[model] tokens", "no.h5"),
         ("toml", "output = ", "not TOML"),
     ):
         write(f"{name}.toml", text)
         done = validate(name)
         last = done.stderr.strip().split("\n")[-1]
+        check(not os.path.exists(path(f"{name}/model")), f"{name}: refused before anything is trained")
         check(
             done.returncode == 1 and all(p in last for p in parts) and f"{name}.toml" in last, name, done.stderr[-400:]
         )
@@ -425,6 +467,7 @@ test_experiment()
 test_norms()
 test_quick()
 test_qld()
+test_stop()
 test_planted_parts()
 test_refusals()
 finish()

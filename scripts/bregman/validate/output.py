@@ -2,11 +2,9 @@
 
 import json
 
-import numpy as np
-
 from bregman.files import write_whole
 from bregman.report.figures import Plot
-from bregman.training import COLOURS, GREY, STYLE, short, ticks
+from bregman.training import COLOURS, STYLE, short, ticks
 from markupsafe import Markup
 
 WIDTH, LABELS, STEP, HEAD = 760, 250, 22, 60
@@ -142,6 +140,3 @@ def figures(part, found):
         "filter": ("finding what was planted", "average precision"),
     }
     return {f"{part}.svg": figure(*labels[part], found["rows"])}
-
-
-__all__ = ["GREY", "np"]

@@ -4,7 +4,7 @@ import numpy as np
 
 from bregman.errors import UserError
 from bregman.validate import statistics
-from bregman.validate.methods import METHODS, REFERENCE, Row, rows
+from bregman.validate.methods import METHODS, REFERENCE, rows
 
 FEW = f"fewer than {statistics.LEAST_RETRAININGS} retrainings: no intervals"
 
@@ -16,27 +16,33 @@ def draw_subsets(n, count, keep, seed):
 
 
 def kept_sequences(kind, n, settings):
-    """How many sequences a subset has."""
+    """How many of n sequences a subset has."""
     own = settings["lds"]
     keep = n // 2 if kind == "halves" else n - round(n * own["drop"])
-    different = float(np.exp(min(700.0, _log_choose(n, keep))))
-    if keep in (0, n) or own["subsets"] > different:
-        raise UserError(
-            f"{settings.path}: [lds] subsets: {own['subsets']} subsets of {keep} of {n} sequences: there are {different:.0f} "
-            "different ones; give fewer subsets or more sequences"
-        )
-    if own["subsets"] > n:
-        raise UserError(
-            f"{settings.path}: [lds] subsets: {own['subsets']} subsets of a corpus of {n} sequences: give at most as many "
-            "subsets as sequences"
-        )
+    what = f"{settings.path}: [lds] subsets: {own['subsets']} subsets"
     if own["subsets"] < 2:
-        raise UserError(f"{settings.path}: [lds] subsets: a correlation is over two subsets or more")
+        raise UserError(f"{what}: a correlation is over two subsets or more")
+    if own["subsets"] > n:
+        raise UserError(f"{what} of a corpus of {n} sequences: give at most as many subsets as sequences")
+    if keep in (0, n):
+        raise UserError(f"{settings.path}: [lds] drop: {own['drop']:g} of {n} sequences is none, or all")
     return keep
 
 
-def _log_choose(n, k):
-    return float(sum(np.log(np.arange(n - k + 1, n + 1)))) - float(sum(np.log(np.arange(1, k + 1))))
+def removed_sequences(n, settings):
+    share = settings["qld"]["share"]
+    if not 0 < round(n * share) < n:
+        raise UserError(f"{settings.path}: [qld] share: {share:g} of {n} sequences is none, or all")
+    return round(n * share)
+
+
+def check_sizes(n, settings, parts):
+    """Can all that is asked for be drawn from n sequences?  Before anything is trained."""
+    for kind in settings["lds"]["kinds"] if "lds" in parts else []:
+        if f"{kind}_bank" not in settings["lds"]:
+            kept_sequences(kind, n, settings)
+    if "qld" in parts:
+        removed_sequences(n, settings)
 
 
 def reference_of(measured, row):
@@ -148,9 +154,7 @@ def qld(experiment, settings, queries, measured):
     """Rise of each query's loss, in nats a token, after training without its best share of the sequences, above the rise after
     removals of as many random ones."""
     own, seed, n = settings["qld"], settings[""]["seed"], experiment.n_sequences
-    removed = round(n * own["share"])
-    if removed < 1:
-        raise UserError(f"{settings.path}: [qld] share: {own['share']:g} of {n} sequences is none; give more")
+    removed = removed_sequences(n, settings)
     span = own["first_seed"], own["first_seed"] + own["seeds"]
     random = draw_subsets(n, own["random"], n - removed, seed + 1)
     base = experiment.bank("qld/random-removals", random, span)[1].mean((0, 1))
@@ -178,6 +182,3 @@ def qld(experiment, settings, queries, measured):
         "note": FEW if retrainings < statistics.LEAST_RETRAININGS else None,
         "rows": table,
     }
-
-
-__all__ = ["Row", "lds", "qld"]
