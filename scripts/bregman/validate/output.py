@@ -15,6 +15,16 @@ def write_json(path, value):
     write_whole(path, [json.dumps(value, indent=1, allow_nan=False) + "\n"])
 
 
+def read_result(path, settings):
+    """What a part has found before, with these settings; None if it has not."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return found.get("result") if found.get("settings") == json.loads(json.dumps(settings)) else None
+
+
 def number(value, digits=3):
     return "" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
 
