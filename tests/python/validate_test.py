@@ -153,7 +153,7 @@ rank = 16
 [methods]
 names = {names}
 modules = ["mlp"]
-dampings = [0.1, 1]
+dampings = {dampings}
 [lds]
 subsets = {subsets}
 seeds = {seeds}
@@ -161,6 +161,7 @@ seeds = {seeds}
 """
 QUICK = {
     "top": "",
+    "dampings": [0.1],
     "model": "",
     "epochs": 1,
     "names": '["random", "cosine", "ekfac"]',
@@ -214,7 +215,12 @@ def stage(program, *options, ranks=1):
 def test_experiment():
     """The truth is 24 halves, a model each."""
     config(
-        "main", epochs=12, names='["random", "bm25", "dot", "cosine", "ekfac"]', subsets=24, more="[bm25]\nngrams = 3"
+        "main",
+        dampings=[0.1, 1],
+        epochs=12,
+        names='["random", "bm25", "dot", "cosine", "ekfac"]',
+        subsets=24,
+        more="[bm25]\nngrams = 3",
     )
     done = validate("main")
     check(done.returncode == 0, "the experiment", done.stderr[-600:])
