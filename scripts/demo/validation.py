@@ -19,6 +19,7 @@ import argparse
 import json
 import random
 import re
+import signal
 import string
 import subprocess
 import unicodedata
@@ -109,20 +110,25 @@ def tokenize(folder, names):
     run("tokenize_queries", f"{folder}/queries.jsonl", "--model", f"{folder}/new", "--output", f"{folder}/queries.h5")
 
 
-def run(script, *arguments):
-    """Ends this program with its code where it fails: 75 where it was stopped."""
-    command = [sys.executable, os.path.join(HERE, "..", script), *map(str, arguments)]
-    print("$ " + " ".join([script, *command[2:]]), file=sys.stderr, flush=True)
-    code = subprocess.run(command, check=False).returncode
+def call(command):
+    """Ends this program with the command's code where it fails: 75 where it was stopped.  Ctrl-C reaches the command by itself,
+    SIGTERM is passed on: it ends when it has kept what it has done."""
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with subprocess.Popen(command) as child:
+        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        code = child.wait()
     if code:
         sys.exit(code if code > 0 else 128 - code)
+
+
+def run(script, *arguments):
+    command = [sys.executable, os.path.join(HERE, "..", script), *map(str, arguments)]
+    print("$ " + " ".join([script, *command[2:]]), file=sys.stderr, flush=True)
+    call(command)
 
 
 def stage(ranks, name, *arguments):
-    command = [os.path.join(HERE, "..", "mpi"), str(ranks), os.path.join(PROGRAMS, name), *map(str, arguments)]
-    code = subprocess.run(command, check=False).returncode
-    if code:
-        sys.exit(code if code > 0 else 128 - code)
+    call([os.path.join(HERE, "..", "mpi"), str(ranks), os.path.join(PROGRAMS, name), *map(str, arguments)])
 
 
 SETTINGS = """\
