@@ -33,7 +33,7 @@ from bregman.files import write_whole
 HERE = os.path.dirname(os.path.realpath(__file__))
 PROGRAMS = os.environ.get("BREGMAN_BIN", os.path.join(ROOT, "build", "bin"))
 ALPHABET = "\n " + string.ascii_lowercase + string.digits + ".,;:?!'\"()[]{}-_/\\*+=<>@#%&"[:26]
-LENGTH, SEQUENCES, QUERIES, OTHER = 64, 512, 32, 2048
+LENGTH, SEQUENCES, QUERIES, FEW, OTHER = 64, 512, 32, 6, 2048
 CONFIG = {
     "model_type": "gpt2",
     "n_embd": 64,
@@ -98,6 +98,7 @@ def write_inputs(folder, documents, sequences=SEQUENCES, queries=QUERIES, other=
     asked = [{"id": p["id"], "prompt": p["text"][:1], "completion": p["text"][1:]} for p in own[sequences:]]
     write_lines(os.path.join(folder, "corpus.jsonl"), own[:sequences])
     write_lines(os.path.join(folder, "queries.jsonl"), asked)
+    write_lines(os.path.join(folder, "few.jsonl"), asked[:FEW])
     if other:
         found = pieces([d for d in documents if d[0].startswith("pydoc/")], other, seed=2)
         write_lines(os.path.join(folder, "other.jsonl"), found)
@@ -107,7 +108,8 @@ def tokenize(folder, names):
     for name in names:
         command = [f"{folder}/{name}.jsonl", "--model", f"{folder}/new", "--output", f"{folder}/tokens"]
         run("tokenize_corpus", *command, "--max-length", LENGTH)
-    run("tokenize_queries", f"{folder}/queries.jsonl", "--model", f"{folder}/new", "--output", f"{folder}/queries.h5")
+    for name in ("queries", "few"):
+        run("tokenize_queries", f"{folder}/{name}.jsonl", "--model", f"{folder}/new", "--output", f"{folder}/{name}.h5")
 
 
 def call(command):
@@ -134,7 +136,7 @@ def stage(ranks, name, *arguments):
 SETTINGS = """\
 # {what}
 output = "{name}"
-parts = ["lds", "qld", "facts", "filter"]
+parts = ["lds", "qld", "pbo", "facts", "filter"]
 
 [model]
 {begin}
@@ -155,6 +157,9 @@ ngrams = 3
 
 [lds]
 kinds = {kinds}
+
+[pbo]
+queries = "few.h5"
 
 [facts.train]
 epochs = 40

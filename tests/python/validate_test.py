@@ -375,6 +375,28 @@ def test_quick():
     )
 
 
+def test_response():
+    """The solve's own residual, correlations recomputed from the score files, and rows of the solves."""
+    names = '["random", "dot", "kfac", "ekfac", "shampoo", "lissa", "cg"]'
+    config("quick", more="[pbo]\nsteps = 40\nrank = 4", names=names)
+    done = validate("quick", "--parts", "pbo")
+    check(done.returncode == 0, "pbo", done.stderr[-500:])
+    found = read("quick/pbo.json")["result"]
+    check(found["residual"] < 1e-3 and found["sequences"] == 128, "the solve converges", found["residual"])
+    rows = {row["method"]: row for row in found["rows"]}
+    check(set(rows) == {"block-diagonal", "labels", "rank", "damping-0.1", "damping-10", "random", "dot", "kfac", "ekfac", "shampoo"},
+          "rows", list(rows))  # fmt: skip
+    scores = {}
+    for name in ("preconditioner-ekfac/refine-cg/refine_sequences-/refine_steps-40/mlp/damping-1",
+                 "preconditioner-ekfac/mlp/damping-1"):  # fmt: skip
+        with h5py.File(path(f"quick/pbo/scores/{name}/shard-00000-of-00001.h5")) as file:
+            scores["refine" in name] = file["score"][:].astype(float)
+    wanted = [np.corrcoef(scores[True][:, q], scores[False][:, q])[0, 1] for q in range(16)]
+    check(np.allclose(rows["ekfac"]["per_query"], wanted, atol=1e-6), "Pearson's correlation")
+    check(rows["ekfac"]["mean"] > rows["dot"]["mean"] > rows["random"]["mean"] + 0.1, "EK-FAC is nearest")
+    check(rows["block-diagonal"]["mean"] > rows["ekfac"]["mean"], "layers on their own, solved, are nearer than EK-FAC")
+
+
 def test_qld():
     config("quick", more="[qld]\nrandom = 2\nseeds = 1\nshare = 0.1", names='["random", "ekfac"]')
     done = validate("quick", "--parts", "qld")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import h5py
 import numpy as np
@@ -70,6 +71,7 @@ class Experiment:
         self.query_ids, self.starts, self.names = read_tokens(queries, "bregman/queries")
         self.n_sequences, self.n_queries = len(self.sequences), len(self.names)
         self.query_tokens = np.array([len(ids) - start for ids, start in zip(self.query_ids, self.starts)])
+        self.compress = {}  # options of compress_queries besides [compress]
         self.made = {}  # what stages have made in this run: they are not asked again
         os.makedirs(folder, exist_ok=True)
 
@@ -197,17 +199,21 @@ class Experiment:
     def influence_scores(self, method, modules, damping):
         """{"score": [sequence, query], and what else method.score asked for}.  The curvature of M3 is block diagonal, and each
         module's damping its own: the score of several words of modules is the sum of theirs, and each is computed once."""
-        words = [word for word in MODULES if word in modules.replace("all", "mlp,attention").split(",")]
+        words = [word for word in MODULES if word in modules.replace("all", "mlp,attention").split(",")] or [modules]
         parts = [self._scores_of(method, word, damping) for word in (words if method.additive else [modules])]
         found = {"score": sum(part["score"] for part in parts)}
         if "gradient_norm" in parts[0]:
             found["gradient_norm"] = np.sqrt(sum(part["gradient_norm"] ** 2 for part in parts))
         return found
 
-    def _scores_of(self, method, modules, damping):
+    def scores_folder(self, method, modules, damping):
         key = [*(f"{k}-{v}" for k, v in {**method.fit, **method.compress}.items()), modules.replace(",", "+")]
-        key += [f"damping-{damping:g}"] if damping else []
-        folder, title, model = self.path("scores", *key), " ".join(key), self.model()
+        key = [re.sub(r"[^\w.+-]", "", part) for part in key]  # of a regular expression what it names
+        return self.path("scores", *key, *([f"damping-{damping:g}"] if damping else []))
+
+    def _scores_of(self, method, modules, damping):
+        folder, model = self.scores_folder(method, modules, damping), self.model()
+        title = os.path.relpath(folder, self.path("scores")).replace(os.sep, " ")
         factors, compressed = self.fit(method), os.path.join(folder, "compressed.h5")
         os.makedirs(folder, exist_ok=True)
         options = {
@@ -217,8 +223,10 @@ class Experiment:
             "output": compressed,
             "modules": modules,
         }
-        options.update(self.settings["compress"], **method.compress)
-        if damping:
+        options.update({**self.settings["compress"], **self.compress, **method.compress})
+        if "refine" in method.compress:
+            options.update(refine_tokens=self.tokens, refine_damping_factor=damping)
+        elif damping:
             options["damping_factor"] = damping
         self._once(compressed, f"compress {title}", "compress_queries", options)
         options = {"model": model, "queries": compressed, "tokens": self.tokens, "output": folder}

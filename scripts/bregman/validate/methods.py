@@ -9,8 +9,9 @@ import itertools
 import numpy as np
 
 # fit, compress, score: options of fit_factors, compress_queries and score_shards; damped: is a damping to be chosen;
-# modules: does it depend on the tracked modules; additive: are the scores of several modules the sum of theirs; make(experiment, method, modules, damping): its scores
-Method = collections.namedtuple("Method", "label make fit compress score damped modules additive")
+# dampings: its own list of them, None: that of [methods]; modules: does it depend on the tracked modules; additive: are the scores of
+# several modules the sum of theirs; make(experiment, method, modules, damping): its scores
+Method = collections.namedtuple("Method", "label make fit compress score damped dampings modules additive")
 
 
 def random_scores(experiment, _method, _modules, _damping):
@@ -33,8 +34,15 @@ def cosine(experiment, method, modules, damping):
     return np.divide(found["score"], norm, out=np.zeros_like(found["score"]), where=norm > 0)
 
 
-def _method(label, make=influence, fit=None, compress=None, score=None, damped=False, modules=True, additive=True):
-    return Method(label, make, fit or {}, compress or {}, score or {}, damped, modules, additive)
+def _method(label, make=influence, damped=False, dampings=None, modules=True, **options):
+    fit, compress, score = (options.get(stage, {}) for stage in ("fit", "compress", "score"))
+    return Method(label, make, fit, compress, score, damped, dampings, modules, "refine" not in compress)
+
+
+def solved(steps):
+    """Influence by the Gauss-Newton matrix of all sequences itself: of a solve that is to converge."""
+    refine = {"refine": "cg", "refine_sequences": ":", "refine_steps": steps}
+    return _method("solved", compress={"preconditioner": "ekfac", **refine}, damped=True)
 
 
 PLAIN = {"compress": {"preconditioner": "identity"}, "score": {"gradient_norms": True}}  # both are of the same run
@@ -48,6 +56,18 @@ METHODS = {
     "diagonal": _method("diagonal Fisher", compress={"preconditioner": "diagonal"}, damped=True),
     "kfac": _method("K-FAC", compress={"preconditioner": "kfac"}, damped=True),
     "ekfac": _method("EK-FAC", compress={"preconditioner": "ekfac"}, damped=True),
+    "shampoo": _method(
+        "Shampoo", fit={"preconditioner": "shampoo"}, compress={"preconditioner": "shampoo"}, damped=True
+    ),
+    "lissa": _method(
+        "LiSSA",
+        compress={"preconditioner": "ekfac", "refine": "lissa", "refine_steps": 40},
+        damped=True,
+        dampings=(10, 100),
+    ),
+    "cg": _method(
+        "EK-FAC + CG", compress={"preconditioner": "ekfac", "refine": "cg"}, damped=True, dampings=(10, 30, 100)
+    ),
 }
 REFERENCE = "ekfac"  # what others are compared with
 
@@ -57,7 +77,7 @@ class Row:
 
     def __init__(self, method, modules, dampings):
         self.method, self.modules = method, modules
-        self.dampings = list(dampings) if METHODS[method].damped else [None]
+        self.dampings = list(METHODS[method].dampings or dampings) if METHODS[method].damped else [None]
 
     @property
     def name(self):

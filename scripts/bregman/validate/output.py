@@ -146,6 +146,7 @@ def figures(part, found):
         }  # fmt: skip
     labels = {
         "qld": ("loss without the best sequences, above random removals", "nats a token"),
+        "pbo": ("scores and the response of the proximal Bregman objective", "correlation over sequences"),
         "facts": ("finding what states a fact", "mean reciprocal rank"),
         "filter": ("finding what was planted", "average precision"),
     }

@@ -9,7 +9,7 @@ from bregman.hashes import require_regular
 from bregman.sweep.keys import COUNT, NATURAL, STAGES, TABLE, Key
 from bregman.validate.methods import METHODS
 
-PARTS = ("lds", "qld", "facts", "filter")
+PARTS = ("lds", "qld", "pbo", "facts", "filter")
 KINDS = ("halves", "drops")
 MODULES = ("mlp", "attention", "all", "embedding", "head")
 
@@ -103,6 +103,13 @@ TABLES = {
         "modules": Key(_modules),
         "damping": Key(_positive, 0.1),
     },
+    "pbo": {
+        "queries": Key(_text),
+        "modules": Key(_modules, "mlp"),
+        "damping": Key(_positive, 1),
+        "steps": Key(COUNT, 100),
+        "rank": Key(COUNT, 32),
+    },
     "facts": {**PLANTED, "count": Key(COUNT, 32)},
     "filter": {**PLANTED, "count": Key(COUNT, 32)},
     **OF_STAGES,
@@ -170,6 +177,8 @@ class Settings(dict):
         self.output = os.path.join(folder, self[""].get("output", os.path.splitext(os.path.basename(self.path))[0]))
         for key in ("tokens", "queries"):
             model[key] = self._files(key, model[key], folder)
+        if "queries" in self["pbo"]:
+            self["pbo"]["queries"] = self._files("queries", [self["pbo"]["queries"]], folder)[0]
         if len(model["queries"]) != 1:
             raise self._wrong("model", "queries", f"is one file, not {len(model['queries'])}")
         for table in [part for part in self[""]["parts"] if part in ("lds", "qld")]:

@@ -1,0 +1,104 @@
+"""The proximal Bregman objective's response (math.md M11), and what each approximation of it costs.
+
+The response to a sequence's weight, at weight 0, is g_q' (G + λ)^-1 g_z with the Gauss-Newton matrix G of the whole corpus.  It is
+solved for by conjugate gradients (compress_queries --refine cg on every sequence, --rank full), which minimise the objective's
+quadratic part; what is left of the gradient is reported.  Compared with it are the methods of the tables, and the same solve with
+one approximation at a time."""
+
+import os
+
+import numpy as np
+
+from bregman.files import open_file
+from bregman.validate import output, statistics
+from bregman.validate.experiment import Experiment
+from bregman.validate.methods import METHODS, solved
+from bregman.validate.retraining import compared
+
+
+class Named:
+    """A row of the table that is not one of METHODS, or is one with other options."""
+
+    def __init__(self, method, label, modules):
+        self.method, self.label, self.modules, self.name = method, label, modules, method
+
+
+def pearson(a, b):
+    """Correlations of columns; 0 where one side is the same everywhere."""
+    a, b = (x - x.mean(0) for x in (np.asarray(a, float), np.asarray(b, float)))
+    norm = np.sqrt((a * a).sum(0) * (b * b).sum(0))
+    return np.divide((a * b).sum(0), norm, out=np.zeros_like(norm), where=norm > 0)
+
+
+def layers_of(experiment, modules):
+    """Regular expressions of the modules' names, one for each that the factors have and the words of `modules` track."""
+    experiment.influence_scores(METHODS["ekfac"], modules, 1)  # its files have the modules as groups
+    names = []
+    for word in modules.split(","):
+        path = os.path.join(experiment.scores_folder(METHODS["ekfac"], word, 1), "compressed.h5")
+        with open_file(path, "bregman/compressed") as file:
+            file.visititems(lambda name, item: names.append(name[: -len("/left")]) if name.endswith("/left") else None)
+    return ["^" + name.replace(".", "\\.") + "$" for name in names]
+
+
+def approximations(experiment, own, names):
+    """{row: scores}: the methods at the same damping, and the solve with one approximation at a time."""
+    modules, damping, exact = own["modules"], own["damping"], solved(own["steps"])
+    rank = METHODS["ekfac"]._replace(compress={**METHODS["ekfac"].compress, "rank": own["rank"]})
+    resampled = METHODS["ekfac"]._replace(fit={"seed": 1})
+    found = {
+        Named("block-diagonal", "solved, layers on their own", modules): sum(
+            experiment.influence_scores(exact, layer, damping)["score"] for layer in layers_of(experiment, modules)
+        ),
+        Named("labels", "EK-FAC, labels sampled anew", modules): experiment.influence_scores(
+            resampled, modules, damping
+        )["score"],
+        Named("rank", f"EK-FAC, rank {own['rank']}", modules): experiment.influence_scores(rank, modules, damping)[
+            "score"
+        ],
+    }
+    for factor in (0.1, 10):
+        row = Named(f"damping-{factor:g}", f"solved, {factor:g} times the damping", modules)
+        found[row] = experiment.influence_scores(exact, modules, damping * factor)["score"]
+    for name in names:
+        method = METHODS[name]
+        if method.dampings:
+            continue  # of a solve: what is asked is the solve itself
+        scores = method.make(experiment, method, modules, damping if method.damped else None)
+        found[Named(name, method.label, modules if method.modules else "")] = scores
+    return found
+
+
+def measure(settings, stages, main, modules):
+    """(experiment, result): of the scored model of `main`, with queries that may be fewer."""
+    own = settings["pbo"]
+    folder = os.path.join(settings.output, "pbo")
+    experiment = Experiment(settings, stages, folder, main.tokens, own.get("queries", main.queries), modules)
+    experiment.trained = main.model()
+    experiment.compress = {"rank": "full"}
+    exact = solved(own["steps"])
+    truth = experiment.influence_scores(exact, own["modules"], own["damping"])["score"]
+    with open_file(
+        os.path.join(experiment.scores_folder(exact, own["modules"], own["damping"]), "compressed.h5"),
+        "bregman/compressed",
+    ) as file:
+        left = file["residual"][:, -1]
+    found = {row: pearson(s, truth) for row, s in approximations(experiment, own, settings["methods"]["names"]).items()}
+    return experiment, {
+        "measure": "pearson",
+        "modules": own["modules"],
+        "damping": own["damping"],
+        "sequences": experiment.n_sequences,
+        "steps": own["steps"],
+        "residual": float(left.max()),
+        "rows": compared(found, statistics.LEAST_RETRAININGS, settings[""]["seed"]),
+    }
+
+
+def text(found):
+    head = (
+        f"### Response of the proximal Bregman objective, {found['modules']}, damping {found['damping']:g} mean eigenvalues, "
+        f"{found['sequences']} sequences\n\nsolved in {found['steps']} steps, which leave {found['residual']:.1g} of the gradient\n"
+    )
+    rows = [[e["label"], e["modules"], output.with_interval(e)] for e in found["rows"]]
+    return "\n".join([head, output.markdown(["scores", "modules", "Pearson correlation"], rows)])
