@@ -1,5 +1,5 @@
-/* A linear module, forward and to its input: s = W ā and da = Wᵀ δ, in whichever layout the weight is stored.  A matrix
- * that is not float32 in the file is widened some rows at a time. */
+/* A linear module, forward, to its input, and along a direction: s = W ā, da = Wᵀ δ and V ā, in whichever layout the
+ * weight is stored.  A matrix that is not float32 in the file is widened some rows at a time. */
 #include <assert.h>
 
 #include "bregman/gemm.h"
@@ -62,4 +62,20 @@ void bg_pass_linear_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy,
                     bg_f32(BG_N, w, site->n_in), accumulate || r > 0 ? 1.0f : 0.0f, dx.x, dx.ld);
     }
     bg_pass_poke(p);
+}
+
+void bg_direction_apply(const bg_direction *v, const bg_site *site, size_t rows, bg_in a, float *product, bg_out y)
+{
+    size_t p = site->n_out, m = site->n_in1, r = v->rank;
+    if (v->left == NULL)
+        return;
+    if (r == 0) {
+        bg_gemm((bg_extent){ rows, p, m }, 1.0f, bg_f32(BG_N, a.x, a.ld), bg_f32(BG_T, v->left, v->ld_left), 1.0f, y.x,
+                y.ld);
+        return;
+    }
+    bg_gemm((bg_extent){ rows, r, m }, 1.0f, bg_f32(BG_N, a.x, a.ld), bg_f32(BG_N, v->right, v->ld_right), 0.0f,
+            product, r);
+    bg_gemm((bg_extent){ rows, p, r }, 1.0f, bg_f32(BG_N, product, r), bg_f32(BG_T, v->left, v->ld_left), 1.0f, y.x,
+            y.ld);
 }

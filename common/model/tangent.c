@@ -6,7 +6,6 @@
 
 #include <string.h>
 
-#include "bregman/gemm.h"
 #include "bregman/memory.h"
 #include "pass_state.h"
 
@@ -86,22 +85,6 @@ float *bg_tangent_stream(const bg_tangent *t, int which)
 }
 
 /* ---- a module ---- */
-
-void bg_direction_apply(const bg_direction *v, const bg_site *site, size_t rows, bg_in a, float *product, bg_out y)
-{
-    size_t p = site->n_out, m = site->n_in1, r = v->rank;
-    if (v->left == NULL)
-        return;
-    if (r == 0) {
-        bg_gemm((bg_extent){ rows, p, m }, 1.0f, bg_f32(BG_N, a.x, a.ld), bg_f32(BG_T, v->left, v->ld_left), 1.0f, y.x,
-                y.ld);
-        return;
-    }
-    bg_gemm((bg_extent){ rows, r, m }, 1.0f, bg_f32(BG_N, a.x, a.ld), bg_f32(BG_N, v->right, v->ld_right), 0.0f,
-            product, r);
-    bg_gemm((bg_extent){ rows, p, r }, 1.0f, bg_f32(BG_N, product, r), bg_f32(BG_T, v->left, v->ld_left), 1.0f, y.x,
-            y.ld);
-}
 
 /* Do the weights of a site move?  Of a site that is not there or not tracked they do not. */
 static bool moves(const bg_along *w, const bg_site *site)
