@@ -33,7 +33,7 @@ from bregman.files import write_whole
 HERE = os.path.dirname(os.path.realpath(__file__))
 PROGRAMS = os.environ.get("BREGMAN_BIN", os.path.join(ROOT, "build", "bin"))
 ALPHABET = "\n " + string.ascii_lowercase + string.digits + ".,;:?!'\"()[]{}-_/\\*+=<>@#%&"[:26]
-LENGTH, SEQUENCES, QUERIES, FEW, OTHER = 64, 512, 32, 6, 2048
+LENGTH, SEQUENCES, QUERIES, FEW, OTHER = 64, 512, 32, 5, 2048
 CONFIG = {
     "model_type": "gpt2",
     "n_embd": 64,
@@ -136,7 +136,7 @@ def stage(ranks, name, *arguments):
 SETTINGS = """\
 # {what}
 output = "{name}"
-parts = ["lds", "qld", "pbo", "facts", "filter"]
+parts = {parts}
 
 [model]
 {begin}
@@ -168,9 +168,10 @@ epochs = 40
 epochs = 20
 """
 REGIMES = {
-    "scratch": {"what": "From random values.", "begin": 'config = "new"', "epochs": 10, "kinds": '["halves"]'},
+    "scratch": {"what": "From random values.", "begin": 'config = "new"', "epochs": 10, "kinds": '["halves"]',
+                "parts": '["lds", "qld", "facts", "filter"]'},
     "tuned": {"what": "Going on with a model of other text.", "begin": 'start = "other"', "epochs": 4,
-              "kinds": '["halves", "drops"]'},
+              "kinds": '["halves", "drops"]', "parts": '["lds", "qld", "pbo", "facts", "filter"]'},
 }  # fmt: skip
 
 

@@ -107,7 +107,7 @@ TABLES = {
         "queries": Key(_text),
         "modules": Key(_modules, "mlp"),
         "damping": Key(_positive, 1),
-        "steps": Key(COUNT, 100),
+        "steps": Key(COUNT, 40),
         "rank": Key(COUNT, 32),
     },
     "facts": {**PLANTED, "count": Key(COUNT, 32)},
