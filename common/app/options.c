@@ -387,6 +387,16 @@ void bg_options_help(FILE *to, const bg_option_table *tables, size_t n_tables)
             print_option(to, o);
 }
 
+bg_status bg_option_range(const char *option, uint64_t n, bg_range *range, bg_err *err)
+{
+    if (range->end == UINT64_MAX)
+        range->end = n;
+    if (range->begin >= range->end || range->end > n)
+        return BG_FAIL(err, BG_EARG, "%s %" PRIu64 ":%" PRIu64 ": the token files hold %" PRIu64 " sequences", option,
+                       range->begin, range->end, n);
+    return BG_OK;
+}
+
 bg_status bg_option_word(const char *option, const char *text, const char *const *word, int *out, bg_err *err)
 {
     char all[128] = "";

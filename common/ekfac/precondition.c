@@ -6,22 +6,10 @@
 #include "bregman/low_rank.h"
 #include "bregman/memory.h"
 
-static const char *const names[] = {
+const char *const bg_preconditioner_word[] = {
     [BG_EKFAC] = "ekfac",       [BG_SHAMPOO] = "shampoo",   [BG_KFAC] = "kfac",
-    [BG_DIAGONAL] = "diagonal", [BG_IDENTITY] = "identity",
+    [BG_DIAGONAL] = "diagonal", [BG_IDENTITY] = "identity", NULL
 };
-
-const char *bg_preconditioner_name(bg_preconditioner kind) { return names[kind]; }
-
-bg_status bg_preconditioner_parse(const char *text, bg_preconditioner *out, bg_err *err)
-{
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(text, names[i]) == 0) {
-            *out = (bg_preconditioner)i;
-            return BG_OK;
-        }
-    return BG_FAIL(err, BG_EARG, "--preconditioner takes ekfac, shampoo, kfac, diagonal or identity, not \"%s\"", text);
-}
 
 bg_preconditioner bg_preconditioner_fitted(const bg_factors *f)
 {
@@ -38,8 +26,8 @@ bg_status bg_preconditioner_check(bg_preconditioner kind, const bg_factors *f, b
     return BG_FAIL(err, BG_EARG,
                    "%s: fitted with --preconditioner %s, and --preconditioner %s wants the eigenbases of %s: leave it out, "
                    "or run fit_factors with --preconditioner %s",
-                   bg_factors_path(f), bg_factor_kind_word[found], names[kind], bg_factor_kind_word[wanted],
-                   bg_factor_kind_word[wanted]);
+                   bg_factors_path(f), bg_factor_kind_word[found], bg_preconditioner_word[kind],
+                   bg_factor_kind_word[wanted], bg_factor_kind_word[wanted]);
 }
 
 static double positive(double x) { return x > 0 ? x : 0; }

@@ -1,6 +1,5 @@
 #include "bregman/refine.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -81,7 +80,7 @@ static void precondition(const solve *w, float *r, float *z)
     }
 }
 
-/* s = (G_B + λ) v of the queries that are not at their end, v(q) by `which`. */
+/* s = (G_B + λ) x or (G_B + λ) d, of the queries whose gradient is not 0. */
 static bg_status products(solve *w, bool of_x, bg_err *err)
 {
     size_t n = 0;

@@ -10,18 +10,26 @@
 #include "bregman/threads.h"
 #include "pass_state.h"
 
-static void chunk_logits(bg_pass *p, size_t n)
+/* out [n, vocab] = x [n, d] Wᵀ */
+static void times_head(bg_pass *p, size_t n, const float *x, float *out)
 {
     const bg_model_config *c = &p->model->config;
     const bg_site *head = bg_model_head(p->model);
     size_t step = bg_pass_weight_rows(p, head->weight);
     for (size_t v = 0; v < c->vocab_size; v += step) {
         size_t w = c->vocab_size - v < step ? c->vocab_size - v : step;
-        bg_gemm((bg_extent){ n, w, c->d_model }, 1.0f, bg_f32(BG_N, p->head_n, c->d_model),
-                bg_f32(BG_T, bg_pass_weight(p, head->weight, v, w), c->d_model), 0.0f, p->logits + v, c->vocab_size);
+        bg_gemm((bg_extent){ n, w, c->d_model }, 1.0f, bg_f32(BG_N, x, c->d_model),
+                bg_f32(BG_T, bg_pass_weight(p, head->weight, v, w), c->d_model), 0.0f, out + v, c->vocab_size);
     }
-    if (head->bias != NULL)
-        bg_add_bias(n, c->vocab_size, head->bias, (bg_out){ p->logits, c->vocab_size });
+}
+
+static void chunk_logits(bg_pass *p, size_t n)
+{
+    size_t v = p->model->config.vocab_size;
+    const float *bias = bg_model_head(p->model)->bias;
+    times_head(p, n, p->head_n, p->logits);
+    if (bias != NULL)
+        bg_add_bias(n, v, bias, (bg_out){ p->logits, v });
 }
 
 /* head_n = dlogits W */
@@ -139,25 +147,23 @@ static void chunk_logits_tangent(const bg_backward *w, bg_rows_of_loss r)
 {
     bg_pass *p = w->p;
     const bg_head_tangent *t = w->tangent;
-    const bg_site *head = bg_model_head(p->model);
-    size_t d = p->model->config.d_model, v = p->model->config.vocab_size, step = bg_pass_weight_rows(p, head->weight);
+    size_t d = p->model->config.d_model, v = p->model->config.vocab_size;
     for (size_t i = 0; i < r.n; i++)
         memcpy(t->norm + i * d, t->x + p->loss_row[r.first + i] * d, d * sizeof *t->x);
     bg_norm_tangent(bg_norm_of(p, &p->model->final_norm), r.n, d, (bg_in){ p->head_x, d }, (bg_in){ t->norm, d },
                     (bg_out){ t->norm, d });
-    for (size_t at = 0; at < v; at += step) {
-        size_t n = v - at < step ? v - at : step;
-        bg_gemm((bg_extent){ r.n, n, d }, 1.0f, bg_f32(BG_N, t->norm, d),
-                bg_f32(BG_T, bg_pass_weight(p, head->weight, at, n), d), 0.0f, t->logits + at, v);
-    }
-    bg_direction_apply(t->direction, head, r.n, (bg_in){ p->a_head, p->ld_d }, t->product, (bg_out){ t->logits, v });
+    times_head(p, r.n, t->norm, t->logits);
+    bg_direction_apply(t->direction, bg_model_head(p->model), r.n, (bg_in){ p->a_head, p->ld_d }, t->product,
+                       (bg_out){ t->logits, v });
 }
 
-/* The head's input as its tap has it, with the homogeneous 1. */
-static void set_head_input(const bg_pass *p, size_t n)
+/* The head's input as its tap and its direction have it, with the homogeneous 1. */
+static void set_head_input(const bg_backward *w, size_t n)
 {
+    const bg_pass *p = w->p;
     size_t d = p->model->config.d_model;
-    for (size_t i = 0; i < n && bg_model_head(p->model)->tracked; i++)
+    bool needed = bg_model_head(p->model)->tracked && (w->tap != NULL || w->tangent != NULL);
+    for (size_t i = 0; i < n && needed; i++)
         memcpy(p->a_head + i * p->ld_d, p->head_n + i * d, d * sizeof *p->head_n);
 }
 
@@ -201,7 +207,7 @@ bg_status bg_head_run(const bg_backward *w, bg_labels labels, const float *x, fl
         for (size_t i = 0; i < r.n; i++)
             memcpy(p->head_x + i * d, x + p->loss_row[i0 + i] * d, d * sizeof *x);
         chunk_norm(p, r.n);
-        set_head_input(p, r.n);
+        set_head_input(w, r.n);
         if (w->tangent != NULL)
             chunk_logits_tangent(w, r);
         chunk_logits(p, r.n);

@@ -13,6 +13,16 @@ typedef struct {
     double rows, w_qk;
 } walk;
 
+static walk walk_of(bg_cost *cost, const bg_model *m, const bg_batch_shape *b)
+{
+    const bg_model_config *c = &m->config;
+    return (walk){ .cost = cost,
+                   .model = m,
+                   .batch = b,
+                   .rows = (double)(b->sequences * b->rows),
+                   .w_qk = (double)((c->n_heads + c->n_kv_heads) * c->d_head) };
+}
+
 static void elements(const walk *w, double of_a_row) { w->cost->of[BG_COST_ELEMENT] += w->rows * of_a_row; }
 
 static void activations(const walk *w, double times)
@@ -112,16 +122,11 @@ static void head(const walk *w)
 
 void bg_pass_cost(bg_cost *cost, const bg_model *m, const bg_share *share, const bg_batch_shape *b)
 {
-    const bg_model_config *c = &m->config;
-    const walk w = { .cost = cost,
-                     .model = m,
-                     .batch = b,
-                     .rows = (double)(b->sequences * b->rows),
-                     .w_qk = (double)((c->n_heads + c->n_kv_heads) * c->d_head) };
+    const walk w = walk_of(cost, m, b);
     if (b->sequences == 0)
         return;
     if (share->embeds)
-        elements(&w, 2 * (double)c->d_model);
+        elements(&w, 2 * (double)m->config.d_model);
     for (size_t l = share->first; l < share->end; l++)
         block_forward(&w, &m->block[l]);
     if (share->has_head)
@@ -159,13 +164,9 @@ static void block_tangent(const walk *w, const bg_block *b, size_t rank)
 
 void bg_tangent_cost(bg_cost *cost, const bg_model *m, const bg_share *share, const bg_batch_shape *b, size_t rank)
 {
-    const bg_model_config *c = &m->config;
-    const walk w = { .cost = cost,
-                     .model = m,
-                     .batch = b,
-                     .rows = (double)(b->sequences * b->rows),
-                     .w_qk = (double)((c->n_heads + c->n_kv_heads) * c->d_head) };
-    double in_loss = (double)(b->sequences * b->loss_rows), v = (double)c->vocab_size, d = (double)c->d_model;
+    const walk w = walk_of(cost, m, b);
+    double in_loss = (double)(b->sequences * b->loss_rows), v = (double)m->config.vocab_size,
+           d = (double)m->config.d_model;
     if (b->sequences == 0)
         return;
     for (size_t l = share->first > m->lowest_block ? share->first : m->lowest_block; l < share->end; l++)

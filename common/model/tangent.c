@@ -11,7 +11,6 @@
 
 struct bg_tangent {
     bg_pass *pass;
-    size_t rank;
     float *x;       /* 2 of [rows, d] and a trailer: of the residual stream */
     float *product; /* [rows, rank] */
     float *norm;    /* [chunk, d] */
@@ -53,7 +52,6 @@ bg_status bg_tangent_new(bg_tangent **out, bg_pass *p, size_t rank, bg_err *err)
     if (st != BG_OK)
         return st;
     t->pass = p;
-    t->rank = rank;
     const struct {
         float **to;
         size_t n;
@@ -221,11 +219,11 @@ static void embed(const bg_tangent *t, const bg_along *w, float *tx)
     for (size_t i = 0; i < w->batch->n_rows; i++) {
         size_t token = w->batch->input[i];
         for (size_t j = 0; j < d; j++) {
-            const float *left = v->left + j * v->ld_left, *right = v->right + token * v->ld_right;
+            const float *left = v->left + j * v->ld_left;
             if (v->rank == 0)
                 tx[i * d + j] = left[token];
             for (size_t k = 0; k < v->rank; k++)
-                tx[i * d + j] += left[k] * right[k];
+                tx[i * d + j] += left[k] * v->right[token * v->ld_right + k];
         }
     }
 }

@@ -66,6 +66,10 @@ void bg_options_help(FILE *to, const bg_option_table *tables, size_t n_tables);
 bg_status bg_option_word(const char *option, const char *text, const char *const *word, int *out,
                          bg_err *err) BG_MUST_CHECK;
 
+/* Sequences asked for, of `n` that the token files hold: an open end becomes n.
+ * Errors: BG_EARG if there are none of them, or not so many. */
+bg_status bg_option_range(const char *option, uint64_t n, bg_range *range, bg_err *err) BG_MUST_CHECK;
+
 /* Levenshtein distance, of names cut to 63 characters: for "did you mean". */
 size_t bg_edit_distance(const char *a, const char *b);
 

@@ -17,10 +17,8 @@
 
 typedef enum { BG_EKFAC, BG_SHAMPOO, BG_KFAC, BG_DIAGONAL, BG_IDENTITY } bg_preconditioner;
 
-/* "ekfac" ..., of --preconditioner and of compressed queries. */
-const char *bg_preconditioner_name(bg_preconditioner kind);
-/* What a word means; BG_EARG for another word, listing them. */
-bg_status bg_preconditioner_parse(const char *text, bg_preconditioner *out, bg_err *err) BG_MUST_CHECK;
+/* "ekfac" ..., and NULL: of --preconditioner and of compressed queries. */
+extern const char *const bg_preconditioner_word[];
 /* The one that factors were fitted for: ekfac or shampoo. */
 bg_preconditioner bg_preconditioner_fitted(const bg_factors *f);
 /* BG_EARG, naming the factors and what to do, if it cannot be had of them: ekfac and kfac are of EK-FAC's, shampoo is

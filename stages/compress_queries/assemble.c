@@ -103,7 +103,7 @@ static bg_status write_head(assembly *a, bg_err *err)
         { "tokenizer_hash", bg_tokens_tokenizer_hash(in->queries) },
         { "factors_fingerprint", bg_factors_fingerprint(in->factors) },
         { "modules", in->modules },
-        { "preconditioner", bg_preconditioner_name(a->plan->damping.kind) },
+        { "preconditioner", bg_preconditioner_word[a->plan->damping.kind] },
     };
     for (size_t i = 0; i < sizeof attr / sizeof attr[0] && st == BG_OK; i++)
         st = bg_store_attr_text(a->to, "/", attr[i].name, attr[i].text, err);

@@ -67,10 +67,12 @@ static void set_damping(compress_plan *p, const compress_queries_config *c)
 
 static bg_status read_options(compress_plan *p, const compress_queries_config *c, const bg_grid *g, bg_err *err)
 {
+    int kind = BG_EKFAC; /* unless it is given, the factors say which */
     p->seed = c->seed;
     bg_status st = parse_rank(p, c, err);
     if (st == BG_OK && c->preconditioner != NULL)
-        st = bg_preconditioner_parse(c->preconditioner, &p->damping.kind, err);
+        st = bg_option_word("--preconditioner", c->preconditioner, bg_preconditioner_word, &kind, err);
+    p->damping.kind = (bg_preconditioner)kind;
     if (st == BG_OK)
         st = read_refinement(p, c, g, err);
     if (st == BG_OK)

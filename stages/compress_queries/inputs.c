@@ -31,13 +31,9 @@ static bg_status check_refinement(const compress_inputs *in, const compress_quer
                                   bg_err *err)
 {
     enum { ENOUGH = 64 };
-    uint64_t n = bg_tokens_sequences(in->refine_tokens);
     bg_status st = bg_tokens_check_corpus(in->refine_tokens, err);
-    r->sequences.end = r->sequences.end == UINT64_MAX ? n : r->sequences.end;
-    if (st == BG_OK && (r->sequences.begin >= r->sequences.end || r->sequences.end > n))
-        st = BG_FAIL(err, BG_EARG,
-                     "--refine-sequences %" PRIu64 ":%" PRIu64 ": the token files hold %" PRIu64 " sequences",
-                     r->sequences.begin, r->sequences.end, n);
+    if (st == BG_OK)
+        st = bg_option_range("--refine-sequences", bg_tokens_sequences(in->refine_tokens), &r->sequences, err);
     if (st == BG_OK)
         st = bg_model_check_tokenizer(in->model, bg_tokens_tokenizer_hash(in->refine_tokens), c->refine_tokens.item[0],
                                       err);

@@ -12,17 +12,6 @@
 
 /* ---- opening ---- */
 
-static bg_status set_range(bg_range *out, bg_range asked, uint64_t n, const char *option, bg_err *err)
-{
-    *out = asked;
-    if (out->end == UINT64_MAX)
-        out->end = n;
-    if (out->begin >= out->end || out->end > n)
-        return BG_FAIL(err, BG_EARG, "%s %" PRIu64 ":%" PRIu64 ": the token files hold %" PRIu64 " sequences", option,
-                       asked.begin, out->end, n);
-    return BG_OK;
-}
-
 static uint64_t rows_of(const fit *f, bg_range r)
 {
     uint64_t n = 0;
@@ -83,9 +72,11 @@ static bg_status choose_units(fit *f, bg_err *err)
     if (st != BG_OK)
         return st;
     uint64_t n = bg_tokens_sequences(f->in.tokens);
-    st = set_range(&f->plan.covariance.range, c->covariance_sequences, n, "--covariance-sequences", err);
+    f->plan.covariance.range = c->covariance_sequences;
+    f->plan.lambda.range = c->lambda_sequences;
+    st = bg_option_range("--covariance-sequences", n, &f->plan.covariance.range, err);
     if (st == BG_OK)
-        st = set_range(&f->plan.lambda.range, c->lambda_sequences, n, "--lambda-sequences", err);
+        st = bg_option_range("--lambda-sequences", n, &f->plan.lambda.range, err);
     if (st == BG_OK)
         st = check_lengths(f, err);
     if (st == BG_OK)

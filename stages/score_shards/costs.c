@@ -32,8 +32,7 @@ bg_score_task score_task(const bg_workload *w, size_t batch_rows)
 size_t score_outputs_bytes(const bg_workload *w, size_t rows)
 {
     const bg_share *share = bg_workload_share(w);
-    size_t columns = w->extent->columns / w->extent->n_queries + 1;
-    return bg_tangent_bytes(w->model, share, rows, BG_LOGITS_BYTES, columns) +
+    return bg_tangent_bytes(w->model, share, rows, BG_LOGITS_BYTES, w->extent->columns / w->extent->n_queries) +
            w->model->n_tracked * sizeof(bg_direction) + w->extent->n_queries * (sizeof(size_t) + rows * sizeof(float));
 }
 

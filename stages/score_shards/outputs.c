@@ -1,7 +1,5 @@
 /* outputs.c - with --attribution output: how each predicted token's loss moves along the compressed queries (M14), of
  * the queries that rank some sequence of the micro-batch. */
-#include <string.h>
-
 #include "bregman/memory.h"
 #include "bregman/tangent.h"
 #include "scoring.h"
@@ -15,15 +13,6 @@ struct outputs {
     float *loss;             /* [n_queries, max_rows] of each on the pipeline's last rank */
 };
 
-/* Columns of the widest query. */
-static size_t most_columns(const bg_queries *q, bg_site_range sites)
-{
-    size_t most = 1;
-    for (size_t i = sites.first; i < sites.end; i++)
-        most = q->site[i].r > most ? q->site[i].r : most;
-    return most;
-}
-
 bg_status score_outputs_open(scoring *w, bg_err *err)
 {
     const bg_model *m = w->in.model;
@@ -33,8 +22,7 @@ bg_status score_outputs_open(scoring *w, bg_err *err)
         return st;
     outputs *o = w->made.outputs;
     o->w = w;
-    st = bg_tangent_new(&o->tangent, w->made.pass,
-                        most_columns(w->made.queries, bg_workload_share(&w->plan.load)->sites), err);
+    st = bg_tangent_new(&o->tangent, w->made.pass, w->plan.extent.columns / queries, err);
     if (st == BG_OK)
         st = BG_NEW(o->direction, m->n_tracked, "directions", err);
     if (st == BG_OK)
