@@ -13,17 +13,14 @@ the bytes of its name modulo 97: of rank 2.
   gauss_newton/MODULE     [P, M], of the sum over all rows of J_t' H_t J_t V
 """
 
-import argparse
-import logging
 import math
 import os
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
-import transformers
 from make_goldens import all_modules, is_embedding, is_head
-from make_training import CASES, SKIPPED, Case
+from make_training import Case, main
 from safetensors.torch import save_file
 
 STEP = 1e-5
@@ -115,20 +112,6 @@ def make_case(name, folder):
     print(f"{path}: {os.path.getsize(path) / 1e3:.0f} kB", flush=True)
 
 
-def main():
-    here = os.path.dirname(os.path.realpath(__file__))
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", default=here, help="the folder of the cases (%(default)s)")
-    parser.add_argument("--cases", default=",".join(name for name in CASES if name not in SKIPPED))
-    options = parser.parse_args()
-    logging.disable(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(1)
-    F.scaled_dot_product_attention = attention
-    torch.nn.functional.scaled_dot_product_attention = attention
-    for name in options.cases.split(","):
-        make_case(name, os.path.join(options.output, name))
-
-
 if __name__ == "__main__":
-    main()
+    F.scaled_dot_product_attention = attention
+    main(make_case, __doc__)

@@ -165,9 +165,10 @@ def make_case(name, folder):
     print(f"{path}: {os.path.getsize(path) / 1e3:.0f} kB", flush=True)
 
 
-def main():
+def main(make, description):
+    """make(case, folder) of those that the command line names; other scripts of goldens come here too."""
     here = os.path.dirname(os.path.realpath(__file__))
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--output", default=here, help="the folder of the cases (%(default)s)")
     parser.add_argument("--cases", default=",".join(name for name in CASES if name not in SKIPPED))
     options = parser.parse_args()
@@ -175,8 +176,8 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     for name in options.cases.split(","):
-        make_case(name, os.path.join(options.output, name))
+        make(name, os.path.join(options.output, name))
 
 
 if __name__ == "__main__":
-    main()
+    main(make_case, __doc__)

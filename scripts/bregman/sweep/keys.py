@@ -41,14 +41,14 @@ def _share(value):
     return "a number from 0 to 1" if _real(value) or value > 1 else None
 
 
-def _text(value):
+def text(value):
     one_line = isinstance(value, str) and value and not CONTROL.search(value)
     return None if one_line else "a text of one line"
 
 
-def _texts(value):
+def texts(value):
     several = value if isinstance(value, list) else [value]
-    return None if several and not any(_text(v) for v in several) else "a text or a list of texts"
+    return None if several and not any(text(v) for v in several) else "a text or a list of texts"
 
 
 def _flag(value):
@@ -66,7 +66,7 @@ def _range(value):
     return "a range with A below B" if all(found.groups()) and int(found[1]) >= int(found[2]) else None
 
 
-def _one_of(*words):
+def one_of(*words):
     return lambda value: None if value in words else "one of " + ", ".join(map(str, words))
 
 
@@ -80,24 +80,24 @@ TABLE, TABLES = "a table", "an array of tables"
 CLUSTER = {
     name: Key(takes)
     for name, takes in {
-        "partition": _text,
-        "account": _text,
-        "qos": _text,
-        "constraint": _text,
+        "partition": text,
+        "account": text,
+        "qos": text,
+        "constraint": text,
         "nodes": COUNT,
         "ranks_per_node": COUNT,
         "threads": COUNT,
         "pipeline": COUNT,
         "memory_limit": _match(BYTES, 'bytes, as "500M" or "2G"'),
-        "scratch": _text,
+        "scratch": text,
         "checkpoint_minutes": _real,
         "time": _match(TIME, 'a time limit, as "30", "12:00:00" or "2-00:00:00"'),
         "warning_seconds": COUNT,
-        "profile": _text,
+        "profile": text,
         "array_limit": COUNT,
-        "launch": _text,
-        "setup": _texts,
-        "sbatch": _texts,
+        "launch": text,
+        "setup": texts,
+        "sbatch": texts,
     }.items()
 }
 CLUSTER_DEFAULTS = {
@@ -117,12 +117,12 @@ NOT_FOR = {**{stage: OF_MANY for stage in ONE_PROCESS}, "train": ("pipeline",)}
 
 STAGES = {
     "train": {
-        "corpus": Key(_text),
-        "heldout": Key(_texts),
-        "subset": Key(_text),
-        "mask": Key(_text),
-        "modules": Key(_text, "everything"),
-        "optimizer": Key(_one_of("adamw", "sgd"), "adamw"),
+        "corpus": Key(text),
+        "heldout": Key(texts),
+        "subset": Key(text),
+        "mask": Key(text),
+        "modules": Key(text, "everything"),
+        "optimizer": Key(one_of("adamw", "sgd"), "adamw"),
         "learning_rate": Key(_real, 0.001),
         "beta1": Key(_real, 0.9),
         "beta2": Key(_real, 0.95),
@@ -130,7 +130,7 @@ STAGES = {
         "momentum": Key(_real, 0.9),
         "weight_decay": Key(_real, 0.1),
         "clip_norm": Key(_real, 1),
-        "schedule": Key(_one_of("constant", "cosine", "linear"), "cosine"),
+        "schedule": Key(one_of("constant", "cosine", "linear"), "cosine"),
         "warmup_steps": Key(NATURAL, 0),
         "final_rate": Key(_real, 0.1),
         "batch_tokens": Key(_whole(2), 16384),
@@ -141,26 +141,26 @@ STAGES = {
         "micro_batch_tokens": Key(NATURAL, 0),
         "eval_steps": Key(NATURAL, 0),
         "save_steps": Key(NATURAL, 0),
-        "save_dtype": Key(_one_of("float32", "bfloat16"), "float32"),
+        "save_dtype": Key(one_of("float32", "bfloat16"), "float32"),
     },
     "tokenize": {
         "max_length": Key(_whole(2)),
-        "packing": Key(_one_of("none", "concat"), "none"),
-        "eos_between": Key(_one_of("yes", "no"), "yes"),
+        "packing": Key(one_of("none", "concat"), "none"),
+        "eos_between": Key(one_of("yes", "no"), "yes"),
         "eos_token_id": Key(NATURAL),
-        "add_bos": Key(_one_of(*CHOICES), "auto"),
-        "add_eos": Key(_one_of(*CHOICES), "auto"),
-        "add_prefix_space": Key(_one_of(*CHOICES), "auto"),
-        "text_field": Key(_text, "text"),
-        "bad_lines": Key(_one_of("stop", "skip"), "stop"),
+        "add_bos": Key(one_of(*CHOICES), "auto"),
+        "add_eos": Key(one_of(*CHOICES), "auto"),
+        "add_prefix_space": Key(one_of(*CHOICES), "auto"),
+        "text_field": Key(text, "text"),
+        "bad_lines": Key(one_of("stop", "skip"), "stop"),
         "processes": Key(COUNT),
     },
     "fit": {
-        "corpus": Key(_text),
+        "corpus": Key(text),
         "covariance_sequences": Key(_range, ":"),
         "lambda_sequences": Key(_range, ":"),
-        "modules": Key(_text, "mlp"),
-        "preconditioner": Key(_one_of("ekfac", "shampoo"), "ekfac"),
+        "modules": Key(text, "mlp"),
+        "preconditioner": Key(one_of("ekfac", "shampoo"), "ekfac"),
         "empirical_fisher": Key(_flag, False),
         "blocks": Key(COUNT, 1),
         "head_blocks": Key(_flag, False),
@@ -171,14 +171,14 @@ STAGES = {
         "batch_tokens": Key(NATURAL),
     },
     "compress": {
-        "modules": Key(_text),
+        "modules": Key(text),
         "rank": Key(_rank, 32),
         "tolerance": Key(_real, 0.01),
         "max_rank": Key(COUNT, 128),
-        "preconditioner": Key(_one_of("ekfac", "shampoo", "kfac", "diagonal", "identity")),
+        "preconditioner": Key(one_of("ekfac", "shampoo", "kfac", "diagonal", "identity")),
         "damping_factor": Key(_real, 0.1),
         "damping": Key(_real, -1),
-        "refine": Key(_one_of("none", "cg", "lissa"), "none"),
+        "refine": Key(one_of("none", "cg", "lissa"), "none"),
         "refine_sequences": Key(_range, "0:64"),
         "refine_steps": Key(COUNT, 5),
         "refine_damping_factor": Key(_real, 30),
@@ -188,18 +188,18 @@ STAGES = {
     "prefilter": {
         "enabled": Key(_flag),
         "top": Key(COUNT, 10000),
-        "form": Key(_one_of("paper", "okapi"), "paper"),
+        "form": Key(one_of("paper", "okapi"), "paper"),
         "k1": Key(_real, 1.5),
         "b": Key(_share, 0.75),
-        "terms": Key(_one_of("both", "prompt", "completion"), "both"),
-        "ngrams": Key(_one_of(1, 2, 3), 1),
+        "terms": Key(one_of("both", "prompt", "completion"), "both"),
+        "ngrams": Key(one_of(1, 2, 3), 1),
         "max_share": Key(_share, 1),
         "unit_sequences": Key(COUNT, 65536),
     },
     "score": {
         "shards": Key(COUNT),
-        "corpora": Key(_texts),
-        "candidates": Key(_text),
+        "corpora": Key(texts),
+        "candidates": Key(text),
         "layer_scores": Key(_flag, False),
         "top": Key(COUNT, 100),
         "unit_sequences": Key(COUNT, 64),
@@ -208,13 +208,13 @@ STAGES = {
     "merge": {"top": Key(COUNT, 100), "tail": Key(_real, 0.0001)},
     "explain": {
         "enabled": Key(_flag),
-        "attribution": Key(_one_of("position", "output"), "position"),
+        "attribution": Key(one_of("position", "output"), "position"),
         "batch_tokens": Key(NATURAL),
     },
-    "report": {"enabled": Key(_flag), "show": Key(COUNT), "title": Key(_text), "corpus_sequences": Key(COUNT)},
+    "report": {"enabled": Key(_flag), "show": Key(COUNT), "title": Key(text), "corpus_sequences": Key(COUNT)},
 }
 FILES = ("candidates", "subset", "mask")  # keys whose value is a file
-FAMILY = {"tokenizer": Key(_text), "base": Key(TABLE), "sizes": Key(TABLE)}  # of [train] alone
+FAMILY = {"tokenizer": Key(text), "base": Key(TABLE), "sizes": Key(TABLE)}  # of [train] alone
 OWN = {
     "train": ("corpus", "heldout"),
     "fit": ("corpus",),
@@ -225,8 +225,8 @@ OWN = {
 }  # no options
 TOP = {
     "name": Key(_match(PLAIN, "a name of letters, digits, . _ + and single -")),
-    "output": Key(_text),
-    "bin": Key(_text),
+    "output": Key(text),
+    "bin": Key(text),
     "cluster": Key(TABLE),
     "model": Key(TABLES),
     "corpus": Key(TABLES),
@@ -237,12 +237,12 @@ NAME = {"name": TOP["name"]}
 ENTRIES = {
     "model": {
         **NAME,
-        "path": Key(_text),
+        "path": Key(text),
         "cluster": Key(TABLE),
         **{stage: Key(TABLE) for stage in STAGES if stage != "train"},
     },
-    "corpus": {**NAME, "tokens": Key(_texts), "text": Key(_texts)},
-    "queries": {**NAME, "file": Key(_text)},
+    "corpus": {**NAME, "tokens": Key(texts), "text": Key(texts)},
+    "queries": {**NAME, "file": Key(text)},
 }
 
 

@@ -6,7 +6,7 @@ import tomllib
 
 from bregman.errors import UserError
 from bregman.hashes import require_regular
-from bregman.sweep.keys import COUNT, NATURAL, STAGES, TABLE, Key
+from bregman.sweep.keys import COUNT, NATURAL, STAGES, TABLE, Key, one_of, text, texts
 from bregman.validate.methods import METHODS
 
 PARTS = ("lds", "qld", "pbo", "facts", "filter")
@@ -15,22 +15,6 @@ MODULES = ("mlp", "attention", "all", "embedding", "head")
 
 
 # ---------------------------------------------------------------- what a value may be: returns what is wrong, or None
-
-
-def _text(value):
-    return None if isinstance(value, str) and value else "a text"
-
-
-def _texts(value):
-    return (
-        None
-        if value and not any(map(_text, value if isinstance(value, list) else [value]))
-        else "a text or a list of texts"
-    )
-
-
-def _one_of(*words):
-    return lambda value: None if value in words else "one of " + ", ".join(words)
 
 
 def _positive(value):
@@ -65,21 +49,21 @@ OF_STAGES = {
 PLANTED = {"seed": Key(NATURAL, 0), "count": Key(COUNT), "train": Key(TABLE), "modules": Key(_modules)}
 TABLES = {
     "": {
-        "output": Key(_text),
-        "parts": Key(_several(_one_of(*PARTS), "a list of " + ", ".join(PARTS)), ["lds", "qld"]),
+        "output": Key(text),
+        "parts": Key(_several(one_of(*PARTS), "a list of " + ", ".join(PARTS)), ["lds", "qld"]),
         "ranks": Key(COUNT),
         "seed": Key(NATURAL, 0),
     },
     "model": {
-        "config": Key(_text),
-        "start": Key(_text),
-        "trained": Key(_text),
-        "tokens": Key(_texts),
-        "queries": Key(_texts),
+        "config": Key(text),
+        "start": Key(text),
+        "trained": Key(text),
+        "tokens": Key(texts),
+        "queries": Key(texts),
         "seed": Key(NATURAL, 0),
     },
     "methods": {
-        "names": Key(_several(_one_of(*METHODS), "a list of " + ", ".join(METHODS)), list(METHODS)),
+        "names": Key(_several(one_of(*METHODS), "a list of " + ", ".join(METHODS)), list(METHODS)),
         "modules": Key(
             _several(_modules, "a list of texts as \"mlp\" or \"attention,mlp,head\""), ["mlp", "attention,mlp"]
         ),
@@ -87,13 +71,13 @@ TABLES = {
                         [0.01, 0.1, 1, 10]),
     },
     "lds": {
-        "kinds": Key(_several(_one_of(*KINDS), "a list of " + ", ".join(KINDS)), ["halves"]),
+        "kinds": Key(_several(one_of(*KINDS), "a list of " + ", ".join(KINDS)), ["halves"]),
         "subsets": Key(COUNT, 48),
         "seeds": Key(COUNT, 2),
         "first_seed": Key(NATURAL, 101),
         "drop": Key(_open_share, 0.05),
-        "halves_bank": Key(_text),
-        "drops_bank": Key(_text),
+        "halves_bank": Key(text),
+        "drops_bank": Key(text),
     },
     "qld": {
         "share": Key(_open_share, 0.05),
@@ -104,7 +88,7 @@ TABLES = {
         "damping": Key(_positive, 0.1),
     },
     "pbo": {
-        "queries": Key(_text),
+        "queries": Key(text),
         "modules": Key(_modules, "mlp"),
         "damping": Key(_positive, 1),
         "steps": Key(COUNT, 40),
