@@ -65,10 +65,12 @@ PROGRAMS := $(addprefix $(B)/bin/,$(STAGES))
 # the stages without their main(), for tests that link them
 STAGE_LIB_OBJ := $(filter-out %/main.o,$(foreach s,$(STAGES),$(call stage_obj,$(s))))
 TESTS    := $(patsubst %.c,$(B)/%,$(call rel,$(wildcard $(SRC)/tests/*/*_test.c $(SRC)/tests/*/*_mpitest.c $(SRC)/tests/*/*_drill.c)))
+FUZZERS  := $(patsubst %.c,$(B)/%,$(call rel,$(wildcard $(SRC)/tests/fuzz/*_fuzz.c)))
 HEADERS  := $(wildcard $(SRC)/include/bregman/*.h)
 
 all: $(PROGRAMS) $(B)/lib/libbregman.a $(B)/share/schema.json $(B)/share/formats.md
-tests: $(TESTS)
+# fuzz targets are linked with clang alone; that they compile is seen with every compiler
+tests: $(TESTS) $(FUZZERS:$(B)/%=$(B)/obj/%.o)
 
 $(B)/lib/libbregman.a: $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -162,7 +164,6 @@ drills check-kill: setup
 
 # ---- fuzzing: the targets of tests/fuzz for FUZZ_SECONDS each, with clang's libFuzzer and sanitizers ----
 FUZZ_SECONDS ?= 30
-FUZZERS := $(patsubst %.c,$(B)/%,$(call rel,$(wildcard $(SRC)/tests/fuzz/*_fuzz.c)))
 fuzzers: $(FUZZERS)
 $(FUZZERS): LDFLAGS += -fsanitize=fuzzer
 # the stages' own mains, whose command lines end in the target

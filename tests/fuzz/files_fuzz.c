@@ -162,11 +162,13 @@ static bg_status read_ranking(const char *path, bg_err *err)
     return st;
 }
 
+static const bg_covariance_task sums_task = { .sites = { 0, 1 }, .kind = BG_FACTORS_EKFAC };
+
 static bg_status read_sums(const char *path, bg_err *err)
 {
     bg_covariance *c = NULL;
     bg_store *s = NULL;
-    bg_status st = bg_covariance_new(&c, &model, (bg_site_range){ 0, 1 }, NULL, err);
+    bg_status st = bg_covariance_new(&c, &model, &sums_task, err);
     if (st == BG_OK)
         st = bg_store_open(&s, path, "bregman/work", err);
     if (st == BG_OK)
@@ -305,7 +307,7 @@ static void make_base(size_t kind)
     must(bg_store_create(&s, path, kinds[kind].format, &run, &err), &err);
     must(add_attributes(s, &err), &err);
     if (kinds[kind].read == read_sums) {
-        must(bg_covariance_new(&sums, &model, (bg_site_range){ 0, 1 }, NULL, &err), &err);
+        must(bg_covariance_new(&sums, &model, &sums_task, &err), &err);
         must(bg_covariance_write(sums, 0, s, &err), &err);
         bg_covariance_free(sums);
     } else {

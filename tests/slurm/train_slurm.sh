@@ -18,12 +18,12 @@ for name in ("query_loss", "training_loss", "member/sequence", "seed"):
     assert (one[name][()] == other[name][()]).all(), name
 END
 
-long="$training --steps 400 --learning-rate 1e-3 --checkpoint-minutes 0.01"
+long="$training --steps 6000 --learning-rate 1e-3 --checkpoint-minutes 0.001"
 job=$(submit train_models.sbatch --nodes=2 -- $long --output trained)
 wait_until 60 sh -c "ls trained/training.work/*.h5 > /dev/null 2>&1" || quit "nothing is kept: $(tail -n 5 $job.log)"
 scontrol requeue $job
 wait_until 30 restarted $job || quit "not requeued"
-wait_until 120 is_state $job COMPLETED || quit "requeued: $(state $job): $(tail -n 5 $job.log)"
+wait_until 300 is_state $job COMPLETED || quit "requeued: $(state $job): $(tail -n 5 $job.log)"
 has_line $job.log 'goes on after step' 'the training goes on from its checkpoint'
 engine train_models $long --output whole
 cmp -s trained/model.safetensors whole/model.safetensors || fail "the requeued training's model is another"
