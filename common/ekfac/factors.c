@@ -1,6 +1,7 @@
 #include "bregman/factors.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -209,6 +210,17 @@ bg_status bg_factors_tokens_per_sequence(const bg_factors *f, const bg_site *sit
     return st;
 }
 
+bg_status bg_factors_mean_lambda(const bg_factors *f, const bg_site *site, double *out, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bool found = false;
+    bg_status st = dataset(path, site, "lambda", err);
+    if (st == BG_OK)
+        st = bg_store_get_f64(f->index, path, "mean", out, &found, err);
+    *out = found ? *out : (double)NAN;
+    return st;
+}
+
 static bg_status read_f32(const bg_factors *f, const bg_site *site, const char *name, size_t rows, size_t columns,
                           float **out, bg_err *err)
 {
@@ -256,6 +268,16 @@ static bg_status read_diagonal(const bg_factors *f, const bg_site *site, bg_site
     return st == BG_OK ? read_f32(f, site, "diagonal", site->n_out, site->n_in1, &out->diagonal, err) : st;
 }
 
+/* None where Λ is of a single unit, or of an older version. */
+static bg_status read_half(const bg_factors *f, const bg_site *site, bg_site_factors *out, bg_err *err)
+{
+    char path[BG_PATH_BYTES];
+    bg_status st = dataset(path, site, "lambda_half", err);
+    if (st != BG_OK || !bg_store_has(f->index, path))
+        return st;
+    return read_f32(f, site, "lambda_half", site->n_out, site->n_in1, &out->half, err);
+}
+
 bg_status bg_factors_read(const bg_factors *f, const bg_site *site, unsigned what, bg_site_factors *out, bg_err *err)
 {
     size_t p = site->n_out, m = site->n_in1;
@@ -267,6 +289,8 @@ bg_status bg_factors_read(const bg_factors *f, const bg_site *site, unsigned wha
         st = read_bases(f, site, out, err);
     if (st == BG_OK && (what & BG_READ_LAMBDA))
         st = read_f32(f, site, "lambda", p, m, &out->lambda, err);
+    if (st == BG_OK && (what & BG_READ_HALF))
+        st = read_half(f, site, out, err);
     if (st == BG_OK && (what & BG_READ_EIGENVALUES))
         st = read_eigenvalues(f, site, out, err);
     if (st == BG_OK && (what & BG_READ_DIAGONAL))
@@ -281,6 +305,7 @@ void bg_site_factors_clear(bg_site_factors *m)
     bg_free(m->basis.q_a.a);
     bg_free(m->basis.q_s.a);
     bg_free(m->lambda);
+    bg_free(m->half);
     bg_free(m->diagonal);
     bg_free(m->alpha);
     bg_free(m->sigma);

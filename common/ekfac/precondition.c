@@ -32,6 +32,12 @@ bg_status bg_preconditioner_check(bg_preconditioner kind, const bg_factors *f, b
 
 static double positive(double x) { return x > 0 ? x : 0; }
 
+static void clamp(float *x, size_t n)
+{
+    for (size_t i = 0; x != NULL && i < n; i++)
+        x[i] = x[i] > 0 ? x[i] : 0;
+}
+
 /* C of each kind into c->c, from what was read. */
 static void form(bg_preconditioner kind, double tokens_per_sequence, bg_curvature *c)
 {
@@ -40,8 +46,10 @@ static void form(bg_preconditioner kind, double tokens_per_sequence, bg_curvatur
     if (kind == BG_EKFAC || kind == BG_SHAMPOO || kind == BG_DIAGONAL) {
         c->c = *from; /* taken over */
         *from = NULL;
-        for (size_t i = 0; i < c->p * c->m; i++)
-            c->c[i] = c->c[i] > 0 ? c->c[i] : 0;
+        c->half = f->half;
+        f->half = NULL;
+        clamp(c->c, c->p * c->m);
+        clamp(c->half, c->p * c->m);
         return;
     }
     for (size_t i = 0; i < c->p && kind == BG_KFAC; i++)
@@ -49,17 +57,30 @@ static void form(bg_preconditioner kind, double tokens_per_sequence, bg_curvatur
             c->c[i * c->m + j] = (float)(positive(f->sigma[i]) * positive(f->alpha[j]) * tokens_per_sequence);
 }
 
+static double mean_of(const float *x, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i];
+    return sum / (double)n;
+}
+
+/* Where all of C is 0 every gradient was, so every score is. */
+static double lambda_of(bg_damping d, double mean)
+{
+    return d.absolute ? d.damping : mean == 0 ? (double)INFINITY : d.damping * mean;
+}
+
 static bg_status set_lambda(bg_damping d, const bg_factors *f, const bg_site *site, bg_curvature *c, bg_err *err)
 {
-    double sum = 0, least = INFINITY;
-    for (size_t i = 0; i < c->p * c->m; i++) {
-        sum += (double)c->c[i];
+    size_t n = c->p * c->m;
+    double mean = mean_of(c->c, n), least = INFINITY;
+    for (size_t i = 0; i < n; i++)
         least = fmin(least, (double)c->c[i]);
-    }
-    c->lambda = d.kind == BG_IDENTITY ? 1.0 : d.absolute ? d.damping : d.damping * sum / (double)(c->p * c->m);
-    if (sum == 0 && d.kind != BG_IDENTITY && !d.absolute)
-        c->lambda = INFINITY; /* every gradient was 0, so every score is */
-    if (!isfinite(sum) || !(least + c->lambda > 0))
+    c->lambda = d.kind == BG_IDENTITY ? 1.0 : lambda_of(d, mean);
+    if (c->half != NULL)
+        c->half_lambda = lambda_of(d, mean_of(c->half, n));
+    if (!isfinite(mean) || !(least + c->lambda > 0))
         return BG_FAIL(err, BG_ENUMERIC,
                        "%s: the damped curvature of %s is not positive everywhere (damping %g); use more damping",
                        bg_factors_path(f), site->name, c->lambda);
@@ -70,8 +91,8 @@ bg_status bg_curvature_read(const bg_factors *f, const bg_site *site, bg_damping
                             bg_err *err)
 {
     static const unsigned what[] = {
-        [BG_EKFAC] = BG_READ_BASES | BG_READ_LAMBDA,
-        [BG_SHAMPOO] = BG_READ_BASES | BG_READ_LAMBDA,
+        [BG_EKFAC] = BG_READ_BASES | BG_READ_LAMBDA | BG_READ_HALF,
+        [BG_SHAMPOO] = BG_READ_BASES | BG_READ_LAMBDA | BG_READ_HALF,
         [BG_KFAC] = BG_READ_BASES | BG_READ_EIGENVALUES,
         [BG_DIAGONAL] = BG_READ_DIAGONAL,
         [BG_IDENTITY] = 0,
@@ -102,6 +123,7 @@ void bg_curvature_clear(bg_curvature *c)
 {
     bg_site_factors_clear(&c->factors);
     bg_free(c->c);
+    bg_free(c->half);
     memset(c, 0, sizeof *c);
 }
 
@@ -150,6 +172,18 @@ static double variance_of_rows(const bg_curvature *c, size_t first, size_t n, co
 }
 
 double bg_curvature_variance(const bg_curvature *c, const float *v) { return variance_of_rows(c, 0, c->p, v); }
+
+double bg_curvature_sampling_variance(const bg_curvature *c, const float *v)
+{
+    double sum = 0;
+    if (c->half == NULL || !isfinite(c->lambda))
+        return c->half == NULL ? (double)NAN : 0;
+    for (size_t i = 0; i < c->p * c->m; i++) {
+        double of_half = (double)v[i] * (((double)c->c[i] + c->lambda) / ((double)c->half[i] + c->half_lambda));
+        sum += (double)c->c[i] * (of_half - (double)v[i]) * (of_half - (double)v[i]);
+    }
+    return isfinite(sum) ? sum : (double)NAN; /* without damping some coordinate of the half may be 0 */
+}
 
 /* Rows of a residual that are formed at a time. */
 enum { PANEL = 512 };
@@ -200,7 +234,7 @@ static void rotate_back(const bg_curvature *c, size_t r, const float *u, const f
 
 void bg_compress_cost(bg_cost *cost, const bg_site *site, size_t r, double times)
 {
-    const double loops = 6; /* over the gradient: divided, copied, weighed before and after */
+    const double loops = 8; /* over the gradient: divided, copied, weighed before and after and with half of Λ */
     double p = (double)site->n_out, m = (double)site->n_in1;
     bg_cost one = { 0 };
     if (r < site->n_out && r < site->n_in1) {

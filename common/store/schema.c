@@ -76,7 +76,9 @@
     D1(format, "*/error", BG_F64, "query", BG_FINITE, "nats2", \
        "expected variance of the error that the truncation makes in the score of a training sequence"), \
     D1(format, "*/variance", BG_F64, "query", BG_FINITE, "nats2", \
-       "expected variance of this module's part of the score of a training sequence")
+       "expected variance of this module's part of the score of a training sequence"), \
+    D1(format, "*/sampling", BG_F64, "query", BG_ANY, "nats2", \
+       "expected variance of the error in that from lambda's being fitted on a sample: by lambda_half; NaN: not known")
 
 /* the token files that sequences are numbered through, in their order */
 #define CORPUS(format) \
@@ -100,6 +102,8 @@
     D2("ranking", side "/score", BG_F32, "query", "k", BG_ANY, "nats", \
        "influence of those sequences on the query's log-probability; positive: training on it helps"), \
     DOCUMENTS("ranking", side), \
+    D2("ranking", side "/score_error", BG_F32, "query", "k", BG_ANY, "nats", \
+       "standard error of those scores, from truncation and the sample behind lambda; NaN: not known"), \
     RAGGED("ranking", side "/count", 2, "query", "k", "value", BG_ANY, "tokens", \
        "tokens with a score of their own in each of those sequences"), \
     D1("ranking", side "/token_score", BG_F32, "value", BG_FINITE, "nats", \
@@ -138,6 +142,8 @@ static const bg_schema_row rows[] = {
     SHAMPOO("factors"),
     D2("factors", "*/lambda", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
        "mean over sequences of the squared gradient in the eigenbasis, before damping"),
+    D2("factors", "*/lambda_half", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
+       "lambda of the first half of the sequences alone, for its sampling error; absent: they are too few"),
     D2("factors", "*/diagonal", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
        "mean over sequences of the squared gradient: the diagonal Fisher, a baseline"),
 
@@ -185,6 +191,12 @@ static const bg_schema_row rows[] = {
     EXTREMES("top", "highest"),
     EXTREMES("bottom", "lowest"),
     CORPUS("ranking"),
+    D1("ranking", "error/truncation", BG_F64, "query", BG_ANY, "nats",
+       "standard error from the truncation, in the score of a sequence whose gradient has the expected norm; NaN: not known"),
+    D1("ranking", "error/sampling", BG_F64, "query", BG_ANY, "nats",
+       "the same from the sample that lambda was fitted on, by half of it; NaN: not known"),
+    D1("ranking", "error/agreement", BG_F64, "query", BG_ANY, "1",
+       "share of the first `places` of the top that stay among them where all scores move by their errors, on average"),
     D1("ranking", "run/explain/input_name", BG_STRING, "explain_input", BG_ANY, "1", "files that the token scores were made from"),
     D1("ranking", "run/explain/input_hash", BG_STRING, "explain_input", BG_ANY, "1", "identity of each such file, as in input_hash"),
     D1("ranking", "moments/count", BG_I64, "query", BG_FROM_0, "1", "scores of the query"),

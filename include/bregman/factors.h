@@ -15,10 +15,11 @@
 typedef struct bg_factors bg_factors;
 
 /* What to read of a module. */
-enum { BG_READ_BASES = 1, BG_READ_LAMBDA = 2, BG_READ_EIGENVALUES = 4, BG_READ_DIAGONAL = 8 };
+enum { BG_READ_BASES = 1, BG_READ_LAMBDA = 2, BG_READ_EIGENVALUES = 4, BG_READ_DIAGONAL = 8, BG_READ_HALF = 16 };
 typedef struct {
     bg_eigenbasis basis;
     float *lambda;         /* [P, M] */
+    float *half;           /* [P, M] the same of the first half of the sequences; NULL: the file has none */
     float *diagonal;       /* [P, M] */
     double *alpha, *sigma; /* [M], [P] eigenvalues of the inputs' and the outputs' side */
 } bg_site_factors;
@@ -41,6 +42,10 @@ const char *bg_factors_fingerprint(const bg_factors *f); /* identity of the fit 
  * whose factors these must be). */
 bg_status bg_factors_tokens_per_sequence(const bg_factors *f, const bg_site *site, double *out,
                                          bg_err *err) BG_MUST_CHECK;
+
+/* The mean of Λ's entries: times their number the squared norm that a training gradient of the module is expected to
+ * have, whatever the basis.  NAN: the file does not say. */
+bg_status bg_factors_mean_lambda(const bg_factors *f, const bg_site *site, double *out, bg_err *err) BG_MUST_CHECK;
 
 /* Read a module's factors; free with bg_site_factors_clear. */
 bg_status bg_factors_read(const bg_factors *f, const bg_site *site, unsigned what, bg_site_factors *out,

@@ -24,7 +24,8 @@ typedef struct {
     bg_score_detail detail;
     size_t unit_sequences, unit_rows; /* most of a unit */
     size_t batch_rows;                /* most of a micro-batch */
-    bool gradient_norms;              /* with a column more, behind the queries', for squared norms; not with tokens */
+    bool gradient_norms;              /* with a column more, behind the queries', for squared norms: of tokens one whose
+                                       * rows and layers add up to the sequence's */
 } bg_score_task;
 
 /* Products of rows [row, row + n) of a pair with queries [query, query + n_queries). */

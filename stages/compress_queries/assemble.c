@@ -1,4 +1,5 @@
 /* assemble.c - compressed.h5 from the units' files, on rank 0. */
+#include <math.h>
 #include <string.h>
 
 #include "bregman/log.h"
@@ -7,7 +8,7 @@
 #include "compress_queries.h"
 
 typedef struct {
-    double variance, error;
+    double variance, error, sampling;
 } query_sum;
 
 typedef struct {
@@ -57,6 +58,7 @@ static bg_status copy_query(assembly *a, const bg_site *site, const bg_rows *row
     trim(a->query.right, site->n_in1, r_from, r);
     sum->variance += a->query.variance;
     sum->error += a->query.error;
+    sum->sampling += a->query.sampling;
     a->module_variance += a->query.variance;
     return st == BG_OK ? compress_write_query(a->to, site, rows->first + k, &a->query, COMPRESS_COLUMNS, err) : st;
 }
@@ -79,6 +81,22 @@ static bg_status assemble_site(assembly *a, const bg_site *site, bg_err *err)
     if (st == BG_OK && a->module_variance <= 0 && a->n_silent++ == 0)
         a->silent = site->name;
     return st;
+}
+
+/* The squared norm that a training gradient of all modules is expected to have, where the factors say. */
+static bg_status write_norm(assembly *a, bg_err *err)
+{
+    const bg_model *model = a->in->model;
+    double sum = 0, mean;
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < model->n_tracked && st == BG_OK; i++) {
+        const bg_site *site = model->tracked[i];
+        st = bg_factors_mean_lambda(a->in->factors, site, &mean, err);
+        sum += mean * (double)site->n_out * (double)site->n_in1;
+    }
+    if (st != BG_OK || !isfinite(sum))
+        return st;
+    return bg_store_attr_f64(a->to, "/", "expected_squared_norm", sum, err);
 }
 
 static bg_status write_head(assembly *a, bg_err *err)
@@ -111,7 +129,7 @@ static bg_status write_head(assembly *a, bg_err *err)
     if (st == BG_OK)
         st = bg_store_attr_f64(a->to, "/", d->absolute ? "damping" : "damping_factor", d->damping, err);
     bg_free(id);
-    return st;
+    return st == BG_OK ? write_norm(a, err) : st;
 }
 
 static void report_kept(const assembly *a)

@@ -65,15 +65,16 @@ typedef struct {
 
 /* ---- units.c: the unit in hand as one file per section of the model ---- */
 
-/* Of one query and module: factors of the preconditioned gradient, and the variances that bg_compress gives. */
+/* Of one query and module: factors of the preconditioned gradient, and the variances of its score and of that's errors
+ * (precondition.h). */
 typedef struct {
     float *left, *right, kept;
-    double error, variance;
+    double error, variance, sampling;
     uint32_t columns; /* that it needs: kept of units only */
 } compressed_query;
 
 /* The datasets of compressed queries that each module has; those of units have COMPRESS_COLUMNS too. */
-enum { COMPRESS_COLUMNS = 5, COMPRESS_UNIT_DATASETS };
+enum { COMPRESS_COLUMNS = 6, COMPRESS_UNIT_DATASETS };
 bg_status compress_make_datasets(bg_store *s, const bg_site *site, uint64_t n, uint64_t r, int datasets,
                                  bg_err *err) BG_MUST_CHECK;
 /* One query's row in them, of r columns. */
@@ -112,9 +113,10 @@ void compress_tap_free(compress_tap *t);
 /* The gradient tap; self is the compress_tap. */
 bg_status compress_pair(void *self, const bg_pair *pair, bg_err *err);
 
-/* What a query's preconditioned gradient [P, M], in the curvature's basis, is truncated to, into the unit. */
+/* What a query's preconditioned gradient [P, M], in the curvature's basis, is truncated to, into the unit.
+ *   sampling [in]  bg_curvature_sampling_variance of it; NAN: not known */
 bg_status compress_truncate(compress_tap *t, const bg_curvature *c, const bg_site *site, uint64_t query,
-                            const float *gradient, bg_err *err) BG_MUST_CHECK;
+                            const float *gradient, double sampling, bg_err *err) BG_MUST_CHECK;
 /* All modules' curvatures [n_tracked], which stay in memory. */
 bg_status compress_tap_read_all(compress_tap *t, const bg_curvature **out, bg_err *err) BG_MUST_CHECK;
 

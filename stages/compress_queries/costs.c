@@ -8,7 +8,7 @@
 #include "bregman/store.h"
 
 /* A module's factors. */
-enum { BASIS_S, BASIS_A, LAMBDA, DATASETS };
+enum { BASIS_S, BASIS_A, LAMBDA, HALF, DATASETS };
 static size_t floats_of(const bg_site *site, size_t which)
 {
     size_t p = site->n_out, m = site->n_in1;
@@ -19,7 +19,10 @@ static size_t floats_of(const bg_site *site, size_t which)
 
 static size_t factor_floats(const bg_site *site)
 {
-    return floats_of(site, BASIS_S) + floats_of(site, BASIS_A) + floats_of(site, LAMBDA);
+    size_t n = 0;
+    for (size_t i = 0; i < DATASETS; i++)
+        n += floats_of(site, i);
+    return n;
 }
 
 /* ---- memory ---- */
@@ -98,7 +101,7 @@ static double cached_bytes(const bg_workload *w)
 
 /* ---- disk ---- */
 
-/* Five datasets of n queries a module, in the units' files six. */
+/* Six datasets of n queries a module, in the units' files seven. */
 static double disk(const bg_workload *w, bg_site_range sites, double n, bool unit)
 {
     double sum = 0;
@@ -107,7 +110,7 @@ static double disk(const bg_workload *w, bg_site_range sites, double n, bool uni
         double r = (double)bg_queries_columns(site, w->columns);
         sum += bg_store_dataset_bytes(n * r * (double)site->n_out, sizeof(float)) +
                bg_store_dataset_bytes(n * r * (double)site->n_in1, sizeof(float)) +
-               3 * bg_store_dataset_bytes(n, sizeof(double)) + (unit ? bg_store_dataset_bytes(n, sizeof(uint32_t)) : 0);
+               4 * bg_store_dataset_bytes(n, sizeof(double)) + (unit ? bg_store_dataset_bytes(n, sizeof(uint32_t)) : 0);
     }
     return sum;
 }
@@ -131,7 +134,7 @@ static void batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shap
 {
     const bg_site_range own = bg_workload_share(w)->sites;
     double z = (double)b->sequences, rows = (double)b->rows;
-    const double forming = 3; /* loops over a module's curvature */
+    const double forming = 5; /* loops over a module's curvature and half of it */
     for (size_t i = own.first; i < own.end; i++) {
         const bg_site *site = w->model->tracked[i];
         double p = (double)site->n_out, m = (double)site->n_in1;
@@ -175,7 +178,7 @@ static void rank(const bg_workload *w, const bg_plan *plan, bg_rank_costs *out)
     out->unit.of[BG_COST_FILE] = out->part.of[BG_COST_FILE] = files;
 }
 
-/* Rank 0 copies the units' rows into one file, six small reads and five writes for each query and module. */
+/* Rank 0 copies the units' rows into one file, seven small reads and six writes for each query and module. */
 static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
 {
     size_t n = w->model->n_tracked;
@@ -183,7 +186,7 @@ static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
     out->final_bytes = disk(w, bg_model_whole(w->model).sites, (double)w->queries, false) + bg_store_file_bytes();
     out->end.of[BG_COST_READ] = out->end.of[BG_COST_WRITE] = out->final_bytes;
     out->end.of[BG_COST_FILE] = 1;
-    out->end.of[BG_COST_ROW_WRITE] = 11 * (double)w->queries * (double)n;
+    out->end.of[BG_COST_ROW_WRITE] = 13 * (double)w->queries * (double)n;
     out->end_ranks = 1;
 }
 

@@ -1,4 +1,5 @@
 /* refine.c - with --refine: the gradients of a unit's queries are kept whole, solved for together, and then truncated. */
+#include <math.h>
 #include <string.h>
 
 #include "bregman/log.h"
@@ -189,7 +190,7 @@ static bg_status write_query(const compress_refine *r, size_t i, bg_err *err)
         if (!compress_unit_wants(r->unit, site))
             continue;
         bg_curvature_rotate(&r->curvature[k], r->vectors[i] + bg_vector_offset(m, site), r->room, turned);
-        st = compress_truncate(r->tap, &r->curvature[k], site, r->first + i, turned, err);
+        st = compress_truncate(r->tap, &r->curvature[k], site, r->first + i, turned, (double)NAN, err);
     }
     return st;
 }

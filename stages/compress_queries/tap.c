@@ -62,14 +62,14 @@ void compress_tap_free(compress_tap *t)
 }
 
 bg_status compress_truncate(compress_tap *t, const bg_curvature *c, const bg_site *site, uint64_t query,
-                            const float *gradient, bg_err *err)
+                            const float *gradient, double sampling, bg_err *err)
 {
     const bg_truncation wanted = { gradient, bg_queries_columns(site, t->plan->load.columns), t->plan->tolerance,
                                    t->plan->seed, query * t->in->model->n_tracked + site->index };
     bg_compressed made = { .left = t->array[LEFT], .right = t->array[RIGHT] };
     bg_status st = bg_compress(c, &wanted, t->array[SCRATCH], &made, err);
     float kept = made.variance > 0 ? (float)(1.0 - made.error / made.variance) : 1.0f;
-    compressed_query q = { made.left, made.right, kept, made.error, made.variance, (uint32_t)made.needed };
+    compressed_query q = { made.left, made.right, kept, made.error, made.variance, sampling, (uint32_t)made.needed };
     return st == BG_OK ? compress_unit_write(t->unit, site, query, &q, err) : st;
 }
 
@@ -89,7 +89,8 @@ static bg_status compress_query(compress_tap *t, const bg_curvature *c, const bg
     size_t r0, rows = bg_pair_rows_of(pair, z, &r0);
     bg_pair_gradient(pair, r0, rows, t->array[GRADIENT]);
     bg_curvature_divide(c, t->array[GRADIENT]);
-    return compress_truncate(t, c, pair->site, pair->batch->sequence[z], t->array[GRADIENT], err);
+    return compress_truncate(t, c, pair->site, pair->batch->sequence[z], t->array[GRADIENT],
+                             bg_curvature_sampling_variance(c, t->array[GRADIENT]), err);
 }
 
 /* Rotate the rows of all queries, then make each query's gradient, preconditioned and truncated in the eigenbasis (a

@@ -82,9 +82,13 @@ static bg_status dataset_of(dataset *out, int i, const bg_site *site, uint64_t r
         uint64_t dims[2];
         void *one;
     } set[COMPRESS_UNIT_DATASETS] = {
-        { "left", BG_F32, { site->n_out, r }, q->left }, { "right", BG_F32, { site->n_in1, r }, q->right },
-        { "kept", BG_F32, { 1, 1 }, &q->kept },          { "error", BG_F64, { 1, 1 }, &q->error },
-        { "variance", BG_F64, { 1, 1 }, &q->variance },  [COMPRESS_COLUMNS] = { "rank", BG_U32, { 1, 1 }, &q->columns },
+        { "left", BG_F32, { site->n_out, r }, q->left },
+        { "right", BG_F32, { site->n_in1, r }, q->right },
+        { "kept", BG_F32, { 1, 1 }, &q->kept },
+        { "error", BG_F64, { 1, 1 }, &q->error },
+        { "variance", BG_F64, { 1, 1 }, &q->variance },
+        { "sampling", BG_F64, { 1, 1 }, &q->sampling },
+        [COMPRESS_COLUMNS] = { "rank", BG_U32, { 1, 1 }, &q->columns },
     };
     *out = (dataset){ .type = set[i].type, .dims = { 1, set[i].dims[0], set[i].dims[1] }, .one = set[i].one };
     return bg_path(out->path, err, "%s/%s", site->name, set[i].name);

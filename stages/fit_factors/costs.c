@@ -49,11 +49,24 @@ static double tap_flops(const bg_workload *w, const bg_site *site)
     return covariance + 2 * squares + 2 * p * columns * (w->diagonal ? 2 : 1);
 }
 
+/* ---- the sweeps ---- */
+
+static bg_workload_sweep sweep_of(const bg_workload *w, uint64_t n)
+{
+    uint64_t unit = fit_unit(n, w->unit_sequences);
+    return (bg_workload_sweep){ n, unit < n ? unit : n, w->rows, w->rows, true };
+}
+
+static bg_workload_sweep covariance_sweep(const bg_workload *w) { return sweep_of(w, w->covariance_sequences); }
+static bg_workload_sweep lambda_sweep(const bg_workload *w) { return sweep_of(w, w->lambda_sequences); }
+
+static uint64_t units_of(bg_workload_sweep s) { return (s.n_sequences + s.unit_sequences - 1) / s.unit_sequences; }
+
 /* ---- disk ---- */
 
 /* Of a run of sites: sums of a unit, matrices with their bases in them, factors; and their sections. */
 typedef struct {
-    double covariance, lambda, bases, matrices, final;
+    double covariance, lambda, half, bases, matrices, final;
     double sections;
 } disk;
 
@@ -78,12 +91,14 @@ static disk disk_of(const bg_workload *w, bg_site_range sites)
     for (size_t i = sites.first; i < sites.end; i++) {
         const bg_site *site = w->model->tracked[i];
         d.sections += i == sites.first || site->section != w->model->tracked[i - 1]->section;
-        d.lambda += bg_store_dataset_bytes((double)(site->n_out * site->n_in1), sizeof(float)) * (w->diagonal ? 2 : 1);
+        double squares = bg_store_dataset_bytes((double)(site->n_out * site->n_in1), sizeof(float));
+        d.lambda += squares * (w->diagonal ? 2 : 1);
+        d.half += units_of(lambda_sweep(w)) > 1 ? squares : 0;
         add_side(&d, site->s);
         if (bg_site_owns_input(site))
             add_side(&d, site->a);
     }
-    d.final += d.lambda + d.sections * bg_store_file_bytes();
+    d.final += d.lambda + d.half + d.sections * bg_store_file_bytes();
     d.covariance += d.sections * bg_store_file_bytes();
     d.lambda += d.sections * bg_store_file_bytes();
     return d;
@@ -92,15 +107,6 @@ static disk disk_of(const bg_workload *w, bg_site_range sites)
 static disk disk_of_rank(const bg_workload *w) { return disk_of(w, bg_workload_share(w)->sites); }
 
 /* ---- the sums ---- */
-
-static bg_workload_sweep sweep_of(const bg_workload *w, uint64_t n)
-{
-    uint64_t unit = fit_unit(n, w->unit_sequences);
-    return (bg_workload_sweep){ n, unit < n ? unit : n, w->rows, w->rows, true };
-}
-
-static bg_workload_sweep covariance_sweep(const bg_workload *w) { return sweep_of(w, w->covariance_sequences); }
-static bg_workload_sweep lambda_sweep(const bg_workload *w) { return sweep_of(w, w->lambda_sequences); }
 
 static size_t covariance_bytes(const bg_workload *w, const bg_plan *plan)
 {
@@ -252,12 +258,6 @@ static size_t decompose_bytes(const bg_workload *w, const bg_plan *plan)
            BG_EIGEN_SLAB * side * sizeof(float);
 }
 
-static uint64_t covariance_units(const bg_workload *w)
-{
-    bg_workload_sweep s = covariance_sweep(w);
-    return (s.n_sequences + s.unit_sequences - 1) / s.unit_sequences;
-}
-
 static const bg_symmetric *largest_matrix(const bg_workload *w)
 {
     const bg_symmetric *most = &w->model->tracked[0]->s;
@@ -275,7 +275,7 @@ static const bg_symmetric *largest_matrix(const bg_workload *w)
 static void decompose_rank(const bg_workload *w, const bg_plan *plan, bg_rank_costs *out)
 {
     const bg_symmetric *most = largest_matrix(w);
-    uint64_t units = covariance_units(w);
+    uint64_t units = units_of(covariance_sweep(w));
     double bytes = sizeof(float) * (double)bg_symmetric_floats(*most), open[BG_UNITS_OPEN];
     size_t n = units < BG_UNITS_OPEN ? (size_t)units : BG_UNITS_OPEN;
     (void)plan;
@@ -288,7 +288,7 @@ static void decompose_rank(const bg_workload *w, const bg_plan *plan, bg_rank_co
 static bg_task_costs matrix_task(const bg_workload *w, const fit_matrix *m, fit_place place)
 {
     bool diagonal = bg_symmetric_is_diagonal(m->sym);
-    double floats = (double)bg_symmetric_floats(m->sym) * (double)covariance_units(w);
+    double floats = (double)bg_symmetric_floats(m->sym) * (double)units_of(covariance_sweep(w));
     bg_task_costs t = { .first = place.first, .ranks = place.ranks, .steps = diagonal ? 1 : m->sym.k };
     for (size_t j = 0; j < m->sym.k && !diagonal; j++)
         bg_eigen_cost(&t.cost, fit_side(m->sym));
@@ -327,8 +327,7 @@ static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
 {
     bg_workload_sweep a = covariance_sweep(w), b = lambda_sweep(w);
     disk all = disk_of(w, bg_model_whole(w->model).sites);
-    double world = (double)w->grid.world_size,
-           units = (double)((b.n_sequences + b.unit_sequences - 1) / b.unit_sequences);
+    double world = (double)w->grid.world_size, units = (double)units_of(b);
     double own = (double)(size_t)((all.sections + world - 1) / world), read = all.matrices + all.lambda * units;
     (void)plan;
     out->begin.of[BG_COST_HASH] = 4.0 * (double)(w->rows + 1) * (double)larger(a.n_sequences, b.n_sequences);

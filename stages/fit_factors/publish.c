@@ -11,7 +11,7 @@
 /* Room for a panel of rows on its way from file to file. */
 enum { PANEL_FLOATS = 4 << 20 };
 typedef struct {
-    float *x;
+    float *x, *half; /* a mean, and that of the first half of the units */
     double *sum;
     size_t n;         /* elements of each: at least a row of everything */
     bg_notice notice; /* is there a reason to end? */
@@ -26,12 +26,15 @@ static bg_status panel_new(const fit *f, panel *m, bg_err *err)
         m->n = site->n_out > m->n ? site->n_out : m->n;
     }
     bg_status st = BG_NEW(m->x, m->n, "factors", err);
+    if (st == BG_OK)
+        st = BG_NEW(m->half, m->n, "factors", err);
     return st == BG_OK ? BG_NEW(m->sum, m->n, "factors", err) : st;
 }
 
 static void panel_free(panel *m)
 {
     bg_free(m->x);
+    bg_free(m->half);
     bg_free(m->sum);
 }
 
@@ -117,46 +120,86 @@ static bg_status link_activation(bg_store *to, const bg_site *owner, const bg_si
     return st;
 }
 
-/* Rows of Λ or the diagonal Fisher: the units' sums in order in float64, over the number of sequences (M8). */
-static bg_status mean_panel(const fit *f, const bg_site *site, bg_units_reader *units, const char *name, bg_slab rows,
+/* What is averaged over sequences (M8). */
+typedef struct {
+    const char *name;          /* of the units' sums "NAME_sum", of the result "NAME", of its half "NAME_half" */
+    bool halved;               /* also for the first half of the units */
+    double n_of_half, entries; /* sequences of that; sum of all entries of the result [out] */
+} squares;
+
+static uint64_t lambda_sequences(const fit *f) { return f->plan.lambda.range.end - f->plan.lambda.range.begin; }
+
+/* Rows of it: the units' sums in order in float64, over the number of sequences. */
+static bg_status mean_panel(const fit *f, const bg_site *site, bg_units_reader *units, squares *what, bg_slab rows,
                             panel *m, bg_err *err)
 {
     char dataset[BG_PATH_BYTES];
-    size_t n = rows.n * rows.row_size;
-    double n_sequences = (double)(f->plan.lambda.range.end - f->plan.lambda.range.begin);
-    bg_status st = bg_path(dataset, err, "%s/%s_sum", site->name, name);
+    size_t n = rows.n * rows.row_size, n_units = bg_units_runs(units);
+    bg_status st = bg_path(dataset, err, "%s/%s_sum", site->name, what->name);
     memset(m->sum, 0, n * sizeof *m->sum);
-    for (size_t u = 0; u < bg_units_runs(units) && st == BG_OK; u++) {
+    for (size_t u = 0; u < n_units && st == BG_OK; u++) {
         bg_rows unit;
         st = bg_units_read(units, u, &unit, err);
         if (st == BG_OK)
             st = bg_store_read_rows(unit.file, dataset, BG_F32, rows, m->x, err);
         for (size_t i = 0; i < n && st == BG_OK; i++)
             m->sum[i] += (double)m->x[i];
+        for (size_t i = 0; i < n && st == BG_OK && what->halved && u + 1 == n_units / 2; i++)
+            m->half[i] = (float)(m->sum[i] / what->n_of_half);
     }
-    for (size_t i = 0; i < n; i++)
-        m->x[i] = (float)(m->sum[i] / n_sequences);
+    for (size_t i = 0; i < n; i++) {
+        m->x[i] = (float)(m->sum[i] / (double)lambda_sequences(f));
+        what->entries += (double)m->x[i];
+    }
     return st;
+}
+
+static bg_status write_panels(const fit *f, bg_store *to, const bg_site *site, bg_units_reader *units, squares *what,
+                              panel *m, bg_err *err)
+{
+    char mean[BG_PATH_BYTES], half[BG_PATH_BYTES];
+    size_t rows = m->n / site->n_in1;
+    bg_status st = bg_path(mean, err, "%s/%s", site->name, what->name);
+    if (st == BG_OK)
+        st = bg_path(half, err, "%s/%s_half", site->name, what->name);
+    for (size_t first = 0; first < site->n_out && st == BG_OK; first += rows) {
+        size_t w = site->n_out - first < rows ? site->n_out - first : rows;
+        if ((st = go_on(m, err)) == BG_OK)
+            st = mean_panel(f, site, units, what, (bg_slab){ first, w, site->n_in1 }, m, err);
+        if (st == BG_OK)
+            st = bg_store_write_rows(to, mean, first, w, m->x, err);
+        if (st == BG_OK && what->halved)
+            st = bg_store_write_rows(to, half, first, w, m->half, err);
+    }
+    return st;
+}
+
+/* A dataset for it, and what it is of. */
+static bg_status make_mean(bg_store *to, const bg_site *site, const char *name, uint64_t n_sequences, bg_err *err)
+{
+    char dataset[BG_PATH_BYTES];
+    uint64_t dims[2] = { site->n_out, site->n_in1 };
+    bg_status st = bg_path(dataset, err, "%s/%s", site->name, name);
+    if (st == BG_OK)
+        st = bg_store_dataset(to, dataset, dims, err);
+    return st == BG_OK ? bg_store_attr_u64(to, dataset, "n_sequences", n_sequences, err) : st;
 }
 
 static bg_status write_mean(const fit *f, bg_store *to, const bg_site *site, bg_units_reader *units, const char *name,
                             panel *m, bg_err *err)
 {
     char dataset[BG_PATH_BYTES];
-    uint64_t dims[2] = { site->n_out, site->n_in1 };
-    size_t rows = m->n / site->n_in1;
+    uint64_t of_half = bg_units_runs(units) / 2 * f->plan.lambda.units.unit_sequences;
+    squares what = { name, strcmp(name, "lambda") == 0 && of_half > 0, (double)of_half, 0 };
     bg_status st = bg_path(dataset, err, "%s/%s", site->name, name);
     if (st == BG_OK)
-        st = bg_store_dataset(to, dataset, dims, err);
-    for (size_t first = 0; first < site->n_out && st == BG_OK; first += rows) {
-        size_t w = site->n_out - first < rows ? site->n_out - first : rows;
-        if ((st = go_on(m, err)) == BG_OK)
-            st = mean_panel(f, site, units, name, (bg_slab){ first, w, site->n_in1 }, m, err);
-        if (st == BG_OK)
-            st = bg_store_write_rows(to, dataset, first, w, m->x, err);
-    }
+        st = make_mean(to, site, name, lambda_sequences(f), err);
+    if (st == BG_OK && what.halved)
+        st = make_mean(to, site, "lambda_half", of_half, err);
     if (st == BG_OK)
-        st = bg_store_attr_u64(to, dataset, "n_sequences", f->plan.lambda.range.end - f->plan.lambda.range.begin, err);
+        st = write_panels(f, to, site, units, &what, m, err);
+    if (st == BG_OK)
+        st = bg_store_attr_f64(to, dataset, "mean", what.entries / (double)(site->n_out * site->n_in1), err);
     return st == BG_OK ? bg_store_attr_u64(to, dataset, "n_tokens", f->plan.lambda.rows, err) : st;
 }
 

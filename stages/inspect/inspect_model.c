@@ -77,9 +77,9 @@ static double side_megabytes(bg_symmetric s)
     return 2 * megabytes(s.n * bg_block_width(s.n, s.k), 4) + megabytes(s.n, 8);
 }
 
-/* Sizes in the factors' files: covariance and eigenvectors float32, eigenvalues float64, lambda and the diagonal Fisher
- * float32.  A module that reads another's input has that one's activation side; the embedding's activations and the
- * head's gradients have diagonals. */
+/* Sizes in the factors' files: covariance and eigenvectors float32, eigenvalues float64, lambda, that of half the
+ * sequences and the diagonal Fisher float32.  A module that reads another's input has that one's activation side; the
+ * embedding's activations and the head's gradients have diagonals. */
 static void print_modules(FILE *to, const bg_model *m, const char *modules, bg_factor_kind kind)
 {
     int width = (int)strlen("total");
@@ -95,7 +95,7 @@ static void print_modules(FILE *to, const bg_model *m, const char *modules, bg_f
         const bg_site *site = m->tracked[i];
         size_t p = site->n_out, mm = site->n_in1;
         double size[3] = { bg_site_owns_input(site) ? side_megabytes(site->a) : 0, side_megabytes(site->s),
-                           2 * megabytes(p * mm, 4) };
+                           3 * megabytes(p * mm, 4) };
         fprintf(to, "  %-*s %7zu x %-5zu ", width, site->name, p, mm);
         if (site->input == i)
             fprintf(to, "%12.2f", size[0]);

@@ -30,6 +30,7 @@ struct explaining {
     wanted *pair;       /* by sequence, then query */
     size_t n_pairs;
     bg_units_reader *units; /* while rank 0 publishes */
+    score_errors errors;
 };
 
 static int by_sequence(const void *a, const void *b)
@@ -132,6 +133,34 @@ static bg_status write_pair(const explaining *e, bg_store *s, const wanted *p, s
     return st;
 }
 
+/* Of the segment's sequences: each one's square is spread over its rows and the layers. */
+static bg_status write_norms(const explaining *e, const bg_segment *g, const bg_unit *unit, bg_store *s, bg_err *err)
+{
+    const scoring *w = e->w;
+    size_t nl = bg_model_layers(w->in.model), nq = w->plan.extent.n_queries, row = 0;
+    uint64_t n = g->end - g->first;
+    float *x = NULL, *norm = NULL;
+    bg_status st = BG_NEW(x, nl, "gradient norms", err);
+    if (st == BG_OK)
+        st = BG_NEW(norm, n, "gradient norms", err);
+    for (uint64_t i = 0; i < g->end && st == BG_OK; i++) {
+        size_t end = row + bg_tokens_count(w->in.tokens, w->plan.sequence[unit->first + i]) - 1;
+        double square = 0;
+        for (; row < end; row++) {
+            bg_score_sums_tokens(w->made.sums, row, nq, x);
+            for (size_t l = 0; l < nl; l++)
+                square += (double)x[l];
+        }
+        if (i >= g->first)
+            norm[i - g->first] = (float)sqrt(square);
+    }
+    if (st == BG_OK)
+        st = bg_store_write(s, "gradient_norm", &n, norm, err);
+    bg_free(x);
+    bg_free(norm);
+    return st;
+}
+
 static bg_status write_token_scores(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err)
 {
     const explaining *e = w->in.explaining;
@@ -139,6 +168,8 @@ static bg_status write_token_scores(scoring *w, const bg_unit *unit, const bg_se
     const wanted *first = &e->pair[k], *last = &e->pair[end - 1];
     uint64_t dims[2] = { last->at + last->rows - first->at, bg_model_layers(w->in.model) };
     bg_status st = bg_store_dataset(s, "token_score", dims, err);
+    if (st == BG_OK)
+        st = write_norms(e, g, unit, s, err);
     if (st == BG_OK && w->plan.by_output)
         st = bg_store_dataset(s, "output_token_score", dims, err);
     for (uint64_t i = unit->first; i < unit->first + g->end && st == BG_OK; i++) {
@@ -200,6 +231,15 @@ static bg_status read_values(const explaining *e, const wanted *p, const char *n
         st = bg_store_read_rows(from.file, name, BG_F32, (bg_slab){ p->at - first_value(e, &from), p->rows, columns },
                                 x, err);
     return st == BG_OK ? check_sum(e, p, score, x, p->rows * columns, err) : st;
+}
+
+static bg_status read_gradient_norm(const explaining *e, const wanted *p, float *out, bg_err *err)
+{
+    bg_rows from;
+    bg_status st = bg_units_read(e->units, bg_units_run_of(e->units, p->index), &from, err);
+    return st == BG_OK ? bg_store_read_rows(from.file, "gradient_norm", BG_F32,
+                                            (bg_slab){ from.row + p->index - from.first, 1, 1 }, out, err)
+                       : st;
 }
 
 /* By position and layer; x [rows, L] is room, sum [rows] too. */
@@ -271,7 +311,10 @@ static bg_status write_side(const explaining *e, bg_store *s, int side, bg_err *
     uint64_t at = 0;
     size_t n = r->n_queries * r->k;
     uint32_t *count = NULL;
+    float *norm = NULL;
     bg_status st = BG_NEW(count, n, "token scores", err);
+    if (st == BG_OK)
+        st = BG_NEW(norm, n, "gradient norms", err);
     if (st == BG_OK)
         st = make_side(e, s, side, count, err);
     for (size_t i = 0; i < n && st == BG_OK; i++) {
@@ -279,8 +322,13 @@ static bg_status write_side(const explaining *e, bg_store *s, int side, bg_err *
         st = bg_stop_check("assembling", err);
         if (p != NULL && st == BG_OK)
             st = copy_entry(e, p, &(place){ s, side, at, r->side[side].score[i] }, err);
+        if (p != NULL && st == BG_OK)
+            st = read_gradient_norm(e, p, &norm[i], err);
         at += count[i];
     }
+    if (st == BG_OK)
+        st = score_errors_write(&e->errors, r, side, norm, s, err);
+    bg_free(norm);
     bg_free(count);
     return st;
 }
@@ -289,9 +337,12 @@ static bg_status write_sides(explaining *e, bg_store *s, bg_err *err)
 {
     bg_status st = bg_units_reader_new(&e->units, &e->w->made.units, err);
     if (st == BG_OK)
+        st = score_errors_read(&e->errors, e->w, err);
+    if (st == BG_OK)
         st = bg_units_choose(e->units, BG_WHOLE_MODEL, err);
     for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
         st = write_side(e, s, side, err);
+    score_errors_clear(&e->errors);
     bg_units_reader_free(e->units);
     return st;
 }

@@ -64,7 +64,7 @@ static bg_status divide_model(scoring *w, bg_err *err)
                                        : w->c->explain != NULL ? BG_SCORE_TOKENS
                                        : w->c->layer_scores    ? BG_SCORE_LAYERS
                                                                : BG_SCORE_SEQUENCES,
-                             .gradient_norms = w->c->gradient_norms,
+                             .gradient_norms = w->c->gradient_norms || w->c->explain != NULL,
                              .extent = &p->extent };
     bg_status st = bg_workload_divide(&p->load, &p->share, err);
     if (st != BG_OK)

@@ -129,6 +129,21 @@ bg_status score_outputs_along(void *scoring, const bg_batch *batch, size_t slot,
                               bg_err *err) BG_MUST_CHECK;
 void score_outputs_keep(const outputs *o);
 
+/* error_bars.c: standard deviations in nats [n_queries] of the errors that truncation and the sample behind Λ make in
+ * the score of a sequence whose gradient has the expected norm, as the compressed queries say; NAN: they do not. */
+typedef struct {
+    size_t n_queries;
+    double *truncation, *sampling, expected_norm;
+} score_errors;
+/* Clear also after an error. */
+bg_status score_errors_read(score_errors *out, const scoring *w, bg_err *err) BG_MUST_CHECK;
+void score_errors_clear(score_errors *e);
+/* Of a side's entries, SIDE/score_error; with the top's also what is of a query: error/truncation, error/sampling, and
+ * error/agreement, how many of its best places such errors leave as they are.
+ *   norm [n_queries, k]  of the entries' gradients; overwritten by their errors */
+bg_status score_errors_write(const score_errors *e, const bg_ranking *r, int side, float *norm, bg_store *s,
+                             bg_err *err) BG_MUST_CHECK;
+
 /* assemble.c: the datasets' axis of layers, layer_name. */
 bg_status score_name_layers(const bg_model *m, bg_store *s, bg_err *err) BG_MUST_CHECK;
 

@@ -100,7 +100,7 @@ static bg_status sweep(scoring *w, bg_err *err)
     const score_plan *p = &w->plan;
     const bg_score_task task = score_task(&p->load, p->memory.rows);
     bg_scorer scorer = { w->made.queries, &w->made.products, w->made.sums,
-                         w->c->gradient_norms ? &w->made.norm : NULL };
+                         w->plan.load.gradient_norms ? &w->made.norm : NULL };
     bg_sweep s = {
         .what = w->result->what,
         .tokens = w->in.tokens,
