@@ -222,6 +222,9 @@ def write_end(file, random, end, sign, score, queries, shared, sequences, layers
     flat = np.concatenate(flat)
     file[f"{end}/output_token_score"] = np.concatenate(outputs)
     file[f"{end}/sequence"], file[f"{end}/score"] = sequence.astype(np.int64), score.astype(np.float32)
+    error = np.where(sequence >= 0, 0.1 * np.abs(score), np.nan)
+    error[0] = np.nan  # of a query of which it is not known
+    file[f"{end}/score_error"] = error.astype(np.float32)
     file[f"{end}/count"], file[f"{end}/token_score"], file[f"{end}/layer_token_score"] = counts, flat.sum(1), flat
 
 
@@ -236,6 +239,9 @@ def write_statistics(file, scores):
         ("maximum", scores.max(1)),
     ):
         file[f"moments/{name}"] = values
+    for name, value in (("truncation", 0.25), ("sampling", 0.125), ("agreement", 0.75)):
+        file[f"error/{name}"] = np.where(np.arange(len(scores)) > 0, value, np.nan)
+    file["error/agreement"].attrs["places"] = 3
     file["moments/count"] = np.full(len(scores), scores.shape[1])
     half = 10.0 ** np.arange(-3, 6.01, 0.125)
     edge = np.concatenate((-half[::-1], half))

@@ -3,11 +3,14 @@
 
 from text_checks import check, finish, path, refused, run
 
+import os
+
 import h5py
 import numpy as np
 
 import make_sample as sample
 from bregman.files import input_identity
+from bregman.report.inputs import Ranking
 
 PACKED = ((0, 1, 2), (3, 4), (5,))  # documents of each sequence
 LENGTHS = ((4, 5, 3), (6, 2), (7,))
@@ -92,6 +95,25 @@ def test_unexplained():
     check("<b>doc-3, doc-4</b>" in page and "one of" not in page, "all documents on the page")
 
 
+def test_open_places():
+    """Scores 3, 2 and 1: which differ by more than 1.96 standard errors of their difference, and which have no order."""
+    for errors, wanted in (
+        ((0.1, 0.1, 0.1), [(1, 1), (2, 2), (3, 3)]),
+        ((0.1, 1.0, 1.0), [(1, 2), (1, 3), (2, 3)]),
+        ((2.0, 2.0, 2.0), [(1, 3)] * 3),
+        ((0.1, np.nan, 0.1), None),
+    ):
+        os.remove(path("r.h5"))  # the one before is open
+        write_ranking(None)
+        with h5py.File(path("r.h5"), "r+") as file:
+            for end in ("top", "bottom"):
+                file[f"{end}/score_error"] = np.array([errors], np.float32)
+        ranking = Ranking(path("r.h5"))
+        for end in ("top", "bottom"):
+            found = ranking.open_places(end, 0)
+            check(found == wanted, f"places with errors {errors}", found)
+
+
 def test_damaged():
     with h5py.File(path("t.h5"), "r+") as file:
         file["piece/length"][0] = 3
@@ -115,5 +137,6 @@ tokenizer = sample.train_tokenizer(path("tokenizer.json"))
 sample.write_queries(path("q.h5"), [("q", "the", " heaven", 0)], tokenizer, "")
 test_named()
 test_unexplained()
+test_open_places()
 test_damaged()
 finish()

@@ -18,6 +18,11 @@ def as_text(value):
     return str(value)
 
 
+def finite(value):
+    """NaN, as files have it where something is not known, is None."""
+    return value if value is not None and np.isfinite(value) else None
+
+
 def plain(value):
     """An HDF5 attribute or element as what JSON knows."""
     if isinstance(value, np.ndarray):
@@ -192,6 +197,7 @@ class Entry:
     token_score: np.ndarray | None = None  # [position]
     output_score: np.ndarray | None = None  # [position]: of the token that is predicted there
     layer_score: np.ndarray | None = None  # [position, layer]
+    error: float | None = None  # standard error of the score; None: not known
     prefilter_rank: int | None = None  # from 1; -1: not among the query's best of the prefilter; None: not known
 
 
@@ -242,6 +248,34 @@ class Ranking:
         return self.file.has("top/output_token_score")
 
     @property
+    def has_errors(self):
+        return self.file.has("top/score_error")
+
+    def errors(self, query):
+        """Standard errors of a score by their sources, and what they leave of the query's best places; None: not known."""
+        names = ("sampling", "truncation", "agreement")
+        if not self.file.has("error/agreement"):
+            return None
+        found = {name: finite(plain(self.file.read(f"error/{name}", query))) for name in names}
+        found["places"] = int(self.file.dataset("error/agreement").attrs["places"])
+        return found if found["agreement"] is not None else None
+
+    def open_places(self, end, query):
+        """[(best, worst) place that an entry may have], where scores closer than their errors have no order; None: not known.
+
+        Two scores are apart if they differ by 1.96 standard errors of their difference, errors being independent."""
+        if not self.file.has(f"{end}/score_error"):
+            return None
+        sequence, score, _ = self._ends[end]
+        listed = sequence[query] >= 0
+        score, error = score[query][listed].astype(float), self.file.read(f"{end}/score_error", query)[listed]
+        if not np.isfinite(error).all():
+            return None
+        sign = 1 if end == "top" else -1
+        ahead = sign * (score[:, None] - score) > 1.96 * np.hypot(error[:, None], error)
+        return [(1 + int(better), len(score) - int(worse)) for better, worse in zip(ahead.sum(0), ahead.sum(1))]
+
+    @property
     def prefilter(self):
         """How the sequences were chosen that were scored, in words; "": by no prefilter."""
         return self.file.attribute("prefilter", "")
@@ -272,6 +306,7 @@ class Ranking:
         if place >= sequence.shape[1] or sequence[query, place] < 0:
             return None
         entry = Entry(place + 1, int(sequence[query, place]), float(score[query, place]))
+        entry.error = finite(self.place(end, "score_error", query, place))
         entry.prefilter_rank = self.place(end, "prefilter_rank", query, place) or None
         if offset is not None and not scores_only:
             row = query * sequence.shape[1] + place
