@@ -144,8 +144,8 @@ bg_status bg_share_backward(const bg_backward *w, size_t slot, bg_labels labels,
  *   a   [in]  its input: [rows, M], of a norm [rows, n_out]
  *   dy  [in]  [rows, n_out] */
 bg_status bg_tap_site(const bg_backward *w, const bg_site *site, bg_in a, bg_in dy) BG_MUST_CHECK;
-/* The embeddings' of tokens and positions: dx [rows, d] is the gradient at what they have made; on return it is 0 where a
- * token was erased. */
+/* The embeddings' of tokens and positions: dx [rows, d] is the gradient at what they have made; on return it is 0 where
+ * a token was erased. */
 bg_status bg_tap_embeddings(const bg_backward *w, float *dx) BG_MUST_CHECK;
 /* Of rows [first, first + n) of p->loss_row only. */
 typedef struct {

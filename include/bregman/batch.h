@@ -42,8 +42,8 @@ void bg_batch_clear(bg_batch *b);
 bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t n_tokens, uint32_t loss_start);
 /* Leave tokens of the sequence added last out of the loss: those whose in_loss [its tokens] is 0. */
 void bg_batch_mask(bg_batch *b, const uint8_t *in_loss);
-/* Erase the token that the sequence added last reads at a position, 0 <= position < its rows: the token's embedding is 0
- * there, what is added for its position stays, and so does its part as a target. */
+/* Erase the token that the sequence added last reads at a position, 0 <= position < its rows: the token's embedding is
+ * 0 there, what is added for its position stays, and so does its part as a target. */
 void bg_batch_erase(bg_batch *b, uint32_t position);
 
 #endif /* BG_BATCH_H */

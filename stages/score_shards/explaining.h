@@ -27,7 +27,7 @@ struct explaining {
     uint64_t *sequence; /* of all pairs, ascending */
     wanted *pair;       /* by sequence, then query */
     size_t n_pairs;
-    erased_sequences erased;         /* to explain by input tokens */
+    erased_sequences erased;              /* to explain by input tokens */
     bg_units_reader *units[SCORE_PHASES]; /* while rank 0 publishes */
 };
 

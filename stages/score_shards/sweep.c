@@ -53,9 +53,8 @@ static void close_sums(score_work *m)
 static void list_phases(scoring *w)
 {
     const score_plan *p = &w->plan;
-    w->made.phase[w->made.n_phases++] = (score_phase){
-        .kept = &w->result->kept, .sequence = p->sequence, .begin = p->begin, .load = p->load
-    };
+    w->made.phase[w->made.n_phases++] =
+        (score_phase){ .kept = &w->result->kept, .sequence = p->sequence, .begin = p->begin, .load = p->load };
     if (p->by_input)
         w->made.phase[w->made.n_phases++] = score_erased_phase(w);
     for (size_t i = 0; i < w->made.n_phases; i++) {
