@@ -5,6 +5,16 @@
 
 #include "bregman/memory.h"
 
+static bg_status allocate_sequences(bg_batch *b, bg_err *err)
+{
+    bg_status st = BG_NEW(b->row_start, b->max_sequences + 1, "batch", err);
+    if (st == BG_OK)
+        st = BG_NEW(b->sequence, b->max_sequences, "batch", err);
+    if (st == BG_OK)
+        st = BG_NEW(b->loss_start, b->max_sequences, "batch", err);
+    return st == BG_OK ? BG_NEW(b->erased, b->max_sequences, "batch", err) : st;
+}
+
 bg_status bg_batch_new(bg_batch **out, size_t max_sequences, size_t max_rows, bg_err *err)
 {
     bg_batch *b = NULL;
@@ -14,13 +24,7 @@ bg_status bg_batch_new(bg_batch **out, size_t max_sequences, size_t max_rows, bg
         return st;
     b->max_sequences = max_sequences;
     b->max_rows = max_rows;
-    st = BG_NEW(b->row_start, max_sequences + 1, "batch", err);
-    if (st == BG_OK)
-        st = BG_NEW(b->sequence, max_sequences, "batch", err);
-    if (st == BG_OK)
-        st = BG_NEW(b->loss_start, max_sequences, "batch", err);
-    if (st == BG_OK)
-        st = BG_NEW(b->erased, max_sequences, "batch", err);
+    st = allocate_sequences(b, err);
     if (st == BG_OK)
         st = BG_NEW(b->input, max_rows, "batch", err);
     if (st == BG_OK)

@@ -40,7 +40,7 @@ bg_workload score_erased_load(const bg_workload *w)
 {
     bg_workload erased = *w;
     erased.sequences = w->erased_sequences;
-    erased.unit_sequences = SCORE_ERASED_UNIT;
+    erased.unit_sequences = SCORE_UNIT_SEQUENCES;
     erased.detail = BG_SCORE_SEQUENCES;
     return erased;
 }

@@ -7,8 +7,6 @@
 /* Unless options say otherwise. */
 #define SCORE_UNIT_SEQUENCES 64
 #define SCORE_TOP            100
-/* Sequences with a token erased: their scores of all queries are held for a unit. */
-#define SCORE_ERASED_UNIT 256
 
 extern const bg_stage_costs score_costs;
 
