@@ -108,6 +108,12 @@ static uint32_t loss_start(const bg_sweep *s, uint64_t z)
     return bg_tokens_are_queries(s->tokens) ? bg_tokens_completion_start(s->tokens, z) - 1 : 0;
 }
 
+static void erase(const bg_sweep *s, uint64_t i, bg_batch *b)
+{
+    if (s->erased != NULL && s->erased[i] != BG_NOT_ERASED)
+        bg_batch_erase(b, s->erased[i]);
+}
+
 /* Is there a batch to come for this column?  Finds its next unit: of those pending when the stream began, every
  * data_size-th. */
 static bool find_work(worker *w)
@@ -161,6 +167,7 @@ static bg_status fill(worker *w, item *it, bg_err *err)
             st = give_labels(s, z, b->target + b->n_rows - (count - 1), count - 1, vocab, err);
         if (st != BG_OK)
             return st;
+        erase(s, it->unit.first + w->at, b);
     }
     it->ends = w->at == n;
     if (it->ends)

@@ -1,8 +1,19 @@
 #include "bregman/batch.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "bregman/memory.h"
+
+static bg_status allocate_sequences(bg_batch *b, bg_err *err)
+{
+    bg_status st = BG_NEW(b->row_start, b->max_sequences + 1, "batch", err);
+    if (st == BG_OK)
+        st = BG_NEW(b->sequence, b->max_sequences, "batch", err);
+    if (st == BG_OK)
+        st = BG_NEW(b->loss_start, b->max_sequences, "batch", err);
+    return st == BG_OK ? BG_NEW(b->erased, b->max_sequences, "batch", err) : st;
+}
 
 bg_status bg_batch_new(bg_batch **out, size_t max_sequences, size_t max_rows, bg_err *err)
 {
@@ -13,11 +24,7 @@ bg_status bg_batch_new(bg_batch **out, size_t max_sequences, size_t max_rows, bg
         return st;
     b->max_sequences = max_sequences;
     b->max_rows = max_rows;
-    st = BG_NEW(b->row_start, max_sequences + 1, "batch", err);
-    if (st == BG_OK)
-        st = BG_NEW(b->sequence, max_sequences, "batch", err);
-    if (st == BG_OK)
-        st = BG_NEW(b->loss_start, max_sequences, "batch", err);
+    st = allocate_sequences(b, err);
     if (st == BG_OK)
         st = BG_NEW(b->input, max_rows, "batch", err);
     if (st == BG_OK)
@@ -37,6 +44,7 @@ void bg_batch_free(bg_batch *b)
     bg_free(b->row_start);
     bg_free(b->sequence);
     bg_free(b->loss_start);
+    bg_free(b->erased);
     bg_free(b->input);
     bg_free(b->target);
     bg_free(b);
@@ -53,6 +61,7 @@ bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t 
     memcpy(b->target + b->n_rows, token + 1, rows * sizeof *token);
     b->sequence[b->n_sequences] = sequence;
     b->loss_start[b->n_sequences] = loss_start;
+    b->erased[b->n_sequences] = BG_NOT_ERASED;
     b->row_start[b->n_sequences] = b->n_rows;
     b->n_rows += rows;
     b->row_start[++b->n_sequences] = b->n_rows;
@@ -65,4 +74,11 @@ void bg_batch_mask(bg_batch *b, const uint8_t *in_loss)
     for (size_t i = first; i < b->n_rows; i++)
         if (in_loss[i - first + 1] == 0)
             b->target[i] = BG_NO_TARGET;
+}
+
+void bg_batch_erase(bg_batch *b, uint32_t position)
+{
+    size_t last = b->n_sequences - 1;
+    assert(position < b->n_rows - b->row_start[last]);
+    b->erased[last] = position;
 }

@@ -95,6 +95,8 @@ typedef struct {
     size_t n, d, offset, stride; /* so many of d floats, in rows of qkv and of qk_raw */
 } bg_head_norm;
 bg_head_norm bg_head_norm_of(const bg_model_config *c, const bg_block *blk, int which);
+/* x [rows, d] is 0 where the batch has a token erased. */
+void bg_erase_rows(const bg_batch *b, size_t d, float *x);
 /* The rotary embedding of q and k, or with direction -1 its transpose. */
 void bg_pass_rotate(const bg_pass *p, size_t rows, float *qkv, int direction);
 /* The input of the attention (or MLP) modules, with its homogeneous 1, into p->a_d. */
@@ -142,8 +144,9 @@ bg_status bg_share_backward(const bg_backward *w, size_t slot, bg_labels labels,
  *   a   [in]  its input: [rows, M], of a norm [rows, n_out]
  *   dy  [in]  [rows, n_out] */
 bg_status bg_tap_site(const bg_backward *w, const bg_site *site, bg_in a, bg_in dy) BG_MUST_CHECK;
-/* The embeddings' of tokens and positions: dx [rows, d] is the gradient at what they have made. */
-bg_status bg_tap_embeddings(const bg_backward *w, const float *dx) BG_MUST_CHECK;
+/* The embeddings' of tokens and positions: dx [rows, d] is the gradient at what they have made; on return it is 0 where
+ * a token was erased. */
+bg_status bg_tap_embeddings(const bg_backward *w, float *dx) BG_MUST_CHECK;
 /* Of rows [first, first + n) of p->loss_row only. */
 typedef struct {
     size_t first, n;

@@ -33,7 +33,7 @@ bg_status bg_tap_site(const bg_backward *w, const bg_site *site, bg_in a, bg_in 
     return hand_over(w, &pair);
 }
 
-bg_status bg_tap_embeddings(const bg_backward *w, const float *dx)
+bg_status bg_tap_embeddings(const bg_backward *w, float *dx)
 {
     const bg_model *m = w->p->model;
     size_t d = m->config.d_model;
@@ -44,6 +44,9 @@ bg_status bg_tap_embeddings(const bg_backward *w, const float *dx)
         const bg_site *site = &m->site[i];
         if (!site->tracked || (site->kind != BG_SITE_EMBEDDING && site->kind != BG_SITE_POSITION))
             continue;
+        if (site->kind ==
+            BG_SITE_EMBEDDING) /* an erased token has not been looked up: no weight has a part in its row */
+            bg_erase_rows(w->batch, d, dx);
         bg_pair pair = whole_pair(w, site, (bg_in){ NULL, 0 }, (bg_in){ dx, d });
         pair.token = site->kind == BG_SITE_EMBEDDING ? w->batch->input : w->p->position;
         st = hand_over(w, &pair);

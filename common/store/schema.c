@@ -110,6 +110,8 @@
        "share of each position in the sequence's score, sequence after sequence; they add up to it"), \
     D1("ranking", side "/output_token_score", BG_F32, "value", BG_FINITE, "nats", \
        "how the loss of the token after each position moves along the query: another way to share out the score"), \
+    D1("ranking", side "/input_token_score", BG_F32, "value", BG_FINITE, "nats", \
+       "what the score loses when the embedding of the token at each position is 0; they do not add up to it"), \
     D2("ranking", side "/layer_token_score", BG_F32, "value", "layer", BG_FINITE, "nats", \
        "share of each position and layer in the sequence's score")
 
@@ -243,6 +245,8 @@ static const bg_schema_row rows[] = {
        "share of each position and layer in the score of the pairs of sequence and query that are ranked"),
     D1("work", "output_token_score", BG_F32, "value", BG_FINITE, "nats",
        "how the loss of the token after each position moves along the query, of the same pairs"),
+    D1("work", "erased_score", BG_F32, "value", BG_FINITE, "nats",
+       "score of a ranked sequence, whole or with the embedding of one token 0, for each query that ranks it"),
 };
 /* clang-format on */
 

@@ -10,6 +10,8 @@
 
 /* In bg_batch.target: the row is not in the loss. */
 #define BG_NO_TARGET UINT32_MAX
+/* In bg_batch.erased: no token of the sequence is. */
+#define BG_NOT_ERASED UINT32_MAX
 
 /* A micro-batch.  A sequence of n tokens has n - 1 rows, one for each position that predicts a
  * token: its last token is only a target (causality makes its position irrelevant), so no
@@ -19,6 +21,7 @@ typedef struct {
     size_t *row_start;        /* [n_sequences + 1] */
     uint64_t *sequence;       /* [n_sequences] global index: keys the sampled labels */
     uint32_t *loss_start;     /* [n_sequences] first position whose prediction is in the loss; 0 for all */
+    uint32_t *erased;         /* [n_sequences] position whose token's embedding is 0; BG_NOT_ERASED for none */
     uint32_t *input, *target; /* [n_rows] */
     size_t max_sequences, max_rows;
 } bg_batch;
@@ -39,5 +42,8 @@ void bg_batch_clear(bg_batch *b);
 bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t n_tokens, uint32_t loss_start);
 /* Leave tokens of the sequence added last out of the loss: those whose in_loss [its tokens] is 0. */
 void bg_batch_mask(bg_batch *b, const uint8_t *in_loss);
+/* Erase the token that the sequence added last reads at a position, 0 <= position < its rows: the token's embedding is
+ * 0 there, what is added for its position stays, and so does its part as a target. */
+void bg_batch_erase(bg_batch *b, uint32_t position);
 
 #endif /* BG_BATCH_H */

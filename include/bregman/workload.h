@@ -39,6 +39,7 @@ typedef struct {
     uint64_t covariance_sequences, lambda_sequences, queries;
     uint64_t prefilter_top;                   /* candidates of each query; 0: all sequences are scored */
     uint64_t unit_sequences;                  /* of a work unit; 0: as the stage chooses */
+    uint64_t erased_sequences;                /* to score besides, each with a token erased or none */
     size_t rows, query_rows, query_loss_rows; /* of the longest sequence, and query */
     size_t subgrid_side;                      /* of the fit */
     bg_factor_kind factor_kind;               /* as the model is shaped (bg_factor_kind_shape) */

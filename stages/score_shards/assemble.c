@@ -117,7 +117,7 @@ static bg_status copy_units(const scoring *w, bg_store *to, bg_extremes *e, bg_e
     float *x = NULL;
     bg_status st = BG_NEW(x, most * floats, "scores", err);
     if (st == BG_OK)
-        st = bg_units_reader_new(&units, &w->made.units, err);
+        st = bg_units_reader_new(&units, &w->made.phase[SCORE_PHASE].units, err);
     if (st == BG_OK)
         st = bg_units_choose(units, BG_WHOLE_MODEL, err);
     for (size_t i = 0; st == BG_OK && i < bg_units_runs(units); i++) {
@@ -205,4 +205,4 @@ static bg_status write_shard(scoring *w, bg_err *err)
     return st;
 }
 
-const score_result score_shard = { "scores", "scores", write_scores, write_shard, NULL };
+const score_result score_shard = { { "scores", "scores", write_scores }, write_shard, NULL };

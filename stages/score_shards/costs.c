@@ -36,9 +36,19 @@ size_t score_outputs_bytes(const bg_workload *w, size_t rows)
            w->model->n_tracked * sizeof(bg_direction) + w->extent->n_queries * (sizeof(size_t) + rows * sizeof(float));
 }
 
+bg_workload score_erased_load(const bg_workload *w)
+{
+    bg_workload erased = *w;
+    erased.sequences = w->erased_sequences;
+    erased.unit_sequences = SCORE_UNIT_SEQUENCES;
+    erased.detail = BG_SCORE_SEQUENCES;
+    erased.gradient_norms = false;
+    return erased;
+}
+
 /* Queries are held once by the ranks of a node that have the same share; on --scratch neither they nor the scores of a
  * unit take memory. */
-static size_t bytes(const bg_workload *w, const bg_plan *plan)
+static size_t sweep_bytes(const bg_workload *w, const bg_plan *plan)
 {
     const bg_score_task task = score_task(w, plan->rows);
     const bg_queries_extent q = extent_of(w);
@@ -46,6 +56,14 @@ static size_t bytes(const bg_workload *w, const bg_plan *plan)
     size_t spilt = q.bytes / (size_t)w->grid.place_size + bg_score_sums_bytes(&task, q.n_queries);
     all += w->detail == BG_SCORE_OUTPUTS ? score_outputs_bytes(w, plan->rows) : 0;
     return plan->on_scratch ? all - spilt : all;
+}
+
+/* Of the two sweeps that which takes more, and what is to be swept in the second. */
+static size_t bytes(const bg_workload *w, const bg_plan *plan)
+{
+    const bg_workload erased = score_erased_load(w);
+    size_t most = sweep_bytes(w, plan), second = w->erased_sequences > 0 ? sweep_bytes(&erased, plan) : 0;
+    return (second > most ? second : most) + w->erased_sequences * (sizeof(uint64_t) + sizeof(uint32_t));
 }
 
 static bg_workload_sweep sweep(const bg_workload *w)

@@ -8,30 +8,13 @@
 #include "bregman/memory.h"
 #include "bregman/ranking.h"
 #include "bregman/stop.h"
-#include "scoring.h"
+#include "explaining.h"
 
 enum { UNIT_SEQUENCES = 8 }; /* token scores of all queries are held for a unit */
 
 /* A score and the sum of its parts are float32 sums in different orders: they agree to this part of the parts'
  * magnitudes. */
 static const double sum_tolerance = 1e-4;
-
-/* A (sequence, query) whose parts are wanted; the values of all pairs lie back to back in the files of the units. */
-typedef struct {
-    uint64_t sequence, index; /* number in the corpus, and among the sequences to explain */
-    uint32_t query, rows;
-    uint64_t at; /* values before the pair's */
-} wanted;
-
-struct explaining {
-    scoring *w;
-    bg_ranking ranking;
-    uint64_t *sequence; /* of all pairs, ascending */
-    wanted *pair;       /* by sequence, then query */
-    size_t n_pairs;
-    bg_units_reader *units; /* while rank 0 publishes */
-    score_errors errors;
-};
 
 static int by_sequence(const void *a, const void *b)
 {
@@ -80,8 +63,7 @@ static bg_status list_pairs(explaining *e, bg_err *err)
     return BG_OK;
 }
 
-/* The first pair of the sequences to explain from this one on. */
-static size_t first_pair(const explaining *e, uint64_t index)
+size_t score_first_pair(const explaining *e, uint64_t index)
 {
     size_t lo = 0, hi = e->n_pairs;
     while (lo < hi) {
@@ -104,7 +86,7 @@ size_t score_explain_queries(const scoring *w, uint64_t first, uint64_t end, siz
 {
     const explaining *e = w->in.explaining;
     size_t n = 0;
-    for (size_t k = first_pair(e, first); k < e->n_pairs && e->pair[k].index < end; k++) {
+    for (size_t k = score_first_pair(e, first); k < e->n_pairs && e->pair[k].index < end; k++) {
         size_t query = e->pair[k].query, i = 0;
         while (i < n && out[i] != query)
             i++;
@@ -164,7 +146,7 @@ static bg_status write_norms(const explaining *e, const bg_segment *g, const bg_
 static bg_status write_token_scores(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err)
 {
     const explaining *e = w->in.explaining;
-    size_t k = first_pair(e, unit->first + g->first), end = first_pair(e, unit->first + g->end), row0 = 0;
+    size_t k = score_first_pair(e, unit->first + g->first), end = score_first_pair(e, unit->first + g->end), row0 = 0;
     const wanted *first = &e->pair[k], *last = &e->pair[end - 1];
     uint64_t dims[2] = { last->at + last->rows - first->at, bg_model_layers(w->in.model) };
     bg_status st = bg_store_dataset(s, "token_score", dims, err);
@@ -182,14 +164,25 @@ static bg_status write_token_scores(scoring *w, const bg_unit *unit, const bg_se
 
 /* ---- the new version of the ranking ---- */
 
-/* The n parts x of a pair add up to the score that the ranking has. */
-static bg_status check_sum(const explaining *e, const wanted *p, float score, const float *x, size_t n, bg_err *err)
+/* What the parts of a pair add up to, and their magnitudes. */
+typedef struct {
+    double sum, magnitude;
+} total;
+
+static total add_up(const float *x, size_t n)
 {
-    double sum = 0, magnitude = 0;
+    total t = { 0, 0 };
     for (size_t i = 0; i < n; i++) {
-        sum += (double)x[i];
-        magnitude += fabs((double)x[i]);
+        t.sum += (double)x[i];
+        t.magnitude += fabs((double)x[i]);
     }
+    return t;
+}
+
+/* They add up to the score that the ranking has. */
+static bg_status check_sum(const explaining *e, const wanted *p, float score, total parts, bg_err *err)
+{
+    double sum = parts.sum, magnitude = parts.magnitude;
     if (fabs(sum - (double)score) <= sum_tolerance * magnitude)
         return BG_OK;
     return BG_FAIL(err, BG_ESTALE,
@@ -203,7 +196,7 @@ static bg_status check_sum(const explaining *e, const wanted *p, float score, co
 /* Values before those in a file, whose own first sequence may come before the first of the run. */
 static uint64_t first_value(const explaining *e, const bg_rows *from)
 {
-    return e->pair[first_pair(e, from->first - from->row)].at;
+    return e->pair[score_first_pair(e, from->first - from->row)].at;
 }
 
 /* Where the values of one entry of a side go. */
@@ -225,18 +218,20 @@ static bg_status append(const place *to, const char *name, size_t rows, const fl
 static bg_status read_values(const explaining *e, const wanted *p, const char *name, size_t columns, float score,
                              float *x, bg_err *err)
 {
+    bg_units_reader *units = e->units[SCORE_PHASE];
     bg_rows from;
-    bg_status st = bg_units_read(e->units, bg_units_run_of(e->units, p->index), &from, err);
+    bg_status st = bg_units_read(units, bg_units_run_of(units, p->index), &from, err);
     if (st == BG_OK)
         st = bg_store_read_rows(from.file, name, BG_F32, (bg_slab){ p->at - first_value(e, &from), p->rows, columns },
                                 x, err);
-    return st == BG_OK ? check_sum(e, p, score, x, p->rows * columns, err) : st;
+    return st == BG_OK ? check_sum(e, p, score, add_up(x, p->rows * columns), err) : st;
 }
 
 static bg_status read_gradient_norm(const explaining *e, const wanted *p, float *out, bg_err *err)
 {
+    bg_units_reader *units = e->units[SCORE_PHASE];
     bg_rows from;
-    bg_status st = bg_units_read(e->units, bg_units_run_of(e->units, p->index), &from, err);
+    bg_status st = bg_units_read(units, bg_units_run_of(units, p->index), &from, err);
     return st == BG_OK ? bg_store_read_rows(from.file, "gradient_norm", BG_F32,
                                             (bg_slab){ from.row + p->index - from.first, 1, 1 }, out, err)
                        : st;
@@ -259,6 +254,25 @@ static bg_status copy_positions(const explaining *e, const wanted *p, const plac
     return st == BG_OK ? append(to, "token_score", p->rows, sum, err) : st;
 }
 
+/* What the score loses without the token at each position, and the whole sequence's score once more: magnitude is that
+ * of its parts by position.  sum [rows] is room. */
+static bg_status copy_inputs(const explaining *e, const wanted *p, const place *to, double magnitude, float *sum,
+                             bg_err *err)
+{
+    float *x = NULL;
+    bg_status st = BG_NEW(x, p->rows + (size_t)1, "scores", err);
+    if (st == BG_OK)
+        st = score_erase_read(e, p, x, err);
+    if (st == BG_OK)
+        st = check_sum(e, p, to->score, (total){ (double)x[0], magnitude }, err);
+    for (size_t t = 0; t < p->rows && st == BG_OK; t++)
+        sum[t] = (float)((double)x[0] - (double)x[t + 1]);
+    if (st == BG_OK)
+        st = append(to, "input_token_score", p->rows, sum, err);
+    bg_free(x);
+    return st;
+}
+
 static bg_status copy_entry(const explaining *e, const wanted *p, const place *to, bg_err *err)
 {
     float *x = NULL, *sum = NULL;
@@ -267,10 +281,13 @@ static bg_status copy_entry(const explaining *e, const wanted *p, const place *t
         st = BG_NEW(sum, p->rows, "token scores", err);
     if (st == BG_OK)
         st = copy_positions(e, p, to, x, sum, err);
+    double magnitude = st == BG_OK ? add_up(x, p->rows * bg_model_layers(e->w->in.model)).magnitude : 0;
     if (st == BG_OK && e->w->plan.by_output)
         st = read_values(e, p, "output_token_score", 1, to->score, sum, err);
     if (st == BG_OK && e->w->plan.by_output)
         st = append(to, "output_token_score", p->rows, sum, err);
+    if (st == BG_OK && e->w->plan.by_input)
+        st = copy_inputs(e, p, to, magnitude, sum, err);
     bg_free(x);
     bg_free(sum);
     return st;
@@ -287,7 +304,13 @@ static bg_status make_side(const explaining *e, bg_store *s, int side, uint32_t 
 {
     const bg_ranking *r = &e->ranking;
     char path[BG_PATH_BYTES];
-    static const char *const what[] = { "token_score", "layer_token_score", "output_token_score" };
+    const struct {
+        const char *name;
+        bool wanted;
+    } what[] = { { "token_score", true },
+                 { "layer_token_score", true },
+                 { "output_token_score", e->w->plan.by_output },
+                 { "input_token_score", e->w->plan.by_input } };
     uint64_t dims[2] = { r->n_queries, r->k }, values[2] = { 0, bg_model_layers(e->w->in.model) };
     for (size_t i = 0; i < r->n_queries * r->k; i++) {
         const wanted *p = find_pair(e, r->side[side].sequence[i], i / r->k);
@@ -297,9 +320,9 @@ static bg_status make_side(const explaining *e, bg_store *s, int side, uint32_t 
     bg_status st = bg_path(path, err, "%s/count", bg_side_name[side]);
     if (st == BG_OK)
         st = bg_store_write(s, path, dims, count, err);
-    for (size_t i = 0; i < 2 + (size_t)e->w->plan.by_output && st == BG_OK; i++) {
-        st = bg_path(path, err, "%s/%s", bg_side_name[side], what[i]);
-        if (st == BG_OK)
+    for (size_t i = 0; i < sizeof what / sizeof *what && st == BG_OK; i++) {
+        st = bg_path(path, err, "%s/%s", bg_side_name[side], what[i].name);
+        if (st == BG_OK && what[i].wanted)
             st = bg_store_dataset(s, path, values, err);
     }
     return st;
@@ -335,15 +358,20 @@ static bg_status write_side(const explaining *e, bg_store *s, int side, bg_err *
 
 static bg_status write_sides(explaining *e, bg_store *s, bg_err *err)
 {
-    bg_status st = bg_units_reader_new(&e->units, &e->w->made.units, err);
+    const score_work *m = &e->w->made;
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < m->n_phases && st == BG_OK; i++) {
+        st = bg_units_reader_new(&e->units[i], &m->phase[i].units, err);
+        if (st == BG_OK)
+            st = bg_units_choose(e->units[i], BG_WHOLE_MODEL, err);
+    }
     if (st == BG_OK)
         st = score_errors_read(&e->errors, e->w, err);
-    if (st == BG_OK)
-        st = bg_units_choose(e->units, BG_WHOLE_MODEL, err);
     for (int side = 0; side < BG_SIDES && st == BG_OK; side++)
         st = write_side(e, s, side, err);
     score_errors_clear(&e->errors);
-    bg_units_reader_free(e->units);
+    for (size_t i = 0; i < m->n_phases; i++)
+        bg_units_reader_free(e->units[i]);
     return st;
 }
 
@@ -440,6 +468,8 @@ bg_status score_explain_open(scoring *w, bg_err *err)
         st = score_explain_check(w, err);
     if (st == BG_OK)
         st = list_pairs(e, err);
+    if (st == BG_OK && w->plan.by_input)
+        st = score_erase_list(e, err);
     if (st == BG_OK)
         st = bg_path(w->plan.output, err, "%s", w->c->explain);
     const char *name = bg_base_name(w->c->explain);
@@ -453,6 +483,7 @@ void score_explain_close(scoring *w)
         return;
     bg_ranking_clear(&w->in.explaining->ranking);
     bg_free(w->in.explaining->pair);
+    score_erase_clear(&w->in.explaining->erased);
     bg_free(w->in.explaining->sequence);
     bg_free(w->in.explaining);
 }
@@ -468,5 +499,6 @@ static bg_status is_explained(void *self, bool *done, bg_err *err)
     return st;
 }
 
-const score_result score_explanation = { "token_scores", "token scores", write_token_scores, publish_ranking,
+const score_result score_explanation = { { "token_scores", "token scores", write_token_scores },
+                                         publish_ranking,
                                          is_explained };

@@ -27,7 +27,7 @@ static const bg_opt opts[] = {
     { .name = "--explain", .type = BG_OPT_STR, .offset = FIELD(explain), .deflt = "", .no_effect = true,
       .help = "a ranking.h5: add token and layer scores of its sequences to it instead of scoring" },
     { .name = "--attribution", .type = BG_OPT_STR, .offset = FIELD(attribution), .deflt = "position",
-      .help = "with --explain, whose part of the score a token gets: that of the position where it is read, or `output`: also how its own loss moves along the query" },
+      .help = "with --explain, what a token is given: the part of the score of the position where it is read; `output`: also how its own loss moves along the query; `input`: also what the score loses without its embedding, a pass for each token of each ranked sequence; `all`: also both" },
     { .name = "--unit-sequences", .type = BG_OPT_U64, .offset = FIELD(unit_sequences), .deflt = BG_TEXT(SCORE_UNIT_SEQUENCES), .lo = 1, .hi = 1e6,
       .help = "sequences of a work unit, the checkpoint" },
     { .name = "--batch-tokens", .type = BG_OPT_U64, .offset = FIELD(batch_tokens), .deflt = "0", .lo = 0, .hi = 1e6,

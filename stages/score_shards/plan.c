@@ -59,6 +59,7 @@ static bg_status divide_model(scoring *w, bg_err *err)
                              .grid = w->ctx->grid,
                              .sequences = p->n_sequences,
                              .unit_sequences = p->unit_sequences,
+                             .erased_sequences = p->by_input ? score_erased_count(w) : 0,
                              .rows = longest(w) - 1,
                              .detail = p->by_output            ? BG_SCORE_OUTPUTS
                                        : w->c->explain != NULL ? BG_SCORE_TOKENS
@@ -76,14 +77,16 @@ static bg_status divide_model(scoring *w, bg_err *err)
 
 bg_status score_divide(scoring *w, bg_err *err)
 {
-    static const char *const by[] = { "position", "output", NULL };
+    static const char *const by[] = { "position", "output", "input", "all", NULL };
+    enum { POSITION, OUTPUT, INPUT, ALL };
     int which;
     bg_status st = bg_option_word("--attribution", w->c->attribution, by, &which, err);
     if (st != BG_OK)
         return st;
-    w->plan.by_output = which == 1;
-    if (w->plan.by_output && w->c->explain == NULL)
-        return BG_FAIL(err, BG_EARG, "--attribution output is for --explain: give a ranking.h5 to explain");
+    w->plan.by_output = which == OUTPUT || which == ALL;
+    w->plan.by_input = which == INPUT || which == ALL;
+    if (which != POSITION && w->c->explain == NULL)
+        return BG_FAIL(err, BG_EARG, "--attribution %s is for --explain: give a ranking.h5 to explain", by[which]);
     if (w->c->explain != NULL) {
         st = score_explain_open(w, err);
     } else {

@@ -44,7 +44,7 @@ typedef struct {
     const uint64_t *sequence; /* of this shard (or to explain); NULL: begin + i */
     uint64_t begin, n_sequences, unit_sequences;
     size_t longest_rows;        /* of the longest sequence */
-    bool by_output;             /* explain by output tokens too */
+    bool by_output, by_input;   /* explain by output tokens, and by input tokens, too */
     char output[BG_PATH_BYTES]; /* the shard's file, or the ranking */
     char work[BG_PATH_BYTES];   /* folder of the units */
     bg_share *share;            /* [pipeline_size] */
@@ -60,6 +60,26 @@ static inline uint64_t score_sequence(const score_plan *p, uint64_t i)
     return p->sequence != NULL ? p->sequence[i] : p->begin + i;
 }
 
+/* What a sweep's sums become in the files of its units. */
+typedef struct {
+    const char *kind, *what; /* of the files; and in progress lines */
+    /* Write the results of a unit's sequences [first, end), of which the sums are there; on the pipeline's first rank. */
+    bg_status (*write_segment)(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err);
+} score_kept;
+
+/* One sweep of the call. */
+typedef struct {
+    const score_kept *kept;
+    const uint64_t *sequence; /* as of bg_sweep */
+    const uint32_t *erased;
+    uint64_t begin;
+    bg_workload load;
+    bg_units units;
+    uint64_t done; /* the first sequence of the unit in hand that no file has */
+} score_phase;
+
+enum { SCORE_PHASE, ERASED_PHASE, SCORE_PHASES }; /* the second only to explain by input tokens */
+
 /* What is made. */
 typedef struct {
     bg_queries *queries;
@@ -68,15 +88,14 @@ typedef struct {
     bg_score_sums *sums;
     outputs *outputs; /* NULL: not by output tokens */
     bg_pass *pass;
-    bg_units units;
-    uint64_t kept; /* the first sequence of the unit in hand that no file has */
+    score_phase phase[SCORE_PHASES];
+    size_t n_phases;
+    score_phase *now; /* that which is swept */
 } score_work;
 
-/* What becomes of a sweep's sums: a shard's scores, or token scores of a ranking. */
+/* What becomes of the sequences' sums: a shard's scores, or token scores of a ranking. */
 typedef struct {
-    const char *kind, *what; /* of the units' files; and in progress lines */
-    /* Write the results of a unit's sequences [first, end), of which the sums are there; on the pipeline's first rank. */
-    bg_status (*write_segment)(scoring *w, const bg_unit *unit, const bg_segment *g, bg_store *s, bg_err *err);
+    score_kept kept;
     bg_status (*publish)(scoring *w, bg_err *err);                /* on rank 0, all units done */
     bg_status (*is_done)(void *scoring, bool *done, bg_err *err); /* see bg_attempt */
 } score_result;
@@ -153,6 +172,9 @@ bg_status score_explain_open(scoring *w, bg_err *err) BG_MUST_CHECK;
 size_t score_explain_queries(const scoring *w, uint64_t first, uint64_t end, size_t *out);
 /* Local, on rank 0: are the inputs, as far as w->in.origin has them, those that the ranking was made from? */
 bg_status score_explain_check(const scoring *w, bg_err *err) BG_MUST_CHECK;
+/* The sweep over the ranking's sequences with a token erased, and how many these are (erase.c). */
+uint64_t score_erased_count(const scoring *w);
+score_phase score_erased_phase(const scoring *w);
 /* Are the compressed queries those that it ranks for? */
 bg_status score_explain_check_queries(const scoring *w, bg_err *err) BG_MUST_CHECK;
 void score_explain_close(scoring *w);

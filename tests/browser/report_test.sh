@@ -69,8 +69,8 @@ f.close()" "$work/changed/$1" || fail "cannot change $1"
   damaged "merge the shards again" "del f['corpus']"
   damaged "merge the shards again" "del f.attrs['queries_hash']"
   damaged "add up to" "f['top/score'][1, 0] *= 1.01"
-  change ranking.h5 "del f['top/output_token_score'], f['bottom/output_token_score']"
-  "$report" --ranking "$work/changed/ranking.h5" --queries "$work/queries.h5" --tokens "$work/a.h5" "$work/b.h5" --output "$work/plain.html" >/dev/null || fail "a ranking without output tokens: $?"
+  change ranking.h5 "for name in ('top/output_token_score', 'bottom/output_token_score', 'top/input_token_score', 'bottom/input_token_score'): del f[name]"
+  "$report" --ranking "$work/changed/ranking.h5" --queries "$work/queries.h5" --tokens "$work/a.h5" "$work/b.h5" --output "$work/plain.html" >/dev/null || fail "a ranking explained by positions alone: $?"
   grep -q "id=.attribution." "$work/plain.html" && fail "there is nothing to choose"
   damaged "is not in the order" "f['top/score'][1, 0] = numpy.nan"
   damaged '"bottom/score" has 3 along the axis "query", ' "x = f['bottom/score'][:3]; del f['bottom/score']; f['bottom/score'] = x"
@@ -82,6 +82,7 @@ n = len(f['top/token_score']); del f['top/token_score']
 layout = h5py.VirtualLayout((n,), 'f4'); layout[:] = h5py.VirtualSource('elsewhere.h5', 'x', (n,))
 f.create_virtual_dataset('top/token_score', layout)"
   damaged "add up to" "f['bottom/output_token_score'][0] += 1e3"
+  damaged '"bottom/input_token_score" has ' "x = f['bottom/input_token_score'][1:]; del f['bottom/input_token_score']; f['bottom/input_token_score'] = x"
   damaged '"bottom/token_score" declares .*, but its values are in other files' "
 n = len(f['bottom/token_score']); del f['bottom/token_score']
 f.create_dataset('bottom/token_score', (n,), 'f4', external='elsewhere.raw')"
@@ -158,6 +159,8 @@ const before = heats();
 document.getElementById("attribution").click();
 document.body.dataset.probeOutput = text.children.length + " " + (heats().join() !== before.join()) + " " + [...text.children].filter(span => /when it is predicted: .* nats$/.test(span.title)).length;
 document.getElementById("attribution").click();
+document.body.dataset.probeInput = text.children.length + " " + (heats().join() !== before.join()) + " " + [...text.children].filter(span => /if it is erased, the score loses .* nats$/.test(span.title)).length + " " + document.querySelector("section.on .which").textContent;
+document.getElementById("attribution").click();
 document.body.dataset.probeBack = heats().join() === before.join();
 document.body.dataset.probePainted = text.children.length;
 document.body.dataset.probeTitled = [...text.children].filter(span => /nats$/.test(span.title)).length;
@@ -174,6 +177,7 @@ grep -q 'data-probe-first="ls はディレクトリの内容を一覧表示し�
 painted=$(sed -n 's/.*data-probe-painted="\([0-9]*\)".*/\1/p' "$work/dom"); titled=$(sed -n 's/.*data-probe-titled="\([0-9]*\)".*/\1/p' "$work/dom")
 [ "${painted:-0}" -gt 20 ] && [ "${titled:-0}" = $((painted - 1)) ] || fail "painted ${painted:-0} tokens, ${titled:-0} with values"
 grep -q "data-probe-output=\"$painted true $((painted - 1))\"" "$work/dom" || fail "predicted tokens: $(grep -o 'data-probe-output="[^"]*"' "$work/dom")"
+grep -q "data-probe-input=\"$painted true $((painted - 1)) one that is erased\"" "$work/dom" || fail "erased tokens: $(grep -o 'data-probe-input="[^"]*"' "$work/dom")"
 grep -q 'data-probe-back="true"' "$work/dom" || fail "positions do not come back"
 grep -q 'class="heat positive" style="--h' "$work/dom" || fail "no heat"
 grep -q 'data:image/png;base64' "$work/dom" || fail "no layer x token matrix"

@@ -221,6 +221,7 @@ def write_end(file, random, end, sign, score, queries, shared, sequences, layers
     outputs = [v.sum(1)[::-1] for v in flat]  # whatever adds up to the same
     flat = np.concatenate(flat)
     file[f"{end}/output_token_score"] = np.concatenate(outputs)
+    file[f"{end}/input_token_score"] = (0.7 * flat.sum(1) ** 2).astype(np.float32)  # they need not add up to it
     file[f"{end}/sequence"], file[f"{end}/score"] = sequence.astype(np.int64), score.astype(np.float32)
     error = np.where(sequence >= 0, 0.1 * np.abs(score), np.nan)
     error[0] = np.nan  # of a query of which it is not known

@@ -44,5 +44,7 @@ for side in ("top", "bottom"):
 PYTHON
 cp "$work/position.h5" "$work/other.h5"
 misused "--attribution" score_shards "$@" --output "$out" --explain "$work/other.h5" --attribution outputs
-misused "--attribution output is for --explain" score_shards "$@" --output "$out" --attribution output
+for by in output input all; do
+    misused "--attribution $by is for --explain" score_shards "$@" --output "$out" --attribution $by
+done
 finish

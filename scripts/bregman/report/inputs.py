@@ -196,6 +196,7 @@ class Entry:
     score: float
     token_score: np.ndarray | None = None  # [position]
     output_score: np.ndarray | None = None  # [position]: of the token that is predicted there
+    input_score: np.ndarray | None = None  # [position]: what the score loses without the token there
     layer_score: np.ndarray | None = None  # [position, layer]
     error: float | None = None  # standard error of the score; None: not known
     prefilter_rank: int | None = None  # from 1; -1: not among the query's best of the prefilter; None: not known
@@ -244,8 +245,9 @@ class Ranking:
         return any(offset is not None for _, _, offset in self._ends.values())
 
     @property
-    def is_by_output(self):
-        return self.file.has("top/output_token_score")
+    def attributions(self):
+        """What tokens are given, beside what their positions are: "output", "input", both or neither."""
+        return [name for name in ("output", "input") if self.file.has(f"top/{name}_token_score")]
 
     @property
     def has_errors(self):
@@ -313,8 +315,9 @@ class Ranking:
             rows = slice(offset[row], offset[row + 1])
             if rows.stop > rows.start:
                 entry.token_score = self.file.read(f"{end}/token_score", rows=rows).astype(np.float64)
-                if self.is_by_output:
-                    entry.output_score = self.file.read(f"{end}/output_token_score", rows=rows).astype(np.float64)
+                for name in self.attributions:
+                    values = self.file.read(f"{end}/{name}_token_score", rows=rows).astype(np.float64)
+                    setattr(entry, f"{name}_score", values)
                 if self.file.has(f"{end}/layer_token_score"):
                     entry.layer_score = self.file.read(f"{end}/layer_token_score", rows).astype(np.float64)
         return entry

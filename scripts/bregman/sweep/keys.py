@@ -208,7 +208,7 @@ STAGES = {
     "merge": {"top": Key(COUNT, 100), "tail": Key(_real, 0.0001)},
     "explain": {
         "enabled": Key(_flag),
-        "attribution": Key(one_of("position", "output"), "position"),
+        "attribution": Key(one_of("position", "output", "input", "all"), "position"),
         "batch_tokens": Key(NATURAL),
     },
     "report": {"enabled": Key(_flag), "show": Key(COUNT), "title": Key(text), "corpus_sequences": Key(COUNT)},
