@@ -331,9 +331,12 @@ bg_status plan_print_json(FILE *to, const plan_work *w, const bg_cluster *c, con
     for (int i = 0; i < PLAN_STAGES; i++)
         if (stage[i].name != NULL)
             json_array_append_new(stages, stage_json(&stage[i], c));
-    json_t *root = json_pack("{s:s, s:s, s:f, s:f, s:I, s:o}", "model", w->name, "cluster", c->name, "parameters",
+    json_t *modules = json_array();
+    for (size_t i = 0; i < w->model->n_tracked; i++)
+        json_array_append_new(modules, json_string(w->model->tracked[i]->name));
+    json_t *root = json_pack("{s:s, s:s, s:f, s:f, s:I, s:o, s:o}", "model", w->name, "cluster", c->name, "parameters",
                              (double)bg_model_parameters(w->model), "model_bytes", w->model_bytes, "blocks",
-                             (json_int_t)w->blocks, "stages", stages);
+                             (json_int_t)w->blocks, "modules", modules, "stages", stages);
     int failed = root == NULL || json_dumpf(root, to, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0;
     json_decref(root);
     if (failed)
