@@ -9,6 +9,7 @@
 #include "bregman/comm.h"
 #include "bregman/cost.h"
 #include "bregman/factor_kind.h"
+#include "bregman/refine.h"
 #include "bregman/score.h"
 #include "bregman/share.h"
 #include "bregman/training.h"
@@ -48,6 +49,7 @@ typedef struct {
     bool gradient_norms;             /* beside the scores */
     const bg_queries_extent *extent; /* of compressed queries that are there; NULL: as `columns` says */
     bg_workload_training training;
+    bg_refine_load refine; /* of compress_queries */
 } bg_workload;
 
 static inline const bg_share *bg_workload_share(const bg_workload *w) { return &w->share[w->grid.pipeline_rank]; }

@@ -14,10 +14,10 @@
 #include "bregman/workload.h"
 
 typedef struct {
-    const char *config, *preset, *cluster, *modules, *blocks, *weights, *preconditioner;
+    const char *config, *preset, *cluster, *modules, *blocks, *weights, *preconditioner, *refine;
     uint64_t sequences, sequence_tokens, fit_sequences, lambda_sequences, queries, query_tokens, completion_tokens,
         rank;
-    uint64_t prefilter;
+    uint64_t prefilter, refine_sequences, refine_steps;
     uint64_t unit_sequences, pipeline, memory_limit, subgrid_side;
     uint64_t nodes, ranks_per_node, cores_per_node;
     bg_list stages;

@@ -262,6 +262,11 @@ def most_columns(compress):
     return {"full": 100000, "auto": compress.get("max_rank", STAGES["compress"]["max_rank"].default)}.get(rank, rank)
 
 
+def argument(value):
+    """A value as a word of a command line.  To mpirun ":" alone begins another program: "0:" is the same range."""
+    return "0:" if value == ":" else str(value)
+
+
 def minutes(limit):
     """A Slurm time limit in minutes."""
     days, *parts = TIME.fullmatch(limit).groups()

@@ -16,7 +16,7 @@ from bregman.files import input_identity, own_identity, read_manifest
 from bregman.hashes import hash_model, hash_texts
 from bregman.sweep import family, validation
 from bregman.sweep.file import SweepError
-from bregman.sweep.keys import FILES, OWN, STAGES
+from bregman.sweep.keys import FILES, OWN, STAGES, argument
 from bregman.validate.settings import Settings
 
 PROGRAM = {
@@ -106,7 +106,7 @@ class Job:
         found = []
         for key, value in self.options.items():
             if key in self.settings and value is not False:
-                found += ["--" + key.replace("_", "-")] + ([] if value is True else [str(value)])
+                found += ["--" + key.replace("_", "-")] + ([] if value is True else [argument(value)])
         return found
 
     def grid_options(self, pipeline):

@@ -61,6 +61,8 @@ def options(sweep, job, model, folder):
         "unit-sequences": fit.get("unit_sequences"),
         "checkpoint-minutes": own.get("checkpoint_minutes"),
     }
+    if job.stage == "compress":
+        found.update(refine=compress.get("refine"), **{"refine-steps": compress.get("refine_steps")})
     if job.stage == "train":
         found.update(training_options(sweep, model))
     elif job.stage != "fit":

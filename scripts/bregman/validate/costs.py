@@ -165,8 +165,9 @@ class Planner:
     # ---------------------------------------------------------------- what there is to do
 
     @staticmethod
-    def corpus(step):
-        found = [lengths(path, "bregman/tokens") for path in step.options["tokens"]]
+    def corpus(paths):
+        """(sequences, tokens of each)"""
+        found = [lengths(path, "bregman/tokens") for path in paths]
         n = sum(each[0] for each in found)
         return n, mean(sum(each[1] for each in found), n)
 
@@ -178,7 +179,7 @@ class Planner:
 
     def training(self, step):
         own = step.options
-        n, tokens = self.corpus(step)
+        n, tokens = self.corpus(step.options["tokens"])
         options = {key: own[key] for key in TRAINING if key in own}
         options.update(train_modules=own.get("modules"), slices=own.get("slices"), sequence_tokens=tokens)
         if "bank" not in own:
@@ -200,7 +201,7 @@ class Planner:
 
     def fit(self, step):
         own = step.options
-        n, tokens = self.corpus(step)
+        n, tokens = self.corpus(step.options["tokens"])
         options = {key: own[key] for key in ("modules", "preconditioner", *FIT) if key in own}
         options.setdefault("blocks", STAGES["fit"]["blocks"].default)
         for key, asked in (("fit_sequences", "covariance_sequences"), ("lambda_sequences", "lambda_sequences")):
@@ -215,16 +216,30 @@ class Planner:
         if own["preconditioner"] == "shampoo":
             options["preconditioner"] = "shampoo"
         kind = own.get("refine", "none")
-        return "compressions" if kind == "none" else f"compressions, {kind}", 1, options
+        if kind == "none":
+            return "compressions", 1, options
+        n, tokens = self.corpus(own["refine_tokens"])
+        default = STAGES["compress"]["refine_sequences"].default
+        return (
+            f"compressions, {kind}",
+            1,
+            {
+                **options,
+                "refine": kind,
+                "refine_steps": own.get("refine_steps"),
+                "refine_sequences": max(1, within(own.get("refine_sequences", default), n)),
+                "sequence_tokens": tokens,
+            },
+        )
 
     def scoring(self, step):
-        n, tokens = self.corpus(step)
+        n, tokens = self.corpus(step.options["tokens"])
         of = self.compressed[step.options["queries"]]
         options = {"modules": of["modules"], "rank": most_columns(of), **self.queries(of["queries"])}
         return "scorings", 1, {**options, "sequences": n, "sequence_tokens": tokens}
 
     def overlap(self, step):
-        n, tokens = self.corpus(step)
+        n, tokens = self.corpus(step.options["tokens"])
         return (
             "BM25",
             1,

@@ -15,6 +15,9 @@ from bregman.validate.methods import METHODS
 from bregman.validate.settings import MODULES
 from bregman.validate.stages import tell
 
+MOST_REFINED = int(
+    STAGES["compress"]["refine_sequences"].default.split(":")[1]
+)  # sequences, unless a method says otherwise
 SHARD = "shard-00000-of-00001.h5"
 # what decides on a training, of train_models' options; how a step is cut changes rounding only
 NOT_DECISIVE = ("corpus", "heldout", "subset", "mask", "seed", "slices", "micro_batch_tokens", "eval_steps", "save_steps",
@@ -240,6 +243,8 @@ class Experiment:
         options.update({**self.settings["compress"], **self.compress, **method.compress})
         if "refine" in method.compress:
             options.update(refine_tokens=self.tokens, refine_damping_factor=damping)
+            if self.n_sequences < MOST_REFINED:
+                options.setdefault("refine_sequences", ":")
         elif damping:
             options["damping_factor"] = damping
         self._once(compressed, f"compress {title}", "compress_queries", options)

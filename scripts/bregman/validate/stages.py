@@ -9,6 +9,7 @@ import time
 
 from bregman import ROOT
 from bregman.errors import UserError
+from bregman.sweep.keys import argument
 
 STOPPED = 75
 PROGRAMS = ("train_models", "fit_factors", "compress_queries", "score_shards", "prefilter")
@@ -30,7 +31,7 @@ def words(options):
         if value is None or value is False or value == []:
             continue
         several = value if isinstance(value, list) else [] if value is True else [value]
-        found += ["--" + name.replace("_", "-"), *map(str, several)]
+        found += ["--" + name.replace("_", "-"), *map(argument, several)]
     return found
 
 
