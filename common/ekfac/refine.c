@@ -281,12 +281,13 @@ void bg_refine_cost(bg_cost *cost, const bg_model *m, const bg_refine_load *l, d
 {
     const double loops = 8; /* over a vector's floats in a step: sums of products, and additions */
     double steps = (double)l->steps, floats = (double)bg_vector_floats(m);
-    bg_cost product = { 0 }, turned = { 0 };
+    bg_cost product = { 0 }, alone = { 0 }, turned = { 0 };
     product_cost(&product, m, l, n, max_rows);
     bg_cost_add(cost, &product, steps);
     cost->of[BG_COST_SERIAL] += loops * floats * n * steps;
     if (l->kind == BG_REFINE_LISSA) {
-        product_cost(cost, m, l, POWER_STEPS, max_rows);
+        product_cost(&alone, m, l, 1, max_rows);
+        bg_cost_add(cost, &alone, POWER_STEPS);
         return;
     }
     for (size_t i = 0; i < m->n_tracked; i++)

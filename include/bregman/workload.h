@@ -65,6 +65,7 @@ typedef struct {
 typedef struct {
     bg_cost begin, resume; /* before the phase's first unit, and in a job that goes on */
     bg_cost unit, part;    /* at a unit's end; what a checkpoint before it costs on top of that */
+    bg_cost solve;         /* at a unit's end, too: given up when a stop is asked for */
     double held_bytes;     /* where --memory-limit leaves room */
     double cached_bytes;   /* by HDF5 */
 } bg_rank_costs;

@@ -223,7 +223,7 @@ static void rank(const bg_workload *w, const bg_plan *plan, bg_rank_costs *out)
     out->unit.of[BG_COST_WRITE] = disk(w, bg_workload_share(w)->sites, unit, true) + files * bg_store_file_bytes();
     out->unit.of[BG_COST_FILE] = out->part.of[BG_COST_FILE] = files;
     if (is_refined(w))
-        solve(w, plan, unit, &out->unit);
+        solve(w, plan, unit, &out->solve);
 }
 
 /* A refined query is solved for by one rank. */

@@ -94,8 +94,9 @@ static void cost_sweep(costing *f, const bg_phase_costs *of, plan_phase *phase)
         f->rank[r] = (plan_rank_cost){ .whole_s = batch_s(f, of, &s, b.sequences, &flops),
                                        .rest_s = batch_s(f, of, &s, b.rest, &ignored),
                                        .unit_end_s = seconds(f, &costs.unit),
-                                       .part_s = seconds(f, &costs.part) };
-        phase->flops += flops * batches + costs.unit.flops * (double)s.n_sequences / (double)s.unit_sequences;
+                                       .part_s = seconds(f, &costs.part),
+                                       .solve_s = seconds(f, &costs.solve) };
+        phase->flops += flops * batches + costs.solve.flops * (double)s.n_sequences / (double)s.unit_sequences;
         begin_s = larger(begin_s, seconds(f, &costs.begin));
         resume_s = larger(resume_s, seconds(f, &costs.resume) / passes);
         unit_bytes += costs.unit.of[BG_COST_WRITE];

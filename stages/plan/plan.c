@@ -72,6 +72,8 @@ static bg_status check_options(const plan_config *c, bg_err *err)
         st = bg_option_word("--preconditioner", c->preconditioner, bg_factor_kind_word, &which, err);
     if (st == BG_OK)
         st = bg_option_word("--refine", c->refine, bg_refinement_word, &which, err);
+    if (st == BG_OK && which != BG_REFINE_NONE && c->pipeline > 1 && is_asked(c, PLAN_COMPRESS))
+        return BG_FAIL(err, BG_EARG, "--refine %s: each query is solved for by one rank: give --pipeline 1", c->refine);
     for (size_t i = 0; i < c->stages.n && st == BG_OK; i++)
         st = check_stage(c->stages.item[i], err);
     return st;
