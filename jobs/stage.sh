@@ -86,6 +86,22 @@ set_up() {
     eval "$own_folders"
 }
 
+# end_job PROGRAM ARGUMENTS...: with what it ended with, $code; what was asked to stop goes back into the queue
+end_job() {
+    local name=$1
+    shift
+    # 138: the request came before the stage could listen for it, and SIGUSR1 ended a rank
+    [ "$warned$ended" != nono ] && [ "$code" = 138 ] && code=75
+    [ "$code" = 0 ] && finish 0
+    [ "$code" = 75 ] || finish "$code" "$name failed"
+    [ "$ended" = no ] || finish 75 "told to end (scancel, requeue or preemption); finished work is kept"
+    [ ! -e "$(stop_folder "$@")/stop" ] ||
+        back_to_queue requeuehold "the file \"$(stop_folder "$@")/stop\" asks for it; remove it and scontrol release $SLURM_JOB_ID"
+    [ "${SLURM_RESTART_COUNT:-0}" -lt "${BREGMAN_REQUEUES:-100}" ] ||
+        finish 75 "in the queue ${SLURM_RESTART_COUNT} times already: is the time limit too short to get on?"
+    back_to_queue requeue "warned of the time limit, finished work is kept; going on in a new allocation"
+}
+
 # run_stage PROGRAM ARGUMENTS...: run it on all ranks of this job
 run_stage() {
     local stage=$1 program own_status
@@ -105,16 +121,7 @@ run_stage() {
     elif [ "$code" = 0 ]; then
         finish 1 "$stage ended without a word of rank 0: its node was lost, or it is not on the node of this shell"
     fi
-    # 138: the request came before the stage could listen for it, and SIGUSR1 ended a rank
-    [ "$warned$ended" != nono ] && [ "$code" = 138 ] && code=75
-    [ "$code" = 0 ] && finish 0
-    [ "$code" = 75 ] || finish "$code" "$stage failed"
-    [ "$ended" = no ] || finish 75 "told to end (scancel, requeue or preemption); finished work is kept"
-    [ ! -e "$(stop_folder "$@")/stop" ] ||
-        back_to_queue requeuehold "the file \"$(stop_folder "$@")/stop\" asks for it; remove it and scontrol release $SLURM_JOB_ID"
-    [ "${SLURM_RESTART_COUNT:-0}" -lt "${BREGMAN_REQUEUES:-100}" ] ||
-        finish 75 "in the queue ${SLURM_RESTART_COUNT} times already: is the time limit too short to get on?"
-    back_to_queue requeue "warned of the time limit, finished work is kept; going on in a new allocation"
+    end_job "$stage" "$@"
 }
 
 # run_script NAME ARGUMENTS...: one of scripts/ on this node
@@ -124,6 +131,5 @@ run_script() {
     say "started on ${SLURM_JOB_NODELIST:-this node}: $name"
     set_up
     run "$script" "$@"
-    [ "$code" = 0 ] && finish 0
-    finish "$code" "$name failed"
+    end_job "$name" "$@"
 }

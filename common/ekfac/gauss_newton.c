@@ -66,6 +66,39 @@ void bg_gauss_newton_free(bg_gauss_newton *g)
     bg_free(g);
 }
 
+/* The head's gradient at its input, a vector's pass back through the blocks, and gradients of the tracked weights. */
+static void back_cost(bg_cost *cost, const bg_model *m, const bg_share *body, const bg_batch_shape *b)
+{
+    double rows = (double)(b->sequences * b->rows);
+    const bg_site *head = bg_model_head(m);
+    bg_batch_shape forward = *b;
+    bg_cost both = { 0 }, once = { 0 };
+    forward.forward = true;
+    bg_pass_cost(&both, m, body, b);
+    bg_pass_cost(&once, m, body, &forward);
+    bg_cost_add(cost, &both, 1);
+    bg_cost_add(cost, &once, -1);
+    if (bg_model_goes_deeper(m, head))
+        bg_cost_product(cost, rows, (double)head->n_in, (double)head->n_out, 1);
+    for (size_t i = 0; i < m->n_tracked; i++)
+        if (m->tracked[i]->kind != BG_SITE_EMBEDDING)
+            bg_cost_product(cost, (double)m->tracked[i]->n_out, (double)m->tracked[i]->n_in1, rows, 1);
+}
+
+void bg_gauss_newton_cost(bg_cost *cost, const bg_model *m, const bg_batch_shape *b, double n)
+{
+    const bg_share whole = bg_model_whole(m);
+    bg_share body = whole;
+    bg_batch_shape forward = *b;
+    bg_cost each = { 0 };
+    body.has_head = false; /* its logits are computed once for each vector */
+    forward.forward = true;
+    bg_pass_cost(cost, m, &body, &forward);
+    bg_tangent_cost(&each, m, &whole, b, 0);
+    back_cost(&each, m, &body, b);
+    bg_cost_add(cost, &each, n);
+}
+
 /* ---- products ---- */
 
 static bg_status add_pair(void *self, const bg_pair *pair, bg_err *err)

@@ -3,8 +3,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "bregman/blockdiag.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
+
+const char *const bg_refinement_word[] = { "none", "cg", "lissa", NULL };
 
 /* A query's vectors: the solution, the residual, the direction, and a product or the preconditioned residual. */
 typedef struct {
@@ -19,6 +22,8 @@ typedef struct {
     float **in, **out; /* [n] of a product */
     double *residual;  /* [n, steps + 1] */
 } solve;
+
+enum { POWER_STEPS = 10 }; /* of the power method, for LiSSA's scale */
 
 size_t bg_refine_room_floats(const bg_model *m)
 {
@@ -153,7 +158,6 @@ static bg_status conjugate_gradients(solve *w, bg_err *err)
  * again for what is left of it. */
 static bg_status largest_eigenvalue(solve *w, double *out, bg_err *err)
 {
-    enum { POWER_STEPS = 10 };
     size_t i = 0;
     bg_status st = BG_OK;
     while (i < w->t->n && w->q[i].norm <= 0)
@@ -247,4 +251,46 @@ bg_status bg_refine(const bg_refine_task *t, double *residual, bg_err *err)
     bg_free(w.in);
     bg_free(w.out);
     return st;
+}
+
+/* ---- cost ---- */
+
+void bg_refine_rotate_cost(bg_cost *cost, const bg_site *site)
+{
+    if (!bg_symmetric_is_diagonal(site->s))
+        bg_blockdiag_cost(cost, site->s, (double)site->n_in1, 1);
+    if (!bg_symmetric_is_diagonal(site->a))
+        bg_blockdiag_cost(cost, site->a, (double)site->n_out, 1);
+}
+
+/* Of all sequences, n vectors. */
+static void product_cost(bg_cost *cost, const bg_model *m, const bg_refine_load *l, double n, size_t max_rows)
+{
+    size_t rows = (size_t)(l->rows / l->sequences), room = max_rows > rows ? max_rows : rows;
+    uint64_t each = room / rows, whole = l->sequences / each, rest = l->sequences % each;
+    const bg_batch_shape shape = { each, rows, rows, room, false, false },
+                         last = { rest, rows, rows, room, false, false };
+    bg_cost one = { 0 };
+    bg_gauss_newton_cost(&one, m, &shape, n);
+    bg_cost_add(cost, &one, (double)whole);
+    if (rest > 0)
+        bg_gauss_newton_cost(cost, m, &last, n);
+}
+
+void bg_refine_cost(bg_cost *cost, const bg_model *m, const bg_refine_load *l, double n, size_t max_rows)
+{
+    const double loops = 8; /* over a vector's floats in a step: sums of products, and additions */
+    double steps = (double)l->steps, floats = (double)bg_vector_floats(m);
+    bg_cost product = { 0 }, alone = { 0 }, turned = { 0 };
+    product_cost(&product, m, l, n, max_rows);
+    bg_cost_add(cost, &product, steps);
+    cost->of[BG_COST_SERIAL] += loops * floats * n * steps;
+    if (l->kind == BG_REFINE_LISSA) {
+        product_cost(&alone, m, l, 1, max_rows);
+        bg_cost_add(cost, &alone, POWER_STEPS);
+        return;
+    }
+    for (size_t i = 0; i < m->n_tracked; i++)
+        bg_refine_rotate_cost(&turned, m->tracked[i]);
+    bg_cost_add(cost, &turned, 2 * n * (steps + 1));
 }

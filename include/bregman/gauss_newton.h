@@ -28,5 +28,7 @@ size_t bg_vector_offset(const bg_model *m, const bg_site *site);
  * with the weights' gradients (two). */
 bg_status bg_gauss_newton_product(bg_gauss_newton *g, size_t n, float *const *v, float *const *out,
                                   bg_err *err) BG_MUST_CHECK;
+/* Add what it computes of n vectors for such a micro-batch, all of whose rows are in the loss. */
+void bg_gauss_newton_cost(bg_cost *cost, const bg_model *m, const bg_batch_shape *b, double n);
 
 #endif /* BG_GAUSS_NEWTON_H */

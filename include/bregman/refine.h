@@ -11,6 +11,7 @@
 #include "bregman/precondition.h"
 
 typedef enum { BG_REFINE_NONE, BG_REFINE_CG, BG_REFINE_LISSA } bg_refinement;
+extern const char *const bg_refinement_word[]; /* as options name them; NULL at the end */
 
 typedef struct {
     bg_refinement kind;
@@ -34,5 +35,17 @@ size_t bg_refine_room_floats(const bg_model *m);
  * bg_gauss_newton_product.
  * Cost: `steps` products, LiSSA 10 more for s. */
 bg_status bg_refine(const bg_refine_task *t, double *residual, bg_err *err) BG_MUST_CHECK;
+/* A solve that is to come, with the curvature of so many sequences. */
+typedef struct {
+    bg_refinement kind;
+    size_t steps;
+    uint64_t sequences, rows; /* of all of them */
+    size_t longest;           /* tokens of the longest */
+} bg_refine_load;
+
+/* Add what bg_refine computes of n queries, with micro-batches of up to max_rows rows: of sequences of one length. */
+void bg_refine_cost(bg_cost *cost, const bg_model *m, const bg_refine_load *l, double n, size_t max_rows);
+/* And what turning a gradient's part of a site into its eigenbasis, or back, takes. */
+void bg_refine_rotate_cost(bg_cost *cost, const bg_site *site);
 
 #endif /* BG_REFINE_H */

@@ -9,6 +9,7 @@
 #include "bregman/comm.h"
 #include "bregman/cost.h"
 #include "bregman/factor_kind.h"
+#include "bregman/refine.h"
 #include "bregman/score.h"
 #include "bregman/share.h"
 #include "bregman/training.h"
@@ -49,6 +50,7 @@ typedef struct {
     bool gradient_norms;             /* beside the scores */
     const bg_queries_extent *extent; /* of compressed queries that are there; NULL: as `columns` says */
     bg_workload_training training;
+    bg_refine_load refine; /* of compress_queries */
 } bg_workload;
 
 static inline const bg_share *bg_workload_share(const bg_workload *w) { return &w->share[w->grid.pipeline_rank]; }
@@ -64,6 +66,7 @@ typedef struct {
 typedef struct {
     bg_cost begin, resume; /* before the phase's first unit, and in a job that goes on */
     bg_cost unit, part;    /* at a unit's end; what a checkpoint before it costs on top of that */
+    bg_cost solve;         /* at a unit's end, too: given up when a stop is asked for */
     double held_bytes;     /* where --memory-limit leaves room */
     double cached_bytes;   /* by HDF5 */
 } bg_rank_costs;

@@ -29,7 +29,8 @@ from bregman.errors import UserError, run_main
 TIME, SIZE, FLOPS = 0.25, 0.10, 0.01
 RANK = 16
 
-# name: (kind of model, its sizes, tokens of a sequence, sequences, queries, ranks, threads, pipeline, options of the fit)
+# name: (kind of model, its sizes, tokens of a sequence, sequences, queries, ranks, threads, pipeline, options of the fit, and of a
+# refined solve with the first sequences, if there is one)
 BENCH = {
     "gpt2-1x1": ("gpt2", (384, 6, 8192), 257, 32, 8, 1, 1, 1, {}),
     "gpt2-2x1": ("gpt2", (384, 6, 8192), 257, 64, 16, 2, 1, 1, {}),
@@ -44,6 +45,8 @@ CHECK = {
     "llama-2x2": ("llama", (192, 4, 1024), 65, 48, 16, 4, 1, 2, {"no-diagonal": True}),
     "llama-1x1": ("llama", (256, 4, 2048), 129, 40, 9, 1, 2, 1, {"modules": "attention", "blocks": "2"}),
     "shampoo-2x1": ("gpt2", (128, 3, 1024), 257, 24, 8, 2, 1, 1, {"preconditioner": "shampoo", "blocks": "2"}),
+    "cg-2x1": ("gpt2", (128, 2, 512), 65, 40, 8, 2, 1, 1, {"blocks": "2"}, ("cg", 21, 2)),
+    "lissa-1x1": ("llama", (128, 2, 512), 65, 40, 8, 1, 1, 1, {"modules": "all"}, ("lissa", 12, 1)),
 }
 PHASES = {
     "train_models": ("training",),
@@ -149,8 +152,23 @@ def listed(options):
     return [x for key, value in options.items() for x in ([f"--{key}"] if value is True else [f"--{key}", value])]
 
 
+def refined(case, of_plan):
+    """Options of compress_queries, or of its plan."""
+    if len(case) < 10:
+        return []
+    kind, sequences, steps = case[9]
+    return [
+        "--refine",
+        kind,
+        "--refine-sequences",
+        sequences if of_plan else f"0:{sequences}",
+        "--refine-steps",
+        str(steps),
+    ]
+
+
 def predict(args, case, folder, cluster):
-    _, _, length, sequences, queries, _, threads, pipeline, fit = case
+    _, _, length, sequences, queries, _, threads, pipeline, fit = case[:9]
     options = [
         "--config",
         os.path.join(folder, "model"),
@@ -177,6 +195,7 @@ def predict(args, case, folder, cluster):
         "--pipeline",
         pipeline,
         *listed({"blocks": "1", **fit}),
+        *refined(case, True),
         "--stages",
         *PHASES,
         "--train-sequences",
@@ -245,6 +264,8 @@ def stage_options(case, folder, out, limit=0):
             modules,
             "--memory-limit",
             str(limit),
+            *refined(case, False),
+            *(["--refine-tokens", tokens] if refined(case, False) else []),
             *grid,
         ],
         "score_shards": [

@@ -36,9 +36,8 @@ static bg_status parse_rank(compress_plan *p, const compress_queries_config *c, 
 
 static bg_status read_refinement(compress_plan *p, const compress_queries_config *c, const bg_grid *g, bg_err *err)
 {
-    static const char *const word[] = { "none", "cg", "lissa", NULL };
     int which;
-    bg_status st = bg_option_word("--refine", c->refine, word, &which, err);
+    bg_status st = bg_option_word("--refine", c->refine, bg_refinement_word, &which, err);
     if (st != BG_OK)
         return st;
     p->refine = (compress_refinement){ (bg_refinement)which, c->refine_steps, c->refine_sequences };
@@ -103,7 +102,8 @@ static bg_status divide_model(compress *w, bg_err *err)
                            .queries = n,
                            .unit_sequences = w->c->unit_queries,
                            .query_rows = bg_tokens_longest(w->in.queries, 0, n) - 1,
-                           .columns = load->columns };
+                           .columns = load->columns,
+                           .refine = compress_refine_load(&w->in, &w->plan.refine) };
     bg_status st = bg_workload_divide(load, &w->plan.share, err);
     load->share = w->plan.share;
     return st;
@@ -132,8 +132,7 @@ static bg_status divide(compress *w, bg_err *err)
 static size_t plan_bytes(const void *compress_, const bg_plan *plan)
 {
     const compress *w = compress_;
-    size_t refined = w->plan.refine.kind == BG_REFINE_NONE ? 0 : compress_refine_bytes(&w->in, &w->plan, plan->rows);
-    return bg_workload_bytes(&w->plan.load, plan) + refined;
+    return bg_workload_bytes(&w->plan.load, plan);
 }
 
 /* Beside what the stage takes; without a limit in the ranks' parts of half of what this node has. */

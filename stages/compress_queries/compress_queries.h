@@ -123,8 +123,8 @@ bg_status compress_tap_read_all(compress_tap *t, const bg_curvature **out, bg_er
 /* ---- refine.c: the refined solve of a unit's queries ---- */
 
 typedef struct compress_refine compress_refine;
-/* What it takes besides, with micro-batches of so many rows. */
-size_t compress_refine_bytes(const compress_inputs *in, const compress_plan *plan, size_t rows);
+/* What there is to solve with; nothing without --refine. */
+bg_refine_load compress_refine_load(const compress_inputs *in, const compress_refinement *r);
 /* All are lent.  Free with compress_refine_free, also after an error. */
 bg_status compress_refine_new(compress_refine **out, const compress_inputs *in, const compress_plan *plan,
                               compress_unit *unit, compress_tap *tap, bg_err *err) BG_MUST_CHECK;

@@ -48,6 +48,27 @@ void compress_floats(const bg_workload *w, bg_site_range sites, size_t rows, siz
     }
 }
 
+static bool is_refined(const bg_workload *w) { return w->refine.kind != BG_REFINE_NONE; }
+
+static uint64_t unit_queries(const bg_workload *w)
+{
+    return w->unit_sequences > 0 ? w->unit_sequences : COMPRESS_UNIT_QUERIES;
+}
+
+/* The refined solve's vectors, and a pass of its own over the sequences, whose micro-batches stay. */
+static size_t refine_bytes(const bg_workload *w, size_t rows)
+{
+    const bg_model *m = w->model;
+    const bg_refine_load *l = &w->refine;
+    size_t n = (size_t)unit_queries(w), batches = rows > 0 ? (size_t)(l->rows / rows) + 1 : 0;
+    if (!is_refined(w))
+        return 0;
+    size_t vectors = n * BG_REFINE_VECTORS * bg_vector_floats(m) + bg_refine_room_floats(m);
+    return vectors * sizeof(float) + n * (l->steps + 1) * sizeof(double) + bg_gauss_newton_bytes(m, rows) +
+           bg_pass_bytes(m, NULL, 1, rows > l->longest ? rows : l->longest, BG_LOGITS_BYTES) +
+           2 * batches * rows * (3 * sizeof(uint64_t) + 2 * sizeof(uint32_t));
+}
+
 /* Rank 0 takes all modules' sides from file to file in the end. */
 static size_t bytes(const bg_workload *w, const bg_plan *plan)
 {
@@ -57,7 +78,7 @@ static size_t bytes(const bg_workload *w, const bg_plan *plan)
         sweep += floats[i];
     compress_floats(w, bg_model_whole(w->model).sites, 0, floats);
     size_t end = w->grid.world_rank == 0 ? floats[LEFT] + floats[RIGHT] : 0;
-    return (end > sweep ? end : sweep) * sizeof(float);
+    return (end > sweep ? end : sweep) * sizeof(float) + refine_bytes(w, plan->rows);
 }
 
 compress_held compress_hold(const bg_workload *w, uint64_t room, bool *holds)
@@ -125,9 +146,32 @@ static double n_files(const bg_workload *w)
 
 static bg_workload_sweep sweep(const bg_workload *w)
 {
-    uint64_t unit = w->unit_sequences > 0 ? w->unit_sequences : COMPRESS_UNIT_QUERIES;
+    uint64_t unit = unit_queries(w);
     return (bg_workload_sweep){ w->queries, unit < w->queries ? unit : w->queries, w->query_rows, w->query_loss_rows,
                                 false };
+}
+
+/* With a refined solve gradients are only summed up here: what is done with them is done at the unit's end. */
+static void sum_gradients(const bg_workload *w, const bg_batch_shape *b, bg_cost *cost)
+{
+    for (size_t i = 0; i < w->model->n_tracked; i++) {
+        const bg_site *site = w->model->tracked[i];
+        if (site->kind != BG_SITE_EMBEDDING)
+            bg_cost_product(cost, (double)site->n_out, (double)site->n_in1, (double)b->rows, (double)b->sequences);
+    }
+}
+
+/* A unit's refined solve; then each gradient, turned into the eigenbases, is truncated. */
+static void solve(const bg_workload *w, const bg_plan *plan, double n, bg_cost *cost)
+{
+    bg_refine_cost(cost, w->model, &w->refine, n, plan->rows);
+    for (size_t i = 0; i < w->model->n_tracked; i++) {
+        const bg_site *site = w->model->tracked[i];
+        bg_cost turned = { 0 };
+        bg_refine_rotate_cost(&turned, site);
+        bg_cost_add(cost, &turned, n);
+        bg_compress_cost(cost, site, bg_queries_columns(site, w->columns), n);
+    }
 }
 
 static void batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shape *b, bg_cost *cost)
@@ -135,6 +179,10 @@ static void batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shap
     const bg_site_range own = bg_workload_share(w)->sites;
     double z = (double)b->sequences, rows = (double)b->rows;
     const double forming = 5; /* loops over a module's curvature and half of it */
+    if (is_refined(w)) {
+        sum_gradients(w, b, cost);
+        return;
+    }
     for (size_t i = own.first; i < own.end; i++) {
         const bg_site *site = w->model->tracked[i];
         double p = (double)site->n_out, m = (double)site->n_in1;
@@ -171,12 +219,18 @@ static double rows_cost(const bg_workload *w, size_t rows)
 static void rank(const bg_workload *w, const bg_plan *plan, bg_rank_costs *out)
 {
     double files = n_files(w), unit = (double)sweep(w).unit_sequences;
-    out->held_bytes = (double)held_in_limit(w, plan).bytes;
+    const compress_held held = held_in_limit(w, plan);
+    out->held_bytes = (double)(is_refined(w) ? held.bytes_of_all : held.bytes);
     out->cached_bytes = cached_bytes(w);
     out->begin.of[BG_COST_READ] = out->resume.of[BG_COST_READ] = out->held_bytes;
     out->unit.of[BG_COST_WRITE] = disk(w, bg_workload_share(w)->sites, unit, true) + files * bg_store_file_bytes();
     out->unit.of[BG_COST_FILE] = out->part.of[BG_COST_FILE] = files;
+    if (is_refined(w))
+        solve(w, plan, unit, &out->solve);
 }
+
+/* A refined query is solved for by one rank. */
+static bool is_possible(const bg_workload *w) { return !is_refined(w) || w->grid.pipeline_size == 1; }
 
 /* Rank 0 copies the units' rows into one file, seven small reads and six writes for each query and module. */
 static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
@@ -194,6 +248,7 @@ static const bg_phase_costs phase = { .name = "queries", .bytes = bytes, .rank =
 
 const bg_stage_costs compress_costs = { .name = "compress_queries",
                                         .activation_bytes = 96 << 20,
+                                        .is_possible = is_possible,
                                         .rows_cost = rows_cost,
                                         .ends = ends,
                                         .n_phases = 1,

@@ -30,22 +30,14 @@ static size_t longest(const compress_inputs *in, const compress_refinement *r)
     return bg_tokens_longest(in->refine_tokens, r->sequences.begin, r->sequences.end);
 }
 
-static uint64_t rows_of(const compress_inputs *in, const compress_refinement *r)
+bg_refine_load compress_refine_load(const compress_inputs *in, const compress_refinement *r)
 {
+    if (r->kind == BG_REFINE_NONE)
+        return (bg_refine_load){ .kind = BG_REFINE_NONE };
     uint64_t rows = 0;
     for (uint64_t z = r->sequences.begin; z < r->sequences.end; z++)
         rows += bg_tokens_count(in->refine_tokens, z) - 1;
-    return rows;
-}
-
-size_t compress_refine_bytes(const compress_inputs *in, const compress_plan *p, size_t rows)
-{
-    const bg_model *m = in->model;
-    size_t vectors = p->units.unit_sequences * BG_REFINE_VECTORS * bg_vector_floats(m) + bg_refine_room_floats(m);
-    size_t each = longest(in, &p->refine), batches = rows_of(in, &p->refine) / rows + 1;
-    return vectors * sizeof(float) + p->units.unit_sequences * (p->refine.steps + 1) * sizeof(double) +
-           bg_gauss_newton_bytes(m, rows) + bg_pass_bytes(m, NULL, 1, rows > each ? rows : each, BG_LOGITS_BYTES) +
-           2 * batches * rows * (3 * sizeof(uint64_t) + 2 * sizeof(uint32_t));
+    return (bg_refine_load){ r->kind, r->steps, r->sequences.end - r->sequences.begin, rows, longest(in, r) };
 }
 
 /* ---- the sequences ---- */

@@ -94,8 +94,9 @@ static void cost_sweep(costing *f, const bg_phase_costs *of, plan_phase *phase)
         f->rank[r] = (plan_rank_cost){ .whole_s = batch_s(f, of, &s, b.sequences, &flops),
                                        .rest_s = batch_s(f, of, &s, b.rest, &ignored),
                                        .unit_end_s = seconds(f, &costs.unit),
-                                       .part_s = seconds(f, &costs.part) };
-        phase->flops += flops * batches;
+                                       .part_s = seconds(f, &costs.part),
+                                       .solve_s = seconds(f, &costs.solve) };
+        phase->flops += flops * batches + costs.solve.flops * (double)s.n_sequences / (double)s.unit_sequences;
         begin_s = larger(begin_s, seconds(f, &costs.begin));
         resume_s = larger(resume_s, seconds(f, &costs.resume) / passes);
         unit_bytes += costs.unit.of[BG_COST_WRITE];
@@ -177,12 +178,21 @@ static bg_status cost_tasks(costing *f, const bg_phase_costs *of, plan_phase *ph
     return st;
 }
 
+/* Of the largest micro-batch of sequences that a refined solve multiplies with. */
+static size_t refined_rows(const bg_refine_load *l, size_t max_rows)
+{
+    if (l->kind == BG_REFINE_NONE)
+        return 0;
+    size_t each = (size_t)(l->rows / l->sequences), filled = max_rows > each ? max_rows / each * each : each;
+    return l->rows < filled ? (size_t)l->rows : filled;
+}
+
 /* The rank of the pipeline that holds most in each phase. */
 static void set_memory(costing *f)
 {
     plan_stage *o = f->out;
     bg_plan touched = o->plan;
-    touched.rows = f->rows;
+    touched.rows = most(f->rows, refined_rows(&f->load.refine, o->plan.rows));
     for (size_t r = 0; r < o->grid.pipeline; r++) {
         take_rank(f, r);
         const bg_share *share = bg_workload_share(&f->load);

@@ -41,6 +41,12 @@ static const bg_opt opts[] = {
       .help = "best sequences of each query by BM25 that are scored (--top of prefilter); 0: all are, without prefilter" },
     { .name = "--rank", .type = BG_OPT_U64, .offset = FIELD(rank), .deflt = "32", .lo = 1, .hi = 1e5,
       .help = "columns kept of each query gradient" },
+    { .name = "--refine", .type = BG_OPT_STR, .offset = FIELD(refine), .deflt = "none",
+      .help = "as of compress_queries, as the next two: none, cg or lissa" },
+    { .name = "--refine-sequences", .type = BG_OPT_U64, .offset = FIELD(refine_sequences), .deflt = "64", .lo = 1, .hi = 1e12,
+      .help = "how many sequences, of --sequence-tokens each" },
+    { .name = "--refine-steps", .type = BG_OPT_U64, .offset = FIELD(refine_steps), .deflt = "5", .lo = 1, .hi = 10000,
+      .help = "products with their matrix for each query" },
     { .name = "--stages", .type = BG_OPT_LIST, .offset = FIELD(stages),
       .deflt = "",
       .help = "what is planned: train_models, fit_factors, compress_queries, prefilter, score_shards, merge_scores; without: "

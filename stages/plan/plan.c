@@ -70,6 +70,10 @@ static bg_status check_options(const plan_config *c, bg_err *err)
         st = bg_option_word("--save-dtype", c->save_dtype, dtype, &which, err);
     if (st == BG_OK)
         st = bg_option_word("--preconditioner", c->preconditioner, bg_factor_kind_word, &which, err);
+    if (st == BG_OK)
+        st = bg_option_word("--refine", c->refine, bg_refinement_word, &which, err);
+    if (st == BG_OK && which != BG_REFINE_NONE && c->pipeline > 1 && is_asked(c, PLAN_COMPRESS))
+        return BG_FAIL(err, BG_EARG, "--refine %s: each query is solved for by one rank: give --pipeline 1", c->refine);
     for (size_t i = 0; i < c->stages.n && st == BG_OK; i++)
         st = check_stage(c->stages.item[i], err);
     return st;
@@ -104,6 +108,15 @@ static bg_status choose_lengths(plan_config *c, const plan_work *w, bg_err *err)
     return BG_OK;
 }
 
+static bg_refine_load describe_refinement(const plan_config *c)
+{
+    bg_refine_load l = { BG_REFINE_NONE, (size_t)c->refine_steps, c->refine_sequences,
+                         c->refine_sequences * (c->sequence_tokens - 1), (size_t)c->sequence_tokens };
+    while (strcmp(c->refine, bg_refinement_word[l.kind]) != 0)
+        l.kind++;
+    return l;
+}
+
 /* As of the stages; 0 of what they choose for themselves. */
 static void describe_load(plan_work *w)
 {
@@ -122,7 +135,8 @@ static void describe_load(plan_work *w)
                              .subgrid_side = (size_t)c->subgrid_side,
                              .factor_kind = shampoo ? BG_FACTORS_SHAMPOO : BG_FACTORS_EKFAC,
                              .diagonal = !c->no_diagonal,
-                             .columns = (size_t)c->rank };
+                             .columns = (size_t)c->rank,
+                             .refine = describe_refinement(c) };
 }
 
 /* Steps of as many sequences as --batch-tokens have room for. */

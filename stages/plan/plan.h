@@ -14,10 +14,10 @@
 #include "bregman/workload.h"
 
 typedef struct {
-    const char *config, *preset, *cluster, *modules, *blocks, *weights, *preconditioner;
+    const char *config, *preset, *cluster, *modules, *blocks, *weights, *preconditioner, *refine;
     uint64_t sequences, sequence_tokens, fit_sequences, lambda_sequences, queries, query_tokens, completion_tokens,
         rank;
-    uint64_t prefilter;
+    uint64_t prefilter, refine_sequences, refine_steps;
     uint64_t unit_sequences, pipeline, memory_limit, subgrid_side;
     uint64_t nodes, ranks_per_node, cores_per_node;
     bg_list stages;
@@ -67,9 +67,10 @@ typedef struct {
 } plan_batches;
 plan_batches plan_batches_of(size_t unit, size_t sequence_rows, size_t max_rows);
 
-/* A rank's seconds of a whole batch, of the rest, of a unit's end, and what a part adds to that. */
+/* A rank's seconds of a whole batch, of the rest, of a unit's end, what a part adds to that, and what is done before it
+ * that a stop does not wait for. */
 typedef struct {
-    double whole_s, rest_s, unit_end_s, part_s;
+    double whole_s, rest_s, unit_end_s, part_s, solve_s;
 } plan_rank_cost;
 
 /* ---- a phase, a stage ---- */

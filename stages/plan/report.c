@@ -195,11 +195,15 @@ static void print_training(FILE *to, const plan_work *w, const plan_stage *s)
 static void print_jobs(FILE *to, const plan_work *w, const plan_stage stage[PLAN_STAGES])
 {
     const plan_config *c = w->c;
-    char text[512], units[64] = "";
+    char text[512], units[64] = "", refined[160] = "";
     uint64_t a = c->fit_sequences, b = c->lambda_sequences;
     bool shampoo = w->load.factor_kind == BG_FACTORS_SHAMPOO;
     if (c->unit_sequences > 0)
         snprintf(units, sizeof units, " --unit-sequences %" PRIu64, c->unit_sequences);
+    if (w->load.refine.kind != BG_REFINE_NONE)
+        snprintf(refined, sizeof refined,
+                 " --refine %s --refine-tokens TOKENS --refine-sequences 0:%" PRIu64 " --refine-steps %" PRIu64,
+                 c->refine, c->refine_sequences, c->refine_steps);
     fprintf(to, "\nTo submit:\n");
     print_training(to, w, &stage[PLAN_TRAIN]);
     snprintf(text, sizeof text,
@@ -211,8 +215,8 @@ static void print_jobs(FILE *to, const plan_work *w, const plan_stage stage[PLAN
         print_sbatch(to, c, &stage[PLAN_FIT], 1, "fit_factors", text);
     snprintf(text, sizeof text,
              "--model MODEL --factors factors --queries queries.h5 --output compressed.h5 "
-             "--modules '%.80s' --rank %" PRIu64,
-             c->modules, c->rank);
+             "--modules '%.80s' --rank %" PRIu64 "%s",
+             c->modules, c->rank, refined);
     if (stage[PLAN_COMPRESS].name != NULL)
         print_sbatch(to, c, &stage[PLAN_COMPRESS], 1, "compress_queries", text);
     print_prefilter(to, c, &stage[PLAN_PREFILTER]);
@@ -260,6 +264,9 @@ static void print_tables(FILE *to, const plan_work *w, const plan_stage stage[PL
     if (stage[PLAN_COMPRESS].name != NULL) {
         print_table(to, "model.compress", c, &stage[PLAN_COMPRESS]);
         fprintf(to, "modules = \"%s\"\nrank = %" PRIu64 "\n", c->modules, c->rank);
+        if (w->load.refine.kind != BG_REFINE_NONE)
+            fprintf(to, "refine = \"%s\"\nrefine_sequences = \"0:%" PRIu64 "\"\nrefine_steps = %" PRIu64 "\n",
+                    c->refine, c->refine_sequences, c->refine_steps);
     }
     if (stage[PLAN_PREFILTER].name != NULL)
         fprintf(to, "[model.prefilter]\nranks_per_node = %zu\nthreads = 1\ntop = %" PRIu64 "\n",
@@ -331,9 +338,12 @@ bg_status plan_print_json(FILE *to, const plan_work *w, const bg_cluster *c, con
     for (int i = 0; i < PLAN_STAGES; i++)
         if (stage[i].name != NULL)
             json_array_append_new(stages, stage_json(&stage[i], c));
-    json_t *root = json_pack("{s:s, s:s, s:f, s:f, s:I, s:o}", "model", w->name, "cluster", c->name, "parameters",
+    json_t *modules = json_array();
+    for (size_t i = 0; i < w->model->n_tracked; i++)
+        json_array_append_new(modules, json_string(w->model->tracked[i]->name));
+    json_t *root = json_pack("{s:s, s:s, s:f, s:f, s:I, s:o, s:o}", "model", w->name, "cluster", c->name, "parameters",
                              (double)bg_model_parameters(w->model), "model_bytes", w->model_bytes, "blocks",
-                             (json_int_t)w->blocks, "stages", stages);
+                             (json_int_t)w->blocks, "modules", modules, "stages", stages);
     int failed = root == NULL || json_dumpf(root, to, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0;
     json_decref(root);
     if (failed)

@@ -22,7 +22,7 @@ void plan_sweep(plan_phase *out, const plan_grid *g, size_t units, const plan_ba
     double per_column = (double)((units + g->data - 1) / g->data), slowest = 0, way = 0, busy = 0, file = 0, part = 0;
     size_t last = 0;
     for (size_t r = 0; r < g->pipeline; r++) {
-        double unit_s = (double)b->whole * rank[r].whole_s + rank[r].rest_s + rank[r].unit_end_s;
+        double unit_s = (double)b->whole * rank[r].whole_s + rank[r].rest_s + rank[r].unit_end_s + rank[r].solve_s;
         busy += unit_s;
         way += rank[r].whole_s;
         file = larger(file, rank[r].unit_end_s);

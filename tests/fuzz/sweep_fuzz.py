@@ -21,6 +21,8 @@ from tokenizers.models import BPE  # noqa: E402
 from bregman.sweep.file import Sweep, SweepError  # noqa: E402
 from bregman.sweep.keys import CLUSTER, ENTRIES, FAMILY, STAGES, TOP  # noqa: E402
 from bregman.sweep.plan import Plan  # noqa: E402
+from bregman.sweep.validation import KEYS as VALIDATE  # noqa: E402
+from bregman.validate.settings import TABLES  # noqa: E402
 
 GOOD = """output = "out"
 [cluster]
@@ -65,6 +67,15 @@ hidden_size = 8
 rope_parameters = { rope_theta = 1e4 }
 [train.sizes.m.train]
 seed = 1
+[validate]
+models = ["s"]
+parts = ["lds", "facts"]
+[validate.lds]
+drop = 0.5
+[validate.facts]
+train = { epochs = 3 }
+[train.sizes.s.validate.fit]
+blocks = 2
 [[corpus]]
 name = "words"
 tokens = ["tokens/*.h5"]
@@ -80,7 +91,8 @@ KEYS = sorted(
         *CLUSTER,
         *TOP,
         *FAMILY,
-        *(key for table in (*STAGES.values(), *ENTRIES.values()) for key in table),
+        *VALIDATE,
+        *(key for table in (*STAGES.values(), *ENTRIES.values(), *TABLES.values()) for key in table),
         "x",
         "'a.b'",
         '"q\\n"',
@@ -145,6 +157,7 @@ HEADERS = [
     "[%s.%s]",
     "[train.sizes.%s]",
     "[train.sizes.s.%s]",
+    "[validate.%s]",
     "[ %s . x ]",
     "['%s']",
 ]

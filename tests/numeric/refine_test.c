@@ -223,9 +223,53 @@ static void not_positive(void **state)
     bench_close(&b);
 }
 
+/* The products that are counted are those that are made: of vectors with the matrix of a sequence, and of a solve whose
+ * preconditioner is a diagonal. */
+static void cost(void **state)
+{
+    static const char *const name[] = { "neox", "llama" }, *const modules[] = { "[01]\\.attention\\.dense",
+                                                                                "1\\.self_attn\\.v_proj" };
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        bench b;
+        bg_err err;
+        double residual[QUERIES * 4];
+        bg_cost product = { 0 }, solve = { 0 }, turned = { 0 };
+        bench_open(&b, name[i], modules[i]);
+        bg_batch *one = NULL;
+        bg_gauss_newton *of_all = b.matrix;
+        golden g;
+        golden_open(&g, name[i]);
+        one = golden_batch(&g, 0, 1);
+        bg_tensors_close(g.tensors);
+        assert_ok(bg_gauss_newton_new(&b.matrix, b.model, b.pass, &one, 1, &err), err);
+        float *out[QUERIES] = { zeros(b.n, sizeof(float)), zeros(b.n, sizeof(float)) };
+        const bg_batch_shape shape = { 1, one->n_rows, one->n_rows, b.batch->n_rows, false, false };
+        const bg_refine_load load = { BG_REFINE_CG, 3, 1, one->n_rows, one->n_rows + 1 };
+        set_gradients(&b);
+        uint64_t before = bg_gemm_flops();
+        assert_ok(bg_gauss_newton_product(b.matrix, QUERIES, b.vectors, out, &err), err);
+        bg_gauss_newton_cost(&product, b.model, &shape, QUERIES);
+        assert_int_equal(bg_gemm_flops() - before, (uint64_t)product.flops);
+        set_damping(&b, 10);
+        before = bg_gemm_flops();
+        assert_ok(refine(&b, BG_REFINE_CG, 3, residual, &err), err);
+        bg_refine_cost(&solve, b.model, &load, QUERIES, b.batch->n_rows);
+        for (size_t k = 0; k < b.model->n_tracked; k++)
+            bg_refine_rotate_cost(&turned, b.model->tracked[k]);
+        assert_true(turned.flops > 0);
+        assert_int_equal(bg_gemm_flops() - before, (uint64_t)(solve.flops - 2 * QUERIES * 4 * turned.flops));
+        for (int q = 0; q < QUERIES; q++)
+            free(out[q]);
+        bg_gauss_newton_free(of_all);
+        bg_batch_free(one);
+        bench_close(&b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(as_a_dense_solve), cmocka_unit_test(the_first_step),
-                                        cmocka_unit_test(not_positive) };
+                                        cmocka_unit_test(not_positive), cmocka_unit_test(cost) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

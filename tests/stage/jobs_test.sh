@@ -44,6 +44,21 @@ for signal in TERM USR1; do
     [ $? = 75 ] || fail "SIG$signal: not exit code 75: $(cat "$work/log")"
 done
 
+# a script that keeps what it has done goes back into the queue as a stage does; one that fails, or is told to end, does not
+mkdir "$work/scripts" "$work/out"
+script() { bash -c '. "$BREGMAN/jobs/stage.sh"; bregman=$BREGMAN_BIN; run_script stub CONFIG --output '"$work/out" > "$work/log" 2>&1; }
+printf '#!/bin/sh\nexit "$ENDS"\n' > "$work/scripts/stub"
+printf '#!/bin/sh\necho "scontrol $*"\nexit 1\n' > "$work/scontrol"
+chmod +x "$work/scripts/stub" "$work/scontrol"
+ended() { ENDS=$1 PATH=$work:$PATH script; [ $? = "$1" ] && grep -q "$2" "$work/log" || fail "a script that ends with $1: $(cat "$work/log")"; }
+ended 0 'run 0 exit 0'
+ended 1 'exit 1: stub failed'
+ended 75 "scontrol requeue $SLURM_JOB_ID"
+touch "$work/out/stop"
+ended 75 "scontrol requeuehold $SLURM_JOB_ID"
+rm "$work/out/stop"
+BREGMAN_REQUEUES=0 ended 75 'is the time limit too short'
+
 TMPDIR=/proc/nowhere "$SRC/scripts/mpi" 2 sh -c 'echo "TMPDIR=$TMPDIR"' > "$work/log" 2> "$work/err" || fail "mpi: $(cat "$work/err")"
 [ "$(grep -c '^TMPDIR=/tmp$' "$work/log")" = 2 ] || fail "mpi: ranks got $(cat "$work/log")"
 grep -q '^mpi: TMPDIR=/proc/nowhere: no folder' "$work/err" || fail "mpi says nothing: $(cat "$work/err")"

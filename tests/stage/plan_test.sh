@@ -54,6 +54,16 @@ python3 -c 'import sys; sys.exit(abs(100 * float(sys.argv[1]) / float(sys.argv[2
 expect 0 ' --preconditioner shampoo' --preset pythia-70m --preconditioner shampoo
 expect 0 'preconditioner = "shampoo"' --preset pythia-70m --preconditioner shampoo
 expect 2 '--preconditioner takes ekfac or shampoo, not "kfac"' --preset pythia-70m --preconditioner kfac
+# a refined solve: each rank has its own queries' vectors and no pipeline; its products are counted (below, against runs)
+small="--preset pythia-70m --cluster $folder/good.json --stages compress_queries --refine cg"
+expect 0 ' --refine cg --refine-tokens TOKENS --refine-sequences 0:64 --refine-steps 5' $small
+expect 0 'refine_sequences = "0:32"' $small --refine-sequences 32
+expect 0 ' data x 1 pipeline' $small
+expect 2 '--refine cg: each query is solved for by one rank' $small --pipeline 2
+expect 0 ' data x 2 pipeline' --preset pythia-70m --cluster "$folder/good.json" --stages score_shards --refine cg --pipeline 2
+stops() { "$plan" --quiet --json $small "$@" | python3 -c 'import json, sys; print(round(json.load(sys.stdin)["stages"][0]["stop_s"], 6))'; }
+[ "$(stops --refine-steps 5)" = "$(stops --refine-steps 500)" ] || { echo "a stop waits for a solve"; failed=1; }
+expect 2 '--refine takes none, cg or lissa, not "newton"' --preset pythia-70m --refine newton
 # more nodes than an array may have elements
 cluster wide 's/"nodes": 2/"nodes": 2500/; s/"hash_byte_s": 1e-10/"hash_byte_s": 1e-16/'
 expect 0 'SHARDS=2500 FIRST_SHARD=1000 sbatch --nodes=1' --preset pythia-70m --pipeline 1 --sequences 100000000 --cluster "$folder/wide.json"

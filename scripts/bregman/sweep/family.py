@@ -97,8 +97,8 @@ def write_folder(planned):
 
 
 class Drafts:
-    """A temporary folder with every planned model's config.json: a context manager; folder(model) is for programs that ask for
-    a config only."""
+    """A temporary folder with every planned model's config.json and tokenizer: a context manager; folder(model) is for programs
+    that ask for these only."""
 
     def __init__(self, models):
         self.models = models
@@ -107,8 +107,7 @@ class Drafts:
         self.root = tempfile.mkdtemp(prefix="bregman-sweep-")
         for model in self.models:
             if model.planned:
-                os.makedirs(self.folder(model))
-                write_whole(os.path.join(self.folder(model), "config.json"), [config_text(model.planned.config)])
+                write_folder(model.planned._replace(folder=self.folder(model)))
         return self
 
     def __exit__(self, *_error):

@@ -14,7 +14,7 @@ from bregman import corpus
 from bregman.errors import UsageError, UserError
 from bregman.files import file_identity
 from bregman.hashes import hash_file, require_regular
-from bregman.sweep import family
+from bregman.sweep import family, validation
 from bregman.sweep.keys import (
     CLUSTER,
     CLUSTER_DEFAULTS,
@@ -24,6 +24,7 @@ from bregman.sweep.keys import (
     FILES,
     MOST_SHARDS,
     NOT_FOR,
+    OVERRIDES,
     STAGES,
     TABLE,
     TABLES,
@@ -123,7 +124,7 @@ class Sweep:
 
     def check_keys(self):
         self.check_table((), self.data, TOP)
-        for stage in ("cluster", *STAGES):
+        for stage in OVERRIDES:
             self.check_settings((stage,), self.data.get(stage))
         for kind, keys in ENTRIES.items():
             entries = self.data.get(kind)
@@ -144,7 +145,9 @@ class Sweep:
 
     def check_settings(self, place, table):
         """The table of a stage takes its options and those of the cluster."""
-        if isinstance(table, dict):
+        if isinstance(table, dict) and place[-1] == "validate":
+            validation.check_keys(self, place, table)
+        elif isinstance(table, dict):
             of_cluster = {key: row for key, row in CLUSTER.items() if (place[-1], key) != ("train", "pipeline")}
             own = FAMILY if place == ("train",) else {}
             self.check_table(place, table, {**of_cluster, **STAGES.get(place[-1], {}), **own})
@@ -158,7 +161,7 @@ class Sweep:
             if not isinstance(entry, dict):
                 self.problem(place, "not a table")
                 continue
-            for stage in ("cluster", *STAGES):
+            for stage in OVERRIDES:
                 if not isinstance(entry.get(stage, {}), dict):
                     self.problem(place + (stage,), f"it takes {TABLE}")
                 self.check_settings(place + (stage,), entry.get(stage))
@@ -255,7 +258,7 @@ class Sweep:
 
     def read_size(self, place, name, entry, files):
         """The model of a size: the config.json that it will have, and what of the tokenizer is known."""
-        overrides = {key: value for key, value in entry.items() if key in ("cluster", *STAGES)}
+        overrides = {key: value for key, value in entry.items() if key in OVERRIDES}
         own = {key: value for key, value in entry.items() if key not in overrides}
         config, text, tokenizer = {**self.data["train"].get("base", {}), **own}, None, ""
         try:
@@ -376,6 +379,7 @@ class Sweep:
                 self.check_training(model)
         self.check_tokenizers()
         self.check_twice()
+        validation.check(self)
         self.problems = list(dict.fromkeys(self.problems))
 
     def contradictions(self, stage, found):

@@ -113,7 +113,11 @@ CLUSTER_DEFAULTS = {
 ONE_PROCESS = ("tokenize", "prefilter", "merge", "report")  # these take from [cluster] only what is not for many ranks:
 OF_MANY = ("nodes", "ranks_per_node", "pipeline", "memory_limit", "scratch", "checkpoint_minutes", "array_limit")
 
-NOT_FOR = {**{stage: OF_MANY for stage in ONE_PROCESS}, "train": ("pipeline",)}
+NOT_FOR = {
+    **{stage: OF_MANY for stage in ONE_PROCESS},
+    "train": ("pipeline",),
+    "validate": tuple(key for key in OF_MANY if key != "ranks_per_node"),
+}
 
 STAGES = {
     "train": {
@@ -232,7 +236,13 @@ TOP = {
     "corpus": Key(TABLES),
     "queries": Key(TABLES),
     **{stage: Key(TABLE) for stage in STAGES},
+    "validate": Key(TABLE),
 }
+OVERRIDES = (
+    "cluster",
+    *STAGES,
+    "validate",
+)  # tables that a model may have of its own; one that is not trained here neither [train]
 NAME = {"name": TOP["name"]}
 ENTRIES = {
     "model": {
@@ -244,6 +254,17 @@ ENTRIES = {
     "corpus": {**NAME, "tokens": Key(texts), "text": Key(texts)},
     "queries": {**NAME, "file": Key(text)},
 }
+
+
+def most_columns(compress):
+    """That a query's gradient may keep, as bregman-plan takes it (of more than there are it takes all); None: as the stage has it."""
+    rank = compress.get("rank")
+    return {"full": 100000, "auto": compress.get("max_rank", STAGES["compress"]["max_rank"].default)}.get(rank, rank)
+
+
+def argument(value):
+    """A value as a word of a command line.  To mpirun ":" alone begins another program: "0:" is the same range."""
+    return "0:" if value == ":" else str(value)
 
 
 def minutes(limit):

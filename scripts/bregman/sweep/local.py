@@ -58,7 +58,8 @@ def now():
 def command_of(job, i, programs, ranks):
     """The command that makes element i of a job here."""
     if job.stage in SCRIPTS:
-        return [os.path.join(ROOT, "scripts", PROGRAM[job.stage]), *job.command()]
+        of_validate = ["--ranks", str(ranks)] if job.stage == "validate" else []
+        return [os.path.join(ROOT, "scripts", PROGRAM[job.stage]), *job.command(), *of_validate]
     if job.stage == "merge":
         ranks = 1
     if job.stage == "train":
@@ -83,11 +84,13 @@ def run_local(plan, programs, ranks, held):
             failed[id(job)] = failed[id(broken)]
             print(f"{job.name}: not run, because of {failed[id(job)]}", flush=True)
             continue
-        share = ranks or max(1, cores // job.settings["threads"])
+        share = ranks or (cores if job.stage == "validate" else max(1, cores // job.settings["threads"]))
         for i in missing:
             shown = job.name + (f" {i + 1}/{len(job.elements)}" if job.is_array else "")
             log = job.elements[i].log
-            code = runner.run(command_of(job, i, programs, share), log, PROGRAM[job.stage], dict(os.environ))
+            code = runner.run(
+                command_of(job, i, programs, share), log, PROGRAM[job.stage], {**os.environ, "BREGMAN_BIN": programs}
+            )
             if code == STOPPED or runner.asked:
                 print(f"{shown}: stopped; finished work is kept, the same command goes on", flush=True)
                 return STOPPED

@@ -14,9 +14,10 @@ import h5py
 from bregman.errors import UserError
 from bregman.files import input_identity, own_identity, read_manifest
 from bregman.hashes import hash_model, hash_texts
-from bregman.sweep import family
+from bregman.sweep import family, validation
 from bregman.sweep.file import SweepError
-from bregman.sweep.keys import FILES, OWN, STAGES
+from bregman.sweep.keys import FILES, OWN, STAGES, argument
+from bregman.validate.settings import Settings
 
 PROGRAM = {
     "train": "train_models",
@@ -29,8 +30,10 @@ PROGRAM = {
     "merge": "merge_scores",
     "explain": "score_shards",
     "report": "report",
+    "validate": "validate",
 }
-SCRIPTS = ("tokenize", "tokenize-queries", "report")  # programs of scripts/; the others are MPI programs
+SCRIPTS = ("tokenize", "tokenize-queries", "report", "validate")  # programs of scripts/; the others are MPI programs
+STOP = ("validate",)  # scripts that keep what they have done when they are asked to stop, as all MPI programs do
 NO_RESULT = ("processes", "batch_tokens", "candidates", "corpus_sequences", "show", "title")
 NO_RESULT_OF = {"train": ("subset", "mask")}  # instead
 
@@ -87,8 +90,9 @@ class Job:
         self.stage, self.about, self.needs = stage, about, list(needs)
         self.name = "--".join((stage, *about))
         self.settings = sweep.settings(settings_of or stage, model)
-        self.table = STAGES[settings_of or stage]
+        self.table = STAGES.get(settings_of or stage, {})
         self.arguments, self.elements, self.inputs, self.is_array = [], [], [], False
+        self.text = ""  # of a settings file that is written for it
         self.sources = [model.path] if model else []  # what may be the user's own: the model, texts, tokens, queries
         self.options = {
             key: self.settings.get(key, row.default) for key, row in self.table.items() if key not in OWN.get(stage, ())
@@ -102,7 +106,7 @@ class Job:
         found = []
         for key, value in self.options.items():
             if key in self.settings and value is not False:
-                found += ["--" + key.replace("_", "-")] + ([] if value is True else [str(value)])
+                found += ["--" + key.replace("_", "-")] + ([] if value is True else [argument(value)])
         return found
 
     def grid_options(self, pipeline):
@@ -133,7 +137,7 @@ class Job:
 
     @property
     def command_key(self):
-        return hash_texts(self.command() + [str(len(self.elements))])[:8]
+        return hash_texts(self.command() + [str(len(self.elements))] + [self.text] * bool(self.text))[:8]
 
 
 class Plan:
@@ -145,6 +149,8 @@ class Plan:
         self._tokens, self._queries, self._trained = {}, {}, {}
         for model in sweep.models.values():
             self.add_model(model)
+        for model in validation.models(sweep):
+            self.add_validation(model)
 
     # ---- making the jobs
 
@@ -319,6 +325,17 @@ class Plan:
             ] + report.stage_options()
             self.add(report, os.path.join(folder, corpus.name, "report.html"))
 
+    def add_validation(self, model):
+        tokens, needs = self.tokens(validation.training_corpus(self.sweep, model), model)
+        queries, more = self.query_file(validation.query_set(self.sweep, model), model)
+        job = Job(self.sweep, "validate", (model.name,), model, dict.fromkeys([*self.training(model), *needs, *more]))
+        folder = validation.output_folder(self.sweep, model)
+        path, data = validation.settings_path(self.sweep, model), validation.data_of(self.sweep, model, tokens, queries)
+        job.settings.update(threads=validation.cores(self.sweep, model), ranks_per_node=1)
+        job.arguments = [path, "--output", folder]
+        job.text, job.validation = validation.toml(data), Settings(path, data, made=False)
+        self.add(job, os.path.join(folder, "*.json"))
+
     # ---- what is done
 
     def done(self, job, i=0):
@@ -329,6 +346,8 @@ class Plan:
             return (
                 os.path.exists(path) and os.path.exists(ranking) and os.path.getmtime(path) >= os.path.getmtime(ranking)
             )
+        if job.stage == "validate":
+            return validation.parts_done(job) == validation.parts(job)
         if job.stage == "tokenize":
             return all(self.manifests.published(file) for file in job.files)
         if not self.manifests.published(path):
@@ -366,6 +385,8 @@ class Plan:
                     problems += self.out_of_date(job, path)
             if job.stage == "score":
                 problems += self.check_shards(job, needed)
+            if job.stage == "validate":
+                problems += validation.out_of_date(job, self.manifests.identity)
         if problems:
             raise SweepError("\n".join(problems), 1)
 
@@ -435,6 +456,8 @@ class Plan:
         """Finished part of all the job's work, 0 to 1; None if that can't be told."""
         if job.stage == "tokenize":
             return sum(self.manifests.published(file) for file in job.files) / len(job.files)
+        if job.stage == "validate":
+            return len(validation.parts_done(job)) / len(validation.parts(job))
         parts = [1.0 if self.done(job, i) else units_done(element.work)[0] for i, element in enumerate(job.elements)]
         known = [part for part in parts if part is not None]
         return sum(known) / len(parts) if known else None
@@ -546,7 +569,7 @@ def units_done(work):
 Run = collections.namedtuple("Run", "started exit_code reason")
 STATUS = re.compile(r"== (\S+Z) (job \S+ run \d+) (started|exit (\d+))")
 TELLS = re.compile(
-    r"(?:^\w[\w-]*: error: .*)|(?:^(?:tokenize_corpus|tokenize_queries|report|\w+Error): .*)|(?:DUE TO .*)|"
+    r"(?:^\w[\w-]*: error: .*)|(?:^(?:tokenize_corpus|tokenize_queries|report|validate|\w+Error): .*)|(?:DUE TO .*)|"
     r"(?:^(?:srun|slurmstepd): error: .*(?:Killed|oom|Out Of Memory|Segmentation|Exited|Node failure).*)|"
     r"(?:^mpirun .*(?:exited on signal|killed).*)|(?:^== .* exit \d+: .*)"
 )

@@ -13,7 +13,7 @@ import subprocess
 
 from bregman import ROOT
 from bregman.errors import UserError
-from bregman.sweep.plan import PROGRAM, SCRIPTS, Plan
+from bregman.sweep.plan import PROGRAM, SCRIPTS, STOP, Plan
 
 NEVER = "DependencyNeverSatisfied"
 LONGEST_S = 60
@@ -155,7 +155,7 @@ def sbatch_words(job, elements, dependency, first=0, digits=0, share=1):
     words += [
         f"--{key}={settings[key]}" for key in ("partition", "account", "qos", "constraint", "time") if key in settings
     ]
-    if job.stage not in SCRIPTS:
+    if job.stage not in SCRIPTS or job.stage in STOP:
         words.append(f"--signal=B:USR1@{settings['warning_seconds']}")
     if job.is_array:
         limit = f"%{max(1, int(settings['array_limit'] * share))}" if "array_limit" in settings else ""

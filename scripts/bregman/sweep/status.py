@@ -2,6 +2,7 @@
 
 import collections
 
+from bregman.sweep import validation
 from bregman.sweep.plan import last_run
 from bregman.sweep.slurm import NEVER, SlurmError, read_queue
 
@@ -47,10 +48,16 @@ class Row:
         ]
         counts = collections.Counter(state for state, _ in states)
         self.state = next(state for state in ORDER if counts[state])
-        self.note = self.why(states, counts)
+        self.note = self.why(states, counts) or self.results()
         running = [i for i, (state, _) in enumerate(states) if state == "running"]
         self.done = self.done_text(plan, counts)
         self.left = duration(plan.seconds_left(job, running)) if running else "-"
+
+    def results(self):
+        """Of a validation: the files of what it has measured."""
+        if self.job.stage != "validate":
+            return ""
+        return ", ".join(validation.result(self.job, part) for part in validation.parts_done(self.job))
 
     def why(self, states, counts):
         i = next((i for i, (state, why) in enumerate(states) if state == self.state and why), None)

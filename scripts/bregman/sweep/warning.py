@@ -2,8 +2,6 @@
 and are the jobs warned early enough before their time limits?  It predicts how long a stop takes on their grids."""
 
 import contextlib
-import functools
-import json
 import os
 import subprocess
 import sys
@@ -11,12 +9,12 @@ import sys
 import h5py
 
 from bregman.errors import UserError
+from bregman.planner import ask, planned
+from bregman.sweep.keys import most_columns
 from bregman.sweep.plan import PROGRAM
-from bregman.sweep.slurm import clean_environment
 
 STAGES = ("train", "fit", "compress", "score", "explain")
 TRAINING = ("optimizer", "batch_tokens", "epochs", "steps", "slices", "eval_steps", "save_steps", "save_dtype")
-LONGEST_S = 120
 
 
 def n_sequences(path):
@@ -47,7 +45,6 @@ def training_options(sweep, model):
 def options(sweep, job, model, folder):
     """Of the plan of one stage: its grid, and what its time depends on."""
     own, fit, compress = job.settings, sweep.settings("fit", model), sweep.settings("compress", model)
-    rank = {"full": 100000, "auto": compress.get("max_rank", 128)}.get(compress.get("rank"), compress.get("rank"))
     found = {
         "config": folder,
         "nodes": own["nodes"],
@@ -60,10 +57,12 @@ def options(sweep, job, model, folder):
         "blocks": fit.get("blocks", 1),
         "preconditioner": fit.get("preconditioner"),
         "modules": (job.stage != "fit" and compress.get("modules")) or fit.get("modules"),
-        "rank": rank,
+        "rank": most_columns(compress),
         "unit-sequences": fit.get("unit_sequences"),
         "checkpoint-minutes": own.get("checkpoint_minutes"),
     }
+    if job.stage == "compress":
+        found.update(refine=compress.get("refine"), **{"refine-steps": compress.get("refine_steps")})
     if job.stage == "train":
         found.update(training_options(sweep, model))
     elif job.stage != "fit":
@@ -75,19 +74,6 @@ def options(sweep, job, model, folder):
     words = [word for key, value in found.items() if value is not None for word in (f"--{key}", str(value))]
     flags = [f"--{key.replace('_', '-')}" for key in ("head_blocks", "no_diagonal") if fit.get(key)]
     return tuple(words + flags)
-
-
-def ask(program, *words):
-    """bregman-plan, for JSON."""
-    return subprocess.run(
-        [program, "--json", "--quiet", *words],
-        capture_output=True,
-        text=True,
-        timeout=LONGEST_S,
-        check=False,
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-    )
 
 
 def refusal(program, folder):
@@ -113,19 +99,6 @@ def check_configs(sweep, plan, programs, drafts):
     sweep.raise_problems()
 
 
-@functools.lru_cache(maxsize=None)
-def predicted(program, words):
-    """{name of a stage: seconds from the warning to the time limit that it needs}"""
-    try:
-        done = ask(program, *words)
-        if done.returncode == 0:
-            return {stage["name"]: stage["warning_s"] for stage in json.loads(done.stdout)["stages"]}
-        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError) as error:
-        why = str(error)
-    raise UserError(why)
-
-
 def check_warnings(sweep, plan, programs, drafts):
     """Say on standard error which jobs would be warned too late; it is a prediction, so nothing is refused."""
     said = {}
@@ -135,9 +108,8 @@ def check_warnings(sweep, plan, programs, drafts):
         model = sweep.models[job.about[0]]
         warned = job.settings["warning_seconds"]
         try:
-            needs = predicted(os.path.join(programs, "plan"), options(sweep, job, model, drafts.folder(model)))[
-                PROGRAM[job.stage]
-            ]
+            words = options(sweep, job, model, drafts.folder(model))
+            needs = planned(os.path.join(programs, "plan"), words)["stages"][PROGRAM[job.stage]]["warning_s"]
         except (UserError, OSError, KeyError) as error:
             said.setdefault(f"it cannot be checked whether the jobs of {job.about[0]} are warned early enough: {error}")
             continue

@@ -11,9 +11,13 @@ from bregman.errors import UserError
 from bregman.files import input_identity, open_dataset, open_file, strings, write_whole
 from bregman.hashes import hash_model, require_regular
 from bregman.sweep.keys import STAGES
+from bregman.validate.methods import METHODS
 from bregman.validate.settings import MODULES
 from bregman.validate.stages import tell
 
+MOST_REFINED = int(
+    STAGES["compress"]["refine_sequences"].default.split(":")[1]
+)  # sequences, unless a method says otherwise
 SHARD = "shard-00000-of-00001.h5"
 # what decides on a training, of train_models' options; how a step is cut changes rounding only
 NOT_DECISIVE = ("corpus", "heldout", "subset", "mask", "seed", "slices", "micro_batch_tokens", "eval_steps", "save_steps",
@@ -56,6 +60,11 @@ def recorded_training(path):
     return {"beginning": begin, **{k: options.get(k) for k in DECISIVE}}, identities, queries, apart["subset"]
 
 
+def words_of(modules):
+    """Of "mlp,head" or "all" the words of which each tracks modules of its own; a regular expression as it is."""
+    return [word for word in MODULES if word in modules.replace("all", "mlp,attention").split(",")] or [modules]
+
+
 class Experiment:
     """folder: all of its files.  modules: all that rows track.  train: options of this experiment's own trainings, which then is
     not that of [model] trained."""
@@ -72,6 +81,8 @@ class Experiment:
         self.n_sequences, self.n_queries = len(self.sequences), len(self.names)
         self.query_tokens = np.array([len(ids) - start for ids, start in zip(self.query_ids, self.starts)])
         self.compress = {}  # options of compress_queries besides [compress]
+        part = os.path.relpath(folder, settings.output)
+        self.prefix = "" if part == "." else part + " "  # of titles
         self.made = {}  # what stages have made in this run: they are not asked again
         os.makedirs(folder, exist_ok=True)
 
@@ -93,7 +104,7 @@ class Experiment:
     def _once(self, output, title, program, options, ranks=None):
         """An output that a stage makes, or has made."""
         if output not in self.made:
-            self.stages.run(title, program, options, ranks)
+            self.stages.run(self.prefix + title, program, options, ranks)
             self.made[output] = True
         return output
 
@@ -107,8 +118,7 @@ class Experiment:
             "bank": self.path("losses"),
         }
         self._once(self.path("losses"), "query losses", "train_models", {**options, **still}, 1)
-        with open_file(self.path("losses", "bank.h5"), "bregman/bank") as file:
-            return file["query_loss"][0, 0]
+        return self._read_bank(self.path("losses"))[1][0, 0]
 
     def guesses(self):
         """{"uniform", "unigram"}: each query's loss where the next token is guessed, without looking at the text before."""
@@ -145,12 +155,14 @@ class Experiment:
         """(members [subset, sequence], losses [subset, seed, query], seeds, path), after a check that its models are the scored
         one's: the same beginning, corpus, queries and options, but for subset and seed."""
         path = os.path.join(folder, "bank.h5")
-        require_regular(path)
-        log = os.path.join(self.model(), "log.h5")
-        with open_file(path, "bregman/bank") as file:
-            losses, seeds = file["query_loss"][:], file["seed"][:].tolist()
-            count, sequence = file["member/count"][:], file["member/sequence"][:]
-        self._compare(log, path)
+        seeds, losses, count, sequence = self._read_bank(folder)
+        self._check_bank(path, seeds, sequence)
+        members = np.zeros((len(count), self.n_sequences), bool)
+        members[np.repeat(np.arange(len(count)), count), sequence] = True
+        return members, losses, seeds, path
+
+    def _check_bank(self, path, seeds, sequence):
+        self._compare(os.path.join(self.model(), "log.h5"), path)
         if self.model_seed in seeds:
             raise UserError(
                 f'"{path}" has models of seed {self.model_seed}, the scored one\'s: train the bank with other --seeds'
@@ -159,9 +171,14 @@ class Experiment:
             raise UserError(
                 f'"{path}": a subset has sequence {sequence.max()}, of {self.n_sequences}: it is of other token files'
             )
-        members = np.zeros((len(count), self.n_sequences), bool)
-        members[np.repeat(np.arange(len(count)), count), sequence] = True
-        return members, losses, seeds, path
+
+    def _read_bank(self, folder):
+        """(seeds, losses [subset, seed, query], sequences of each subset, all of them)"""
+        path = os.path.join(folder, "bank.h5")
+        require_regular(path)
+        with open_file(path, "bregman/bank") as file:
+            names = "query_loss", "member/count", "member/sequence"
+            return file["seed"][:].tolist(), *(file[name][:] for name in names)
 
     def _compare(self, log, bank):
         scored, models = recorded_training(log), recorded_training(bank)
@@ -199,8 +216,8 @@ class Experiment:
     def influence_scores(self, method, modules, damping):
         """{"score": [sequence, query], and what else method.score asked for}.  The curvature of M3 is block diagonal, and each
         module's damping its own: the score of several words of modules is the sum of theirs, and each is computed once."""
-        words = [word for word in MODULES if word in modules.replace("all", "mlp,attention").split(",")] or [modules]
-        parts = [self._scores_of(method, word, damping) for word in (words if method.additive else [modules])]
+        words = words_of(modules) if method.additive else [modules]
+        parts = [self._scores_of(method, word, damping) for word in words]
         found = {"score": sum(part["score"] for part in parts)}
         if "gradient_norm" in parts[0]:
             found["gradient_norm"] = np.sqrt(sum(part["gradient_norm"] ** 2 for part in parts))
@@ -226,11 +243,16 @@ class Experiment:
         options.update({**self.settings["compress"], **self.compress, **method.compress})
         if "refine" in method.compress:
             options.update(refine_tokens=self.tokens, refine_damping_factor=damping)
+            if self.n_sequences < MOST_REFINED:
+                options.setdefault("refine_sequences", ":")
         elif damping:
             options["damping_factor"] = damping
         self._once(compressed, f"compress {title}", "compress_queries", options)
         options = {"model": model, "queries": compressed, "tokens": self.tokens, "output": folder}
         self._once(folder, f"score {title}", "score_shards", {**options, **self.settings["score"], **method.score})
+        return self._read_scores(folder)
+
+    def _read_scores(self, folder):
         path = os.path.join(folder, SHARD)
         with open_file(path, "bregman/scores") as file:
             if file["sequence"][:].tolist() != list(range(self.n_sequences)) or strings(file["id"]) != self.names:
@@ -246,6 +268,9 @@ class Experiment:
             "top": self.n_sequences,
         }
         self._once(self.path("bm25.h5"), "bm25", "prefilter", {**options, **self.settings["bm25"]}, 1)
+        return self._read_overlap()
+
+    def _read_overlap(self):
         with open_file(self.path("bm25.h5"), "bregman/candidates") as file:
             listed, value = file["top/sequence"][:], file["top/score"][:]
             names = strings(file["query"])
@@ -255,6 +280,22 @@ class Experiment:
         for q, (sequences, values) in enumerate(zip(listed, value)):
             scores[sequences[sequences >= 0], q] = values[sequences >= 0]
         return scores
+
+    # ---------------------------------------------------------------- of compressed queries
+
+    def layers(self, word):
+        """Names of the modules that a word of `modules` tracks: EK-FAC's compressed queries have them as groups."""
+        names = []
+        folder = self.scores_folder(METHODS["ekfac"], word, 1)
+        with open_file(os.path.join(folder, "compressed.h5"), "bregman/compressed") as file:
+            file.visititems(lambda name, item: names.append(name[: -len("/left")]) if name.endswith("/left") else None)
+        return names
+
+    def residuals(self, method, modules, damping):
+        """[query]: what the last step of a refined solve left of each gradient."""
+        folder = self.scores_folder(method, modules, damping)
+        with open_file(os.path.join(folder, "compressed.h5"), "bregman/compressed") as file:
+            return file["residual"][:, -1]
 
     # ---------------------------------------------------------------- what it was made from
 

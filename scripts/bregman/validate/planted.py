@@ -109,7 +109,7 @@ def _tokenize(planted, settings, stages, folder):
     return tokens, asked
 
 
-def measure(part, settings, stages, modules):
+def measure(part, settings, stages, modules, make_experiment=Experiment):
     """(experiment, table of queries, result) of a part: a model is trained on the corpus with what is planted in it."""
     own, seed = settings[part], settings[""]["seed"]
     make, measures = KINDS[part]
@@ -117,7 +117,7 @@ def measure(part, settings, stages, modules):
     folder = os.path.join(settings.output, part)
     tokens, asked = _tokenize(planted, settings, stages, folder)
     files = [*settings["model"]["tokens"], tokens]
-    experiment = Experiment(settings, stages, folder, files, asked, modules, own.get("train", {}))
+    experiment = make_experiment(settings, stages, folder, files, asked, modules, own.get("train", {}))
     queries = experiment.query_table()
     first = experiment.n_sequences - len(planted.texts)
     ids, names = [i for i, _ in planted.texts], [q for q, _, _ in planted.queries]

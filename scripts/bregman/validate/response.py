@@ -9,9 +9,8 @@ import os
 
 import numpy as np
 
-from bregman.files import open_file
 from bregman.validate import output, statistics
-from bregman.validate.experiment import Experiment
+from bregman.validate.experiment import words_of
 from bregman.validate.methods import METHODS, solved
 from bregman.validate.retraining import compared
 
@@ -32,12 +31,8 @@ def pearson(a, b):
 
 def layers_of(experiment, modules):
     """Regular expressions of the modules' names, one for each that the factors have and the words of `modules` track."""
-    experiment.influence_scores(METHODS["ekfac"], modules, 1)  # its files have the modules as groups
-    names = []
-    for word in modules.split(","):
-        path = os.path.join(experiment.scores_folder(METHODS["ekfac"], word, 1), "compressed.h5")
-        with open_file(path, "bregman/compressed") as file:
-            file.visititems(lambda name, item: names.append(name[: -len("/left")]) if name.endswith("/left") else None)
+    experiment.influence_scores(METHODS["ekfac"], modules, 1)  # of which the names are read
+    names = [name for word in words_of(modules) for name in experiment.layers(word)]
     return ["^" + name.replace(".", "\\.") + "$" for name in names]
 
 
@@ -72,16 +67,12 @@ def measure(settings, stages, main, modules):
     """(experiment, result): of the scored model of `main`, with queries that may be fewer."""
     own = settings["pbo"]
     folder = os.path.join(settings.output, "pbo")
-    experiment = Experiment(settings, stages, folder, main.tokens, own.get("queries", main.queries), modules)
+    experiment = type(main)(settings, stages, folder, main.tokens, own.get("queries", main.queries), modules)
     experiment.trained = main.model()
     experiment.compress = {"rank": "full"}
     exact = solved(own["steps"])
     truth = experiment.influence_scores(exact, own["modules"], own["damping"])["score"]
-    with open_file(
-        os.path.join(experiment.scores_folder(exact, own["modules"], own["damping"]), "compressed.h5"),
-        "bregman/compressed",
-    ) as file:
-        left = file["residual"][:, -1]
+    left = experiment.residuals(exact, own["modules"], own["damping"])
     found = {row: pearson(s, truth) for row, s in approximations(experiment, own, settings["methods"]["names"]).items()}
     return experiment, {
         "measure": "pearson",

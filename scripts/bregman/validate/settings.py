@@ -101,27 +101,70 @@ TABLES = {
 PATHS = ("config", "start", "trained", "halves_bank", "drops_bank")
 
 
-class Settings(dict):
-    """table -> key -> value, with the defaults; [""] is the top of the file.  path: the file."""
+def read_toml(path):
+    require_regular(path)
+    try:
+        with open(path, "rb") as file:
+            return tomllib.loads(file.read().decode())
+    except OSError as error:
+        raise UserError(f'cannot read "{path}": {error.strerror}') from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not TOML: {error}") from None
 
-    def __init__(self, path):
+
+def wrong_keys(data):
+    """(place, what is wrong) of each key of `data`, as a file has it; place: ("lds", "seeds"), ("seed",) at the top, ("what", None)
+    of a table."""
+    top, tables = apart(data)
+    yield from wrong_in((), top, TABLES[""])
+    for name, table in tables.items():
+        if name in TABLES:
+            yield from wrong_in((name,), table, TABLES[name])
+        else:
+            yield (name, None), f"is unknown; there are {', '.join(filter(None, TABLES))}"
+
+
+def apart(data):
+    """(what is at the top of a file, its tables)"""
+    tables = {name: value for name, value in data.items() if isinstance(value, dict)}
+    return {name: value for name, value in data.items() if name not in tables}, tables
+
+
+def wrong_in(place, given, keys):
+    for key, value in given.items():
+        if key not in keys:
+            yield place + (key,), f"is unknown; there are {', '.join(keys)}"
+        elif keys[key].takes == TABLE:
+            if isinstance(value, dict):
+                yield from wrong_in(place + (key,), value, OF_STAGES[key])
+            else:
+                yield place + (key,), "takes a table"
+        elif what := keys[key].takes(value):
+            yield place + (key,), f"takes {what}"
+
+
+class SettingError(UserError):
+    """place: of a key, or of a table and None."""
+
+    def __init__(self, path, place, what):
+        self.place, self.what = tuple(word for word in place if word), what
+        table, key = ".".join(place[:-1]), place[-1]
+        name = " ".join(filter(None, (f"[{table}]" if table else "", key and key + ":")))
+        super().__init__(f"{path}: {name} {what}")
+
+
+class Settings(dict):
+    """table -> key -> value, with the defaults; [""] is the top of the file.  path: the file; data: what is in it, if it is not
+    there yet, and made: whether the files that it names are there.  output: the folder of all that is made."""
+
+    def __init__(self, path, data=None, made=True):
         super().__init__()
-        self.path = path
-        require_regular(path)
-        try:
-            with open(path, "rb") as file:
-                data = tomllib.loads(file.read().decode())
-        except OSError as error:
-            raise UserError(f'cannot read "{path}": {error.strerror}') from None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: not TOML: {error}") from None
-        tables = {"": {}}
-        for name, value in data.items():
-            tables.update({name: value}) if isinstance(value, dict) else tables[""].update({name: value})
-        for name, table in tables.items():
-            if name not in TABLES:
-                raise UserError(f"{path}: [{name}] is unknown; there are {', '.join(filter(None, TABLES))}")
-            self._check(name, table, TABLES[name])
+        self.path, self.made = path, made
+        data = read_toml(path) if data is None else data
+        for place, what in wrong_keys(data):
+            raise SettingError(path, place, what)
+        top, tables = apart(data)
+        tables[""] = top
         for name, keys in TABLES.items():
             defaults = (
                 {} if name in OF_STAGES else {k: key.default for k, key in keys.items() if key.default is not None}
@@ -129,22 +172,12 @@ class Settings(dict):
             self[name] = {**defaults, **tables.get(name, {})}
         self._check_together()
 
-    def _wrong(self, table, key, what):
-        place = f"[{table}] {key}" if table else key
-        return UserError(f"{self.path}: {place}: {what}")
+    def recorded(self):
+        """As results keep them."""
+        return {name or "validate": table for name, table in self.items()}
 
-    def _check(self, table, given, keys):
-        for key, value in given.items():
-            if key not in keys:
-                raise self._wrong(table, key, f"is unknown; there are {', '.join(keys)}")
-            if keys[key].takes == TABLE:
-                if not isinstance(value, dict):
-                    raise self._wrong(table, key, "takes a table")
-                self._check(f"{table}.{key}", value, OF_STAGES[key])
-                continue
-            what = keys[key].takes(value)
-            if what:
-                raise self._wrong(table, key, f"takes {what}")
+    def _wrong(self, table, key, what):
+        return SettingError(self.path, (table, key), what)
 
     def _check_together(self):
         model = self["model"]
@@ -175,7 +208,8 @@ class Settings(dict):
     def _files(self, key, patterns, folder):
         found = []
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
-            paths = sorted(glob.glob(os.path.join(folder, pattern)))
+            path = os.path.join(folder, pattern)
+            paths = [path] if os.path.exists(path) or not self.made else sorted(glob.glob(path))
             if not paths:
                 raise self._wrong("model", key, f'no file is "{pattern}"')
             found += paths

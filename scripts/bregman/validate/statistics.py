@@ -6,6 +6,7 @@ import numpy as np
 
 LEAST_RETRAININGS = 8  # of which an interval is given
 RESAMPLES = 10000
+AT_ONCE = 1000  # of them: all would take much memory where there are many queries
 MOST_SPLITS = 200
 
 
@@ -55,7 +56,8 @@ def bootstrap(values, seed=0, resamples=RESAMPLES):
     """The 95 % interval of the mean of values (of queries): percentiles of the means of resamples."""
     values = np.asarray(values, float)
     random = np.random.default_rng(seed)
-    means = [values[random.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
+    parts = [min(AT_ONCE, resamples - first) for first in range(0, resamples, AT_ONCE)]
+    means = np.concatenate([values[random.integers(0, len(values), (n, len(values)))].mean(1) for n in parts])
     return [float(x) for x in np.quantile(means, (0.025, 0.975))]
 
 

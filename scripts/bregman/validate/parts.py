@@ -1,0 +1,41 @@
+"""The parts of a validation, one after another."""
+
+import os
+
+from bregman.files import version_line, write_whole
+from bregman.validate import output, planted, response, retraining
+from bregman.validate.experiment import Experiment
+
+
+def validate(settings, stages, parts, make_experiment=Experiment, say=print):
+    """Measure them; say(text) of each part's table.  What is made is in settings.output."""
+    model, modules = settings["model"], settings["methods"]["modules"]
+    own = [settings[name]["modules"] for name in ("qld", "pbo", "facts", "filter") if "modules" in settings[name]]
+    tracked = list(dict.fromkeys(modules + own))
+    head = {"settings": settings.recorded(), "version": version_line().split()[1:]}
+    measured = output.read_result(os.path.join(settings.output, "lds.json"), head["settings"])
+    if {"lds", "qld", "pbo"} & set(parts):
+        main = make_experiment(settings, stages, settings.output, model["tokens"], model["queries"][0], tracked)
+        retraining.check_sizes(main.n_sequences, settings, parts)
+        queries = main.query_table()
+        if flagged := output.query_text(queries):
+            say(flagged.rstrip("\n"))
+    for part in parts:
+        if part == "lds":
+            of, asked, found = main, queries, retraining.lds(main, settings, queries)
+            measured = found
+            text = output.lds_text(found)
+        elif part == "qld":
+            of, asked, found = main, queries, retraining.qld(main, settings, queries, measured)
+            text = output.qld_text(found)
+        elif part == "pbo":
+            asked, (of, found) = queries, response.measure(settings, stages, main, tracked)
+            text = response.text(found)
+        else:
+            of, asked, found = planted.measure(part, settings, stages, tracked, make_experiment)
+            text = planted.text(part, found)
+        say(text)
+        made = {**head, "inputs": of.provenance(), "queries": asked, "part": part, "result": found}
+        output.write_json(os.path.join(settings.output, f"{part}.json"), made)
+        for name, figure in output.figures(part, found).items():
+            write_whole(os.path.join(settings.output, name), [figure])
