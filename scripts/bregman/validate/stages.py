@@ -38,7 +38,7 @@ class Stages:
     def __init__(self, programs, ranks, logs):
         self.programs, self.ranks, self.logs = programs, ranks, logs
         self.child, self.asked, self.steps = None, False, 0
-        for name in ("train_models", "fit_factors", "compress_queries", "score_shards", "prefilter"):
+        for name in ("train_models", "fit_factors", "compress_queries", "score_shards", "merge_scores", "prefilter"):
             if not os.access(os.path.join(programs, name), os.X_OK):
                 raise UserError(f'no program "{os.path.join(programs, name)}"; run make, or set BREGMAN_BIN')
         try:
