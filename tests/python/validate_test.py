@@ -678,7 +678,9 @@ def test_refusals():
         ),
         (
             "seed0",
-            FIRST.format(name="seed0", **{**QUICK, "more": "[local]\nfirst_seed = 0"}).replace('["lds"]', '["local"]'),
+            FIRST.format(name="seed0", **{**QUICK, "epochs": 2, "more": "[local]\nfirst_seed = 0"}).replace(
+                '["lds"]', '["local"]'
+            ),
             "[local] first_seed",
             "seed 0",
         ),

@@ -199,12 +199,12 @@ def how_well(found):
 
 
 def where_lost(by, kind):
-    """Between the score and a training, which step loses more?"""
+    """Between the score and a training, which step loses more?  By the correlations, whose intervals stand beside them."""
     near, ekfac, pbo = (by[key]["pearson"]["mean"] for key in (("ekfac", "pbo"), ("ekfac", kind), ("pbo", kind)))
     if pbo > ekfac + APART:
         return "EK-FAC's approximations lose part of what the objective's own response gets right"
     if ekfac > pbo + APART:
-        return "the objective's own response does worse than EK-FAC's, so that its agreement with EK-FAC is not what makes a score useful here"
+        return "EK-FAC's score does better than the exact response, so it is not for its nearness to the objective that it is of use here"
     if near > max(ekfac, pbo) + APART:
         return "the step from the objective to training loses more than EK-FAC's approximation of the objective does"
     return "neither step loses much more than the other"
