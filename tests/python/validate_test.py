@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import xml.etree.ElementTree as ElementTree
 
 import h5py
@@ -21,6 +22,7 @@ import numpy as np
 
 from bregman.validate import local, planted, statistics
 from bregman.validate.retraining import draw_subsets
+from bregman.validate.settings import TABLES
 
 ROOT = os.path.join(SCRIPTS, "..")
 BIN = os.path.join(os.environ.get("BUILD", os.path.join(ROOT, "build")), "bin")
@@ -164,10 +166,12 @@ def test_pairs():
     check(abs(near["slope"] - np.polyfit(x + noise, x, 1)[0]) < 1e-12, "slope")
     low, high = near["pearson"]["interval"]
     check(low < near["pearson"]["mean"] < high, "inside its interval")
-    said = local.say({"compared": found, "residual": 0.2, "reliability": {"start": 0.81, "halfway": None}}).split("\n")
+    said = local.say({"compared": found, "residual": 0.2, "reliability": {"start": 0.81, "halfway": 0.25}}).split("\n")
     check("follows that well (r = 0.87" in said[0] and "leaves 20 % of a gradient" in said[0], "the objective", said[0])
-    check("above r = 0.90" in said[1] and "response closely (r = 1.00" in said[1], "from the start", said[1])
-    check("no better than chance might" in said[2] and "With one seed" in said[2], "from halfway", said[2])
+    check("response closely (r = 1.00" in said[1] and "81 %" in said[1], "from the start", said[1])
+    check("larger than that allows for" in said[1], "no bound below what was found", said[1])
+    check("no better than chance might" in said[2] and "above r = 0.50" in said[2], "from halfway", said[2])
+    check("With one seed" in local.say_reliability(None, 0.3), "one seed")
 
 
 def test_planted():
@@ -583,17 +587,21 @@ def test_masked_step():
 
 def test_response():
     """The solve's own residual, correlations recomputed from the score files, and rows of the solves."""
-    names = '["random", "dot", "kfac", "ekfac", "shampoo", "lissa", "cg"]'
-    few_config("[pbo]\nrank = 4", names)
+    few_config("[pbo]\nrank = 4\nsteps = 4", '["random", "dot", "ekfac", "cg"]')
     done = validate("few", "--parts", "pbo")
     check(done.returncode == 0, "pbo", done.stderr[-500:])
     found = read("few/pbo.json")["result"]
-    check(found["residual"] < 1e-3 and found["sequences"] == 48, "the solve converges", found["residual"])
+    folder = "few/pbo/scores/preconditioner-ekfac/refine-cg/refine_sequences-0/refine_steps-4/mlp/damping-1"
+    with h5py.File(path(f"{folder}/compressed.h5")) as file:
+        left = file["residual"][:]
+    check(
+        found["residual"] == left[:, -1].max() < left[:, 0].max() and left.shape[1] > 3, "the solve comes nearer", left
+    )
+    check(found["sequences"] == 48, "of all sequences", found["sequences"])
     rows = {row["method"]: row for row in found["rows"]}
-    check(set(rows) == {"block-diagonal", "labels", "rank", "damping-10", "random", "dot", "kfac", "ekfac", "shampoo"},
-          "rows", list(rows))  # fmt: skip
+    check(set(rows) == {"block-diagonal", "labels", "rank", "damping-10", "random", "dot", "ekfac"}, "rows", list(rows))
     scores = {}
-    for name in ("preconditioner-ekfac/refine-cg/refine_sequences-0/refine_steps-40/mlp/damping-1",
+    for name in ("preconditioner-ekfac/refine-cg/refine_sequences-0/refine_steps-4/mlp/damping-1",
                  "preconditioner-ekfac/mlp/damping-1"):  # fmt: skip
         with h5py.File(path(f"few/pbo/scores/{name}/shard-00000-of-00001.h5")) as file:
             scores["refine" in name] = file["score"][:].astype(float)
@@ -639,6 +647,17 @@ def test_planted_parts():
     check(facts["planted"] == 48 and facts["corpus"] == 128 + 48 and len(facts["rows"]) == 3, "facts", facts["planted"])
     check(reports["planted"] == 64 and all(0 <= x <= 1 for row in reports["rows"] for x in row["per_query"]), "filter")
     check("recall@10" in done.stdout and "AUPRC" in done.stdout, "tables", done.stdout)
+
+
+def test_example():
+    """The annotated file has the defaults."""
+    with open(os.path.join(SCRIPTS, "../jobs/validate.toml"), "rb") as file:
+        example = tomllib.load(file)
+    for table in ("lds", "qld", "pbo", "local", "facts", "filter"):
+        for key, value in example[table].items():
+            check(TABLES[table][key].default == value, f"jobs/validate.toml: [{table}] {key}", value)
+        given = {key for key, of in TABLES[table].items() if of.default is not None}
+        check(given - {"seed"} == set(example[table]), f"jobs/validate.toml: [{table}] has all", given)
 
 
 def test_refusals():
@@ -720,5 +739,6 @@ test_removals()
 test_response()
 test_stop()
 test_planted_parts()
+test_example()
 test_refusals()
 finish()
