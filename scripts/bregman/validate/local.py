@@ -226,7 +226,8 @@ def say_truth(found, by, kind):
     lines = [
         f"Of what training {MEASURED[kind]} without the sequence does, EK-FAC tells the pairs' differences {how_well(ekfac['pearson'])}, "
         f"the objective's response {how_well(pbo['pearson'])}: {where_lost(by, kind)}.",
-        f"For a nat that EK-FAC predicts the loss changes by {output.number(ekfac['slope'], 2)}.",
+        f"For a nat that EK-FAC predicts the loss changes by {output.number(ekfac['slope'], 2)}, for one that the response predicts by "
+        f"{output.number(pbo['slope'], 2)}.",
     ]
     lines.append(say_reliability(reliability, max(ekfac["pearson"]["mean"], pbo["pearson"]["mean"])))
     return " ".join(lines)
