@@ -158,8 +158,14 @@ ngrams = 3
 [lds]
 kinds = {kinds}
 
+[qld]
+tokens = {tokens}
+
 [pbo]
 queries = "few.h5"
+
+[local]
+modules = "attention,mlp,head"
 
 [facts.train]
 epochs = 40
@@ -169,9 +175,11 @@ epochs = 20
 """
 REGIMES = {
     "scratch": {"what": "From random values.", "begin": 'config = "new"', "epochs": 10, "kinds": '["halves"]',
+                "tokens": "false",
                 "parts": '["lds", "qld", "facts", "filter"]'},
     "tuned": {"what": "Going on with a model of other text.", "begin": 'start = "other"', "epochs": 4,
-              "kinds": '["halves", "drops"]', "parts": '["lds", "qld", "pbo", "facts", "filter"]'},
+              "kinds": '["halves", "drops"]', "tokens": "true",
+              "parts": '["lds", "qld", "pbo", "local", "facts", "filter"]'},
 }  # fmt: skip
 
 

@@ -14,13 +14,15 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import xml.etree.ElementTree as ElementTree
 
 import h5py
 import numpy as np
 
-from bregman.validate import planted, statistics
+from bregman.validate import local, planted, statistics
 from bregman.validate.retraining import draw_subsets
+from bregman.validate.settings import TABLES
 
 ROOT = os.path.join(SCRIPTS, "..")
 BIN = os.path.join(os.environ.get("BUILD", os.path.join(ROOT, "build")), "bin")
@@ -36,12 +38,15 @@ def slow_ranks(values):
 
 
 def slow_correlation(a, b):
-    """Pearson's of ranks, by its definition."""
     a, b = slow_ranks(a), slow_ranks(b)
+    return pearson_of(a, b) if len(set(a)) > 1 < len(set(b)) else 0.0
+
+
+def pearson_of(a, b):
+    """Pearson's, with loops."""
     mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
     both = sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b))
-    norm = math.sqrt(sum((x - mean_a) ** 2 for x in a) * sum((y - mean_b) ** 2 for y in b))
-    return both / norm if norm else 0.0
+    return both / math.sqrt(sum((x - mean_a) ** 2 for x in a) * sum((y - mean_b) ** 2 for y in b))
 
 
 def slow_lds(scores, members, losses):
@@ -112,6 +117,61 @@ def test_intervals():
     check(not chosen.any() and set(setting[first]) == {1}, "no query has a say in its own damping", chosen)
     check(statistics.reciprocal_rank([3, 2, 2, 1], [False, True, False, True]) == 1 / 3, "ties count as the last place")
     check(statistics.recall_at([5, 4, 3, 2], [True, False, True, False], 2) == 0.5, "recall")
+
+
+def test_reliability():
+    """Values of a known make: a pair's own effect of variance 4, a seed's of variance 9, three seeds."""
+    found = []
+    for k in range(60):
+        random = np.random.default_rng(k)
+        found.append(statistics.reliability(random.normal(0, 2, (80, 1)) + random.normal(0, 3, (80, 3))))
+    check(abs(np.mean(found) - 4 / (4 + 9 / 3)) < 0.04, "the share of variance that is not the seeds'", np.mean(found))
+    same = np.array([[1.0, 1.0], [2.0, 2.0], [5.0, 5.0]])
+    check(statistics.reliability(same) == 1 and statistics.reliability(same[:, :1]) is None, "no noise; one seed")
+    covered = 0
+    for k in range(200):
+        x, y = np.random.default_rng(k).normal(size=(2, 40))
+        low, high = statistics.correlation_interval(statistics.pearson, x, 0.6 * x + 0.8 * y, k, 300)
+        covered += low <= 0.6 <= high
+    check(0.86 <= covered / 200 <= 0.99, "a 95 % interval has a known correlation of 0.6", covered / 200)
+
+
+def test_pairs():
+    """Which pairs are taken, and what is said of made-up numbers."""
+    scores = np.array([[8.0, 1], [7.9, 9], [4, 0], [0, -3], [-4, 5], [-3.9, 2]])
+    check(local.choose_pairs(scores, 3) == [(0, 0), (0, 2), (0, 4)], "highest, in between, lowest")
+    check(
+        local.choose_pairs(scores, 6) == [(0, 0), (0, 2), (0, 4), (1, 1), (1, 5), (1, 3)],
+        "a sequence is of one pair", local.choose_pairs(scores, 6),
+    )  # fmt: skip
+    many = local.choose_pairs(DRAW.normal(size=(40, 9)), 18)
+    check(
+        len({z for _, z in many}) == 18 and sorted({q for q, _ in many}) == [0, 1, 3, 5, 7], "of queries evenly", many
+    )
+    scores, n = DRAW.normal(size=(6, 2)), 6
+    for z, q in itertools.product(range(n), range(2)):
+        mates = [m for m in itertools.combinations(range(n), 3) if z in m]  # batches of 3 with z, of 5 terms each
+        moved = [sum(scores[i, q] * (5 / 15 - (i != z) * 5 / 10) for i in m) for m in mates]
+        wanted = 3 * sum(moved) / len(moved)
+        check(abs(local.shared(scores, np.full(n, 5))[z, q] - wanted) < 1e-12, "what the others gain, over all batches")
+    x, noise = np.arange(9.0), np.array([1, -2, 0, 1, 2, -1, 0, 1, -2.0])
+    predicted = {"ekfac": x + noise, "pbo": x, "ekfac_shared": x, "pbo_shared": x}
+    truths = {"pbo": x, "start": 2 * x + 1, "halfway": -noise}
+    found = local.comparisons(predicted, truths, 0)
+    by = {(e["predicted"], e["measured"]): e for e in found}
+    check(len(found) == 9 and all(e["pearson"]["interval"] for e in found), "intervals of 9 pairs")
+    near = by["ekfac", "pbo"]
+    check(abs(near["pearson"]["mean"] - pearson_of(x + noise, x)) < 1e-12, "Pearson")
+    check(abs(near["spearman"]["mean"] - slow_correlation(x + noise, x)) < 1e-12, "Spearman")
+    check(abs(near["slope"] - np.polyfit(x + noise, x, 1)[0]) < 1e-12, "slope")
+    low, high = near["pearson"]["interval"]
+    check(low < near["pearson"]["mean"] < high, "inside its interval")
+    said = local.say({"compared": found, "residual": 0.2, "reliability": {"start": 0.81, "halfway": 0.25}}).split("\n")
+    check("follows that well (r = 0.87" in said[0] and "leaves 20 % of a gradient" in said[0], "the objective", said[0])
+    check("response closely (r = 1.00" in said[1] and "81 %" in said[1], "from the start", said[1])
+    check("larger than that allows for" in said[1], "no bound below what was found", said[1])
+    check("no better than chance might" in said[2] and "above r = 0.50" in said[2], "from halfway", said[2])
+    check("With one seed" in local.say_reliability(None, 0.3), "one seed")
 
 
 def test_planted():
@@ -201,6 +261,7 @@ def make_inputs():
     for name, *arguments in (
         ("tokenize_corpus", path("in/corpus.jsonl"), "--model", path("in/new"), "--output", path("in/tokens")),
         ("tokenize_queries", path("in/queries.jsonl"), "--model", path("in/new"), "--output", path("in/queries.h5")),
+        ("tokenize_queries", path("in/few.jsonl"), "--model", path("in/new"), "--output", path("in/few.h5")),
     ):
         done = run_script(name, *arguments)
         check(done.returncode == 0, name, done.stderr)
@@ -339,9 +400,7 @@ def test_quick():
     shutil.move(path("quick"), path("before"))
     check(validate("quick", "--ranks", 2).returncode == 0, "two ranks")
     check(read("quick/lds.json") == read("before/lds.json"), "on two ranks the same numbers")
-    with h5py.File(path("in/tokens/corpus.h5")) as file, h5py.File(path("less.h5"), "w") as less:
-        less["token"], less["count"] = file["token"][: 64 * 120], np.full(120, 64, "u4")
-        less.attrs["tokenizer_hash"] = file.attrs["tokenizer_hash"]
+    write_part("less.h5", 120)
     for name, changes, *parts in (
         ("tokens", {"more": "# less"}, "other token files"),
         ("epochs", {"epochs": 2}, "epochs 1", "has 2", "bank.h5"),
@@ -375,49 +434,181 @@ def test_quick():
     )
 
 
+def write_part(name, sequences):
+    """The first sequences of the corpus as a token file."""
+    with h5py.File(path("in/tokens/corpus.h5")) as file, h5py.File(path(name), "w") as part:
+        part["token"], part["count"] = file["token"][: 64 * sequences], np.full(sequences, 64, "u4")
+        part.attrs["tokenizer_hash"] = file.attrs["tokenizer_hash"]
+
+
+def few_config(more, names):
+    """48 sequences and 5 queries, which are quick to train without."""
+    if not os.path.exists(path("few48.h5")):
+        write_part("few48.h5", 48)
+    text = FIRST.format(name="few", **{**QUICK, "epochs": 2, "more": more, "names": names})
+    write("few.toml", text.replace("in/tokens/corpus.h5", "few48.h5").replace("in/queries.h5", "in/few.h5"))
+
+
+def bank(name, *index):
+    with h5py.File(path(f"few/{name}/bank.h5")) as file:
+        return file["query_loss"][:][index] if index else file["query_loss"][:]
+
+
+def masked(name):
+    with open(path(f"few/{name}.txt"), encoding="utf-8") as file:
+        return [tuple(map(int, line.split())) for line in file]
+
+
+def test_removals():
+    """Sequences, loss terms and single sequences left out, from the files of the stages."""
+    more = "[qld]\nrandom = 2\nseeds = 1\nshare = 0.1\ntokens = true\ntoken_share = 0.02\n"
+    more += "[local]\npairs = 6\nseeds = 2\ndamping = 1\nsteps = 15"
+    few_config(more, '["random", "cosine", "ekfac"]')
+    done = validate("few", "--parts", "qld,local")
+    check(done.returncode == 0, "qld, local", done.stderr[-500:])
+    check_qld(read("few/qld.json")["result"])
+    check_tokens(read("few/qld.json")["result"]["tokens"], done.stdout)
+    check_local(read("few/local.json")["result"], done.stdout)
+    again = validate("few", "--parts", "qld,local")
+    check(again.stdout == done.stdout and " s\n" not in again.stderr, "again: the same, nothing anew", again.stderr)
+    changed = glob.glob(path("few/local/start/masks/*.txt"))[-1]
+    write(os.path.relpath(changed, FOLDER), "0 1\n")
+    refused = validate("few", "--parts", "local")
+    check(
+        refused.returncode == 1 and changed in refused.stderr and "remove" in refused.stderr,
+        "another mask",
+        refused.stderr,
+    )
+
+
+def check_qld(found):
+    check(found["removed"] == 5 and len(found["rows"]) == 3, "sizes", found["removed"])
+    with h5py.File(path("few/qld/ekfac-mlp/bank/bank.h5")) as file:
+        counts, losses = file["member/count"][:], file["query_loss"][:]
+    random = bank("qld/random-removals/bank")
+    check((counts == 43).all() and losses.shape == (5, 1, 5), "a model without each query's best")
+    wanted = [(losses[q, 0, q] - (random[0, 0, q] + random[1, 0, q]) / 2) / 63 for q in range(5)]
+    check(
+        np.allclose(found["rows"][2]["per_query"], wanted), "rise of the loss, above that of random removals, a token"
+    )
+    with h5py.File(path("few/scores/preconditioner-ekfac/mlp/damping-0.1/shard-00000-of-00001.h5")) as file:
+        best = set(np.argsort(-file["score"][:, 3], kind="stable")[:5].tolist())
+    with open(path("few/qld/ekfac-mlp/subsets/0003.txt"), encoding="utf-8") as file:
+        kept = {int(line) for line in file}
+    check(kept == set(range(48)) - best, "what is left out")
+
+
+def check_tokens(found, said):
+    """Masks are the best terms of the explained ranking; a sequence's terms add up to its score."""
+    check(found["removed"] == round(48 * 63 * 0.02) == 60, "2 % of the terms", found["removed"])
+    check([row["method"] for row in found["rows"]] == ["random", "ekfac"], "no cosine of a term", found["rows"])
+    folder = os.path.join(FOLDER, "few/scores/preconditioner-ekfac/mlp/damping-0.1")
+    with h5py.File(f"{folder}/ranking.h5") as file, h5py.File(f"{folder}/shard-00000-of-00001.h5") as shard:
+        score, order = shard["score"][:].astype(float), file["top/sequence"][3]
+        value = file["top/output_token_score"][:].astype(float).reshape(5, 48, 63)[3]
+    check(np.allclose(value.sum(1), score[order, 3], rtol=1e-3, atol=1e-3), "terms add up to the score")
+    every = sorted((-v, order[k], at + 1) for k, row in enumerate(value) for at, v in enumerate(row))
+    mask = masked("qld-tokens/ekfac-mlp/masks/0003")
+    check(sorted((z, at) for _, z, at in every[:60]) == sorted(mask) and len(set(mask)) == 60, "the best terms")
+    for q in (0, 1):
+        check(len(set(masked(f"qld-tokens/random/masks/{q:04d}"))) == 60, "as many random ones")
+    losses, random = bank("qld-tokens/ekfac-mlp/bank"), bank("qld-tokens/random-removals/bank")
+    wanted = [(losses[q, 0, q] - random[:, 0, q].mean()) / 63 for q in range(5)]
+    check(np.allclose(found["rows"][1]["per_query"], wanted), "rise above that of random masks")
+    check(
+        found["rows"][1]["mean"] > found["rows"][0]["mean"], "the best terms cost more than random ones", found["rows"]
+    )
+    check("QLD of tokens" in said and "60 loss terms (2 %)" in said, "table")
+    ElementTree.parse(path("few/qld-tokens.svg"))
+
+
+def check_local(found, said):
+    pairs, names = found["pairs"], [q["id"] for q in read("few/local.json")["queries"]]
+    at = [(names.index(p["query"]), p["sequence"]) for p in pairs]
+    with h5py.File(path("few/scores/preconditioner-ekfac/mlp/damping-1/shard-00000-of-00001.h5")) as file:
+        score = file["score"][:].astype(float)
+    check(len({z for _, z in at}) == 6 and {q for q, _ in at} == {0, 2}, "a sequence each", at)
+    for q in (0, 2):
+        own = [z for other, z in at if other == q]
+        check(own[0] == score[:, q].argmax() and own[-1] == score[:, q].argmin(), "the highest and the lowest")
+    check(np.allclose([p["ekfac"] for p in pairs], [score[z, q] / 48 for q, z in at]), "influence over N")
+    (shard,) = glob.glob(path("few/local/pbo/scores/*/refine-cg/*/*/mlp/damping-1/shard-*.h5"))
+    with h5py.File(shard) as file:
+        check([name.decode() for name in file["id"][:]] == [names[0], names[2]], "the pairs' queries are solved")
+        solved = file["score"][:].astype(float)
+    check(np.allclose([p["pbo"] for p in pairs], [solved[z, q // 2] / 48 for q, z in at]), "the response over N")
+    for i, (q, z) in enumerate(at):
+        check(masked(f"local/start/masks/{z:06d}") == [(z, t) for t in range(1, 64)], "all terms of the sequence")
+        rises = {
+            "start": bank("local/start/bank", i, slice(None), q) - bank("local/start-all/bank", 0, slice(None), q),
+            "halfway": [bank(f"local/halfway/bank-{s}", i, 0, q) - bank(f"local/halfway/bank-{s}-all", 0, 0, q)
+                        for s in (101, 102)],
+        }  # fmt: skip
+        for name, (a, b) in rises.items():
+            check(abs(pairs[i][name] - (a + b) / 2) < 1e-12, f"{name}: mean of seeds")
+            check(abs(pairs[i][f"{name}_error"] - abs(a - b) / 2) < 1e-12, f"{name}: its standard error")
+            check(0 < abs(a) < 1, f"{name}: something, and little", a)
+    with h5py.File(path("few/local/halfway/bank-102/bank.h5")) as file:
+        options = json.loads(file["run"].attrs["options"])
+    check(options["model"].endswith("model-102/step-00000006") and options["epochs"] == 1, "goes on", options["model"])
+    check(abs(options["learning_rate"] - 3e-3 * (0.1 + 0.9 * 0.5)) < 1e-9, "with half a cosine's rate left", options)
+    check(abs(options["final_rate"] * options["learning_rate"] - 3e-4) < 1e-9, "to where it ends")
+    check(found["note"] and found["note"] in said and "± " in said and found["says"] in said, "said", said[-800:])
+    check(all(e["pearson"]["interval"] is None for e in found["compared"]), "no intervals of 6 pairs")
+    by = {(e["predicted"], e["measured"]): e["pearson"]["mean"] for e in found["compared"]}
+    check(by["ekfac", "pbo"] > 0.5, "EK-FAC is near the objective's response", by)
+    figure = ElementTree.parse(path("few/local.svg")).getroot()
+    check(len(figure.findall("{http://www.w3.org/2000/svg}svg")) == 3, "a plot for each truth")
+
+
+def test_masked_step():
+    """One step of plain gradient descent on the whole corpus, with and without a sequence's terms: the query's loss rises by the step
+    times the dot product of gradients, less what the others gain as the mean is over fewer terms."""
+    with h5py.File(path("norms-all/one/shard-00000-of-00001.h5")) as file:
+        dot = file["score"][:].astype(float)
+    model, tokens, rate, chosen = path("main/model"), path("in/tokens/corpus.h5"), 1e-3, (0, 7, 40, 99)
+    masks = [write(f"mask-{z}.txt", "".join(f"{z} {t}\n" for t in range(1, 64))) for z in chosen]
+    for name, more in (("with", []), ("without", ["--mask", *masks])):
+        stage("train_models", "--model", model, "--tokens", tokens, "--queries", path("self.h5"), "--bank", path(f"step-{name}"),
+              "--modules", "all", "--optimizer", "sgd", "--momentum", 0, "--weight-decay", 0, "--clip-norm", 0, "--steps", 1,
+              "--batch-tokens", 128 * 64, "--learning-rate", rate, "--schedule", "constant", "--slices", 1, *more)  # fmt: skip
+    losses = []
+    for name in ("without", "with"):
+        with h5py.File(path(f"step-{name}/bank.h5")) as file:
+            losses.append(file["query_loss"][:, 0])
+    rise, wanted = losses[0] - losses[1], local.shared(dot, np.full(128, 63))[list(chosen)] * rate / (128 * 63)
+    check(
+        np.allclose(rise, wanted, rtol=0, atol=0.01 * np.abs(wanted).max()),
+        "a step without a sequence",
+        np.abs(rise / wanted - 1).tolist(),
+    )
+    check(rise[0, 0] > 2 * np.abs(rise[0, 1:]).max(), "its own copy misses it most", rise[0].tolist())
+
+
 def test_response():
     """The solve's own residual, correlations recomputed from the score files, and rows of the solves."""
-    names = '["random", "dot", "kfac", "ekfac", "shampoo", "lissa", "cg"]'
-    config("quick", more="[pbo]\nrank = 4", names=names)
-    done = validate("quick", "--parts", "pbo")
+    few_config("[pbo]\nrank = 4\nsteps = 4", '["random", "dot", "ekfac", "cg"]')
+    done = validate("few", "--parts", "pbo")
     check(done.returncode == 0, "pbo", done.stderr[-500:])
-    found = read("quick/pbo.json")["result"]
-    check(found["residual"] < 1e-3 and found["sequences"] == 128, "the solve converges", found["residual"])
+    found = read("few/pbo.json")["result"]
+    folder = "few/pbo/scores/preconditioner-ekfac/refine-cg/refine_sequences-0/refine_steps-4/mlp/damping-1"
+    with h5py.File(path(f"{folder}/compressed.h5")) as file:
+        left = file["residual"][:]
+    check(
+        found["residual"] == left[:, -1].max() < left[:, 0].max() and left.shape[1] > 3, "the solve comes nearer", left
+    )
+    check(found["sequences"] == 48, "of all sequences", found["sequences"])
     rows = {row["method"]: row for row in found["rows"]}
-    check(set(rows) == {"block-diagonal", "labels", "rank", "damping-10", "random", "dot", "kfac", "ekfac", "shampoo"},
-          "rows", list(rows))  # fmt: skip
+    check(set(rows) == {"block-diagonal", "labels", "rank", "damping-10", "random", "dot", "ekfac"}, "rows", list(rows))
     scores = {}
-    for name in ("preconditioner-ekfac/refine-cg/refine_sequences-/refine_steps-40/mlp/damping-1",
+    for name in ("preconditioner-ekfac/refine-cg/refine_sequences-0/refine_steps-4/mlp/damping-1",
                  "preconditioner-ekfac/mlp/damping-1"):  # fmt: skip
-        with h5py.File(path(f"quick/pbo/scores/{name}/shard-00000-of-00001.h5")) as file:
+        with h5py.File(path(f"few/pbo/scores/{name}/shard-00000-of-00001.h5")) as file:
             scores["refine" in name] = file["score"][:].astype(float)
-    wanted = [np.corrcoef(scores[True][:, q], scores[False][:, q])[0, 1] for q in range(16)]
+    wanted = [np.corrcoef(scores[True][:, q], scores[False][:, q])[0, 1] for q in range(5)]
     check(np.allclose(rows["ekfac"]["per_query"], wanted, atol=1e-6), "Pearson's correlation")
     check(rows["ekfac"]["mean"] > rows["dot"]["mean"] > rows["random"]["mean"] + 0.1, "EK-FAC is nearest")
     check(rows["block-diagonal"]["mean"] > rows["ekfac"]["mean"], "layers on their own, solved, are nearer than EK-FAC")
-
-
-def test_qld():
-    config("quick", more="[qld]\nrandom = 2\nseeds = 1\nshare = 0.1", names='["random", "ekfac"]')
-    done = validate("quick", "--parts", "qld")
-    check(done.returncode == 0, "qld", done.stderr[-500:])
-    found = read("quick/qld.json")["result"]
-    check(found["removed"] == 13 and len(found["rows"]) == 2, "sizes", found["removed"])
-    with (
-        h5py.File(path("quick/qld/ekfac-mlp/bank/bank.h5")) as file,
-        h5py.File(path("quick/qld/random-removals/bank/bank.h5")) as base,
-    ):
-        counts, losses, random = file["member/count"][:], file["query_loss"][:], base["query_loss"][:]
-    check((counts == 115).all() and losses.shape == (16, 1, 16), "a model without each query's best")
-    wanted = [(losses[q, 0, q] - (random[0, 0, q] + random[1, 0, q]) / 2) / 63 for q in range(16)]
-    check(
-        np.allclose(found["rows"][1]["per_query"], wanted), "rise of the loss, above that of random removals, a token"
-    )
-    with h5py.File(path("quick/scores/preconditioner-ekfac/mlp/damping-0.1/shard-00000-of-00001.h5")) as file:
-        best = set(np.argsort(-file["score"][:, 3], kind="stable")[:13].tolist())
-    with open(path("quick/qld/ekfac-mlp/subsets/0003.txt"), encoding="utf-8") as file:
-        kept = {int(line) for line in file}
-    check(kept == set(range(128)) - best, "what is left out")
 
 
 def test_stop():
@@ -458,6 +649,17 @@ def test_planted_parts():
     check("recall@10" in done.stdout and "AUPRC" in done.stdout, "tables", done.stdout)
 
 
+def test_example():
+    """The annotated file has the defaults."""
+    with open(os.path.join(SCRIPTS, "../jobs/validate.toml"), "rb") as file:
+        example = tomllib.load(file)
+    for table in ("lds", "qld", "pbo", "local", "facts", "filter"):
+        for key, value in example[table].items():
+            check(TABLES[table][key].default == value, f"jobs/validate.toml: [{table}] {key}", value)
+        given = {key for key, of in TABLES[table].items() if of.default is not None}
+        check(given - {"seed"} == set(example[table]), f"jobs/validate.toml: [{table}] has all", given)
+
+
 def test_refusals():
     for name, text, *parts in (
         ("many", FIRST.format(name="many", **{**QUICK, "subsets": 129}), "129 subsets", "128 sequences"),
@@ -474,6 +676,42 @@ def test_refusals():
             "is none",
         ),
         ("files", FIRST.format(name="files", **QUICK).replace("corpus.h5", "no.h5"), "[model] tokens", "no.h5"),
+        (
+            "pairs",
+            FIRST.format(name="pairs", **{**QUICK, "top": "", "more": "[local]\npairs = 129"}).replace(
+                '["lds"]', '["local"]'
+            ),
+            "[local] pairs",
+            "128 sequences",
+        ),
+        (
+            "two",
+            FIRST.format(name="two", **{**QUICK, "more": "[local]\npairs = 2"}).replace('["lds"]', '["local"]'),
+            "three pairs",
+        ),
+        (
+            "epoch",
+            FIRST.format(name="epoch", **{**QUICK, "epochs": 1}).replace('["lds"]', '["local"]'),
+            "[train] epochs",
+            "two or more",
+        ),
+        (
+            "seed0",
+            FIRST.format(name="seed0", **{**QUICK, "epochs": 2, "more": "[local]\nfirst_seed = 0"}).replace(
+                '["lds"]', '["local"]'
+            ),
+            "[local] first_seed",
+            "seed 0",
+        ),
+        (
+            "share",
+            FIRST.format(name="share", **{**QUICK, "more": "[qld]\ntokens = true\ntoken_share = 0.00001"}).replace(
+                '["lds"]', '["qld"]'
+            ),
+            "[qld] token_share",
+            "8064 loss terms is none",
+        ),
+        ("flag", FIRST.format(name="flag", **{**QUICK, "more": "[qld]\ntokens = 1"}), "[qld] tokens", "true or false"),
         ("toml", "output = ", "not TOML"),
     ):
         write(f"{name}.toml", text)
@@ -489,13 +727,18 @@ def test_refusals():
 
 test_statistics()
 test_intervals()
+test_reliability()
+test_pairs()
 test_planted()
 make_inputs()
 test_experiment()
 test_norms()
+test_masked_step()
 test_quick()
-test_qld()
+test_removals()
+test_response()
 test_stop()
 test_planted_parts()
+test_example()
 test_refusals()
 finish()

@@ -21,6 +21,7 @@ from bregman.validate.stages import words as option_words
 Cost = collections.namedtuple("Cost", "what times seconds bytes")
 TRAINING = ("optimizer", "epochs", "steps", "batch_tokens", "save_dtype")
 AT_ONCE = 4  # questions: each is mostly the start of MPI
+NOT_PREDICTED = {"merge_scores": "merges", "score_shards": "explanations by output tokens"}
 FIT = ("blocks", "subgrid_side", "unit_sequences")
 
 
@@ -145,8 +146,8 @@ class Planner:
             "score_shards": self.scoring,
             "prefilter": self.overlap,
         }
-        if step.program not in of:
-            return "tokenizing what is planted", 1, ()
+        if step.program not in of or "explain" in step.options:
+            return NOT_PREDICTED.get(step.program, "tokenizing what is planted"), 1, ()
         what, times, options = of[step.program](step)
         machine = self.machine(min(step.ranks, options.get("bank", step.ranks)))
         return what, times, tuple(option_words({**machine, **options, "stages": step.program}))
@@ -183,21 +184,30 @@ class Planner:
         options = {key: own[key] for key in TRAINING if key in own}
         options.update(train_modules=own.get("modules"), slices=own.get("slices"), sequence_tokens=tokens)
         if "bank" not in own:
-            return "trainings of a scored model", 1, {**options, "train_sequences": n}
+            return (
+                "trainings of a scored model" if own["output"].endswith("model") else "trainings to halfway",
+                1,
+                {**options, "train_sequences": n},
+            )
         subsets = own.get("subset") or []
         seeds = RANGE.fullmatch(own["seeds"]) if "seeds" in own else None
-        bank = max(1, len(subsets)) * (int(seeds[2]) - int(seeds[1]) if seeds else 1)
+        bank = max(1, len(subsets or own.get("mask") or [])) * (int(seeds[2]) - int(seeds[1]) if seeds else 1)
         kept = round(np.mean([self.stages.subset_sizes[path] for path in subsets])) if subsets else n
-        what = "losses of the queries" if not subsets else f"trainings, {self.bank_name(own['bank'])}"
+        what = (
+            "losses of the queries" if own["bank"].endswith("losses") else f"trainings, {self.bank_name(own['bank'])}"
+        )
         return what, bank, {**options, "train_sequences": max(1, kept), "bank": bank, **self.queries(own["queries"])}
 
     @staticmethod
     def bank_name(folder):
-        """OUTPUT/halves/bank: LDS's; OUTPUT/qld/ROW/bank: removals, of the best or at random."""
+        """OUTPUT/halves/bank: LDS's; OUTPUT/qld/ROW/bank: removals, of the best or at random; OUTPUT/local/start/bank."""
         part, name = folder.split(os.sep)[-3:-1]
-        if part != "qld":
+        if part == "local":
+            return f"local, {name.removesuffix('-all')}"
+        if part not in ("qld", "qld-tokens"):
             return f"lds, {name}"
-        return "qld, " + ("random removals" if name.startswith("random-") else "removals of the best")
+        removed = "random removals" if name.startswith("random-") else "removals of the best"
+        return f"qld, {removed}" + (" terms" if part == "qld-tokens" else "")
 
     def fit(self, step):
         own = step.options

@@ -14,6 +14,7 @@ from bregman.sweep.keys import STAGES
 from bregman.validate.methods import METHODS
 from bregman.validate.settings import MODULES
 from bregman.validate.stages import tell
+from bregman.writer import attempt_name, remove_leftovers
 
 MOST_REFINED = int(
     STAGES["compress"]["refine_sequences"].default.split(":")[1]
@@ -39,8 +40,30 @@ def read_tokens(path, kind):
         return parts, open_dataset(file, path, "completion_start", lengths)[:], strings(file["id"])
 
 
-def recorded_training(path):
-    """(decisive options, identities of model or config and token files, queries' identities) of a log.h5 or bank.h5."""
+def write_queries(path, taken, which):
+    """A query file of some of another's, by their numbers; one that is there is to be of the same queries."""
+    ids, starts, names = read_tokens(taken, "bregman/queries")
+    own = [names[q] for q in which]
+    if os.path.exists(path):
+        if read_tokens(path, "bregman/queries")[2] != own:
+            raise UserError(f'"{path}" has other queries than these settings give: remove "{os.path.dirname(path)}"')
+        return path
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    remove_leftovers(path)
+    temporary = attempt_name(path)
+    with open_file(taken, "bregman/queries") as source, h5py.File(temporary, "w") as file:
+        file.attrs["tokenizer_hash"] = source.attrs["tokenizer_hash"]
+        file["token"] = np.concatenate([ids[q] for q in which]).astype("u4")
+        file["count"] = np.array([len(ids[q]) for q in which], "u4")
+        file["completion_start"] = np.array([starts[q] for q in which], "u4")
+        file.create_dataset("id", data=own, dtype=h5py.string_dtype())
+    os.replace(temporary, path)
+    return path
+
+
+def recorded_training(path, masked=False):
+    """(decisive options, identities of model or config and token files, queries' identities, subsets) of a log.h5 or bank.h5;
+    masked: it may have been trained with masks."""
     try:
         with h5py.File(path, "r") as file:
             options = json.loads(file["run"].attrs["options"])
@@ -50,7 +73,7 @@ def recorded_training(path):
     listed = {key: options.get(key) or [] for key in LISTS}
     apart = {key: [value] if isinstance(value, str) else value for key, value in listed.items()}
     others = {name for names_of in apart.values() for name in names_of}
-    if apart["mask"]:
+    if apart["mask"] and not masked:
         raise UserError(
             f'"{path}" was trained with masks, which no sum over sequences predicts; train it without --mask'
         )
@@ -63,6 +86,11 @@ def recorded_training(path):
 def words_of(modules):
     """Of "mlp,head" or "all" the words of which each tracks modules of its own; a regular expression as it is."""
     return [word for word in MODULES if word in modules.replace("all", "mlp,attention").split(",")] or [modules]
+
+
+def words_to_score(method, modules):
+    """Those that a method's scores add up from."""
+    return words_of(modules) if method.additive else [modules]
 
 
 class Experiment:
@@ -131,38 +159,93 @@ class Experiment:
 
     def bank(self, name, subsets, seeds):
         """Train on each of some lists of sequences, with seeds [first, end): see read_bank."""
-        paths = [self._write_subset(name, subset_name, sequences) for subset_name, sequences in subsets.items()]
-        options = self._training(bank=self.path(name, "bank"), queries=self.queries, subset=paths)
-        options["seeds"] = f"{seeds[0]}:{seeds[1]}"
-        self._once(self.path(name, "bank"), f"bank {name}", "train_models", options)
-        return self.read_bank(self.path(name, "bank"))
+        texts = {n: "".join(f"{z}\n" for z in sorted(sequences)) for n, sequences in subsets.items()}
+        return self._bank(name, seeds, subset=self._write_lists(name, "subsets", texts))
 
-    def _write_subset(self, folder, name, sequences):
-        path, text = self.path(folder, "subsets", f"{name}.txt"), "".join(f"{z}\n" for z in sorted(sequences))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
+    def masked_bank(self, name, masks, seeds):
+        """Train on all sequences without each of some lists of (sequence, position), terms of the loss; without any list on all
+        terms.  As bank."""
+        return self._bank(name, seeds, mask=self._write_masks(name, masks))
+
+    def _bank(self, name, seeds, **lists):
+        folder = self.path(name, "bank")
+        options = self._training(bank=folder, queries=self.queries, seeds=f"{seeds[0]}:{seeds[1]}", **lists)
+        self._once(folder, f"bank {name}", "train_models", options)
+        return self.read_bank(folder, masked="mask" in lists)
+
+    def _write_masks(self, folder, masks):
+        texts = {n: "".join(f"{z} {t}\n" for z, t in sorted(terms)) for n, terms in masks.items()}
+        return self._write_lists(folder, "masks", texts)
+
+    def _write_lists(self, folder, kind, texts):
+        """Files of {name: text}; those that are there are to be the same."""
+        os.makedirs(self.path(folder, kind), exist_ok=True)
+        paths = []
+        for name, text in texts.items():
+            paths.append(self.path(folder, kind, f"{name}.txt"))
+            if not os.path.exists(paths[-1]):
+                write_whole(paths[-1], [text])
+                continue
+            with open(paths[-1], encoding="utf-8") as file:
                 if file.read() != text:
                     raise UserError(
-                        f'"{path}" has other sequences than these settings give: take another output, or remove '
+                        f'"{paths[-1]}" has other sequences than these settings give: take another output, or remove '
                         f'"{self.path(folder)}"'
                     )
-        else:
-            write_whole(path, [text])
-        return path
+        return paths
 
-    def read_bank(self, folder):
+    # ---------------------------------------------------------------- from halfway
+
+    def epochs(self):
+        """(of the first half, of the other); nothing of the first where there is one epoch, or steps are given instead."""
+        every = 0 if self.train.get("steps") else self.train.get("epochs", 1)
+        return every // 2, every - every // 2
+
+    def _halfway(self, name, seed):
+        """What goes on from the middle of a training with that seed begins with: the model of then, and what is left of the
+        learning rate's way, which ends where it would have ended."""
+        folder = self.path(name, f"model-{seed}")
+        step = len(self._rates(self.model())) * self.epochs()[0] // sum(self.epochs())
+        options = {**self._training(output=folder, seed=seed), "save_steps": step}
+        self._once(folder, f"train {name} {seed}", "train_models", options, 1)
+        rate = float(self._rates(folder)[step])
+        highest, share = (self.train.get(k, STAGES["train"][k].default) for k in ("learning_rate", "final_rate"))
+        return {
+            "model": os.path.join(folder, f"step-{step:08d}"),
+            "learning_rate": rate,
+            "final_rate": min(1.0, highest * share / rate) if rate else 1.0,
+            "warmup_steps": 0,
+            "epochs": self.epochs()[1],
+        }
+
+    def _rates(self, model):
+        """The learning rate of each step of a training."""
+        with open_file(os.path.join(model, "log.h5"), "bregman/training") as file:
+            return file["step/rate"][:]
+
+    def halfway_bank(self, name, masks, seed):
+        """Losses [mask, query] of models that go on from the middle of the training with a seed, as masked_bank.  The optimiser
+        knows nothing of the first half, with a mask or without."""
+        folder = self.path(name, f"bank-{seed}" if masks else f"bank-{seed}-all")
+        begin = self._halfway(name, seed)
+        kept = {k: v for k, v in self.train.items() if k not in ("save_steps", "eval_steps")}
+        options = {"tokens": self.tokens, **kept, **begin, "bank": folder, "queries": self.queries}
+        options.update(mask=self._write_masks(name, masks), seeds=f"{seed}:{seed + 1}")
+        self._once(folder, f"bank {os.path.relpath(folder, self.folder)}", "train_models", options)
+        return self._read_bank(folder)[1][:, 0]
+
+    def read_bank(self, folder, masked=False):
         """(members [subset, sequence], losses [subset, seed, query], seeds, path), after a check that its models are the scored
-        one's: the same beginning, corpus, queries and options, but for subset and seed."""
+        one's: the same beginning, corpus, queries and options, but for subset, seed and, where they may have one, mask."""
         path = os.path.join(folder, "bank.h5")
         seeds, losses, count, sequence = self._read_bank(folder)
-        self._check_bank(path, seeds, sequence)
+        self._check_bank(path, seeds, sequence, masked)
         members = np.zeros((len(count), self.n_sequences), bool)
         members[np.repeat(np.arange(len(count)), count), sequence] = True
         return members, losses, seeds, path
 
-    def _check_bank(self, path, seeds, sequence):
-        self._compare(os.path.join(self.model(), "log.h5"), path)
+    def _check_bank(self, path, seeds, sequence, masked):
+        self._compare(os.path.join(self.model(), "log.h5"), path, masked)
         if self.model_seed in seeds:
             raise UserError(
                 f'"{path}" has models of seed {self.model_seed}, the scored one\'s: train the bank with other --seeds'
@@ -180,8 +263,8 @@ class Experiment:
             names = "query_loss", "member/count", "member/sequence"
             return file["seed"][:].tolist(), *(file[name][:] for name in names)
 
-    def _compare(self, log, bank):
-        scored, models = recorded_training(log), recorded_training(bank)
+    def _compare(self, log, bank, masked):
+        scored, models = recorded_training(log), recorded_training(bank, masked)
         if scored[3]:
             raise UserError(
                 f'"{log}": the scored model was trained on a subset; it is to be trained on all token files'
@@ -216,8 +299,7 @@ class Experiment:
     def influence_scores(self, method, modules, damping):
         """{"score": [sequence, query], and what else method.score asked for}.  The curvature of M3 is block diagonal, and each
         module's damping its own: the score of several words of modules is the sum of theirs, and each is computed once."""
-        words = words_of(modules) if method.additive else [modules]
-        parts = [self._scores_of(method, word, damping) for word in words]
+        parts = [self._scores_of(method, word, damping) for word in words_to_score(method, modules)]
         found = {"score": sum(part["score"] for part in parts)}
         if "gradient_norm" in parts[0]:
             found["gradient_norm"] = np.sqrt(sum(part["gradient_norm"] ** 2 for part in parts))
@@ -258,6 +340,34 @@ class Experiment:
             if file["sequence"][:].tolist() != list(range(self.n_sequences)) or strings(file["id"]) != self.names:
                 raise UserError(f'"{path}" is not of all sequences and queries; remove "{folder}"')
             return {name: file[name][:].astype(float) for name in ("score", "gradient_norm") if name in file}
+
+    def term_scores(self, method, modules, damping):
+        """Output-token scores (math.md M14) of all terms of the training loss, sequence after sequence: [query, term]."""
+        return sum(self._term_scores_of(method, word, damping) for word in words_to_score(method, modules))
+
+    def _term_scores_of(self, method, modules, damping):
+        self._scores_of(method, modules, damping)
+        folder = self.scores_folder(method, modules, damping)
+        title = os.path.relpath(folder, self.path("scores")).replace(os.sep, " ")
+        path = os.path.join(folder, "ranking.h5")
+        listed = {"scores": folder, "output": path, "top": self.n_sequences}
+        self._once(path, f"merge {title}", "merge_scores", listed, 1)
+        options = {"model": self.model(), "queries": os.path.join(folder, "compressed.h5"), "tokens": self.tokens}
+        options.update(output=folder, explain=path, attribution="output")
+        options.update({k: v for k, v in self.settings["score"].items() if k == "batch_tokens"})
+        self._once(f"{path} explained", f"explain {title}", "score_shards", options)
+        return self._read_terms(path)
+
+    def _read_terms(self, path):
+        with open_file(path, "bregman/ranking") as file:
+            sequence, count = file["top/sequence"][:], file["top/count"][:].astype(int)
+            values = np.split(file["top/output_token_score"][:].astype(float), np.cumsum(count.sum(1))[:-1])
+        order = np.argsort(sequence, axis=1)
+        terms = np.array([len(ids) - 1 for ids in self.sequences])
+        if sequence.shape[1] != len(terms) or (np.take_along_axis(count, order, 1) != terms).any():
+            raise UserError(f'"{path}" has not all terms of all sequences; remove "{os.path.dirname(path)}"')
+        pieces = [np.split(v, np.cumsum(c)[:-1]) for v, c in zip(values, count)]
+        return np.array([np.concatenate([of[k] for k in o]) for of, o in zip(pieces, order)])
 
     def overlap_scores(self):
         """BM25 over token ids [sequence, query]; 0 where no term is shared."""

@@ -37,26 +37,37 @@ class Foreseen(Experiment):
     def _made_up(self, *shape):
         return self._draw.normal(size=shape)
 
-    def bank(self, name, subsets, seeds):
-        self._banks[self.path(name, "bank")] = subsets, list(range(*seeds))
-        return super().bank(name, subsets, seeds)
+    def _once(self, output, title, program, options, ranks=None):
+        if "bank" in options:
+            self._banks[options["bank"]] = options
+        return super()._once(output, title, program, options, ranks)
 
-    def _write_subset(self, folder, name, sequences):
-        path = self.path(folder, "subsets", f"{name}.txt")
-        self.stages.subset_sizes[path] = len(sequences)
-        return path
+    def _write_lists(self, folder, kind, texts):
+        """In memory."""
+        sizes = {self.path(folder, kind, f"{name}.txt"): text.count("\n") for name, text in texts.items()}
+        if kind == "subsets":
+            self.stages.subset_sizes.update(sizes)
+        return list(sizes)
 
     def _read_bank(self, folder):
-        if folder == self.path("losses"):
-            return [0], np.zeros((1, 1, self.n_queries)), np.ones(1, int), np.zeros(1, int)
         if folder not in self._banks:  # one that the settings name
             return super()._read_bank(folder)
-        subsets, seeds = self._banks[folder]
-        count, members = [len(sequences) for sequences in subsets.values()], np.concatenate(list(subsets.values()))
-        return seeds, self._made_up(len(subsets), len(seeds), self.n_queries), count, members.astype(int)
+        options = self._banks[folder]
+        lists = options.get("subset") or options.get("mask") or [""]
+        seeds = list(range(*map(int, options.get("seeds", "0:1").split(":"))))
+        count = np.array([self.stages.subset_sizes.get(path, self.n_sequences) for path in lists])
+        members = [self._draw.permutation(self.n_sequences)[:n] for n in count]
+        return seeds, self._made_up(len(lists), len(seeds), self.n_queries), count, np.concatenate(members)
 
-    def _compare(self, log, bank):
+    def _compare(self, log, bank, masked):
         """The scored model, which its training would be compared with, may be yet to be trained."""
+
+    def _rates(self, model):
+        """As if an epoch were a step."""
+        return np.ones(sum(self.epochs()))
+
+    def _read_terms(self, path):
+        return self._made_up(self.n_queries, sum(len(ids) - 1 for ids in self.sequences))
 
     def _read_scores(self, folder):
         return {"score": self._made_up(self.n_sequences, self.n_queries), "gradient_norm": np.ones(self.n_sequences)}

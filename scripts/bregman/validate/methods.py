@@ -10,8 +10,8 @@ import numpy as np
 
 # fit, compress, score: options of fit_factors, compress_queries and score_shards; damped: is a damping to be chosen;
 # dampings: its own list of them, None: that of [methods]; modules: does it depend on the tracked modules; additive: are the scores of
-# several modules the sum of theirs; make(experiment, method, modules, damping): its scores
-Method = collections.namedtuple("Method", "label make fit compress score damped dampings modules additive")
+# several modules the sum of theirs; terms: can it score single terms of the loss; make(experiment, method, modules, damping): its scores
+Method = collections.namedtuple("Method", "label make fit compress score damped dampings modules additive terms")
 
 
 def random_scores(experiment, _method, _modules, _damping):
@@ -36,12 +36,13 @@ def cosine(experiment, method, modules, damping):
 
 def _method(label, make=influence, damped=False, dampings=None, modules=True, **options):
     fit, compress, score = (options.get(stage, {}) for stage in ("fit", "compress", "score"))
-    return Method(label, make, fit, compress, score, damped, dampings, modules, "refine" not in compress)
+    terms = make in (influence, random_scores)
+    return Method(label, make, fit, compress, score, damped, dampings, modules, "refine" not in compress, terms)
 
 
 def solved(steps):
     """Influence by the Gauss-Newton matrix of all sequences itself: of a solve that is to converge."""
-    refine = {"refine": "cg", "refine_sequences": ":", "refine_steps": steps}
+    refine = {"refine": "cg", "refine_sequences": "0:", "refine_steps": steps}
     return _method("solved", compress={"preconditioner": "ekfac", **refine}, damped=True)
 
 

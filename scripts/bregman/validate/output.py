@@ -4,10 +4,11 @@ import json
 
 from bregman.files import write_whole
 from bregman.report.figures import Plot
-from bregman.training import COLOURS, STYLE, short, ticks
+from bregman.training import COLOURS, STYLE, Axis, short, ticks
 from markupsafe import Markup
 
 WIDTH, LABELS, STEP, HEAD = 760, 250, 22, 60
+PANEL = 330, 300
 MINUS = "\u2212"
 
 
@@ -77,8 +78,15 @@ def lds_text(found):
 
 
 def qld_text(found):
+    parts = [_removal_text(found, "QLD", "sequences")]
+    return "\n".join(
+        parts + ([_removal_text(found["tokens"], "QLD of tokens", "loss terms")] if found["tokens"] else [])
+    )
+
+
+def _removal_text(found, title, what):
     head = (
-        f"### QLD: rise of the query's loss, nats a token, without its best {found['removed']} sequences "
+        f"### {title}: rise of the query's loss, nats a token, without its best {found['removed']} {what} "
         f"({100 * found['share']:g} %), above {found['random_removals']} random removals; {len(found['seeds'])} seeds\n"
     )
     return "\n".join([head, row_table("QLD", found["rows"])] + ([found["note"] + ".\n"] if found["note"] else []))
@@ -134,8 +142,50 @@ def _row(plot, across, y, entry, colour):
     plot.text(plot.width + 10, y - 4, f"{name}: {number(entry['mean'])}", "key", "start")
 
 
+def panels(found):
+    """SVG of part local: EK-FAC's prediction to the right, upwards what the objective and trainings do, a plot for each; whiskers
+    are a standard error each way, the dashed line is where both are the same."""
+    kinds = {"pbo": "PBO, solved", "start": "trained from the start", "halfway": "trained from halfway"}
+    plots = [
+        str(_scatter(found["pairs"], kind, label, COLOURS[i])).replace("<svg ", _place(i * PANEL[0]), 1)
+        for i, (kind, label) in enumerate(kinds.items())
+    ]
+    width, height = len(plots) * PANEL[0], PANEL[1]
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
+    return "\n".join(
+        [head, f"<style>{STYLE}</style>", '<rect class="page" width="100%" height="100%"/>', *plots, "</svg>\n"]
+    )
+
+
+def _place(x):
+    return f'<svg x="{x}" y="0" width="{PANEL[0]}" height="{PANEL[1]}" '
+
+
+def _scatter(pairs, kind, label, colour):
+    x, y = ([pair[name] for pair in pairs] for name in ("ekfac", kind))
+    error = [pair.get(f"{kind}_error") or 0.0 for pair in pairs]
+    across, up = Axis(x, False), Axis([v + s * e for v, e in zip(y, error) for s in (-1, 1)], False)
+    plot = Plot(f"a sequence left out: {label}", "EK-FAC (nats)", f"{label} (nats)", PANEL)
+    place = lambda a, b: (float(across.place(a)) * plot.width, float(up.place(b)) * plot.height)  # noqa: E731
+    for value, told in up.ticks(6):
+        plot.y_tick(place(across.low, value)[1], told)
+    for value, told in across.ticks(4):
+        plot.x_tick(place(value, up.low)[0], told)
+    low, high = max(across.low, up.low), min(across.high, up.high)
+    if low < high:
+        plot.curve([place(low, low), place(high, high)], "fit")
+    plot._parts.append(Markup('<g stroke="{}">').format(colour))
+    for a, b, e in zip(x, y, error):
+        plot.curve([place(a, b - e), place(a, b + e)], "loss")
+    plot.dots([place(a, b) for a, b in zip(x, y)], "dot", 3)
+    plot._parts.append(Markup("</g>"))
+    return plot.svg()
+
+
 def figures(part, found):
     """{file name: SVG} of a part's result."""
+    if part == "local":
+        return {"local.svg": panels(found)}
     if part == "lds":
         return {
             f"lds-{kind}.svg": figure(
@@ -150,4 +200,9 @@ def figures(part, found):
         "facts": ("finding what states a fact", "mean reciprocal rank"),
         "filter": ("finding what was planted", "average precision"),
     }
-    return {f"{part}.svg": figure(*labels[part], found["rows"])}
+    made = {f"{part}.svg": figure(*labels[part], found["rows"])}
+    if found.get("tokens"):
+        made["qld-tokens.svg"] = figure(
+            "loss without the best terms, above random ones", labels[part][1], found["tokens"]["rows"]
+        )
+    return made

@@ -3,20 +3,24 @@
 import os
 
 from bregman.files import version_line, write_whole
-from bregman.validate import output, planted, response, retraining
+from bregman.validate import local, output, planted, response, retraining
 from bregman.validate.experiment import Experiment
 
 
 def validate(settings, stages, parts, make_experiment=Experiment, say=print):
     """Measure them; say(text) of each part's table.  What is made is in settings.output."""
     model, modules = settings["model"], settings["methods"]["modules"]
-    own = [settings[name]["modules"] for name in ("qld", "pbo", "facts", "filter") if "modules" in settings[name]]
+    own = [
+        settings[name]["modules"] for name in ("qld", "pbo", "local", "facts", "filter") if "modules" in settings[name]
+    ]
     tracked = list(dict.fromkeys(modules + own))
     head = {"settings": settings.recorded(), "version": version_line().split()[1:]}
     measured = output.read_result(os.path.join(settings.output, "lds.json"), head["settings"])
-    if {"lds", "qld", "pbo"} & set(parts):
+    if {"lds", "qld", "pbo", "local"} & set(parts):
         main = make_experiment(settings, stages, settings.output, model["tokens"], model["queries"][0], tracked)
-        retraining.check_sizes(main.n_sequences, settings, parts)
+        retraining.check_sizes(main.sequences, settings, parts)
+        if "local" in parts:
+            local.check_sizes(main.n_sequences, settings)
         queries = main.query_table()
         if flagged := output.query_text(queries):
             say(flagged.rstrip("\n"))
@@ -31,6 +35,9 @@ def validate(settings, stages, parts, make_experiment=Experiment, say=print):
         elif part == "pbo":
             asked, (of, found) = queries, response.measure(settings, stages, main, tracked)
             text = response.text(found)
+        elif part == "local":
+            of, asked, found = main, queries, local.measure(main, settings, stages, queries)
+            text = local.text(found)
         else:
             of, asked, found = planted.measure(part, settings, stages, tracked, make_experiment)
             text = planted.text(part, found)

@@ -7,8 +7,6 @@ one approximation at a time."""
 
 import os
 
-import numpy as np
-
 from bregman.validate import output, statistics
 from bregman.validate.experiment import words_of
 from bregman.validate.methods import METHODS, solved
@@ -20,13 +18,6 @@ class Named:
 
     def __init__(self, method, label, modules):
         self.method, self.label, self.modules, self.name = method, label, modules, method
-
-
-def pearson(a, b):
-    """Correlations of columns; 0 where one side is the same everywhere."""
-    a, b = (x - x.mean(0) for x in (np.asarray(a, float), np.asarray(b, float)))
-    norm = np.sqrt((a * a).sum(0) * (b * b).sum(0))
-    return np.divide((a * b).sum(0), norm, out=np.zeros_like(norm), where=norm > 0)
 
 
 def layers_of(experiment, modules):
@@ -63,6 +54,14 @@ def approximations(experiment, own, names):
     return found
 
 
+def solution(experiment, own):
+    """(scores [sequence, query] of the solve that own has modules, damping and steps of; the largest share of a query's gradient
+    that it leaves)"""
+    exact = solved(own["steps"])
+    scores = experiment.influence_scores(exact, own["modules"], own["damping"])["score"]
+    return scores, float(experiment.residuals(exact, own["modules"], own["damping"]).max())
+
+
 def measure(settings, stages, main, modules):
     """(experiment, result): of the scored model of `main`, with queries that may be fewer."""
     own = settings["pbo"]
@@ -70,17 +69,16 @@ def measure(settings, stages, main, modules):
     experiment = type(main)(settings, stages, folder, main.tokens, own.get("queries", main.queries), modules)
     experiment.trained = main.model()
     experiment.compress = {"rank": "full"}
-    exact = solved(own["steps"])
-    truth = experiment.influence_scores(exact, own["modules"], own["damping"])["score"]
-    left = experiment.residuals(exact, own["modules"], own["damping"])
-    found = {row: pearson(s, truth) for row, s in approximations(experiment, own, settings["methods"]["names"]).items()}
+    truth, left = solution(experiment, own)
+    rows = approximations(experiment, own, settings["methods"]["names"])
+    found = {row: statistics.pearson(scores.T, truth.T) for row, scores in rows.items()}
     return experiment, {
         "measure": "pearson",
         "modules": own["modules"],
         "damping": own["damping"],
         "sequences": experiment.n_sequences,
         "steps": own["steps"],
-        "residual": float(left.max()),
+        "residual": left,
         "rows": compared(found, statistics.LEAST_RETRAININGS, settings[""]["seed"]),
     }
 

@@ -36,13 +36,16 @@ def removed_sequences(n, settings):
     return round(n * share)
 
 
-def check_sizes(n, settings, parts):
-    """Can all that is asked for be drawn from n sequences?  Before anything is trained."""
+def check_sizes(sequences, settings, parts):
+    """Can all that is asked for be drawn from these sequences?  Before anything is trained."""
+    n = len(sequences)
     for kind in settings["lds"]["kinds"] if "lds" in parts else []:
         if f"{kind}_bank" not in settings["lds"]:
             kept_sequences(kind, n, settings)
     if "qld" in parts:
         removed_sequences(n, settings)
+        if settings["qld"]["tokens"]:
+            masked_terms(sequences, settings)
 
 
 def reference_of(measured, row):
@@ -134,51 +137,106 @@ def lds(experiment, settings, queries):
 # ---------------------------------------------------------------- removals
 
 
-def removal_scores(row, experiment, settings, measured):
-    """[sequence, query], each query's at the damping that was best for the LDS of the other half of the queries; where there is
-    no such, at [qld] damping.  measured: what lds gave, or None; also the dampings."""
-    own = settings["qld"]
+def dampings_of(row, experiment, settings, measured):
+    """[query] the damping that was best for the LDS of the other half of the queries, where there is no such [qld] damping; None of a
+    method without.  measured: what lds gave, or None."""
     if not METHODS[row.method].damped:
-        return row.scores(experiment, None), None
+        return None
     entries = [e for kind in (measured or {}).values() for e in kind["rows"]]
     entry = next((e for e in entries if (e["method"], e["modules"]) == (row.method, row.modules)), None)
-    dampings = entry["chosen"] if entry else [own["damping"]] * experiment.n_queries
-    scores = np.empty((experiment.n_sequences, experiment.n_queries))
-    for d in set(dampings):
-        which = [q for q, other in enumerate(dampings) if other == d]
-        scores[:, which] = row.scores(experiment, d)[:, which]
-    return scores, dampings
+    return entry["chosen"] if entry else [settings["qld"]["damping"]] * experiment.n_queries
 
 
-def qld(experiment, settings, queries, measured):
-    """Rise of each query's loss, in nats a token, after training without its best share of the sequences, above the rise after
-    removals of as many random ones."""
-    own, seed, n = settings["qld"], settings[""]["seed"], experiment.n_sequences
-    removed = removed_sequences(n, settings)
-    span = own["first_seed"], own["first_seed"] + own["seeds"]
-    random = draw_subsets(n, own["random"], n - removed, seed + 1)
-    base = experiment.bank("qld/random-removals", random, span)[1].mean((0, 1))
-    names, modules = settings["methods"]["names"], [own.get("modules", settings["methods"]["modules"][0])]
-    found, dampings = {}, {}
-    for row in rows(names, modules, settings["methods"]["dampings"]):
-        scores, dampings[row] = removal_scores(row, experiment, settings, measured)
-        without = {}
-        for q in range(experiment.n_queries):
-            best = set(statistics.best_first(scores[:, q])[:removed].tolist())
-            without[f"{q:04d}"] = [z for z in range(n) if z not in best]
-        losses = experiment.bank(f"qld/{row.name}", without, span)[1].mean(1)
-        found[row] = (losses.diagonal() - base) / experiment.query_tokens
+def at_dampings(dampings, scores):
+    """Of scores(damping) [query, ...] each query's at its own damping."""
+    if dampings is None:
+        return scores(None)
+    each = {d: scores(d) for d in set(dampings)}
+    return np.array([each[d][q] for q, d in enumerate(dampings)])
+
+
+def rises(found, base, experiment, settings, queries):
+    """Table of rises of each query's loss, in nats a token, above those of random removals.  found: {Row: (losses [removal, seed,
+    query] of the models without each query's best, dampings)}; base: of the models without random ones."""
+    own, seed = settings["qld"], settings[""]["seed"]
+    base = base.mean((0, 1))
+    values = {row: (losses.mean(1).diagonal() - base) / experiment.query_tokens for row, (losses, _) in found.items()}
     retrainings = experiment.n_queries * own["seeds"]
-    table = compared(found, retrainings, seed)
-    for entry, row in zip(table, found):
-        entry["chosen"] = dampings[row]
+    table = compared(values, retrainings, seed)
+    for entry, (_, dampings) in zip(table, found.values()):
+        entry["chosen"] = dampings
     unflagged_means(table, queries)
     return {
-        "removed": removed,
-        "share": own["share"],
         "random_removals": own["random"],
-        "seeds": list(range(*span)),
+        "seeds": list(range(own["first_seed"], own["first_seed"] + own["seeds"])),
         "retrainings": retrainings,
         "note": FEW if retrainings < statistics.LEAST_RETRAININGS else None,
         "rows": table,
     }
+
+
+def qld_rows(settings):
+    modules = [settings["qld"].get("modules", settings["methods"]["modules"][0])]
+    return rows(settings["methods"]["names"], modules, settings["methods"]["dampings"])
+
+
+def qld(experiment, settings, queries, measured):
+    """Trained without each query's best share of the sequences."""
+    own, seed, n = settings["qld"], settings[""]["seed"], experiment.n_sequences
+    removed = removed_sequences(n, settings)
+    span = own["first_seed"], own["first_seed"] + own["seeds"]
+    random = draw_subsets(n, own["random"], n - removed, seed + 1)
+    base, found = experiment.bank("qld/random-removals", random, span)[1], {}
+    for row in qld_rows(settings):
+        dampings = dampings_of(row, experiment, settings, measured)
+        scores = at_dampings(dampings, lambda d: row.scores(experiment, d).T)
+        without = {}
+        for q in range(experiment.n_queries):
+            best = set(statistics.best_first(scores[q])[:removed].tolist())
+            without[f"{q:04d}"] = [z for z in range(n) if z not in best]
+        found[row] = experiment.bank(f"qld/{row.name}", without, span)[1], dampings
+    made = {"removed": removed, "share": own["share"], **rises(found, base, experiment, settings, queries)}
+    return {**made, "tokens": token_qld(experiment, settings, queries, measured) if own["tokens"] else None}
+
+
+# ---------------------------------------------------------------- removals of loss terms
+
+
+def masked_terms(sequences, settings):
+    """(all terms of the training loss as (sequence, position), sequence after sequence; how many are masked)"""
+    share = settings["qld"]["token_share"]
+    terms = [(z, at) for z, ids in enumerate(sequences) for at in range(1, len(ids))]
+    if not 0 < round(len(terms) * share) < len(terms):
+        raise UserError(f"{settings.path}: [qld] token_share: {share:g} of {len(terms)} loss terms is none, or all")
+    return terms, round(len(terms) * share)
+
+
+def term_scores(row, experiment, damping):
+    """[query, term]; random ones are drawn anew for each query."""
+    if row.method == "random":
+        return np.random.default_rng([experiment.seed, 78]).normal(
+            size=(experiment.n_queries, sum(len(ids) - 1 for ids in experiment.sequences))
+        )
+    return experiment.term_scores(METHODS[row.method], row.modules, damping)
+
+
+def token_qld(experiment, settings, queries, measured):
+    """Trained on all sequences without each query's best share of the loss terms (M14, M15: per-token QLD)."""
+    own, seed = settings["qld"], settings[""]["seed"]
+    terms, removed = masked_terms(experiment.sequences, settings)
+    span = own["first_seed"], own["first_seed"] + own["seeds"]
+    random = draw_subsets(len(terms), own["random"], removed, seed + 2)
+    random = {name: [terms[t] for t in drawn] for name, drawn in random.items()}
+    base, found = experiment.masked_bank("qld-tokens/random-removals", random, span)[1], {}
+    for row in qld_rows(settings):
+        if not METHODS[row.method].terms:
+            continue
+        dampings = dampings_of(row, experiment, settings, measured)
+        scores = at_dampings(dampings, lambda d: term_scores(row, experiment, d))
+        masks = {
+            f"{q:04d}": [terms[t] for t in statistics.best_first(scores[q])[:removed]]
+            for q in range(experiment.n_queries)
+        }
+        found[row] = experiment.masked_bank(f"qld-tokens/{row.name}", masks, span)[1], dampings
+    made = rises(found, base, experiment, settings, queries)
+    return {"removed": removed, "share": own["token_share"], **made}

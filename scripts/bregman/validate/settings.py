@@ -9,7 +9,7 @@ from bregman.hashes import require_regular
 from bregman.sweep.keys import COUNT, NATURAL, STAGES, TABLE, Key, one_of, text, texts
 from bregman.validate.methods import METHODS
 
-PARTS = ("lds", "qld", "pbo", "facts", "filter")
+PARTS = ("lds", "qld", "pbo", "local", "facts", "filter")
 KINDS = ("halves", "drops")
 MODULES = ("mlp", "attention", "all", "embedding", "head")
 
@@ -28,6 +28,10 @@ def _several(check, what):
 
 def _open_share(value):
     return "a number between 0 and 1" if _positive(value) or value >= 1 else None
+
+
+def _flag(value):
+    return None if isinstance(value, bool) else "true or false"
 
 
 def _modules(value):
@@ -86,6 +90,8 @@ TABLES = {
         "first_seed": Key(NATURAL, 101),
         "modules": Key(_modules),
         "damping": Key(_positive, 0.1),
+        "tokens": Key(_flag, False),
+        "token_share": Key(_open_share, 0.01),
     },
     "pbo": {
         "queries": Key(text),
@@ -93,6 +99,14 @@ TABLES = {
         "damping": Key(_positive, 1),
         "steps": Key(COUNT, 40),
         "rank": Key(COUNT, 32),
+    },
+    "local": {
+        "pairs": Key(COUNT, 20),
+        "seeds": Key(COUNT, 4),
+        "first_seed": Key(NATURAL, 101),
+        "modules": Key(_modules, "mlp"),
+        "damping": Key(_positive, 1),
+        "steps": Key(COUNT, 40),
     },
     "facts": {**PLANTED, "count": Key(COUNT, 32)},
     "filter": {**PLANTED, "count": Key(COUNT, 32)},

@@ -12,7 +12,7 @@ from bregman.errors import UserError
 from bregman.sweep.keys import argument
 
 STOPPED = 75
-PROGRAMS = ("train_models", "fit_factors", "compress_queries", "score_shards", "prefilter")
+PROGRAMS = ("train_models", "fit_factors", "compress_queries", "score_shards", "merge_scores", "prefilter")
 TELL_S = 20  # seconds between lines on a step that takes long
 
 

@@ -7,6 +7,7 @@ import numpy as np
 LEAST_RETRAININGS = 8  # of which an interval is given
 RESAMPLES = 10000
 AT_ONCE = 1000  # of them: all would take much memory where there are many queries
+PAIR_RESAMPLES = 2000
 MOST_SPLITS = 200
 
 
@@ -20,11 +21,32 @@ def ranks(values):
     return (last - (count - 1) / 2)[place]
 
 
-def spearman(a, b):
-    """Rank correlations along the last axis; 0 where one side is the same everywhere, and so tells nothing."""
-    a, b = (x - x.mean(-1, keepdims=True) for x in (ranks(a), ranks(b)))
+def pearson(a, b):
+    """Correlations along the last axis; 0 where one side is the same everywhere, and so tells nothing."""
+    a, b = (x - x.mean(-1, keepdims=True) for x in (np.asarray(a, float), np.asarray(b, float)))
     norm = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
     return np.divide((a * b).sum(-1), norm, out=np.zeros_like(norm), where=norm > 0)
+
+
+def spearman(a, b):
+    """Rank correlations, as pearson."""
+    return pearson(ranks(a), ranks(b))
+
+
+def slope(a, b):
+    """Of the line through points (a, b) by least squares; 0 where a is the same everywhere."""
+    a, b = (x - x.mean() for x in (np.asarray(a, float), np.asarray(b, float)))
+    return float((a * b).sum() / (a * a).sum()) if (a * a).sum() > 0 else 0.0
+
+
+def reliability(values):
+    """Of means over seeds, values [pair, seed]: the share of their variance over pairs that is not the seeds', which would
+    be there again with others; None with one seed."""
+    values = np.asarray(values, float)
+    if values.shape[1] < 2:
+        return None
+    noise, every = values.var(1, ddof=1).mean() / values.shape[1], values.mean(1).var(ddof=1)
+    return float(max(0.0, 1 - noise / every)) if every > 0 else 0.0
 
 
 def lds(scores, members, losses):
@@ -59,6 +81,13 @@ def bootstrap(values, seed=0, resamples=RESAMPLES):
     parts = [min(AT_ONCE, resamples - first) for first in range(0, resamples, AT_ONCE)]
     means = np.concatenate([values[random.integers(0, len(values), (n, len(values)))].mean(1) for n in parts])
     return [float(x) for x in np.quantile(means, (0.025, 0.975))]
+
+
+def correlation_interval(measure, a, b, seed=0, resamples=PAIR_RESAMPLES):
+    """The 95 % interval of a correlation over pairs, which are drawn again: percentiles of resamples."""
+    which = np.random.default_rng(seed).integers(0, len(a), (resamples, len(a)))
+    found = measure(np.asarray(a, float)[which], np.asarray(b, float)[which])
+    return [float(x) for x in np.quantile(found, (0.025, 0.975))]
 
 
 def summary(values, retrainings, seed=0):
