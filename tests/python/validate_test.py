@@ -459,6 +459,13 @@ def masked(name):
         return [tuple(map(int, line.split())) for line in file]
 
 
+def test_masks_of_others():
+    """No sum over sequences predicts what a bank with masks measures."""
+    config("other-masks", more='halves_bank = "step-without"')
+    done = validate("other-masks")
+    check(done.returncode == 1 and "trained with masks" in done.stderr, "a bank with masks", done.stderr[-300:])
+
+
 def test_removals():
     """Sequences, loss terms and single sequences left out, from the files of the stages."""
     more = "[qld]\nrandom = 2\nseeds = 1\nshare = 0.1\ntokens = true\ntoken_share = 0.02\n"
@@ -735,6 +742,7 @@ test_experiment()
 test_norms()
 test_masked_step()
 test_quick()
+test_masks_of_others()
 test_removals()
 test_response()
 test_stop()
