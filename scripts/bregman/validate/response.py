@@ -12,7 +12,7 @@ import numpy as np
 from bregman.files import open_file
 from bregman.validate import output, statistics
 from bregman.validate.experiment import Experiment
-from bregman.validate.methods import METHODS, solved
+from bregman.validate.methods import METHODS, makes, solved
 from bregman.validate.retraining import compared
 
 
@@ -61,7 +61,7 @@ def approximations(experiment, own, names):
     found[row] = experiment.influence_scores(exact, modules, 10 * damping)["score"]
     for name in names:
         method = METHODS[name]
-        if method.dampings:
+        if method.dampings or not makes(name, modules):
             continue  # of a solve: what is asked is the solve itself
         scores = method.make(experiment, method, modules, damping if method.damped else None)
         found[Named(name, method.label, modules if method.modules else "")] = scores

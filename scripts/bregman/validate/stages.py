@@ -61,6 +61,10 @@ class Stages:
     def script(self, title, script, arguments):
         self._run(title, script, [sys.executable, os.path.join(ROOT, "scripts", script), *arguments])
 
+    def other(self, title, program, command, options):
+        """A program that is not one of the stages; as many threads as there are ranks."""
+        self._run(title, program, [*command, *words({**options, "threads": self.ranks})])
+
     def _run(self, title, program, command):
         if self.asked:
             raise Stopped
