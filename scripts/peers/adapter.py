@@ -11,6 +11,8 @@ import os
 import sys
 import traceback
 
+import h5py
+
 WORDS = ("mlp", "attention", "head")
 RESULTS = 1  # raised when an adapter gives other scores than before for the same options and inputs
 
@@ -50,8 +52,6 @@ def parse_options(text, words, preconditioners):
 
 def read_ids(path):
     """(token ids of each sequence, where its completion starts: at 1, so that all predicted tokens count, in a corpus)"""
-    import h5py
-
     with h5py.File(path) as file:
         ids, count = file["token"][:].astype("int64"), file["count"][:].astype("int64")
         starts = file["completion_start"][:].tolist() if "completion_start" in file else [1] * len(count)
@@ -127,8 +127,6 @@ def digest(options, package, damped=True):
 
 
 def made_before(path, inputs):
-    import h5py
-
     try:
         with h5py.File(path) as file:
             return file.attrs["inputs"] == inputs
@@ -138,8 +136,6 @@ def made_before(path, inputs):
 
 def write_scores(path, scores, inputs):
     """All of it or nothing."""
-    import h5py
-
     part = f"{path}.part"
     with h5py.File(part, "w") as file:
         file["score"] = scores.astype("float32")
