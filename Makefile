@@ -216,6 +216,8 @@ install: prefix all
 	@for s in $(SCRIPTS); do \
 	   install $(SRC)/scripts/$$s $(OWN)/scripts/; \
 	   ln -sf ../libexec/bregman/scripts/$$s $(DEST)/bin/bregman-$$(echo $$s | tr _ -); done
+	@install -d $(OWN)/scripts/peers && install $(SRC)/scripts/peers/*_scores $(OWN)/scripts/peers/
+	@install -m 644 $(SRC)/scripts/peers/*.py $(OWN)/scripts/peers/
 	@install $(SRC)/scripts/setup.sh $(SRC)/scripts/sweep $(OWN)/scripts/
 	@install -m 644 $(SRC)/scripts/requirements.txt $(OWN)/scripts/
 	@for f in $(PACKAGE); do install -D -m 644 $(SRC)/scripts/$$f $(OWN)/scripts/$$f || exit 1; done

@@ -32,19 +32,18 @@ os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_OFFLINE="1", TQDM_DISAB
 warnings.filterwarnings("ignore")
 # Kronfluence and transformers import torchvision if it is there; one that does not fit torch would break them.
 sys.modules.setdefault("torchvision", None)
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "peers"))
 
 import kronfluence.score.pairwise as pairwise  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch._dynamo  # noqa: E402,F401  (Kronfluence would import it inside the first timed phase)
-import torch.nn.functional as F  # noqa: E402
 from kronfluence.analyzer import Analyzer, prepare_model  # noqa: E402
 from kronfluence.arguments import FactorArguments, ScoreArguments  # noqa: E402
-from kronfluence.task import Task  # noqa: E402
+from kronfluence_task import NextToken, replace_conv1d  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.data import Dataset  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
-from transformers.pytorch_utils import Conv1D  # noqa: E402
 
 MLP_SUFFIX = ("mlp.c_fc", "mlp.c_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
@@ -57,49 +56,7 @@ class Sequences(Dataset):
         return self.ids.shape[0]
 
     def __getitem__(self, i):
-        return {"input_ids": self.ids[i]}
-
-
-class NextToken(Task):
-    """Cross-entropy of every token after the first, summed; labels from the model's own distribution for factors."""
-
-    def __init__(self, modules):
-        super().__init__()
-        self.modules = modules
-
-    def compute_train_loss(self, batch, model, sample=False):
-        logits = model(input_ids=batch["input_ids"], use_cache=False).logits[:, :-1]
-        logits = logits.reshape(-1, logits.size(-1))
-        labels = batch["input_ids"][:, 1:].reshape(-1)
-        if sample:
-            with torch.no_grad():
-                labels = torch.multinomial(torch.softmax(logits, -1), 1).flatten()
-        return F.cross_entropy(logits, labels, reduction="sum")
-
-    def compute_measurement(self, batch, model):
-        return self.compute_train_loss(batch, model)
-
-    def get_influence_tracked_modules(self):
-        return self.modules
-
-    def get_attention_mask(self, batch):
-        """Positions that count: all that predict a token, so not a sequence's last one."""
-        mask = torch.ones_like(batch["input_ids"])
-        mask[:, -1] = 0
-        return mask
-
-
-@torch.no_grad()
-def replace_conv1d(module):
-    """GPT-2's Conv1D (weight [in, out]) -> nn.Linear, which is what Kronfluence tracks."""
-    for name, child in module.named_children():
-        replace_conv1d(child)
-        if isinstance(child, Conv1D):
-            n_in, n_out = child.weight.shape
-            linear = nn.Linear(n_in, n_out)
-            linear.weight.copy_(child.weight.t())
-            linear.bias.copy_(child.bias)
-            setattr(module, name, linear)
+        return {"input_ids": self.ids[i], "labels": self.ids[i]}
 
 
 def peak_bytes():

@@ -44,6 +44,10 @@ for program in train-models fit-factors compress-queries prefilter score-shards 
         grep -q "^usage: bregman-$program " "$work/log" || fail "bregman-$program --help: $(cat "$work/log")"
     ! grep "^example: " "$work/log" | grep -qv " bregman-$program " || fail "bregman-$program: $(grep "^example" "$work/log")"
 done
+for tool in kronfluence bergson; do
+    "$BREGMAN_VENV/bin/python" "$prefix/libexec/bregman/scripts/peers/${tool}_scores" --help > "$work/log" 2>&1 &&
+        grep -q "^usage: ${tool}_scores " "$work/log" || fail "${tool}_scores --help: $(cat "$work/log")"
+done
 (unset BREGMAN_SCHEMA && PYTHONPATH=$prefix/libexec/bregman/scripts "$BREGMAN_VENV/bin/python" -c '
 from bregman import ROOT, schema
 assert ROOT.endswith("/usr/libexec/bregman") and schema.rows("bregman/tokens"), ROOT') > "$work/log" 2>&1 || fail "table of the formats: $(cat "$work/log")"

@@ -11,6 +11,7 @@ from bregman.errors import UserError
 from bregman.files import input_identity, open_dataset, open_file, strings, write_whole
 from bregman.hashes import hash_model, require_regular
 from bregman.sweep.keys import STAGES
+from bregman.validate import peers
 from bregman.validate.methods import METHODS
 from bregman.validate.settings import MODULES
 from bregman.validate.stages import tell
@@ -390,6 +391,9 @@ class Experiment:
         for q, (sequences, values) in enumerate(zip(listed, value)):
             scores[sequences[sequences >= 0], q] = values[sequences >= 0]
         return scores
+
+    def read_peer(self, path, peer):
+        return peers.read_scores(path, peer, (self.n_sequences, self.n_queries))
 
     # ---------------------------------------------------------------- of compressed queries
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bregman.planner import planned
 from bregman.validate.experiment import Experiment
-from bregman.validate.stages import Stages
+from bregman.validate.stages import Stages, Step
 
 
 class Rehearsal(Stages):
@@ -23,6 +23,9 @@ class Rehearsal(Stages):
 
     def start(self, step):
         pass
+
+    def other(self, title, program, command, options):
+        self.steps.append(Step(title, program, {}, self.ranks))
 
     @staticmethod
     def tell(line):
@@ -71,6 +74,9 @@ class Foreseen(Experiment):
 
     def _read_scores(self, folder):
         return {"score": self._made_up(self.n_sequences, self.n_queries), "gradient_norm": np.ones(self.n_sequences)}
+
+    def read_peer(self, path, peer):
+        return self._made_up(self.n_sequences, self.n_queries)
 
     def _read_overlap(self):
         return self._made_up(self.n_sequences, self.n_queries)

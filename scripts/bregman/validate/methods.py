@@ -8,10 +8,13 @@ import itertools
 
 import numpy as np
 
+from bregman.validate import peers
+
 # fit, compress, score: options of fit_factors, compress_queries and score_shards; damped: is a damping to be chosen;
 # dampings: its own list of them, None: that of [methods]; modules: does it depend on the tracked modules; additive: are the scores of
-# several modules the sum of theirs; terms: can it score single terms of the loss; make(experiment, method, modules, damping): its scores
-Method = collections.namedtuple("Method", "label make fit compress score damped dampings modules additive terms")
+# several modules the sum of theirs; terms: can it score single terms of the loss; peer: another tool that makes them, or None;
+# make(experiment, method, modules, damping): its scores
+Method = collections.namedtuple("Method", "label make fit compress score damped dampings modules additive terms peer")
 
 
 def random_scores(experiment, _method, _modules, _damping):
@@ -34,10 +37,14 @@ def cosine(experiment, method, modules, damping):
     return np.divide(found["score"], norm, out=np.zeros_like(found["score"]), where=norm > 0)
 
 
-def _method(label, make=influence, damped=False, dampings=None, modules=True, **options):
+def _method(label, make=influence, damped=False, dampings=None, modules=True, peer=None, **options):
     fit, compress, score = (options.get(stage, {}) for stage in ("fit", "compress", "score"))
-    terms = make in (influence, random_scores)
-    return Method(label, make, fit, compress, score, damped, dampings, modules, "refine" not in compress, terms)
+    terms, additive = make in (influence, random_scores), "refine" not in compress
+    return Method(label, make, fit, compress, score, damped, dampings, modules, additive, terms, peer)
+
+
+def _of_peer(label, peer):
+    return _method(label, peers.scores, damped=True, peer=peer)
 
 
 def solved(steps):
@@ -69,7 +76,10 @@ METHODS = {
     "cg": _method(
         "EK-FAC + CG", compress={"preconditioner": "ekfac", "refine": "cg"}, damped=True, dampings=(10, 30, 100)
     ),
+    "kronfluence": _of_peer("Kronfluence's EK-FAC", peers.KRONFLUENCE),
+    "bergson": _of_peer("Bergson's EK-FAC", peers.BERGSON),
 }
+DEFAULT = [name for name, method in METHODS.items() if not method.peer]
 REFERENCE = "ekfac"  # what others are compared with
 
 
@@ -92,7 +102,14 @@ class Row:
         return METHODS[self.method].make(experiment, METHODS[self.method], self.modules, damping)
 
 
+def makes(name, modules):
+    """Can the method score the modules?  Any of Bregman's own can."""
+    peer = METHODS[name].peer
+    return not peer or set(peers.words_of(modules)) <= set(peer.tracks)
+
+
 def rows(names, modules, dampings):
-    """Of all methods with all modules, in the order of a table."""
+    """Of all methods with all modules that they can score, in the order of a table."""
     plain = [Row(name, "", dampings) for name in names if not METHODS[name].modules]
-    return plain + [Row(name, m, dampings) for m, name in itertools.product(modules, names) if METHODS[name].modules]
+    pairs = [(m, name) for m, name in itertools.product(modules, names) if METHODS[name].modules and makes(name, m)]
+    return plain + [Row(name, m, dampings) for m, name in pairs]

@@ -3,8 +3,23 @@
 import os
 
 from bregman.files import version_line, write_whole
-from bregman.validate import local, output, planted, response, retraining
+from bregman.validate import local, output, peers, planted, response, retraining
 from bregman.validate.experiment import Experiment
+from bregman.validate.methods import METHODS, makes
+
+
+def check_peers(settings, tracked, tell):
+    """{name: versions} of the other tools among the methods; says which rows they have not."""
+    names = [name for name in settings["methods"]["names"] if METHODS[name].peer]
+    for name in names:
+        for modules in tracked:
+            if not makes(name, modules):
+                tracks = ", ".join(METHODS[name].peer.tracks)
+                tell(f"no row of {METHODS[name].label} with {modules}: it tracks {tracks}")
+    found = peers.check(settings, {name: METHODS[name].peer for name in names})
+    for versions in found.values():
+        tell(f"also of {versions}")
+    return found
 
 
 def validate(settings, stages, parts, make_experiment=Experiment, say=print):
@@ -14,7 +29,11 @@ def validate(settings, stages, parts, make_experiment=Experiment, say=print):
         settings[name]["modules"] for name in ("qld", "pbo", "local", "facts", "filter") if "modules" in settings[name]
     ]
     tracked = list(dict.fromkeys(modules + own))
-    head = {"settings": settings.recorded(), "version": version_line().split()[1:]}
+    head = {
+        "settings": settings.recorded(),
+        "version": version_line().split()[1:],
+        "peers": check_peers(settings, tracked, stages.tell),
+    }
     measured = output.read_result(os.path.join(settings.output, "lds.json"), head["settings"])
     if {"lds", "qld", "pbo", "local"} & set(parts):
         main = make_experiment(settings, stages, settings.output, model["tokens"], model["queries"][0], tracked)

@@ -9,7 +9,7 @@ import os
 
 from bregman.validate import output, statistics
 from bregman.validate.experiment import words_of
-from bregman.validate.methods import METHODS, solved
+from bregman.validate.methods import METHODS, makes, solved
 from bregman.validate.retraining import compared
 
 
@@ -47,7 +47,7 @@ def approximations(experiment, own, names):
     found[row] = experiment.influence_scores(exact, modules, 10 * damping)["score"]
     for name in names:
         method = METHODS[name]
-        if method.dampings:
+        if method.dampings or not makes(name, modules):
             continue  # of a solve: what is asked is the solve itself
         scores = method.make(experiment, method, modules, damping if method.damped else None)
         found[Named(name, method.label, modules if method.modules else "")] = scores

@@ -7,7 +7,7 @@ import tomllib
 from bregman.errors import UserError
 from bregman.hashes import require_regular
 from bregman.sweep.keys import COUNT, NATURAL, STAGES, TABLE, Key, one_of, text, texts
-from bregman.validate.methods import METHODS
+from bregman.validate.methods import DEFAULT, METHODS
 
 PARTS = ("lds", "qld", "pbo", "local", "facts", "filter")
 KINDS = ("halves", "drops")
@@ -67,12 +67,13 @@ TABLES = {
         "seed": Key(NATURAL, 0),
     },
     "methods": {
-        "names": Key(_several(one_of(*METHODS), "a list of " + ", ".join(METHODS)), list(METHODS)),
+        "names": Key(_several(one_of(*METHODS), "a list of " + ", ".join(METHODS)), DEFAULT),
         "modules": Key(
             _several(_modules, "a list of texts as \"mlp\" or \"attention,mlp,head\""), ["mlp", "attention,mlp"]
         ),
         "dampings": Key(_several(_positive, "a list of numbers above 0"),
                         [0.01, 0.1, 1, 10]),
+        "peer_python": Key(text),
     },
     "lds": {
         "kinds": Key(_several(one_of(*KINDS), "a list of " + ", ".join(KINDS)), ["halves"]),
@@ -205,6 +206,8 @@ class Settings(dict):
         folder = os.path.dirname(os.path.abspath(self.path))
         for table in self.values():
             table.update({key: os.path.join(folder, table[key]) for key in PATHS if key in table})
+        if os.sep in self["methods"].get("peer_python", ""):
+            self["methods"]["peer_python"] = os.path.join(folder, self["methods"]["peer_python"])
         self.output = os.path.join(folder, self[""].get("output", os.path.splitext(os.path.basename(self.path))[0]))
         for key in ("tokens", "queries"):
             model[key] = self._files(key, model[key], folder)

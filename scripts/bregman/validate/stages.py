@@ -86,6 +86,11 @@ class Stages:
         command = [os.path.join(ROOT, "scripts", "mpi"), str(step.ranks), os.path.join(self.programs, step.program)]
         self._run(step.title, step.program, [*command, *words({**step.options, "threads": 1})])
 
+    def other(self, title, program, command, options):
+        """A program that is not one of the stages; as many threads as there are ranks."""
+        self.steps.append(Step(title, program, {}, self.ranks))
+        self._run(title, program, [*command, *words({**options, "threads": self.ranks})])
+
     def _run(self, title, program, command):
         if self.asked or os.path.exists(self.stop):
             raise Stopped
