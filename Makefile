@@ -142,13 +142,19 @@ check: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests WERROR=-Werror
 	@$(SRC)/tests/run.sh $(B)
 
+# What takes minutes each: drills of failing ranks, full disks, limits of memory, large eigendecompositions, plan against runs.
+check-long: setup
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests WERROR=-Werror
+	@KIND=long $(SRC)/tests/run.sh $(B)
+
 # The suite under the sanitizers: same tests, own build folder.
 asan: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests B=$(B)/asan WERROR=-Werror OPT='-O1 -g' EXTRA='-fsanitize=address -fno-omit-frame-pointer'
-	@ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:verify_asan_link_order=0 $(SRC)/tests/run.sh $(B)/asan
+	@export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:verify_asan_link_order=0; \
+	   $(SRC)/tests/run.sh $(B)/asan && KIND=long $(SRC)/tests/run.sh $(B)/asan
 ubsan: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests B=$(B)/ubsan WERROR=-Werror OPT='-O1 -g' EXTRA='-fsanitize=undefined -fno-sanitize-recover=all'
-	@$(SRC)/tests/run.sh $(B)/ubsan
+	@$(SRC)/tests/run.sh $(B)/ubsan && KIND=long $(SRC)/tests/run.sh $(B)/ubsan
 
 # The jobs under a real Slurm of four nodes on this machine; skipped where its packages are missing.
 check-slurm: setup
@@ -160,7 +166,7 @@ KILLS ?= 1000
 drills check-kill: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests
 	@BUILD=$(abspath $(B)) OMP_NUM_THREADS=1 DRILLS=$(or $(DRILLS),all) KILLS=$(KILLS) \
-	   $(BREGMAN_VENV)/bin/python $(SRC)/tests/python/$(if $(filter drills,$@),drills,kill)_test.py
+	   $(BREGMAN_VENV)/bin/python $(SRC)/tests/python/$(if $(filter drills,$@),drills_long,kill_test).py
 
 # ---- fuzzing: the targets of tests/fuzz for FUZZ_SECONDS each, with clang's libFuzzer and sanitizers ----
 FUZZ_SECONDS ?= 30
@@ -252,6 +258,7 @@ clean:
 help:
 	@echo 'all (default)  the stages in B/bin, B/lib/libbregman.a, the table of the files in B/share      B=$(B)'
 	@echo 'check          set up, build, run the test suite (minutes)'
+	@echo 'check-long     tests that take minutes each'
 	@echo 'check-slurm    the jobs and a sweep under a real Slurm on this machine (minutes)'
 	@echo 'drills         one rank fails, in every phase, place and moment: a table of how jobs end (about an hour)'
 	@echo 'check-kill     whole runs killed with -9 KILLS=$(KILLS) times, on other ranks each time'
@@ -266,6 +273,6 @@ help:
 	@echo 'install        PREFIX=$(PREFIX)'
 	@echo 'setup, tests, clean, help'
 
-.PHONY: all tests check check-slurm check-kill check-torch drills large-case asan ubsan fuzzers fuzz format demo validate bench setup install prefix clean help always
+.PHONY: all tests check check-long check-slurm check-kill check-torch drills large-case asan ubsan fuzzers fuzz format demo validate bench setup install prefix clean help always
 .SECONDARY:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

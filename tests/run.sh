@@ -1,6 +1,7 @@
 #!/bin/bash
 # run.sh BUILD [PATTERN]: run the tests built in BUILD, and the scripts among the tests; with a
 # PATTERN (of the shell's case) only those whose path under tests/ without ending matches it, such as "python/*".
+# With KIND=long instead those scripts that take minutes, whose names end in _long.
 # A test that exits with 77 is skipped.  Exits 1 if any failed or is not built, or if none ran.
 # JOBS tests run at a time, one more than there are cores unless it is set: many of them mostly wait.
 # A test has LIMIT_S seconds (1800, many times what the slowest takes); one that has not ended then fails, and what it was
@@ -14,6 +15,7 @@ BREGMAN_SCHEMA=$BUILD/share/schema.json
 export SRC BUILD BREGMAN_VENV BREGMAN_SCHEMA
 limit=${LIMIT_S:-1800}
 jobs=${JOBS:-$(($(nproc) + 1))}
+kind=${KIND:-test}
 results=$(mktemp -d) || exit 1
 trap 'rm -rf "$results"' EXIT
 trap 'kill $(jobs -p) 2> /dev/null; exit 130' INT TERM
@@ -78,22 +80,22 @@ wanted() {
 count() { grep -lx "$1" "$results"/* 2> /dev/null | wc -l; }
 
 # the longest first; what starts ranks gives each one thread, as there may be as many tests and ranks as cores
-for test in "$SRC"/tests/*/*_test.sh; do
+for test in "$SRC"/tests/*/*_"$kind".sh; do
     wanted "$test" "$SRC" && run "$name" env OMP_NUM_THREADS=1 "$test"
 done
 python=$BREGMAN_VENV/bin/python
 [ -x "$python" ] || python=python3
-for test in "$SRC"/tests/python/*_test.py; do
+for test in "$SRC"/tests/python/*_"$kind".py; do
     wanted "$test" "$SRC" && run "$name" env OMP_NUM_THREADS=1 "$python" "$test"
 done
 for test in "$BUILD"/tests/*/*_mpitest; do
-    wanted "$test" "$BUILD" || continue
+    [ "$kind" = test ] && wanted "$test" "$BUILD" || continue
     for ranks in 1 2 3 4; do
         run "$name($ranks)" env OMP_NUM_THREADS=1 "$SRC/scripts/mpi" "$ranks" "$test"
     done
 done
 for test in "$BUILD"/tests/*/*_test; do
-    wanted "$test" "$BUILD" && run "$name" "$test"
+    [ "$kind" = test ] && wanted "$test" "$BUILD" && run "$name" "$test"
 done
 wait
 

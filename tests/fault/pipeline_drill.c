@@ -1,7 +1,7 @@
 /* One rank of a sweep fails, in every callback, on the first, a middle and the last rank of a pipeline, while it fills,
  * in its steady state and in its flush: all ranks return that rank's error at once, and the next sweep finds no message
  * of the last. The number of ranks, the lengths of messages and gathers and the size of units are the caller's
- * (drills_test.py): what an MPI sends eagerly hides what would wait for ever beyond it.  A line a case on stdout, "CASE
+ * (drills_long.py): what an MPI sends eagerly hides what would wait for ever beyond it.  A line a case on stdout, "CASE
  * NUMBER WORDS: OUTCOME"; a case that has not ended after --limit seconds is a HANG, and ends the job. */
 #include <inttypes.h>
 #include <signal.h>

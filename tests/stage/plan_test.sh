@@ -1,5 +1,5 @@
 #!/bin/sh
-# plan: what it refuses and names, and its memory, disk and FLOPs against runs of the stages on small models.
+# plan: what it says, refuses and names.
 plan=$BUILD/bin/plan
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
@@ -147,8 +147,4 @@ elif ! grep -q 'good.json' "$folder/err"; then
     failed=1
 fi
 
-[ $failed -eq 0 ] || exit 1
-"$BREGMAN_VENV/bin/python" -c 'import h5py, numpy' 2>/dev/null || exit 0
-# memory under AddressSanitizer is not that of the stages
-[ -z "${ASAN_OPTIONS:-}" ] || exit 0
-exec "$SRC/scripts/bench/plan.py" --check --build "$BUILD"
+exit $failed

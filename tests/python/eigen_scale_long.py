@@ -104,7 +104,7 @@ def test_subgrids():
         if ranks == 1:
             same_file("1 rank, threshold 8", f"{factors}/index.h5", f"{reference}/index.h5")
     if not shared:
-        print("eigen_scale_test: this build has no ScaLAPACK")
+        print("eigen_scale_long: this build has no ScaLAPACK")
     _, again = fit(4, "grid4-again", "--subgrid-side", "8")
     same_file("4 ranks twice", f"{again}/index.h5", f"{factors}/index.h5")
     return shared
