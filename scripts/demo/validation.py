@@ -150,6 +150,10 @@ learning_rate = 1e-3
 
 [methods]
 modules = ["mlp", "attention,mlp", "attention,mlp,head"]
+dampings = [0.001, 0.01, 0.1, 1]
+
+[compress]
+rank = "full"
 
 [bm25]
 form = "okapi"
