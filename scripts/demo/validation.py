@@ -163,6 +163,7 @@ ngrams = 3
 kinds = {kinds}
 
 [qld]
+queries = 8
 tokens = {tokens}
 
 [pbo]

@@ -38,6 +38,8 @@ def validate(settings, stages, parts, make_experiment=Experiment, say=print):
     if {"lds", "qld", "pbo", "local"} & set(parts):
         main = make_experiment(settings, stages, settings.output, model["tokens"], model["queries"][0], tracked)
         retraining.check_sizes(main.sequences, settings, parts)
+        if "qld" in parts:
+            retraining.removed_for(main.n_queries, settings)
         if "local" in parts:
             local.check_sizes(main.n_sequences, settings)
         queries = main.query_table()

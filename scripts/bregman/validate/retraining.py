@@ -36,6 +36,14 @@ def removed_sequences(n, settings):
     return round(n * share)
 
 
+def removed_for(n, settings):
+    """The queries that the best are removed of: all n, or as many as the settings say, spread over them."""
+    count = settings["qld"].get("queries", n)
+    if count > n:
+        raise UserError(f"{settings.path}: [qld] queries: {count} of {n} queries; give at most as many as there are")
+    return [i * n // count for i in range(count)]
+
+
 def check_sizes(sequences, settings, parts):
     """Can all that is asked for be drawn from these sequences?  Before anything is trained."""
     n = len(sequences)
@@ -159,14 +167,18 @@ def rises(found, base, experiment, settings, queries):
     """Table of rises of each query's loss, in nats a token, above those of random removals.  found: {Row: (losses [removal, seed,
     query] of the models without each query's best, dampings)}; base: of the models without random ones."""
     own, seed = settings["qld"], settings[""]["seed"]
-    base = base.mean((0, 1))
-    values = {row: (losses.mean(1).diagonal() - base) / experiment.query_tokens for row, (losses, _) in found.items()}
-    retrainings = experiment.n_queries * own["seeds"]
+    asked, base = removed_for(experiment.n_queries, settings), base.mean((0, 1))
+    values = {
+        row: np.array([losses[i, :, q].mean() - base[q] for i, q in enumerate(asked)]) / experiment.query_tokens[asked]
+        for row, (losses, _) in found.items()
+    }
+    retrainings = len(asked) * own["seeds"]
     table = compared(values, retrainings, seed)
     for entry, (_, dampings) in zip(table, found.values()):
         entry["chosen"] = dampings
-    unflagged_means(table, queries)
+    unflagged_means(table, [queries[q] for q in asked])
     return {
+        "queries": [experiment.names[q] for q in asked],
         "random_removals": own["random"],
         "seeds": list(range(own["first_seed"], own["first_seed"] + own["seeds"])),
         "retrainings": retrainings,
@@ -191,7 +203,7 @@ def qld(experiment, settings, queries, measured):
         dampings = dampings_of(row, experiment, settings, measured)
         scores = at_dampings(dampings, lambda d: row.scores(experiment, d).T)
         without = {}
-        for q in range(experiment.n_queries):
+        for q in removed_for(experiment.n_queries, settings):
             best = set(statistics.best_first(scores[q])[:removed].tolist())
             without[f"{q:04d}"] = [z for z in range(n) if z not in best]
         found[row] = experiment.bank(f"qld/{row.name}", without, span)[1], dampings
@@ -235,7 +247,7 @@ def token_qld(experiment, settings, queries, measured):
         scores = at_dampings(dampings, lambda d: term_scores(row, experiment, d))
         masks = {
             f"{q:04d}": [terms[t] for t in statistics.best_first(scores[q])[:removed]]
-            for q in range(experiment.n_queries)
+            for q in removed_for(experiment.n_queries, settings)
         }
         found[row] = experiment.masked_bank(f"qld-tokens/{row.name}", masks, span)[1], dampings
     made = rises(found, base, experiment, settings, queries)

@@ -85,6 +85,7 @@ TABLES = {
         "drops_bank": Key(text),
     },
     "qld": {
+        "queries": Key(COUNT),
         "share": Key(_open_share, 0.05),
         "random": Key(COUNT, 4),
         "seeds": Key(COUNT, 2),
