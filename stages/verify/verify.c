@@ -124,7 +124,7 @@ static bg_status check_one(verifying *v, const bg_manifest *m, const char *path,
     bg_status st = verify_published(v, m, path, good, &listed, err);
     bool other = listed && !bg_ends_in(path, ".h5") && !bg_store_is_hdf5(path); /* a model's weights, a log as CSV */
     if (st == BG_OK && *good && !v->c->quick && !other)
-        st = verify_content(v, path, good, err);
+        st = verify_content(v, path, listed, good, err);
     v->n_files++;
     v->n_bad += !*good;
     if (st == BG_OK && bg_stop_requested())

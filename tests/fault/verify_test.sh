@@ -187,6 +187,15 @@ END
     [ $code -le 1 ] || fail "seed $seed: exit code $code: $(cat "$work/stdout" "$work/err")"
 done
 rm "$work/fuzzed.h5"
+# a library that gives up over a file takes only a process with it that was there to try
+printf '#include <stdlib.h>\nvoid H5Dread(void) { abort(); }\n' | ${CC:-cc} -shared -fPIC -x c - -o "$work/broken.so" || exit 1
+mkdir "$work/unlisted"
+cp "$in/c.h5" "$work/unlisted"
+cases=$((cases + 1))
+LD_PRELOAD=$work/broken.so run 1 verify "$work/unlisted/c.h5" > "$work/stdout" 2> "$work/err"
+code=$?
+[ $code -eq 1 ] || fail "a library that gives up: exit code $code: $(cat "$work/stdout" "$work/err")"
+grep -q 'c.h5: damaged: the HDF5 library fails when it reads this (Aborted)' "$work/stdout" || fail "a library that gives up: $(cat "$work/stdout")"
 
 # ---- manifests and what is left over
 pristine "$in/s"

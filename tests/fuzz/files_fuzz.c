@@ -400,7 +400,7 @@ static void walk(const char *path, const char *format)
     check_status(inspect_file(to, path, &err), &err);
     fclose(to);
     free(text);
-    check_status(verify_content(&v, path, &good, &err), &err);
+    check_status(verify_content(&v, path, true, &good, &err), &err);
     verify_forget(&v.files);
     verify_forget(&v.inputs);
     if (good)
