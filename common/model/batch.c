@@ -76,6 +76,13 @@ void bg_batch_mask(bg_batch *b, const uint8_t *in_loss)
             b->target[i] = BG_NO_TARGET;
 }
 
+void bg_batch_clear_erased(const bg_batch *b, size_t d, float *x)
+{
+    for (size_t z = 0; z < b->n_sequences; z++)
+        if (b->erased[z] != BG_NOT_ERASED)
+            memset(x + (b->row_start[z] + b->erased[z]) * d, 0, d * sizeof *x);
+}
+
 void bg_batch_erase(bg_batch *b, uint32_t position)
 {
     size_t last = b->n_sequences - 1;

@@ -333,20 +333,13 @@ bg_status bg_pass_set_rows(bg_pass *p, const bg_batch *b, bg_err *err)
     return BG_OK;
 }
 
-void bg_erase_rows(const bg_batch *b, size_t d, float *x)
-{
-    for (size_t z = 0; z < b->n_sequences; z++)
-        if (b->erased[z] != BG_NOT_ERASED)
-            memset(x + (b->row_start[z] + b->erased[z]) * d, 0, d * sizeof *x);
-}
-
 static void embed(bg_pass *p, const bg_batch *b, float *x)
 {
     const bg_model *m = p->model;
     size_t d = m->config.d_model;
     for (size_t i = 0; i < b->n_rows; i++)
         bg_tensor_widen(bg_model_embedding(m)->weight, (size_t)b->input[i] * d, d, x + i * d);
-    bg_erase_rows(b, d, x);
+    bg_batch_clear_erased(b, d, x);
     for (size_t i = 0; i < b->n_rows && m->position_embedding != NULL; i++) {
         bg_tensor_widen(m->position_embedding, (size_t)p->position[i] * d, d, p->da);
         bg_add(1, d, (bg_in){ p->da, d }, (bg_out){ x + i * d, d });

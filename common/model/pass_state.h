@@ -95,8 +95,6 @@ typedef struct {
     size_t n, d, offset, stride; /* so many of d floats, in rows of qkv and of qk_raw */
 } bg_head_norm;
 bg_head_norm bg_head_norm_of(const bg_model_config *c, const bg_block *blk, int which);
-/* x [rows, d] is 0 where the batch has a token erased. */
-void bg_erase_rows(const bg_batch *b, size_t d, float *x);
 /* The rotary embedding of q and k, or with direction -1 its transpose. */
 void bg_pass_rotate(const bg_pass *p, size_t rows, float *qkv, int direction);
 /* The input of the attention (or MLP) modules, with its homogeneous 1, into p->a_d. */

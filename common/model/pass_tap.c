@@ -46,7 +46,7 @@ bg_status bg_tap_embeddings(const bg_backward *w, float *dx)
             continue;
         if (site->kind ==
             BG_SITE_EMBEDDING) /* an erased token has not been looked up: no weight has a part in its row */
-            bg_erase_rows(w->batch, d, dx);
+            bg_batch_clear_erased(w->batch, d, dx);
         bg_pair pair = whole_pair(w, site, (bg_in){ NULL, 0 }, (bg_in){ dx, d });
         pair.token = site->kind == BG_SITE_EMBEDDING ? w->batch->input : w->p->position;
         st = hand_over(w, &pair);

@@ -226,7 +226,7 @@ static void embed(const bg_tangent *t, const bg_along *w, float *tx)
                 tx[i * d + j] += left[k] * v->right[token * v->ld_right + k];
         }
     }
-    bg_erase_rows(w->batch, d, tx);
+    bg_batch_clear_erased(w->batch, d, tx);
 }
 
 /* What moves nothing is passed over: below the lowest tracked block the stream stands still. */

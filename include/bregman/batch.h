@@ -45,5 +45,7 @@ void bg_batch_mask(bg_batch *b, const uint8_t *in_loss);
 /* Erase the token that the sequence added last reads at a position, 0 <= position < its rows: the token's embedding is
  * 0 there, what is added for its position stays, and so does its part as a target. */
 void bg_batch_erase(bg_batch *b, uint32_t position);
+/* x [n_rows, d] becomes 0 where a token is erased. */
+void bg_batch_clear_erased(const bg_batch *b, size_t d, float *x);
 
 #endif /* BG_BATCH_H */

@@ -16,87 +16,6 @@ enum { UNIT_SEQUENCES = 8 }; /* token scores of all queries are held for a unit 
  * magnitudes. */
 static const double sum_tolerance = 1e-4;
 
-static int by_sequence(const void *a, const void *b)
-{
-    const wanted *x = a, *y = b;
-    if (x->sequence != y->sequence)
-        return x->sequence < y->sequence ? -1 : 1;
-    return (x->query > y->query) - (x->query < y->query);
-}
-
-/* All pairs of the ranking once, the list of their sequences, and where their values will be. */
-static bg_status list_pairs(explaining *e, bg_err *err)
-{
-    scoring *w = e->w;
-    const bg_ranking *r = &e->ranking;
-    uint64_t corpus = bg_tokens_sequences(w->in.tokens), at = 0;
-    size_t n = 0, kept = 0;
-    bg_status st = BG_NEW(e->pair, BG_SIDES * r->n_queries * r->k, "pairs to explain", err);
-    if (st == BG_OK)
-        st = BG_NEW(e->sequence, BG_SIDES * r->n_queries * r->k, "sequences to explain", err);
-    for (size_t i = 0; i < BG_SIDES * r->n_queries * r->k && st == BG_OK; i++) {
-        size_t side = i / (r->n_queries * r->k), cell = i % (r->n_queries * r->k);
-        int64_t z = r->side[side].sequence[cell];
-        if (z >= 0 && (uint64_t)z >= corpus)
-            st = BG_FAIL(err, BG_ESTALE, "%s ranks sequence %" PRId64 ", but the token files hold %" PRIu64,
-                         w->c->explain, z, corpus);
-        else if (z >= 0)
-            e->pair[n++] = (wanted){ .sequence = (uint64_t)z, .query = (uint32_t)(cell / r->k) };
-    }
-    if (st != BG_OK)
-        return st;
-    qsort(e->pair, n, sizeof *e->pair, by_sequence);
-    for (size_t i = 0; i < n; i++) {
-        if (kept > 0 && by_sequence(&e->pair[i], &e->pair[kept - 1]) == 0)
-            continue;
-        wanted p = e->pair[i];
-        if (w->plan.n_sequences == 0 || e->sequence[w->plan.n_sequences - 1] != p.sequence)
-            e->sequence[w->plan.n_sequences++] = p.sequence;
-        p.index = w->plan.n_sequences - 1;
-        p.rows = bg_tokens_count(w->in.tokens, p.sequence) - 1;
-        p.at = at;
-        at += p.rows;
-        e->pair[kept++] = p;
-    }
-    e->n_pairs = kept;
-    w->plan.sequence = e->sequence;
-    return BG_OK;
-}
-
-size_t score_first_pair(const explaining *e, uint64_t index)
-{
-    size_t lo = 0, hi = e->n_pairs;
-    while (lo < hi) {
-        size_t m = (lo + hi) / 2;
-        if (e->pair[m].index < index)
-            lo = m + 1;
-        else
-            hi = m;
-    }
-    return lo;
-}
-
-static int by_number(const void *a, const void *b)
-{
-    size_t x = *(const size_t *)a, y = *(const size_t *)b;
-    return (x > y) - (x < y);
-}
-
-size_t score_explain_queries(const scoring *w, uint64_t first, uint64_t end, size_t *out)
-{
-    const explaining *e = w->in.explaining;
-    size_t n = 0;
-    for (size_t k = score_first_pair(e, first); k < e->n_pairs && e->pair[k].index < end; k++) {
-        size_t query = e->pair[k].query, i = 0;
-        while (i < n && out[i] != query)
-            i++;
-        out[i] = query;
-        n += i == n;
-    }
-    qsort(out, n, sizeof *out, by_number);
-    return n;
-}
-
 /* One pair's values [rows, L] out of the unit's [row, Q, L], where its sequence begins with row0, to `at` of the file. */
 static bg_status write_pair(const explaining *e, bg_store *s, const wanted *p, size_t row0, uint64_t at, bg_err *err)
 {
@@ -293,12 +212,6 @@ static bg_status copy_entry(const explaining *e, const wanted *p, const place *t
     return st;
 }
 
-static const wanted *find_pair(const explaining *e, int64_t sequence, size_t query)
-{
-    wanted key = { .sequence = (uint64_t)sequence, .query = (uint32_t)query };
-    return sequence < 0 ? NULL : bsearch(&key, e->pair, e->n_pairs, sizeof key, by_sequence);
-}
-
 /* The datasets of a side, and of each entry how many values it has: rows.  count [n_queries, k] [out] */
 static bg_status make_side(const explaining *e, bg_store *s, int side, uint32_t *count, bg_err *err)
 {
@@ -313,7 +226,7 @@ static bg_status make_side(const explaining *e, bg_store *s, int side, uint32_t 
                  { "input_token_score", e->w->plan.by_input } };
     uint64_t dims[2] = { r->n_queries, r->k }, values[2] = { 0, bg_model_layers(e->w->in.model) };
     for (size_t i = 0; i < r->n_queries * r->k; i++) {
-        const wanted *p = find_pair(e, r->side[side].sequence[i], i / r->k);
+        const wanted *p = score_find_pair(e, r->side[side].sequence[i], i / r->k);
         count[i] = p == NULL ? 0 : p->rows;
         values[0] += count[i];
     }
@@ -341,7 +254,7 @@ static bg_status write_side(const explaining *e, bg_store *s, int side, bg_err *
     if (st == BG_OK)
         st = make_side(e, s, side, count, err);
     for (size_t i = 0; i < n && st == BG_OK; i++) {
-        const wanted *p = find_pair(e, r->side[side].sequence[i], i / r->k);
+        const wanted *p = score_find_pair(e, r->side[side].sequence[i], i / r->k);
         st = bg_stop_check("assembling", err);
         if (p != NULL && st == BG_OK)
             st = copy_entry(e, p, &(place){ s, side, at, r->side[side].score[i] }, err);
@@ -467,7 +380,7 @@ bg_status score_explain_open(scoring *w, bg_err *err)
     if (st == BG_OK && w->ctx->grid.world_rank == 0)
         st = score_explain_check(w, err);
     if (st == BG_OK)
-        st = list_pairs(e, err);
+        st = score_list_pairs(e, err);
     if (st == BG_OK && w->plan.by_input)
         st = score_erase_list(e, err);
     if (st == BG_OK)

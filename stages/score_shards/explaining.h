@@ -32,8 +32,12 @@ struct explaining {
     score_errors errors;                  /* likewise */
 };
 
-/* explain.c: the first pair of the sequences to explain from this one on. */
+/* pairs.c: all pairs of the ranking once, the list of their sequences, and where their values will be.  BG_ESTALE for a
+ * sequence that the token files do not have. */
+bg_status score_list_pairs(explaining *e, bg_err *err) BG_MUST_CHECK;
+/* The first pair of the sequences to explain from this one on; and the pair of a sequence and a query, NULL for none. */
 size_t score_first_pair(const explaining *e, uint64_t index);
+const wanted *score_find_pair(const explaining *e, int64_t sequence, size_t query);
 
 /* erase.c: list what is to be scored; clear also after an error. */
 bg_status score_erase_list(explaining *e, bg_err *err) BG_MUST_CHECK;

@@ -148,6 +148,9 @@ bg_status score_outputs_along(void *scoring, const bg_batch *batch, size_t slot,
                               bg_err *err) BG_MUST_CHECK;
 void score_outputs_keep(const outputs *o);
 
+/* pairs.c: queries, ascending, that rank a sequence of [first, end) of those to explain; out [n_queries].  How many. */
+size_t score_explain_queries(const scoring *w, uint64_t first, uint64_t end, size_t *out);
+
 /* error_bars.c: standard deviations in nats [n_queries] of the errors that truncation and the sample behind Λ make in
  * the score of a sequence whose gradient has the expected norm, as the compressed queries say; NAN: they do not. */
 typedef struct {
@@ -168,8 +171,6 @@ bg_status score_name_layers(const bg_model *m, bg_store *s, bg_err *err) BG_MUST
 
 /* explain.c: read the ranking in w->c->explain and list what is to be explained (local). */
 bg_status score_explain_open(scoring *w, bg_err *err) BG_MUST_CHECK;
-/* Queries, ascending, that rank a sequence of [first, end) of those to explain; out [n_queries].  How many. */
-size_t score_explain_queries(const scoring *w, uint64_t first, uint64_t end, size_t *out);
 /* Local, on rank 0: are the inputs, as far as w->in.origin has them, those that the ranking was made from? */
 bg_status score_explain_check(const scoring *w, bg_err *err) BG_MUST_CHECK;
 /* The sweep over the ranking's sequences with a token erased, and how many these are (erase.c). */
