@@ -190,7 +190,7 @@ format: setup
 demo: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/demo/run $(B)
-# hundreds of small trainings: about an hour on two cores
+# hundreds of small trainings: one to two hours on two cores
 validate: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@BREGMAN_BIN=$(abspath $(B))/bin $(SRC)/scripts/demo/validation.py $(B)/validate
