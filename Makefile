@@ -267,7 +267,7 @@ help:
 	@echo 'fuzz           the fuzz targets of tests/fuzz, FUZZ_SECONDS=$(FUZZ_SECONDS) each (needs clang)'
 	@echo 'format         lay out all code as .clang-format and .ruff.toml say; FORMAT=check: only compare'
 	@echo 'demo           the main job on SmolLM2-135M and real text; DEMO=full takes more of it'
-	@echo 'validate       influence scores against training again, with a small model (about an hour on two cores)'
+	@echo 'validate       influence scores against training again, with a small model (one to two hours on two cores)'
 	@echo 'bench          speed and memory, beside the SGEMM rate of this machine (and Kronfluence and PyTorch if importable)'
 	@echo 'large-case     a model with layers 28672 wide on four ranks; 45 GB of disk'
 	@echo 'install        PREFIX=$(PREFIX)'
