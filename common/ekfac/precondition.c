@@ -147,6 +147,14 @@ void bg_curvature_rotate_back(const bg_curvature *c, const float *v, float *half
     rotate(c, BG_N, BG_T, v, half, out);
 }
 
+void bg_curvature_rotate_cost(bg_cost *cost, const bg_site *site, double times)
+{
+    if (!bg_symmetric_is_diagonal(site->s))
+        bg_blockdiag_cost(cost, site->s, (double)site->n_in1, times);
+    if (!bg_symmetric_is_diagonal(site->a))
+        bg_blockdiag_cost(cost, site->a, (double)site->n_out, times);
+}
+
 void bg_curvature_divide(const bg_curvature *c, float *v)
 {
     float lambda = (float)c->lambda;

@@ -3,7 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "bregman/blockdiag.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
@@ -255,14 +254,6 @@ bg_status bg_refine(const bg_refine_task *t, double *residual, bg_err *err)
 
 /* ---- cost ---- */
 
-void bg_refine_rotate_cost(bg_cost *cost, const bg_site *site)
-{
-    if (!bg_symmetric_is_diagonal(site->s))
-        bg_blockdiag_cost(cost, site->s, (double)site->n_in1, 1);
-    if (!bg_symmetric_is_diagonal(site->a))
-        bg_blockdiag_cost(cost, site->a, (double)site->n_out, 1);
-}
-
 /* Of all sequences, n vectors. */
 static void product_cost(bg_cost *cost, const bg_model *m, const bg_refine_load *l, double n, size_t max_rows)
 {
@@ -281,7 +272,7 @@ void bg_refine_cost(bg_cost *cost, const bg_model *m, const bg_refine_load *l, d
 {
     const double loops = 8; /* over a vector's floats in a step: sums of products, and additions */
     double steps = (double)l->steps, floats = (double)bg_vector_floats(m);
-    bg_cost product = { 0 }, alone = { 0 }, turned = { 0 };
+    bg_cost product = { 0 }, alone = { 0 };
     product_cost(&product, m, l, n, max_rows);
     bg_cost_add(cost, &product, steps);
     cost->of[BG_COST_SERIAL] += loops * floats * n * steps;
@@ -291,6 +282,5 @@ void bg_refine_cost(bg_cost *cost, const bg_model *m, const bg_refine_load *l, d
         return;
     }
     for (size_t i = 0; i < m->n_tracked; i++)
-        bg_refine_rotate_cost(&turned, m->tracked[i]);
-    bg_cost_add(cost, &turned, 2 * n * (steps + 1));
+        bg_curvature_rotate_cost(cost, m->tracked[i], 2 * n * (steps + 1));
 }

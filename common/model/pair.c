@@ -35,3 +35,9 @@ void bg_pair_add_gradient(const bg_pair *p, size_t first, size_t n, float *g)
     else
         add_one_hot(p, first, n, g);
 }
+
+void bg_pair_gradient_cost(bg_cost *cost, const bg_site *site, double rows, double times)
+{
+    if (site->kind != BG_SITE_EMBEDDING)
+        bg_cost_product(cost, (double)site->n_out, (double)site->n_in1, rows, times);
+}

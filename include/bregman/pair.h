@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bregman/cost.h"
 #include "bregman/batch.h"
 #include "bregman/site.h"
 
@@ -43,5 +44,7 @@ static inline size_t bg_pair_rows_of(const bg_pair *p, size_t z, size_t *first)
 void bg_pair_gradient(const bg_pair *p, size_t first, size_t n, float *g);
 /* g += that. */
 void bg_pair_add_gradient(const bg_pair *p, size_t first, size_t n, float *g);
+/* Of `times` such calls with so many rows each: a product, but of one-hot inputs. */
+void bg_pair_gradient_cost(bg_cost *cost, const bg_site *site, double rows, double times);
 
 #endif /* BG_PAIR_H */

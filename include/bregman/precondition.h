@@ -53,6 +53,8 @@ void bg_curvature_clear(bg_curvature *c);
  * three overlaps another. */
 void bg_curvature_rotate(const bg_curvature *c, const float *v, float *half, float *out);
 void bg_curvature_rotate_back(const bg_curvature *c, const float *v, float *half, float *out);
+/* Of `times` such calls, into eigenbases or back. */
+void bg_curvature_rotate_cost(bg_cost *cost, const bg_site *site, double times);
 /* v [P, M] in the curvature's basis -> v ⊘ (C + λ), in place. */
 void bg_curvature_divide(const bg_curvature *c, float *v);
 

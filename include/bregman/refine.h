@@ -45,7 +45,5 @@ typedef struct {
 
 /* Add what bg_refine computes of n queries, with micro-batches of up to max_rows rows: of sequences of one length. */
 void bg_refine_cost(bg_cost *cost, const bg_model *m, const bg_refine_load *l, double n, size_t max_rows);
-/* And what turning a gradient's part of a site into its eigenbasis, or back, takes. */
-void bg_refine_rotate_cost(bg_cost *cost, const bg_site *site);
 
 #endif /* BG_REFINE_H */

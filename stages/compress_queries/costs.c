@@ -151,25 +151,13 @@ static bg_workload_sweep sweep(const bg_workload *w)
                                 false };
 }
 
-/* With a refined solve gradients are only summed up here: what is done with them is done at the unit's end. */
-static void sum_gradients(const bg_workload *w, const bg_batch_shape *b, bg_cost *cost)
-{
-    for (size_t i = 0; i < w->model->n_tracked; i++) {
-        const bg_site *site = w->model->tracked[i];
-        if (site->kind != BG_SITE_EMBEDDING)
-            bg_cost_product(cost, (double)site->n_out, (double)site->n_in1, (double)b->rows, (double)b->sequences);
-    }
-}
-
 /* A unit's refined solve; then each gradient, turned into the eigenbases, is truncated. */
 static void solve(const bg_workload *w, const bg_plan *plan, double n, bg_cost *cost)
 {
     bg_refine_cost(cost, w->model, &w->refine, n, plan->rows);
     for (size_t i = 0; i < w->model->n_tracked; i++) {
         const bg_site *site = w->model->tracked[i];
-        bg_cost turned = { 0 };
-        bg_refine_rotate_cost(&turned, site);
-        bg_cost_add(cost, &turned, n);
+        bg_curvature_rotate_cost(cost, site, n);
         bg_compress_cost(cost, site, bg_queries_columns(site, w->columns), n);
     }
 }
@@ -179,21 +167,17 @@ static void batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shap
     const bg_site_range own = bg_workload_share(w)->sites;
     double z = (double)b->sequences, rows = (double)b->rows;
     const double forming = 5; /* loops over a module's curvature and half of it */
-    if (is_refined(w)) {
-        sum_gradients(w, b, cost);
-        return;
-    }
     for (size_t i = own.first; i < own.end; i++) {
         const bg_site *site = w->model->tracked[i];
-        double p = (double)site->n_out, m = (double)site->n_in1;
+        bg_pair_gradient_cost(cost, site, rows, z);
+        if (is_refined(w)) /* what is done with the gradients is done at the unit's end */
+            continue;
         bg_eigenbasis_rotate_cost(cost, site, false, z * rows);
-        if (site->kind != BG_SITE_EMBEDDING)
-            bg_cost_product(cost, p, m, rows, z);
         bg_compress_cost(cost, site, bg_queries_columns(site, w->columns), z);
-        cost->of[BG_COST_SERIAL] += forming * p * m;
+        cost->of[BG_COST_SERIAL] += forming * (double)site->n_out * (double)site->n_in1;
     }
     const compress_held held = held_in_limit(w, plan);
-    cost->of[BG_COST_READ] += (double)(held.bytes_of_all - held.bytes);
+    cost->of[BG_COST_READ] += is_refined(w) ? 0 : (double)(held.bytes_of_all - held.bytes);
 }
 
 /* Time in that of a query's computations, of which reading all of a rank's factors is taken to take two.  Few, large

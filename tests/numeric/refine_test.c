@@ -256,7 +256,7 @@ static void cost(void **state)
         assert_ok(refine(&b, BG_REFINE_CG, 3, residual, &err), err);
         bg_refine_cost(&solve, b.model, &load, QUERIES, b.batch->n_rows);
         for (size_t k = 0; k < b.model->n_tracked; k++)
-            bg_refine_rotate_cost(&turned, b.model->tracked[k]);
+            bg_curvature_rotate_cost(&turned, b.model->tracked[k], 1);
         assert_true(turned.flops > 0);
         assert_int_equal(bg_gemm_flops() - before, (uint64_t)(solve.flops - 2 * QUERIES * 4 * turned.flops));
         for (int q = 0; q < QUERIES; q++)
