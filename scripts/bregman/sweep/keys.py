@@ -51,7 +51,7 @@ def texts(value):
     return None if several and not any(text(v) for v in several) else "a text or a list of texts"
 
 
-def _flag(value):
+def flag(value):
     return None if isinstance(value, bool) else "true or false"
 
 
@@ -165,12 +165,12 @@ STAGES = {
         "lambda_sequences": Key(_range, ":"),
         "modules": Key(text, "mlp"),
         "preconditioner": Key(one_of("ekfac", "shampoo"), "ekfac"),
-        "empirical_fisher": Key(_flag, False),
+        "empirical_fisher": Key(flag, False),
         "blocks": Key(COUNT, 1),
-        "head_blocks": Key(_flag, False),
+        "head_blocks": Key(flag, False),
         "subgrid_side": Key(COUNT, 8192),
         "seed": Key(NATURAL, 0),
-        "no_diagonal": Key(_flag, False),
+        "no_diagonal": Key(flag, False),
         "unit_sequences": Key(NATURAL, 0),
         "batch_tokens": Key(NATURAL),
     },
@@ -190,7 +190,7 @@ STAGES = {
         "unit_queries": Key(COUNT, 8),
     },
     "prefilter": {
-        "enabled": Key(_flag),
+        "enabled": Key(flag),
         "top": Key(COUNT, 10000),
         "form": Key(one_of("paper", "okapi"), "paper"),
         "k1": Key(_real, 1.5),
@@ -204,18 +204,18 @@ STAGES = {
         "shards": Key(COUNT),
         "corpora": Key(texts),
         "candidates": Key(text),
-        "layer_scores": Key(_flag, False),
+        "layer_scores": Key(flag, False),
         "top": Key(COUNT, 100),
         "unit_sequences": Key(COUNT, 64),
         "batch_tokens": Key(NATURAL),
     },
     "merge": {"top": Key(COUNT, 100), "tail": Key(_real, 0.0001)},
     "explain": {
-        "enabled": Key(_flag),
+        "enabled": Key(flag),
         "attribution": Key(one_of("position", "output", "input", "all"), "position"),
         "batch_tokens": Key(NATURAL),
     },
-    "report": {"enabled": Key(_flag), "show": Key(COUNT), "title": Key(text), "corpus_sequences": Key(COUNT)},
+    "report": {"enabled": Key(flag), "show": Key(COUNT), "title": Key(text), "corpus_sequences": Key(COUNT)},
 }
 FILES = ("candidates", "subset", "mask")  # keys whose value is a file
 FAMILY = {"tokenizer": Key(text), "base": Key(TABLE), "sizes": Key(TABLE)}  # of [train] alone
@@ -238,11 +238,8 @@ TOP = {
     **{stage: Key(TABLE) for stage in STAGES},
     "validate": Key(TABLE),
 }
-OVERRIDES = (
-    "cluster",
-    *STAGES,
-    "validate",
-)  # tables that a model may have of its own; one that is not trained here neither [train]
+# tables that a model may have of its own; one that is not trained here neither [train]
+OVERRIDES = ("cluster", *STAGES, "validate")
 NAME = {"name": TOP["name"]}
 ENTRIES = {
     "model": {

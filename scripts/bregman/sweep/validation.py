@@ -131,15 +131,14 @@ def data_of(sweep, model, tokens, queries, config=None):
     }
     data["train"] = {key: train[key] for key in OF_STAGES["train"] if key in train and key not in NOT_OF_TRAINING}
     for name in SUB_TABLES:
-        table = {**of_stage(sweep, model, name), **own[name]}
+        table = {**(of_stage(sweep, model, name) if name in INHERITED else {}), **own[name]}
         paths = [key for key in (*PATHS, *(["queries"] if name == "pbo" else [])) if key in table]
         data[name] = {**table, **{key: sweep.absolute(table[key]) for key in paths}}
     return data
 
 
 def of_stage(sweep, model, name):
-    found = sweep.settings(name, model) if name in INHERITED else {}
-    return {key: value for key, value in found.items() if key in OF_STAGES[name]} if name in INHERITED else {}
+    return {key: value for key, value in sweep.settings(name, model).items() if key in OF_STAGES[name]}
 
 
 def toml(data):

@@ -47,20 +47,20 @@ def plan(settings, programs, ranks, parts, cluster=None):
 def duration(seconds):
     if seconds is None:
         return ""
-    return (
-        f"{seconds:.1f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def size(n_bytes):
     if n_bytes is None:
         return ""
-    unit = next((u for u in ("kB", "MB", "GB") if n_bytes < 1000 ** (1 + ("kB", "MB", "GB").index(u)) * 1000), "TB")
-    return f"{n_bytes / 1000 ** (1 + ('kB', 'MB', 'GB', 'TB').index(unit)):.3g} {unit}"
+    units = ["kB", "MB", "GB", "TB"]
+    n_bytes /= 1000
+    while n_bytes >= 1000 and len(units) > 1:
+        n_bytes /= 1000
+        del units[0]
+    return f"{n_bytes:.3g} {units[0]}"
 
 
 def text(found):
@@ -127,10 +127,8 @@ class Planner:
     def costs(self):
         """[Cost] of each step that was noted."""
         asked = [self.ask(step) for step in self.stages.steps]
-        program, different = (
-            os.path.join(self.stages.programs, "plan"),
-            list(dict.fromkeys(words for *_, words in asked)),
-        )
+        program = os.path.join(self.stages.programs, "plan")
+        different = list(dict.fromkeys(words for *_, words in asked))
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             found = dict(zip(different, pool.map(lambda words: words and planned(program, words)["stages"], different)))
         costs = []

@@ -13,13 +13,12 @@ from bregman.hashes import hash_model, require_regular
 from bregman.sweep.keys import STAGES
 from bregman.validate import peers
 from bregman.validate.methods import METHODS
-from bregman.validate.settings import MODULES
+from bregman.validate.modules import MODULES, words_of
 from bregman.validate.stages import tell
 from bregman.writer import attempt_name, remove_leftovers
 
-MOST_REFINED = int(
-    STAGES["compress"]["refine_sequences"].default.split(":")[1]
-)  # sequences, unless a method says otherwise
+# sequences of a refined solve, unless a method says otherwise
+MOST_REFINED = int(STAGES["compress"]["refine_sequences"].default.split(":")[1])
 SHARD = "shard-00000-of-00001.h5"
 # what decides on a training, of train_models' options; how a step is cut changes rounding only
 NOT_DECISIVE = ("corpus", "heldout", "subset", "mask", "seed", "slices", "micro_batch_tokens", "eval_steps", "save_steps",
@@ -82,11 +81,6 @@ def recorded_training(path, masked=False):
     identities = [digest for name, digest in zip(names, hashes) if name not in others]
     queries = [digest for name, digest in zip(names, hashes) if name in apart["queries"]]
     return {"beginning": begin, **{k: options.get(k) for k in DECISIVE}}, identities, queries, apart["subset"]
-
-
-def words_of(modules):
-    """Of "mlp,head" or "all" the words of which each tracks modules of its own; a regular expression as it is."""
-    return [word for word in MODULES if word in modules.replace("all", "mlp,attention").split(",")] or [modules]
 
 
 def words_to_score(method, modules):

@@ -9,6 +9,7 @@ import itertools
 import numpy as np
 
 from bregman.validate import peers
+from bregman.validate.modules import words_of
 
 # fit, compress, score: options of fit_factors, compress_queries and score_shards; damped: is a damping to be chosen;
 # dampings: its own list of them, None: that of [methods]; modules: does it depend on the tracked modules; additive: are the scores of
@@ -105,7 +106,7 @@ class Row:
 def makes(name, modules):
     """Can the method score the modules?  Any of Bregman's own can."""
     peer = METHODS[name].peer
-    return not peer or set(peers.words_of(modules)) <= set(peer.tracks)
+    return not peer or set(words_of(modules)) <= set(peer.tracks)
 
 
 def rows(names, modules, dampings):

@@ -13,16 +13,12 @@ import numpy as np
 
 from bregman import ROOT
 from bregman.errors import UserError
+from bregman.validate.modules import words_of
 
 # package, requirement: on PyPI; tracks: the words of modules that it can score
 Peer = collections.namedtuple("Peer", "adapter package requirement tracks")
 KRONFLUENCE = Peer("kronfluence_scores", "kronfluence", "kronfluence==1.0.1", ("mlp", "attention", "head"))
 BERGSON = Peer("bergson_scores", "bergson", "bergson==2.5.1", ("mlp", "attention"))
-
-
-def words_of(modules):
-    """The words in a text of modules."""
-    return list(dict.fromkeys(modules.replace("all", "mlp,attention").split(",")))
 
 
 def adapter_path(peer):

@@ -8,8 +8,8 @@ one approximation at a time."""
 import os
 
 from bregman.validate import output, statistics
-from bregman.validate.experiment import words_of
 from bregman.validate.methods import METHODS, makes, solved
+from bregman.validate.modules import words_of
 from bregman.validate.retraining import compared
 
 

@@ -6,12 +6,12 @@ import tomllib
 
 from bregman.errors import UserError
 from bregman.hashes import require_regular
-from bregman.sweep.keys import COUNT, NATURAL, STAGES, TABLE, Key, one_of, text, texts
+from bregman.sweep.keys import COUNT, NATURAL, STAGES, TABLE, Key, flag, one_of, text, texts
 from bregman.validate.methods import DEFAULT, METHODS
+from bregman.validate.modules import MODULES
 
 PARTS = ("lds", "qld", "pbo", "local", "facts", "filter")
 KINDS = ("halves", "drops")
-MODULES = ("mlp", "attention", "all", "embedding", "head")
 
 
 # ---------------------------------------------------------------- what a value may be: returns what is wrong, or None
@@ -28,10 +28,6 @@ def _several(check, what):
 
 def _open_share(value):
     return "a number between 0 and 1" if _positive(value) or value >= 1 else None
-
-
-def _flag(value):
-    return None if isinstance(value, bool) else "true or false"
 
 
 def _modules(value):
@@ -92,7 +88,7 @@ TABLES = {
         "first_seed": Key(NATURAL, 101),
         "modules": Key(_modules),
         "damping": Key(_positive, 0.1),
-        "tokens": Key(_flag, False),
+        "tokens": Key(flag, False),
         "token_share": Key(_open_share, 0.01),
     },
     "pbo": {
