@@ -9,22 +9,15 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import h5py
 
-from engine_checks import BUILD, FOLDER, ROOT, check, corpus, finish, model, query_corpus, same_file, write_tokens
+from engine_checks import ROOT, check, corpus, finish, model, query_corpus, same_file, write_tokens
+from sweep_checks import ENVIRONMENT, SWEEP, path, sweep, write, write_squeue
 import text_checks
 from text_checks import tiny_model, write as write_text
 
-SWEEP = os.path.join(ROOT, "jobs", "sweep")
-ENVIRONMENT = {
-    **os.environ,
-    "BREGMAN_BIN": os.path.join(os.path.abspath(BUILD), "bin"),
-    "PYTHON": sys.executable,
-    "PATH": os.path.join(FOLDER, "bin") + ":" + os.environ["PATH"],
-}  # with a squeue that knows no cluster
 GOOD = """
 output = "out"
 [cluster]
@@ -56,16 +49,9 @@ file = "queries.h5"
 """
 
 
-def path(name):
-    return os.path.join(FOLDER, name)
-
-
 def prepare():
     os.makedirs(path("tokens"))
-    os.makedirs(path("bin"))
-    with open(path("bin/squeue"), "w", encoding="utf-8") as file:
-        file.write("#!/bin/sh\necho 'squeue: error: no cluster here' >&2\nexit 1\n")
-    os.chmod(path("bin/squeue"), 0o755)
+    write_squeue("echo 'squeue: error: no cluster here' >&2\nexit 1\n")
     os.makedirs(path("stub/jobs"))
     with open(path("stub/jobs/stage.sh"), "w", encoding="utf-8"):
         pass
@@ -75,24 +61,6 @@ def prepare():
     write_tokens(path("tokens/b.h5"), corpus(25, seed=4))
     made, start = query_corpus(4)
     write_tokens(path("queries.h5"), made, start)
-
-
-def write_sweep(name, text):
-    with open(path(name), "w", encoding="utf-8") as file:
-        file.write(text)
-    return path(name)
-
-
-def sweep(name, *arguments, timeout=120, **changes):
-    return subprocess.run(
-        ["/bin/sh", SWEEP, path(name), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env={**ENVIRONMENT, **changes},
-        cwd="/",
-    )
 
 
 def rows(done):
@@ -108,7 +76,7 @@ def rows(done):
 
 
 def test_dry_run():
-    write_sweep("good.toml", GOOD)
+    write("good.toml", GOOD)
     done = sweep("good.toml", "--dry-run")
     lines = [line for line in done.stdout.splitlines() if "sbatch" in line]
     check(done.returncode == 0 and len(lines) == 10, "dry run: a line a job", done.stderr + done.stdout)
@@ -138,7 +106,7 @@ def test_dry_run():
     shell = subprocess.run(["/bin/sh", "-n"], input=done.stdout, text=True, capture_output=True, check=False)
     check(shell.returncode == 0, "dry run: a shell script", shell.stderr)
     refined = GOOD.replace("[merge]", '[compress]\nrefine = "cg"\nrefine_steps = 3\n[merge]')
-    write_sweep("refined.toml", refined)
+    write("refined.toml", refined)
     lines = sweep("refined.toml", "--dry-run").stdout.splitlines()
     compress = next(line for line in lines if "sbatch" in line and "compress--small" in line)
     wanted = f"--refine-tokens {path('tokens/a.h5')} {path('tokens/b.h5')}"
@@ -190,7 +158,7 @@ def test_prefilter():
     """The candidates of each model, query set and corpus, and scores of no others."""
     text = GOOD.replace('"out"', '"filtered"').replace("[score]", "[prefilter]\ntop = 3\n[score]")
     text = text.replace("fit = {", "prefilter = { enabled = false }\nfit = {")
-    write_sweep("filtered.toml", text)
+    write("filtered.toml", text)
     lines = [line for line in sweep("filtered.toml", "--dry-run").stdout.splitlines() if "sbatch" in line]
     chosen = next((line for line in lines if "prefilter.sbatch" in line), "none")
     score = next(line for line in lines if "score--small" in line)
@@ -211,7 +179,7 @@ def test_prefilter():
     check(sweep("filtered.toml", "--local").stdout.startswith("all done"), "prefilter: nothing is left to do")
     refused("another number of candidates", text.replace("top = 3", "top = 4"), candidates, "top = 3", "says 4")
     shard = path("filtered/small/q/words/scores/shard-00000-of-00003.h5")
-    write_sweep("whole.toml", text.replace("top = 3\n", "enabled = false\n"))
+    write("whole.toml", text.replace("top = 3\n", "enabled = false\n"))
     done = sweep("whole.toml", "--dry-run")
     told = f'"{shard}" was made from 5 inputs, and this sweep has 4'
     check(done.returncode == 1 and told in done.stderr, "no prefilter any more: its scores are not mixed", done.stderr)
@@ -252,7 +220,7 @@ def test_missing_parts():
 
 
 def refused(name, text, *parts, code=1, arguments=("--dry-run",), n_lines=1):
-    write_sweep("wrong.toml", text)
+    write("wrong.toml", text)
     done = sweep("wrong.toml", *arguments)
     lines = done.stderr.strip().split("\n")
     check(
@@ -309,7 +277,7 @@ def test_failure():
     text = GOOD.replace('"out"', '"failing"').replace(
         'name = "small"\npath = "model"', 'name = "small"\npath = "spoiled"'
     )
-    write_sweep("failing.toml", text)
+    write("failing.toml", text)
     done = sweep("failing.toml", "--local", "--ranks", "1")
     check(
         done.returncode == 1
@@ -350,7 +318,7 @@ def test_progress():
     work = path("busy/small/factors/work")
     os.makedirs(work)
     os.makedirs(path("busy/log"))
-    write_sweep("busy.toml", GOOD.replace('"out"', '"busy"'))
+    write("busy.toml", GOOD.replace('"out"', '"busy"'))
     now = time.time()
     with open(os.path.join(work, "UNITS"), "w", encoding="utf-8") as file:
         file.write("covariance 240 16 2\nlambda 160 16 1\n")
@@ -389,8 +357,8 @@ def test_progress():
 
 def test_stop():
     """A signal lets the stage in hand finish its unit; the same command goes on to the same bytes."""
-    write_sweep("stopped.toml", GOOD.replace('"out"', '"stopped"').replace("unit_sequences = 8", "unit_sequences = 1"))
-    write_sweep("whole.toml", GOOD.replace('"out"', '"whole"').replace("unit_sequences = 8", "unit_sequences = 1"))
+    write("stopped.toml", GOOD.replace('"out"', '"stopped"').replace("unit_sequences = 8", "unit_sequences = 1"))
+    write("whole.toml", GOOD.replace('"out"', '"whole"').replace("unit_sequences = 8", "unit_sequences = 1"))
     job = subprocess.Popen(
         [SWEEP, path("stopped.toml"), "--local", "--ranks", "1"],
         env=ENVIRONMENT,
@@ -427,7 +395,7 @@ def test_text():
     entries = "".join(f'[[model]]\nname = "{name}"\npath = "{folder}/{name}"\n' for name in ("one", "two", "other"))
     for name in ("one", "two", "other"):
         write_text(f"{name}/model.safetensors", "none")
-    write_sweep(
+    write(
         "text.toml",
         f'output = "text"\n[report]\nshow = 3\n{entries}[tokenize]\nmax_length = 16\n[[corpus]]\nname = "c"\n'
         f'text = "{corpus_file}"\n[[queries]]\nname = "q"\nfile = "{query_file}"\n',
@@ -449,7 +417,7 @@ def test_text():
     # a tokenizer_config.json that changes ids makes another tokenizer; an option on it is for corpus and queries
     write_text("two/tokenizer_config.json", '{"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": true}')
     with open(path("text.toml"), encoding="utf-8") as file:
-        write_sweep("text.toml", file.read().replace("max_length = 16", 'max_length = 16\nadd_bos = "no"'))
+        write("text.toml", file.read().replace("max_length = 16", 'max_length = 16\nadd_bos = "no"'))
     lines = [line for line in sweep("text.toml", "--dry-run").stdout.splitlines() if "sbatch" in line]
     count = [
         sum(f"/tokenize_{name}.sbatch" in line and "--add-bos no" in line for line in lines)
@@ -512,9 +480,9 @@ def test_environment():
     """What a user's shell or a job around says to Slurm changes neither what is listed nor what is submitted."""
     os.makedirs(path("slurm"), exist_ok=True)
     for name, text in (("squeue", SQUEUE), ("sbatch", SBATCH), ("scontrol", SCONTROL)):
-        write_sweep(f"slurm/{name}", text)
+        write(f"slurm/{name}", text)
         os.chmod(path(f"slurm/{name}"), 0o755)
-    write_sweep("shell.toml", GOOD.replace('"out"', '"shell"'))
+    write("shell.toml", GOOD.replace('"out"', '"shell"'))
     for shell in (
         {},
         {"SQUEUE_STATES": "RUNNING"},
@@ -563,7 +531,7 @@ def test_environment():
 
 def test_array_limit():
     """More shards than Slurm lets an array have become several arrays; each shard keeps its number, its log and its place in the queue."""
-    write_sweep("arrays.toml", GOOD.replace('"out"', '"arrays"').replace("shards = 3", "shards = 25\narray_limit = 12"))
+    write("arrays.toml", GOOD.replace('"out"', '"arrays"').replace("shards = 3", "shards = 25\narray_limit = 12"))
     for limits in ({"LIMIT": "11"}, {"TASKS": "10"}):
         empty_queue()
         done, first, words = submit("arrays.toml", **limits)
@@ -612,7 +580,7 @@ def test_warnings():
 
     def warned(name, changed):
         possible = GOOD.replace('"out"', '"warned"').replace("pipeline = 4", "pipeline = 2")
-        write_sweep(name, possible.replace('time = "1:00:00"', 'time = "1:00:00"\n' + changed))
+        write(name, possible.replace('time = "1:00:00"', 'time = "1:00:00"\n' + changed))
         done = sweep(name, "--dry-run")
         check(
             done.returncode == 0 and done.stdout.count("sbatch") >= 10,
@@ -766,7 +734,7 @@ def test_mistakes():
     wrong("memory", "ranks_per_node = 2", 'memory_limit = "much"', "bytes")
     wrong("candidates", "shards = 3", 'candidates = "list.txt"', "no file", "list.txt")
     wrong("an entry that is no table", "[merge]\ntop = 5", "merge = 5", "merge")
-    write_sweep(
+    write(
         "wrong.toml",
         GOOD.replace("shards = 3", "shards = 0")
         .replace('"tokens/*.h5"', '"none/*.h5"')
@@ -784,7 +752,7 @@ def test_mistakes():
         check(part in done.stderr, f"command line {arguments} says why", done.stderr)
     done = sweep("nowhere.toml")
     check(done.returncode == 2 and "nowhere.toml" in done.stderr, "no sweep file", done.stderr)
-    fresh = write_sweep("fresh.toml", GOOD.replace('"out"', '"fresh"'))
+    fresh = write("fresh.toml", GOOD.replace('"out"', '"fresh"'))
     done = sweep("fresh.toml")
     said = [line for line in done.stderr.strip().split("\n") if "warning:" not in line]
     check(done.returncode == 1 and said == ["sweep: squeue: no cluster here"], "no Slurm", done.stderr)

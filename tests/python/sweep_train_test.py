@@ -6,12 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
-from engine_checks import BUILD, FOLDER, ROOT, check, finish
+from engine_checks import ROOT, check, finish
+from sweep_checks import SWEEP, WORDS, path, sweep, write, write_squeue, write_tokenizer
 import text_checks
 
-SWEEP = os.path.join(ROOT, "jobs", "sweep")
 FAMILY = """
 output = "out"
 [cluster]
@@ -58,49 +57,19 @@ file = "queries.jsonl"
 """
 
 
-def path(name):
-    return os.path.join(FOLDER, name)
-
-
-def write(name, text):
-    os.makedirs(os.path.dirname(path(name)), exist_ok=True)
-    with open(path(name), "w", encoding="utf-8") as file:
-        file.write(text)
-    return path(name)
-
-
 def read(name):
     with open(path(name), encoding="utf-8") as file:
         return file.read()
 
 
 def prepare():
-    write("bin/squeue", "#!/bin/sh\nexit 0\n")
-    os.chmod(path("bin/squeue"), 0o755)
-    text_checks.tiny_model("tokenizer")
-    shutil.copytree(text_checks.path("tokenizer"), path("tokenizer"))
+    write_squeue("exit 0\n")
+    write_tokenizer()
     os.unlink(path("tokenizer/config.json"))
     write("tokenizer/tokenizer_config.json", json.dumps({"eos_token": "<eos>", "bos_token": "<eos>"}))
-    write("corpus.jsonl", '{"text": "the band and the hand"}\n{"text": "another hand in the band"}\n' * 8)
+    write("corpus.jsonl", WORDS)
     write("heldout.jsonl", '{"text": "and then the end"}\n' * 2)
     write("queries.jsonl", '{"id": "q", "prompt": "the ", "completion": "band"}\n')
-
-
-def sweep(name, *arguments):
-    environment = {
-        **os.environ,
-        "BREGMAN_BIN": os.path.join(os.path.abspath(BUILD), "bin"),
-        "PATH": path("bin") + ":" + os.environ["PATH"],
-    }
-    return subprocess.run(
-        ["/bin/sh", SWEEP, path(name), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**environment, "PYTHON": sys.executable},
-        cwd="/",
-    )
 
 
 def submitted(done):

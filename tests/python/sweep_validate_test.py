@@ -2,23 +2,23 @@
 """[validate] in a sweep: its job and settings file, a run here to its end with the steps that were planned, a stop, what is out of
 date, and mistakes, which are found before anything is submitted."""
 
+import functools
 import glob
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tomllib
 
 import h5py
 
-from engine_checks import BUILD, FOLDER, ROOT, check, finish
+from engine_checks import ROOT, check, finish
+from sweep_checks import ENVIRONMENT, WORDS, path, run, write, write_squeue, write_tokenizer
+import sweep_checks
 import text_checks
 from bregman.validate.stages import log_name
 
-SWEEP = os.path.join(ROOT, "jobs", "sweep")
-ENVIRONMENT = {**os.environ, "BREGMAN_BIN": os.path.join(os.path.abspath(BUILD), "bin"), "PYTHON": sys.executable,
-               "PATH": os.path.join(FOLDER, "bin") + ":" + os.environ["PATH"]}  # fmt: skip
+sweep = functools.partial(sweep_checks.sweep, timeout=300)
 FAMILY = """
 output = "out"
 [cluster]
@@ -77,26 +77,6 @@ file = "queries.jsonl"
 """
 
 
-def path(name):
-    return os.path.join(FOLDER, name)
-
-
-def write(name, text):
-    os.makedirs(os.path.dirname(path(name)), exist_ok=True)
-    with open(path(name), "w", encoding="utf-8") as file:
-        file.write(text)
-
-
-def run(command, *arguments):
-    return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT, cwd="/"
-    )
-
-
-def sweep(name, *arguments):
-    return run(["/bin/sh", SWEEP, path(name)], *arguments)
-
-
 def changed(*changes):
     text = FAMILY
     for old, new in changes:
@@ -113,11 +93,9 @@ def row(name):
 
 
 def prepare():
-    write("bin/squeue", "#!/bin/sh\nexit 0\n")
-    os.chmod(path("bin/squeue"), 0o755)
-    text_checks.tiny_model("tokenizer")
-    shutil.copytree(text_checks.path("tokenizer"), path("tokenizer"))
-    write("corpus.jsonl", '{"text": "the band and the hand"}\n{"text": "another hand in the band"}\n' * 8)
+    write_squeue("exit 0\n")
+    write_tokenizer()
+    write("corpus.jsonl", WORDS)
     write(
         "queries.jsonl",
         '{"id": "q", "prompt": "the ", "completion": "band"}\n{"id": "r", "prompt": "a ", "completion": "hand"}\n',

@@ -1,0 +1,58 @@
+"""What the tests of sweeps share: files in the test's folder, a squeue of theirs, and the program."""
+
+from engine_checks import BUILD, FOLDER, ROOT
+
+import os
+import shutil
+import subprocess
+import sys
+
+import text_checks
+
+SWEEP = os.path.join(ROOT, "jobs", "sweep")
+ENVIRONMENT = {
+    **os.environ,
+    "BREGMAN_BIN": os.path.join(os.path.abspath(BUILD), "bin"),
+    "PYTHON": sys.executable,
+    "PATH": os.path.join(FOLDER, "bin") + ":" + os.environ["PATH"],
+}
+WORDS = '{"text": "the band and the hand"}\n{"text": "another hand in the band"}\n' * 8
+
+
+def path(name):
+    return os.path.join(FOLDER, name)
+
+
+def write(name, text):
+    os.makedirs(os.path.dirname(path(name)), exist_ok=True)
+    with open(path(name), "w", encoding="utf-8") as file:
+        file.write(text)
+    return path(name)
+
+
+def write_squeue(lines):
+    """The squeue that sweeps find."""
+    os.chmod(write("bin/squeue", "#!/bin/sh\n" + lines), 0o755)
+
+
+def write_tokenizer():
+    """A folder that text can be tokenized with."""
+    text_checks.tiny_model("tokenizer")
+    shutil.copytree(text_checks.path("tokenizer"), path("tokenizer"))
+
+
+def run(command, *arguments, timeout=300, **changes):
+    """changes: of the environment."""
+    return subprocess.run(
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**ENVIRONMENT, **changes},
+        cwd="/",
+    )
+
+
+def sweep(name, *arguments, timeout=120, **changes):
+    return run(["/bin/sh", SWEEP, path(name)], *arguments, timeout=timeout, **changes)
