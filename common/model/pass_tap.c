@@ -44,8 +44,7 @@ bg_status bg_tap_embeddings(const bg_backward *w, float *dx)
         const bg_site *site = &m->site[i];
         if (!site->tracked || (site->kind != BG_SITE_EMBEDDING && site->kind != BG_SITE_POSITION))
             continue;
-        if (site->kind ==
-            BG_SITE_EMBEDDING) /* an erased token has not been looked up: no weight has a part in its row */
+        if (site->kind == BG_SITE_EMBEDDING) /* an erased token is not looked up: no weight has a part in its row */
             bg_batch_clear_erased(w->batch, d, dx);
         bg_pair pair = whole_pair(w, site, (bg_in){ NULL, 0 }, (bg_in){ dx, d });
         pair.token = site->kind == BG_SITE_EMBEDDING ? w->batch->input : w->p->position;

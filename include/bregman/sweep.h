@@ -37,8 +37,7 @@ typedef struct {
     const bg_tokens *tokens;
     const uint64_t *sequence; /* global numbers of the work's sequences, or NULL: begin + i */
     uint64_t begin, n_sequences;
-    const uint32_t
-        *erased; /* [n_sequences] of each the position whose token is erased, or BG_NOT_ERASED; NULL: of none */
+    const uint32_t *erased; /* [n_sequences] as bg_batch_erase takes them, or BG_NOT_ERASED; NULL: none is */
     uint64_t unit_sequences;
     bg_labels labels;
     const int64_t *given_label; /* [.., given_width] by global number: replaces the targets; NULL: not */

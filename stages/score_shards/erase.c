@@ -2,11 +2,11 @@
  * (M14).
  *
  * A sequence of T tokens has T - 1 that are read: the last is a target only, and erasing it changes nothing. */
+#include <inttypes.h>
+
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "explaining.h"
-
-#include <inttypes.h>
 
 static bg_status allocate(const explaining *e, erased_sequences *s, bg_err *err)
 {

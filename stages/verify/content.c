@@ -260,13 +260,13 @@ static bg_status read_apart(verifying *v, const char *path, bool *good, bg_err *
     pid_t child = fork();
     if (child == 0)
         answer_to(way[1], v, path);
-    close(way[1]);
-    bool answered = child > 0 && read(way[0], &a, sizeof a) == (ssize_t)sizeof a;
-    close(way[0]);
     if (child < 0)
-        return BG_FAIL(err, BG_EIO, "cannot read %s in a process of its own: %s", path, strerror(errno));
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-        ;
+        a.st = BG_FAIL(&a.err, BG_EIO, "cannot read %s in a process of its own: %s", path, strerror(errno));
+    close(way[1]);
+    bool answered = child < 0 || read(way[0], &a, sizeof a) == (ssize_t)sizeof a;
+    close(way[0]);
+    if (child > 0)
+        waitpid(child, &status, 0);
     if (!answered)
         verify_say(path, "damaged: the HDF5 library fails when it reads this (%s)",
                    WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "no signal");

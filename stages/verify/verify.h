@@ -34,7 +34,7 @@ bg_status verify_published(verifying *v, const bg_manifest *m, const char *path,
                            bg_err *err) BG_MUST_CHECK;
 
 /* content.c: open a sound HDF5 file, compare all it holds with the schema, read every value, follow its links; what is
- * wrong is printed.  One that is not listed may be anything: a process of its own reads it first, which the HDF5
+ * wrong is printed.  One that is not listed may be anything: a process of its own reads it, which the HDF5
  * library may bring down. */
 bg_status verify_content(verifying *v, const char *path, bool listed, bool *good, bg_err *err) BG_MUST_CHECK;
 
