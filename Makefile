@@ -140,21 +140,21 @@ say_missing = missing=; \
 
 check: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests WERROR=-Werror
-	@$(SRC)/tests/run.sh $(B)
+	@$(SRC)/tests/run.py $(B)
 
 # What takes minutes each: drills of failing ranks, full disks, limits of memory, large eigendecompositions, plan against runs.
 check-long: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests WERROR=-Werror
-	@KIND=long $(SRC)/tests/run.sh $(B)
+	@KIND=long $(SRC)/tests/run.py $(B)
 
 # The suite under the sanitizers: same tests, own build folder.
 asan: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests B=$(B)/asan WERROR=-Werror OPT='-O1 -g' EXTRA='-fsanitize=address -fno-omit-frame-pointer'
 	@export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:verify_asan_link_order=0; \
-	   $(SRC)/tests/run.sh $(B)/asan && KIND=long $(SRC)/tests/run.sh $(B)/asan
+	   $(SRC)/tests/run.py $(B)/asan && KIND=long $(SRC)/tests/run.py $(B)/asan
 ubsan: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests B=$(B)/ubsan WERROR=-Werror OPT='-O1 -g' EXTRA='-fsanitize=undefined -fno-sanitize-recover=all'
-	@$(SRC)/tests/run.sh $(B)/ubsan && KIND=long $(SRC)/tests/run.sh $(B)/ubsan
+	@$(SRC)/tests/run.py $(B)/ubsan && KIND=long $(SRC)/tests/run.py $(B)/ubsan
 
 # The jobs under a real Slurm of four nodes on this machine; skipped where its packages are missing.
 check-slurm: setup

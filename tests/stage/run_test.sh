@@ -1,5 +1,5 @@
 #!/bin/sh
-# tests/run.sh: what it counts, and that a test which does not end fails, says what it was running and leaves nothing behind.
+# tests/run.py: what it counts, and that a test which does not end fails, says what it was running and leaves nothing behind.
 set -u
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
@@ -7,13 +7,13 @@ failed=0
 fail() { echo "not ok: $*: $(cat "$work/log")"; failed=1; }
 suite=$work/suite
 mkdir -p "$suite/tests/some" "$suite/build"
-cp "$SRC/tests/run.sh" "$suite/tests/"
+cp "$SRC/tests/run.py" "$suite/tests/"
 # script NAME BODY: a test of the suite
 script() {
     printf '#!/bin/sh\n%s\n' "$2" > "$suite/tests/some/$1_test.sh"
     chmod 755 "$suite/tests/some/$1_test.sh"
 }
-run() { "$suite/tests/run.sh" "$suite/build" "$@" > "$work/log" 2>&1; }
+run() { "$suite/tests/run.py" "$suite/build" "$@" > "$work/log" 2>&1; }
 
 script good 'exit 0'
 script absent 'echo no such thing; exit 77'
