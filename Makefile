@@ -142,7 +142,8 @@ check: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests WERROR=-Werror
 	@$(SRC)/tests/run.py $(B)
 
-# What takes minutes each: drills of failing ranks, full disks, limits of memory, large eigendecompositions, plan against runs.
+# What takes minutes each: drills of failing ranks, full disks, limits of memory, large eigendecompositions, plan against runs,
+# stops inside a unit, training and validation in sweeps, variants of the method against references of their own.
 check-long: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all tests WERROR=-Werror
 	@KIND=long $(SRC)/tests/run.py $(B)
