@@ -258,22 +258,28 @@ def _write(path, text):
         os.fsync(file.fileno())
 
 
-def write_whole(path, pieces):
-    """Write a text under a temporary name, then rename: it is whole or not there."""
+@contextlib.contextmanager
+def whole_file(path):
+    """A name to write to instead: what is there when all went well is renamed to `path`, which is whole or not there."""
     remove_leftovers(path)
     temporary = attempt_name(path)
     try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f'cannot write "{path}": {error.strerror}') from None
+        raise UserError(f'cannot write "{path}": {error.strerror or error}') from None
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def write_whole(path, pieces):
+    """Write a text under a temporary name, then rename: it is whole or not there."""
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        for piece in pieces:
+            file.write(piece)
 
 
 def _is_at_rest(name):

@@ -211,6 +211,17 @@ class Statistics:
     count: np.ndarray
     tail: np.ndarray = field(repr=False)
 
+    def z_score(self, score):
+        """Standard deviations above the mean; None where all scores are the same."""
+        sd = self.moments["sd"]
+        return finite((score - self.moments["mean"]) / sd) if sd > 0 else None
+
+    def percentile(self, end, rank):
+        """Per cent of the other scored sequences that have less: of a place from 1 at an end; None if there is no other."""
+        n = self.moments["count"]
+        below = n - rank if end == "top" else rank - 1
+        return 100 * below / (n - 1) if n > 1 else None
+
 
 class Ranking:
     MOMENTS = ("count", "sum", "sum_positive", "mean", "sd", "minimum", "maximum")

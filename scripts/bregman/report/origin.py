@@ -84,7 +84,7 @@ def check_hash(ranking, attribute, path, digest, what):
 
 def check_sum(ranking, entry):
     """An explained entry's token scores add up to its score: they are of this sequence and query."""
-    for parts in (entry.token_score if entry.layer_score is None else entry.layer_score, entry.output_score):
+    for parts in (entry.token_score, entry.layer_score, entry.output_score):
         if parts is None:
             continue
         total, tolerance = float(parts.sum()), SUM_TOLERANCE * float(abs(parts).sum())
