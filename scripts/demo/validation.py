@@ -149,7 +149,8 @@ batch_tokens = 1024
 learning_rate = 1e-3
 
 [methods]
-modules = ["mlp", "attention,mlp", "attention,mlp,head"]
+modules = ["attention,mlp", "mlp", "attention,mlp,head"]
+refined_modules = ["attention,mlp"]
 dampings = [0.001, 0.01, 0.1, 1]
 
 [compress]
@@ -163,7 +164,7 @@ ngrams = 3
 kinds = {kinds}
 
 [qld]
-queries = 8
+queries = {removed}
 tokens = {tokens}
 
 [pbo]
@@ -180,10 +181,10 @@ epochs = 20
 """
 REGIMES = {
     "scratch": {"what": "From random values.", "begin": 'config = "new"', "epochs": 10, "kinds": '["halves"]',
-                "tokens": "false",
+                "tokens": "false", "removed": 4,
                 "parts": '["lds", "qld", "facts", "filter"]'},
     "tuned": {"what": "Going on with a model of other text.", "begin": 'start = "other"', "epochs": 4,
-              "kinds": '["halves", "drops"]', "tokens": "true",
+              "kinds": '["halves", "drops"]', "tokens": "true", "removed": 8,
               "parts": '["lds", "qld", "pbo", "local", "facts", "filter"]'},
 }  # fmt: skip
 

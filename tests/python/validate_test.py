@@ -20,7 +20,7 @@ import xml.etree.ElementTree as ElementTree
 import h5py
 import numpy as np
 
-from bregman.validate import local, planted, statistics
+from bregman.validate import local, methods, planted, statistics
 from bregman.validate.retraining import draw_subsets
 from bregman.validate.settings import TABLES
 
@@ -98,6 +98,13 @@ def test_statistics():
     check(np.allclose(statistics.split_half(four), slow), "split halves")
     check(statistics.split_half(four[:, :1]) is None, "one seed has no halves")
     check(abs(statistics.spearman_brown(0.5) - 2 / 3) < 1e-12, "Spearman and Brown")
+
+
+def test_rows():
+    wanted = {"names": ["random", "ekfac", "cg"], "dampings": [1]}
+    for refined, cg in ((None, ["cg-mlp", "cg-attention"]), (["attention"], ["cg-attention"])):
+        names = [row.name for row in methods.rows(wanted, ["mlp", "attention"], refined)]
+        check(sorted(names) == sorted(["random", "ekfac-mlp", "ekfac-attention", *cg]), "rows", names)
 
 
 def test_intervals():
@@ -728,6 +735,12 @@ def test_refusals():
             "[qld] queries",
             "at most as many",
         ),
+        (
+            "refined",
+            FIRST.format(name="refined", **QUICK).replace('["mlp"]', '["mlp"]\nrefined_modules = ["head"]'),
+            "[methods] refined_modules",
+            '"head" is none of modules',
+        ),
         ("flag", FIRST.format(name="flag", **{**QUICK, "more": "[qld]\ntokens = 1"}), "[qld] tokens", "true or false"),
         ("toml", "output = ", "not TOML"),
     ):
@@ -743,6 +756,7 @@ def test_refusals():
 
 
 test_statistics()
+test_rows()
 test_intervals()
 test_reliability()
 test_pairs()

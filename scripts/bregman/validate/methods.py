@@ -109,8 +109,13 @@ def makes(name, modules):
     return not peer or set(words_of(modules)) <= set(peer.tracks)
 
 
-def rows(names, modules, dampings):
-    """Of all methods with all modules that they can score, in the order of a table."""
+def rows(methods, modules, refined_modules=None):
+    """Of all methods (a table as [methods]) with all modules that they can score, in the order of a table; refined_modules: those
+    of refined solves, which take much longer."""
+    names, dampings = methods["names"], methods["dampings"]
+    refined = [name for name in names if "refine" in METHODS[name].compress]
     plain = [Row(name, "", dampings) for name in names if not METHODS[name].modules]
     pairs = [(m, name) for m, name in itertools.product(modules, names) if METHODS[name].modules and makes(name, m)]
-    return plain + [Row(name, m, dampings) for m, name in pairs]
+    return plain + [
+        Row(name, m, dampings) for m, name in pairs if name not in refined or m in (refined_modules or modules)
+    ]

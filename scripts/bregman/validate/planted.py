@@ -124,7 +124,7 @@ def measure(part, settings, stages, modules, make_experiment=Experiment):
     relevant = np.array([[planted.relevant(q, i) for i in ids] for q in names])
     found, more, chosen = {}, {}, {}
     main, *others = measures
-    for row in rows(settings["methods"]["names"], [own.get("modules", modules[0])], settings["methods"]["dampings"]):
+    for row in rows(settings["methods"], [own.get("modules", modules[0])]):
         scores = [row.scores(experiment, d)[first:] for d in row.dampings]
         each = {
             m: np.array([[f(s[:, q], relevant[q]) for q in range(len(names))] for s in scores])

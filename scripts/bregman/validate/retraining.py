@@ -103,7 +103,8 @@ def lds_of_kind(kind, experiment, settings, queries):
         members, losses, seeds, path = experiment.bank(kind, subsets, span)
     retrainings = losses.shape[0] * losses.shape[1]
     found, chosen = {}, {}
-    for row in rows(settings["methods"]["names"], settings["methods"]["modules"], settings["methods"]["dampings"]):
+    methods = settings["methods"]
+    for row in rows(methods, methods["modules"], methods.get("refined_modules")):
         each = np.array([statistics.lds(row.scores(experiment, d), members, losses) for d in row.dampings])
         found[row], setting = statistics.cross_chosen(each, seed)
         chosen[row] = {
@@ -189,7 +190,7 @@ def rises(found, base, experiment, settings, queries):
 
 def qld_rows(settings):
     modules = [settings["qld"].get("modules", settings["methods"]["modules"][0])]
-    return rows(settings["methods"]["names"], modules, settings["methods"]["dampings"])
+    return rows(settings["methods"], modules)
 
 
 def qld(experiment, settings, queries, measured):

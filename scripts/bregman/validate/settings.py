@@ -67,6 +67,7 @@ TABLES = {
         "modules": Key(
             _several(_modules, "a list of texts as \"mlp\" or \"attention,mlp,head\""), ["mlp", "attention,mlp"]
         ),
+        "refined_modules": Key(_several(_modules, 'a list of texts as "mlp"')),
         "dampings": Key(_several(_positive, "a list of numbers above 0"),
                         [0.01, 0.1, 1, 10]),
         "peer_python": Key(text),
@@ -196,6 +197,10 @@ class Settings(dict):
         for key in ("tokens", "queries"):
             if key not in model:
                 raise self._wrong("model", key, "is missing")
+        methods = self["methods"]
+        for modules in methods.get("refined_modules", ()):
+            if modules not in methods["modules"]:
+                raise self._wrong("methods", "refined_modules", f'"{modules}" is none of modules')
         if ("config" in model) == ("start" in model):
             raise self._wrong(
                 "model", "config or start", "give one: a folder with config.json, or a checkpoint to go on with"
