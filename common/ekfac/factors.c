@@ -271,10 +271,22 @@ static bg_status read_diagonal(const bg_factors *f, const bg_site *site, bg_site
 /* None where Λ is of a single unit, or of an older version. */
 static bg_status read_half(const bg_factors *f, const bg_site *site, bg_site_factors *out, bg_err *err)
 {
-    char path[BG_PATH_BYTES];
-    bg_status st = dataset(path, site, "lambda_half", err);
-    if (st != BG_OK || !bg_store_has(f->index, path))
+    char whole[BG_PATH_BYTES], half[BG_PATH_BYTES];
+    uint64_t n = 0, of_half = 0;
+    bg_status st = dataset(whole, site, "lambda", err);
+    if (st == BG_OK)
+        st = dataset(half, site, "lambda_half", err);
+    if (st != BG_OK || !bg_store_has(f->index, half))
         return st;
+    st = bg_store_get_u64(f->index, whole, "n_sequences", &n, NULL, err);
+    if (st == BG_OK)
+        st = bg_store_get_u64(f->index, half, "n_sequences", &of_half, NULL, err);
+    if (st == BG_OK && (of_half == 0 || of_half >= n))
+        st = BG_FAIL(err, BG_EFORMAT, "%s: %s is of %" PRIu64 " sequences, %s of %" PRIu64 ": not a part of them",
+                     f->path, half, of_half, whole, n);
+    if (st != BG_OK)
+        return st;
+    out->half_share = (double)of_half / (double)n;
     return read_f32(f, site, "lambda_half", site->n_out, site->n_in1, &out->half, err);
 }
 

@@ -47,6 +47,7 @@ static void form(bg_preconditioner kind, double tokens_per_sequence, bg_curvatur
         c->c = *from; /* taken over */
         *from = NULL;
         c->half = f->half;
+        c->half_share = f->half_share;
         f->half = NULL;
         clamp(c->c, c->p * c->m);
         clamp(c->half, c->p * c->m);
@@ -190,6 +191,7 @@ double bg_curvature_sampling_variance(const bg_curvature *c, const float *v)
         double of_half = (double)v[i] * (((double)c->c[i] + c->lambda) / ((double)c->half[i] + c->half_lambda));
         sum += (double)c->c[i] * (of_half - (double)v[i]) * (of_half - (double)v[i]);
     }
+    sum *= c->half_share / (1 - c->half_share);
     return isfinite(sum) ? sum : (double)NAN; /* without damping some coordinate of the half may be 0 */
 }
 

@@ -108,6 +108,12 @@ static void say_step(const solve *w, size_t step)
     bg_log("refining %zu queries: step %zu of %zu, residual %.2g at most", w->t->n, step, w->t->steps, worst);
 }
 
+static bg_status not_finite(const solve *w, size_t i, size_t step, bg_err *err)
+{
+    return BG_FAIL(err, BG_ENUMERIC, "query %s: step %zu of the refined solve: the residual is not finite",
+                   w->t->name[i], step);
+}
+
 /* ---- conjugate gradients ---- */
 
 static bg_status advance(solve *w, size_t i, size_t step, bg_err *err)
@@ -123,6 +129,8 @@ static bg_status advance(solve *w, size_t i, size_t step, bg_err *err)
     add(w->floats, -a, q->s, q->r);
     precondition(w, q->r, q->s);
     double square = dot(w->floats, q->r, q->s);
+    if (!isfinite(square))
+        return not_finite(w, i, step, err);
     for (size_t j = 0; j < w->floats; j++)
         q->d[j] = q->s[j] + (float)(square / q->square) * q->d[j];
     q->square = square;
@@ -137,6 +145,8 @@ static bg_status conjugate_gradients(solve *w, bg_err *err)
         query *q = &w->q[i];
         precondition(w, q->r, q->d);
         q->square = dot(w->floats, q->r, q->d);
+        if (!isfinite(q->square))
+            return not_finite(w, i, 0, err);
         q->norm = sqrt(fmax(q->square, 0));
         w->residual[i * (w->t->steps + 1)] = q->norm > 0;
     }

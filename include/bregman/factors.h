@@ -19,7 +19,8 @@ enum { BG_READ_BASES = 1, BG_READ_LAMBDA = 2, BG_READ_EIGENVALUES = 4, BG_READ_D
 typedef struct {
     bg_eigenbasis basis;
     float *lambda;         /* [P, M] */
-    float *half;           /* [P, M] the same of the first half of the sequences; NULL: the file has none */
+    float *half;           /* [P, M] the same of the first sequences, about half of them; NULL: the file has none */
+    double half_share;     /* of the sequences that it is of, between 0 and 1 */
     float *diagonal;       /* [P, M] */
     double *alpha, *sigma; /* [M], [P] eigenvalues of the inputs' and the outputs' side */
 } bg_site_factors;

@@ -38,8 +38,9 @@ typedef struct {
     bool rotated;            /* in the eigenbases rather than the parameters' own */
     double lambda;           /* infinite where C is 0 everywhere, and so its mean: P(V) = 0 */
     float *c;                /* [P, M], not negative */
-    float *half;             /* [P, M] C of half the sequences; NULL: not known, or C is not fitted in this basis */
+    float *half;             /* [P, M] C of some of the sequences; NULL: not known, or C is not fitted in this basis */
     double half_lambda;      /* λ with it */
+    double half_share;       /* of the sequences that it is of */
     bg_site_factors factors; /* bases if rotated */
 } bg_curvature;
 
@@ -60,8 +61,9 @@ void bg_curvature_divide(const bg_curvature *c, float *v);
 
 /* Expected variance of the score that v gives to a training gradient: Σ C_ij v_ij² (identity: C = 1). */
 double bg_curvature_variance(const bg_curvature *c, const float *v);
-/* And of the error in it from C's being fitted on a sample: what C of one half of the sequences would make of the
- * score differs from it as two fits of the whole size do, to first order.  v = V ⊘ (C + λ); NAN: not known. */
+/* And of the error in it from C's being fitted on a sample.  C of a share h of its n sequences differs from C with the
+ * variance (1 - h) / h of what one fit on n sequences has, to first order, and so do scores: for h = 1/2 by as much as
+ * one fit differs from the truth.  v = V ⊘ (C + λ); NAN: not known. */
 double bg_curvature_sampling_variance(const bg_curvature *c, const float *v);
 
 /* What is wanted of v [P, M] in the curvature's basis. */

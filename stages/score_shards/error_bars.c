@@ -130,7 +130,7 @@ static bg_status write_agreement(const bg_ranking *r, const float *error, bg_sto
         st = BG_NEW(moved, r->k, "errors of scores", err);
     for (size_t q = 0; q < r->n_queries && st == BG_OK; q++) {
         size_t n = listed(&r->side[BG_TOP], r->k, q), at = q * r->k;
-        bool known = n >= places;
+        bool known = n > places; /* of all that are listed, all would stay */
         for (size_t i = 0; i < n; i++)
             known = known && !isnan(error[at + i]);
         share[q] = known ? agreement(r->side[BG_TOP].score + at, error + at, n, places, q, moved) : (double)NAN;

@@ -53,17 +53,19 @@ with h5py.File(f"{FACTORS}/index.h5") as a, h5py.File(f"{half}/index.h5") as b, 
 # ---------------------------------------------------------------- variances by their definitions
 
 
-def expected_variances(compressed):
+def expected_variances(compressed, fitted=FACTORS):
     """{module: (sampling, variance) [query]} of vectors that are kept whole."""
     found = {}
-    with h5py.File(f"{FACTORS}/index.h5") as factors, h5py.File(compressed) as file:
+    with h5py.File(f"{fitted}/index.h5") as factors, h5py.File(compressed) as file:
         for m in modules(compressed):
             left, right = (file[m][side][()].astype(float) for side in ("left", "right"))
             q_s, q_a = (factors[m][f"{side}_eigenvectors"][()].astype(float) for side in ("gradient", "activation"))
             c, h = (factors[m][name][()].astype(float) for name in ("lambda", "lambda_half"))
             p = np.einsum("po,qpr,qmr,mi->qoi", q_s, left, right, q_a)
             of_half = p * (c + DAMPING * c.mean()) / (h + DAMPING * h.mean())
-            found[m] = (c * (of_half - p) ** 2).sum((1, 2)), (c * p**2).sum((1, 2))
+            n, first = (factors[m][name].attrs["n_sequences"] for name in ("lambda", "lambda_half"))
+            apart = (c * (of_half - p) ** 2).sum((1, 2)) * first / (n - first)
+            found[m] = apart, (c * p**2).sum((1, 2))
     return found
 
 
@@ -76,6 +78,18 @@ with h5py.File(whole) as file:
     with h5py.File(f"{FACTORS}/index.h5") as factors:
         trace = sum(factors[m]["lambda"][()].astype(float).sum() for m in wanted)
     close("the norm that a gradient is expected to have", file.attrs["expected_squared_norm"], trace, 1e-5)
+
+# what is called half may be most: two units, of 80 and of 16
+uneven = WORK.fit(TOKENS, "uneven", "--unit-sequences", 80)
+compressed = WORK.compress(uneven, QUERIES, "uneven.h5", "--rank", "full")
+total = {}
+for name, path, fitted in (("even", whole, FACTORS), ("uneven", compressed, uneven)):
+    with h5py.File(path) as file:
+        for m, (error, _) in expected_variances(path, fitted).items():
+            close(f"{name}, {m}: sampling", file[m]["sampling"][()], error, 2e-4)
+            total[name] = total.get(name, 0) + error
+ratio = np.sqrt(total["uneven"] / total["even"])
+check((ratio > 0.4).all() and (ratio < 2.5).all(), "an uneven half says about the same of the sample", ratio.round(2))
 
 # ---------------------------------------------------------------- what really changes
 

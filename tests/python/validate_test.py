@@ -20,7 +20,8 @@ import xml.etree.ElementTree as ElementTree
 import h5py
 import numpy as np
 
-from bregman.validate import local, methods, planted, statistics
+from bregman.errors import UserError
+from bregman.validate import local, methods, planted, retraining, statistics
 from bregman.validate.retraining import draw_subsets
 from bregman.validate.settings import TABLES
 
@@ -98,6 +99,7 @@ def test_statistics():
     check(np.allclose(statistics.split_half(four), slow), "split halves")
     check(statistics.split_half(four[:, :1]) is None, "one seed has no halves")
     check(abs(statistics.spearman_brown(0.5) - 2 / 3) < 1e-12, "Spearman and Brown")
+    check(statistics.spearman_brown(-0.9) is None, "no reliability of halves that disagree")
 
 
 def test_rows():
@@ -105,6 +107,35 @@ def test_rows():
     for refined, cg in ((None, ["cg-mlp", "cg-attention"]), (["attention"], ["cg-attention"])):
         names = [row.name for row in methods.rows(wanted, ["mlp", "attention"], refined)]
         check(sorted(names) == sorted(["random", "ekfac-mlp", "ekfac-attention", *cg]), "rows", names)
+
+
+def test_members():
+    """What a bank that was there may be taken for."""
+    settings = type("Settings", (dict,), {"path": "v.toml"})(lds={"drop": 0.1})
+    random = np.random.default_rng(3)
+    halves, drops = (np.array([random.permutation(40) < n for _ in range(6)]) for n in (20, 36))
+    retraining.check_members("halves", halves, "b", settings)
+    retraining.check_members("drops", drops, "b", settings)
+    for kind, members, word in (
+        ("halves", drops, "halves_bank"),
+        ("drops", halves, "drops_bank"),
+        ("halves", np.ones((1, 40), bool), "no two different subsets"),
+        ("halves", np.repeat(halves[:1], 3, 0), "no two different subsets"),
+    ):
+        try:
+            retraining.check_members(kind, members, "b", settings)
+            check(False, f"{kind}: taken for what it is not")
+        except UserError as error:
+            check(word in str(error), f"{kind} of another kind", error)
+
+
+def test_fallback_damping():
+    """Without LDS a refined solve has a damping of its own list: at that of the others it does harm."""
+    settings = {"qld": {"damping": 0.1}}
+    experiment = type("Experiment", (), {"n_queries": 2})
+    wanted = {"names": ["ekfac", "cg", "lissa"], "dampings": [0.01, 0.1]}
+    found = {r.method: retraining.dampings_of(r, experiment, settings, None) for r in methods.rows(wanted, ["mlp"])}
+    check(found == {"ekfac": [0.1] * 2, "cg": [10] * 2, "lissa": [10] * 2}, "dampings without LDS", found)
 
 
 def test_intervals():
@@ -679,6 +710,7 @@ def test_example():
 
 
 def test_refusals():
+    trained = next(iter(sorted(glob.glob(path("*/model")))))
     for name, text, *parts in (
         ("many", FIRST.format(name="many", **{**QUICK, "subsets": 129}), "129 subsets", "128 sequences"),
         ("key", FIRST.format(name="key", **{**QUICK, "more": "sedes = 3"}), "[lds] sedes", "is unknown"),
@@ -696,7 +728,7 @@ def test_refusals():
         ("files", FIRST.format(name="files", **QUICK).replace("corpus.h5", "no.h5"), "[model] tokens", "no.h5"),
         (
             "pairs",
-            FIRST.format(name="pairs", **{**QUICK, "top": "", "more": "[local]\npairs = 129"}).replace(
+            FIRST.format(name="pairs", **{**QUICK, "epochs": 2, "more": "[local]\npairs = 129"}).replace(
                 '["lds"]', '["local"]'
             ),
             "[local] pairs",
@@ -741,6 +773,36 @@ def test_refusals():
             "[methods] refined_modules",
             '"head" is none of modules',
         ),
+        (
+            "bank",
+            FIRST.format(name="bank", **{**QUICK, "more": 'halves_bank = "nope"'}),
+            "[lds] halves_bank",
+            "bank.h5",
+        ),
+        (
+            "trained",
+            FIRST.format(name="trained", **{**QUICK, "model": 'trained = "nope"'}),
+            "[model] trained",
+            "log.h5",
+        ),
+        (
+            "asked",
+            FIRST.format(name="asked", **{**QUICK, "more": '[pbo]\nqueries = "nope.h5"'}),
+            "[pbo] queries",
+            "nope.h5",
+        ),
+        (
+            "seeded",
+            FIRST.format(name="seeded", **{**QUICK, "model": f'trained = "{trained}"\nseed = 7'}),
+            "[model] seed",
+            "was trained with seed 0, not 7",
+        ),
+        (
+            "one",
+            FIRST.format(name="one", **{**QUICK, "more": "[facts]\ncount = 1"}).replace('["lds"]', '["facts"]'),
+            "[facts] count",
+            "nothing to find",
+        ),
         ("flag", FIRST.format(name="flag", **{**QUICK, "more": "[qld]\ntokens = 1"}), "[qld] tokens", "true or false"),
         ("toml", "output = ", "not TOML"),
     ):
@@ -757,6 +819,8 @@ def test_refusals():
 
 test_statistics()
 test_rows()
+test_members()
+test_fallback_damping()
 test_intervals()
 test_reliability()
 test_pairs()

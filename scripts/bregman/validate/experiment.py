@@ -99,6 +99,7 @@ class Experiment:
         self.begin = ("config", model["config"]) if "config" in model else ("model", model["start"])
         self.train = {**settings["train"], **(train or {}), "slices": 1}
         self.model_seed, self.trained = model["seed"], model.get("trained") if train is None else None
+        self._check_seed()
         self.sequences = [s for path in tokens for s in read_tokens(path, "bregman/tokens")[0]]
         self.query_ids, self.starts, self.names = read_tokens(queries, "bregman/queries")
         self.n_sequences, self.n_queries = len(self.sequences), len(self.names)
@@ -108,6 +109,18 @@ class Experiment:
         self.prefix = "" if part == "." else part + " "  # of titles
         self.made = {}  # what stages have made in this run: they are not asked again
         os.makedirs(folder, exist_ok=True)
+
+    def _check_seed(self):
+        """A model that was there has the seed that the settings say, as no model of a bank may have it."""
+        log = self.trained and os.path.join(self.trained, "log.h5")
+        if not log or not os.path.exists(log):
+            return
+        with open_file(log, "bregman/training") as file:
+            seed = json.loads(file["run"].attrs["options"]).get("seed", 0)
+        if seed != self.model_seed:
+            raise UserError(
+                f'{self.settings.path}: [model] seed: "{self.trained}" was trained with seed {seed}, not {self.model_seed}; give that'
+            )
 
     def path(self, *parts):
         return os.path.join(self.folder, *parts)

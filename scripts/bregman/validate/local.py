@@ -31,19 +31,12 @@ FEW = f"fewer than {statistics.LEAST_RETRAININGS} sequences are left out: no int
 
 def check_sizes(n, settings):
     """Can the part be measured on n sequences?"""
-    own, train = settings["local"], settings["train"]
-    what = f"{settings.path}: [local] pairs: {own['pairs']} pairs"
-    if own["pairs"] > n:
-        raise UserError(f"{what} of a corpus of {n} sequences: each leaves out a sequence of its own; give at most {n}")
-    if own["pairs"] < 3:
-        raise UserError(f"{what}: a correlation is over three pairs or more")
-    if train.get("steps") or train.get("epochs", 1) < 2:
+    pairs = settings["local"]["pairs"]
+    if pairs > n:
         raise UserError(
-            f"{settings.path}: [train] epochs: part local goes on from halfway by whole epochs; give two or more, and no steps"
+            f"{settings.path}: [local] pairs: {pairs} pairs of a corpus of {n} sequences: each leaves out a sequence of its own; "
+            f"give at most {n}"
         )
-    first, seed = own["first_seed"], settings["model"]["seed"]
-    if first <= seed < first + own["seeds"]:
-        raise UserError(f"{settings.path}: [local] first_seed: the scored model has seed {seed}: no other may have it")
 
 
 # ---------------------------------------------------------------- which pairs

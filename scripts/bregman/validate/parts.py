@@ -54,7 +54,8 @@ def validate(settings, stages, parts, make_experiment=Experiment, say=print):
             of, asked, found = main, queries, retraining.qld(main, settings, queries, measured)
             text = output.qld_text(found)
         elif part == "pbo":
-            asked, (of, found) = queries, response.measure(settings, stages, main, tracked)
+            of, found = response.measure(settings, stages, main, tracked)
+            asked = of.query_table()
             text = response.text(found)
         elif part == "local":
             of, asked, found = main, queries, local.measure(main, settings, stages, queries)

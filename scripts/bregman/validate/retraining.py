@@ -91,11 +91,25 @@ def unflagged_means(table, queries):
 # ---------------------------------------------------------------- LDS
 
 
+def check_members(kind, members, path, settings):
+    """Of a bank that was there: can scores be compared with it, and is it of this kind?"""
+    if len(np.unique(members, axis=0)) < 2:
+        raise UserError(f'"{path}" has no two different subsets: a correlation is over two subsets or more')
+    n, sizes = members.shape[1], members.sum(1)
+    share = 0.5 if kind == "halves" else 1 - settings["lds"]["drop"]
+    if (abs(sizes - n * share) > 1).any():
+        raise UserError(
+            f'{settings.path}: [lds] {kind}_bank: a subset of "{path}" has {int(sizes[0])} of {n} sequences, not '
+            f"{100 * share:g} %: it is of another kind, or of another [lds] drop"
+        )
+
+
 def lds_of_kind(kind, experiment, settings, queries):
     own, seed = settings["lds"], settings[""]["seed"]
     given = own.get(f"{kind}_bank")
     if given:
         members, losses, seeds, path = experiment.read_bank(given)
+        check_members(kind, members, path, settings)
     else:
         keep = kept_sequences(kind, experiment.n_sequences, settings)
         subsets = draw_subsets(experiment.n_sequences, own["subsets"], keep, seed)
@@ -136,7 +150,7 @@ def ceiling(losses, seed):
     if halves is None:
         return None
     found = statistics.summary(halves, losses.shape[0] * losses.shape[1], seed)
-    return {"split_half": found, "spearman_brown": float(statistics.spearman_brown(found["mean"]))}
+    return {"split_half": found, "spearman_brown": statistics.spearman_brown(found["mean"])}
 
 
 def lds(experiment, settings, queries):
@@ -147,13 +161,14 @@ def lds(experiment, settings, queries):
 
 
 def dampings_of(row, experiment, settings, measured):
-    """[query] the damping that was best for the LDS of the other half of the queries, where there is no such [qld] damping; None of a
-    method without.  measured: what lds gave, or None."""
+    """[query] the damping that was best for the LDS of the other half of the queries; where there is none, [qld] damping, or of a
+    method with a list of its own the first of that.  None of a method without.  measured: what lds gave, or None."""
     if not METHODS[row.method].damped:
         return None
     entries = [e for kind in (measured or {}).values() for e in kind["rows"]]
     entry = next((e for e in entries if (e["method"], e["modules"]) == (row.method, row.modules)), None)
-    return entry["chosen"] if entry else [settings["qld"]["damping"]] * experiment.n_queries
+    other = row.dampings[0] if METHODS[row.method].dampings else settings["qld"]["damping"]
+    return entry["chosen"] if entry else [other] * experiment.n_queries
 
 
 def at_dampings(dampings, scores):

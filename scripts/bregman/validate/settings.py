@@ -214,22 +214,46 @@ class Settings(dict):
         for key in ("tokens", "queries"):
             model[key] = self._files(key, model[key], folder)
         if "queries" in self["pbo"]:
-            self["pbo"]["queries"] = self._files("queries", [self["pbo"]["queries"]], folder)[0]
+            self["pbo"]["queries"] = self._files("queries", [self["pbo"]["queries"]], folder, "pbo")[0]
         if len(model["queries"]) != 1:
             raise self._wrong("model", "queries", f"is one file, not {len(model['queries'])}")
-        for table in [part for part in self[""]["parts"] if part in ("lds", "qld")]:
+        if "lds" in self[""]["parts"] and self["lds"]["subsets"] < 2:
+            raise self._wrong("lds", "subsets", "a correlation is over two subsets or more")
+        for table in [part for part in self[""]["parts"] if part in ("lds", "qld", "local")]:
             own = self[table]
             if own["first_seed"] <= model["seed"] < own["first_seed"] + own["seeds"]:
                 raise self._wrong(
                     table, "first_seed", f"the scored model has seed {model['seed']}: no other model may have it"
                 )
+        if "local" in self[""]["parts"]:
+            self._check_local()
+        if self.made:
+            self._check_there("model", "trained", "log.h5")
+            self._check_there("lds", "halves_bank", "bank.h5")
+            self._check_there("lds", "drops_bank", "bank.h5")
 
-    def _files(self, key, patterns, folder):
+    def _check_local(self):
+        train = self["train"]
+        if self["local"]["pairs"] < 3:
+            raise self._wrong("local", "pairs", "a correlation is over three pairs or more")
+        if train.get("steps") or train.get("epochs", 1) < 2:
+            raise self._wrong(
+                "train",
+                "epochs",
+                "part local goes on from halfway by whole epochs; give two or more, and no steps",
+            )
+
+    def _check_there(self, table, key, name):
+        folder = self[table].get(key)
+        if folder is not None and not os.path.exists(os.path.join(folder, name)):
+            raise self._wrong(table, key, f'there is no "{os.path.join(folder, name)}": train_models leaves it')
+
+    def _files(self, key, patterns, folder, table="model"):
         found = []
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
             path = os.path.join(folder, pattern)
             paths = [path] if os.path.exists(path) or not self.made else sorted(glob.glob(path))
             if not paths:
-                raise self._wrong("model", key, f'no file is "{pattern}"')
+                raise self._wrong(table, key, f'no file is "{pattern}"')
             found += paths
         return found

@@ -70,8 +70,8 @@ def split_half(losses):
 
 
 def spearman_brown(correlation):
-    """The reliability of the mean of all seeds, from that of halves of them."""
-    return 2 * correlation / (1 + correlation)
+    """The reliability of the mean of all seeds, from that of halves of them; None where these do not agree at all."""
+    return 2 * correlation / (1 + correlation) if correlation > 0 else None
 
 
 def bootstrap(values, seed=0, resamples=RESAMPLES):
