@@ -391,14 +391,11 @@ bg_status bg_option_range(const char *option, uint64_t n, bg_range *range, bg_er
 {
     if (range->end == UINT64_MAX)
         range->end = n;
-    if (range->begin >= range->end)
-        return BG_FAIL(err, BG_EARG, "%s %" PRIu64 ":%" PRIu64 " is empty: give BEGIN:END, of which END is not in it",
-                       option, range->begin, range->end);
-    if (range->end > n)
-        return BG_FAIL(err, BG_EARG,
-                       "%s %" PRIu64 ":%" PRIu64 ": the token files hold %" PRIu64
-                       " sequences: give an end of at most that",
-                       option, range->begin, range->end, n);
+    if (range->begin >= range->end || range->end > n)
+        return BG_FAIL(err, BG_EARG, "%s %" PRIu64 ":%" PRIu64 ": the token files hold %" PRIu64 " sequences%s", option,
+                       range->begin, range->end, n,
+                       range->begin >= range->end ? ", and BEGIN:END is to have END above BEGIN"
+                                                  : ": give an END of at most that");
     return BG_OK;
 }
 
