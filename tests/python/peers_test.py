@@ -160,7 +160,8 @@ def test_rows():
     check_rows(found, losses, np.array([[z in some for z in range(SEQUENCES)] for some in lists]))
     with open(path("out/logs/kronfluence-head-damping-0.1.log"), encoding="utf-8") as file:
         check(file.read() == "called kronfluence_scores head 0.1 1\n", "options, and a log of its own")
-    first = sorted(row.name for row in rows(["random", "bergson"], ["head", "all", "embedding,mlp"], [1]))
+    wanted = {"names": ["random", "bergson"], "dampings": [1]}
+    first = sorted(row.name for row in rows(wanted, ["head", "all", "embedding,mlp"]))
     check(first == ["bergson-all", "random"], "what a tool does not track is no row of it", first)
 
 

@@ -275,7 +275,7 @@ class Ranking:
 
     def open_places(self, end, query):
         """[(best, worst) place that an entry may have], where scores closer than their errors have no order; None: not known.
-        A worst of None: below the last that is listed.
+        A worst of None: not apart from the last that is listed, so it may be below that.
 
         Two scores are apart if they differ by 1.96 standard errors of their difference, errors being independent."""
         if not self.file.has(f"{end}/score_error"):
@@ -288,8 +288,8 @@ class Ranking:
         sign = 1 if end == "top" else -1
         ahead = sign * (score[:, None] - score) > 1.96 * np.hypot(error[:, None], error)
         last = len(score) if len(score) < self._moments["count"][query] else None
-        worst = [len(score) - int(worse) for worse in ahead.sum(1)]
-        return [(1 + int(better), None if w == last else w) for better, w in zip(ahead.sum(0), worst)]
+        places = [(1 + int(better), len(score) - int(worse)) for better, worse in zip(ahead.sum(0), ahead.sum(1))]
+        return [(best, None if best < worst == last else worst) for best, worst in places]
 
     @property
     def prefilter(self):
