@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bregman/cost.h"
 #include "bregman/batch.h"
+#include "bregman/cost.h"
 #include "bregman/site.h"
 
 /* What backward hands over of one tracked site; lent until the tap returns.  Its rows are those of the batch that the

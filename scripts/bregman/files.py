@@ -265,8 +265,7 @@ def whole_file(path):
     temporary = attempt_name(path)
     try:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        _fsync(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f'cannot write "{path}": {error.strerror or error}') from None

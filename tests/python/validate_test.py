@@ -813,6 +813,8 @@ def test_refusals():
         check(
             done.returncode == 1 and all(p in last for p in parts) and f"{name}.toml" in last, name, done.stderr[-400:]
         )
+    config("asked-for", epochs=2, more="[local]\npairs = 2")
+    refused("a part of the command line", validate("asked-for", "--parts", "local"), "asked-for.toml", "three pairs")
     refused("part", validate("many", "--parts", "lsd"), "--parts", "lsd", code=2)
     refused("file", run_script("validate", path("absent.toml")), "absent.toml")
 

@@ -211,17 +211,6 @@ class Statistics:
     count: np.ndarray
     tail: np.ndarray = field(repr=False)
 
-    def z_score(self, score):
-        """Standard deviations above the mean; None where all scores are the same."""
-        sd = self.moments["sd"]
-        return finite((score - self.moments["mean"]) / sd) if sd > 0 else None
-
-    def percentile(self, end, rank):
-        """Per cent of the other scored sequences that have less: of a place from 1 at an end; None if there is no other."""
-        n = self.moments["count"]
-        below = n - rank if end == "top" else rank - 1
-        return 100 * below / (n - 1) if n > 1 else None
-
 
 class Ranking:
     MOMENTS = ("count", "sum", "sum_positive", "mean", "sd", "minimum", "maximum")
@@ -290,6 +279,17 @@ class Ranking:
         last = len(score) if len(score) < self._moments["count"][query] else None
         places = [(1 + int(better), len(score) - int(worse)) for better, worse in zip(ahead.sum(0), ahead.sum(1))]
         return [(best, None if best < worst == last else worst) for best, worst in places]
+
+    def z_score(self, query, score):
+        """Standard deviations above the mean of all scores; None where all are the same."""
+        mean, sd = (self._moments[name][query].item() for name in ("mean", "sd"))
+        return finite((score - mean) / sd) if sd > 0 else None
+
+    def percentile(self, end, query, rank):
+        """Per cent of the other scored sequences that have less: of a place from 1 at an end; None if there is no other."""
+        n = self._moments["count"][query].item()
+        below = n - rank if end == "top" else rank - 1
+        return 100 * below / (n - 1) if n > 1 else None
 
     @property
     def prefilter(self):

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import os
 from pathlib import Path
 
 from bregman import hashes
@@ -49,6 +50,15 @@ class Parser(argparse.ArgumentParser):
             if value is not None and value < 1:
                 self.error(f"--{name.replace('_', '-')} {value}: at least 1 is needed")
         return arguments
+
+
+def check_replaced(path, is_own, what):
+    """Only what is_own(its first bytes), or nothing, is replaced."""
+    if not os.path.exists(path) or not os.path.getsize(path):
+        return
+    hashes.require_regular(path)
+    with open(path, "rb") as file:
+        require(is_own(file.read(200)), f'"{path}" is there and no {what}: choose another --output')
 
 
 class Opened:

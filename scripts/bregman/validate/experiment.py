@@ -61,15 +61,20 @@ def write_queries(path, taken, which):
     return path
 
 
-def recorded_training(path, masked=False):
-    """(decisive options, identities of model or config and token files, queries' identities, subsets) of a log.h5 or bank.h5;
-    masked: it may have been trained with masks."""
+def recorded_run(path):
+    """(options, inputs' names, their identities) of a log.h5 or bank.h5."""
     try:
         with h5py.File(path, "r") as file:
             options = json.loads(file["run"].attrs["options"])
-            names, hashes = (strings(file[f"run/input_{what}"]) for what in ("name", "hash"))
+            return options, *(strings(file[f"run/input_{what}"]) for what in ("name", "hash"))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f'"{path}" does not say how it was trained ({error}): train it with train_models') from None
+
+
+def recorded_training(path, masked=False):
+    """(decisive options, identities of model or config and token files, queries' identities, subsets) of a log.h5 or bank.h5;
+    masked: it may have been trained with masks."""
+    options, names, hashes = recorded_run(path)
     listed = {key: options.get(key) or [] for key in LISTS}
     apart = {key: [value] if isinstance(value, str) else value for key, value in listed.items()}
     others = {name for names_of in apart.values() for name in names_of}
@@ -115,8 +120,7 @@ class Experiment:
         log = self.trained and os.path.join(self.trained, "log.h5")
         if not log or not os.path.exists(log):
             return
-        with open_file(log, "bregman/training") as file:
-            seed = json.loads(file["run"].attrs["options"]).get("seed", 0)
+        seed = recorded_run(log)[0].get("seed", 0)
         if seed != self.model_seed:
             raise UserError(
                 f'{self.settings.path}: [model] seed: "{self.trained}" was trained with seed {seed}, not {self.model_seed}; give that'

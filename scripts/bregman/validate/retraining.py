@@ -20,8 +20,6 @@ def kept_sequences(kind, n, settings):
     own = settings["lds"]
     keep = n // 2 if kind == "halves" else n - round(n * own["drop"])
     what = f"{settings.path}: [lds] subsets: {own['subsets']} subsets"
-    if own["subsets"] < 2:
-        raise UserError(f"{what}: a correlation is over two subsets or more")
     if own["subsets"] > n:
         raise UserError(f"{what} of a corpus of {n} sequences: give at most as many subsets as sequences")
     if keep in (0, n):

@@ -168,9 +168,10 @@ class SettingError(UserError):
 
 class Settings(dict):
     """table -> key -> value, with the defaults; [""] is the top of the file.  path: the file; data: what is in it, if it is not
-    there yet, and made: whether the files that it names are there.  output: the folder of all that is made."""
+    there yet, and made: whether the files that it names are there.  output: the folder of all that is made.  parts: those to be
+    measured, in their order, if not those that the file says."""
 
-    def __init__(self, path, data=None, made=True):
+    def __init__(self, path, data=None, made=True, parts=None):
         super().__init__()
         self.path, self.made = path, made
         data = read_toml(path) if data is None else data
@@ -183,6 +184,7 @@ class Settings(dict):
                 {} if name in OF_STAGES else {k: key.default for k, key in keys.items() if key.default is not None}
             )
             self[name] = {**defaults, **tables.get(name, {})}
+        self.parts = sorted(parts or self[""]["parts"], key=PARTS.index)
         self._check_together()
 
     def recorded(self):
@@ -217,15 +219,16 @@ class Settings(dict):
             self["pbo"]["queries"] = self._files("queries", [self["pbo"]["queries"]], folder, "pbo")[0]
         if len(model["queries"]) != 1:
             raise self._wrong("model", "queries", f"is one file, not {len(model['queries'])}")
-        if "lds" in self[""]["parts"] and self["lds"]["subsets"] < 2:
+        drawn = "lds" in self.parts and any(f"{kind}_bank" not in self["lds"] for kind in self["lds"]["kinds"])
+        if drawn and self["lds"]["subsets"] < 2:
             raise self._wrong("lds", "subsets", "a correlation is over two subsets or more")
-        for table in [part for part in self[""]["parts"] if part in ("lds", "qld", "local")]:
+        for table in [part for part in self.parts if part in ("lds", "qld", "local")]:
             own = self[table]
             if own["first_seed"] <= model["seed"] < own["first_seed"] + own["seeds"]:
                 raise self._wrong(
                     table, "first_seed", f"the scored model has seed {model['seed']}: no other model may have it"
                 )
-        if "local" in self[""]["parts"]:
+        if "local" in self.parts:
             self._check_local()
         if self.made:
             self._check_there("model", "trained", "log.h5")
