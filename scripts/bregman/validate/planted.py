@@ -44,7 +44,7 @@ def facts(count, seed):
     people = [f"{first[i % half]} {last[(i + i // half) % half]}" for i in range(count)]
     texts = []
     for i, (person, thing) in enumerate(zip(people, things)):
-        other = things[draw.randrange(max(count - 1, 1))]
+        other = things[draw.randrange(count - 1)]
         other = things[-1] if other == thing else other
         texts += [(f"fact/{i}/{k}", s.format(p=person, t=thing)) for k, s in enumerate(STATEMENTS)]
         texts += [(f"other/{i}/{k}", s.format(p=person, o=other)) for k, s in enumerate(OTHERS)]
@@ -113,11 +113,14 @@ def measure(part, settings, stages, modules, make_experiment=Experiment):
     """(experiment, table of queries, result) of a part: a model is trained on the corpus with what is planted in it."""
     own, seed = settings[part], settings[""]["seed"]
     make, measures = KINDS[part]
+    too_few = UserError(f"{settings.path}: [{part}] count: of {own['count']} some query has nothing to find; give more")
+    if own["count"] < 2:
+        raise too_few
     planted = make(own["count"], own["seed"])
     ids, names = [i for i, _ in planted.texts], [q for q, _, _ in planted.queries]
     relevant = np.array([[planted.relevant(q, i) for i in ids] for q in names])
-    if own["count"] < 2 or not relevant.any(1).all():
-        raise UserError(f"{settings.path}: [{part}] count: of {own['count']} some query has nothing to find; give more")
+    if not relevant.any(1).all():
+        raise too_few
     folder = os.path.join(settings.output, part)
     tokens, asked = _tokenize(planted, settings, stages, folder)
     files = [*settings["model"]["tokens"], tokens]
