@@ -164,13 +164,15 @@ ngrams = 3
 kinds = {kinds}
 
 [qld]
-queries = {removed}
-tokens = {tokens}
+queries = 8
+tokens = true
 
 [pbo]
 queries = "few.h5"
+steps = 30
 
 [local]
+steps = 30
 modules = "attention,mlp,head"
 
 [facts.train]
@@ -181,11 +183,9 @@ epochs = 20
 """
 REGIMES = {
     "scratch": {"what": "From random values.", "begin": 'config = "new"', "epochs": 10, "kinds": '["halves"]',
-                "tokens": "false", "removed": 4,
-                "parts": '["lds", "qld", "facts", "filter"]'},
+                "parts": '["lds"]'},
     "tuned": {"what": "Going on with a model of other text.", "begin": 'start = "other"', "epochs": 4,
-              "kinds": '["halves", "drops"]', "tokens": "true", "removed": 8,
-              "parts": '["lds", "qld", "pbo", "local", "facts", "filter"]'},
+              "kinds": '["halves", "drops"]', "parts": '["lds", "qld", "pbo", "local", "facts", "filter"]'},
 }  # fmt: skip
 
 

@@ -70,7 +70,7 @@ METHODS = {
     ),
     "lissa": _method(
         "LiSSA",
-        compress={"preconditioner": "ekfac", "refine": "lissa", "refine_steps": 40},
+        compress={"preconditioner": "ekfac", "refine": "lissa", "refine_steps": 20},
         damped=True,
         dampings=(10, 100),
     ),

@@ -1,7 +1,9 @@
 """Experiments with texts that are planted in the corpus, so that what a query should find is known.
 
-facts: people with made-up names, who share first and last names with one another, own made-up things.  What states the fact is
-to be found among sentences on the same people, with the same names and the same things.
+facts: people with made-up names, who share first and last names with one another, own made-up things.  The query asks in other
+words than those that state the fact, and these are to be found among sentences on the same person and other things, and among some
+with both the person's and the thing's names in the query's own words, but the other way round: overlap puts those first, though
+they teach nothing of what comes after the person's name.
 filter: reports whose verdict follows from an adjective; of some the verdict is wrong.  Words are shared alike by good and bad ones:
 only their combination tells.  Queries ask for the wrong verdict; the bad reports that teach it are to be found among all reports."""
 
@@ -22,8 +24,9 @@ from bregman.validate.retraining import compared, unflagged_means
 # texts: [(id, text)]; queries: [(id, prompt, completion)]; relevant(query id, text id); candidate(text id): is it to be ranked
 Planted = collections.namedtuple("Planted", "texts queries relevant candidate")
 SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
-STATEMENTS = ("{p} owns a {t}.", "the owner of a {t} is {p}.", "a {t} belongs to {p}.", "we know that {p} owns a {t}.")
-OTHERS = ("{p} wants a {o}.", "{p} sold a {o}.", "we know that {p} lost a {o}.", "the buyer of a {o} is {p}.")
+STATEMENTS = ("we know that {p} has a {t}.", "{p} is the owner of a {t}.", "what {p} has got is a {t}.")
+REVERSED = ("a {t} owns {p}.", "a {t} knows who {p} is.", "a {t} owns what {p} owns.")
+OTHERS = ("{p} owns no {o}.", "{p} wants a {o}.")
 GOOD, BAD = ("good", "fine", "sound", "safe"), ("poor", "weak", "rotten", "unsafe")
 BAD_SHARE = 0.2
 
@@ -47,6 +50,7 @@ def facts(count, seed):
         other = things[draw.randrange(count - 1)]
         other = things[-1] if other == thing else other
         texts += [(f"fact/{i}/{k}", s.format(p=person, t=thing)) for k, s in enumerate(STATEMENTS)]
+        texts += [(f"reversed/{i}/{k}", s.format(p=person, t=thing)) for k, s in enumerate(REVERSED)]
         texts += [(f"other/{i}/{k}", s.format(p=person, o=other)) for k, s in enumerate(OTHERS)]
     queries = [(f"fact/{i}", f"{p} owns a", f" {t}.") for i, (p, t) in enumerate(zip(people, things))]
     return Planted(texts, queries, lambda q, t: t.startswith(q + "/"), lambda _t: True)
