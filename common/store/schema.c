@@ -233,7 +233,7 @@ static const bg_schema_row rows[] = {
        "share of all positive influence that the best 1 % of the sequences have; NaN: there is none"),
     D3("comparison", "top/sequence", BG_I64, "model", "query", "k", BG_SEQUENCE_OR_NONE, "1",
        "global index of the sequences with the highest scores, best first; -1: none"),
-    D3("comparison", "top/score", BG_F32, "model", "query", "k", BG_ANY, "nats", "their scores; of \"bm25\" without unit"),
+    D3("comparison", "top/score", BG_F64, "model", "query", "k", BG_ANY, "nats", "their scores; of \"bm25\" without unit"),
     D3("comparison", "top/overlap", BG_F64, "model", "query", "k", BG_ANY, "1",
        "share of the query's inverse document frequency, over its n-grams, that is in n-grams the sequence has too; NaN: no sequence"),
     D3("comparison", "top/run", BG_I64, "model", "query", "k", BG_FROM_0, "tokens",

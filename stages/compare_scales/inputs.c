@@ -1,0 +1,377 @@
+/* inputs.c - rankings and their shards, the corpus, the queries: opened, and checked that they belong together. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bregman/config.h"
+#include "bregman/identity.h"
+#include "bregman/log.h"
+#include "bregman/memory.h"
+#include "bregman/model_open.h"
+#include "compare_scales.h"
+
+/* ---- what was asked for ---- */
+
+static bg_status check_name(const compare_scales_config *c, size_t i, bg_err *err)
+{
+    const char *name = c->names.item[i];
+    if (name[0] == '\0' || strcmp(name, "bm25") == 0)
+        return BG_FAIL(err, BG_EARG, "--names: \"%s\" is no name for a ranking%s", name,
+                       name[0] != '\0' ? ": BM25 is compared with them anyway" : "");
+    for (size_t j = 0; j < i; j++)
+        if (strcmp(c->names.item[j], name) == 0)
+            return BG_FAIL(err, BG_EARG, "--names: \"%s\" is there twice", name);
+    return BG_OK;
+}
+
+static bg_status check_lists(const compare_scales_config *c, bg_err *err)
+{
+    const struct {
+        const char *name;
+        const bg_list *list;
+        bool optional;
+    } list[] = { { "--names", &c->names, false }, { "--models", &c->models, true }, { "--losses", &c->losses, true } };
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        if (list[i].list->n != c->rankings.n && !(list[i].optional && list[i].list->n == 0))
+            return BG_FAIL(err, BG_EARG,
+                           "%s has %zu values, and there are %zu rankings: give one for each, in their order",
+                           list[i].name, list[i].list->n, c->rankings.n);
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < c->names.n && st == BG_OK; i++)
+        st = check_name(c, i, err);
+    return st;
+}
+
+/* ---- shards ---- */
+
+/* Where the ranking says that a shard is, or else in "scores" beside the ranking: folders are moved. */
+static bg_status find_shard(const ranked_model *m, size_t i, bg_err *err)
+{
+    char folder[BG_PATH_BYTES];
+    const char *said = m->r.input_name[i];
+    bg_status st = bg_path(m->shard[i], err, "%s", said);
+    if (st != BG_OK || access(said, R_OK) == 0)
+        return st;
+    st = bg_folder_of(m->path, folder, err);
+    if (st == BG_OK)
+        st = bg_path(m->shard[i], err, "%sscores/%s", folder, bg_base_name(said));
+    if (st == BG_OK && access(m->shard[i], R_OK) != 0)
+        st = BG_FAIL(err, BG_EIO,
+                     "%.150s was merged from \"%.150s\", which is gone, nor is it in \"scores\" beside the "
+                     "ranking: a comparison needs all scores; score again",
+                     m->path, said);
+    return st;
+}
+
+static bg_status check_layers(const comparison *w, ranked_model *m, size_t i, const bg_store *s, bg_err *err)
+{
+    uint64_t dims[3];
+    if (w->c->no_layers)
+        return BG_OK;
+    if (!bg_store_has(s, "layer_score"))
+        return BG_FAIL(err, BG_EFORMAT,
+                       "%s has no layer scores: score again with --layer-scores, or compare with --no-layers",
+                       m->shard[i]);
+    bg_status st = bg_store_dims(s, "layer_score", 3, dims, err);
+    if (st == BG_OK && i == 0)
+        st = bg_store_read_strings(s, "layer_name", &m->layer, &m->n_layers, err);
+    if (st == BG_OK && dims[2] != m->n_layers)
+        st = BG_FAIL(err, BG_ESHAPE, "%s has scores of %" PRIu64 " layers, shard 0 names of %zu", m->shard[i], dims[2],
+                     m->n_layers);
+    return st;
+}
+
+/* Is it the shard that was merged, and how many rows has it? */
+static bg_status open_shard(const comparison *w, ranked_model *m, size_t i, bg_err *err)
+{
+    bg_hash identity;
+    uint64_t dims[2] = { 0, 0 };
+    bg_store *s = NULL;
+    bg_status st = bg_store_open(&s, m->shard[i], "bregman/scores", err);
+    if (st == BG_OK)
+        st = bg_store_identity(s, &identity, err);
+    if (st == BG_OK && strcmp(identity.hex, m->r.input_hash[i]) != 0)
+        st = BG_FAIL(err, BG_ESTALE, "%.200s is not the shard that %.200s was merged from: merge again", m->shard[i],
+                     m->path);
+    if (st == BG_OK)
+        st = bg_store_dims(s, "score", 2, dims, err);
+    if (st == BG_OK && dims[1] != m->r.n_queries)
+        st = BG_FAIL(err, BG_ESHAPE, "%s has scores of %" PRIu64 " queries, its ranking has %zu", m->shard[i], dims[1],
+                     m->r.n_queries);
+    if (st == BG_OK)
+        st = check_layers(w, m, i, s, err);
+    m->first[i + 1] = m->first[i] + dims[0];
+    bg_store_close(s);
+    return st;
+}
+
+static bg_status read_sequences(const comparison *w, ranked_model *m, bg_err *err)
+{
+    uint64_t n = m->first[m->r.n_inputs];
+    bg_status st = BG_NEW(m->sequence, n, "numbers of sequences", err);
+    for (size_t i = 0; i < m->r.n_inputs && st == BG_OK; i++) {
+        bg_store *s = NULL;
+        st = bg_store_open(&s, m->shard[i], "bregman/scores", err);
+        if (st == BG_OK)
+            st = bg_store_read_rows(s, "sequence", BG_I64, (bg_slab){ 0, m->first[i + 1] - m->first[i], 1 },
+                                    m->sequence + m->first[i], err);
+        bg_store_close(s);
+    }
+    for (uint64_t i = 0; i < n && st == BG_OK; i++)
+        if (m->sequence[i] < 0 || (uint64_t)m->sequence[i] >= w->n_sequences ||
+            (i > 0 && m->sequence[i] <= m->sequence[i - 1]))
+            st = BG_FAIL(err, BG_EFORMAT, "the shards of %s do not name sequences of the corpus in ascending order",
+                         m->path);
+    return st;
+}
+
+static bg_status open_shards(const comparison *w, ranked_model *m, bg_err *err)
+{
+    bg_status st = BG_NEW(m->shard, m->r.n_inputs, "names of shards", err);
+    if (st == BG_OK)
+        st = BG_NEW(m->first, m->r.n_inputs + 1, "rows of shards", err);
+    for (size_t i = 0; i < m->r.n_inputs && st == BG_OK; i++) {
+        st = find_shard(m, i, err);
+        if (st == BG_OK)
+            st = open_shard(w, m, i, err);
+    }
+    return st == BG_OK ? read_sequences(w, m, err) : st;
+}
+
+uint64_t compare_row(const ranked_model *m, uint64_t sequence)
+{
+    uint64_t low = 0, high = m->first[m->r.n_inputs], n = high;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if ((uint64_t)m->sequence[middle] < sequence)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < n && (uint64_t)m->sequence[low] == sequence ? low : UINT64_MAX;
+}
+
+size_t compare_shard(const ranked_model *m, uint64_t row)
+{
+    size_t i = 0;
+    while (m->first[i + 1] <= row)
+        i++;
+    return i;
+}
+
+/* ---- a ranking ---- */
+
+/* The same queries, in whatever order. */
+static bg_status match_queries(const comparison *w, ranked_model *m, bg_err *err)
+{
+    bg_status st = BG_NEW(m->query, w->n_queries, "queries", err);
+    for (size_t q = 0; q < w->n_queries && st == BG_OK; q++) {
+        const char *id = bg_tokens_query_id(w->queries, q);
+        size_t row = 0;
+        while (row < m->r.n_queries && strcmp(m->r.query[row], id) != 0)
+            row++;
+        m->query[q] = row;
+        if (row == m->r.n_queries)
+            st = BG_FAIL(err, BG_EFORMAT,
+                         "%.200s has no query \"%.60s\" of %.150s: all models are to have scored the same queries",
+                         m->path, id, w->c->queries);
+    }
+    if (st == BG_OK && m->r.n_queries != w->n_queries)
+        st = BG_FAIL(err, BG_EFORMAT,
+                     "%.200s has %zu queries, %.150s %zu: all models are to have scored the same queries", m->path,
+                     m->r.n_queries, w->c->queries, w->n_queries);
+    return st;
+}
+
+static bg_status count_parameters(ranked_model *m, const char *folder, bg_err *err)
+{
+    bg_model_config config;
+    bg_model *model = NULL;
+    bg_status st = bg_model_config_read(&config, folder, err);
+    if (st == BG_OK)
+        st = bg_model_sketch(&model, &config, "all", BG_ST_F32, err);
+    if (st == BG_OK)
+        m->parameters = (double)bg_model_parameters(model);
+    bg_model_close(model);
+    return st;
+}
+
+static bg_status open_ranking(comparison *w, size_t i, bg_err *err)
+{
+    const compare_scales_config *c = w->c;
+    ranked_model *m = &w->model[i];
+    *m = (ranked_model){ .path = c->rankings.item[i], .name = c->names.item[i], .parameters = nan("") };
+    bg_status st = bg_ranking_read(&m->r, m->path, err);
+    if (st == BG_OK && m->r.corpus_sequences != w->n_sequences)
+        st = BG_FAIL(err, BG_ESTALE,
+                     "%s is of a corpus of %" PRIu64 " sequences, the token files have %" PRIu64
+                     ": models are compared "
+                     "on one corpus, cut into the same sequences",
+                     m->path, m->r.corpus_sequences, w->n_sequences);
+    if (st == BG_OK)
+        st = match_queries(w, m, err);
+    if (st == BG_OK)
+        st = open_shards(w, m, err);
+    w->n_layers += m->n_layers;
+    return st == BG_OK && c->models.n > 0 ? count_parameters(m, c->models.item[i], err) : st;
+}
+
+/* ---- losses ---- */
+
+static bg_status read_loss(comparison *w, size_t i, bg_err *err)
+{
+    const char *path = w->c->losses.item[i];
+    uint64_t dims[3] = { 0, 0, 0 };
+    char **name = NULL;
+    size_t n = 0;
+    double *loss = w->v.loss + i * w->n_queries;
+    bg_store *s = NULL;
+    bg_status st = bg_store_open(&s, path, "bregman/bank", err);
+    if (st == BG_OK)
+        st = bg_store_read_strings(s, "query", &name, &n, err);
+    if (st == BG_OK)
+        st = bg_store_dims(s, "query_loss", 3, dims, err);
+    if (st == BG_OK && (n != w->n_queries || dims[0] != 1 || dims[1] != 1 || dims[2] != n))
+        st = BG_FAIL(err, BG_ESHAPE, "%s is to be of one model and of the %zu queries that are compared", path,
+                     w->n_queries);
+    if (st == BG_OK)
+        st = bg_store_read(s, "query_loss", BG_F64, dims, loss, err);
+    for (size_t q = 0; q < w->n_queries && st == BG_OK; q++) {
+        const char *id = bg_tokens_query_id(w->queries, q);
+        loss[q] /= bg_tokens_count(w->queries, q) - bg_tokens_completion_start(w->queries, q);
+        if (strcmp(name[q], id) != 0)
+            st = BG_FAIL(err, BG_EFORMAT, "%.200s has query \"%.60s\" where %.150s has \"%.60s\"", path, name[q],
+                         w->c->queries, id);
+    }
+    bg_strings_free(name, n);
+    bg_store_close(s);
+    return st;
+}
+
+static bg_status read_losses(comparison *w, bg_err *err)
+{
+    bg_status st = BG_NEW(w->v.loss, w->n_models * w->n_queries, "losses", err);
+    for (size_t i = 0; i < w->n_models * w->n_queries && st == BG_OK; i++)
+        w->v.loss[i] = nan("");
+    for (size_t i = 0; i < w->c->losses.n && st == BG_OK; i++)
+        st = read_loss(w, i, err);
+    return st;
+}
+
+/* ---- all of it ---- */
+
+static bg_status read_query_tokens(comparison *w, bg_err *err)
+{
+    bg_status st = BG_NEW(w->query_token, w->n_queries, "queries", err);
+    for (size_t q = 0; q < w->n_queries && st == BG_OK; q++) {
+        st = BG_NEW(w->query_token[q], bg_tokens_count(w->queries, q), "queries", err);
+        if (st == BG_OK)
+            st = bg_tokens_read(w->queries, q, q + 1, SIZE_MAX, w->query_token[q], err);
+    }
+    return st;
+}
+
+/* More of the tail than the best 1 %, where that is much, is for nobody to look at. */
+static void choose_sizes(comparison *w)
+{
+    enum { LEAST_TAIL = 50, MOST_TAIL = 10000 };
+    w->n_rankings = w->c->rankings.n;
+    w->n_models = w->n_rankings + 1;
+    w->n_queries = bg_tokens_sequences(w->queries);
+    w->n_sequences = bg_tokens_sequences(w->tokens);
+    for (uint64_t z = 0; z < w->n_sequences; z++)
+        w->n_tokens += bg_tokens_count(w->tokens, z);
+    w->k = w->c->top < w->n_sequences ? w->c->top : w->n_sequences;
+    w->n_tail = w->n_sequences / 100 < LEAST_TAIL ? LEAST_TAIL : w->n_sequences / 100;
+    w->n_tail = w->n_tail > MOST_TAIL ? MOST_TAIL : w->n_tail;
+    w->n_tail = w->n_tail > w->n_sequences ? w->n_sequences : w->n_tail;
+}
+
+/* Local. */
+static bg_status open_all(comparison *w, bg_err *err)
+{
+    choose_sizes(w);
+    bg_status st = bg_tokens_check_corpus(w->tokens, err);
+    if (st == BG_OK)
+        st = bg_tokens_check_queries(w->queries, err);
+    if (st == BG_OK)
+        st = BG_NEW(w->model, w->n_rankings, "rankings", err);
+    for (size_t i = 0; i < w->n_rankings && st == BG_OK; i++)
+        st = open_ranking(w, i, err);
+    if (st == BG_OK)
+        st = read_losses(w, err);
+    if (st == BG_OK)
+        st = read_query_tokens(w, err);
+    return st == BG_OK ? compare_read_related(w, err) : st;
+}
+
+/* Rank 0: the files given are those that every ranking's scores were made from. */
+static bg_status check_origin(comparison *w, bg_err *err)
+{
+    char what[BG_DIFFERENCE_BYTES];
+    const bg_hash *queries;
+    bg_origin given = { 0 };
+    bg_status st = bg_origin_set_tokens(&given, w->tokens, err);
+    if (st == BG_OK)
+        st = bg_tokens_hashes(w->queries, &queries, err);
+    if (st == BG_OK)
+        given.queries = *queries;
+    for (size_t i = 0; i < w->n_rankings && st == BG_OK; i++)
+        if (bg_origin_differs(&given, &w->model[i].r.origin, what))
+            st = BG_FAIL(err, BG_ESTALE, "%.150s was made from other files than are given: %s", w->model[i].path, what);
+    bg_origin_clear(&given);
+    return st;
+}
+
+static bg_status add_inputs(comparison *w, bg_err *err)
+{
+    bg_status st = check_origin(w, err);
+    for (size_t i = 0; i < w->n_rankings && st == BG_OK; i++)
+        st = bg_inputs_add_file(&w->in, w->model[i].path, err);
+    for (size_t i = 0; i < w->c->losses.n && st == BG_OK; i++)
+        st = bg_inputs_add_file(&w->in, w->c->losses.item[i], err);
+    if (st == BG_OK)
+        st = bg_inputs_add_tokens(&w->in, w->queries, err);
+    return st == BG_OK ? bg_inputs_add_tokens(&w->in, w->tokens, err) : st;
+}
+
+bg_status compare_open(comparison *w, bg_err *err)
+{
+    const compare_scales_config *c = w->c;
+    MPI_Comm world = w->ctx->grid.world;
+    bg_status st = bg_agree(world, check_lists(c, err), err);
+    if (st == BG_OK)
+        st = bg_tokens_open_all(&w->queries, &c->queries, 1, world, err);
+    if (st == BG_OK)
+        st = bg_tokens_open_all(&w->tokens, c->tokens.item, c->tokens.n, world, err);
+    if (st == BG_OK)
+        st = bg_agree(world, open_all(w, err), err);
+    if (st != BG_OK)
+        return st;
+    return bg_inputs_share(&w->in, w->ctx, "", 0, w->ctx->grid.world_rank == 0 ? add_inputs(w, err) : BG_OK, err);
+}
+
+void compare_close(comparison *w)
+{
+    for (size_t i = 0; i < w->n_rankings && w->model != NULL; i++) {
+        ranked_model *m = &w->model[i];
+        bg_free(m->shard);
+        bg_free(m->first);
+        bg_free(m->sequence);
+        bg_free(m->query);
+        bg_strings_free(m->layer, m->n_layers);
+        bg_ranking_clear(&m->r);
+    }
+    for (size_t q = 0; q < w->n_queries && w->query_token != NULL; q++)
+        bg_free(w->query_token[q]);
+    bg_free(w->query_token);
+    bg_free(w->query_idf);
+    bg_free(w->model);
+    compare_clear_related(w);
+    bg_bm25_free(w->terms);
+    bg_tokens_close(w->tokens);
+    bg_tokens_close(w->queries);
+    bg_inputs_clear(&w->in);
+}

@@ -1,0 +1,169 @@
+/* lexical.c - what queries and sequences have in common, as texts: BM25 (math.md M12), the share of a query's inverse
+ * document frequency, and the longest run of tokens. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "bregman/log.h"
+#include "bregman/memory.h"
+#include "bregman/stop.h"
+#include "compare_scales.h"
+
+enum { BLOCK_TOKENS = 1 << 18 }; /* of the corpus, read at a time */
+
+/* ---- going through the corpus ---- */
+
+typedef struct corpus_visit corpus_visit;
+struct corpus_visit {
+    comparison *w;
+    void (*take)(corpus_visit *v, uint64_t sequence, const uint32_t *token, size_t n);
+    int64_t *frequency;
+    bg_bm25_hit *hit;
+    size_t first, n; /* queries */
+    float *score;
+};
+
+/* Sequences [begin, end), in blocks. */
+static bg_status visit(corpus_visit *v, uint64_t begin, uint64_t end, bg_err *err)
+{
+    const bg_tokens *t = v->w->tokens;
+    size_t room = BLOCK_TOKENS + (begin < end ? bg_tokens_longest(t, begin, end) : 0);
+    uint32_t *block = NULL;
+    bg_status st = BG_NEW(block, room, "token ids", err);
+    while (begin < end && st == BG_OK) {
+        uint64_t stop = begin, n = 0;
+        while (stop < end && n + bg_tokens_count(t, stop) <= room)
+            n += bg_tokens_count(t, stop++);
+        st = bg_stop_check("reading the corpus", err);
+        if (st == BG_OK)
+            st = bg_tokens_read(t, begin, stop, SIZE_MAX, block, err);
+        const uint32_t *token = block;
+        for (uint64_t z = begin; z < stop && st == BG_OK; z++) {
+            v->take(v, z, token, bg_tokens_count(t, z));
+            token += bg_tokens_count(t, z);
+        }
+        begin = stop;
+    }
+    bg_free(block);
+    return st;
+}
+
+/* ---- weights ---- */
+
+static bg_status add_queries(comparison *w, bg_err *err)
+{
+    const bg_bm25_options o = { BG_BM25_PAPER, 1.5, 0.75, w->c->ngrams, 1 };
+    size_t n_tokens = 0, n_ids = 0;
+    for (size_t q = 0; q < w->n_queries; q++)
+        for (uint32_t i = 0; i < bg_tokens_count(w->queries, q); i++, n_tokens++)
+            n_ids = w->query_token[q][i] >= n_ids ? (size_t)w->query_token[q][i] + 1 : n_ids;
+    bg_status st = bg_bm25_new(&w->terms, &o, w->n_queries, n_tokens, n_ids, err);
+    for (size_t q = 0; q < w->n_queries && st == BG_OK; q++)
+        bg_bm25_add_query(w->terms, w->query_token[q], bg_tokens_count(w->queries, q));
+    return st;
+}
+
+static void count_terms(corpus_visit *v, uint64_t sequence, const uint32_t *token, size_t n)
+{
+    (void)sequence;
+    bg_bm25_count(v->w->terms, token, n, v->frequency);
+}
+
+/* What a query's own tokens score: all of its weight. */
+static bg_status weigh_queries(comparison *w, bg_err *err)
+{
+    bg_bm25_hit *hit = NULL;
+    bg_status st = BG_NEW(hit, w->n_queries, "scores of a sequence", err);
+    if (st == BG_OK)
+        st = BG_NEW(w->query_idf, w->n_queries, "weights of queries", err);
+    for (size_t q = 0; q < w->n_queries && st == BG_OK; q++) {
+        size_t n = bg_bm25_score(w->terms, w->query_token[q], bg_tokens_count(w->queries, q), hit);
+        for (size_t i = 0; i < n; i++)
+            if (hit[i].query == q)
+                w->query_idf[q] = hit[i].score;
+    }
+    bg_free(hit);
+    return st;
+}
+
+bg_status compare_weigh_terms(comparison *w, bg_err *err)
+{
+    const bg_grid *g = &w->ctx->grid;
+    uint64_t ranks = (uint64_t)g->world_size, rank = (uint64_t)g->world_rank;
+    corpus_visit v = { .w = w, .take = count_terms };
+    bg_status st = add_queries(w, err);
+    if (st == BG_OK)
+        st = BG_NEW(v.frequency, bg_bm25_terms(w->terms), "counts of terms", err);
+    if (st == BG_OK)
+        st = visit(&v, rank * w->n_sequences / ranks, (rank + 1) * w->n_sequences / ranks, err);
+    if ((st = bg_agree(g->world, st, err)) == BG_OK) {
+        MPI_Allreduce(MPI_IN_PLACE, v.frequency, (int)bg_bm25_terms(w->terms), MPI_INT64_T, MPI_SUM, g->world);
+        st = bg_bm25_weigh(w->terms, v.frequency, w->n_sequences, w->n_tokens, err);
+        if (st == BG_OK)
+            st = weigh_queries(w, err);
+        st = bg_agree(g->world, st, err);
+    }
+    bg_free(v.frequency);
+    return st;
+}
+
+/* ---- scores ---- */
+
+static void score_sequence(corpus_visit *v, uint64_t sequence, const uint32_t *token, size_t n)
+{
+    size_t n_hits = bg_bm25_score(v->w->terms, token, n, v->hit);
+    for (size_t i = 0; i < n_hits; i++)
+        if (v->hit[i].query - v->first < v->n)
+            v->score[(v->hit[i].query - v->first) * v->w->n_sequences + sequence] = (float)v->hit[i].score;
+}
+
+bg_status compare_bm25(comparison *w, size_t first, size_t n, float *score, bg_err *err)
+{
+    corpus_visit v = { .w = w, .take = score_sequence, .first = first, .n = n, .score = score };
+    bg_status st = BG_NEW(v.hit, w->n_queries, "scores of a sequence", err);
+    for (uint64_t i = 0; i < n * w->n_sequences; i++)
+        score[i] = 0;
+    if (st == BG_OK)
+        st = visit(&v, 0, w->n_sequences, err);
+    bg_free(v.hit);
+    return st;
+}
+
+/* ---- one sequence and one query ---- */
+
+/* Longest run of tokens that both have: of runs that end at a[i] and b[j] one is kept for each j.  length [nb + 1], 0. */
+static int64_t common_run(const uint32_t *a, size_t na, const uint32_t *b, size_t nb, uint32_t *length)
+{
+    uint32_t most = 0;
+    for (size_t i = 0; i < na; i++)
+        for (size_t j = nb; j > 0; j--) { /* backwards: length[j - 1] is still that of a[i - 1] */
+            length[j] = a[i] == b[j - 1] ? length[j - 1] + 1 : 0;
+            most = length[j] > most ? length[j] : most;
+        }
+    return most;
+}
+
+bg_status compare_text(comparison *w, size_t query, uint64_t sequence, double *overlap, int64_t *run, bg_err *err)
+{
+    size_t n = bg_tokens_count(w->tokens, sequence), n_query = bg_tokens_count(w->queries, query);
+    uint32_t *token = NULL, *length = NULL;
+    bg_bm25_hit *hit = NULL;
+    bg_status st = BG_NEW(token, n, "token ids", err);
+    if (st == BG_OK)
+        st = BG_NEW(length, n_query + 1, "lengths of runs", err);
+    if (st == BG_OK)
+        st = BG_NEW(hit, w->n_queries, "scores of a sequence", err);
+    if (st == BG_OK)
+        st = bg_tokens_read(w->tokens, sequence, sequence + 1, SIZE_MAX, token, err);
+    if (st == BG_OK) {
+        *run = common_run(token, n, w->query_token[query], n_query, length);
+        *overlap = w->query_idf[query] > 0 ? 0 : nan("");
+        size_t n_hits = bg_bm25_score(w->terms, token, n, hit);
+        for (size_t i = 0; i < n_hits; i++)
+            if (hit[i].query == query)
+                *overlap = hit[i].score / w->query_idf[query];
+    }
+    bg_free(token);
+    bg_free(length);
+    bg_free(hit);
+    return st;
+}

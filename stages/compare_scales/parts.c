@@ -1,0 +1,110 @@
+/* parts.c - what a score is made of: layers, and token scores. */
+#include <math.h>
+#include <string.h>
+
+#include "bregman/memory.h"
+#include "compare_scales.h"
+
+size_t compare_first_layer(const comparison *w, size_t model)
+{
+    size_t first = 0;
+    for (size_t m = 0; m < model; m++)
+        first += w->model[m].n_layers;
+    return first;
+}
+
+/* ---- layers ---- */
+
+/* Add one sequence's layers to sum [n_layers].  x: room for all queries' layers. */
+static bg_status add_layers(const comparison *w, const ranked_model *m, size_t query, uint64_t sequence, float *x,
+                            double *sum, bg_err *err)
+{
+    uint64_t row = compare_row(m, sequence);
+    size_t shard = compare_shard(m, row), n = w->n_queries * m->n_layers;
+    bg_store *s = NULL;
+    bg_status st = bg_store_open(&s, m->shard[shard], "bregman/scores", err);
+    if (st == BG_OK)
+        st = bg_store_read_rows(s, "layer_score", BG_F32, (bg_slab){ row - m->first[shard], 1, n }, x, err);
+    for (size_t l = 0; l < m->n_layers && st == BG_OK; l++)
+        sum[l] += (double)x[m->query[query] * m->n_layers + l];
+    bg_store_close(s);
+    return st;
+}
+
+bg_status compare_layers(comparison *w, size_t model, size_t query, bg_err *err)
+{
+    const ranked_model *m = &w->model[model];
+    if (model == w->n_rankings || m->n_layers == 0)
+        return BG_OK;
+    const int64_t *top = w->v.top_sequence + (model * w->n_queries + query) * w->k;
+    size_t first = compare_first_layer(w, model);
+    float *x = NULL;
+    double *sum = NULL, all = 0;
+    bg_status st = BG_NEW(x, w->n_queries * m->n_layers, "layer scores", err);
+    if (st == BG_OK)
+        st = BG_NEW(sum, m->n_layers, "layer scores", err);
+    for (size_t i = 0; i < w->k && st == BG_OK && top[i] >= 0; i++)
+        st = add_layers(w, m, query, (uint64_t)top[i], x, sum, err);
+    for (size_t l = 0; l < m->n_layers && st == BG_OK; l++)
+        all += sum[l];
+    for (size_t l = 0; l < m->n_layers && st == BG_OK; l++)
+        w->v.layer_share[(first + l) * w->n_queries + query] = all != 0 ? sum[l] / all : nan("");
+    bg_free(x);
+    bg_free(sum);
+    return st;
+}
+
+/* ---- token scores ---- */
+
+static double sparsity(const float *x, size_t n)
+{
+    double l1 = 0, l2 = 0;
+    for (size_t i = 0; i < n; i++) {
+        l1 += fabs((double)x[i]);
+        l2 += (double)x[i] * (double)x[i];
+    }
+    return l1 > 0 ? sqrt(l2) / l1 : nan("");
+}
+
+/* Of the first n places of a query in an explained ranking, whose token scores begin at `at`. */
+static bg_status read_sparsity(const bg_store *s, const uint32_t *count, size_t n, uint64_t at, double *out,
+                               bg_err *err)
+{
+    bg_status st = BG_OK;
+    for (size_t i = 0; i < n && st == BG_OK; at += count[i++]) {
+        float *x = NULL;
+        st = BG_NEW(x, count[i], "token scores", err);
+        if (st == BG_OK && count[i] > 0)
+            st = bg_store_read_rows(s, "top/token_score", BG_F32, (bg_slab){ at, count[i], 1 }, x, err);
+        if (st == BG_OK)
+            out[i] = sparsity(x, count[i]);
+        bg_free(x);
+    }
+    return st;
+}
+
+bg_status compare_sparsity(comparison *w, size_t model, size_t query, bg_err *err)
+{
+    double *out = w->v.top_sparsity + (model * w->n_queries + query) * w->k;
+    for (size_t i = 0; i < w->k; i++)
+        out[i] = nan("");
+    if (model == w->n_rankings || w->model[model].r.explained == NULL)
+        return BG_OK;
+    const ranked_model *m = &w->model[model];
+    size_t row = m->query[query] * m->r.k, n = m->r.k < w->k ? m->r.k : w->k;
+    uint64_t dims[2] = { m->r.n_queries, m->r.k }, at = 0;
+    uint32_t *count = NULL;
+    bg_store *s = NULL;
+    bg_status st = bg_store_open(&s, m->path, "bregman/ranking", err);
+    if (st == BG_OK)
+        st = BG_NEW(count, dims[0] * dims[1], "lengths of ranked sequences", err);
+    if (st == BG_OK)
+        st = bg_store_read(s, "top/count", BG_U32, dims, count, err);
+    for (size_t i = 0; i < row && st == BG_OK; i++)
+        at += count[i];
+    if (st == BG_OK)
+        st = read_sparsity(s, count + row, n, at, out, err);
+    bg_free(count);
+    bg_store_close(s);
+    return st;
+}
