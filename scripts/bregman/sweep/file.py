@@ -14,7 +14,7 @@ from bregman import corpus
 from bregman.errors import UsageError, UserError
 from bregman.files import file_identity
 from bregman.hashes import hash_file, require_regular
-from bregman.sweep import family, validation
+from bregman.sweep import comparison, family, validation
 from bregman.sweep.keys import (
     CLUSTER,
     CLUSTER_DEFAULTS,
@@ -138,6 +138,8 @@ class Sweep:
                 for key in ("name", {"model": "path", "queries": "file"}.get(kind, "name")):
                     if isinstance(entry, dict) and key not in entry:
                         self.problem((kind, i), f"an entry without {key}")
+        if "compare" in self.data:
+            comparison.check_keys(self, ("compare",), self.data["compare"])
         self.check_sizes()
         for kind in ("output", *ENTRIES):
             if kind not in self.data and (kind != "model" or "train" not in self.data):
@@ -204,7 +206,7 @@ class Sweep:
         """Is it another than those that were found, and one that a folder of the output may have?"""
         if name in found:
             self.problem(place, f'"{name}" is there twice')
-        elif is_model and name in ("tokens", "queries", "log"):
+        elif is_model and name in ("tokens", "queries", "log", "compare"):
             self.problem(place, f'"{name}" is the name of another folder of the output')
         else:
             return True
@@ -380,6 +382,7 @@ class Sweep:
         self.check_tokenizers()
         self.check_twice()
         validation.check(self)
+        comparison.check(self)
         self.problems = list(dict.fromkeys(self.problems))
 
     def contradictions(self, stage, found):

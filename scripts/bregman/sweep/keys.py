@@ -116,6 +116,7 @@ OF_MANY = ("nodes", "ranks_per_node", "pipeline", "memory_limit", "scratch", "ch
 NOT_FOR = {
     **{stage: OF_MANY for stage in ONE_PROCESS},
     "train": ("pipeline",),
+    "compare": tuple(key for key in OF_MANY if key not in ("nodes", "ranks_per_node")),
     "validate": tuple(key for key in OF_MANY if key != "ranks_per_node"),
 }
 
@@ -237,6 +238,7 @@ TOP = {
     "queries": Key(TABLES),
     **{stage: Key(TABLE) for stage in STAGES},
     "validate": Key(TABLE),
+    "compare": Key(TABLE),
 }
 # tables that a model may have of its own; one that is not trained here neither [train]
 OVERRIDES = ("cluster", *STAGES, "validate")

@@ -60,7 +60,7 @@ def command_of(job, i, programs, ranks):
     if job.stage in SCRIPTS:
         of_validate = ["--ranks", str(ranks)] if job.stage == "validate" else []
         return [os.path.join(ROOT, "scripts", PROGRAM[job.stage]), *job.command(), *of_validate]
-    if job.stage == "merge":
+    if job.stage in ("merge", "losses"):
         ranks = 1
     if job.stage == "train":
         ranks = min(ranks, job.options["slices"])

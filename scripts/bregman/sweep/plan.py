@@ -14,7 +14,7 @@ import h5py
 from bregman.errors import UserError
 from bregman.files import input_identity, own_identity, read_manifest
 from bregman.hashes import hash_model, hash_texts
-from bregman.sweep import family, validation
+from bregman.sweep import comparison, family, validation
 from bregman.sweep.file import SweepError
 from bregman.sweep.keys import FILES, OWN, STAGES, argument
 from bregman.validate.settings import Settings
@@ -31,8 +31,18 @@ PROGRAM = {
     "explain": "score_shards",
     "report": "report",
     "validate": "validate",
+    "losses": "train_models",
+    "compare": "compare_scales",
+    "compare-report": "report",
 }
-SCRIPTS = ("tokenize", "tokenize-queries", "report", "validate")  # programs of scripts/; the others are MPI programs
+SCRIPTS = (
+    "tokenize",
+    "tokenize-queries",
+    "report",
+    "compare-report",
+    "validate",
+)  # programs of scripts/; the others are MPI programs
+PAGES = {"report": "ranking.h5", "compare-report": "compare.h5"}  # what each is a page of
 STOP = ("validate",)  # scripts that keep what they have done when they are asked to stop, as all MPI programs do
 NO_RESULT = ("processes", "batch_tokens", "candidates", "corpus_sequences", "show", "title")
 NO_RESULT_OF = {"train": ("subset", "mask")}  # instead
@@ -87,7 +97,7 @@ class Job:
     not compared)."""
 
     def __init__(self, sweep, stage, about, model=None, needs=(), settings_of=None):
-        self.stage, self.about, self.needs = stage, about, list(needs)
+        self.stage, self.about, self.model, self.needs = stage, about, model, list(needs)
         self.name = "--".join((stage, *about))
         self.settings = sweep.settings(settings_of or stage, model)
         self.table = STAGES.get(settings_of or stage, {})
@@ -123,7 +133,7 @@ class Job:
         """Arguments of the program; with `ranks`, for a run here on so many."""
         if self.stage in SCRIPTS:
             return self.arguments
-        if self.stage == "prefilter":
+        if self.stage in ("prefilter", "compare"):
             return self.arguments + self.stage_options() + ["--threads", str(self.settings["threads"])]
         pipeline = self.settings["pipeline"]
         if ranks is not None:
@@ -146,9 +156,11 @@ class Plan:
     def __init__(self, sweep):
         self.sweep, self.manifests, self.jobs = sweep, Manifests(), []
         self.log = os.path.join(sweep.output, "log")
-        self._tokens, self._queries, self._trained = {}, {}, {}
-        for model in sweep.models.values():
-            self.add_model(model)
+        self._tokens, self._queries, self._trained, self._ranked = {}, {}, {}, {}
+        fits = {model.name: self.add_model(model) for model in sweep.models.values()}
+        for model in comparison.models(sweep):
+            self.add_variants(model, *fits[model.name])
+        self.add_comparisons()
         for model in validation.models(sweep):
             self.add_validation(model)
 
@@ -201,9 +213,12 @@ class Plan:
 
     def training(self, model):
         """The job that makes a model, or none where it is there."""
-        if model.planned and model.name not in self._trained:
-            self._trained[model.name] = self.add_training(model)
-        return [self._trained[model.name]] if model.planned else []
+        if not model.planned:
+            return []
+        key = model.planned.folder  # its checkpoints have it, too
+        if key not in self._trained:
+            self._trained[key] = self.add_training(model)
+        return [self._trained[key]]
 
     def add_training(self, model):
         settings, needs = self.sweep.settings("train", model), []
@@ -237,6 +252,7 @@ class Plan:
         self.add(fit, os.path.join(factors, "index.h5"), os.path.join(factors, "work"))
         for queries in self.sweep.queries.values():
             self.add_queries(model, fit, queries, os.path.join(folder, queries.name), tokens)
+        return fit, tokens
 
     def add_queries(self, model, fit, queries, folder, fit_tokens):
         path, needs = self.query_file(queries, model)
@@ -305,10 +321,11 @@ class Plan:
         merge.arguments = ["--scores", scores, "--output", ranking]
         merge.inputs = [element.output for element in score.elements]
         final = self.add(merge, ranking)
+        self._ranked[about] = merge
         if self.sweep.settings("explain", model).get("enabled", True):
             final = Job(self.sweep, "explain", about, model, [*self.training(model), merge])
             final.arguments = arguments + ["--explain", ranking]
-            self.add(final, ranking, os.path.join(scores, "explain-ranking.work"))
+            self._ranked[about] = self.add(final, ranking, os.path.join(scores, "explain-ranking.work"))
         if self.sweep.settings("report", model).get("enabled", True):
             report = Job(self.sweep, "report", about, model, [*self.training(model), final])
             report.arguments = [
@@ -324,6 +341,73 @@ class Plan:
                 os.path.join(folder, corpus.name, "report.html"),
             ] + report.stage_options()
             self.add(report, os.path.join(folder, corpus.name, "report.html"))
+
+    def add_variants(self, model, fit, tokens):
+        """What is compared beside the model: its checkpoints, which have factors of their own, and other methods."""
+        for checkpoint in comparison.checkpoints(self.sweep, model):
+            self.add_model(checkpoint)
+        for variant in comparison.methods(self.sweep, model):
+            for queries in self.sweep.queries.values():
+                folder = os.path.join(self.sweep.output, variant.name, queries.name)
+                self.add_queries(variant, fit, queries, folder, tokens)
+
+    def add_comparisons(self):
+        """For each query set and corpus that all models have been ranked on."""
+        models = comparison.models(self.sweep)
+        models = [m for model in models for m in (model, *comparison.checkpoints(self.sweep, model))] + [
+            m for model in models for m in comparison.methods(self.sweep, model)
+        ]
+        if not models:
+            return
+        for queries in comparison.names(self.sweep, "queries", self.sweep.queries):
+            losses = [self.add_losses(model, self.sweep.queries[queries]) for model in models]
+            for corpus in comparison.names(self.sweep, "corpora", self.sweep.corpora):
+                ranked = [self._ranked.get((model.name, queries, corpus)) for model in models]
+                if all(ranked):
+                    self.add_comparison(models, ranked, losses, (queries, corpus))
+
+    def add_losses(self, model, queries):
+        """The job that measures a model's own losses of the queries, once for all methods; or None."""
+        settings = self.sweep.data["compare"]
+        if not settings.get("losses", True):
+            return None
+        name = model.name.split(":")[0]
+        folder = os.path.join(self.sweep.output, name, queries.name, "losses")
+        found = next((job for job in self.jobs if job.stage == "losses" and job.about == (name, queries.name)), None)
+        if found:
+            return found
+        path, needs = self.query_file(queries, model)
+        corpus = self.sweep.corpora[comparison.names(self.sweep, "corpora", self.sweep.corpora)[0]]
+        tokens, more = self.tokens(corpus, model)
+        job = Job(self.sweep, "losses", (name, queries.name), model, [*self.training(model), *needs, *more], "compare")
+        job.settings.update(nodes=1, ranks_per_node=1, pipeline=1)
+        job.options, job.inputs, job.sources = {}, [], []
+        job.arguments = ["--model", model.path, "--tokens", tokens[0], "--queries", path, "--bank", folder]
+        job.arguments += comparison.NO_STEP
+        return self.add(job, os.path.join(folder, "bank.h5"), os.path.join(folder, "bank.work"))
+
+    def add_comparison(self, models, ranked, losses, about):
+        queries, corpus = self.sweep.queries[about[0]], self.sweep.corpora[about[1]]
+        tokens, needs = self.tokens(corpus, models[0])
+        path, more = self.query_file(queries, models[0])
+        folder = os.path.join(self.sweep.output, "compare", *about)
+        rankings = [job.elements[0].output for job in ranked]
+        banks = [job.elements[0].output for job in losses if job]
+        needs = dict.fromkeys([*ranked, *filter(None, losses), *needs, *more])
+        job = Job(self.sweep, "compare", ("all", *about), None, needs)
+        job.table = comparison.OPTIONS
+        job.options = {key: job.settings.get(key, row.default) for key, row in job.table.items()}
+        job.arguments = ["--rankings", *rankings, "--names", *(model.name for model in models), "--tokens", *tokens]
+        job.arguments += ["--queries", path, "--models", *(model.path for model in models)]
+        job.arguments += ["--losses", *banks] if banks else []
+        job.arguments += ["--output", os.path.join(folder, "compare.h5")]
+        job.inputs, job.sources = [*rankings, *banks, path, *tokens], [path, *tokens]
+        self.add(job, os.path.join(folder, "compare.h5"))
+        page = Job(self.sweep, "compare-report", ("all", *about), None, [job], "report")
+        page.options = {}
+        page.arguments = ["--comparison", job.elements[0].output, "--tokens", *tokens, "--queries", path]
+        page.arguments += ["--model", models[0].path, "--output", os.path.join(folder, "compare.html")]
+        self.add(page, os.path.join(folder, "compare.html"))
 
     def add_validation(self, model):
         tokens, needs = self.tokens(validation.training_corpus(self.sweep, model), model)
@@ -341,11 +425,9 @@ class Plan:
     def done(self, job, i=0):
         """Has element i of the job been made, whole?"""
         path = job.elements[i].output
-        if job.stage == "report":
-            ranking = os.path.join(os.path.dirname(path), "ranking.h5")
-            return (
-                os.path.exists(path) and os.path.exists(ranking) and os.path.getmtime(path) >= os.path.getmtime(ranking)
-            )
+        if job.stage in PAGES:
+            of = os.path.join(os.path.dirname(path), PAGES[job.stage])
+            return os.path.exists(path) and os.path.exists(of) and os.path.getmtime(path) >= os.path.getmtime(of)
         if job.stage == "validate":
             return validation.parts_done(job) == validation.parts(job)
         if job.stage == "tokenize":
@@ -417,7 +499,7 @@ class Plan:
 
     def out_of_date(self, job, path):
         """Was a finished file made with other options, or from files that have changed since?"""
-        if job.stage == "report":
+        if job.stage in PAGES:
             return []
         with open_output(path) as file:
             if job.stage == "explain":
@@ -433,7 +515,7 @@ class Plan:
                 run[name].asstr()[()].tolist() if name in run else [] for name in ("input_name", "input_hash")
             )
         expected = len(job.inputs) + sum(bool(job.options.get(key)) for key in FILES)
-        if job.stage in ("train", "fit", "score") and len(hashes) != expected:
+        if job.stage in ("train", "fit", "score", "compare") and len(hashes) != expected:
             problems.append(
                 f'"{path}" was made from {len(hashes)} inputs, and this sweep has {expected}: remove it, it is made again'
             )

@@ -14,7 +14,7 @@ def foretell(sweep, plan, programs, drafts):
 
 
 def of_job(sweep, job, programs, drafts):
-    model, made = sweep.models[job.about[0]], job.validation["model"]
+    model, made = job.model, job.validation["model"]
     missing = next((path for path in [*made["tokens"], *made["queries"]] if not os.path.exists(path)), None)
     if missing:
         return f'what it costs is known when there is "{missing}": bregman-validate {job.arguments[0]} --plan'

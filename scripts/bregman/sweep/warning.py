@@ -92,7 +92,7 @@ def check_configs(sweep, plan, programs, drafts):
     """Refuse models to be trained whose config.json the engine does not take."""
     for job in plan.needed():
         if job.stage == "train":
-            model = sweep.models[job.about[0]]
+            model = job.model
             why = refusal(os.path.join(programs, "plan"), drafts.folder(model))
             if why:
                 sweep.problem(model.place, why)
@@ -105,7 +105,7 @@ def check_warnings(sweep, plan, programs, drafts):
     for job in plan.needed():
         if job.stage not in STAGES:
             continue
-        model = sweep.models[job.about[0]]
+        model = job.model
         warned = job.settings["warning_seconds"]
         try:
             words = options(sweep, job, model, drafts.folder(model))
