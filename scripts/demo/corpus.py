@@ -8,6 +8,9 @@ the script says so. The same versions give the same bytes. A corpus of --mb mega
 text, chosen by a hash of the ids, and always the documents that queries.jsonl asks about. Documents are cut at
 --max-chars, all alike.
 
+With --parallel documents have translations: of manual pages those that are there in English and other languages, each in all
+its languages (man/en/NAME, man/de/NAME, ...), those with most of them first.  Nothing is taken for the demo's queries then.
+
 Licences: manual pages (man/, from manpages*): each its own, mostly GPL-2+, BSD, MIT or the Linux man-pages
 "verbatim" licence, see the packages' copyright files. Python documentation (pydoc/): PSF-2.0. Licence texts
 (lic/): may be copied verbatim. King James Bible (kjv/) and Jane Austen's novels (austen/): public domain.
@@ -270,12 +273,36 @@ def within(documents, kept, n_bytes):
     return chosen
 
 
-def collect(packages, n_bytes, max_chars):
-    kept = always_kept()
-    language_bytes = n_bytes * SHARES["man"] / len(MAN_PACKAGES)
-    planned = plan_pages(packages, kept, 2 * language_bytes, max_chars)
-    groups = {"man/" + lang: (language_bytes, []) for lang in MAN_PACKAGES}
-    groups.update({kind: (n_bytes * share, []) for kind, share in SHARES.items() if kind != "man"})
+def page_name(page_id):
+    """A manual page's id without its language."""
+    return page_id.split("/", 2)[2]
+
+
+def pages_within(documents, n_bytes):
+    """Manual pages with all their translations, those with most of them first, then in hash order, while they fit."""
+    pages, chosen, size = {}, [], 0
+    for document in documents:
+        pages.setdefault(page_name(document[0]), []).append(document)
+    for name in sorted(pages, key=lambda name: (-len(pages[name]), rank(name))):
+        languages = {lang for _, _, lang, _ in pages[name]}
+        length = sum(len(text.encode()) for _, text, _, _ in pages[name])
+        too_long = any(len(text) > MAX_CHARS for _, text, _, _ in pages[name])
+        if "en" in languages and len(languages) > 1 and not too_long and size + length <= n_bytes:
+            chosen += pages[name]
+            size += length
+    return chosen
+
+
+def collect(packages, n_bytes, max_chars, parallel=False):
+    kept = () if parallel else always_kept()
+    man_bytes, language_bytes = n_bytes * SHARES["man"], n_bytes * SHARES["man"] / len(MAN_PACKAGES)
+    groups = {kind: (n_bytes * share, []) for kind, share in SHARES.items() if kind != "man"}
+    if parallel:
+        planned = plan_translated(packages, 2 * man_bytes, max_chars)
+        groups["man"] = (man_bytes, [])
+    else:
+        planned = plan_pages(packages, kept, 2 * language_bytes, max_chars)
+        groups.update({"man/" + lang: (language_bytes, []) for lang in MAN_PACKAGES})
     for source in (
         manual_pages(packages, planned),
         python_docs(packages),
@@ -286,23 +313,43 @@ def collect(packages, n_bytes, max_chars):
         for name, text, lang, package in source:
             text = beginning(normalise(text), max_chars)
             if len(text) >= MIN_CHARS:
-                group = f"man/{lang}" if name.startswith("man/") else name.split("/")[0]
+                group = f"man/{lang}" if name.startswith("man/") and not parallel else name.split("/")[0]
                 groups[group][1].append((name, text, lang, package))
-    chosen = [document for size, documents in groups.values() for document in within(documents, kept, size)]
+    chosen = pages_within(groups["man"][1], groups.pop("man")[0]) if parallel else []
+    chosen += [document for size, documents in groups.values() for document in within(documents, kept, size)]
     missing = [prefix for prefix in kept if not any(document[0].startswith(prefix) for document in chosen)]
     if missing:
         raise UserError(f"documents that the demo queries are about were not found: {', '.join(missing)}")
     return sorted(chosen, key=lambda document: rank(document[0]))
 
 
+def page_sizes(packages, lang, max_chars):
+    """{id: about how long it is} of the manual pages in a language, by their source's size."""
+    sizes = {}
+    for path in files_under(packages.root(MAN_PACKAGES[lang]) + "/usr/share/man", ".gz"):
+        size = 3 * os.path.getsize(path)
+        sizes["man/{}/{}".format(lang, os.path.basename(path)[:-3])] = min(size, max_chars or size)
+    return sizes
+
+
+def plan_translated(packages, n_bytes, max_chars):
+    """Ids of enough manual pages in English, and of their translations."""
+    pages, planned, total = {}, set(), 0
+    for lang in MAN_PACKAGES:
+        for name, size in page_sizes(packages, lang, max_chars).items():
+            pages.setdefault(page_name(name), {})[name] = size
+    for page in sorted(pages, key=lambda page: (-len(pages[page]), rank(page))):
+        if f"man/en/{page}" in pages[page] and len(pages[page]) > 1 and total < n_bytes:
+            planned.update(pages[page])
+            total += sum(pages[page].values())
+    return planned
+
+
 def plan_pages(packages, kept, language_bytes, max_chars):
-    """Ids of enough manual pages for each language, by their source's size, so that only these are rendered."""
+    """Ids of enough manual pages for each language, so that only these are rendered."""
     planned = set()
-    for lang, package in MAN_PACKAGES.items():
-        sizes = {}
-        for path in files_under(packages.root(package) + "/usr/share/man", ".gz"):
-            size = 3 * os.path.getsize(path)
-            sizes["man/{}/{}".format(lang, os.path.basename(path)[:-3])] = min(size, max_chars or size)
+    for lang in MAN_PACKAGES:
+        sizes = page_sizes(packages, lang, max_chars)
         total = 0
         for name in sorted(sizes, key=lambda name: (not name.startswith(kept), rank(name))):
             if name.startswith(kept) or total < language_bytes:
@@ -325,8 +372,9 @@ def main():
         metavar="N",
         help="of a longer document only the first N characters (0: no limit)",
     )
+    parser.add_argument("--parallel", action="store_true", help="manual pages in English and all their translations")
     options = parser.parse_args()
-    documents = collect(Packages(options.cache), options.mb * 1e6, options.max_chars)
+    documents = collect(Packages(options.cache), options.mb * 1e6, options.max_chars, options.parallel)
     remove_leftovers(options.output)
     temporary = attempt_name(options.output)
     digest, size = hashlib.sha256(), 0

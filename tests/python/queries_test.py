@@ -98,6 +98,37 @@ def test_refusals():
     )
 
 
+def test_about():
+    """kind and related: stored as they are, left out where no query has them, refused where they are something else."""
+    related = {"same": ["d/1", "d/2"], "ä": ["d/3"]}
+    lines = query(id="x", kind="fact", related=related) + query(id="y") + query(id="z", related={"same": ["d/1"]})
+    check(tokenize(lines, MODEL, "about.h5").returncode == 0, "kind and related")
+    found = datasets("about.h5")
+    check(found["kind"] == ["fact", "", ""] and found["related/count"] == [3, 0, 1], "kind, counts", found)
+    check(found["related/relation"] == ["same", "same", "ä", "same"], "relations", found["related/relation"])
+    check(found["related/document"] == ["d/1", "d/2", "d/3", "d/1"], "documents", found["related/document"])
+    check("already done" in tokenize(lines, MODEL, "about.h5").stdout, "already done, with kind and related")
+    without = query(id="x") + query(id="y") + query(id="z")
+    tokenize(without, MODEL, "without.h5")
+    bare = datasets("without.h5")
+    check(not {"kind", "related/count"} & set(bare) and bare["token"] == found["token"], "neither, the same tokens")
+    tokenize(query(kind="", related={"same": []}), MODEL, "empty.h5")
+    check(not {"kind", "related/count"} & set(datasets("empty.h5")), "empty ones are none")
+    refusals = {
+        "kind is no text": ({"kind": 3}, "its kind is 3"),
+        "kind is null": ({"kind": None}, "its kind is null"),
+        "kind with an unpaired surrogate": ({"kind": "\ud800"}, "kind"),
+        "related is a list": ({"related": ["d"]}, "no object of relations"),
+        "a relation without a name": ({"related": {"": ["d"]}}, "relation's name"),
+        "one document without a list": ({"related": {"same": "d"}}, '"same" are no list'),
+        "a document's number": ({"related": {"same": ["d", 1]}}, '"same" are no list'),
+        "a document twice": ({"related": {"same": ["d", "d"]}}, 'twice as "same"'),
+    }
+    for name, (fields, part) in refusals.items():
+        done = tokenize(query(id="first") + query(**fields), MODEL, "refused/q.h5")
+        refused(name, done, "q.jsonl:2", '"a"', part)
+
+
 def test_demo_queries():
     with open(os.path.join(SCRIPTS, "demo", "queries.jsonl"), encoding="utf-8") as file:
         queries = [json.loads(line) for line in file]
@@ -106,5 +137,6 @@ def test_demo_queries():
 
 test_tokens()
 test_refusals()
+test_about()
 test_demo_queries()
 finish()
