@@ -16,13 +16,22 @@ from bregman.report.text import TokenText
 class Parser(argparse.ArgumentParser):
     """Of a program that shows rankings: its inputs and what it shows of them."""
 
-    def __init__(self, description, output, most):
+    def __init__(self, description, output, most, compares=False):
+        """compares: does it show comparisons of models as well?"""
         super().__init__(description=description, allow_abbrev=False)
-        self.add_argument("--ranking", required=True, metavar="FILE", help="ranking.h5 from merge_scores")
+        shown = self.add_mutually_exclusive_group(required=True) if compares else self
+        shown.add_argument("--ranking", required=not compares, metavar="FILE", help="ranking.h5 from merge_scores")
+        if compares:
+            shown.add_argument("--comparison", metavar="FILE", help="compare.h5 from compare_scales: several models")
         self.add_argument(
             "--tokens", required=True, nargs="+", metavar="FILE", help="the token files that were scored, in any order"
         )
-        self.add_argument("--queries", required=True, metavar="FILE", help="queries.h5")
+        self.add_argument(
+            "--queries",
+            required=not compares,
+            metavar="FILE",
+            help="queries.h5" + ("; a comparison can do without" if compares else ""),
+        )
         self.add_argument(
             "--model",
             metavar="DIR",
@@ -67,7 +76,7 @@ class Opened:
         self.queries = Queries(arguments.queries)
         self.hashes = {path: input_identity(path) for path in (arguments.ranking, arguments.queries, *arguments.tokens)}
         self.sequences = Sequences(order_tokens(self.ranking, arguments.tokens, self.hashes))
-        tokenizer = _find_tokenizer(arguments)
+        tokenizer = find_tokenizer(arguments)
         _check_inputs(self.ranking, arguments, self.hashes)
         check_lists(self.ranking)
         require(
@@ -75,7 +84,7 @@ class Opened:
             f'"{arguments.ranking}" ranks other queries than "{arguments.queries}" holds, '
             "or in another order: merge the shards again",
         )
-        _check_tokenizer(tokenizer, itertools.chain(self.sequences.files(), [self.queries.file]))
+        check_tokenizer(tokenizer, itertools.chain(self.sequences.files(), [self.queries.file]))
         self.text = TokenText(tokenizer)
         self.has_text = tokenizer is not None
         last = self.ranking.largest_sequence()
@@ -102,7 +111,7 @@ class Opened:
             yield entry, tokens
 
 
-def _find_tokenizer(arguments):
+def find_tokenizer(arguments):
     if arguments.tokenizer:
         path = Path(arguments.tokenizer)
         require(path.is_file(), f'no such tokenizer: "{path}"')
@@ -114,7 +123,7 @@ def _find_tokenizer(arguments):
     return path if path.is_file() else None
 
 
-def _check_tokenizer(path, files):
+def check_tokenizer(path, files):
     if path is None:
         return
     found = hashes.hash_file(path)

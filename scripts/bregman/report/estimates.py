@@ -1,0 +1,130 @@
+"""Numbers of a comparison with their intervals over queries, and the tables that they stand in."""
+
+from dataclasses import dataclass, field
+from math import isfinite
+
+import numpy as np
+
+from bregman.report import figures
+from bregman.validate import statistics
+
+LEAST_QUERIES = 5  # of which an interval is given
+RESAMPLES = 2000
+SEED = 0
+DASH = "\u2013"
+
+
+@dataclass(frozen=True)
+class Value:
+    """An estimate over n queries; low and high are None where no interval is given."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    def plain(self):
+        """As JSON has it."""
+        interval = None if self.low is None else [self.low, self.high]
+        return {"value": self.value, "interval": interval, "n": self.n}
+
+    @property
+    def interval(self):
+        return "" if self.low is None else f"[{number(self.low)}, {number(self.high)}]"
+
+    def __str__(self):
+        return f"{number(self.value)} {self.interval}".strip()
+
+
+def number(value):
+    """Short, and a dash for what is not known."""
+    if value is None or not isfinite(value):
+        return DASH
+    if 0.01 <= abs(value) < 100:
+        return f"{value:.2f}".replace("-", "\u2212")
+    return figures.significant(value).replace("-", "\u2212")
+
+
+def _estimate(values, n, interval):
+    if n == 0 or not isfinite(values):
+        return None
+    low, high = interval() if n >= LEAST_QUERIES else (None, None)
+    return Value(float(values), low, high, n)
+
+
+def mean(values):
+    """Of the queries whose value is known; None where there is none."""
+    values = np.asarray(values, float)
+    known = values[np.isfinite(values)]
+    middle = known.mean() if known.size else np.nan
+    return _estimate(middle, known.size, lambda: statistics.bootstrap(known, SEED, RESAMPLES))
+
+
+def median(values):
+    values = np.asarray(values, float)
+    known = values[np.isfinite(values)]
+    middle = np.median(known) if known.size else np.nan
+
+    def interval():
+        return statistics.correlation_interval(lambda a, _: np.median(a, axis=1), known, known, SEED, RESAMPLES)
+
+    return _estimate(middle, known.size, interval)
+
+
+def ratio(above, below):
+    """Of the means of two values of each query.  None where the lower mean is not above 0; no interval where that of a
+    resample is not."""
+    above, below = np.asarray(above, float), np.asarray(below, float)
+    known = np.isfinite(above) & np.isfinite(below)
+    above, below = above[known], below[known]
+    if not known.any() or below.mean() <= 0:
+        return None
+
+    def of_means(a, b):
+        under = b.mean(1)
+        return np.divide(a.mean(1), under, out=np.full(len(a), np.nan), where=under > 0)
+
+    def interval():
+        found = statistics.correlation_interval(of_means, above, below, SEED, RESAMPLES)
+        return found if all(map(isfinite, found)) else (None, None)
+
+    return _estimate(above.mean() / below.mean(), int(known.sum()), interval)
+
+
+@dataclass
+class Table:
+    """Rows of (labels, cells); a cell is a Value, a number, a text or None, which is shown as a dash."""
+
+    id: str
+    title: str
+    heads: list  # what the labels are
+    columns: list
+    rows: list = field(default_factory=list)
+    folded: bool = False  # data of a figure, or details
+    matrix: bool = False  # intervals in tooltips, shaded by value
+
+    def add(self, labels, cells):
+        self.rows.append((labels, cells))
+
+    def __bool__(self):
+        return bool(self.rows)
+
+    def plain(self):
+        """As JSON has it."""
+        rows = [{"labels": list(labels), "values": [plain_cell(c) for c in cells]} for labels, cells in self.rows]
+        return {"id": self.id, "title": self.title, "heads": self.heads, "columns": self.columns, "rows": rows}
+
+
+def plain_cell(cell):
+    if isinstance(cell, Value):
+        return cell.plain()
+    return None if isinstance(cell, float) and not isfinite(cell) else cell
+
+
+def shown_cell(cell):
+    """As the page has it."""
+    if isinstance(cell, bool | str):
+        return str(cell)
+    if isinstance(cell, int | np.integer):
+        return f"{cell:,}"
+    return str(cell) if isinstance(cell, Value) else number(cell)
