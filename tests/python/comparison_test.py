@@ -24,7 +24,7 @@ N_QUERIES, K, N_TAIL, COUNT, SEQUENCES = 12, 6, 400, 5000, 10
 KINDS = ["fact", "<b>other</b>"]
 RELATIONS = ["plain", "reversed", "<img src=x>"]
 EXPONENT = 2.5
-NAN = re.compile(r"\b(nan|inf|none)\b", re.IGNORECASE)
+NAN = re.compile(r"\b(nan|inf)\b", re.IGNORECASE)
 TEXT = h5py.string_dtype("utf-8")
 FILES = ("--tokens", "b.h5", "a.h5", "--queries", "queries.h5", "--model", "model")
 
@@ -130,6 +130,9 @@ def same(found, wanted, name):
         check(found is None, name, found)
         return
     check(found is not None and abs(found["value"] - wanted) < 1e-9 * max(1, abs(wanted)), name, (found, wanted))
+    if found["interval"] is None:
+        check(found["value"] in (0, 1), f"{name}: values that are all the same", found)
+        return
     low, high = found["interval"]
     check(low <= found["value"] <= high, f"{name}: interval", found)
 
@@ -142,6 +145,7 @@ def places(of, row, query, value):
 
 def check_overlap(of, tables):
     v = of.values
+    by_model = {}
     check([labels[0] for labels in tables["overlap"]] == [*SCALES, "bm25"], "scales by parameters, then BM25")
     for row, model in enumerate(MODELS):
         if (model,) not in tables["overlap"]:
@@ -151,6 +155,7 @@ def check_overlap(of, tables):
         run_ = [places(of, row, q, lambda p, q=q: v["top/run"][row, q, p]) for q in queries]
         first = [places(of, row, q, lambda p, q=q: v["top/bm25_place"][row, q, p] in (1, 100)) for q in queries]
         same(found["n-gram overlap"], slow_mean(overlap), f"{model}: overlap")
+        by_model[model] = overlap
         same(found["longest common run (tokens)"], slow_mean(run_), f"{model}: run")
         same(found["among the first 100 by BM25"], slow_mean(first), f"{model}: among BM25's first")
         for kind in KINDS:
@@ -158,6 +163,11 @@ def check_overlap(of, tables):
             cells = tables["kinds"][(kind, model)]
             same(cells["loss (nats a token)"], slow_mean(v["loss"][row, own]), f"{model}, {kind}: loss")
             same(cells["n-gram overlap"], slow_mean([overlap[q] for q in own]), f"{model}, {kind}: overlap")
+
+    for other in ("2M", "bm25"):
+        differences = [a - b for a, b in zip(by_model[SCALES[-1]], by_model[other])]
+        found = tables["overlap-changes"][(f"{SCALES[-1]} \u2212 {other}",)]["n-gram overlap"]
+        same(found, slow_mean(differences), f"difference from {other}")
 
 
 def check_relations(of, tables):

@@ -20,9 +20,10 @@ LEGEND = Markup(
 class Chart(figures.Plot):
     """A plot with linear axes from 0 to 1 across and from low to high upwards."""
 
-    def __init__(self, title, labels, low, high):
+    def __init__(self, title, labels, low, high, least=0):
+        """least: the least distance of ticks."""
         super().__init__(title, *labels, SIZE)
-        step = _step((high - low) or 1)
+        step = max(_step((high - low) or 1), least)
         self.low, self.high = floor(low / step + 1e-9) * step, ceil(high / step - 1e-9) * step
         if self.high <= self.low:
             self.high = self.low + step
@@ -96,7 +97,7 @@ def _against(caption, labels, places, series, level):
         chart.begin(i)
         shift = (i - (len(series) - 1) / 2) * 4
         points = [(chart.across(x) + shift, v, n) for x, v, n in zip(places.x, values, places.names)]
-        joined = points[: len(points) - places.apart]
+        joined = points[: len(places.names) - places.apart]
         chart.curve([(x, chart.up(v.value)) for x, v, _ in joined if v], "line")
         for x, v, place in points:
             if v is None:
@@ -137,16 +138,17 @@ class Places:
                 yield x, text
 
 
-def curves(caption, labels, series, label=tick):
-    """A figure of series [(name, [(x, y)])] on linear axes, of which label() names the ticks; None without points."""
+def curves(caption, labels, series, powers=False):
+    """A figure of series [(name, [(x, y)])] on linear axes; None without points.  powers: x and y are logarithms to base 10."""
     series = [(name, points) for name, points in series if points]
     if not series:
         return None
     xs, ys = ([p[d] for _, points in series for p in points] for d in (0, 1))
-    chart = Chart(caption, labels, min(ys), max(ys))
+    least, label = (1, lambda v: figures.power_label(round(v))) if powers else (0, tick)
+    chart = Chart(caption, labels, min(ys), max(ys), least)
     chart.y_ticks(label)
     left, extent = min(xs), (max(xs) - min(xs)) or 1
-    step = _step(extent)
+    step = max(_step(extent), least)
     for i in range(ceil(left / step - 1e-9), floor((left + extent) / step + 1e-9) + 1):
         chart.x_tick(chart.across((i * step - left) / extent), label(i * step))
     for i, (name, points) in enumerate(series):

@@ -45,11 +45,13 @@ def number(value):
     return figures.significant(value).replace("-", "\u2212")
 
 
-def _estimate(values, n, interval):
-    if n == 0 or not isfinite(values):
+def _estimate(middle, values, interval):
+    """Values that are all the same have no interval: resamples would all give them again, and say nothing of others."""
+    if not values.size or not isfinite(middle):
         return None
-    low, high = interval() if n >= LEAST_QUERIES else (None, None)
-    return Value(float(values), low, high, n)
+    enough = values.size >= LEAST_QUERIES and values.min() < values.max()
+    low, high = interval() if enough else (None, None)
+    return Value(float(middle), low, high, int(values.size))
 
 
 def mean(values):
@@ -57,7 +59,7 @@ def mean(values):
     values = np.asarray(values, float)
     known = values[np.isfinite(values)]
     middle = known.mean() if known.size else np.nan
-    return _estimate(middle, known.size, lambda: statistics.bootstrap(known, SEED, RESAMPLES))
+    return _estimate(middle, known, lambda: statistics.bootstrap(known, SEED, RESAMPLES))
 
 
 def median(values):
@@ -68,7 +70,7 @@ def median(values):
     def interval():
         return statistics.correlation_interval(lambda a, _: np.median(a, axis=1), known, known, SEED, RESAMPLES)
 
-    return _estimate(middle, known.size, interval)
+    return _estimate(middle, known, interval)
 
 
 def ratio(above, below):
@@ -88,7 +90,7 @@ def ratio(above, below):
         found = statistics.correlation_interval(of_means, above, below, SEED, RESAMPLES)
         return found if all(map(isfinite, found)) else (None, None)
 
-    return _estimate(above.mean() / below.mean(), int(known.sum()), interval)
+    return _estimate(above.mean() / below.mean(), above, interval)
 
 
 @dataclass

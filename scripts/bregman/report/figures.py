@@ -27,7 +27,7 @@ def significant(value, digits=3):
     return f"{rounded:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
-def _power_label(exponent):
+def power_label(exponent):
     plain = {-2: "0.01", -1: "0.1", 0: "1", 1: "10", 2: "100", 3: "1k", 4: "10k", 5: "100k", 6: "1M"}
     if exponent in plain:
         return plain[exponent]
@@ -100,7 +100,7 @@ def histogram(statistics):
     highest = log10(1 + int(count.max()))
     plot = Plot("histogram of scores", "score (nats), logarithmic bins", "sequences")
     for exponent in range(0, floor(highest) + 1, 1 + floor(highest) // 6):
-        plot.y_tick(log10(1 + 10**exponent) / highest * PLOT_HEIGHT, _power_label(exponent))
+        plot.y_tick(log10(1 + 10**exponent) / highest * PLOT_HEIGHT, power_label(exponent))
     for bin in range(first, last + 1):
         if not count[bin]:
             continue
@@ -126,7 +126,7 @@ def _signed_ticks(plot, edge, first, last, step):
     for _, x, sign, exponent in sorted(candidates, key=lambda c: c[0]):
         if all(abs(x - other) > 44 for other in placed):
             placed.append(x)
-            plot.x_tick(x, "0" if exponent is None else sign.replace("-", "\u2212") + _power_label(exponent))
+            plot.x_tick(x, "0" if exponent is None else sign.replace("-", "\u2212") + power_label(exponent))
 
 
 def power_law(tail):
@@ -159,7 +159,7 @@ def tail(statistics, exponent):
 
     plot = Plot("tail of the score distribution", "score (nats)", "share of sequences \u2265 score")
     for power in range(0, floor(low), -(1 + floor(-low) // 6)):
-        plot.y_tick((1 - power / low) * PLOT_HEIGHT, _power_label(power))
+        plot.y_tick((1 - power / low) * PLOT_HEIGHT, power_label(power))
     for value, label in log_ticks(left, right):
         plot.x_tick((log10(value) - left) / (right - left) * PLOT_WIDTH, label)
     plot.curve([place(p) for p in bulk], "bulk")
@@ -191,7 +191,7 @@ def log_ticks(left, right):
             v,
             f"{v:g}"
             if 1e-3 <= v < 1e5
-            else _power_label(round(log10(v)))
+            else power_label(round(log10(v)))
             if f"{v:e}".startswith("1.0")
             else significant(v),
         )

@@ -37,16 +37,30 @@ def main_models(c):
     return c.scales() or [model for model in c.models if model not in c.bm25()]
 
 
-def scale_places(c):
-    models = main_models(c) + c.bm25()
-    return charts.Places([m.name for m in models], [c.parameters[m.row] for m in models], len(c.bm25()))
-
-
 def against_scale(c, caption, y_label, series, level=None):
-    """Figures over the scales and BM25; none of a single scale."""
-    if len(main_models(c)) < 2:
+    """Figures over the scales, and BM25 where a series has it; none of a single scale."""
+    models = main_models(c)
+    if len(models) < 2:
         return []
-    return charts.against(caption, (SCALE, y_label), scale_places(c), series, level)
+    apart = c.bm25() if any(value is not None for _, values in series for value in values[len(models) :]) else []
+    every = models + apart
+    places = charts.Places([m.name for m in every], [c.parameters[m.row] for m in every], len(apart))
+    return charts.against(caption, (SCALE, y_label), places, series, level)
+
+
+def changes(c, id, heads, rows):
+    """A table of differences, each query's with itself: from the smallest model to the largest, and from BM25 to that.
+
+    rows: [(labels, {column: values [model, query]})]"""
+    scales, columns = c.scales(), list(dict.fromkeys(column for _, measures in rows for column in measures))
+    table = Table(id, "Differences, query by query", [*heads, "difference"], columns)
+    pairs = [(scales[-1], other) for other in [*scales[:1] * (len(scales) > 1), *(c.bm25() if scales else [])]]
+    for labels, measures in rows:
+        for model, other in pairs:
+            cells = [mean(values[model.row] - values[other.row]) for values in measures.values()]
+            if any(cell is not None for cell in cells):
+                table.add((*labels, f"{model.name} \u2212 {other.name}"), cells)
+    return table
 
 
 # ---------------------------------------------------------------- overlap
@@ -99,10 +113,10 @@ def overlap(c):
             f"the sequence too; the longest run is of tokens in common. All are means over a query's first {c.k} sequences, then over "
             "queries. BM25 ranks by such overlap alone: what a model does that BM25 does as well is no sign of abstraction."
         ],
-        "improvement with model scale: the paper finds that the top sequences of small models overlap with the query in "
-        "words, and those of large models in subject",
+        "on improvement with model scale it finds that the top sequences of small models overlap with the query in words, "
+        "and those of large models in subject",
         figures,
-        [every],
+        [every, changes(c, "overlap-changes", [], [((), measures)])],
     )
 
 
@@ -153,6 +167,11 @@ def relations(c):
     models = main_models(c) + c.bm25()
     every = relation_table(c, "relations", "Documents that are related to a query", models)
     kinds = relation_table(c, "relations-by-kind", "The same by kind of query", models, by_kind=True)
+    of_pairs = {"percentile": "percentile", "z": "z", RELATION_COLUMNS[5]: "top"}
+    rows = [
+        ((relation,), {column: c.pair[name][:, c.pairs_of(relation)] for column, name in of_pairs.items()})
+        for relation in c.relations()
+    ]
     figures = []
     for column, level in ((1, 0.5), (2, 0.0), (4, 1.0), (5, None)):
         name = RELATION_COLUMNS[column]
@@ -166,10 +185,10 @@ def relations(c):
             "of the highest of them, from 1. Positive influence / chance: their share of all positive influence over their share of "
             "the scored sequences, a ratio of means over queries; 1 by chance. Thin lines in the figures are chance."
         ],
-        "where relations cross languages, cross-lingual influence; where they are paraphrases, improvement with model scale; "
-        "where they are word for word, memorization",
+        "what it says on cross-lingual influence, where relations cross languages; on improvement with model scale, where "
+        "they are paraphrases; on memorization, where they are word for word",
         figures,
-        [every, kinds],
+        [every, changes(c, "relations-changes", ["relation"], rows), kinds],
     )
 
 
@@ -177,7 +196,9 @@ def word_order(c):
     """None where no query has both the plain relation and another."""
     plain = {int(c.pair_query[p]): p for p in c.pairs_of(PLAIN)}
     models, columns = main_models(c) + c.bm25(), ["queries", f"mean influence / that of {PLAIN}"]
-    table = Table("word-order", f"Influence beside that of the relation {PLAIN!r}", ["relation", "model"], columns)
+    table = Table(
+        "word-order", f"Influence beside that of the relation \u201c{PLAIN}\u201d", ["relation", "model"], columns
+    )
     for relation in c.relations():
         pairs = [(p, plain[int(c.pair_query[p])]) for p in c.pairs_of(relation) if int(c.pair_query[p]) in plain]
         if relation == PLAIN or not pairs:
@@ -193,12 +214,12 @@ def word_order(c):
         "word-order",
         "Word order and other changes",
         [
-            f"The mean score of related documents over that of the same query's documents of the relation {PLAIN!r}: a ratio of means "
+            f"The mean score of related documents over that of the same query's documents of the relation \u201c{PLAIN}\u201d: a ratio of means "
             "over the queries that have both. 1: as much influence; 0: none. A dash where the plain documents' mean is not above 0; no "
             "interval where that of a resample is not."
         ],
-        "sensitivity to word ordering: the paper finds that influence decays to near zero where the order of key phrases is flipped",
-        against_scale(c, f"Mean influence over that of {PLAIN!r}", "ratio", series_of(table, 1, models), 1.0),
+        "on sensitivity to word ordering it finds that influence decays to near zero where the order of key phrases is flipped",
+        against_scale(c, f"Mean influence over that of \u201c{PLAIN}\u201d", "ratio", series_of(table, 1, models), 1.0),
         [table],
     )
 
@@ -295,7 +316,7 @@ def layers(c):
             "add up to 1 and may be below 0. Thirds are of the model's blocks. In the figures shares are multiplied by the number of "
             "blocks, so that models of different depth compare: 1 is an equal share."
         ],
-        "layerwise attribution",
+        "what it says on layerwise attribution",
         [figure for figure in figures if figure],
         [table, values],
     )
@@ -375,7 +396,7 @@ def tail_shape(c, models, fits):
             table.add((f"{share:g}",), [of.get(share) for of in columns.values()])
     caption = f"Tail of query {name}: a power law is a straight line"
     labels = "score / smallest of the tail", "share of the tail \u2265 score"
-    return charts.curves(caption, labels, series, lambda v: charts.tick(10**v)), table
+    return charts.curves(caption, labels, series, powers=True), table
 
 
 def tail(c):
@@ -408,7 +429,7 @@ def tail(c):
             f"On a token or two: share of the first {c.k} sequences whose token scores have L2 / L1 above 2/3; such matches are often "
             "spurious.",
         ],
-        "sparsity of the influence distribution: the paper finds that the tail is close to a power law",
+        "on the sparsity of the influence distribution it finds that the tail is close to a power law",
         figures,
         [table, kinds, shares, fit_table(c, models, fits)],
     )
