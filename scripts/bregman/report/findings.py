@@ -422,10 +422,11 @@ def tail(c):
         [
             "A power law with density x to the minus exponent, fitted by maximum likelihood to each query's largest scores, above "
             f"the smallest of them that the file has; of fewer than {tails.LEAST} positive scores no fit is made. The smaller the "
-            "exponent, the more of the influence a few sequences have. Not rejected: a Kolmogorov\u2013Smirnov test with "
-            f"{tails.DRAWS} drawn samples (Clauset, Shalizi & Newman 2009). Better: share of queries for which a likelihood ratio at "
-            f"p < {BETTER} says so, by Vuong's test against the exponential. Weibull and log-normal have the power law as a limit, so a "
-            "ratio speaks for them or not at all. All families begin at the same smallest score.",
+            "exponent, the more of the influence a few sequences have. Not rejected: share of the queries whose fit a "
+            f"Kolmogorov\u2013Smirnov test with {tails.DRAWS} drawn samples does not reject (Clauset, Shalizi & Newman 2009); that is no proof "
+            f"of a power law. Better: share of the queries for which a likelihood ratio says so at p < {BETTER}. Against the exponential "
+            "that is Vuong's test, of two sides. Weibull and log-normal have the power law as a limit: they can be better than it, never "
+            f"worse, and by chance they are for about {100 * BETTER:.0f} % of the queries. All families begin at the same smallest score.",
             f"On a token or two: share of the first {c.k} sequences whose token scores have L2 / L1 above 2/3; such matches are often "
             "spurious.",
         ],
