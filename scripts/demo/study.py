@@ -161,8 +161,12 @@ def ask_across(documents, size, seed):
         found, lang = pages[i], ("en", "de")[i % 2]
         asked = found[lang]
         line = passage_line(asked.text, size.words)
-        cut[asked.id] = asked.text.replace(line + "\n", "", 1) if line + "\n" in asked.text else asked.text.replace(line, "", 1)
-        twins = [other.id for language, other in found.items() if language != lang and (lang == "en" or language == "en")]
+        cut[asked.id] = (
+            asked.text.replace(line + "\n", "", 1) if line + "\n" in asked.text else asked.text.replace(line, "", 1)
+        )
+        twins = [
+            other.id for language, other in found.items() if language != lang and (lang == "en" or language == "en")
+        ]
         related = {"self": [asked.id], "twin": twins}
         queries.append(Query(f"crosslingual/{lang}/{i // 2}", *passage(line, size.words), "crosslingual", related))
     for i in range(size.count):
@@ -187,9 +191,7 @@ def ask_of(documents, size, seed, kinds):
         for kind, (cloned, relations) in kinds.items():
             name = fit.pop(0)
             related = {relation: [begin + name] for relation, begin in relations.items()}
-            queries.append(
-                Query(f"{kind}/{i}", *passage(texts[name], size.words, size.words), kind, related, cloned)
-            )
+            queries.append(Query(f"{kind}/{i}", *passage(texts[name], size.words, size.words), kind, related, cloned))
     return queries
 
 
@@ -362,9 +364,13 @@ def is_made(folder, settings):
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", metavar="FOLDER")
-    parser.add_argument("--size", choices=tuple(SIZES), default="full", help="of corpus, queries and models (%(default)s)")
     parser.add_argument(
-        "--text", metavar="FILE.jsonl", help="JSON lines with id, text, lang and source, instead of Debian packages' texts"
+        "--size", choices=tuple(SIZES), default="full", help="of corpus, queries and models (%(default)s)"
+    )
+    parser.add_argument(
+        "--text",
+        metavar="FILE.jsonl",
+        help="JSON lines with id, text, lang and source, instead of Debian packages' texts",
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of names, sets and queries (%(default)s)")
     return parser.parse_args()

@@ -59,8 +59,9 @@ def check(sweep):
         return
     for model in models(sweep):
         check_model(sweep, model)
-    for model in variants(sweep):
-        sweep.check_preconditioner(model)
+        for variant in methods(sweep, model):
+            name = variant.name.split(":")[1]
+            sweep.check_preconditioner(variant, place + ("methods", name, "preconditioner"))
 
 
 def check_checkpoints(sweep, place, name, steps):
@@ -123,7 +124,3 @@ def methods(sweep, model):
 def plain(model):
     """Its settings, without a page of its own."""
     return {**model.overrides, "explain": {"enabled": False}, "report": {"enabled": False}}
-
-
-def variants(sweep):
-    return [found for model in models(sweep) for found in (*checkpoints(sweep, model), *methods(sweep, model))]

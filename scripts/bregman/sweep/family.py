@@ -7,6 +7,7 @@ config is one that the engine takes."""
 import collections
 import json
 import os
+import re
 import shutil
 import tempfile
 
@@ -114,4 +115,5 @@ class Drafts:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def folder(self, model):
-        return os.path.join(self.root, model.name) if model.planned else model.path
+        """Of its checkpoints and with other methods too: they have the names of comparison.py, NAME@STEP and NAME:METHOD."""
+        return os.path.join(self.root, re.split("[@:]", model.name)[0]) if model.planned else model.path

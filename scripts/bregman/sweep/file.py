@@ -414,13 +414,13 @@ class Sweep:
             if key in found and not os.path.isfile(self.absolute(found[key])):
                 yield key, f'no file "{self.absolute(found[key])}"'
 
-    def check_preconditioner(self, model):
-        """One that takes eigenbases takes those that are fitted."""
+    def check_preconditioner(self, model, place=None):
+        """One that takes eigenbases takes those that are fitted.  place: of what asks for it, if not of the model's own settings."""
         fitted = self.settings("fit", model).get("preconditioner", STAGES["fit"]["preconditioner"].default)
         asked = self.settings("compress", model).get("preconditioner", fitted)
         if asked in ("ekfac", "shampoo", "kfac") and (asked == "shampoo") != (fitted == "shampoo"):
             self.problem(
-                self.where("compress", model, "preconditioner"),
+                place or self.where("compress", model, "preconditioner"),
                 f'"{asked}" cannot be had of factors that are fitted with preconditioner = "{fitted}"',
             )
 

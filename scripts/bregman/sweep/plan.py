@@ -516,9 +516,9 @@ class Plan:
             )
         expected = len(job.inputs) + sum(bool(job.options.get(key)) for key in FILES)
         if job.stage in ("train", "fit", "score", "compare") and len(hashes) != expected:
-            problems.append(
+            return problems + [
                 f'"{path}" was made from {len(hashes)} inputs, and this sweep has {expected}: remove it, it is made again'
-            )
+            ]
         problems += [
             f'"{path}" was made from another "{name}" than the one there now: remove it, and what was made from it'
             for name, recorded in zip(names, hashes)
