@@ -195,6 +195,12 @@ demo: setup
 validate: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@BREGMAN_BIN=$(abspath $(B))/bin $(SRC)/scripts/demo/validation.py $(B)/validate
+# models of several sizes, and what moves each: three to four hours on two cores; STUDY=quick: ten minutes
+STUDY ?= full
+study: setup
+	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
+	@$(SRC)/scripts/demo/study.py $(B)/study --size $(STUDY)
+	@BREGMAN_BIN=$(abspath $(B))/bin $(SRC)/jobs/sweep $(B)/study/study.toml --local
 bench: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/bench/run.py --build $(B)
@@ -269,11 +275,12 @@ help:
 	@echo 'format         lay out all code as .clang-format and .ruff.toml say; FORMAT=check: only compare'
 	@echo 'demo           the main job on SmolLM2-135M and real text; DEMO=full takes more of it'
 	@echo 'validate       influence scores against training again, with a small model (one to two hours on two cores)'
+	@echo 'study          what moves models of four sizes (three to four hours on two cores); STUDY=quick: two tiny ones (ten minutes)'
 	@echo 'bench          speed and memory, beside the SGEMM rate of this machine (and Kronfluence and PyTorch if importable)'
 	@echo 'large-case     a model with layers 28672 wide on four ranks; 45 GB of disk'
 	@echo 'install        PREFIX=$(PREFIX)'
 	@echo 'setup, tests, clean, help'
 
-.PHONY: all tests check check-long check-slurm check-kill check-torch drills large-case asan ubsan fuzzers fuzz format demo validate bench setup install prefix clean help always
+.PHONY: all tests check check-long check-slurm check-kill check-torch drills large-case asan ubsan fuzzers fuzz format demo validate study bench setup install prefix clean help always
 .SECONDARY:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
