@@ -10,8 +10,6 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 
-enum { LEAST_REFINED = 10 }; /* damping, of each module's mean eigenvalue */
-
 typedef struct {
     const compress_queries_config *c;
     const bg_context *ctx;
@@ -59,9 +57,6 @@ static void set_damping(compress_plan *p, const compress_queries_config *c)
     bool refined = p->refine.kind != BG_REFINE_NONE;
     p->damping.absolute = c->damping >= 0;
     p->damping.damping = p->damping.absolute ? c->damping : refined ? c->refine_damping_factor : c->damping_factor;
-    if (refined && !p->damping.absolute && p->damping.damping < LEAST_REFINED)
-        bg_log("warning: --refine %s with --refine-damping-factor %g: below %d a refined solve has been worse than none",
-               c->refine, p->damping.damping, LEAST_REFINED);
 }
 
 static bg_status read_options(compress_plan *p, const compress_queries_config *c, const bg_grid *g, bg_err *err)

@@ -86,6 +86,26 @@ static bg_status take_vectors(compress_refine *r, bg_err *err)
     return st == BG_OK ? BG_NEW(r->room, bg_refine_room_floats(m), "refined solve", err) : st;
 }
 
+enum { LEAST_DAMPING = 10 }; /* mean eigenvalues of a module */
+
+/* Against the diagonal of a module's curvature, which the damping is a multiple of, or that is given in itself. */
+static void warn_of_damping(const compress_refine *r)
+{
+    const bg_model *m = r->in->model;
+    size_t low = 0;
+    for (size_t k = 0; k < m->n_tracked; k++) {
+        const bg_curvature *c = &r->curvature[k];
+        double sum = 0;
+        for (size_t i = 0; i < c->p * c->m; i++)
+            sum += (double)c->c[i];
+        low += c->lambda < 0.999 * LEAST_DAMPING * sum / (double)(c->p * c->m);
+    }
+    if (low > 0)
+        bg_log("warning: the damping is below %d mean eigenvalues in %zu of %zu modules: there a refined solve has been "
+               "worse than none; give more by --refine-damping-factor or --damping",
+               LEAST_DAMPING, low, m->n_tracked);
+}
+
 bg_status compress_refine_new(compress_refine **out, const compress_inputs *in, const compress_plan *plan,
                               compress_unit *unit, compress_tap *tap, bg_err *err)
 {
@@ -102,7 +122,11 @@ bg_status compress_refine_new(compress_refine **out, const compress_inputs *in, 
         st = bg_gauss_newton_new(&r->matrix, in->model, r->pass, r->batch, r->n_batches, err);
     if (st == BG_OK)
         st = take_vectors(r, err);
-    return st == BG_OK ? compress_tap_read_all(tap, &r->curvature, err) : st;
+    if (st == BG_OK)
+        st = compress_tap_read_all(tap, &r->curvature, err);
+    if (st == BG_OK)
+        warn_of_damping(r);
+    return st;
 }
 
 void compress_refine_free(compress_refine *r)

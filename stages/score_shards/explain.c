@@ -329,6 +329,8 @@ static bg_status publish_ranking(scoring *w, bg_err *err)
     bg_provenance merge = { .n_inputs = r->n_inputs,
                             .input_name = (const char *const *)r->input_name,
                             .input_hash = hash };
+    if (r->explained != NULL)
+        bg_log("%s has token scores of other options: they are replaced", w->c->explain);
     free(r->explained);
     if (st == BG_OK && (r->explained = strdup(w->in.files.run.fingerprint)) == NULL)
         st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", w->c->explain);

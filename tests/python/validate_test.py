@@ -426,7 +426,7 @@ def test_quick():
     config("quick")
     done = validate("quick", "--ranks", 1)
     check(
-        done.returncode == 0 and "fewer than 8 retrainings: no intervals" in done.stdout, "few retrainings", done.stdout
+        done.returncode == 0 and "fewer than 8 subsets: no intervals" in done.stdout, "few retrainings", done.stdout
     )
     found = read("quick/lds.json")["result"]["halves"]
     check(all(row["interval"] is None for row in found["rows"]), "no intervals of few retrainings")

@@ -24,8 +24,14 @@ compress solved 1 --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences
 "$BUILD/bin/verify" "$work" --quiet > "$work/stdout" 2>&1 || fail "verify: $(cat "$work/stdout")"
 "$BUILD/bin/compress_queries" "$@" --output "$work/low.h5" --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences 0:20 \
     --refine-steps 1 --refine-damping-factor 1 2> "$work/err" || fail "little damping: $(cat "$work/err")"
-grep -q "warning: --refine cg with --refine-damping-factor 1: below 10" "$work/err" || fail "little damping: $(cat "$work/err")"
+grep -q "warning: the damping is below 10 mean eigenvalues in 4 of 4 modules" "$work/err" || fail "little damping: $(cat "$work/err")"
 grep -q "warning: --refine-sequences: the curvature of 20" "$work/err" || fail "few sequences: $(cat "$work/err")"
+for damping in 1e-12 1e12; do
+    "$BUILD/bin/compress_queries" "$@" --output "$work/absolute-$damping.h5" --refine cg --refine-tokens "$in/tokens.h5" \
+        --refine-sequences : --refine-steps 1 --damping $damping 2> "$work/err" || fail "damping $damping: $(cat "$work/err")"
+    grep -q "the damping is below 10" "$work/err" && said=yes || said=no
+    [ "$damping $said" = "1e-12 yes" ] || [ "$damping $said" = "1e12 no" ] || fail "damping $damping: $(cat "$work/err")"
+done
 "$BUILD/bin/compress_queries" "$@" --output "$work/none.h5" --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences : \
     --refine-steps 2 --refine-damping-factor 1e-6 2> "$work/err" || fail "hardly any damping: $(cat "$work/err")"
 grep -q "warning: query q[0-9]*: 2 steps leave .* of the residual: the solve stagnates" "$work/err" || fail "stagnation: $(cat "$work/err")"

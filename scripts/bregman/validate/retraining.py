@@ -7,6 +7,7 @@ from bregman.validate import statistics
 from bregman.validate.methods import METHODS, REFERENCE, rows
 
 FEW = f"fewer than {statistics.LEAST_RETRAININGS} retrainings: no intervals"
+FEW_SUBSETS = f"fewer than {statistics.LEAST_RETRAININGS} subsets: no intervals"  # seeds are no points of a correlation
 
 
 def draw_subsets(n, count, keep, seed):
@@ -113,7 +114,7 @@ def lds_of_kind(kind, experiment, settings, queries):
         subsets = draw_subsets(experiment.n_sequences, own["subsets"], keep, seed)
         span = own["first_seed"], own["first_seed"] + own["seeds"]
         members, losses, seeds, path = experiment.bank(kind, subsets, span)
-    retrainings = losses.shape[0] * losses.shape[1]
+    n_subsets = losses.shape[0]
     found, chosen = {}, {}
     methods = settings["methods"]
     for row in rows(methods, methods["modules"], methods.get("refined_modules")):
@@ -125,18 +126,18 @@ def lds_of_kind(kind, experiment, settings, queries):
             else {},
             "chosen": [row.dampings[i] for i in setting] if row.dampings[0] else None,
         }
-    table = compared(found, retrainings, seed)
+    table = compared(found, n_subsets, seed)
     for entry, row in zip(table, found):
         entry.update(chosen[row])
     unflagged_means(table, queries)
     return {
         "kind": kind,
         "bank": path,
-        "subsets": losses.shape[0],
+        "subsets": n_subsets,
         "kept": int(members[0].sum()),
         "seeds": seeds,
-        "retrainings": retrainings,
-        "note": FEW if retrainings < statistics.LEAST_RETRAININGS else None,
+        "retrainings": n_subsets * losses.shape[1],
+        "note": FEW_SUBSETS if n_subsets < statistics.LEAST_RETRAININGS else None,
         "ceiling": ceiling(losses, seed),
         "rows": table,
     }
@@ -147,7 +148,7 @@ def ceiling(losses, seed):
     halves = statistics.split_half(losses)
     if halves is None:
         return None
-    found = statistics.summary(halves, losses.shape[0] * losses.shape[1], seed)
+    found = statistics.summary(halves, losses.shape[0], seed)
     return {"split_half": found, "spearman_brown": statistics.spearman_brown(found["mean"])}
 
 

@@ -232,8 +232,8 @@ class Settings(dict):
             self._check_local()
         if self.made:
             self._check_there("model", "trained", "log.h5")
-            self._check_there("lds", "halves_bank", "bank.h5")
-            self._check_there("lds", "drops_bank", "bank.h5")
+        self._check_there("lds", "halves_bank", "bank.h5")  # no sweep makes them
+        self._check_there("lds", "drops_bank", "bank.h5")
 
     def _check_local(self):
         train = self["train"]
