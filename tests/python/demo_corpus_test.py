@@ -62,6 +62,17 @@ def test_pins():
     check(len(pins) >= 2 and len(kinds) == 1, "the same packages of each release", kinds)
 
 
+def test_parallel():
+    """Manual pages with all their translations or not at all, those with most first; none without English or alone."""
+    pages = {"a.1": ("en", "de"), "b.1": ("en", "de", "fr"), "c.1": ("de", "fr"), "d.1": ("en",)}
+    texts = [(f"man/{lang}/{name}", "x" * 100, lang, "p") for name, langs in pages.items() for lang in langs]
+    within = load("demo/corpus.py").pages_within
+    for n_bytes, wanted in ((1000, ["b.1"] * 3 + ["a.1"] * 2), (499, ["b.1"] * 3), (200, ["a.1"] * 2), (100, [])):
+        found = [document[0].split("/")[2] for document in within(texts, n_bytes)]
+        check(found == wanted, f"parallel pages in {n_bytes} bytes", found)
+
+
 test_packages()
 test_pins()
+test_parallel()
 finish()
