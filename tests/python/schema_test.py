@@ -47,7 +47,8 @@ def compare(what, data, row):
 
 def test_scripts():
     write("c.jsonl", '{"text": "the cat and the dog", "id": "a"}\n{"text": "and then", "id": "b"}\n')
-    write("q.jsonl", '{"id": "q", "prompt": "the", "completion": " and"}\n')
+    related = '"kind": "fact", "related": {"same": ["a", "b"]}'
+    write("q.jsonl", f'{{"id": "q", "prompt": "the", "completion": " and", {related}}}\n')
     for done in (
         run("tokenize_corpus", "c.jsonl", "--model", MODEL, "--output", path("t"), "--packing", "concat"),
         run("tokenize_queries", "q.jsonl", "--model", MODEL, "--output", path("q.h5")),
