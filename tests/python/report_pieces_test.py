@@ -10,7 +10,8 @@ import numpy as np
 
 import make_sample as sample
 from bregman.files import input_identity
-from bregman.report.inputs import Ranking
+from bregman.report import listed
+from bregman.report.inputs import Ranking, Sequences
 
 PACKED = ((0, 1, 2), (3, 4), (5,))  # documents of each sequence
 LENGTHS = ((4, 5, 3), (6, 2), (7,))
@@ -50,18 +51,14 @@ def scores(sequence, **values):
     return made
 
 
+ARGUMENTS = [
+    *("report", "--ranking", path("r.h5"), "--tokens", path("t.h5")),
+    *("--queries", path("q.h5"), "--output", path("r.html")),
+]
+
+
 def report():
-    done = run(
-        "report",
-        "--ranking",
-        path("r.h5"),
-        "--tokens",
-        path("t.h5"),
-        "--queries",
-        path("q.h5"),
-        "--output",
-        path("r.html"),
-    )
+    done = run(*ARGUMENTS)
     with open(path("r.html"), encoding="utf-8") as file:
         return done, file.read()
 
@@ -133,6 +130,75 @@ def test_damaged():
     refused("pieces that are no sequence", done, "t.h5", "12 tokens")
 
 
+def test_around():
+    """A document of three sequences, one of another that does not go on, and packed ones that do."""
+    lengths, document, start = (4, 3, 5, 6), [0, 0, 0, 1], [0, 4, 7, 3]
+    sequences = np.split(np.arange(sum(lengths)), np.cumsum(lengths)[:-1])
+    documents = [(f"doc-{i}", "https://example.org/a?b=1&c=2", "en") for i in range(4)]
+    sample.write_tokens(path("u.h5"), documents, sequences, "", 900)
+    with h5py.File(path("u.h5"), "r+") as file:
+        file["document"][...], file["start"][...] = document, start
+    found = [[part.tolist() for part in Sequences([path("u.h5")]).around(i, 6)] for i in range(4)]
+    wanted = [[[], [4, 5, 6, 7, 8, 9]], [[0, 1, 2, 3], [7, 8, 9, 10, 11]], [[1, 2, 3, 4, 5, 6], []], [[], []]]
+    check(found == wanted, "the tokens before and after", found)
+    check([len(part) for part in Sequences([path("u.h5")]).around(1, 0)] == [0, 0], "no tokens are asked for")
+    with h5py.File(path("u.h5"), "r+") as file:  # doc-0 to token 2 | its last 2 and doc-1 whole | doc-2 | doc-3
+        file["piece/count"] = np.array([1, 2, 1, 1], np.uint32)
+        file["piece/document"] = np.array([0, 0, 1, 2, 3])
+        file["piece/start"] = np.array([0, 4, 0, 0, 0])
+        file["piece/length"] = np.array([4, 2, 1, 5, 6], np.uint32)
+    found = [[part.tolist() for part in Sequences([path("u.h5")]).around(i, 6)] for i in range(3)]
+    check(found == [[[], [4, 5]], [[0, 1, 2, 3], []], [[], []]], "the tokens around packed documents", found)
+
+
+def test_fold():
+    def place(*sequences):
+        return listed.fold([np.array(s) for s in sequences])
+
+    base = np.arange(104)  # 100 runs of five
+    near, far = base.copy(), base.copy()
+    near[[0, 103]], far[[20, 50, 80]] = 900, 900  # 98 and 85 runs left: 98/102 and 85/115
+    check(place(base, far, near, base[:3], base[:3]) == [[0, 2], [1], [3, 4]], "near-duplicates are found")
+    check(
+        listed.alike(set(range(9)), set(range(1, 10))) and not listed.alike({1, 2}, {2, 3}), "0.8 of all runs, and 1/3"
+    )
+    rows = [
+        {"document": d, "source": "", "language": "en", "score": s} for d, s in (("a", 1.0), ("b", 3.0), ("a", 1.5))
+    ]
+    wanted = [("document", [("b", 1, 3.0), ("a", 2, 2.5)]), ("language", [("en", 3, 5.5)])]
+    check(listed.totals(rows, "top") == wanted, "sums", listed.totals(rows, "top"))
+    many = [{"document": str(i), "source": "", "language": "", "score": -float(i)} for i in range(13)]
+    table = listed.totals(many, "bottom")[0][1]
+    check(table[0] == ("12", 1, -12.0) and table[10:] == [(None, 3, -3.0)], "the rest of many documents", table)
+
+
+def test_context():
+    """The page has the text beside a sequence, and links to a source that is an address."""
+    lengths = (4, 3)
+    documents = [("doc-0", "https://example.org/a?b=1&c=2", "en"), ("doc-1", "javascript:x", "en")]
+    sample.write_tokens(path("t.h5"), documents, np.split(np.arange(sum(lengths)), [4]), "", 900)
+    with h5py.File(path("t.h5"), "r+") as file:
+        file["document"][...], file["start"][...] = [0, 0], [0, 4]
+    os.remove(path("r.h5"))
+    inputs = [(name, input_identity(path(name))) for name in ("t.h5", "q.h5")]
+    with sample.start_file(path("r.h5"), "bregman/ranking", "merge_scores", {}, inputs) as file:
+        file.create_dataset("query", data=["q"], dtype=sample.TEXT)
+        for end, sign in (("top", 1), ("bottom", -1)):
+            file[f"{end}/sequence"], file[f"{end}/score"] = np.array([[1]]), np.array([[sign]], np.float32)
+        sample.write_origin(file, [path("t.h5")], path("q.h5"), ["doc-0", "doc-0"])
+        for end in ("top", "bottom"):
+            file[f"{end}/start"][...] = 4
+        sample.write_statistics(file, np.random.default_rng(1).standard_normal((1, 400)))
+    done, page = report()
+    check(page.count("Text before: 4 tokens") == 2 and "[0] [1] [2] [3] " in page, "text before", done.stderr)
+    check("Text after" not in page and "Tokens 4 to 6 of document doc-0" in page, "no text after; the range")
+    check('href="https://example.org/a?b=1&amp;c=2"' in page, "an address is a link")
+    done = run(*ARGUMENTS, "--context", "0")
+    with open(path("r.html"), encoding="utf-8") as file:
+        check("Text before" not in file.read(), "--context 0", done.stderr)
+    refused("no such context", run(*ARGUMENTS, "--context", "-1"), "--context -1", code=2)
+
+
 write_tokens()
 tokenizer = sample.train_tokenizer(path("tokenizer.json"))
 sample.write_queries(path("q.h5"), [("q", "the", " heaven", 0)], tokenizer, "")
@@ -140,4 +206,7 @@ test_named()
 test_unexplained()
 test_open_places()
 test_damaged()
+test_around()
+test_fold()
+test_context()
 finish()

@@ -12,23 +12,39 @@ WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 34
 PLOT_WIDTH, PLOT_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 MIN_TAIL = 10  # scores that a power law is fitted to at least
+MOST_TAIL = 0.05  # part of all scores that is still a tail
 MAX_DOTS = 160
+CENTRE = 0.01  # part of all scores that the histogram draws as one bin around zero, at most
 DECADES_SHOWN = 4  # of scores, in the tail figure
 
 POSITIVE, NEGATIVE = (214, 66, 42), (38, 116, 214)  # the page's --positive and --negative
+SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 LEVELS = 15  # colour steps on each side of zero
 
 
 def significant(value, digits=3):
-    """Rounded to so many digits, without an exponent where the number stays short."""
+    """Rounded to so many digits; with a power of ten where it would be long."""
     rounded = float(f"{value:.{digits}g}")
-    if rounded == 0 or 1e-3 <= abs(rounded) < 1e6:
-        return f"{rounded:.{digits}g}" if abs(rounded) < 10**digits else f"{rounded:.0f}"
-    return f"{rounded:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    mantissa, exponent = f"{rounded:.{digits - 1}e}".split("e")
+    if rounded == 0 or -3 <= int(exponent) < 5:
+        text = f"{rounded:,.{digits}g}" if abs(rounded) < 10**digits else f"{rounded:,.0f}"
+    else:
+        text = f"{mantissa}\u00d710{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    return text.replace("-", "\u2212")
+
+
+def signed(value):
+    return ("+" if value > 0 else "") + significant(value, 4)
+
+
+def percent(value):
+    """With as many decimals as it takes to tell it from 0 and 100."""
+    gap = min(value, 100 - value)
+    return f"{value:.{max(1, min(-floor(log10(gap)), 9))}f}" if gap > 0 else f"{value:.0f}"
 
 
 def power_label(exponent):
-    plain = {-2: "0.01", -1: "0.1", 0: "1", 1: "10", 2: "100", 3: "1k", 4: "10k", 5: "100k", 6: "1M"}
+    plain = {-2: "0.01", -1: "0.1", 0: "1", 1: "10", 2: "100", 3: "1000"}
     if exponent in plain:
         return plain[exponent]
     return Markup('10<tspan dy="-4" font-size="8">{}</tspan>').format(exponent)
@@ -95,6 +111,8 @@ def histogram(statistics):
     filled = np.flatnonzero(count)
     if filled.size == 0:
         return None
+    edge, count = _with_centre(edge, count)
+    filled = np.flatnonzero(count)
     first, last = int(filled[0]), int(filled[-1])
     step = PLOT_WIDTH / (last - first + 1)
     highest = log10(1 + int(count.max()))
@@ -113,6 +131,18 @@ def histogram(statistics):
     return plot.svg()
 
 
+def _with_centre(edge, count):
+    """The bins around zero as one, as wide as leaves at most CENTRE of the scores in it: most of them are empty."""
+    inside, low, high = 0, int(np.searchsorted(edge, 0, "right")) - 1, int(np.searchsorted(edge, 0))
+    if low < 0 or high >= len(edge) or np.any(edge[low : high + 1] == 0):
+        return edge, count  # zero is an edge, or outside
+    inside = count[low:high].sum()
+    while low > 0 and high < len(count) and inside + count[low - 1] + count[high] <= CENTRE * count.sum():
+        low, high = low - 1, high + 1
+        inside += count[low] + count[high - 1]
+    return np.delete(edge, slice(low + 1, high)), np.concatenate((count[:low], [inside], count[high:]))
+
+
 def _signed_ticks(plot, edge, first, last, step):
     """Label the edges nearest to powers of ten, as many as fit, from the outside in."""
     candidates = []
@@ -129,10 +159,11 @@ def _signed_ticks(plot, edge, first, last, step):
             plot.x_tick(x, "0" if exponent is None else sign.replace("-", "\u2212") + power_label(exponent))
 
 
-def power_law(tail):
-    """Exponent a of a density x^-a over the positive tail scores, by maximum likelihood (Hill); None if too few."""
+def power_law(tail, n):
+    """Exponent a of a density x^-a over the positive tail scores, by maximum likelihood (Hill); None if they are too few,
+    or so large a part of all n scores that they are no tail."""
     positive = tail[tail > 0]
-    if positive.size < MIN_TAIL or positive[0] <= positive[-1]:
+    if positive.size < MIN_TAIL or positive.size > MOST_TAIL * n or positive[0] <= positive[-1]:
         return None
     return 1 + positive.size / float(np.log(positive / positive[-1]).sum())
 

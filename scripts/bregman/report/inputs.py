@@ -9,7 +9,7 @@ import numpy as np
 
 from bregman.errors import UserError, os_error_text
 from bregman.files import open_dataset, open_file
-from bregman.report.pieces import Pieces
+from bregman.report.pieces import Piece, Pieces, follows
 
 
 def as_text(value):
@@ -143,21 +143,53 @@ class Sequences:
         return _document_field(file, "id", document), int(file.read("start", rows=row)) if file.has("start") else -1
 
     def documents(self, sequence):
-        """[((id, source, language), tokens)] of the documents that a sequence was cut from, in order."""
+        """The pieces of documents that a sequence was cut from, in order."""
         index, row = self.locate(sequence)
         file, n_tokens = self._open(self.paths[index]), int(np.diff(self._offset[index][row : row + 2])[0])
         pieces = self._pieces.read(file, row)
         if pieces is None:
-            return [(self.document(sequence), n_tokens)]
+            return [Piece(*self.document(sequence), self.first_place(sequence)[1], n_tokens)]
         require(
-            sum(n for _, n in pieces) == n_tokens,
+            sum(n for *_, n in pieces) == n_tokens,
             f'the pieces of sequence {row} do not make up its {n_tokens} tokens: "{file.path}"',
         )
         found = []
-        for document, n in pieces:
+        for document, start, n in pieces:
             id, source, language = (_document_field(file, name, document) for name in ("id", "source", "lang"))
-            found.append(((id or f"document {document}", source, language), n))
+            found.append(Piece(id or f"document {document}", source, language, start, n))
         return found
+
+    def around(self, sequence, most):
+        """(tokens before, tokens after) a sequence in the documents at its ends, at most so many of each: as far as
+        the sequences beside it in its token file go on with them."""
+        index, row = self.locate(sequence)
+        return self._beside(index, row, -1, most), self._beside(index, row, 1, most)
+
+    def _beside(self, index, row, step, most):
+        file, parts, offset = self._open(self.paths[index]), [np.empty(0, np.uint32)], self._offset[index]
+        here = self._rows_of(file, index, row)
+        while most > 0 and 0 <= row + step < len(offset) - 1:
+            row += step
+            there = self._rows_of(file, index, row)
+            first, second = (here[-1], there[0]) if step > 0 else (there[-1], here[0])
+            if not follows(first, second):
+                break
+            n = min((second if step > 0 else first)[2], most)
+            begin = offset[row] if step > 0 else offset[row + 1] - n
+            parts.append(file.read("token", rows=slice(begin, begin + n)))
+            most -= n
+            here = there
+            if len(there) > 1:
+                break
+        return np.concatenate(parts[::step])
+
+    def _rows_of(self, file, index, row):
+        """(row of /documents, start in it, tokens) of each piece of a sequence; -1: not known."""
+        pieces = self._pieces.read(file, row)
+        if pieces is not None:
+            return pieces
+        document, start = (int(file.read(name, rows=row)) if file.has(name) else -1 for name in ("document", "start"))
+        return [(document, start, int(np.diff(self._offset[index][row : row + 2])[0]))]
 
 
 def _document_field(file, name, document):
@@ -218,6 +250,7 @@ class Ranking:
     def __init__(self, path):
         self.file = InputFile(path, "bregman/ranking")
         self.ids = self.file.strings("query")
+        self._open_places = (None, None)
         self._moments = {m: self.file.read(f"moments/{m}") for m in self.MOMENTS}
         self._edge = self.file.read("histogram/edge")
         self._tail_offset = _offsets(self.file.read("tail/count"))
@@ -263,6 +296,12 @@ class Ranking:
         return found if found["agreement"] is not None else None
 
     def open_places(self, end, query):
+        """As find_open_places; the last list's are kept, as each of its entries asks for them."""
+        if self._open_places[0] != (end, query):
+            self._open_places = ((end, query), self.find_open_places(end, query))
+        return self._open_places[1]
+
+    def find_open_places(self, end, query):
         """[(best, worst) place that an entry may have], where scores closer than their errors have no order; None: not known.
         A worst of None: not apart from the last that is listed, so it may be below that.
 
@@ -295,6 +334,10 @@ class Ranking:
     def prefilter(self):
         """How the sequences were chosen that were scored, in words; "": by no prefilter."""
         return self.file.attribute("prefilter", "")
+
+    @property
+    def has_prefilter_ranks(self):
+        return any(self.file.has(f"{end}/prefilter_rank") for end in ("top", "bottom"))
 
     @property
     def corpus_sequences(self):

@@ -3,10 +3,12 @@
 A sequence of packed documents has a piece of each: piece/count of them in each sequence of a token file, piece/document
 and piece/length of each.  Where a file has none of this, a sequence is of one document."""
 
+from collections import namedtuple
+
 import numpy as np
 
-
-PARTS = ("piece/count", "piece/document", "piece/length")
+PARTS = ("piece/count", "piece/document", "piece/start", "piece/length")
+Piece = namedtuple("Piece", "id source language start length")  # of a document; start: of its tokens, -1: not known
 
 
 class Pieces:
@@ -16,13 +18,18 @@ class Pieces:
         self._offset = {}
 
     def read(self, file, row):
-        """(row of /documents, tokens) of each piece of a file's sequence, in order; None where it has no pieces."""
+        """(row of /documents, start in it, tokens) of each piece of a file's sequence, in order; None where it has no pieces."""
         if not any(file.has(name) for name in PARTS):
             return None
         if file.path not in self._offset:
             self._offset[file.path] = np.concatenate(([0], np.cumsum(file.read("piece/count").astype(np.int64))))
         rows = slice(*self._offset[file.path][row : row + 2])
-        return list(zip(file.read("piece/document", rows=rows).tolist(), file.read("piece/length", rows=rows).tolist()))
+        return list(zip(*(file.read(name, rows=rows).tolist() for name in PARTS[1:])))
+
+
+def follows(first, second):
+    """Of two pieces (row of /documents, start, tokens): is the second where its document goes on after the first?"""
+    return first[0] == second[0] >= 0 and first[1] >= 0 and first[1] + first[2] == second[1]
 
 
 def strongest(lengths, token_score, score):
@@ -35,10 +42,10 @@ def strongest(lengths, token_score, score):
 
 
 def named(documents, entry):
-    """((id, source, language), ids of the others) to show for a sequence; without token scores all documents share the id."""
+    """(piece, ids of the others) to show for a sequence; without token scores all documents share the id."""
     if len(documents) == 1:
-        return documents[0][0], []
+        return documents[0], []
     if entry.token_score is None:
-        return (", ".join(id for (id, _, _), _ in documents), "", ""), []
-    chosen = strongest([n for _, n in documents], entry.token_score, entry.score)
-    return documents[chosen][0], [id for i, ((id, _, _), _) in enumerate(documents) if i != chosen]
+        return Piece(", ".join(d.id for d in documents), "", "", -1, sum(d.length for d in documents)), []
+    chosen = strongest([d.length for d in documents], entry.token_score, entry.score)
+    return documents[chosen], [d.id for i, d in enumerate(documents) if i != chosen]

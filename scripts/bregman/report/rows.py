@@ -1,0 +1,29 @@
+"""What a table says of one place in a ranking: the columns that bregman-export and the report's page share."""
+
+
+def of_score(ranking, end, query, entry, copies):
+    places = ranking.open_places(end, query)
+    best, worst = places[entry.rank - 1] if places else (None, None)
+    return {
+        "rank": entry.rank,
+        "score": entry.score,
+        "score_per_copy": entry.score / copies if copies else None,
+        "z_score": ranking.z_score(query, entry.score),
+        "percentile": ranking.percentile(end, query, entry.rank),
+        "score_error": entry.error,
+        "best_place": best,
+        "worst_place": worst,
+        "prefilter_rank": entry.prefilter_rank,
+    }
+
+
+def of_sequence(entry, piece, n_tokens):
+    """piece: that the sequence is named after."""
+    return {
+        "sequence": entry.sequence,
+        "document": piece.id,
+        "source": piece.source,
+        "language": piece.language,
+        "start": piece.start if piece.start >= 0 else None,
+        "n_tokens": n_tokens,
+    }
