@@ -131,6 +131,8 @@ grep -q '<b>bold</b>' "$work/report.html" && fail "corpus text is not escaped"
 grep -q '<span title="standard error">± ' "$work/report.html" || fail "no standard error"
 grep -Eq 'class="open-place"[^>]*>place 1 (to [2-6]|or later)<' "$work/report.html" || fail "open places are not said"
 
+grep -q "Scored with the model of hash <code>0\{32\}</code>" "$work/report.html" || fail "the model is not said"
+
 if ! command -v chromium >/dev/null; then
   echo "skipped: no chromium"
   exit $failed
