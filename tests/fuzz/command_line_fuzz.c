@@ -19,8 +19,8 @@ int verify_main(int argc, char **argv);
 int fuzz_stage_main(const bg_stage *s, int argc, char **argv);
 
 static int (*const stages[])(int argc, char **argv) = {
-    compress_queries_main, fit_factors_main, inspect_main,     merge_scores_main,   plan_main,
-    score_shards_main,     verify_main,      prefilter_main,   train_models_main,   compare_scales_main,
+    compress_queries_main, fit_factors_main, inspect_main,   merge_scores_main, plan_main,
+    score_shards_main,     verify_main,      prefilter_main, train_models_main, compare_scales_main,
 };
 enum { STAGES = sizeof stages / sizeof stages[0], MOST_ARGUMENTS = 64 };
 

@@ -425,9 +425,7 @@ def test_quick():
     """Few retrainings; the same numbers on any number of ranks; parts of the truth that belong to others."""
     config("quick")
     done = validate("quick", "--ranks", 1)
-    check(
-        done.returncode == 0 and "fewer than 8 subsets: no intervals" in done.stdout, "few retrainings", done.stdout
-    )
+    check(done.returncode == 0 and "fewer than 8 subsets: no intervals" in done.stdout, "few retrainings", done.stdout)
     found = read("quick/lds.json")["result"]["halves"]
     check(all(row["interval"] is None for row in found["rows"]), "no intervals of few retrainings")
     check(

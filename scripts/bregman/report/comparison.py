@@ -64,12 +64,12 @@ class Compared:
         return {int(s): self.described(int(s)) for s in wanted if s >= 0}
 
     def described(self, sequence):
-        documents = self.sequences.documents(sequence)
-        (id, source, language), others = documents[0][0], len(documents) - 1
+        first, *others = self.sequences.documents(sequence)
         text = ""
         if self.has_text:
             text = beginning(self.text.text(self.sequences.tokens(sequence)[:BEGINNING]))
-        return {"document": id, "others": others, "source": source, "language": language, "text": text}
+        about = {"document": first.id, "others": len(others), "source": first.source, "language": first.language}
+        return {**about, "text": text}
 
     def query_parts(self, query):
         """(prompt, completion), or None without the queries or their text."""

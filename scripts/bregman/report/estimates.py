@@ -42,7 +42,7 @@ def number(value):
         return DASH
     if 0.01 <= abs(value) < 100:
         return f"{value:.2f}".replace("-", "\u2212")
-    return figures.significant(value).replace("-", "\u2212")
+    return figures.significant(value)
 
 
 def _estimate(middle, values, interval):
