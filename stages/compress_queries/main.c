@@ -30,7 +30,7 @@ static const bg_opt opts[] = {
     { .name = "--seed", .type = BG_OPT_U64, .offset = FIELD(seed), .deflt = "0", .lo = 0, .hi = 9e15,
       .help = "of the randomised SVD" },
     { .name = "--refine", .type = BG_OPT_STR, .offset = FIELD(refine), .deflt = "none",
-      .help = "solve with the whole Gauss-Newton matrix of some training sequences, from EK-FAC on: none, cg (conjugate gradients) or lissa. In fine-tuning, cg has been worth .02 to .08 of LDS; of models trained from scratch nothing, or less than that" },
+      .help = "solve with the whole Gauss-Newton matrix of some training sequences, from EK-FAC on: none, cg (conjugate gradients) or lissa. On small models cg has been worth .02 to .08 of LDS in fine-tuning, and .03 to .06, less surely, after training from scratch" },
     { .name = "--refine-tokens", .type = BG_OPT_LIST, .offset = FIELD(refine_tokens), .deflt = "", .no_effect = true,
       .help = "with --refine: token files of training data" },
     { .name = "--refine-sequences", .type = BG_OPT_RANGE, .offset = FIELD(refine_sequences), .deflt = "0:64",
