@@ -358,7 +358,8 @@ def test_estimates():
     loose = np.where(np.arange(30) < 1, 100.0, -3.0)
     check(ratio(above, loose).low is None, "no interval where a resample has no ratio")
     check(
-        (number(None), number(-0.5), number(1e-5)) == ("\u2013", "\u22120.50", "1.00\u00d710\u207b\u2075"), "numbers as they are shown"
+        (number(None), number(-0.5), number(1e-5)) == ("\u2013", "\u22120.50", "1.00\u00d710\u207b\u2075"),
+        "numbers as they are shown",
     )
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The inputs of the study of scale, from made-up pages in two languages: what is in the corpus and what is not, the cloned
-language, the queries and what they say is related, the sweep; twice the same data."""
+language, the queries and what they say is related; twice the same data; and the quick study, run."""
 
 import json
 import os
@@ -10,9 +10,8 @@ import subprocess
 
 from text_checks import ROOT, check, datasets, finish, load, path, refused, run, write
 
+import h5py
 import numpy as np
-
-from bregman.sweep.keys import TOP
 
 WORDS = {
     "en": "the file system call returns an error when no user process can read that open socket".split(),
@@ -180,9 +179,9 @@ def test_related():
             check(not any(asked in words for words in text.values()), f"{query['id']}: held out")
 
 
-def sweep(name):
-    command = ["/bin/sh", os.path.join(ROOT, "jobs", "sweep"), path(name), "--dry-run"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def sweep(name, how="--dry-run", timeout=60):
+    command = ["/bin/sh", os.path.join(ROOT, "jobs", "sweep"), path(name), how]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def test_sweeps():
@@ -191,12 +190,35 @@ def test_sweeps():
     for (name, source), sizes in zip(texts.items(), (2, 4)):
         with open(source, encoding="utf-8") as file:
             text = file.read()
-        write(f"study/{name}.toml", text if "compare" in TOP else text.partition("\n[compare]")[0] + "\n")
+        write(f"study/{name}.toml", text)
         done = sweep(f"study/{name}.toml")
         jobs = [line.split("--job-name=")[1].split()[0] for line in done.stdout.splitlines() if "--job-name=" in line]
         check(done.returncode == 0, f"{name}: a dry run", done.stderr)
         check(sum(job.startswith("train--") for job in jobs) == sizes, f"{name}: {sizes} sizes", jobs)
         check(sum(job.startswith("report--") for job in jobs) == sizes, f"{name}: a report of each", jobs)
+
+
+def test_run():
+    """The quick study from its inputs to the page, on these pages."""
+    done = sweep("study/study.toml", "--local", timeout=3000)
+    check(done.returncode == 0 and "all done" in done.stdout, "the study runs", done.stdout[-500:] + done.stderr)
+    with h5py.File(path("study/runs/compare/questions/study/compare.h5")) as file:
+        models = file["model"].asstr()[()].tolist()
+        check(models[:3] == ["60k", "250k", "250k@40"] and models[-1] == "bm25", "models", models)
+        check(set(file["kind"].asstr()[()]) == set(KINDS), "kinds")
+        relation, query = file["pair/relation"].asstr()[()], file["pair/query"][()]
+        kind, overlap = file["kind"].asstr()[()], file["pair/positive"][-1]
+        clones = [p for p in range(len(query)) if (kind[query[p]], relation[p]) == ("clone", "clone")]
+        check(len(clones) == 3 and not overlap[clones].any(), "a clone has no overlap", overlap[clones])
+        check(np.isfinite(file["pair/percentile"][0, clones]).all(), "but influence")
+        check(np.isfinite(file["loss"][:-1]).all(), "losses")
+    page = read("study/runs/compare/questions/study/compare.html")
+    check("word_order" in page and "clone_control" in page, "a page")
+
+
+def read(name):
+    with open(path(name), encoding="utf-8") as file:
+        return file.read()
 
 
 def test_refusals():
@@ -217,5 +239,6 @@ test_clones()
 test_queries()
 test_related()
 test_sweeps()
+test_run()
 test_refusals()
 finish()
