@@ -51,7 +51,7 @@ static bg_status compare_own(comparison *w, bg_err *err)
     const bg_grid *g = &w->ctx->grid;
     size_t ranks = (size_t)g->world_size, rank = (size_t)g->world_rank;
     size_t begin = rank * w->n_queries / ranks, end = (rank + 1) * w->n_queries / ranks;
-    size_t bytes = w->n_models * w->n_sequences * sizeof(float), most = MOST_BYTES / (bytes + 1) + 1;
+    size_t bytes = w->n_models * w->n_sequences * sizeof(float), most = MOST_BYTES / bytes > 0 ? MOST_BYTES / bytes : 1;
     size_t block = most < end - begin ? most : end - begin;
     ordered_scores o = { 0 };
     float *score = NULL;

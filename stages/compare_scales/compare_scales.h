@@ -71,6 +71,7 @@ typedef struct {
     size_t n_rankings;
     size_t n_models;                       /* with BM25, the last: M */
     size_t n_queries, k, n_tail, n_layers; /* layers of all models */
+    bool *scored;                          /* [sequences] by all rankings: only these are compared */
     uint64_t n_sequences, n_tokens;        /* of the corpus */
     char **kind;                           /* [Q], or NULL: not said */
     related_documents related;
@@ -113,11 +114,10 @@ typedef struct {
     size_t n_models;
     uint64_t n_sequences;
     const float **score;     /* [M] of [sequences] */
-    size_t *n;               /* [M] that have a score */
+    size_t n;                /* that have a score: the same ones by all models */
     uint32_t **order;        /* [M] of [n]: sequences, best first, then by their numbers */
     double **place;          /* [M] of [sequences]: from 1, the mean one where scores are equal */
     scored_sequence *scored; /* [sequences] room */
-    double *rank[2];         /* [sequences] room for two sides of a correlation */
 } ordered_scores;
 
 /* order.c.  Local; free with compare_free_order. */
@@ -125,11 +125,11 @@ bg_status compare_new_order(ordered_scores *o, size_t n_models, uint64_t n_seque
 void compare_free_order(ordered_scores *o);
 /* Put one model's scores in order. */
 void compare_order(ordered_scores *o, size_t model, const float *score);
-/* Rank correlation of two models over what both have scored; NaN where one side is the same everywhere. */
-double compare_spearman(ordered_scores *o, size_t a, size_t b);
+/* Rank correlation of two models; NaN where one side is the same everywhere. */
+double compare_spearman(const ordered_scores *o, size_t a, size_t b);
 
 /* measures.c: all of one query that its scores give.  Local. */
-void compare_measure(comparison *w, size_t query, ordered_scores *o);
+void compare_measure(comparison *w, size_t query, const ordered_scores *o);
 
 /* parts.c: shares of layers, and how sparse token scores are, of a query's best sequences by one model.  Local. */
 bg_status compare_layers(comparison *w, size_t model, size_t query, bg_err *err) BG_MUST_CHECK;

@@ -1,11 +1,11 @@
 /* inputs.c - rankings and their shards, the corpus, the queries: opened, and checked that they belong together. */
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "bregman/config.h"
 #include "bregman/identity.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
@@ -14,12 +14,32 @@
 
 /* ---- what was asked for ---- */
 
+/* SIZE[@STEP][:METHOD], without blanks; the page reads it so. */
+static bool is_name(const char *name)
+{
+    size_t size = strcspn(name, "@:"), n = size;
+    bool good = size > 0 && !(size == 4 && strncmp(name, "bm25", 4) == 0);
+    if (name[n] == '@') {
+        size_t digits = strspn(name + n + 1, "0123456789");
+        good = good && digits > 0;
+        n += 1 + digits;
+    }
+    if (name[n] == ':') {
+        good = good && name[n + 1] != '\0' && strpbrk(name + n + 1, "@:") == NULL;
+        n = strlen(name);
+    }
+    for (const unsigned char *c = (const unsigned char *)name; *c != '\0'; c++)
+        good = good && *c > ' ' && *c != 0x7f;
+    return good && name[n] == '\0';
+}
+
 static bg_status check_name(const compare_scales_config *c, size_t i, bg_err *err)
 {
     const char *name = c->names.item[i];
-    if (name[0] == '\0' || strcmp(name, "bm25") == 0)
-        return BG_FAIL(err, BG_EARG, "--names: \"%s\" is no name for a ranking%s", name,
-                       name[0] != '\0' ? ": BM25 is compared with them anyway" : "");
+    if (!is_name(name))
+        return BG_FAIL(err, BG_EARG,
+                       "--names: \"%s\" is not SIZE[@STEP][:METHOD], a step being a number; bm25 is compared anyway",
+                       name);
     for (size_t j = 0; j < i; j++)
         if (strcmp(c->names.item[j], name) == 0)
             return BG_FAIL(err, BG_EARG, "--names: \"%s\" is there twice", name);
@@ -38,7 +58,10 @@ static bg_status check_lists(const compare_scales_config *c, bg_err *err)
             return BG_FAIL(err, BG_EARG,
                            "%s has %zu values, and there are %zu rankings: give one for each, in their order",
                            list[i].name, list[i].list->n, c->rankings.n);
-    bg_status st = BG_OK;
+    char folder[BG_PATH_BYTES];
+    bg_status st = bg_folder_of(c->output, folder, err);
+    if (st == BG_OK && access(folder, W_OK) != 0)
+        st = BG_FAIL(err, BG_EIO, "cannot write into \"%s\": %s", folder, strerror(errno));
     for (size_t i = 0; i < c->names.n && st == BG_OK; i++)
         st = check_name(c, i, err);
     return st;
@@ -46,23 +69,22 @@ static bg_status check_lists(const compare_scales_config *c, bg_err *err)
 
 /* ---- shards ---- */
 
-/* Where the ranking says that a shard is, or else in "scores" beside the ranking: folders are moved. */
+/* In "scores" beside the ranking, as sweeps have it, also where the folder was moved; or else where the ranking says. */
 static bg_status find_shard(const ranked_model *m, size_t i, bg_err *err)
 {
     char folder[BG_PATH_BYTES];
     const char *said = m->r.input_name[i];
-    bg_status st = bg_path(m->shard[i], err, "%s", said);
-    if (st != BG_OK || access(said, R_OK) == 0)
-        return st;
-    st = bg_folder_of(m->path, folder, err);
+    bg_status st = bg_folder_of(m->path, folder, err);
     if (st == BG_OK)
         st = bg_path(m->shard[i], err, "%sscores/%s", folder, bg_base_name(said));
-    if (st == BG_OK && access(m->shard[i], R_OK) != 0)
-        st = BG_FAIL(err, BG_EIO,
-                     "%.150s was merged from \"%.150s\", which is gone, nor is it in \"scores\" beside the "
-                     "ranking: a comparison needs all scores; score again",
-                     m->path, said);
-    return st;
+    if (st != BG_OK || access(m->shard[i], R_OK) == 0)
+        return st;
+    if (access(said, R_OK) != 0)
+        return BG_FAIL(err, BG_EIO,
+                       "%.150s was merged from \"%.150s\", which is gone, nor is it in \"scores\" beside the "
+                       "ranking: a comparison needs all scores; score again",
+                       m->path, said);
+    return bg_path(m->shard[i], err, "%s", said);
 }
 
 static bg_status check_layers(const comparison *w, ranked_model *m, size_t i, const bg_store *s, bg_err *err)
@@ -185,19 +207,6 @@ static bg_status match_queries(const comparison *w, ranked_model *m, bg_err *err
     return st;
 }
 
-static bg_status count_parameters(ranked_model *m, const char *folder, bg_err *err)
-{
-    bg_model_config config;
-    bg_model *model = NULL;
-    bg_status st = bg_model_config_read(&config, folder, err);
-    if (st == BG_OK)
-        st = bg_model_sketch(&model, &config, "all", BG_ST_F32, err);
-    if (st == BG_OK)
-        m->parameters = (double)bg_model_parameters(model);
-    bg_model_close(model);
-    return st;
-}
-
 static bg_status open_ranking(comparison *w, size_t i, bg_err *err)
 {
     const compare_scales_config *c = w->c;
@@ -214,11 +223,38 @@ static bg_status open_ranking(comparison *w, size_t i, bg_err *err)
         st = match_queries(w, m, err);
     if (st == BG_OK)
         st = open_shards(w, m, err);
+    for (size_t j = 0; j < i && st == BG_OK; j++)
+        if (strcmp(m->r.run_text[BG_RUN_FINGERPRINT], w->model[j].r.run_text[BG_RUN_FINGERPRINT]) == 0)
+            st = BG_FAIL(err, BG_EARG, "%.200s and %.200s are one ranking, and are to be compared as \"%s\" and \"%s\"",
+                         w->model[j].path, m->path, w->model[j].name, m->name);
     w->n_layers += m->n_layers;
-    return st == BG_OK && c->models.n > 0 ? count_parameters(m, c->models.item[i], err) : st;
+    return st;
 }
 
 /* ---- losses ---- */
+
+/* A bank of a step of length 0, of the model that the ranking is of. */
+static bg_status check_bank(const ranked_model *m, const char *path, const bg_store *s, bg_err *err)
+{
+    char **hash = NULL, *options = NULL;
+    size_t n = 0, i = 0;
+    bg_status st = bg_store_read_strings(s, "run/input_hash", &hash, &n, err);
+    if (st == BG_OK)
+        st = bg_store_get_text(s, "/run", "options", &options, NULL, err);
+    while (i < n && strcmp(hash[i], m->r.origin.model.hex) != 0)
+        i++;
+    if (st == BG_OK && m->r.origin.model.hex[0] != '\0' && i == n)
+        st = BG_FAIL(err, BG_ESTALE, "%.200s is not of the model that %.200s is of", path, m->path);
+    if (st == BG_OK && strstr(options, "\"learning_rate\":0,") == NULL &&
+        strstr(options, "\"learning_rate\":0.0,") == NULL)
+        st = BG_FAIL(err, BG_EFORMAT,
+                     "%.200s has losses of models that were trained: give one of train_models --bank --steps 1 "
+                     "--learning-rate 0",
+                     path);
+    bg_strings_free(hash, n);
+    free(options);
+    return st;
+}
 
 static bg_status read_loss(comparison *w, size_t i, bg_err *err)
 {
@@ -229,6 +265,8 @@ static bg_status read_loss(comparison *w, size_t i, bg_err *err)
     double *loss = w->v.loss + i * w->n_queries;
     bg_store *s = NULL;
     bg_status st = bg_store_open(&s, path, "bregman/bank", err);
+    if (st == BG_OK)
+        st = check_bank(&w->model[i], path, s, err);
     if (st == BG_OK)
         st = bg_store_read_strings(s, "query", &name, &n, err);
     if (st == BG_OK)
@@ -289,6 +327,25 @@ static void choose_sizes(comparison *w)
     w->n_tail = w->n_tail > w->n_sequences ? w->n_sequences : w->n_tail;
 }
 
+static bg_status find_scored(comparison *w, bg_err *err)
+{
+    uint64_t n = 0;
+    bg_status st = BG_NEW(w->scored, w->n_sequences, "sequences", err);
+    for (uint64_t z = 0; z < w->n_sequences && st == BG_OK; z++) {
+        size_t i = 0;
+        while (i < w->n_rankings && compare_row(&w->model[i], z) != UINT64_MAX)
+            i++;
+        w->scored[z] = i == w->n_rankings;
+        n += w->scored[z];
+    }
+    if (st == BG_OK && n == 0)
+        st = BG_FAIL(err, BG_EFORMAT, "no sequence has scores in all rankings: they are of different candidates");
+    if (st == BG_OK && n < w->n_sequences)
+        bg_log("%" PRIu64 " of %" PRIu64 " sequences have scores in all rankings: only these are compared", n,
+               w->n_sequences);
+    return st;
+}
+
 /* Local. */
 static bg_status open_all(comparison *w, bg_err *err)
 {
@@ -300,6 +357,8 @@ static bg_status open_all(comparison *w, bg_err *err)
         st = BG_NEW(w->model, w->n_rankings, "rankings", err);
     for (size_t i = 0; i < w->n_rankings && st == BG_OK; i++)
         st = open_ranking(w, i, err);
+    if (st == BG_OK)
+        st = find_scored(w, err);
     if (st == BG_OK)
         st = read_losses(w, err);
     if (st == BG_OK)
@@ -325,6 +384,26 @@ static bg_status check_origin(comparison *w, bg_err *err)
     return st;
 }
 
+/* Rank 0: the model of a ranking, for its size. */
+static bg_status add_model(comparison *w, size_t i, bg_err *err)
+{
+    ranked_model *m = &w->model[i];
+    const char *folder = w->c->models.item[i];
+    bg_model *model = NULL;
+    bg_hash hash;
+    bg_status st = bg_model_open(&model, folder, "all", err);
+    if (st == BG_OK)
+        st = bg_model_hash(model, &hash, err);
+    if (st == BG_OK && m->r.origin.model.hex[0] != '\0' && strcmp(hash.hex, m->r.origin.model.hex) != 0)
+        st = BG_FAIL(err, BG_ESTALE, "%.200s is not the model that %.200s is of", folder, m->path);
+    if (st == BG_OK)
+        st = bg_inputs_add(&w->in, folder, &hash, err);
+    if (st == BG_OK)
+        m->parameters = (double)bg_model_parameters(model);
+    bg_model_close(model);
+    return st;
+}
+
 static bg_status add_inputs(comparison *w, bg_err *err)
 {
     bg_status st = check_origin(w, err);
@@ -332,6 +411,8 @@ static bg_status add_inputs(comparison *w, bg_err *err)
         st = bg_inputs_add_file(&w->in, w->model[i].path, err);
     for (size_t i = 0; i < w->c->losses.n && st == BG_OK; i++)
         st = bg_inputs_add_file(&w->in, w->c->losses.item[i], err);
+    for (size_t i = 0; i < w->c->models.n && st == BG_OK; i++)
+        st = add_model(w, i, err);
     if (st == BG_OK)
         st = bg_inputs_add_tokens(&w->in, w->queries, err);
     return st == BG_OK ? bg_inputs_add_tokens(&w->in, w->tokens, err) : st;
@@ -368,6 +449,7 @@ void compare_close(comparison *w)
         bg_free(w->query_token[q]);
     bg_free(w->query_token);
     bg_free(w->query_idf);
+    bg_free(w->scored);
     bg_free(w->model);
     compare_clear_related(w);
     bg_bm25_free(w->terms);

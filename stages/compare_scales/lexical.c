@@ -1,7 +1,7 @@
 /* lexical.c - what queries and sequences have in common, as texts: BM25 (math.md M12), the share of a query's inverse
  * document frequency, and the longest run of tokens. */
 #include <math.h>
-#include <stdlib.h>
+#include <string.h>
 
 #include "bregman/log.h"
 #include "bregman/memory.h"
@@ -68,19 +68,40 @@ static void count_terms(corpus_visit *v, uint64_t sequence, const uint32_t *toke
     bg_bm25_count(v->w->terms, token, n, v->frequency);
 }
 
-/* What a query's own tokens score: all of its weight. */
+/* Different runs of `length` tokens. */
+static size_t different_runs(const uint32_t *token, size_t n, size_t length)
+{
+    size_t different = 0;
+    for (size_t i = 0; i + length <= n; i++) {
+        size_t j = 0;
+        while (j < i && memcmp(token + j, token + i, length * sizeof *token) != 0)
+            j++;
+        different += j == i;
+    }
+    return different;
+}
+
+/* All of a query's weight: what its own tokens score, and that of n-grams that no sequence has, which BM25 leaves out. */
+static void weigh_query(comparison *w, size_t q, bg_bm25_hit *hit)
+{
+    const double unseen = log(((double)w->n_sequences + 0.5) / 0.5 + 1);
+    size_t n = bg_tokens_count(w->queries, q), n_hits = bg_bm25_score(w->terms, w->query_token[q], n, hit), terms = 0;
+    for (size_t length = 1; length <= w->c->ngrams; length++)
+        terms += different_runs(w->query_token[q], n, length);
+    w->query_idf[q] = unseen * (double)(terms - bg_bm25_query_terms(w->terms, q));
+    for (size_t i = 0; i < n_hits; i++)
+        if (hit[i].query == q)
+            w->query_idf[q] += hit[i].score;
+}
+
 static bg_status weigh_queries(comparison *w, bg_err *err)
 {
     bg_bm25_hit *hit = NULL;
     bg_status st = BG_NEW(hit, w->n_queries, "scores of a sequence", err);
     if (st == BG_OK)
         st = BG_NEW(w->query_idf, w->n_queries, "weights of queries", err);
-    for (size_t q = 0; q < w->n_queries && st == BG_OK; q++) {
-        size_t n = bg_bm25_score(w->terms, w->query_token[q], bg_tokens_count(w->queries, q), hit);
-        for (size_t i = 0; i < n; i++)
-            if (hit[i].query == q)
-                w->query_idf[q] = hit[i].score;
-    }
+    for (size_t q = 0; q < w->n_queries && st == BG_OK; q++)
+        weigh_query(w, q, hit);
     bg_free(hit);
     return st;
 }
@@ -110,7 +131,7 @@ bg_status compare_weigh_terms(comparison *w, bg_err *err)
 
 static void score_sequence(corpus_visit *v, uint64_t sequence, const uint32_t *token, size_t n)
 {
-    size_t n_hits = bg_bm25_score(v->w->terms, token, n, v->hit);
+    size_t n_hits = v->w->scored[sequence] ? bg_bm25_score(v->w->terms, token, n, v->hit) : 0;
     for (size_t i = 0; i < n_hits; i++)
         if (v->hit[i].query - v->first < v->n)
             v->score[(v->hit[i].query - v->first) * v->w->n_sequences + sequence] = (float)v->hit[i].score;
@@ -121,7 +142,7 @@ bg_status compare_bm25(comparison *w, size_t first, size_t n, float *score, bg_e
     corpus_visit v = { .w = w, .take = score_sequence, .first = first, .n = n, .score = score };
     bg_status st = BG_NEW(v.hit, w->n_queries, "scores of a sequence", err);
     for (uint64_t i = 0; i < n * w->n_sequences; i++)
-        score[i] = 0;
+        score[i] = w->scored[i % w->n_sequences] ? 0 : (float)nan("");
     if (st == BG_OK)
         st = visit(&v, 0, w->n_sequences, err);
     bg_free(v.hit);
@@ -156,7 +177,7 @@ bg_status compare_text(comparison *w, size_t query, uint64_t sequence, double *o
         st = bg_tokens_read(w->tokens, sequence, sequence + 1, SIZE_MAX, token, err);
     if (st == BG_OK) {
         *run = common_run(token, n, w->query_token[query], n_query, length);
-        *overlap = w->query_idf[query] > 0 ? 0 : nan("");
+        *overlap = 0;
         size_t n_hits = bg_bm25_score(w->terms, token, n, hit);
         for (size_t i = 0; i < n_hits; i++)
             if (hit[i].query == query)

@@ -9,7 +9,7 @@ static double positive(float x) { return x > 0 ? (double)x : 0; }
 static double measure_all(comparison *w, size_t m, size_t query, const ordered_scores *o)
 {
     const float *score = o->score[m];
-    size_t n = o->n[m], cell = m * w->n_queries + query, percent = (n + 99) / 100;
+    size_t n = o->n, cell = m * w->n_queries + query, percent = (n + 99) / 100;
     double sum = 0, square = 0, all = 0, best = 0;
     for (size_t i = 0; i < n; i++) {
         float x = score[o->order[m][i]];
@@ -35,7 +35,7 @@ static double measure_all(comparison *w, size_t m, size_t query, const ordered_s
 static int64_t position(const ordered_scores *o, size_t m, uint32_t sequence)
 {
     const float *score = o->score[m];
-    size_t low = 0, high = o->n[m];
+    size_t low = 0, high = o->n;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         uint32_t z = o->order[m][middle];
@@ -53,7 +53,7 @@ static void measure_top(comparison *w, size_t m, size_t query, const ordered_sco
     size_t bm25 = w->n_models - 1;
     for (size_t i = 0; i < w->k; i++) {
         size_t cell = (m * w->n_queries + query) * w->k + i;
-        bool there = i < o->n[m];
+        bool there = i < o->n;
         uint32_t z = there ? o->order[m][i] : 0;
         w->v.top_sequence[cell] = there ? (int64_t)z : -1;
         w->v.top_score[cell] = there ? (double)o->score[m][z] : nan("");
@@ -75,7 +75,7 @@ static void measure_pair(comparison *w, size_t m, size_t pair, const ordered_sco
 {
     const related_pair *p = &w->related.pair[pair];
     size_t at = m * w->related.n_pairs + pair, cell = m * w->n_queries + p->query, n = 0, top = 0;
-    size_t k = w->k < o->n[m] ? w->k : o->n[m];
+    size_t k = w->k < o->n ? w->k : o->n;
     double sum = 0, own = 0, best = INFINITY, percentile = 0;
     for (size_t i = p->first; i < p->end; i++) {
         uint64_t z = w->related.sequence[i];
@@ -86,7 +86,7 @@ static void measure_pair(comparison *w, size_t m, size_t pair, const ordered_sco
         sum += (double)x;
         own += positive(x);
         best = fmin(best, o->place[m][z]);
-        percentile += ((double)o->n[m] - o->place[m][z]) / ((double)o->n[m] - 1);
+        percentile += ((double)o->n - o->place[m][z]) / ((double)o->n - 1);
         top += in_top(w, m, p->query, z);
     }
     double mean = n > 0 ? sum / (double)n : nan("");
@@ -94,19 +94,17 @@ static void measure_pair(comparison *w, size_t m, size_t pair, const ordered_sco
     w->v.pair_mean[at] = mean;
     w->v.pair_z[at] = w->v.sd[cell] > 0 ? (mean - w->v.mean[cell]) / w->v.sd[cell] : nan("");
     w->v.pair_place[at] = n > 0 ? best : nan("");
-    w->v.pair_percentile[at] = n > 0 && o->n[m] > 1 ? percentile / (double)n : nan("");
+    w->v.pair_percentile[at] = n > 0 && o->n > 1 ? percentile / (double)n : nan("");
     w->v.pair_positive[at] = n > 0 && all > 0 ? own / all : nan("");
     w->v.pair_top[at] = n > 0 ? (double)top / (double)k : nan("");
 }
 
-static void measure_agreement(comparison *w, size_t query, ordered_scores *o)
+static void measure_agreement(comparison *w, size_t query, const ordered_scores *o)
 {
     size_t nm = w->n_models;
     for (size_t a = 0; a < nm; a++)
         for (size_t b = 0; b <= a; b++) {
-            size_t k = w->k, shared = 0;
-            k = o->n[a] < k ? o->n[a] : k;
-            k = o->n[b] < k ? o->n[b] : k;
+            size_t k = o->n < w->k ? o->n : w->k, shared = 0;
             for (size_t i = 0; i < k; i++) {
                 int64_t z = w->v.top_sequence[(a * w->n_queries + query) * w->k + i];
                 for (size_t j = 0; j < k; j++)
@@ -118,7 +116,7 @@ static void measure_agreement(comparison *w, size_t query, ordered_scores *o)
         }
 }
 
-void compare_measure(comparison *w, size_t query, ordered_scores *o)
+void compare_measure(comparison *w, size_t query, const ordered_scores *o)
 {
     for (size_t m = 0; m < w->n_models; m++) {
         double all = measure_all(w, m, query, o);

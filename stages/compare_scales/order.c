@@ -11,8 +11,6 @@ static bg_status new_of_all(ordered_scores *o, bg_err *err)
 {
     bg_status st = BG_NEW(o->score, o->n_models, "scores in order", err);
     if (st == BG_OK)
-        st = BG_NEW(o->n, o->n_models, "scores in order", err);
-    if (st == BG_OK)
         st = BG_NEW(o->order, o->n_models, "scores in order", err);
     return st == BG_OK ? BG_NEW(o->place, o->n_models, "places", err) : st;
 }
@@ -26,8 +24,6 @@ bg_status compare_new_order(ordered_scores *o, size_t n_models, uint64_t n_seque
     bg_status st = new_of_all(o, err);
     if (st == BG_OK)
         st = BG_NEW(o->scored, n_sequences, "scores in order", err);
-    for (size_t i = 0; i < 2 && st == BG_OK; i++)
-        st = BG_NEW(o->rank[i], n_sequences, "places", err);
     for (size_t m = 0; m < n_models && st == BG_OK; m++) {
         st = BG_NEW(o->order[m], n_sequences, "scores in order", err);
         if (st == BG_OK)
@@ -45,12 +41,9 @@ void compare_free_order(ordered_scores *o)
             bg_free(o->place[m]);
     }
     bg_free(o->scored);
-    bg_free(o->rank[0]);
-    bg_free(o->rank[1]);
     bg_free(o->order);
     bg_free(o->place);
     bg_free(o->score);
-    bg_free(o->n);
 }
 
 static int best_first(const void *a, const void *b)
@@ -84,41 +77,17 @@ void compare_order(ordered_scores *o, size_t model, const float *score)
     for (size_t i = 0; i < n; i++)
         o->order[model][i] = o->scored[i].sequence;
     o->score[model] = score;
-    o->n[model] = n;
+    o->n = n;
     set_places(score, o->order[model], n, o->place[model]);
 }
 
-/* Places of what another model has scored too. */
-static const double *places_among(ordered_scores *o, size_t model, const float *other, size_t both, double *room)
+double compare_spearman(const ordered_scores *o, size_t a, size_t b)
 {
-    if (both == o->n[model])
-        return o->place[model];
-    const float *score = o->score[model];
-    double rank = 0;
-    for (size_t i = 0, end; i < o->n[model]; i = end) { /* runs of equal scores */
-        float s = score[o->order[model][i]];
-        size_t n = 0;
-        for (end = i; end < o->n[model] && score[o->order[model][end]] >= s; end++)
-            n += (size_t)!isnan(other[o->order[model][end]]);
-        for (size_t j = i; j < end; j++)
-            room[o->order[model][j]] = rank + ((double)n + 1) / 2;
-        rank += (double)n;
-    }
-    return room;
-}
-
-double compare_spearman(ordered_scores *o, size_t a, size_t b)
-{
-    const float *x = o->score[a], *y = o->score[b];
-    size_t both = 0;
-    for (uint64_t z = 0; z < o->n_sequences; z++)
-        both += (size_t)(!isnan(x[z]) && !isnan(y[z]));
-    const double *px = places_among(o, a, y, both, o->rank[0]), *py = places_among(o, b, x, both, o->rank[1]);
-    double mean = ((double)both + 1) / 2, xy = 0, xx = 0, yy = 0;
-    for (uint64_t z = 0; z < o->n_sequences; z++) {
-        if (isnan(x[z]) || isnan(y[z]))
-            continue;
-        double dx = px[z] - mean, dy = py[z] - mean;
+    const double *x = o->place[a], *y = o->place[b];
+    double mean = ((double)o->n + 1) / 2, xy = 0, xx = 0, yy = 0;
+    for (size_t i = 0; i < o->n; i++) {
+        uint32_t z = o->order[a][i];
+        double dx = x[z] - mean, dy = y[z] - mean;
         xy += dx * dy;
         xx += dx * dx;
         yy += dy * dy;

@@ -66,32 +66,24 @@ static double sparsity(const float *x, size_t n)
     return l1 > 0 ? sqrt(l2) / l1 : nan("");
 }
 
-/* Of the first n places of a query in an explained ranking, whose token scores begin at `at`. */
-static bg_status read_sparsity(const bg_store *s, const uint32_t *count, size_t n, uint64_t at, double *out,
-                               bg_err *err)
+/* Token scores of one ranked sequence. */
+static bg_status read_sparsity(const bg_store *s, uint64_t at, uint32_t n, double *out, bg_err *err)
 {
-    bg_status st = BG_OK;
-    for (size_t i = 0; i < n && st == BG_OK; at += count[i++]) {
-        float *x = NULL;
-        st = BG_NEW(x, count[i], "token scores", err);
-        if (st == BG_OK && count[i] > 0)
-            st = bg_store_read_rows(s, "top/token_score", BG_F32, (bg_slab){ at, count[i], 1 }, x, err);
-        if (st == BG_OK)
-            out[i] = sparsity(x, count[i]);
-        bg_free(x);
-    }
+    float *x = NULL;
+    bg_status st = BG_NEW(x, n, "token scores", err);
+    if (st == BG_OK && n > 0)
+        st = bg_store_read_rows(s, "top/token_score", BG_F32, (bg_slab){ at, n, 1 }, x, err);
+    if (st == BG_OK)
+        *out = sparsity(x, n);
+    bg_free(x);
     return st;
 }
 
-bg_status compare_sparsity(comparison *w, size_t model, size_t query, bg_err *err)
+/* Of those of a query's best sequences that the ranking lists, too: it may be of more than what all have scored. */
+static bg_status search_ranking(const comparison *w, const ranked_model *m, size_t query, const int64_t *top,
+                                double *out, bg_err *err)
 {
-    double *out = w->v.top_sparsity + (model * w->n_queries + query) * w->k;
-    for (size_t i = 0; i < w->k; i++)
-        out[i] = nan("");
-    if (model == w->n_rankings || w->model[model].r.explained == NULL)
-        return BG_OK;
-    const ranked_model *m = &w->model[model];
-    size_t row = m->query[query] * m->r.k, n = m->r.k < w->k ? m->r.k : w->k;
+    size_t row = m->query[query] * m->r.k;
     uint64_t dims[2] = { m->r.n_queries, m->r.k }, at = 0;
     uint32_t *count = NULL;
     bg_store *s = NULL;
@@ -100,11 +92,21 @@ bg_status compare_sparsity(comparison *w, size_t model, size_t query, bg_err *er
         st = BG_NEW(count, dims[0] * dims[1], "lengths of ranked sequences", err);
     if (st == BG_OK)
         st = bg_store_read(s, "top/count", BG_U32, dims, count, err);
-    for (size_t i = 0; i < row && st == BG_OK; i++)
-        at += count[i];
-    if (st == BG_OK)
-        st = read_sparsity(s, count + row, n, at, out, err);
+    for (size_t i = 0; i < row + m->r.k && st == BG_OK; at += count[i++])
+        for (size_t k = 0; i >= row && k < w->k && st == BG_OK; k++)
+            if (top[k] >= 0 && top[k] == m->r.side[BG_TOP].sequence[i])
+                st = read_sparsity(s, at, count[i], &out[k], err);
     bg_free(count);
     bg_store_close(s);
     return st;
+}
+
+bg_status compare_sparsity(comparison *w, size_t model, size_t query, bg_err *err)
+{
+    size_t cell = (model * w->n_queries + query) * w->k;
+    for (size_t i = 0; i < w->k; i++)
+        w->v.top_sparsity[cell + i] = nan("");
+    if (model == w->n_rankings || w->model[model].r.explained == NULL)
+        return BG_OK;
+    return search_ranking(w, &w->model[model], query, w->v.top_sequence + cell, w->v.top_sparsity + cell, err);
 }

@@ -29,10 +29,11 @@ static bg_status read_shard(const reading *r, size_t shard, bg_err *err)
         st = bg_stop_check("reading scores", err);
         if (st == BG_OK)
             st = bg_store_read_rows(s, "score", BG_F32, (bg_slab){ at - begin, n, nq }, r->row, err);
-        for (uint64_t i = 0; i < n && st == BG_OK; i++)
-            for (size_t q = 0; q < r->n; q++)
-                r->score[q * r->w->n_sequences + (uint64_t)m->sequence[at + i]] =
-                    r->row[i * nq + m->query[r->first + q]];
+        for (uint64_t i = 0; i < n && st == BG_OK; i++) {
+            uint64_t z = (uint64_t)m->sequence[at + i];
+            for (size_t q = 0; r->w->scored[z] && q < r->n; q++)
+                r->score[q * r->w->n_sequences + z] = r->row[i * nq + m->query[r->first + q]];
+        }
     }
     bg_store_close(s);
     return st;

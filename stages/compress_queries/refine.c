@@ -106,6 +106,14 @@ static void warn_of_damping(const compress_refine *r)
                LEAST_DAMPING, low, m->n_tracked);
 }
 
+static bg_status take_curvature(compress_refine *r, bg_err *err)
+{
+    bg_status st = compress_tap_read_all(r->tap, &r->curvature, err);
+    if (st == BG_OK)
+        warn_of_damping(r);
+    return st;
+}
+
 bg_status compress_refine_new(compress_refine **out, const compress_inputs *in, const compress_plan *plan,
                               compress_unit *unit, compress_tap *tap, bg_err *err)
 {
@@ -122,11 +130,7 @@ bg_status compress_refine_new(compress_refine **out, const compress_inputs *in, 
         st = bg_gauss_newton_new(&r->matrix, in->model, r->pass, r->batch, r->n_batches, err);
     if (st == BG_OK)
         st = take_vectors(r, err);
-    if (st == BG_OK)
-        st = compress_tap_read_all(tap, &r->curvature, err);
-    if (st == BG_OK)
-        warn_of_damping(r);
-    return st;
+    return st == BG_OK ? take_curvature(r, err) : st;
 }
 
 void compress_refine_free(compress_refine *r)

@@ -104,7 +104,7 @@ CORPUS_GRAMS = [ngrams(z) for z in SEQUENCES]
 
 def idf(gram):
     n = sum(gram in grams for grams in CORPUS_GRAMS)
-    return math.log((len(SEQUENCES) - n + 0.5) / (n + 0.5) + 1) if n else 0.0
+    return math.log((len(SEQUENCES) - n + 0.5) / (n + 0.5) + 1)
 
 
 def slow_bm25():
@@ -131,13 +131,8 @@ def places(scores):
 
 
 def slow_spearman(a, b):
-    both = ~np.isnan(a) & ~np.isnan(b)
-    if not both.any():
-        return np.nan
-    x, y = (np.array(list(places(s[both]).values())) for s in (a, b))
-    x, y = (np.array([places(s[both])[i] for i in range(both.sum())]) for s in (a, b))
-    if x.std() == 0 or y.std() == 0:
-        return np.nan
+    known = [z for z in range(len(a)) if not np.isnan(a[z])]
+    x, y = ([places(s)[z] for z in known] for s in (a, b))
     return float(np.corrcoef(x, y)[0, 1])
 
 
@@ -216,16 +211,20 @@ def check_layers(file, layers, every):
 
 
 def check_sparsity(file, work):
-    """Of the second model, which was explained."""
+    """Of the second model, which was explained; its ranking has more sequences than are compared."""
     check(np.isnan(file["top/sparsity"][0]).all(), "no token scores, no sparsity")
+    found = 0
     with h5py.File(work.path("ranking.h5")) as ranking:
         count, values, at = ranking["top/count"][()], ranking["top/token_score"][()], 0
         for q, i in np.ndindex(count.shape):
             x = values[at : at + count[q, i]].astype(float)
             at += count[q, i]
-            if i < TOP:
+            place = np.flatnonzero(file["top/sequence"][1, q] == ranking["top/sequence"][q, i])
+            if place.size:
                 slow = math.sqrt((x * x).sum()) / abs(x).sum()
-                close(f"sparsity {q} {i}", file["top/sparsity"][1, q, i], slow, 1e-6)
+                close(f"sparsity {q} {i}", file["top/sparsity"][1, q, place[0]], slow, 1e-6)
+                found += 1
+    check(found > TOP and np.isfinite(file["top/sparsity"][1]).sum() == found, "only of what is explained", found)
 
 
 # ---------------------------------------------------------------- checks
@@ -243,6 +242,9 @@ DONE = compare("compare.h5", RANKINGS, NAMES)
 check(DONE.returncode == 0, "it runs", DONE.stderr)
 PARTS = [scores_of(work) for work in (FIRST_WORK, SECOND_WORK, THIRD_WORK)]
 EVERY = [scores for scores, _ in PARTS] + [slow_bm25()]
+COMMON = ~np.isnan(EVERY[2][0])  # the third model has scored fewer; only what all have scored is compared
+EVERY = [np.where(COMMON, scores, np.nan) for scores in EVERY]
+check(0 < COMMON.sum() < len(SEQUENCES), "some sequences are candidates", COMMON.sum())
 with h5py.File(path("compare.h5")) as made:
     check(made["model"].asstr()[()].tolist() == [*NAMES, "bm25"], "models")
     check(made["query"].asstr()[()].tolist() == ["q0", "q1", "q2"], "queries")
@@ -260,8 +262,14 @@ for n_ranks in (2, 4):
 check("already done" in compare("compare.h5", RANKINGS, NAMES).stderr, "again: already done")
 # one model; losses and sizes
 bank = path("losses")
-FIRST_WORK.run("train_models", "--model", FIRST_WORK.model, "--tokens", TOKENS, "--queries", QUERIES, "--bank", bank,
-               "--steps", 1, "--learning-rate", 0, "--weight-decay", 0, "--batch-tokens", 2, "--slices", 1)  # fmt: skip
+
+
+def train(folder, rate):
+    FIRST_WORK.run("train_models", "--model", FIRST_WORK.model, "--tokens", TOKENS, "--queries", QUERIES, "--bank", folder,
+                   "--steps", 1, "--learning-rate", rate, "--weight-decay", 0, "--batch-tokens", 2, "--slices", 1)  # fmt: skip
+
+
+train(bank, 0)
 DONE = compare("one.h5", [FIRST], ["one"], "--losses", f"{bank}/bank.h5", "--models", FIRST_WORK.model, "--no-layers")
 check(DONE.returncode == 0, "one model", DONE.stderr)
 with h5py.File(path("one.h5")) as made, h5py.File(f"{bank}/bank.h5") as trained:
@@ -274,6 +282,8 @@ shutil.move(FIRST_WORK.folder, path("hidden"))
 DONE = compare("moved.h5", [path("moved/ranking.h5")], ["one"])
 check(DONE.returncode == 0, "a folder that was moved", DONE.stderr)
 shutil.move(path("hidden"), FIRST_WORK.folder)
+DONE = compare("one.h5", [FIRST], ["one"], "--losses", f"{bank}/bank.h5", "--no-layers")
+check(DONE.returncode == 1 and "remove it" in DONE.stderr, "sizes are part of the call", DONE.stderr)
 
 
 def refused(name, done, *parts, code=1):
@@ -283,7 +293,17 @@ def refused(name, done, *parts, code=1):
 
 refused("too few names", compare("x.h5", RANKINGS, NAMES[:2]), "--names has 2 values", "3 rankings", code=2)
 refused("a name twice", compare("x.h5", RANKINGS, ["a", "b", "a"]), '"a" is there twice', code=2)
-refused("bm25 is taken", compare("x.h5", [FIRST], ["bm25"]), "bm25", code=2)
+for bad in ("bm25", "", "a@", "@5", "a@b", "a:", "a b", "bm25@5", "a:b@5"):
+    refused(f"the name {bad!r}", compare("x.h5", [FIRST], [bad]), "SIZE[@STEP][:METHOD]", code=2)
+refused("one ranking twice", compare("x.h5", [FIRST, FIRST], ["a", "b"]), "are one ranking", '"b"', code=2)
+refused("no folder", compare("nowhere/x.h5", [FIRST], ["a"]), "cannot write into", "nowhere")
+more = ("--models", SECOND_WORK.model)
+refused("another model's size", compare("x.h5", [FIRST], ["a"], *more), SECOND_WORK.model, "is not the model")
+more = ("--losses", f"{bank}/bank.h5")
+refused("another model's losses", compare("x.h5", [SECOND], ["a"], *more), "is not of the model", SECOND)
+train(path("trained"), 1e-3)
+more = ("--losses", path("trained/bank.h5"))
+refused("losses of a training", compare("x.h5", [FIRST], ["a"], *more), "were trained", "--learning-rate 0")
 FEWER, _ = make_queries("fewer.h5", ("q0", "q1"))
 SHORT, SHORT_WORK = rank("llama", "short", queries=FEWER)
 refused("a query that one model lacks", compare("x.h5", [FIRST, SHORT], ["a", "b"]), SHORT, '"q2"')
