@@ -250,6 +250,26 @@ def check_tails(of, tables):
         same(found[f"first {K}: on a token or two"], slow_mean(sparse), f"{model}: sparsity")
 
 
+def test_absent():
+    """What the file has only where there is some: kinds, related documents, layers."""
+    for what in (["kind"], ["pair/"], ["layer/"], ["kind", "pair/", "layer/"]):
+        made = Invented()
+        for part in (made.text, made.values):
+            for key in [key for key in part if key.startswith(tuple(what))]:
+                del part[key]
+        made.write("absent.h5")
+        for made in ("absent.html", "absent.json"):
+            if os.path.exists(path(made)):
+                os.unlink(path(made))
+        done = page("absent")
+        check(done.returncode == 0, f"a page without {what}", done.stderr[-400:])
+        tables = tables_of("absent")
+        check(
+            ("relations" in tables) == ("pair/" not in what) and ("layers" in tables) == ("layer/" not in what),
+            f"{what}",
+        )
+
+
 def test_numbers():
     of = Invented()
     of.values["top/sequence"][1, 2, 3:] = -1
@@ -398,6 +418,7 @@ def test_goodness():
 subprocess.run(
     [sys.executable, make_sample.__file__, FOLDER, "--queries", str(N_QUERIES)], check=True, stdout=subprocess.DEVNULL
 )
+test_absent()
 test_numbers()
 test_unknown()
 test_small()

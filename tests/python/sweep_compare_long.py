@@ -130,7 +130,9 @@ def test_out_of_date():
     write("other.toml", STUDY.replace("[compare]\n", '[compare]\nmodels = "small"\n'))
     done = sweep("other.toml", "--dry-run")
     check(
-        done.returncode == 1 and "made from 12 inputs, and this sweep has 8" in done.stderr, "fewer models", done.stderr
+        done.returncode == 1 and "made from 17 inputs, and this sweep has 11" in done.stderr,
+        "fewer models",
+        done.stderr,
     )
     os.unlink(path("out/compare/q/words/compare.html"))
     check(list(submitted(sweep("study.toml", "--dry-run"))) == ["compare-report--all--q--words"], "the page alone")
@@ -154,6 +156,16 @@ def test_mistakes():
     wrong("a method's name", "methods.dot", 'methods."a:b"', "a name of letters")
     wrong("a step that is not kept", "small = [2]", "small = [3]", "step 3 is not kept: [train] save_steps is 2")
     wrong("a checkpoint of another model", "small = [2]", "tiny = [2]", 'trains no model "tiny"')
+    wrong("a model that is there twice", "top = 3", 'models = ["small", "small"]', '"small" is there twice')
+    wrong("a model with BM25's name", "sizes.large]", "sizes.bm25]", '"bm25" is lexical overlap')
+    other = '\n[[corpus]]\nname = "more"\ntext = "more.jsonl"\n[[queries]]'
+    split = STUDY.replace("[score]", '[fit]\ncorpus = "words"\n[score]').replace("[train]", '[train]\ncorpus = "words"')
+    split = split.replace("[train.sizes.small]", '[train.sizes.small.score]\ncorpora = "more"\n[train.sizes.small]')
+    split = split.replace("[train.sizes.large]", '[train.sizes.large.score]\ncorpora = "words"\n[train.sizes.large]')
+    write("more.jsonl", WORDS.replace("band", "land"))
+    write("split.toml", split.replace("\n[[queries]]", other).replace('"out"', '"split"'))
+    done = sweep("split.toml", "--dry-run")
+    check(done.returncode == 2 and "nothing to compare" in done.stderr, "no corpus of all", done.stdout + done.stderr)
     wrong("no layer scores", "layer_scores = true", "layer_scores = false", "no layer scores", "no_layers", lines=2)
     wrong("factors of another kind", '"identity"', '"shampoo"', "cannot be had of factors")
     wrong("a model's name", "sizes.small]", "sizes.compare]", '"compare" is the name of another folder', lines=2)

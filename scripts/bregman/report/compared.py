@@ -58,7 +58,9 @@ class Comparison:
         self.models = parse_models(file.strings("model"), path)
         self.parameters = file.read("parameters")
         self.queries = file.strings("query")
-        self.kind = [kind or UNSAID for kind in file.strings("kind")]
+        self.kind = (
+            [kind or UNSAID for kind in file.strings("kind")] if file.has("kind") else [UNSAID] * len(self.queries)
+        )
         self.per_query = {name: file.read(name).astype(float) for name in PER_QUERY}
         self.top = {name: file.read(f"top/{name}") for name in PER_PLACE}
         self.k = self.top["sequence"].shape[2]
@@ -68,6 +70,11 @@ class Comparison:
         self._read_layers()
 
     def _read_pairs(self):
+        if not self.file.has("pair/query"):  # no query has related documents
+            none = np.zeros((len(self.models), 0))
+            self.pair_query, self.relation, self.pair_kind = np.zeros(0, int), [], []
+            self.pair = dict.fromkeys(PER_PAIR, none)
+            return
         self.pair_query = self.file.read("pair/query").astype(int)
         self.relation = self.file.strings("pair/relation")
         self.pair = {name: self.file.read(f"pair/{name}").astype(float) for name in PER_PAIR}
@@ -79,6 +86,9 @@ class Comparison:
         self.pair_kind = [self.kind[q] for q in self.pair_query]
 
     def _read_layers(self):
+        if not self.file.has("layer/count"):
+            self.layers = [([], np.zeros((0, len(self.queries))))] * len(self.models)
+            return
         counts, names = self.file.read("layer/count").astype(int), self.file.strings("layer/name")
         require(
             counts.sum() == len(names),

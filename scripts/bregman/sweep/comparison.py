@@ -50,9 +50,17 @@ def check(sweep):
         return
     place = ("compare",)
     for key, known in (("models", sweep.models), ("queries", sweep.queries), ("corpora", sweep.corpora)):
-        for name in names(sweep, key, known):
+        found = names(sweep, key, known)
+        for name in dict.fromkeys(found):
             if name not in known:
                 sweep.problem(place + (key,), f'none is named "{name}" in this sweep')
+            elif found.count(name) > 1:
+                sweep.problem(place + (key,), f'"{name}" is there twice')
+    if "bm25" in names(sweep, "models", sweep.models):
+        sweep.problem(
+            place + ("models",),
+            '"bm25" is lexical overlap, which is compared with all models: name the model otherwise',
+        )
     for name, steps in sweep.data["compare"].get("checkpoints", {}).items():
         check_checkpoints(sweep, place + ("checkpoints", name), name, steps)
     if sweep.problems:
@@ -62,6 +70,19 @@ def check(sweep):
         for variant in methods(sweep, model):
             name = variant.name.split(":")[1]
             sweep.check_preconditioner(variant, place + ("methods", name, "preconditioner"))
+    if not corpora(sweep):
+        sweep.problem(place, "no corpus is scored for all models: there is nothing to compare; see [score] corpora")
+
+
+def scored(sweep, model):
+    found = sweep.settings("score", model).get("corpora", list(sweep.corpora))
+    return [found] if isinstance(found, str) else found
+
+
+def corpora(sweep):
+    """Those that all models score, of those that are asked for."""
+    asked = names(sweep, "corpora", sweep.corpora)
+    return [name for name in asked if all(name in scored(sweep, model) for model in models(sweep))]
 
 
 def check_checkpoints(sweep, place, name, steps):
@@ -85,9 +106,8 @@ def check_model(sweep, model):
         sweep.problem(
             ("compare",), f'"{model.name}" has no layer scores: set [score] layer_scores = true, or no_layers = true'
         )
-    scored = sweep.settings("score", model).get("corpora", list(sweep.corpora))
     for name in names(sweep, "corpora", sweep.corpora) if "corpora" in sweep.data["compare"] else []:
-        if name not in ([scored] if isinstance(scored, str) else scored):
+        if name not in scored(sweep, model):
             sweep.problem(("compare", "corpora"), f'"{name}" is not scored for "{model.name}": see [score] corpora')
 
 
@@ -103,7 +123,9 @@ def checkpoints(sweep, model):
     steps = sweep.data["compare"].get("checkpoints", {}).get(model.name, [])
     return [
         model._replace(
-            name=f"{model.name}@{step}", path=os.path.join(model.path, f"step-{step:08d}"), overrides=plain(model)
+            name=f"{model.name}@{step}",
+            path=os.path.join(model.path, f"step-{step:08d}"),
+            overrides=plain(sweep, model),
         )
         for step in sorted(steps)
     ]
@@ -115,12 +137,13 @@ def methods(sweep, model):
     return [
         model._replace(
             name=f"{model.name}:{name}",
-            overrides={**plain(model), "compress": {**model.overrides.get("compress", {}), **settings}},
+            overrides={**plain(sweep, model), "compress": {**model.overrides.get("compress", {}), **settings}},
         )
         for name, settings in own.items()
     ]
 
 
-def plain(model):
-    """Its settings, without a page of its own."""
-    return {**model.overrides, "explain": {"enabled": False}, "report": {"enabled": False}}
+def plain(sweep, model):
+    """Its settings, without a page of its own, and of what is compared alone."""
+    score = {**model.overrides.get("score", {}), "corpora": corpora(sweep)}
+    return {**model.overrides, "score": score, "explain": {"enabled": False}, "report": {"enabled": False}}

@@ -239,7 +239,8 @@ class Plan:
         train.inputs = [None, *tokens, *heldout]
         return self.add(train, os.path.join(model.path, "log.h5"), os.path.join(model.path, "training.work"))
 
-    def add_model(self, model):
+    def add_model(self, model, queries=None):
+        """queries: names of those that it is ranked for, all without it."""
         settings = self.sweep.settings("fit", model)
         corpus = self.sweep.corpora[settings.get("corpus", next(iter(self.sweep.corpora)))]
         tokens, needs = self.tokens(corpus, model)
@@ -250,8 +251,8 @@ class Plan:
         fit.inputs = [None, *tokens]
         fit.sources += tokens
         self.add(fit, os.path.join(factors, "index.h5"), os.path.join(factors, "work"))
-        for queries in self.sweep.queries.values():
-            self.add_queries(model, fit, queries, os.path.join(folder, queries.name), tokens)
+        for name in queries or self.sweep.queries:
+            self.add_queries(model, fit, self.sweep.queries[name], os.path.join(folder, name), tokens)
         return fit, tokens
 
     def add_queries(self, model, fit, queries, folder, fit_tokens):
@@ -344,12 +345,13 @@ class Plan:
 
     def add_variants(self, model, fit, tokens):
         """What is compared beside the model: its checkpoints, which have factors of their own, and other methods."""
+        asked = comparison.names(self.sweep, "queries", self.sweep.queries)
         for checkpoint in comparison.checkpoints(self.sweep, model):
-            self.add_model(checkpoint)
+            self.add_model(checkpoint, asked)
         for variant in comparison.methods(self.sweep, model):
-            for queries in self.sweep.queries.values():
-                folder = os.path.join(self.sweep.output, variant.name, queries.name)
-                self.add_queries(variant, fit, queries, folder, tokens)
+            for name in asked:
+                folder = os.path.join(self.sweep.output, variant.name, name)
+                self.add_queries(variant, fit, self.sweep.queries[name], folder, tokens)
 
     def add_comparisons(self):
         """For each query set and corpus that all models have been ranked on."""
@@ -361,10 +363,9 @@ class Plan:
             return
         for queries in comparison.names(self.sweep, "queries", self.sweep.queries):
             losses = [self.add_losses(model, self.sweep.queries[queries]) for model in models]
-            for corpus in comparison.names(self.sweep, "corpora", self.sweep.corpora):
-                ranked = [self._ranked.get((model.name, queries, corpus)) for model in models]
-                if all(ranked):
-                    self.add_comparison(models, ranked, losses, (queries, corpus))
+            for corpus in comparison.corpora(self.sweep):
+                ranked = [self._ranked[model.name, queries, corpus] for model in models]
+                self.add_comparison(models, ranked, losses, (queries, corpus))
 
     def add_losses(self, model, queries):
         """The job that measures a model's own losses of the queries, once for all methods; or None."""
@@ -377,8 +378,7 @@ class Plan:
         if found:
             return found
         path, needs = self.query_file(queries, model)
-        corpus = self.sweep.corpora[comparison.names(self.sweep, "corpora", self.sweep.corpora)[0]]
-        tokens, more = self.tokens(corpus, model)
+        tokens, more = self.tokens(self.sweep.corpora[comparison.corpora(self.sweep)[0]], model)
         job = Job(self.sweep, "losses", (name, queries.name), model, [*self.training(model), *needs, *more], "compare")
         job.settings.update(nodes=1, ranks_per_node=1, pipeline=1)
         job.options, job.inputs, job.sources = {}, [], []
@@ -393,7 +393,8 @@ class Plan:
         folder = os.path.join(self.sweep.output, "compare", *about)
         rankings = [job.elements[0].output for job in ranked]
         banks = [job.elements[0].output for job in losses if job]
-        needs = dict.fromkeys([*ranked, *filter(None, losses), *needs, *more])
+        trained = [job for model in models for job in self.training(model)]
+        needs = dict.fromkeys([*trained, *ranked, *filter(None, losses), *needs, *more])
         job = Job(self.sweep, "compare", ("all", *about), None, needs)
         job.table = comparison.OPTIONS
         job.options = {key: job.settings.get(key, row.default) for key, row in job.table.items()}
@@ -401,7 +402,8 @@ class Plan:
         job.arguments += ["--queries", path, "--models", *(model.path for model in models)]
         job.arguments += ["--losses", *banks] if banks else []
         job.arguments += ["--output", os.path.join(folder, "compare.h5")]
-        job.inputs, job.sources = [*rankings, *banks, path, *tokens], [path, *tokens]
+        job.inputs = [*rankings, *banks, *(None for _ in models), path, *tokens]
+        job.sources = [path, *tokens]
         self.add(job, os.path.join(folder, "compare.h5"))
         page = Job(self.sweep, "compare-report", ("all", *about), None, [job], "report")
         page.options = {}
