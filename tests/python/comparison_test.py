@@ -371,6 +371,9 @@ def test_estimates():
         found = mean(random.normal(3, 1, 40))
         held += found.low <= 3 <= found.high
     check(180 <= held <= 198, "intervals hold the mean as often as they say", held)
+    held = sum(found.low <= 3 <= found.high for found in (mean(random.normal(3, 1, 6)) for _ in range(400)))
+    check(360 <= held, "also for few queries", held)
+    check(mean([0, 0, 0, 0, 1]).low >= 0, "an interval stays where the values can be")
     check(median([5, 1, 2, 3, math.nan, 100]).value == 3, "median of what is known")
     above = random.uniform(1, 2, 30)
     check(abs(ratio(above, 2 * above).value - 0.5) < 1e-12, "ratio of means")

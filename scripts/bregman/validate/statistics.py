@@ -6,6 +6,7 @@ import numpy as np
 
 LEAST_RETRAININGS = 8  # of which an interval is given
 RESAMPLES = 10000
+ENDS = (0.025, 0.975)  # of an interval
 AT_ONCE = 1000  # of them: all would take much memory where there are many queries
 PAIR_RESAMPLES = 2000
 MOST_SPLITS = 200
@@ -74,20 +75,20 @@ def spearman_brown(correlation):
     return 2 * correlation / (1 + correlation) if correlation > 0 else None
 
 
-def bootstrap(values, seed=0, resamples=RESAMPLES):
+def bootstrap(values, seed=0, resamples=RESAMPLES, ends=ENDS):
     """The 95 % interval of the mean of values (of queries): percentiles of the means of resamples."""
     values = np.asarray(values, float)
     random = np.random.default_rng(seed)
     parts = [min(AT_ONCE, resamples - first) for first in range(0, resamples, AT_ONCE)]
     means = np.concatenate([values[random.integers(0, len(values), (n, len(values)))].mean(1) for n in parts])
-    return [float(x) for x in np.quantile(means, (0.025, 0.975))]
+    return [float(x) for x in np.quantile(means, ends)]
 
 
-def correlation_interval(measure, a, b, seed=0, resamples=PAIR_RESAMPLES):
+def correlation_interval(measure, a, b, seed=0, resamples=PAIR_RESAMPLES, ends=ENDS):
     """The 95 % interval of a correlation over pairs, which are drawn again: percentiles of resamples."""
     which = np.random.default_rng(seed).integers(0, len(a), (resamples, len(a)))
     found = measure(np.asarray(a, float)[which], np.asarray(b, float)[which])
-    return [float(x) for x in np.quantile(found, (0.025, 0.975))]
+    return [float(x) for x in np.quantile(found, ends)]
 
 
 def summary(values, retrainings, seed=0):
