@@ -42,12 +42,11 @@ import collections
 import hashlib
 import json
 import re
-import signal
-import subprocess
 
 import h5py
 import numpy as np
 from planting import Document, Query, planted
+from steps import run
 
 from bregman import ROOT
 from bregman.errors import UserError, run_main
@@ -313,18 +312,6 @@ def is_data(name, item):
 
 
 # ---------------------------------------------------------------- all steps
-
-
-def run(script, *arguments):
-    """Ends this program with the script's code where it fails, or is stopped."""
-    command = [sys.executable, os.path.join(HERE, "..", script), *map(str, arguments)]
-    print("$ " + " ".join([script, *command[2:]]), file=sys.stderr, flush=True)
-    signal.signal(signal.SIGINT, lambda *_: None)
-    with subprocess.Popen(command) as child:
-        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-        code = child.wait()
-    if code:
-        sys.exit(code if code > 0 else 128 - code)
 
 
 def make(folder, text, size, seed):

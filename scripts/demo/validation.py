@@ -19,12 +19,11 @@ import argparse
 import json
 import random
 import re
-import signal
 import string
-import subprocess
 import unicodedata
 
 import tokenizers
+from steps import call, run
 
 from bregman import ROOT
 from bregman.errors import UserError, run_main
@@ -110,23 +109,6 @@ def tokenize(folder, names):
         run("tokenize_corpus", *command, "--max-length", LENGTH)
     for name in ("queries", "few"):
         run("tokenize_queries", f"{folder}/{name}.jsonl", "--model", f"{folder}/new", "--output", f"{folder}/{name}.h5")
-
-
-def call(command):
-    """Ends this program with the command's code where it fails: 75 where it was stopped.  Ctrl-C reaches the command by itself,
-    SIGTERM is passed on: it ends when it has kept what it has done."""
-    signal.signal(signal.SIGINT, lambda *_: None)
-    with subprocess.Popen(command) as child:
-        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-        code = child.wait()
-    if code:
-        sys.exit(code if code > 0 else 128 - code)
-
-
-def run(script, *arguments):
-    command = [sys.executable, os.path.join(HERE, "..", script), *map(str, arguments)]
-    print("$ " + " ".join([script, *command[2:]]), file=sys.stderr, flush=True)
-    call(command)
 
 
 def stage(ranks, name, *arguments):

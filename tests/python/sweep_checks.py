@@ -1,6 +1,6 @@
 """What the tests of sweeps share: files in the test's folder, a squeue of theirs, and the program."""
 
-from engine_checks import BUILD, FOLDER, ROOT
+from engine_checks import BUILD, FOLDER, ROOT, check
 
 import os
 import shutil
@@ -56,3 +56,14 @@ def run(command, *arguments, timeout=300, **changes):
 
 def sweep(name, *arguments, timeout=120, **changes):
     return run(["/bin/sh", SWEEP, path(name)], *arguments, timeout=timeout, **changes)
+
+
+def wrong(text, name, change, *parts, lines=1):
+    """A dry run of a sweep file with a mistake, change = (what it has, what instead), is refused in so many lines."""
+    old, new = change
+    check(old in text, f"{name}: the sweep file has {old}")
+    write("wrong.toml", text.replace('"out"', '"wrong"').replace(old, new))
+    done = sweep("wrong.toml", "--dry-run")
+    said = done.stderr.strip().split("\n")
+    good = done.returncode == 2 and len(said) == lines and all(part in done.stderr for part in parts)
+    check(good, name, f"exit {done.returncode}: {done.stderr.strip()}")

@@ -3,6 +3,7 @@
 
 from engine_checks import check, finish
 from sweep_checks import WORDS, path, sweep, write, write_squeue, write_tokenizer
+import sweep_checks
 import text_checks
 
 import json
@@ -140,15 +141,7 @@ def test_out_of_date():
 
 def test_mistakes():
     def wrong(name, old, new, *parts, lines=1):
-        check(old in STUDY, f"{name}: the sweep file has {old}")
-        write("wrong.toml", STUDY.replace('"out"', '"wrong"').replace(old, new, 1))
-        done = sweep("wrong.toml", "--dry-run")
-        said = done.stderr.strip().split("\n")
-        check(
-            done.returncode == 2 and len(said) == lines and all(part in done.stderr for part in parts),
-            name,
-            f"exit {done.returncode}: {done.stderr.strip()}",
-        )
+        sweep_checks.wrong(STUDY, name, (old, new), *parts, lines=lines)
 
     wrong("unknown key", "top = 3", "topp = 3", "[compare] topp: unknown key", '"top"')
     wrong("unknown model", "top = 3", 'models = ["smal"]', '"smal"')

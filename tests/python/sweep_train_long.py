@@ -9,6 +9,7 @@ import subprocess
 
 from engine_checks import ROOT, check, finish
 from sweep_checks import SWEEP, WORDS, path, sweep, write, write_squeue, write_tokenizer
+import sweep_checks
 import text_checks
 
 FAMILY = """
@@ -229,15 +230,7 @@ def test_failure():
 
 def test_mistakes():
     def wrong(name, old, new, *parts, lines=1):
-        check(old in FAMILY, f"{name}: the sweep file has {old}")
-        write("wrong.toml", FAMILY.replace('"out"', '"wrong"').replace(old, new))
-        done = sweep("wrong.toml", "--dry-run")
-        said = done.stderr.strip().split("\n")
-        check(
-            done.returncode == 2 and len(said) == lines and all(part in done.stderr for part in parts),
-            name,
-            f"exit {done.returncode}: {done.stderr.strip()}",
-        )
+        sweep_checks.wrong(FAMILY, name, (old, new), *parts, lines=lines)
 
     wrong("unknown option", "batch_tokens", "batch_token", "[train] batch_token: unknown key", '"batch_tokens"')
     wrong("no pipeline", "epochs", "pipeline = 2\nepochs", "[train] pipeline: unknown key")

@@ -1,0 +1,26 @@
+"""What the programs of this folder share: running other programs, which end this one where they fail."""
+
+import os
+import signal
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+
+
+def call(command):
+    """Ends this program with the command's code where it fails: 75 where it was stopped.  Ctrl-C reaches the command by itself,
+    SIGTERM is passed on: it ends when it has kept what it has done."""
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with subprocess.Popen(command) as child:
+        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        code = child.wait()
+    if code:
+        sys.exit(code if code > 0 else 128 - code)
+
+
+def run(script, *arguments):
+    """A program of scripts/."""
+    command = [sys.executable, os.path.join(HERE, "..", script), *map(str, arguments)]
+    print("$ " + " ".join([script, *command[2:]]), file=sys.stderr, flush=True)
+    call(command)
