@@ -221,8 +221,12 @@ def test_planted():
     for name, prompt, completion in made.queries:
         person, thing = prompt.removesuffix(" owns a"), completion.strip(" .")
         stated = {i for i in texts if made.relevant(name, i)}
-        check(len(stated) == 4 and all(person in texts[i] and thing in texts[i] for i in stated), "what states a fact")
-        check(not any(person in t and thing in t for i, t in texts.items() if i not in stated), "no other text does")
+        before = {i for i, t in texts.items() if person in t and thing in t and t.index(person) < t.index(thing)}
+        after = {i for i, t in texts.items() if person in t and thing in t} - before
+        check(len(stated) == 3 and stated == before, "what states a fact has its names in the query's order", stated)
+        check(len(after) == 3, "others have them the other way round", after)
+        check(not any("owns" in texts[i] for i in stated), "and it is stated in other words", stated)
+        check(all(len(t) <= 64 for t in texts.values()), "texts are short")
     made = planted.reports(8, 1)
     for name, text in made.texts:
         bad = any(f" is {word}." in text for word in planted.GOOD) != text.endswith(": yes.")

@@ -9,10 +9,11 @@
 
 #include "bregman/store.h"
 
-enum { SCHEMA_VALUES = 512, SCHEMA_FORMATS = 10 };
+enum { SCHEMA_VALUES = 512, SCHEMA_FORMATS = 11 };
 static const char *const schema_format[SCHEMA_FORMATS] = {
-    "bregman/tokens",     "bregman/queries", "bregman/factors", "bregman/compressed", "bregman/scores",
-    "bregman/candidates", "bregman/ranking", "bregman/work",    "bregman/training",   "bregman/bank",
+    "bregman/tokens", "bregman/queries",    "bregman/factors",    "bregman/compressed",
+    "bregman/scores", "bregman/candidates", "bregman/comparison", "bregman/ranking",
+    "bregman/work",   "bregman/training",   "bregman/bank",
 };
 
 typedef union {
@@ -79,7 +80,8 @@ static size_t schema_fill(const bg_schema_row *row, const uint64_t *dims, schema
             bytes = 8;
             break;
         case BG_I64:
-            v->i64[i] = (row->domain == BG_DOCUMENT ? (int64_t)(i % documents) : (int64_t)i * every) - (from < 0);
+            v->i64[i] = (row->domain == BG_DOCUMENT ? (int64_t)(i % documents) : (int64_t)(i % 20) * every) -
+                        (from < 0);
             bytes = 8;
             break;
         case BG_U32:
