@@ -46,12 +46,12 @@ import re
 import h5py
 import numpy as np
 from planting import Document, Query, planted
-from steps import run
 
 from bregman import ROOT
 from bregman.errors import UserError, run_main
 from bregman.files import OutputFile, Run, append, input_identity, is_done, write_whole
 from bregman.hashes import hash_file
+from bregman.steps import run
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 PROGRAM = "study 1"  # raised when other inputs are made than before for the same text and seed

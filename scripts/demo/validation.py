@@ -23,11 +23,11 @@ import string
 import unicodedata
 
 import tokenizers
-from steps import call, run
 
 from bregman import ROOT
 from bregman.errors import UserError, run_main
 from bregman.files import write_whole
+from bregman.steps import call, run
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 PROGRAMS = os.environ.get("BREGMAN_BIN", os.path.join(ROOT, "build", "bin"))

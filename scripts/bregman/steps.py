@@ -1,11 +1,11 @@
-"""What the programs of this folder share: running other programs, which end this one where they fail."""
+"""Running other programs, which end this one where they fail: what the programs of scripts/demo share."""
 
 import os
 import signal
 import subprocess
 import sys
 
-HERE = os.path.dirname(os.path.realpath(__file__))
+from bregman import ROOT
 
 
 def call(command):
@@ -21,6 +21,6 @@ def call(command):
 
 def run(script, *arguments):
     """A program of scripts/."""
-    command = [sys.executable, os.path.join(HERE, "..", script), *map(str, arguments)]
+    command = [sys.executable, os.path.join(ROOT, "scripts", script), *map(str, arguments)]
     print("$ " + " ".join([script, *command[2:]]), file=sys.stderr, flush=True)
     call(command)
