@@ -329,15 +329,19 @@ static void choose_sizes(comparison *w)
 
 static bg_status find_scored(comparison *w, bg_err *err)
 {
+    uint32_t *times = NULL;
     uint64_t n = 0;
     bg_status st = BG_NEW(w->scored, w->n_sequences, "sequences", err);
+    if (st == BG_OK)
+        st = BG_NEW(times, w->n_sequences, "sequences", err);
+    for (size_t i = 0; i < w->n_rankings && st == BG_OK; i++)
+        for (uint64_t row = 0; row < w->model[i].first[w->model[i].r.n_inputs]; row++)
+            times[w->model[i].sequence[row]]++;
     for (uint64_t z = 0; z < w->n_sequences && st == BG_OK; z++) {
-        size_t i = 0;
-        while (i < w->n_rankings && compare_row(&w->model[i], z) != UINT64_MAX)
-            i++;
-        w->scored[z] = i == w->n_rankings;
+        w->scored[z] = times[z] == w->n_rankings;
         n += w->scored[z];
     }
+    bg_free(times);
     if (st == BG_OK && n == 0)
         st = BG_FAIL(err, BG_EFORMAT, "no sequence has scores in all rankings: they are of different candidates");
     if (st == BG_OK && n < w->n_sequences)

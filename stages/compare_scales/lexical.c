@@ -5,45 +5,32 @@
 
 #include "bregman/log.h"
 #include "bregman/memory.h"
-#include "bregman/stop.h"
+#include "bregman/visit.h"
 #include "compare_scales.h"
 
 enum { BLOCK_TOKENS = 1 << 18 }; /* of the corpus, read at a time */
 
 /* ---- going through the corpus ---- */
 
-typedef struct corpus_visit corpus_visit;
-struct corpus_visit {
+typedef struct {
     comparison *w;
-    void (*take)(corpus_visit *v, uint64_t sequence, const uint32_t *token, size_t n);
     int64_t *frequency;
     bg_bm25_hit *hit;
     size_t first, n; /* queries */
     float *score;
-};
+} corpus_pass;
 
-/* Sequences [begin, end), in blocks. */
-static bg_status visit(corpus_visit *v, uint64_t begin, uint64_t end, bg_err *err)
+static bg_status visit(corpus_pass *v, uint64_t begin, uint64_t end,
+                       bg_status (*take)(void *, uint64_t, const uint32_t *, size_t, bg_err *), bg_err *err)
 {
     const bg_tokens *t = v->w->tokens;
-    size_t room = BLOCK_TOKENS + (begin < end ? bg_tokens_longest(t, begin, end) : 0);
-    uint32_t *block = NULL;
-    bg_status st = BG_NEW(block, room, "token ids", err);
-    while (begin < end && st == BG_OK) {
-        uint64_t stop = begin, n = 0;
-        while (stop < end && n + bg_tokens_count(t, stop) <= room)
-            n += bg_tokens_count(t, stop++);
-        st = bg_stop_check("reading the corpus", err);
-        if (st == BG_OK)
-            st = bg_tokens_read(t, begin, stop, SIZE_MAX, block, err);
-        const uint32_t *token = block;
-        for (uint64_t z = begin; z < stop && st == BG_OK; z++) {
-            v->take(v, z, token, bg_tokens_count(t, z));
-            token += bg_tokens_count(t, z);
-        }
-        begin = stop;
-    }
-    bg_free(block);
+    bg_visit of = { .room = BLOCK_TOKENS + (begin < end ? bg_tokens_longest(t, begin, end) : 0),
+                    .self = v,
+                    .take = take };
+    bg_status st = BG_NEW(of.block, of.room, "token ids", err);
+    if (st == BG_OK)
+        st = bg_visit_sequences(&of, t, begin, end, err);
+    bg_free(of.block);
     return st;
 }
 
@@ -62,10 +49,13 @@ static bg_status add_queries(comparison *w, bg_err *err)
     return st;
 }
 
-static void count_terms(corpus_visit *v, uint64_t sequence, const uint32_t *token, size_t n)
+static bg_status count_terms(void *self, uint64_t sequence, const uint32_t *token, size_t n, bg_err *err)
 {
+    const corpus_pass *v = self;
     (void)sequence;
+    (void)err;
     bg_bm25_count(v->w->terms, token, n, v->frequency);
+    return BG_OK;
 }
 
 /* Different runs of `length` tokens. */
@@ -110,12 +100,12 @@ bg_status compare_weigh_terms(comparison *w, bg_err *err)
 {
     const bg_grid *g = &w->ctx->grid;
     uint64_t ranks = (uint64_t)g->world_size, rank = (uint64_t)g->world_rank;
-    corpus_visit v = { .w = w, .take = count_terms };
+    corpus_pass v = { .w = w };
     bg_status st = add_queries(w, err);
     if (st == BG_OK)
         st = BG_NEW(v.frequency, bg_bm25_terms(w->terms), "counts of terms", err);
     if (st == BG_OK)
-        st = visit(&v, rank * w->n_sequences / ranks, (rank + 1) * w->n_sequences / ranks, err);
+        st = visit(&v, rank * w->n_sequences / ranks, (rank + 1) * w->n_sequences / ranks, count_terms, err);
     if ((st = bg_agree(g->world, st, err)) == BG_OK) {
         MPI_Allreduce(MPI_IN_PLACE, v.frequency, (int)bg_bm25_terms(w->terms), MPI_INT64_T, MPI_SUM, g->world);
         st = bg_bm25_weigh(w->terms, v.frequency, w->n_sequences, w->n_tokens, err);
@@ -129,22 +119,25 @@ bg_status compare_weigh_terms(comparison *w, bg_err *err)
 
 /* ---- scores ---- */
 
-static void score_sequence(corpus_visit *v, uint64_t sequence, const uint32_t *token, size_t n)
+static bg_status score_sequence(void *self, uint64_t sequence, const uint32_t *token, size_t n, bg_err *err)
 {
+    const corpus_pass *v = self;
+    (void)err;
     size_t n_hits = v->w->scored[sequence] ? bg_bm25_score(v->w->terms, token, n, v->hit) : 0;
     for (size_t i = 0; i < n_hits; i++)
         if (v->hit[i].query - v->first < v->n)
             v->score[(v->hit[i].query - v->first) * v->w->n_sequences + sequence] = (float)v->hit[i].score;
+    return BG_OK;
 }
 
 bg_status compare_bm25(comparison *w, size_t first, size_t n, float *score, bg_err *err)
 {
-    corpus_visit v = { .w = w, .take = score_sequence, .first = first, .n = n, .score = score };
+    corpus_pass v = { .w = w, .first = first, .n = n, .score = score };
     bg_status st = BG_NEW(v.hit, w->n_queries, "scores of a sequence", err);
     for (uint64_t i = 0; i < n * w->n_sequences; i++)
         score[i] = w->scored[i % w->n_sequences] ? 0 : (float)nan("");
     if (st == BG_OK)
-        st = visit(&v, 0, w->n_sequences, err);
+        st = visit(&v, 0, w->n_sequences, score_sequence, err);
     bg_free(v.hit);
     return st;
 }

@@ -9,6 +9,7 @@
 #include "bregman/stop.h"
 #include "bregman/timing.h"
 #include "bregman/topk.h"
+#include "bregman/visit.h"
 #include "prefilter.h"
 
 typedef struct pass pass;
@@ -27,26 +28,11 @@ struct pass {
 
 /* ---- a unit ---- */
 
-/* Sequences [begin, end) in blocks that are read at once. */
-static bg_status stream(pass *s, uint64_t begin, uint64_t end, bg_err *err)
+static bg_status take(void *self, uint64_t sequence, const uint32_t *token, size_t n, bg_err *err)
 {
-    prefilter *p = s->p;
-    bg_status st = BG_OK;
-    while (begin < end && st == BG_OK) {
-        uint64_t stop = begin, n = 0;
-        while (stop < end && n + bg_tokens_count(p->in.corpus, stop) <= p->block_tokens)
-            n += bg_tokens_count(p->in.corpus, stop++);
-        st = bg_tokens_read(p->in.corpus, begin, stop, SIZE_MAX, p->block, err);
-        const uint32_t *token = p->block;
-        for (uint64_t z = begin; z < stop && st == BG_OK; z++) {
-            size_t count = bg_tokens_count(p->in.corpus, z);
-            st = s->add(s, z, token, count, err);
-            token += count;
-        }
-        s->rows += n;
-        begin = stop;
-    }
-    return st;
+    pass *s = self;
+    s->rows += n;
+    return s->add(s, sequence, token, n, err);
 }
 
 static bg_status do_unit(void *self, uint64_t unit, bg_notice *notice, bg_err *err)
@@ -56,7 +42,8 @@ static bg_status do_unit(void *self, uint64_t unit, bg_notice *notice, bg_err *e
     const bg_segment g = { unit, BG_WHOLE_MODEL, 0, n };
     bg_store *to = NULL;
     (void)notice;
-    bg_status st = stream(s, begin, begin + n, err);
+    const bg_visit v = { s->p->block, s->p->block_tokens, s, take };
+    bg_status st = bg_visit_sequences(&v, s->p->in.corpus, begin, begin + n, err);
     if (st != BG_OK)
         return st;
     st = bg_units_create(&to, s->units, &g, err);

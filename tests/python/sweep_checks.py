@@ -2,6 +2,7 @@
 
 from engine_checks import BUILD, FOLDER, ROOT, check
 
+import json
 import os
 import shutil
 import subprocess
@@ -39,6 +40,13 @@ def write_tokenizer():
     """A folder that text can be tokenized with."""
     text_checks.tiny_model("tokenizer")
     shutil.copytree(text_checks.path("tokenizer"), path("tokenizer"))
+
+
+def write_family_tokenizer():
+    """The same for models that are trained: without a config, but with the ids of begin and end of text."""
+    write_tokenizer()
+    os.unlink(path("tokenizer/config.json"))
+    write("tokenizer/tokenizer_config.json", json.dumps({"eos_token": "<eos>", "bos_token": "<eos>"}))
 
 
 def run(command, *arguments, timeout=300, **changes):

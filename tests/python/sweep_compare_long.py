@@ -2,7 +2,7 @@
 """[compare] of sweeps: its jobs and what they wait for, a run from text to the page, what is out of date, and mistakes."""
 
 from engine_checks import check, finish
-from sweep_checks import WORDS, path, sweep, write, write_squeue, write_tokenizer
+from sweep_checks import WORDS, path, sweep, write, write_family_tokenizer, write_squeue
 import sweep_checks
 import text_checks
 
@@ -58,9 +58,7 @@ NAMES = ["small", "small@2", "large", "small:dot", "large:dot"]
 
 def prepare():
     write_squeue("exit 0\n")
-    write_tokenizer()
-    os.unlink(path("tokenizer/config.json"))
-    write("tokenizer/tokenizer_config.json", json.dumps({"eos_token": "<eos>", "bos_token": "<eos>"}))
+    write_family_tokenizer()
     lines = [{**json.loads(line), "id": f"d{i}"} for i, line in enumerate(WORDS.splitlines())]
     write("corpus.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     asked = [

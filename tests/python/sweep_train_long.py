@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 from engine_checks import ROOT, check, finish
-from sweep_checks import SWEEP, WORDS, path, sweep, write, write_squeue, write_tokenizer
+from sweep_checks import SWEEP, WORDS, path, sweep, write, write_family_tokenizer, write_squeue
 import sweep_checks
 import text_checks
 
@@ -65,9 +65,7 @@ def read(name):
 
 def prepare():
     write_squeue("exit 0\n")
-    write_tokenizer()
-    os.unlink(path("tokenizer/config.json"))
-    write("tokenizer/tokenizer_config.json", json.dumps({"eos_token": "<eos>", "bos_token": "<eos>"}))
+    write_family_tokenizer()
     write("corpus.jsonl", WORDS)
     write("heldout.jsonl", '{"text": "and then the end"}\n' * 2)
     write("queries.jsonl", '{"id": "q", "prompt": "the ", "completion": "band"}\n')

@@ -61,7 +61,7 @@ def _step(extent):
 
 
 def tick(value):
-    return "0" if abs(value) < 1e-12 else figures.significant(value).replace("-", "\u2212")
+    return "0" if abs(value) < 1e-12 else figures.significant(value)
 
 
 def legend(names):

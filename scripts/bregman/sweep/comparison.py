@@ -17,8 +17,6 @@ OWN = {
     "checkpoints": Key(TABLE),
 }
 KEYS = {**{key: row for key, row in CLUSTER.items() if key not in NOT_FOR["compare"]}, **OPTIONS, **OWN}
-# a training that changes nothing, whose bank has the model's losses of the queries
-NO_STEP = "--modules norm --steps 1 --learning-rate 0 --weight-decay 0 --batch-tokens 2 --slices 1".split()
 
 
 def names(sweep, key, every):

@@ -255,6 +255,10 @@ ENTRIES = {
 }
 
 
+# of train_models: a training that changes nothing, whose bank has a model's own losses of the queries
+NO_STEP = {"steps": 1, "learning_rate": 0, "weight_decay": 0, "batch_tokens": 2, "slices": 1}
+
+
 def most_columns(compress):
     """That a query's gradient may keep, as bregman-plan takes it (of more than there are it takes all); None: as the stage has it."""
     rank = compress.get("rank")

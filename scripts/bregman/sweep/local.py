@@ -6,7 +6,8 @@ import signal
 import subprocess
 
 from bregman import ROOT
-from bregman.sweep.plan import PROGRAM, SCRIPTS, last_run
+from bregman.sweep.plan import PROGRAM, SCRIPTS
+from bregman.sweep.progress import last_run
 
 STOPPED = 75
 

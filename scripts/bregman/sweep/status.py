@@ -3,7 +3,7 @@
 import collections
 
 from bregman.sweep import validation
-from bregman.sweep.plan import last_run
+from bregman.sweep.progress import last_run
 from bregman.sweep.slurm import NEVER, SlurmError, read_queue
 
 ORDER = ("failed", "running", "held", "queued", "waiting", "stopped", "to do", "done")  # which one a row shows

@@ -10,7 +10,7 @@ import numpy as np
 from bregman.errors import UserError
 from bregman.files import input_identity, open_dataset, open_file, strings, write_whole
 from bregman.hashes import hash_model, require_regular
-from bregman.sweep.keys import STAGES
+from bregman.sweep.keys import NO_STEP, STAGES
 from bregman.validate import peers
 from bregman.validate.methods import METHODS
 from bregman.validate.modules import MODULES, words_of
@@ -150,14 +150,13 @@ class Experiment:
 
     def query_losses(self):
         """The scored model's own losses of the queries, in nats: of a bank whose one model does a step of length 0."""
-        still = {"steps": 1, "learning_rate": 0, "weight_decay": 0, "batch_tokens": 2, "slices": 1}
         options = {
             "model": self.model(),
             "tokens": self.tokens[:1],
             "queries": self.queries,
             "bank": self.path("losses"),
         }
-        self._once(self.path("losses"), "query losses", "train_models", {**options, **still}, 1)
+        self._once(self.path("losses"), "query losses", "train_models", {**options, **NO_STEP}, 1)
         return self._read_bank(self.path("losses"))[1][0, 0]
 
     def guesses(self):
