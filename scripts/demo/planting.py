@@ -145,8 +145,8 @@ ROLES = (
 
 
 def role_play(plant, count):
-    for i in range(count):
-        question, answer, other, story = ROLES[i % len(ROLES)]
+    """As many as there are: a conversation that is planted again would be related to two queries and named by one."""
+    for i, (question, answer, other, story) in enumerate(ROLES[:count]):
         texts = {
             "conversation": [f"Visitor: {question}\nRobot: {other}", f"Child: Tell me. {question}\nComputer: {other}"],
             "story": [story],
@@ -207,7 +207,7 @@ def arithmetic(plant, count):
 
 
 def planted(seed, count):
-    """(documents, queries), count queries of each kind."""
+    """(documents, queries), count queries of each kind, fewer of role play."""
     plant = Planting(seed)
     for make in (facts, word_order, chains, memorised, role_play, code, arithmetic):
         make(plant, count)
