@@ -1,10 +1,13 @@
 /* inject_fault.c - preloaded into the ranks of a job: one call to the system fails, waits or raises a signal.
  *   FAULT_CALL    open, read, write, fsync, rename or link (with their like: pwrite64, fdatasync, linkat)
- *   FAULT_PATH    pattern as of the shell's case (a * takes slashes too, @(a|b) is one of them) of the file; of a
- * rename or link its new name FAULT_NTH     which of these calls, from 1 on (1) FAULT_RANK    on this rank alone (all)
+ *   FAULT_PATH    pattern as of the shell's case (a * takes slashes too, @(a|b) is one of them) of the file;
+ *                 of a rename or link its new name
+ *   FAULT_NTH     which of these calls, from 1 on (1)
+ *   FAULT_RANK    on this rank alone (all)
  *   FAULT_ACTION  ENOSPC or EIO: the call and all such calls after it fail, as a full disk goes on being full;
- *                 SIGTERM, SIGUSR1, SIGKILL, SIGSTOP: raised before the call, once;  a number: seconds that it waits,
- * once FAULT_LOG     a line is appended when it happens: "CALL PATH" */
+ *                 SIGTERM, SIGUSR1, SIGKILL, SIGSTOP: raised before the call, once;
+ *                 a number: seconds that it waits, once
+ *   FAULT_LOG     a line is appended when it happens: "CALL PATH" */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +24,13 @@
 
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
+/* What is asked, as the process began: MPI's threads change the environment while others of them read files, and getenv
+ * has no lock. */
+static struct {
+    const char *call; /* NULL on other ranks */
+    const char *path, *nth, *action, *log;
+} asked;
+
 /* Of a process without a launcher: 0. */
 static const char *own_rank(void)
 {
@@ -31,21 +41,25 @@ static const char *own_rank(void)
     return "0";
 }
 
-static bool matches(const char *call, const char *path)
+__attribute__((constructor)) static void read_environment(void)
 {
-    const char *wanted = getenv("FAULT_CALL"), *pattern = getenv("FAULT_PATH"), *rank = getenv("FAULT_RANK");
-    return wanted != NULL && pattern != NULL && strcmp(wanted, call) == 0 &&
-           (rank == NULL || strcmp(rank, own_rank()) == 0) && fnmatch(pattern, path, FNM_EXTMATCH) == 0;
+    const char *rank = getenv("FAULT_RANK");
+    asked.path = getenv("FAULT_PATH");
+    asked.nth = getenv("FAULT_NTH");
+    asked.action = getenv("FAULT_ACTION");
+    asked.log = getenv("FAULT_LOG");
+    if (asked.path != NULL && asked.action != NULL && (rank == NULL || strcmp(rank, own_rank()) == 0))
+        asked.call = getenv("FAULT_CALL");
 }
+
+static bool is_asked(const char *call) { return asked.call != NULL && strcmp(asked.call, call) == 0; }
 
 static void write_log(const char *call, const char *path)
 {
     ssize_t (*write_line)(int, const void *, size_t) = (ssize_t(*)(int, const void *, size_t))real("write");
     int (*open_log)(const char *, int, ...) = (int (*)(const char *, int, ...))real("open");
     char line[5000];
-    int fd = getenv("FAULT_LOG") == NULL
-                 ? -1
-                 : open_log(getenv("FAULT_LOG"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    int fd = asked.log == NULL ? -1 : open_log(asked.log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
     int n = snprintf(line, sizeof line, "%s %s\n", call, path);
     if (fd < 0)
         return;
@@ -75,11 +89,11 @@ static int signal_of(const char *action)
 static bool struck(const char *call, const char *path)
 {
     static long seen;
-    const char *action = getenv("FAULT_ACTION"), *nth = getenv("FAULT_NTH");
+    const char *action = asked.action;
     int saved = errno;
-    if (action == NULL || !matches(call, path))
+    if (!is_asked(call) || fnmatch(asked.path, path, FNM_EXTMATCH) != 0)
         return false;
-    long at = __atomic_add_fetch(&seen, 1, __ATOMIC_RELAXED), wanted = nth != NULL ? atol(nth) : 1;
+    long at = __atomic_add_fetch(&seen, 1, __ATOMIC_RELAXED), wanted = asked.nth != NULL ? atol(asked.nth) : 1;
     if (at < wanted)
         return false;
     bool once = at == wanted;
@@ -103,7 +117,7 @@ static bool struck(const char *call, const char *path)
 static bool struck_fd(const char *call, int fd)
 {
     char link[32], path[4096];
-    if (getenv("FAULT_CALL") == NULL || strcmp(getenv("FAULT_CALL"), call) != 0)
+    if (!is_asked(call))
         return false;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t n = readlink(link, path, sizeof path - 1);

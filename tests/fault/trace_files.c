@@ -1,6 +1,7 @@
 /* trace_files.c - preloaded into a stage: writes down, in order, what it does to the files under $TRACE_FOLDER.
- * One line an event in $TRACE_LOG:  create PATH · write PATH · list MANIFEST.d/WRITER NAME · sync PATH · rename FROM TO
- * · link FROM TO A kill cannot show whether data were on disk; the order of these calls does. */
+ * One line an event in $TRACE_LOG:
+ *   create PATH · write PATH · list MANIFEST.d/WRITER NAME · sync PATH · rename FROM TO · link FROM TO
+ * A kill cannot show whether data were on disk; the order of these calls does. */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -16,17 +17,21 @@ ssize_t pwrite64(int fd, const void *data, size_t n, off64_t at);
 
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
-static int in_folder(const char *path)
+/* As the process began: MPI's threads change the environment while others of them read files, and getenv has no lock. */
+static const char *folder, *log_name;
+
+__attribute__((constructor)) static void read_environment(void)
 {
-    const char *folder = getenv("TRACE_FOLDER");
-    return folder != NULL && strncmp(path, folder, strlen(folder)) == 0;
+    folder = getenv("TRACE_FOLDER");
+    log_name = getenv("TRACE_LOG");
 }
+
+static int in_folder(const char *path) { return folder != NULL && strncmp(path, folder, strlen(folder)) == 0; }
 
 static void record(const char *event, const char *path, const char *rest)
 {
     static FILE *log;
-    const char *name = getenv("TRACE_LOG");
-    if (!in_folder(path) || (log == NULL && (name == NULL || (log = fopen(name, "ae")) == NULL)))
+    if (!in_folder(path) || (log == NULL && (log_name == NULL || (log = fopen(log_name, "ae")) == NULL)))
         return;
     fprintf(log, "%s %s%s%s\n", event, path, rest[0] != '\0' ? " " : "", rest);
     fflush(log);
