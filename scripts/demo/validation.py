@@ -6,7 +6,8 @@ sequences of the same documents, from the second character on.  FOLDER gets the 
 run with each: scratch.toml trains the model from random values, tuned.toml goes on with one that has been trained on other text.
 
 The text is what corpus.py makes: English manual pages, Bible, novels and licences are trained on, Python's documentation is the
-other text.  --text takes JSON lines with id and text instead; those with an id that begins with pydoc/ are the other text.
+other text.  --text takes JSON lines with id and text instead; those with an id that begins with pydoc/ are the other text.  Where
+$BREGMAN_PEER_PYTHON has Kronfluence or Bergson, their rows are among the others.
 """
 
 import os
@@ -28,6 +29,8 @@ from bregman import ROOT
 from bregman.errors import UserError, run_main
 from bregman.files import write_whole
 from bregman.steps import call, run
+from bregman.validate.methods import DEFAULT, METHODS
+from bregman.validate.peers import importable
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 PROGRAMS = os.environ.get("BREGMAN_BIN", os.path.join(ROOT, "build", "bin"))
@@ -131,6 +134,7 @@ batch_tokens = 1024
 learning_rate = 1e-3
 
 [methods]
+names = {names}
 modules = ["attention,mlp", "mlp", "attention,mlp,head"]
 refined_modules = ["attention,mlp"]
 dampings = [0.001, 0.01, 0.1, 1]
@@ -193,8 +197,9 @@ def main():
     if "tuned" in regimes:
         begin = ["--config", f"{folder}/new", "--tokens", f"{folder}/tokens/other.h5", "--output", f"{folder}/other"]
         stage(1, "train_models", *begin, "--steps", 700, "--batch-tokens", 1024, "--slices", 1, "--threads", 1)
+    names = json.dumps(DEFAULT + importable({name: method.peer for name, method in METHODS.items() if method.peer}))
     for name in regimes:
-        write_whole(f"{folder}/{name}.toml", [SETTINGS.format(name=name, **REGIMES[name])])
+        write_whole(f"{folder}/{name}.toml", [SETTINGS.format(name=name, names=names, **REGIMES[name])])
         run("validate", f"{folder}/{name}.toml")
 
 

@@ -52,9 +52,20 @@ static bg_status read_refinement(compress_plan *p, const compress_queries_config
     return BG_OK;
 }
 
+static void warn_of_unused(const compress_queries_config *c, bool refined)
+{
+    if (refined && c->damping_factor != COMPRESS_DAMPING_FACTOR)
+        bg_log("warning: --damping-factor %g is not used: with --refine the damping is --refine-damping-factor or "
+               "--damping",
+               c->damping_factor);
+    if (!refined && c->refine_tokens.n > 0)
+        bg_log("warning: --refine-tokens are not used without --refine");
+}
+
 static void set_damping(compress_plan *p, const compress_queries_config *c)
 {
     bool refined = p->refine.kind != BG_REFINE_NONE;
+    warn_of_unused(c, refined);
     p->damping.absolute = c->damping >= 0;
     p->damping.damping = p->damping.absolute ? c->damping : refined ? c->refine_damping_factor : c->damping_factor;
 }

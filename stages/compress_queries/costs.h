@@ -4,7 +4,8 @@
 
 #include "bregman/workload.h"
 
-#define COMPRESS_UNIT_QUERIES 8 /* unless --unit-queries says otherwise */
+#define COMPRESS_DAMPING_FACTOR 0.1
+#define COMPRESS_UNIT_QUERIES   8 /* unless --unit-queries says otherwise */
 
 extern const bg_stage_costs compress_costs;
 

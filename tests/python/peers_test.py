@@ -16,7 +16,7 @@ import time
 import h5py
 import numpy as np
 
-from bregman.validate import statistics
+from bregman.validate import peers, statistics
 from bregman.validate.methods import DEFAULT, METHODS, rows
 
 ROOT = os.path.join(SCRIPTS, "..")
@@ -52,7 +52,7 @@ import h5py, numpy as np
 mode, name = os.environ["FAKE"], os.path.basename(sys.argv[1])
 if sys.argv[2] == "--version":
     print(name + ": a tool 3.1")
-    sys.exit()
+    sys.exit(mode == "one" and name == "bergson_scores" and "bergson_scores: error: no module")
 options = dict(zip(sys.argv[2::2], sys.argv[3::2]))
 print("called", name, options["--modules"], options["--damping-factor"], options["--threads"], flush=True)
 if mode == "slow":
@@ -205,6 +205,20 @@ def test_stop():
     check(validate(BREGMAN_PEER_PYTHON=path("bin/python")).returncode == 0, "the same command goes on")
 
 
+def test_importable():
+    """The built-in validation has rows of those that are there."""
+    known = {name: method.peer for name, method in METHODS.items() if method.peer}
+    for python, mode, expected in (
+        (None, "works", []),
+        ("absent/python", "works", []),
+        ("bin/python", "works", ["kronfluence", "bergson"]),
+        ("bin/python", "one", ["kronfluence"]),
+    ):
+        os.environ.update({"FAKE": mode, **({"BREGMAN_PEER_PYTHON": path(python)} if python else {})})
+        check(peers.importable(known) == expected, f"importable: {python}, {mode}", str(peers.importable(known)))
+    del os.environ["BREGMAN_PEER_PYTHON"]
+
+
 # ---------------------------------------------------------------- what the adapters share
 
 
@@ -285,6 +299,7 @@ test_before_training()
 test_rows()
 test_bad_scores()
 test_stop()
+test_importable()
 test_token_files()
 test_modules()
 test_digest()

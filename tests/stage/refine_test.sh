@@ -23,8 +23,9 @@ compress lissa 1 --refine lissa --refine-tokens "$in/tokens.h5" --refine-sequenc
 compress solved 1 --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences : --refine-steps 40 --refine-damping-factor 300
 "$BUILD/bin/verify" "$work" --quiet > "$work/stdout" 2>&1 || fail "verify: $(cat "$work/stdout")"
 "$BUILD/bin/compress_queries" "$@" --output "$work/low.h5" --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences 0:20 \
-    --refine-steps 1 --refine-damping-factor 1 2> "$work/err" || fail "little damping: $(cat "$work/err")"
+    --refine-steps 1 --refine-damping-factor 1 --damping-factor 0.2 2> "$work/err" || fail "little damping: $(cat "$work/err")"
 grep -q "warning: the damping is below 10 mean eigenvalues in 4 of 4 modules" "$work/err" || fail "little damping: $(cat "$work/err")"
+grep -q "warning: --damping-factor 0.2 is not used" "$work/err" || fail "two dampings: $(cat "$work/err")"
 grep -q "warning: --refine-sequences: the curvature of 20" "$work/err" || fail "few sequences: $(cat "$work/err")"
 for damping in 1e-12 1e12; do
     "$BUILD/bin/compress_queries" "$@" --output "$work/absolute-$damping.h5" --refine cg --refine-tokens "$in/tokens.h5" \
@@ -35,6 +36,9 @@ done
 "$BUILD/bin/compress_queries" "$@" --output "$work/none.h5" --refine cg --refine-tokens "$in/tokens.h5" --refine-sequences : \
     --refine-steps 2 --refine-damping-factor 1e-6 2> "$work/err" || fail "hardly any damping: $(cat "$work/err")"
 grep -q "warning: query q[0-9]*: 2 steps leave .* of the residual: the solve stagnates" "$work/err" || fail "stagnation: $(cat "$work/err")"
+"$BUILD/bin/compress_queries" "$@" --output "$work/plain.h5" --refine-tokens "$in/tokens.h5" 2> "$work/err" ||
+    fail "no solve: $(cat "$work/err")"
+grep -q "warning: --refine-tokens are not used without --refine" "$work/err" || fail "no solve: $(cat "$work/err")"
 cases=$((cases + 1))
 "$python" - "$work" <<'PYTHON' || fail "the refined queries are wrong"
 import sys, h5py, numpy as np

@@ -40,21 +40,32 @@ def python_of(settings, name, peer):
     return found
 
 
+def _import(python, peer):
+    """(the adapter's line of versions, None), or (None, why there is none)."""
+    command = [python, adapter_path(peer), "--version"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    said = ((done.stdout if done.returncode == 0 else done.stderr).strip().split("\n") or [""])[-1]
+    said = said.removeprefix(f"{peer.adapter}: ")
+    return (None, said.removeprefix("error: ") or f"exit code {done.returncode}") if done.returncode else (said, None)
+
+
+def importable(peers):
+    """Names of those of {name: Peer} that $BREGMAN_PEER_PYTHON, if it is set, has."""
+    python = os.environ.get("BREGMAN_PEER_PYTHON")
+    return [name for name, peer in peers.items() if python and shutil.which(python) and _import(python, peer)[0]]
+
+
 def check(settings, peers):
     """{name: versions} of the peers {name: Peer}, each imported once, before anything is trained."""
     found = {}
     for name, peer in peers.items():
         python = python_of(settings, name, peer)
-        command = [python, adapter_path(peer), "--version"]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        said = ((done.stdout if done.returncode == 0 else done.stderr).strip().split("\n") or [""])[-1]
-        if done.returncode:
-            why = said.removeprefix(f"{peer.adapter}: error: ") or f"exit code {done.returncode}"
+        found[name], why = _import(python, peer)
+        if why:
             raise UserError(
                 f'{settings.path}: [methods] names: "{name}" cannot be used with "{python}" ({why}): '
                 f'"{python}" -m pip install h5py transformers {peer.requirement}, or leave it out'
             )
-        found[name] = said.removeprefix(f"{peer.adapter}: ")
     return found
 
 
