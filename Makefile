@@ -195,7 +195,7 @@ demo: setup
 validate: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@BREGMAN_BIN=$(abspath $(B))/bin $(SRC)/scripts/demo/validation.py $(B)/validate
-# models of several sizes, and what moves each: hours on two cores; STUDY=quick: ten minutes
+# models of several sizes, and what moves each: hours on two cores; STUDY=quick: ten minutes; STUDY=local: retraining
 STUDY ?= full
 study: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
@@ -275,7 +275,7 @@ help:
 	@echo 'format         lay out all code as .clang-format and .ruff.toml say; FORMAT=check: only compare'
 	@echo 'demo           the main job on SmolLM2-135M and real text; DEMO=full takes more of it'
 	@echo 'validate       influence scores against training again, with a small model (one to two hours on two cores)'
-	@echo 'study          what moves models of four sizes (hours on two cores); STUDY=quick: two tiny ones (ten minutes)'
+	@echo 'study          what moves models of four sizes (hours on two cores); STUDY=quick: two tiny ones (ten minutes), local: retraining'
 	@echo 'bench          speed and memory, beside the SGEMM rate of this machine (and Kronfluence and PyTorch if importable)'
 	@echo 'large-case     a model with layers 28672 wide on four ranks; 45 GB of disk'
 	@echo 'install        PREFIX=$(PREFIX)'

@@ -59,6 +59,7 @@ PROGRAM = "study 1"  # raised when other inputs are made than before for the sam
 Size = collections.namedtuple("Size", "mb max_chars vocabulary max_length words count sweep")
 SIZES = {
     "quick": Size(0.4, 3000, 1024, 128, 20, 3, os.path.join(HERE, "study_quick.toml")),
+    "local": Size(0.4, 3000, 1024, 128, 20, 3, os.path.join(HERE, "study_local.toml")),
     "full": Size(1.8, 7000, 8192, 256, 24, 8, os.path.join(ROOT, "jobs", "study.toml")),
 }
 # what part of the documents of each sort is in a set; the rest is in the corpus as it is

@@ -185,9 +185,10 @@ def sweep(name, how="--dry-run", timeout=60):
 
 
 def test_sweeps():
-    """Both sweep files name what is there.  The one of the full size is tried with what the quick one has."""
-    texts = {"quick": path("study/study.toml"), "full": os.path.join(ROOT, "jobs", "study.toml")}
-    for (name, source), sizes in zip(texts.items(), (2, 4)):
+    """All sweep files name what is there.  Those of the other sizes are tried with what the quick one has."""
+    others = {"full": os.path.join(ROOT, "jobs", "study.toml"), "local": f"{SCRIPTS}/demo/study_local.toml"}
+    texts = {"quick": path("study/study.toml"), **others}
+    for (name, source), sizes in zip(texts.items(), (2, 4, 3)):
         with open(source, encoding="utf-8") as file:
             text = file.read()
         write(f"study/{name}.toml", text)

@@ -19,7 +19,7 @@ def of_job(sweep, job, programs, drafts):
     if missing:
         return f'what it costs is known when there is "{missing}": bregman-validate {job.arguments[0]} --plan'
     data = validation.data_of(sweep, model, made["tokens"], made["queries"][0], drafts.folder(model))
-    settings = Settings(job.arguments[0], data)
+    settings = Settings(job.arguments[0], data, made=False)  # the model may be yet to be trained
     profile = job.settings.get("profile")
     try:
         found = costs.plan(
