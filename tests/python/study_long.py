@@ -8,7 +8,7 @@ import random
 
 import subprocess
 
-from text_checks import ROOT, check, datasets, finish, load, path, refused, run, write
+from text_checks import ROOT, SCRIPTS, check, datasets, finish, load, path, refused, run, write
 
 import h5py
 import numpy as np
