@@ -201,6 +201,7 @@ study: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/demo/study.py $(B)/study --size $(STUDY)
 	@BREGMAN_BIN=$(abspath $(B))/bin $(SRC)/jobs/sweep $(B)/study/study.toml --local
+	@for x in parameters tokens; do $(SRC)/scripts/training_figure $(B)/study/runs/*/model --against $$x --output $(B)/study/$$x.svg; done
 bench: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/bench/run.py --build $(B)

@@ -10,6 +10,8 @@ import os
 import re
 import subprocess
 import sys
+from html import unescape
+from xml.etree import ElementTree
 
 import h5py
 import make_sample
@@ -291,8 +293,18 @@ def test_numbers():
     check("In the beginning God created" in html and "bible/genesis-1" in html, "texts and documents")
     check(html.count('class="entry query"') == N_QUERIES and not NAN.search(html), "no NaN")
     first = read("c.html").split("Bregman \u00b7")[1].split("</span>", 1)[1]
-    check(page("c").returncode == 0, "a page of its own is replaced")
+    check(page("c", "--figures", path("figures")).returncode == 0, "a page of its own is replaced")
+    check_figures(read("c.html"))
     check(first in read("c.html"), "the same numbers again")
+
+
+def check_figures(html):
+    """Each of the page is a file of its own, with its caption."""
+    captions = re.findall(r"<figcaption><b>(.*?)</b>", html)
+    found = [os.path.join(FOLDER, "figures", name) for name in os.listdir(path("figures"))]
+    texts = ["".join(ElementTree.parse(name).getroot().itertext()) for name in found]
+    check(len(found) == len(captions) > 5, "as many figures", f"{len(found)} of {len(captions)}")
+    check(all(any(unescape(caption) in text for text in texts) for caption in captions), "captions", str(captions))
 
 
 def test_unknown():

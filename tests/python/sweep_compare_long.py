@@ -137,6 +137,13 @@ def test_out_of_date():
     check(list(submitted(sweep("study.toml", "--dry-run"))) == ["compare-report--all--q--words"], "the page alone")
 
 
+def test_methods():
+    """Of the models that they are for."""
+    write("one.toml", STUDY.replace('"identity"', '"identity"\nmodels = "large"').replace('"out"', '"one"'))
+    done = sweep("one.toml", "--dry-run")
+    check("--large:dot--" in done.stdout and "small:dot" not in done.stdout, "one model", done.stdout + done.stderr)
+
+
 def test_mistakes():
     def wrong(name, old, new, *parts, lines=1):
         sweep_checks.wrong(STUDY, name, (old, new), *parts, lines=lines)
@@ -145,6 +152,13 @@ def test_mistakes():
     wrong("unknown model", "top = 3", 'models = ["smal"]', '"smal"')
     wrong("unknown option of a method", "preconditioner =", "precond =", "dot] precond: unknown key")
     wrong("a method's name", "methods.dot", 'methods."a:b"', "a name of letters")
+    wrong(
+        "a method of another model",
+        '"identity"',
+        '"identity"\nmodels = "tiny"',
+        "methods.dot] models: no model",
+        '"tiny"',
+    )
     wrong("a step that is not kept", "small = [2]", "small = [3]", "step 3 is not kept: [train] save_steps is 2")
     wrong("a checkpoint of another model", "small = [2]", "tiny = [2]", 'trains no model "tiny"')
     wrong("a model that is there twice", "top = 3", 'models = ["small", "small"]', '"small" is there twice')
@@ -164,6 +178,7 @@ def test_mistakes():
 
 prepare()
 test_plan()
+test_methods()
 test_mistakes()
 test_run()
 test_out_of_date()

@@ -6,10 +6,22 @@ from markupsafe import Markup
 
 from bregman.report import figures
 from bregman.report.estimates import Value
+from bregman.training import COLOURS as PLAIN_COLOURS
+from bregman.training import KEY_STEP, STYLE
 
 SIZE = (420, 230)
 COLOURS = 8  # classes s0, s1, ... of the page
 MOST_SERIES = 6  # in one figure
+DASHES = ("none", "7 3", "3 2", "8 3 2 3", "12 3", "1.5 2.5", "none", "none")  # of lines, as the page has them
+CHART_STYLE = (
+    ".line { fill: none; stroke-width: 1.8; } .bar { stroke-width: 1.2; opacity: .75; } .point { stroke: none; }\n"
+    ".level { stroke: #5c6370; stroke-dasharray: 2 3; }\n"
+    + "\n".join(
+        f".s{i} .line, .s{i} .bar {{ stroke: {c}; }} .s{i} .line {{ stroke-dasharray: {d}; }} .s{i} .point {{ fill: {c}; }}"
+        for i, (c, d) in enumerate(zip(PLAIN_COLOURS, DASHES))
+    )
+    + "\n"
+)
 CHARACTER, BETWEEN = 6, 6  # pixels of a label's characters, and between labels
 MOST_CHARACTERS = 10
 LEGEND = Markup(
@@ -72,7 +84,24 @@ def legend(names):
 
 
 def figure(svg, caption, names):
-    return {"svg": svg, "caption": caption, "legend": legend(names)}
+    return {"svg": svg, "caption": caption, "names": names, "legend": legend(names)}
+
+
+def file_of(figure):
+    """The text of an SVG file: the figure, its caption above it and its key beneath, in plain colours that not only browsers read."""
+    names = figure["names"] if len(figure["names"]) > 1 else []
+    width, height = SIZE[0], SIZE[1] + KEY_STEP * (2 + len(names))
+    parts = [
+        Markup('<svg xmlns="http://www.w3.org/2000/svg" width="{0}" height="{1}" viewBox="0 0 {0} {1}">').format(width, height),
+        Markup(f"<style>{STYLE}{CHART_STYLE}</style>\n" + '<rect class="page" width="100%" height="100%"/>\n'),
+        Markup('<text class="key" x="8" y="{}">{}</text>\n').format(KEY_STEP, figure["caption"]),
+        Markup(str(figure["svg"]).replace("<svg ", f'<svg y="{KEY_STEP + 6}" width="{SIZE[0]}" height="{SIZE[1]}" ', 1)),
+    ]  # fmt: skip
+    for i, name in enumerate(names):
+        y = SIZE[1] + KEY_STEP * (2 + i)
+        line = Markup('\n<g class="s{}"><path class="line" d="M8 {}h26"/></g>').format(i % COLOURS, y - 4)
+        parts.append(line + Markup('<text class="key" x="40" y="{}">{}</text>').format(y, name))
+    return Markup("").join([*parts, "\n", Markup("</svg>\n")])
 
 
 def against(caption, labels, places, series, level=None):

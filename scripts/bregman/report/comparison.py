@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from bregman.files import input_identity, write_whole
-from bregman.report import findings
+from bregman.report import charts, findings
 from bregman.report.compared import Comparison
 from bregman.report.estimates import LEAST_QUERIES, RESAMPLES, number, shown_cell
 from bregman.report.inputs import Queries, Sequences, require
@@ -142,6 +142,14 @@ def write_json(path, title, c, tables):
     write_whole(path, [json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1).replace("{\n ", "{", 1), "\n"])
 
 
+def write_figures(folder, sections):
+    """SECTION-N.svg of each section's figures, from 1 on; files of other names are left alone."""
+    os.makedirs(folder, exist_ok=True)
+    for section in sections:
+        for i, figure in enumerate(section.figures, 1):
+            write_whole(os.path.join(folder, f"{section.id}-{i}.svg"), [charts.file_of(figure)])
+
+
 def main(arguments, environment, made):
     """environment: jinja2's, of the report's templates; made: the time, as the page has it."""
     check_replaced(arguments.output, lambda begin: begin.lstrip().lower().startswith(b"<!doctype html"), "page")
@@ -178,4 +186,6 @@ def main(arguments, environment, made):
     write_whole(arguments.output, stream)
     if arguments.json:
         write_json(arguments.json, title, c, overview + [t for section in sections for t in section.tables])
+    if arguments.figures:
+        write_figures(arguments.figures, sections)
     print(f"{len(c.models)} models, {len(c.queries)} queries: {arguments.output}")

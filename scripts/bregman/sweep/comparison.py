@@ -1,6 +1,7 @@
 """[compare] of a sweep: at its end compare_scales and its page, of each query set and corpus, over all models.
 
-[compare.methods.NAME] has the models ranked once more with other settings of [compress]: the model "small:NAME".
+[compare.methods.NAME] has the models, or those that its key `models` names, ranked once more with other settings of [compress]: the
+model "small:NAME".
 [compare.checkpoints] NAME = [STEP, ...] has models ranked that the training of NAME left on the way: "NAME@STEP"."""
 
 import os
@@ -16,12 +17,17 @@ OWN = {
     "methods": Key(TABLE),
     "checkpoints": Key(TABLE),
 }
+METHOD = {**STAGES["compress"], "models": Key(texts)}
 KEYS = {**{key: row for key, row in CLUSTER.items() if key not in NOT_FOR["compare"]}, **OPTIONS, **OWN}
 
 
-def names(sweep, key, every):
-    found = sweep.data["compare"].get(key, list(every))
+def names(table, key, every):
+    found = table.get(key, list(every))
     return [found] if isinstance(found, str) else found
+
+
+def chosen(sweep, key, every):
+    return names(sweep.data["compare"], key, every)
 
 
 # ---------------------------------------------------------------- what the sweep file says
@@ -36,7 +42,7 @@ def check_keys(sweep, place, table):
         wrong = TOP["name"].takes(name)
         if wrong:
             sweep.problem(place + ("methods", name), f"the method's name is {wrong}")
-        sweep.check_table(place + ("methods", name), own, STAGES["compress"])
+        sweep.check_table(place + ("methods", name), own, METHOD)
     for name, steps in checkpoints.items() if isinstance(checkpoints, dict) else ():
         good = isinstance(steps, list) and steps and all(COUNT(step) is None for step in steps)
         if not good or len(set(steps)) != len(steps):
@@ -48,17 +54,21 @@ def check(sweep):
         return
     place = ("compare",)
     for key, known in (("models", sweep.models), ("queries", sweep.queries), ("corpora", sweep.corpora)):
-        found = names(sweep, key, known)
+        found = chosen(sweep, key, known)
         for name in dict.fromkeys(found):
             if name not in known:
                 sweep.problem(place + (key,), f'none is named "{name}" in this sweep')
             elif found.count(name) > 1:
                 sweep.problem(place + (key,), f'"{name}" is there twice')
-    if "bm25" in names(sweep, "models", sweep.models):
+    if "bm25" in chosen(sweep, "models", sweep.models):
         sweep.problem(
             place + ("models",),
             '"bm25" is lexical overlap, which is compared with all models: name the model otherwise',
         )
+    for method, own in sweep.data["compare"].get("methods", {}).items():
+        for name in names(own, "models", []):
+            if name not in chosen(sweep, "models", sweep.models):
+                sweep.problem(place + ("methods", method, "models"), f'no model that is compared is named "{name}"')
     for name, steps in sweep.data["compare"].get("checkpoints", {}).items():
         check_checkpoints(sweep, place + ("checkpoints", name), name, steps)
     if sweep.problems:
@@ -79,7 +89,7 @@ def scored(sweep, model):
 
 def corpora(sweep):
     """Those that all models score, of those that are asked for."""
-    asked = names(sweep, "corpora", sweep.corpora)
+    asked = chosen(sweep, "corpora", sweep.corpora)
     return [name for name in asked if all(name in scored(sweep, model) for model in models(sweep))]
 
 
@@ -104,7 +114,7 @@ def check_model(sweep, model):
         sweep.problem(
             ("compare",), f'"{model.name}" has no layer scores: set [score] layer_scores = true, or no_layers = true'
         )
-    for name in names(sweep, "corpora", sweep.corpora) if "corpora" in sweep.data["compare"] else []:
+    for name in chosen(sweep, "corpora", sweep.corpora) if "corpora" in sweep.data["compare"] else []:
         if name not in scored(sweep, model):
             sweep.problem(("compare", "corpora"), f'"{name}" is not scored for "{model.name}": see [score] corpora')
 
@@ -113,7 +123,7 @@ def check_model(sweep, model):
 
 
 def models(sweep):
-    return [sweep.models[name] for name in names(sweep, "models", sweep.models)] if "compare" in sweep.data else []
+    return [sweep.models[name] for name in chosen(sweep, "models", sweep.models)] if "compare" in sweep.data else []
 
 
 def checkpoints(sweep, model):
@@ -131,14 +141,14 @@ def checkpoints(sweep, model):
 
 def methods(sweep, model):
     """The model with other settings of compress; its factors are the same."""
-    own = sweep.data["compare"].get("methods", {})
-    return [
-        model._replace(
-            name=f"{model.name}:{name}",
-            overrides={**plain(sweep, model), "compress": {**model.overrides.get("compress", {}), **settings}},
-        )
-        for name, settings in own.items()
-    ]
+    found = []
+    for name, own in sweep.data["compare"].get("methods", {}).items():
+        settings = {**model.overrides.get("compress", {}), **own}
+        if model.name in names(settings, "models", [model.name]):
+            settings.pop("models", None)
+            overrides = {**plain(sweep, model), "compress": settings}
+            found.append(model._replace(name=f"{model.name}:{name}", overrides=overrides))
+    return found
 
 
 def plain(sweep, model):

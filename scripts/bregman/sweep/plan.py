@@ -346,7 +346,7 @@ class Plan:
 
     def add_variants(self, model, fit, tokens):
         """What is compared beside the model: its checkpoints, which have factors of their own, and other methods."""
-        asked = comparison.names(self.sweep, "queries", self.sweep.queries)
+        asked = comparison.chosen(self.sweep, "queries", self.sweep.queries)
         for checkpoint in comparison.checkpoints(self.sweep, model):
             self.add_model(checkpoint, asked)
         for variant in comparison.methods(self.sweep, model):
@@ -362,7 +362,7 @@ class Plan:
         ]
         if not models:
             return
-        for queries in comparison.names(self.sweep, "queries", self.sweep.queries):
+        for queries in comparison.chosen(self.sweep, "queries", self.sweep.queries):
             losses = [self.add_losses(model, self.sweep.queries[queries]) for model in models]
             for corpus in comparison.corpora(self.sweep):
                 ranked = [self._ranked[model.name, queries, corpus] for model in models]
