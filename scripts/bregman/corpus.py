@@ -296,7 +296,8 @@ _HEADER_BYTES = len(_MAGIC) + 8 + 1 + 8 + 8
 class Megatron(_Source):
     """PATH.bin: token ids.  PATH.idx: magic, u64 version 1, u8 dtype code, u64 sequences, u64 document marks, then
     i32 length and i64 byte offset in .bin of each sequence, and i64 document marks (first sequence of each; the last
-    is the number of sequences)."""
+    is the number of sequences).  Pythia's shuffled data have the mark 0 alone, as nobody ended a document: each
+    sequence is one."""
 
     has_text = False
 
@@ -346,6 +347,8 @@ class Megatron(_Source):
     def token_chunks(self):
         """Yield (ids, tokens in each document, bytes read) chunks."""
         ids, length, pointer, mark = self._open()
+        if len(mark) == 1:
+            mark = range(int(mark[0]), len(length) + 1)
         if mark[0] != 0 or mark[-1] != len(length):
             raise UserError(f'"{self.idx_path}": its document marks do not run from 0 to {len(length)}')
         parts, counts, size = [], [], 0

@@ -162,10 +162,17 @@ def test_megatron():
             found["document"],
         )
         check(found["attributes"]["tokenizer_hash"] == "" and len(found["documents/id"]) == 3, f"{name}: documents")
+    megatron("bare", [np.arange(129), np.arange(129)], [0])  # as Pythia's data: pieces of k * 64 + 1 tokens, unmarked
+    done = run("tokenize_corpus", "bare.bin", "--vocab-size", 200, "--max-length", 64, "--output", path("meg"))
+    found = datasets("meg/bare.h5")
+    check(done.returncode == 0 and found["count"] == [64] * 4, "no document is marked: the odd token is left out", done)
+    check(found["document"] == [0, 0, 1, 1] and len(found["documents/id"]) == 2, "each sequence is a document")
     out = ("--output", path("meg2"), "--vocab-size")
     refused("id beyond the vocabulary", run("tokenize_corpus", "m16.bin", *out, 199), "m16", "token id 199", "199")
     megatron("far", parts, [0, 2, 3, 9])
     refused("document marks", run("tokenize_corpus", "far.bin", *out, 200), "far.idx", "document marks")
+    megatron("later", parts, [2])
+    refused("one mark that is not 0", run("tokenize_corpus", "later.bin", *out, 200), "later.idx", "document marks")
     megatron("short", parts, [0, 4])
     write("short.bin", b"12")
     refused("bin cut short", run("tokenize_corpus", "short.bin", *out, 200), "short.idx", "lies outside")

@@ -12,8 +12,6 @@ from engine_checks import BUILD, ROOT, check, finish
 from sweep_checks import path, sweep, write, write_squeue
 import text_checks
 
-from bregman.sweep.keys import TOP
-
 PYTHIA = {  # blocks, width, heads, width of the MLP, vocabulary, millions of parameters
     "70m": (6, 512, 8, 2048, 50304, 70),
     "160m": (12, 768, 12, 3072, 50304, 162),
@@ -28,10 +26,8 @@ SCALES = {"810m": 810, "6b": 6400, "22b": 22000, "52b": 52000}  # millions of we
 
 
 def copy(name):
-    """The sweep file in the test's folder; its table of comparisons only where sweeps have one."""
-    with open(os.path.join(ROOT, "jobs", name), encoding="utf-8") as file:
-        text = file.read()
-    return write(name, text if "compare" in TOP else text.partition("\n[compare]")[0] + "\n")
+    """The sweep file in the test's folder."""
+    shutil.copy(os.path.join(ROOT, "jobs", name), path(name))
 
 
 def prepare():
@@ -69,12 +65,22 @@ def jobs(done):
     return [line.split("--job-name=")[1].split()[0] for line in done.stdout.splitlines() if "--job-name=" in line]
 
 
-def planned(name, sizes, stages):
+def planned(name, sizes, stages, losses):
+    """Stages of each size, and at the end the comparison, which waits for all rankings."""
     done = sweep(name, "--dry-run")
     check(done.returncode == 0 and not done.stderr, f"{name}: planned, and warned early enough", done.stderr)
     for stage in stages:
         found = [job for job in jobs(done) if job.startswith(f"{stage}--")]
         check(len(found) == len(sizes), f"{name}: {stage} of each size", found)
+    check(
+        [job.split("--")[0] for job in jobs(done)[-2:]] == ["compare", "compare-report"],
+        f"{name}: compared",
+        jobs(done),
+    )
+    found = [job for job in jobs(done) if job.startswith("losses--")]
+    check(len(found) == (len(sizes) if losses else 0), f"{name}: losses", found)
+    compared = next(line for line in done.stdout.splitlines() if "--job-name=compare--" in line)
+    check(all(f"/{size}/questions/" in compared for size in sizes), f"{name}: all sizes are compared", compared)
 
 
 def test_pythia():
@@ -83,12 +89,12 @@ def test_pythia():
         write_pythia(name, shape)
         found = parameters(path(f"models/pythia-{name}"))
         check(abs(found - shape[-1]) < 0.01 * shape[-1], f"pythia-{name}: {shape[-1]} million parameters", found)
-    planned("pythia.toml", PYTHIA, ("fit", "compress", "prefilter", "score", "merge", "explain", "report"))
+    planned("pythia.toml", PYTHIA, ("fit", "compress", "prefilter", "score", "merge", "explain", "report"), True)
 
 
 def test_scales():
     copy("scales.toml")
-    planned("scales.toml", SCALES, ("train", "fit", "compress", "score", "merge", "explain"))
+    planned("scales.toml", SCALES, ("train", "fit", "compress", "score", "merge", "explain"), False)
     with open(path("scales.toml"), "rb") as file:
         train = tomllib.load(file)["train"]
     for name, size in SCALES.items():
@@ -105,4 +111,4 @@ def test_scales():
 prepare()
 test_pythia()
 test_scales()
-finish(32)
+finish(38)
