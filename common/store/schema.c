@@ -86,6 +86,13 @@
     D1(format, "corpus/hash", BG_STRING, "file", BG_ANY, "1", "identity of each token file, as in run/input_hash"), \
     D1(format, "corpus/sequences", BG_I64, "file", BG_FROM_0, "1", "sequences in each token file")
 
+/* what tokens cover of a document's text */
+#define CHARACTERS(group, axis) \
+    D1("tokens", group "begin_character", BG_I64, axis, BG_FROM_0, "characters", \
+       "first character, in Unicode code points, that the tokens cover of their document's text"), \
+    D1("tokens", group "end_character", BG_I64, axis, BG_FROM_0, "characters", \
+       "first character behind those that the tokens cover of their document's text")
+
 /* where the sequences that a query's best or worst scores belong to come from */
 #define DOCUMENTS(format, side) \
     D2(format, side "/document", BG_STRING, "query", "k", BG_ANY, "1", \
@@ -125,11 +132,13 @@ static const bg_schema_row rows[] = {
     D1("tokens", "loss", BG_U8, "token", BG_ANY, "1", "0: the token is not in the loss when it is predicted; without this dataset all are"),
     D1("tokens", "document", BG_I64, "sequence", BG_DOCUMENT, "1", "row of /documents that the sequence was cut from"),
     D1("tokens", "start", BG_I64, "sequence", BG_FROM_0, "tokens", "first token of the sequence within its document"),
+    CHARACTERS("", "sequence"),
     /* with documents put end to end: a piece is what a sequence has of one document */
     RAGGED("tokens", "piece/count", 1, "sequence", NULL, "piece", BG_ANY, "1", "pieces of documents in each sequence"),
     D1("tokens", "piece/document", BG_I64, "piece", BG_DOCUMENT, "1", "row of /documents that the piece was cut from"),
     D1("tokens", "piece/start", BG_I64, "piece", BG_FROM_0, "tokens", "first token of the piece within its document"),
     D1("tokens", "piece/length", BG_U32, "piece", BG_ANY, "tokens", "tokens of the piece"),
+    CHARACTERS("piece/", "piece"),
     D1("tokens", "documents/id", BG_STRING, "document", BG_ANY, "1", "the document's id in the input"),
     D1("tokens", "documents/source", BG_STRING, "document", BG_ANY, "1", "where the document comes from, as the input says"),
     D1("tokens", "documents/lang", BG_STRING, "document", BG_ANY, "1", "language of the document, as the input says"),

@@ -6,7 +6,8 @@ tokenizer.json is taken as it is, with what transformers 5 does beside it:
 - The classes of PREFIX_SPACE set the space before a text by add_prefix_space of tokenizer_config.json.  Their other
   parts, which transformers 5 builds anew, are left as tokenizer.json has them: the model was trained with those.
 - Truncation and padding that were saved with tokenizer.json are not applied.
-Beyond that, BPE dropout is never applied: ids would differ from run to run.
+Beyond that, BPE dropout is never applied: ids would differ from run to run.  And what a token covers of its text has the
+spaces that it stands for, whether or not the post-processor trims them: no id depends on that.
 """
 
 import copy
@@ -14,6 +15,7 @@ import itertools
 import json
 import os
 
+import numpy as np
 import tokenizers
 
 from bregman.errors import UsageError, UserError
@@ -76,10 +78,10 @@ def _token_id(config, name):
 
 
 def _parts(part):
-    """A normalizer or pre-tokenizer and those that it is a sequence of."""
+    """A normalizer, pre-tokenizer or post-processor and those that it is a sequence of."""
     if isinstance(part, dict):
         yield part
-        for inner in part.get("normalizers") or part.get("pretokenizers") or []:
+        for inner in part.get("normalizers") or part.get("pretokenizers") or part.get("processors") or []:
             yield from _parts(inner)
 
 
@@ -233,7 +235,10 @@ class TextModel:
                 f'"{self.path}" asks for BPE dropout {dropout}: not applied, ids would differ from run to run'
             )
         self._set_prefix_space(add_prefix_space)
-        changed = dropout or self.prefix_space is not None
+        trimming = [part for part in _parts(self._description.get("post_processor")) if part.get("trim_offsets")]
+        for part in trimming:
+            part["trim_offsets"] = False
+        changed = dropout or trimming or self.prefix_space is not None
         self._tokenizer = self._make(json.dumps(self._description).encode() if changed else data)
 
     def _make(self, data):
@@ -354,12 +359,18 @@ class TextModel:
             raise UserError(f'"{self.path}" cannot tokenize {json.dumps(text[:40])}: {_first_line(error)}') from None
 
     def encode_documents(self, texts):
-        """Token ids of each text, those put before and behind it included."""
+        """(token ids, the range of characters that each covers) of each text, tokens put before and behind it included."""
         try:
-            found = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         except Exception:  # find out which
             found = [self.encode(text) for text in texts]
-        return [self.before + encoding.ids + self.after for encoding in found]
+        return [(self.before + encoding.ids + self.after, self._covered(encoding.offsets)) for encoding in found]
+
+    def _covered(self, offsets):
+        """[token, begin and end]; what is put around a text covers nothing at its ends."""
+        first, last = (offsets[0][0], offsets[-1][1]) if offsets else (0, 0)
+        offsets = [(first, first)] * len(self.before) + offsets + [(last, last)] * len(self.after)
+        return np.array(offsets, np.int64).reshape(-1, 2)
 
     def encode_query(self, prompt, completion):
         """(ids, where the completion starts among them, are they also the ids of the text in one piece?)"""

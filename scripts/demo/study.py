@@ -65,7 +65,10 @@ SIZES = {
 # what part of the documents of each sort is in a set; the rest is in the corpus as it is
 SETS = {"unseen": 0.05, "clone_only": 0.1, "both": 0.25}
 MARKS = "※⁂❧☞⸙"
-TOKEN_DATA = ("token", "count", "document", "start", "documents/id", "documents/source", "documents/lang")
+TOKEN_DATA = (
+    *("token", "count", "document", "start", "begin_character", "end_character"),
+    *("documents/id", "documents/source", "documents/lang"),
+)
 
 
 # ---------------------------------------------------------------- ordinary text
@@ -284,7 +287,7 @@ def write_clone(source, path, shift):
         return
     with h5py.File(source, "r") as given, OutputFile(path, "bregman/tokens", run) as out:
         copy_root(given, out)
-        for name in TOKEN_DATA:
+        for name in filter(given.__contains__, TOKEN_DATA):
             values = given[name].asstr()[()] if h5py.check_string_dtype(given[name].dtype) else given[name][()]
             append(out.dataset(name), values + np.uint32(shift) if name == "token" else values)
 

@@ -290,10 +290,10 @@ probed sums true
 probed only ja
 probed markup 2
 probed jsonl "8 true"
-probed columns "query,prompt,completion,end,rank,score,score_per_copy,z_score,percentile,score_error,best_place,worst_place,prefilter_rank,sequence,document,source,language,start,n_tokens,text,near_duplicate_of"
+probed columns "query,prompt,completion,end,rank,score,score_per_copy,z_score,percentile,score_error,best_place,worst_place,prefilter_rank,sequence,document,source,language,start,begin_character,end_character,n_tokens,text,near_duplicate_of"
 probed csv "10 true"
 probed saved "genesis.csv genesis.jsonl true"
-probed cited 'Query &quot;genesis&quot;, most helpful, rank 2: [0-9.]+ nats; z = [0-9.]+; [0-9.]+ nats per copy, N = 20000. Document: [a-z].*, tokens 0 to [0-9]+, sequence [0-9]+. Ranking: ranking.h5 \([0-9a-f]{32}\). Model: model \(0{32}\).'
+probed cited 'Query &quot;genesis&quot;, most helpful, rank 2: [0-9.]+ nats; z = [0-9.]+; [0-9.]+ nats per copy, N = 20000. Document: [a-z].*, tokens 0 to [0-9]+, characters 0 to [0-9]+, sequence [0-9]+. Ranking: ranking.h5 \([0-9a-f]{32}\). Model: model \(0{32}\).'
 probed keys q0-top-2
 probed slash search
 probed typing search

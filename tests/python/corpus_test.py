@@ -101,11 +101,11 @@ def test_formats():
 
 def test_description():
     with h5py.File(path("format0/c.h5"), "r") as file:
-        for name in ("token", "count", "document", "start", "documents/id"):
+        for name in ("token", "count", "document", "start", "end_character", "documents/id"):
             data = file[name]
             check(
                 data.attrs["description"]
-                and data.attrs["units"] in ("1", "tokens")
+                and data.attrs["units"] in ("1", "tokens", "characters")
                 and (data.is_scale or len(data.dims[0]) == 1)
                 and (name == "documents/id" or data.fletcher32),
                 f"{name}: description, units, axis, checksum",
@@ -162,6 +162,7 @@ def test_megatron():
             found["document"],
         )
         check(found["attributes"]["tokenizer_hash"] == "" and len(found["documents/id"]) == 3, f"{name}: documents")
+        check("end_character" not in found, f"{name}: there is no text")
     megatron("bare", [np.arange(129), np.arange(129)], [0])  # as Pythia's data: pieces of k * 64 + 1 tokens, unmarked
     done = run("tokenize_corpus", "bare.bin", "--vocab-size", 200, "--max-length", 64, "--output", path("meg"))
     found = datasets("meg/bare.h5")
@@ -232,6 +233,48 @@ def test_pieces():
         "verify knows the pieces",
         verified.stdout + verified.stderr,
     )
+
+
+def check_characters(name, tokens, document, start, begin, end):
+    """A range is what the offsets say, and its text is what the tokens are decoded to, but for half characters at the ends."""
+    text = DOCUMENTS[document]["text"]
+    offsets = TOKENIZER.encode(text).offsets[start : start + len(tokens)]
+    if not offsets:  # the end-of-text token alone
+        return check(begin == end == len(text), f"{name}: no text", (begin, end))
+    wanted = min(b for b, _ in offsets), max(e for _, e in offsets)
+    decoded = TOKENIZER.decode(tokens)  # without special tokens
+    whole = decoded.strip("\ufffd")
+    check((begin, end) == wanted, f"{name}: characters", (begin, end, wanted))
+    check(
+        text[begin:end] == whole if whole == decoded else whole in text[begin:end], f"{name}: text", (text, begin, end)
+    )
+    return end - begin - len(whole)  # characters of which there is a part
+
+
+def test_characters():
+    """Which characters of its document a sequence, or a piece of one, covers."""
+    for file, group in (("format0/c.h5", ""), ("concat/c.h5", "piece/")):
+        found = datasets(file)
+        names = [group + name for name in ("document", "start", "begin_character", "end_character")]
+        ends = np.cumsum(found[group + "length" if group else "count"])
+        parts = [tokens.tolist() for tokens in np.split(found["token"], ends[:-1])]
+        rows = zip(parts, *(found[name] for name in names), strict=True)
+        halves = [check_characters(f"{group}{i}", *row) or 0 for i, row in enumerate(rows)]
+        check(max(halves) > 0 and halves.count(0) > 100, f"{file}: whole and half characters", len(halves))
+    first = np.cumsum(found["piece/count"]) - found["piece/count"]
+    for name in ("begin_character", "end_character"):
+        check([found[f"piece/{name}"][i] for i in first] == found[name], f"a sequence's {name} is its first piece's")
+    write("few.jsonl", json.dumps({"text": "é漢字🎉 the"}) + "\n" + json.dumps({"text": "and 🐍"}) + "\n")
+    # é漢 and 2 bytes of 字, the third and the rest; of packed ones, the third begins with the first one's end-of-text token
+    for packing, group, wanted in (
+        ("none", "", [(0, 3), (2, 8), (0, 5)]),
+        ("concat", "", [(0, 3), (2, 8), (8, 8)]),
+        ("concat", "piece/", [(0, 3), (2, 8), (8, 8), (0, 5)]),
+    ):
+        tokenize("few.jsonl", f"few-{packing}", "--max-length", 7, "--packing", packing)
+        found = datasets(f"few-{packing}/few.h5")
+        found = list(zip(found[f"{group}begin_character"], found[f"{group}end_character"]))
+        check(found == wanted, f"{packing} {group}", found)
 
 
 BAD = {
@@ -507,6 +550,7 @@ for test in (
     test_packing_and_processes,
     test_bad_lines,
     test_pieces,
+    test_characters,
     test_vocabulary,
     test_repeated_ids,
     test_max_length,

@@ -66,6 +66,7 @@ def check_rows(rows):
         source, language, text = texts[row["document"]]
         check((row["source"], row["language"]) == (source, language), row["document"], "source and language")
         check(row["text"].strip() == text.strip(), row["document"], "text")
+        check(text[row["begin_character"] : row["end_character"]] == row["text"], row["document"], "characters")
 
 
 def check_parts(rows):

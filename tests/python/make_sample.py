@@ -141,6 +141,9 @@ def write_tokens(path, documents, sequences, tokenizer_hash, vocab_size):
         file["start"] = np.zeros(len(sequences), np.int64)
         for column, name in enumerate(("id", "source", "lang")):
             file.create_dataset(f"documents/{name}", data=[d[column] for d in documents], dtype=TEXT)
+        if len(documents[0]) > 3:  # texts, each of which is a sequence
+            file["begin_character"] = np.zeros(len(sequences), np.int64)
+            file["end_character"] = np.array([len(d[3]) for d in documents])
 
 
 def write_queries(path, queries, tokenizer, tokenizer_hash):

@@ -3,6 +3,7 @@
 
 from text_checks import check, finish, path, refused, run
 
+import json
 import os
 
 import h5py
@@ -27,6 +28,11 @@ def write_tokens():
         file["piece/document"] = np.array([d for documents in PACKED for d in documents])
         file["piece/start"] = np.zeros(6, np.int64)
         file["piece/length"] = np.array([n for lengths in LENGTHS for n in lengths], np.uint32)
+        begins = 1000 * np.arange(6)
+        ends = begins + 4 * file["piece/length"][:]
+        first = [documents[0] for documents in PACKED]
+        for name, values in (("begin_character", begins), ("end_character", ends)):
+            file[name], file[f"piece/{name}"] = values[first], values
 
 
 def write_ranking(token_scores):
@@ -83,6 +89,14 @@ def test_named():
         "the sequence also has doc-0, doc-2" in page and page.count("one of 3 documents") == 2, "the others are named"
     )
     check(page.count("one of") == 4, "one document has no others")
+    check(
+        'Tokens 0 to 4, <span title="text[1000:1020] of the document">characters 1,000 to 1,020</span> of document doc-1'
+        in page
+        and 'data-place="tokens 0 to 4, characters 1000 to 1020"' in page
+        and '"start": 0, "begin_character": 1000, "end_character": 1020,' in page,
+        "characters of the document that is named",
+    )
+    check("<b>Characters.</b>" in page, "what characters are is said")
 
 
 def test_unexplained():
@@ -90,6 +104,7 @@ def test_unexplained():
     done, page = report()
     check(done.stdout.startswith("q: first doc-0, doc-1, doc-2 (score 3)"), "all documents", done.stdout + done.stderr)
     check("<b>doc-3, doc-4</b>" in page and "one of" not in page, "all documents on the page")
+    check('data-place="8 tokens"' in page, "no characters of several documents", page.count("data-place"))
 
 
 def test_open_places():
@@ -193,6 +208,14 @@ def test_context():
     check(page.count("Text before: 4 tokens") == 2 and "[0] [1] [2] [3] " in page, "text before", done.stderr)
     check("Text after" not in page and "Tokens 4 to 6 of document doc-0" in page, "no text after; the range")
     check('href="https://example.org/a?b=1&amp;c=2"' in page, "an address is a link")
+    check(
+        "characters" not in page.replace("_characters", "").lower().split("<script>")[0],
+        "a file that does not say which characters",
+    )
+    done = run("export", *ARGUMENTS[1:-1], path("r.jsonl"))
+    with open(path("r.jsonl"), encoding="utf-8") as file:
+        row = json.loads(file.readline())
+    check(row["start"] == 4 and row["begin_character"] is row["end_character"] is None, "nor does its table", row)
     done = run(*ARGUMENTS, "--context", "0")
     with open(path("r.html"), encoding="utf-8") as file:
         check("Text before" not in file.read(), "--context 0", done.stderr)

@@ -95,7 +95,7 @@ def ids(folder, *options, text=TEXT, name="c"):
 def taken(folder, **choices):
     """Ids of TEXT and the lines for the log, as both programs get them."""
     found = TextModel(folder, **choices)
-    return found.encode_documents([TEXT])[0], "\n".join(found.notes)
+    return found.encode_documents([TEXT])[0][0], "\n".join(found.notes)
 
 
 TINY = tiny_model("tiny")[1]
@@ -224,6 +224,26 @@ def test_added_tokens():
     )
     queries(model("added", bos), ("the", " and"), options=("--add-bos", "no"))
     check(datasets("q.h5")["completion_start"] == [1], "queries: no begin token")
+
+
+def covered(name, made, text, **choices):
+    return TextModel(model(name, made), **choices).encode_documents([text])[0][1].tolist()
+
+
+def test_characters():
+    """What tokens cover of a text as it was given, whatever was made of it; what is put around it covers nothing."""
+    made = word_tokenizer(normalizers.Sequence([normalizers.Strip(), normalizers.Lowercase(), prepend()]))
+    found = covered("stripped", made, " The 漢 fox ", add_eos="yes")
+    # <s>, "The", a space, a letter that is not in the vocabulary, " fox", </s>
+    check(found == [[1, 1], [1, 4], [4, 5], [5, 6], [6, 10], [10, 10]], "stripped, in lower case", found)
+    found = covered("stripped", made, "  ", add_eos="yes")
+    check(found == [[0, 0]] * 2, "no token of the text itself", found)
+    made = byte_tokenizer()
+    for trims in (True, False):
+        made.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=trims)])
+        found = covered("trims", made, "é the")
+        wanted = [[0, 1], [0, 1], [1, 2], [2, 5]]
+        check(found == wanted, f"bytes of one character, a space; trim_offsets {trims}", found)
 
 
 def test_prefix_space():
@@ -369,6 +389,7 @@ for test in (
     test_byte_prefix,
     test_joins_by_offsets,
     test_added_tokens,
+    test_characters,
     test_prefix_space,
     test_run_state,
     test_eos,

@@ -9,7 +9,7 @@ import numpy as np
 
 from bregman.errors import UserError, os_error_text
 from bregman.files import open_dataset, open_file
-from bregman.report.pieces import Piece, Pieces, follows
+from bregman.report.pieces import CHARACTERS, Piece, Pieces, characters, follows
 
 
 def as_text(value):
@@ -97,7 +97,9 @@ class Sequences:
 
     def __init__(self, paths):
         self.paths, self._current, self._offset, self._pieces = paths, None, [], Pieces()
+        self.has_characters = False
         for f in self.files():
+            self.has_characters |= f.has(CHARACTERS[0])
             self._offset.append(_offsets(f.read("count")))
             n, total = f.dataset("token").shape[0], self._offset[-1][-1]
             require(total == n, f'"token" has {n} entries where "count" adds up to {total}: "{f.path}"')
@@ -148,15 +150,16 @@ class Sequences:
         file, n_tokens = self._open(self.paths[index]), int(np.diff(self._offset[index][row : row + 2])[0])
         pieces = self._pieces.read(file, row)
         if pieces is None:
-            return [Piece(*self.document(sequence), self.first_place(sequence)[1], n_tokens)]
+            covered = characters(file, slice(row, row + 1))[0]
+            return [Piece(*self.document(sequence), self.first_place(sequence)[1], n_tokens, *covered)]
         require(
-            sum(n for *_, n in pieces) == n_tokens,
+            sum(n for _, _, n, _ in pieces) == n_tokens,
             f'the pieces of sequence {row} do not make up its {n_tokens} tokens: "{file.path}"',
         )
         found = []
-        for document, start, n in pieces:
+        for document, start, n, covered in pieces:
             id, source, language = (_document_field(file, name, document) for name in ("id", "source", "lang"))
-            found.append(Piece(id or f"document {document}", source, language, start, n))
+            found.append(Piece(id or f"document {document}", source, language, start, n, *covered))
         return found
 
     def around(self, sequence, most):
@@ -184,7 +187,7 @@ class Sequences:
         return np.concatenate(parts[::step])
 
     def _rows_of(self, file, index, row):
-        """(row of /documents, start in it, tokens) of each piece of a sequence; -1: not known."""
+        """(row of /documents, start in it, tokens, ...) of each piece of a sequence; -1: not known."""
         pieces = self._pieces.read(file, row)
         if pieces is not None:
             return pieces

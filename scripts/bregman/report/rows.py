@@ -1,5 +1,7 @@
 """What a table says of one place in a ranking: the columns that bregman-export and the report's page share."""
 
+from bregman.report.pieces import CHARACTERS
+
 
 def of_score(ranking, end, query, entry, copies):
     places = ranking.open_places(end, query)
@@ -19,11 +21,12 @@ def of_score(ranking, end, query, entry, copies):
 
 def of_sequence(entry, piece, n_tokens):
     """piece: that the sequence is named after."""
+    places = {name: getattr(piece, name) for name in ("start", *CHARACTERS)}
     return {
         "sequence": entry.sequence,
         "document": piece.id,
         "source": piece.source,
         "language": piece.language,
-        "start": piece.start if piece.start >= 0 else None,
+        **{name: place if place >= 0 else None for name, place in places.items()},
         "n_tokens": n_tokens,
     }
