@@ -197,11 +197,12 @@ validate: setup
 	@BREGMAN_BIN=$(abspath $(B))/bin $(SRC)/scripts/demo/validation.py $(B)/validate
 # models of several sizes, and what moves each: hours on two cores; STUDY=quick: ten minutes; STUDY=local: retraining
 STUDY ?= full
+STUDIED = $(B)/study$(patsubst %,-%,$(filter-out full,$(STUDY)))
 study: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
-	@$(SRC)/scripts/demo/study.py $(B)/study --size $(STUDY)
-	@BREGMAN_BIN=$(abspath $(B))/bin $(SRC)/jobs/sweep $(B)/study/study.toml --local
-	@for x in parameters tokens; do $(SRC)/scripts/training_figure $(B)/study/runs/*/model --against $$x --output $(B)/study/$$x.svg; done
+	@$(SRC)/scripts/demo/study.py $(STUDIED) --size $(STUDY)
+	@BREGMAN_BIN=$(abspath $(B))/bin $(SRC)/jobs/sweep $(STUDIED)/study.toml --local
+	@for x in parameters tokens; do $(SRC)/scripts/training_figure $(STUDIED)/runs/*/model --against $$x --output $(STUDIED)/$$x.svg; done
 bench: setup
 	@$(MAKE) --no-print-directory -f $(SRC)/Makefile all
 	@$(SRC)/scripts/bench/run.py --build $(B)

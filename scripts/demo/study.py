@@ -54,7 +54,7 @@ from bregman.hashes import hash_file
 from bregman.steps import run
 
 HERE = os.path.dirname(os.path.realpath(__file__))
-PROGRAM = "study 1"  # raised when other inputs are made than before for the same text and seed
+PROGRAM = "study 2"  # raised when other inputs are made than before for the same text and seed
 # words: of a passage that is asked for; count: queries of each kind
 Size = collections.namedtuple("Size", "mb max_chars vocabulary max_length words count sweep")
 SIZES = {
