@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from bregman.errors import UserError
-from bregman.validate import local, methods, planted, retraining, statistics
+from bregman.validate import local, methods, output, planted, retraining, statistics
 from bregman.validate.retraining import draw_subsets
 from bregman.validate.settings import TABLES
 
@@ -132,10 +132,20 @@ def test_members():
 def test_fallback_damping():
     """Without LDS a refined solve has a damping of its own list: at that of the others it does harm."""
     settings = {"qld": {"damping": 0.1}}
-    experiment = type("Experiment", (), {"n_queries": 2})
+    said = []
+    stages = type("Stages", (), {"tell": said.append})
+    experiment = type("Experiment", (), {"n_queries": 2, "stages": stages})
     wanted = {"names": ["ekfac", "cg", "lissa"], "dampings": [0.01, 0.1]}
     found = {r.method: retraining.dampings_of(r, experiment, settings, None) for r in methods.rows(wanted, ["mlp"])}
     check(found == {"ekfac": [0.1] * 2, "cg": [10] * 2, "lissa": [10] * 2}, "dampings without LDS", found)
+    check(len(said) == 3 and "ekfac-mlp: damping 0.1" in said[0], "it is said", said)
+    measured = {"halves": {"rows": [{"method": "ekfac", "modules": "attention,mlp", "chosen": [1, 2]}]}}
+    row = next(r for r in methods.rows(wanted, ["mlp,attention"]) if r.method == "ekfac")
+    check(retraining.dampings_of(row, experiment, settings, measured) == [1, 2], "modules in another order")
+    with open(path("lds.json"), "w", encoding="utf-8") as file:
+        json.dump({"settings": {"lds": {"seeds": 2}, "qld": {"seeds": 1}}, "result": measured}, file)
+    for other, found in (({"qld": {"seeds": 3}, "lds": {"seeds": 2}}, measured), ({"lds": {"seeds": 3}}, None)):
+        check(output.read_lds(path("lds.json"), other) == found, f"LDS with settings {other}")
 
 
 def test_intervals():
@@ -147,6 +157,14 @@ def test_intervals():
     check(statistics.bootstrap(np.arange(9.0)) == statistics.bootstrap(np.arange(9.0)), "the same in every run")
     check(statistics.summary(np.arange(9.0), 7)["interval"] is None, "7 retrainings: no interval")
     check(statistics.summary(np.arange(9.0), 8)["interval"] is not None, "8 retrainings: an interval")
+    check(statistics.summary(np.arange(4.0), 8)["interval"] is None, "4 queries: no interval")
+    check(statistics.why_no_interval(8, 4) == "fewer than 5 queries: no intervals", "it is said")
+    covered = 0
+    for k in range(200):  # 12 draws that all queries share, whose mean is subtracted: 0 is to be covered
+        draws = np.repeat(np.random.default_rng(k).normal(size=(12, 1)), 6, axis=1)
+        low, high = statistics.bootstrap(np.zeros(6) - draws.mean(0), resamples=400, above=draws)
+        covered += low <= 0 <= high
+    check(0.84 <= covered / 200 <= 0.99, "what all queries share is drawn again", covered / 200)
     first, second = statistics.folds(7)
     check(sorted([*first, *second]) == list(range(7)) and len(first) == 3, "two halves of the queries")
     values = np.zeros((2, 7))
@@ -638,7 +656,7 @@ def test_masked_step():
 
 def test_response():
     """The solve's own residual, correlations recomputed from the score files, and rows of the solves."""
-    few_config("[pbo]\nrank = 4\nsteps = 4", '["random", "dot", "ekfac", "cg"]')
+    few_config("[fit]\nseed = 1\n[pbo]\nrank = 4\nsteps = 4", '["random", "dot", "ekfac", "cg"]')
     done = validate("few", "--parts", "pbo")
     check(done.returncode == 0, "pbo", done.stderr[-500:])
     found = read("few/pbo.json")["result"]
@@ -659,6 +677,7 @@ def test_response():
     wanted = [np.corrcoef(scores[True][:, q], scores[False][:, q])[0, 1] for q in range(5)]
     check(np.allclose(rows["ekfac"]["per_query"], wanted, atol=1e-6), "Pearson's correlation")
     check(rows["ekfac"]["mean"] > rows["dot"]["mean"] > rows["random"]["mean"] + 0.1, "EK-FAC is nearest")
+    check(rows["labels"]["per_query"] != rows["ekfac"]["per_query"], "labels of another seed than the factors'")
     check(rows["block-diagonal"]["mean"] > rows["ekfac"]["mean"], "layers on their own, solved, are nearer than EK-FAC")
 
 
@@ -698,6 +717,7 @@ def test_planted_parts():
     check(facts["planted"] == 48 and facts["corpus"] == 128 + 48 and len(facts["rows"]) == 3, "facts", facts["planted"])
     check(reports["planted"] == 64 and all(0 <= x <= 1 for row in reports["rows"] for x in row["per_query"]), "filter")
     check("recall@10" in done.stdout and "AUPRC" in done.stdout, "tables", done.stdout)
+    check(done.stdout.count("fewer than 8 queries: no intervals") == 2, "no intervals, and it is said", done.stdout)
 
 
 def test_example():
@@ -721,6 +741,18 @@ def test_refusals():
         ("method", FIRST.format(name="method", **{**QUICK, "names": '["magic"]'}), "[methods] names", "ekfac"),
         ("own", FIRST.format(name="own", **{**QUICK, "more": "first_seed = 0"}), "the scored model has seed 0"),
         ("none", FIRST.format(name="none", **{**QUICK, "subsets": 1}), "two subsets or more"),
+        (
+            "save",
+            FIRST.format(name="save", **{**QUICK, "epochs": "1\nsave_steps = 5"}),
+            "[train] save_steps",
+            "is unknown",
+        ),
+        (
+            "shampoo",
+            FIRST.format(name="shampoo", **{**QUICK, "more": '[fit]\npreconditioner = "shampoo"'}),
+            "[fit] preconditioner",
+            "is unknown",
+        ),
         (
             "drop",
             FIRST.format(name="drop", **{**QUICK, "more": 'kinds = ["drops"]\ndrop = 0.001'}),
@@ -798,6 +830,12 @@ def test_refusals():
             FIRST.format(name="seeded", **{**QUICK, "model": f'trained = "{trained}"\nseed = 7'}),
             "[model] seed",
             "was trained with seed 0, not 7",
+        ),
+        (
+            "otherwise",
+            FIRST.format(name="otherwise", **{**QUICK, "epochs": 9, "model": f'trained = "{trained}"'}),
+            "[train] epochs",
+            "not 9; give that",
         ),
         (
             "one",

@@ -126,6 +126,20 @@ class Experiment:
                 f'{self.settings.path}: [model] seed: "{self.trained}" was trained with seed {seed}, not {self.model_seed}; give that'
             )
 
+    def check_trained(self):
+        """A model that was there was trained as others will be: refused before they are."""
+        log = self.trained and os.path.join(self.trained, "log.h5")
+        if not log or not os.path.exists(log):
+            return
+        options = recorded_run(log)[0]
+        for key in DECISIVE:
+            wanted = self.train.get(key, STAGES["train"][key].default)
+            if options.get(key) != wanted:
+                raise UserError(
+                    f'{self.settings.path}: [train] {key}: "{self.trained}" was trained with {json.dumps(options.get(key))}, not '
+                    f"{json.dumps(wanted)}; give that"
+                )
+
     def path(self, *parts):
         return os.path.join(self.folder, *parts)
 
@@ -239,8 +253,7 @@ class Experiment:
         knows nothing of the first half, with a mask or without."""
         folder = self.path(name, f"bank-{seed}" if masks else f"bank-{seed}-all")
         begin = self._halfway(name, seed)
-        kept = {k: v for k, v in self.train.items() if k not in ("save_steps", "eval_steps")}
-        options = {"tokens": self.tokens, **kept, **begin, "bank": folder, "queries": self.queries}
+        options = {"tokens": self.tokens, **self.train, **begin, "bank": folder, "queries": self.queries}
         options.update(mask=self._write_masks(name, masks), seeds=f"{seed}:{seed + 1}")
         self._once(folder, f"bank {os.path.relpath(folder, self.folder)}", "train_models", options)
         return self._read_bank(folder)[1][:, 0]

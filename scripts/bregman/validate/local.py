@@ -193,7 +193,10 @@ def how_well(found):
 
 def where_lost(by, kind):
     """Between the score and a training, which step loses more?  By the correlations, whose intervals stand beside them."""
-    near, ekfac, pbo = (by[key]["pearson"]["mean"] for key in (("ekfac", "pbo"), ("ekfac", kind), ("pbo", kind)))
+    of_three = [by[key]["pearson"] for key in (("ekfac", "pbo"), ("ekfac", kind), ("pbo", kind))]
+    if any(found["interval"] is None for found in of_three):
+        return "of so few pairs it is not said which step loses more"
+    near, ekfac, pbo = (found["mean"] for found in of_three)
     if pbo > ekfac + APART:
         return "EK-FAC's approximations lose part of what the objective's own response gets right"
     if ekfac > pbo + APART:
@@ -266,5 +269,4 @@ def text(found):
         for e in found["compared"]
     ]  # fmt: skip
     compared = output.markdown(["predicted", "measured", "Pearson", "Spearman", "slope"], rows)
-    note = [found["note"] + ".\n"] if found["note"] else []
-    return "\n".join([head, pairs, compared, *note, found["says"] + "\n"])
+    return "\n".join([head, pairs, compared, *output.noted(found), found["says"] + "\n"])

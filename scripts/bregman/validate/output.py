@@ -16,14 +16,22 @@ def write_json(path, value):
     write_whole(path, [json.dumps(value, indent=1, allow_nan=False) + "\n"])
 
 
-def read_result(path, settings):
-    """What a part has found before, with these settings; None if it has not."""
+OF_LDS = ("model", "train", "fit", "compress", "score", "bm25", "methods", "lds")  # tables that it depends on
+
+
+def of_lds(settings):
+    return {name: settings.get(name) for name in OF_LDS}, settings.get("validate", {}).get("seed")
+
+
+def read_lds(path, settings):
+    """What LDS has been before, with these settings as far as it depends on them; None if it has not been measured."""
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
     except (OSError, ValueError):
         return None
-    return found.get("result") if found.get("settings") == json.loads(json.dumps(settings)) else None
+    same = of_lds(found.get("settings", {})) == of_lds(json.loads(json.dumps(settings)))
+    return found.get("result") if same else None
 
 
 def number(value, digits=3):
@@ -37,6 +45,11 @@ def with_interval(found, digits=3):
     interval = found["interval"]
     between = "" if interval is None else f" [{', '.join(number(x, digits) for x in interval)}]"
     return number(found["mean"], digits) + between
+
+
+def noted(found):
+    """Why there are no intervals, where there are none."""
+    return [found["note"] + ".\n"] if found["note"] else []
 
 
 def markdown(head, rows):
@@ -73,7 +86,7 @@ def lds_text(found):
             else "One seed: the truth's own agreement is not known.\n"
         )
         parts += [head, row_table("LDS", kind["rows"]), told]
-        parts += [kind["note"] + ".\n"] if kind["note"] else []
+        parts += noted(kind)
     return "\n".join(parts)
 
 
@@ -89,7 +102,7 @@ def _removal_text(found, title, what):
         f"### {title}: rise of the query's loss, nats a token, without its best {found['removed']} {what} "
         f"({100 * found['share']:g} %), above {found['random_removals']} random removals; {len(found['seeds'])} seeds\n"
     )
-    return "\n".join([head, row_table("QLD", found["rows"])] + ([found["note"] + ".\n"] if found["note"] else []))
+    return "\n".join([head, row_table("QLD", found["rows"]), *noted(found)])
 
 
 def query_text(queries):

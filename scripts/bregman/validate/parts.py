@@ -34,10 +34,12 @@ def validate(settings, stages, parts, make_experiment=Experiment, say=print):
         "version": version_line().split()[1:],
         "peers": check_peers(settings, tracked, stages.tell),
     }
-    measured = output.read_result(os.path.join(settings.output, "lds.json"), head["settings"])
+    measured = output.read_lds(os.path.join(settings.output, "lds.json"), head["settings"])
     if {"lds", "qld", "pbo", "local"} & set(parts):
         main = make_experiment(settings, stages, settings.output, model["tokens"], model["queries"][0], tracked)
         retraining.check_sizes(main.sequences, settings, parts)
+        if {"lds", "qld", "local"} & set(parts):
+            main.check_trained()
         if "qld" in parts:
             retraining.removed_for(main.n_queries, settings)
         if "local" in parts:

@@ -147,7 +147,16 @@ def measure(part, settings, stages, modules, make_experiment=Experiment):
         entry.update(chosen=chosen[row], more=more[row])
     unflagged_means(table, queries)
     sizes = {"planted": len(ids), "corpus": experiment.n_sequences, "relevant_per_query": float(relevant.sum(1).mean())}
-    return experiment, queries, {"measure": main, **sizes, "rows": table}
+    return (
+        experiment,
+        queries,
+        {
+            "measure": main,
+            **sizes,
+            "rows": table,
+            "note": statistics.why_no_interval(len(names), len(names), "queries"),
+        },
+    )
 
 
 def text(part, found):
@@ -159,4 +168,4 @@ def text(part, found):
         for e in found["rows"]
         if e["more"]
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *output.noted(found)]) + "\n"

@@ -31,7 +31,8 @@ def approximations(experiment, own, names):
     """{row: scores}: the methods at the same damping, and the solve with one approximation at a time."""
     modules, damping, exact = own["modules"], own["damping"], solved(own["steps"])
     rank = METHODS["ekfac"]._replace(compress={**METHODS["ekfac"].compress, "rank": own["rank"]})
-    resampled = METHODS["ekfac"]._replace(fit={"seed": 1})
+    anew = {"seed": experiment.settings["fit"].get("seed", 0) + 1, "empirical_fisher": False}
+    resampled = METHODS["ekfac"]._replace(fit=anew)
     found = {
         Named("block-diagonal", "solved, layers on their own", modules): sum(
             experiment.influence_scores(exact, layer, damping)["score"] for layer in layers_of(experiment, modules)
@@ -79,6 +80,7 @@ def measure(settings, stages, main, modules):
         "sequences": experiment.n_sequences,
         "steps": own["steps"],
         "residual": left,
+        "note": statistics.why_no_interval(statistics.LEAST_RETRAININGS, experiment.n_queries),
         "rows": compared(found, statistics.LEAST_RETRAININGS, settings[""]["seed"]),
     }
 
@@ -89,4 +91,4 @@ def text(found):
         f"{found['sequences']} sequences\n\nsolved in {found['steps']} steps, which leave {found['residual']:.1g} of the gradient\n"
     )
     rows = [[e["label"], e["modules"], output.with_interval(e)] for e in found["rows"]]
-    return "\n".join([head, output.markdown(["scores", "modules", "Pearson correlation"], rows)])
+    return "\n".join([head, output.markdown(["scores", "modules", "Pearson correlation"], rows), *output.noted(found)])

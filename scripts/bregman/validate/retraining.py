@@ -5,9 +5,7 @@ import numpy as np
 from bregman.errors import UserError
 from bregman.validate import statistics
 from bregman.validate.methods import METHODS, REFERENCE, rows
-
-FEW = f"fewer than {statistics.LEAST_RETRAININGS} retrainings: no intervals"
-FEW_SUBSETS = f"fewer than {statistics.LEAST_RETRAININGS} subsets: no intervals"  # seeds are no points of a correlation
+from bregman.validate.modules import words_of
 
 
 def draw_subsets(n, count, keep, seed):
@@ -64,12 +62,13 @@ def reference_of(measured, row):
     return next(other for other in measured if other.method == REFERENCE and other.modules == wanted)
 
 
-def compared(found, retrainings, seed):
-    """Rows of a table: found {Row: values [query]} with means, intervals and paired differences from the reference."""
+def compared(found, retrainings, seed, above=None):
+    """Rows of a table: found {Row: values [query]} with means, intervals and paired differences from the reference; above: what all
+    values are above, as bootstrap's, which their differences do not depend on."""
     table = []
     for row, values in found.items():
         entry = {"method": row.method, "label": row.label, "modules": row.modules, "per_query": values.tolist()}
-        entry.update(statistics.summary(values, retrainings, seed))
+        entry.update(statistics.summary(values, retrainings, seed, above))
         other = reference_of(found, row)
         entry["difference"] = None
         if other not in (None, row):
@@ -137,7 +136,9 @@ def lds_of_kind(kind, experiment, settings, queries):
         "kept": int(members[0].sum()),
         "seeds": seeds,
         "retrainings": n_subsets * losses.shape[1],
-        "note": FEW_SUBSETS if n_subsets < statistics.LEAST_RETRAININGS else None,
+        "note": statistics.why_no_interval(
+            n_subsets, experiment.n_queries, "subsets"
+        ),  # seeds are no points of a correlation
         "ceiling": ceiling(losses, seed),
         "rows": table,
     }
@@ -165,9 +166,13 @@ def dampings_of(row, experiment, settings, measured):
     if not METHODS[row.method].damped:
         return None
     entries = [e for kind in (measured or {}).values() for e in kind["rows"]]
-    entry = next((e for e in entries if (e["method"], e["modules"]) == (row.method, row.modules)), None)
+    words = set(words_of(row.modules))
+    entry = next((e for e in entries if e["method"] == row.method and set(words_of(e["modules"])) == words), None)
+    if entry:
+        return entry["chosen"]
     other = row.dampings[0] if METHODS[row.method].dampings else settings["qld"]["damping"]
-    return entry["chosen"] if entry else [other] * experiment.n_queries
+    experiment.stages.tell(f"qld {row.name}: damping {other:g}, as these settings' lds has not measured which is best")
+    return [other] * experiment.n_queries
 
 
 def at_dampings(dampings, scores):
@@ -182,13 +187,14 @@ def rises(found, base, experiment, settings, queries):
     """Table of rises of each query's loss, in nats a token, above those of random removals.  found: {Row: (losses [removal, seed,
     query] of the models without each query's best, dampings)}; base: of the models without random ones."""
     own, seed = settings["qld"], settings[""]["seed"]
-    asked, base = removed_for(experiment.n_queries, settings), base.mean((0, 1))
+    asked = removed_for(experiment.n_queries, settings)
+    tokens, base = experiment.query_tokens[asked], base.mean(1)[:, asked]
     values = {
-        row: np.array([losses[i, :, q].mean() - base[q] for i, q in enumerate(asked)]) / experiment.query_tokens[asked]
+        row: (np.array([losses[i, :, q].mean() for i, q in enumerate(asked)]) - base.mean(0)) / tokens
         for row, (losses, _) in found.items()
     }
     retrainings = len(asked) * own["seeds"]
-    table = compared(values, retrainings, seed)
+    table = compared(values, retrainings, seed, base / tokens)
     for entry, (_, dampings) in zip(table, found.values()):
         entry["chosen"] = dampings
     unflagged_means(table, [queries[q] for q in asked])
@@ -197,7 +203,7 @@ def rises(found, base, experiment, settings, queries):
         "random_removals": own["random"],
         "seeds": list(range(own["first_seed"], own["first_seed"] + own["seeds"])),
         "retrainings": retrainings,
-        "note": FEW if retrainings < statistics.LEAST_RETRAININGS else None,
+        "note": statistics.why_no_interval(retrainings, len(asked)),
         "rows": table,
     }
 

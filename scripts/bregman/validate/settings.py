@@ -37,9 +37,11 @@ def _modules(value):
 # what the stages are given as it is; what this program sets itself is left out
 OF_STAGES = {
     "train": {
-        k: v for k, v in STAGES["train"].items() if k not in ("corpus", "heldout", "subset", "mask", "seed", "slices")
+        k: v
+        for k, v in STAGES["train"].items()
+        if k not in ("corpus", "heldout", "subset", "mask", "seed", "slices", "eval_steps", "save_steps")
     },
-    "fit": {k: v for k, v in STAGES["fit"].items() if k not in ("corpus", "modules", "no_diagonal")},
+    "fit": {k: v for k, v in STAGES["fit"].items() if k not in ("corpus", "modules", "no_diagonal", "preconditioner")},
     "compress": {
         k: v for k, v in STAGES["compress"].items() if k in ("rank", "tolerance", "max_rank", "seed", "unit_queries")
     },
@@ -222,7 +224,7 @@ class Settings(dict):
         drawn = "lds" in self.parts and any(f"{kind}_bank" not in self["lds"] for kind in self["lds"]["kinds"])
         if drawn and self["lds"]["subsets"] < 2:
             raise self._wrong("lds", "subsets", "a correlation is over two subsets or more")
-        for table in [part for part in self.parts if part in ("lds", "qld", "local")]:
+        for table in [part for part in self.parts if part in ("qld", "local")] + ["lds"] * drawn:
             own = self[table]
             if own["first_seed"] <= model["seed"] < own["first_seed"] + own["seeds"]:
                 raise self._wrong(

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 LEAST_RETRAININGS = 8  # of which an interval is given
+LEAST_QUERIES = 5  # likewise
 RESAMPLES = 10000
 ENDS = (0.025, 0.975)  # of an interval
 AT_ONCE = 1000  # of them: all would take much memory where there are many queries
@@ -75,13 +76,24 @@ def spearman_brown(correlation):
     return 2 * correlation / (1 + correlation) if correlation > 0 else None
 
 
-def bootstrap(values, seed=0, resamples=RESAMPLES, ends=ENDS):
-    """The 95 % interval of the mean of values (of queries): percentiles of the means of resamples."""
+def bootstrap(values, seed=0, resamples=RESAMPLES, ends=ENDS, above=None):
+    """The 95 % interval of the mean of values (of queries): percentiles of the means of resamples.
+
+    above [draw, query]: the values are above the mean of these draws, which all queries share: they are drawn again too."""
     values = np.asarray(values, float)
     random = np.random.default_rng(seed)
-    parts = [min(AT_ONCE, resamples - first) for first in range(0, resamples, AT_ONCE)]
-    means = np.concatenate([values[random.integers(0, len(values), (n, len(values)))].mean(1) for n in parts])
-    return [float(x) for x in np.quantile(means, ends)]
+    if above is not None:
+        above = np.asarray(above, float) - np.mean(above, axis=0)
+    means = []
+    for first in range(0, resamples, AT_ONCE):
+        n = min(AT_ONCE, resamples - first)
+        queries = random.integers(0, len(values), (n, len(values)))
+        found = values[queries]
+        if above is not None:
+            shift = above[random.integers(0, len(above), (n, len(above)))].mean(1)
+            found = found - np.take_along_axis(shift, queries, axis=1)
+        means.append(found.mean(1))
+    return [float(x) for x in np.quantile(np.concatenate(means), ends)]
 
 
 def correlation_interval(measure, a, b, seed=0, resamples=PAIR_RESAMPLES, ends=ENDS):
@@ -91,10 +103,18 @@ def correlation_interval(measure, a, b, seed=0, resamples=PAIR_RESAMPLES, ends=E
     return [float(x) for x in np.quantile(found, ends)]
 
 
-def summary(values, retrainings, seed=0):
-    """{"mean", "interval"}; no interval of fewer than LEAST_RETRAININGS retrainings, or of fewer than two queries."""
-    enough = retrainings >= LEAST_RETRAININGS and len(values) > 1
-    return {"mean": float(np.mean(values)), "interval": bootstrap(values, seed) if enough else None}
+def why_no_interval(retrainings, queries, what="retrainings"):
+    """Of so many, in words; None where there is one."""
+    for n, least, name in ((retrainings, LEAST_RETRAININGS, what), (queries, LEAST_QUERIES, "queries")):
+        if n < least:
+            return f"fewer than {least} {name}: no intervals"
+    return None
+
+
+def summary(values, retrainings, seed=0, above=None):
+    """{"mean", "interval"}; above: as bootstrap's."""
+    few = why_no_interval(retrainings, len(values))
+    return {"mean": float(np.mean(values)), "interval": None if few else bootstrap(values, seed, above=above)}
 
 
 def folds(n, seed=0):
