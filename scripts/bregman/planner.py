@@ -3,6 +3,7 @@
 import functools
 import json
 import subprocess
+import tempfile
 
 from bregman.errors import UserError
 from bregman.sweep.slurm import clean_environment
@@ -15,16 +16,18 @@ class PlanError(UserError):
 
 
 def ask(program, *words):
-    """bregman-plan, for JSON."""
-    return subprocess.run(
-        [program, "--json", "--quiet", *words],
-        capture_output=True,
-        text=True,
-        timeout=LONGEST_S,
-        check=False,
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-    )
+    """bregman-plan, for JSON.  Several at once have folders of their own for MPI's session: one that ends would take away what
+    another is just making."""
+    with tempfile.TemporaryDirectory(prefix="bregman-plan-", ignore_cleanup_errors=True) as folder:
+        return subprocess.run(
+            [program, "--json", "--quiet", *words],
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_S,
+            check=False,
+            env={**clean_environment(), "OMPI_MCA_orte_tmpdir_base": folder},
+            stdin=subprocess.DEVNULL,
+        )
 
 
 @functools.lru_cache(maxsize=None)
