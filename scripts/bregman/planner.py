@@ -25,7 +25,7 @@ def ask(program, *words):
             text=True,
             timeout=LONGEST_S,
             check=False,
-            env={**clean_environment(), "OMPI_MCA_orte_tmpdir_base": folder},
+            env=clean_environment(OMPI_MCA_orte_tmpdir_base=folder),
             stdin=subprocess.DEVNULL,
         )
 
