@@ -32,6 +32,14 @@ text { font-family: system-ui, "Segoe UI", "Noto Sans", sans-serif; fill: #5c637
 """
 
 
+def svg_file(size, parts, style=""):
+    """The text of an SVG file: plots, and what else is drawn, on white paper.  style: beside STYLE."""
+    width, height = size
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
+    page = '<rect class="page" width="100%" height="100%"/>'
+    return "\n".join([head, f"<style>{STYLE}{style}</style>", page, *map(str, parts), "</svg>\n"])
+
+
 # ---------------------------------------------------------------- runs
 
 
@@ -211,12 +219,7 @@ class Figure(Plot):
         self.key(COLOURS[i % len(COLOURS)], "heldout", _cut(run.label, 17) + ("" if last is None else f": {last:.3f}"))
 
     def svg(self):
-        head = Markup('<svg xmlns="http://www.w3.org/2000/svg" width="{}" height="{}" ').format(*SIZE)
-        body = super().svg().removeprefix("<svg ")
-        first, rest = body.split(">", 1)
-        return (
-            str(head) + f'{first}>\n<style>{STYLE}</style>\n<rect class="page" width="100%" height="100%"/>\n{rest}\n'
-        )
+        return svg_file(SIZE, [super().svg()])
 
 
 def _thinned(axis, x, y):

@@ -29,7 +29,7 @@ from bregman import ROOT
 from bregman.errors import UserError, run_main
 from bregman.files import write_whole
 from bregman.steps import call, run
-from bregman.validate.methods import DEFAULT, METHODS
+from bregman.validate.methods import DEFAULT, PEERS
 from bregman.validate.peers import importable
 
 HERE = os.path.dirname(os.path.realpath(__file__))
@@ -197,7 +197,7 @@ def main():
     if "tuned" in regimes:
         begin = ["--config", f"{folder}/new", "--tokens", f"{folder}/tokens/other.h5", "--output", f"{folder}/other"]
         stage(1, "train_models", *begin, "--steps", 700, "--batch-tokens", 1024, "--slices", 1, "--threads", 1)
-    names = json.dumps(DEFAULT + importable({name: method.peer for name, method in METHODS.items() if method.peer}))
+    names = json.dumps(DEFAULT + importable(PEERS))
     for name in regimes:
         write_whole(f"{folder}/{name}.toml", [SETTINGS.format(name=name, names=names, **REGIMES[name])])
         run("validate", f"{folder}/{name}.toml")

@@ -291,8 +291,12 @@ QUICK = {
 }
 
 
+def first(name, **changes):
+    return FIRST.format(name=name, **{**QUICK, **changes})
+
+
 def config(name, **changes):
-    return write(f"{name}.toml", FIRST.format(name=name, **{**QUICK, **changes}))
+    return write(f"{name}.toml", first(name, **changes))
 
 
 def validate(name, *options):
@@ -466,7 +470,7 @@ def test_quick():
         ("other", {"model": 'start = "quick/model"'}, 'beginning "config"'),
     ):
         more = f'{changes.pop("more", "")}\nhalves_bank = "quick/halves/bank"'
-        text = FIRST.format(name=f"other-{name}", **{**QUICK, **changes, "more": more})
+        text = first(f"other-{name}", **{**changes, "more": more})
         write(f"other-{name}.toml", text.replace('config = "in/new"\n', "") if "start" in text else text)
         if name == "tokens":
             write(f"other-{name}.toml", text.replace("in/tokens/corpus.h5", "less.h5"))
@@ -503,7 +507,7 @@ def few_config(more, names):
     """48 sequences and 5 queries, which are quick to train without."""
     if not os.path.exists(path("few48.h5")):
         write_part("few48.h5", 48)
-    text = FIRST.format(name="few", **{**QUICK, "epochs": 2, "more": more, "names": names})
+    text = first("few", epochs=2, more=more, names=names)
     write("few.toml", text.replace("in/tokens/corpus.h5", "few48.h5").replace("in/queries.h5", "in/few.h5"))
 
 
@@ -734,116 +738,110 @@ def test_example():
 def test_refusals():
     trained = next(iter(sorted(glob.glob(path("*/model")))))
     for name, text, *parts in (
-        ("many", FIRST.format(name="many", **{**QUICK, "subsets": 129}), "129 subsets", "128 sequences"),
-        ("key", FIRST.format(name="key", **{**QUICK, "more": "sedes = 3"}), "[lds] sedes", "is unknown"),
-        ("value", FIRST.format(name="value", **{**QUICK, "epochs": '"two"'}), "[train] epochs", "a whole number"),
-        ("table", FIRST.format(name="table", **{**QUICK, "more": "[nothing]"}), "[nothing] is unknown"),
-        ("method", FIRST.format(name="method", **{**QUICK, "names": '["magic"]'}), "[methods] names", "ekfac"),
-        ("own", FIRST.format(name="own", **{**QUICK, "more": "first_seed = 0"}), "the scored model has seed 0"),
-        ("none", FIRST.format(name="none", **{**QUICK, "subsets": 1}), "two subsets or more"),
+        ("many", first("many", subsets=129), "129 subsets", "128 sequences"),
+        ("key", first("key", more="sedes = 3"), "[lds] sedes", "is unknown"),
+        ("value", first("value", epochs='"two"'), "[train] epochs", "a whole number"),
+        ("table", first("table", more="[nothing]"), "[nothing] is unknown"),
+        ("method", first("method", names='["magic"]'), "[methods] names", "ekfac"),
+        ("own", first("own", more="first_seed = 0"), "the scored model has seed 0"),
+        ("none", first("none", subsets=1), "two subsets or more"),
         (
             "save",
-            FIRST.format(name="save", **{**QUICK, "epochs": "1\nsave_steps = 5"}),
+            first("save", epochs="1\nsave_steps = 5"),
             "[train] save_steps",
             "is unknown",
         ),
         (
             "shampoo",
-            FIRST.format(name="shampoo", **{**QUICK, "more": '[fit]\npreconditioner = "shampoo"'}),
+            first("shampoo", more='[fit]\npreconditioner = "shampoo"'),
             "[fit] preconditioner",
             "is unknown",
         ),
         (
             "drop",
-            FIRST.format(name="drop", **{**QUICK, "more": 'kinds = ["drops"]\ndrop = 0.001'}),
+            first("drop", more='kinds = ["drops"]\ndrop = 0.001'),
             "[lds] drop",
             "is none",
         ),
-        ("files", FIRST.format(name="files", **QUICK).replace("corpus.h5", "no.h5"), "[model] tokens", "no.h5"),
+        ("files", first("files").replace("corpus.h5", "no.h5"), "[model] tokens", "no.h5"),
         (
             "pairs",
-            FIRST.format(name="pairs", **{**QUICK, "epochs": 2, "more": "[local]\npairs = 129"}).replace(
-                '["lds"]', '["local"]'
-            ),
+            first("pairs", epochs=2, more="[local]\npairs = 129").replace('["lds"]', '["local"]'),
             "[local] pairs",
             "128 sequences",
         ),
         (
             "two",
-            FIRST.format(name="two", **{**QUICK, "more": "[local]\npairs = 2"}).replace('["lds"]', '["local"]'),
+            first("two", more="[local]\npairs = 2").replace('["lds"]', '["local"]'),
             "three pairs",
         ),
         (
             "epoch",
-            FIRST.format(name="epoch", **{**QUICK, "epochs": 1}).replace('["lds"]', '["local"]'),
+            first("epoch", epochs=1).replace('["lds"]', '["local"]'),
             "[train] epochs",
             "two or more",
         ),
         (
             "seed0",
-            FIRST.format(name="seed0", **{**QUICK, "epochs": 2, "more": "[local]\nfirst_seed = 0"}).replace(
-                '["lds"]', '["local"]'
-            ),
+            first("seed0", epochs=2, more="[local]\nfirst_seed = 0").replace('["lds"]', '["local"]'),
             "[local] first_seed",
             "seed 0",
         ),
         (
             "share",
-            FIRST.format(name="share", **{**QUICK, "more": "[qld]\ntokens = true\ntoken_share = 0.00001"}).replace(
-                '["lds"]', '["qld"]'
-            ),
+            first("share", more="[qld]\ntokens = true\ntoken_share = 0.00001").replace('["lds"]', '["qld"]'),
             "[qld] token_share",
             "8064 loss terms is none",
         ),
         (
             "many",
-            FIRST.format(name="many", **{**QUICK, "more": "[qld]\nqueries = 1000"}).replace('["lds"]', '["qld"]'),
+            first("many", more="[qld]\nqueries = 1000").replace('["lds"]', '["qld"]'),
             "[qld] queries",
             "at most as many",
         ),
         (
             "refined",
-            FIRST.format(name="refined", **QUICK).replace('["mlp"]', '["mlp"]\nrefined_modules = ["head"]'),
+            first("refined").replace('["mlp"]', '["mlp"]\nrefined_modules = ["head"]'),
             "[methods] refined_modules",
             '"head" is none of modules',
         ),
         (
             "bank",
-            FIRST.format(name="bank", **{**QUICK, "more": 'halves_bank = "nope"'}),
+            first("bank", more='halves_bank = "nope"'),
             "[lds] halves_bank",
             "bank.h5",
         ),
         (
             "trained",
-            FIRST.format(name="trained", **{**QUICK, "model": 'trained = "nope"'}),
+            first("trained", model='trained = "nope"'),
             "[model] trained",
             "log.h5",
         ),
         (
             "asked",
-            FIRST.format(name="asked", **{**QUICK, "more": '[pbo]\nqueries = "nope.h5"'}),
+            first("asked", more='[pbo]\nqueries = "nope.h5"'),
             "[pbo] queries",
             "nope.h5",
         ),
         (
             "seeded",
-            FIRST.format(name="seeded", **{**QUICK, "model": f'trained = "{trained}"\nseed = 7'}),
+            first("seeded", model=f'trained = "{trained}"\nseed = 7'),
             "[model] seed",
             "was trained with seed 0, not 7",
         ),
         (
             "otherwise",
-            FIRST.format(name="otherwise", **{**QUICK, "epochs": 9, "model": f'trained = "{trained}"'}),
+            first("otherwise", epochs=9, model=f'trained = "{trained}"'),
             "[train] epochs",
             "not 9; give that",
         ),
         (
             "one",
-            FIRST.format(name="one", **{**QUICK, "more": "[facts]\ncount = 1"}).replace('["lds"]', '["facts"]'),
+            first("one", more="[facts]\ncount = 1").replace('["lds"]', '["facts"]'),
             "[facts] count",
             "nothing to find",
         ),
-        ("flag", FIRST.format(name="flag", **{**QUICK, "more": "[qld]\ntokens = 1"}), "[qld] tokens", "true or false"),
+        ("flag", first("flag", more="[qld]\ntokens = 1"), "[qld] tokens", "true or false"),
         ("toml", "output = ", "not TOML"),
     ):
         write(f"{name}.toml", text)

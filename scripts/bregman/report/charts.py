@@ -7,7 +7,7 @@ from markupsafe import Markup
 from bregman.report import figures
 from bregman.report.estimates import Value
 from bregman.training import COLOURS as PLAIN_COLOURS
-from bregman.training import KEY_STEP, STYLE
+from bregman.training import KEY_STEP, svg_file
 
 SIZE = (420, 230)
 COLOURS = 8  # classes s0, s1, ... of the page
@@ -90,18 +90,14 @@ def figure(svg, caption, names):
 def file_of(figure):
     """The text of an SVG file: the figure, its caption above it and its key beneath, in plain colours that not only browsers read."""
     names = figure["names"] if len(figure["names"]) > 1 else []
-    width, height = SIZE[0], SIZE[1] + KEY_STEP * (2 + len(names))
-    parts = [
-        Markup('<svg xmlns="http://www.w3.org/2000/svg" width="{0}" height="{1}" viewBox="0 0 {0} {1}">').format(width, height),
-        Markup(f"<style>{STYLE}{CHART_STYLE}</style>\n" + '<rect class="page" width="100%" height="100%"/>\n'),
-        Markup('<text class="key" x="8" y="{}">{}</text>\n').format(KEY_STEP, figure["caption"]),
-        Markup(str(figure["svg"]).replace("<svg ", f'<svg y="{KEY_STEP + 6}" width="{SIZE[0]}" height="{SIZE[1]}" ', 1)),
-    ]  # fmt: skip
+    place = f'<svg y="{KEY_STEP + 6}" width="{SIZE[0]}" height="{SIZE[1]}" '
+    caption = Markup('<text class="key" x="8" y="{}">{}</text>').format(KEY_STEP, figure["caption"])
+    parts = [caption, str(figure["svg"]).replace("<svg ", place, 1)]
     for i, name in enumerate(names):
         y = SIZE[1] + KEY_STEP * (2 + i)
-        line = Markup('\n<g class="s{}"><path class="line" d="M8 {}h26"/></g>').format(i % COLOURS, y - 4)
+        line = Markup('<g class="s{}"><path class="line" d="M8 {}h26"/></g>').format(i % COLOURS, y - 4)
         parts.append(line + Markup('<text class="key" x="40" y="{}">{}</text>').format(y, name))
-    return Markup("").join([*parts, "\n", Markup("</svg>\n")])
+    return svg_file((SIZE[0], SIZE[1] + KEY_STEP * (2 + len(names))), parts, CHART_STYLE)
 
 
 def against(caption, labels, places, series, level=None):

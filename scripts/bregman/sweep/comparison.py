@@ -143,10 +143,9 @@ def methods(sweep, model):
     """The model with other settings of compress; its factors are the same."""
     found = []
     for name, own in sweep.data["compare"].get("methods", {}).items():
-        settings = {**model.overrides.get("compress", {}), **own}
-        if model.name in names(settings, "models", [model.name]):
-            settings.pop("models", None)
-            overrides = {**plain(sweep, model), "compress": settings}
+        if model.name in names(own, "models", [model.name]):
+            settings = {key: value for key, value in own.items() if key != "models"}
+            overrides = {**plain(sweep, model), "compress": {**model.overrides.get("compress", {}), **settings}}
             found.append(model._replace(name=f"{model.name}:{name}", overrides=overrides))
     return found
 

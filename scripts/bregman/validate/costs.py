@@ -13,7 +13,7 @@ from bregman.files import open_dataset, open_file
 from bregman.planner import planned
 from bregman.sweep.keys import RANGE, STAGES, most_columns
 from bregman.validate.foreseen import Foreseen, Rehearsal
-from bregman.validate.methods import METHODS
+from bregman.validate.methods import PEERS
 from bregman.validate.output import markdown
 from bregman.validate.parts import validate
 from bregman.validate.stages import words as option_words
@@ -22,7 +22,7 @@ from bregman.validate.stages import words as option_words
 Cost = collections.namedtuple("Cost", "what times seconds bytes")
 TRAINING = ("optimizer", "epochs", "steps", "batch_tokens", "save_dtype")
 AT_ONCE = 4  # questions: each is mostly the start of MPI
-OTHER_TOOLS = {method.peer.adapter: f"scores of {method.peer.package}" for method in METHODS.values() if method.peer}
+OTHER_TOOLS = {peer.adapter: f"scores of {peer.package}" for peer in PEERS.values()}
 NOT_PREDICTED = {"merge_scores": "merges", "score_shards": "explanations by output tokens", **OTHER_TOOLS}
 FIT = ("blocks", "subgrid_side", "unit_sequences")
 

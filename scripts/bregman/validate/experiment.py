@@ -104,7 +104,7 @@ class Experiment:
         self.begin = ("config", model["config"]) if "config" in model else ("model", model["start"])
         self.train = {**settings["train"], **(train or {}), "slices": 1}
         self.model_seed, self.trained = model["seed"], model.get("trained") if train is None else None
-        self._check_seed()
+        self._was_trained("model", {"seed": self.model_seed})  # which no model of a bank may have
         self.sequences = [s for path in tokens for s in read_tokens(path, "bregman/tokens")[0]]
         self.query_ids, self.starts, self.names = read_tokens(queries, "bregman/queries")
         self.n_sequences, self.n_queries = len(self.sequences), len(self.names)
@@ -115,30 +115,22 @@ class Experiment:
         self.made = {}  # what stages have made in this run: they are not asked again
         os.makedirs(folder, exist_ok=True)
 
-    def _check_seed(self):
-        """A model that was there has the seed that the settings say, as no model of a bank may have it."""
+    def _was_trained(self, table, wanted):
+        """A model that was there was trained with these options, as a table of the settings says."""
         log = self.trained and os.path.join(self.trained, "log.h5")
         if not log or not os.path.exists(log):
             return
-        seed = recorded_run(log)[0].get("seed", 0)
-        if seed != self.model_seed:
-            raise UserError(
-                f'{self.settings.path}: [model] seed: "{self.trained}" was trained with seed {seed}, not {self.model_seed}; give that'
-            )
+        found = {"seed": 0, **recorded_run(log)[0]}
+        for key, value in wanted.items():
+            if found.get(key) != value:
+                raise UserError(
+                    f'{self.settings.path}: [{table}] {key}: "{self.trained}" was trained with {key} {json.dumps(found.get(key))}, not '
+                    f"{json.dumps(value)}; give that"
+                )
 
     def check_trained(self):
         """A model that was there was trained as others will be: refused before they are."""
-        log = self.trained and os.path.join(self.trained, "log.h5")
-        if not log or not os.path.exists(log):
-            return
-        options = recorded_run(log)[0]
-        for key in DECISIVE:
-            wanted = self.train.get(key, STAGES["train"][key].default)
-            if options.get(key) != wanted:
-                raise UserError(
-                    f'{self.settings.path}: [train] {key}: "{self.trained}" was trained with {json.dumps(options.get(key))}, not '
-                    f"{json.dumps(wanted)}; give that"
-                )
+        self._was_trained("train", {key: self.train.get(key, STAGES["train"][key].default) for key in DECISIVE})
 
     def path(self, *parts):
         return os.path.join(self.folder, *parts)

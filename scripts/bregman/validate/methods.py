@@ -80,7 +80,8 @@ METHODS = {
     "kronfluence": _of_peer("Kronfluence's EK-FAC", peers.KRONFLUENCE),
     "bergson": _of_peer("Bergson's EK-FAC", peers.BERGSON),
 }
-DEFAULT = [name for name, method in METHODS.items() if not method.peer]
+PEERS = {name: method.peer for name, method in METHODS.items() if method.peer}
+DEFAULT = [name for name in METHODS if name not in PEERS]
 REFERENCE = "ekfac"  # what others are compared with
 
 

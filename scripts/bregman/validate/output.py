@@ -4,7 +4,7 @@ import json
 
 from bregman.files import write_whole
 from bregman.report.figures import Plot
-from bregman.training import COLOURS, STYLE, Axis, short, ticks
+from bregman.training import COLOURS, Axis, short, svg_file, ticks
 from markupsafe import Markup
 
 WIDTH, LABELS, STEP, HEAD = 760, 250, 22, 60
@@ -139,10 +139,7 @@ def figure(title, x_label, entries, mark=None):
         y = plot.height - 24 - STEP * i
         _row(plot, across, y, entry, COLOURS[methods.index(entry["method"]) % len(COLOURS)])
     plot.text(0, plot.height - 4, title, "key", "start")
-    body = str(plot.svg()).removeprefix("<svg ")
-    first, rest = body.split(">", 1)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" '
-    return f'{head}{first}>\n<style>{STYLE}</style>\n<rect class="page" width="100%" height="100%"/>\n{rest}\n'
+    return svg_file(size, [plot.svg()])
 
 
 def _row(plot, across, y, entry, colour):
@@ -163,11 +160,7 @@ def panels(found):
         str(_scatter(found["pairs"], kind, label, COLOURS[i])).replace("<svg ", _place(i * PANEL[0]), 1)
         for i, (kind, label) in enumerate(kinds.items())
     ]
-    width, height = len(plots) * PANEL[0], PANEL[1]
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
-    return "\n".join(
-        [head, f"<style>{STYLE}</style>", '<rect class="page" width="100%" height="100%"/>', *plots, "</svg>\n"]
-    )
+    return svg_file((len(plots) * PANEL[0], PANEL[1]), plots)
 
 
 def _place(x):

@@ -5,18 +5,18 @@ import os
 from bregman.files import version_line, write_whole
 from bregman.validate import local, output, peers, planted, response, retraining
 from bregman.validate.experiment import Experiment
-from bregman.validate.methods import METHODS, makes
+from bregman.validate.methods import METHODS, PEERS, makes
 
 
 def check_peers(settings, tracked, tell):
     """{name: versions} of the other tools among the methods; says which rows they have not."""
-    names = [name for name in settings["methods"]["names"] if METHODS[name].peer]
+    names = [name for name in settings["methods"]["names"] if name in PEERS]
     for name in names:
         for modules in tracked:
             if not makes(name, modules):
-                tracks = ", ".join(METHODS[name].peer.tracks)
+                tracks = ", ".join(PEERS[name].tracks)
                 tell(f"no row of {METHODS[name].label} with {modules}: it tracks {tracks}")
-    found = peers.check(settings, {name: METHODS[name].peer for name in names})
+    found = peers.check(settings, {name: PEERS[name] for name in names})
     for versions in found.values():
         tell(f"also of {versions}")
     return found
