@@ -27,7 +27,7 @@ MODEL = deep_model("llama", 3)
 TOKENS, QUERIES = shared_files(n=40)
 LIBRARY = fault_library()
 IGNORED = ("@factors_fingerprint", "@explained", "@explain_options")
-Job = collections.namedtuple("Job", "process stage ranks name log")
+Job = collections.namedtuple("Job", "process stage ranks name")
 
 
 def stages(work):
@@ -101,15 +101,12 @@ def start(work, stage, arguments, choice, fault=None):
     """An attempt on a random grid, with a checkpoint after nearly every micro-batch or none.  With a fault, one of its ranks
     stops itself at a call."""
     d, p = choice.choice(GRIDS)
-    log = f"{work.folder}.fault-{choice.random()}"
     options = (
         []
         if stage == "merge_scores"
         else ["--pipeline", p, "--checkpoint-minutes", choice.choice(["1e-6", "0.001", "10"])]
     )
-    variables = (
-        {**fault, "FAULT_RANK": choice.choice([0, 0, choice.randrange(d * p)]), "FAULT_LOG": log} if fault else {}
-    )
+    variables = {**fault, "FAULT_RANK": choice.choice([0, 0, choice.randrange(d * p)])} if fault else {}
     command = [
         os.path.join(work.launcher),
         d * p,
@@ -124,7 +121,7 @@ def start(work, stage, arguments, choice, fault=None):
     process = subprocess.Popen(
         list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    return Job(process, stage, d * p, f"{work.folder}, {stage} on {d * p} ranks {options}, {fault or 'no fault'}", log)
+    return Job(process, stage, d * p, f"{work.folder}, {stage} on {d * p} ranks {options}, {fault or 'no fault'}")
 
 
 def choose_fault(work, final, choice):
@@ -141,9 +138,10 @@ def choose_fault(work, final, choice):
 
 
 def wait_for_fault(job):
-    """Until a rank has stopped itself, or the job has ended."""
+    """Until a rank has stopped itself, or the job has ended.  A rank that has only said in its log that it will could
+    be continued too early, and stop for good."""
     limit = time.monotonic() + 60
-    while not os.path.exists(job.log) and job.process.poll() is None and time.monotonic() < limit:
+    while not members(job.process.pid, "T") and job.process.poll() is None and time.monotonic() < limit:
         time.sleep(0.005)
 
 

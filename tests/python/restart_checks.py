@@ -5,8 +5,8 @@ import os
 import signal
 
 
-def members(session):
-    """Processes of a session: mpirun and its ranks."""
+def members(session, states="RSDTtIW"):
+    """Processes of a session, mpirun and its ranks, that are in one of the states of proc(5)."""
     found = []
     for entry in glob.glob("/proc/[0-9]*/stat"):
         try:
@@ -15,7 +15,7 @@ def members(session):
         except OSError:
             continue
         name, fields = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
-        if int(fields[3]) == session and fields[0] != "Z":
+        if int(fields[3]) == session and fields[0] in states:
             found.append((int(entry.split("/")[2]), name))
     return found
 
