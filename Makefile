@@ -16,6 +16,7 @@ BREGMAN_VENV ?= $(abspath $(B))/venv
 BREGMAN_SCHEMA := $(abspath $(B))/share/schema.json
 export BREGMAN_VENV BREGMAN_SCHEMA
 
+comma := ,
 # First pkg-config module of a list that is known here, or nothing.
 first_pkg = $(firstword $(foreach p,$(1),$(shell $(PKG_CONFIG) --exists $(p) 2>/dev/null && echo $(p))))
 pkg_cflags = $(if $(1),$(shell $(PKG_CONFIG) --cflags $(1)))
@@ -29,7 +30,11 @@ SCALAPACK_PKG := $(call first_pkg,$(if $(findstring Open MPI,$(shell $(CC) --sho
 HDF5_CFLAGS    ?= $(call pkg_cflags,$(HDF5_PKG))
 HDF5_LIBS      ?= -lhdf5_hl $(or $(call pkg_libs,$(HDF5_PKG)),-lhdf5)
 BLAS_CFLAGS    ?= $(call pkg_cflags,$(BLAS_PKG))
-BLAS_LIBS      ?= $(or $(call pkg_libs,$(BLAS_PKG)),-lopenblas)
+# Debian's alternatives choose between flavours of OpenBLAS for the whole machine: the OpenMP flavour is linked by its folder,
+# for LAPACKE and ScaLAPACK too (they find their BLAS by the program's RPATH, but not by a RUNPATH)
+OPENBLAS_OPENMP := $(if $(filter openblas,$(BLAS_PKG)),$(wildcard /usr/lib/$(shell $(CC) -print-multiarch 2>/dev/null)/openblas-openmp))
+BLAS_LIBS      ?= $(if $(OPENBLAS_OPENMP),-L$(OPENBLAS_OPENMP) -Wl$(comma)-rpath$(comma)$(OPENBLAS_OPENMP) -Wl$(comma)--disable-new-dtags) \
+                  $(or $(call pkg_libs,$(BLAS_PKG)),-lopenblas)
 LAPACKE_CFLAGS ?= $(call pkg_cflags,$(LAPACKE_PKG))
 LAPACKE_LIBS   ?= $(or $(call pkg_libs,$(LAPACKE_PKG)),-llapacke)
 SCALAPACK_LIBS ?= $(call pkg_libs,$(SCALAPACK_PKG))

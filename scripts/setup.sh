@@ -20,7 +20,8 @@ check_only=no
 python_only=no
 
 # libopenblas-openmp-dev, not -pthread-dev: called from inside an OpenMP region it stays serial,
-# where the pthread flavour would start a second set of threads.
+# where the pthread flavour would start a second set of threads. The Makefile links it, whichever the
+# machine's alternatives select.
 packages="openmpi-bin libopenmpi-dev libhdf5-dev hdf5-tools libopenblas-openmp-dev liblapacke-dev
 libscalapack-openmpi-dev libjansson-dev libxxhash-dev libcmocka-dev pkg-config gcc make python3 python3-venv zstd"
 
@@ -54,21 +55,6 @@ missing_packages() {
   done
 }
 
-# Alternatives (BLAS, LAPACK, OpenBLAS; run time and link time) that do not point at the OpenMP
-# flavour: Debian gives the pthread flavour the higher priority, so it wins where both are installed.
-# Prints "NAME PATH" lines.
-wrong_alternatives() {
-  update-alternatives --get-selections 2>/dev/null | while read -r name _ path; do
-    case "$name" in
-      libblas.so*-*|liblapack.so*-*|libopenblas.so*-*) ;;
-      *) continue ;;
-    esac
-    case "$path" in */openblas-openmp/*) continue ;; esac
-    wanted=$(update-alternatives --list "$name" | grep /openblas-openmp/ || true)
-    if [ -n "$wanted" ]; then echo "$name $wanted"; fi
-  done
-}
-
 setup_debian() {
   missing=$(missing_packages)
   if [ -n "$missing" ]; then
@@ -80,18 +66,6 @@ setup_debian() {
     # shellcheck disable=SC2086
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >&2 ||
       die "apt-get install ${missing% } failed"
-  fi
-  wrong=$(wrong_alternatives)
-  if [ -n "$wrong" ]; then
-    if [ $check_only = yes ] || ! can_be_root; then
-      say "OpenBLAS's pthread flavour is selected; select the OpenMP flavour as root:"
-      echo "$wrong" | sed 's/^/  update-alternatives --set /' >&2
-      exit 1
-    fi
-    echo "$wrong" | while read -r name path; do
-      as_root update-alternatives --set "$name" "$path" >/dev/null || die "update-alternatives --set $name $path failed"
-    done
-    say "selected OpenBLAS's OpenMP flavour"
   fi
 }
 
