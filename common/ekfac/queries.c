@@ -212,6 +212,8 @@ static bg_status read_head(bg_queries *q, const bg_store *f, const bg_queries_so
         st = measure(f, from, &q->extent, q->site, err);
     if (st == BG_OK)
         st = bg_store_read_strings(f, "id", &q->id, &q->extent.n_queries, err);
+    if (st == BG_OK)
+        st = bg_store_read_optional(f, "query_loss", q->extent.n_queries, &q->loss, err);
     return st == BG_OK ? say(q, f, from, err) : st;
 }
 
@@ -250,6 +252,7 @@ void bg_queries_free(bg_queries *q)
         return;
     bg_shared_free(q->memory);
     bg_free(q->site);
+    bg_free(q->loss);
     bg_strings_free(q->id, q->extent.n_queries);
     bg_free(q);
 }

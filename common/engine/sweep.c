@@ -249,6 +249,11 @@ static bg_status batch_ends(void *worker_, void *item_, bg_err *err)
     w->last = it->unit;
     w->last_part = it->first + it->batch->n_sequences;
     w->done++;
+    if (w->s->losses != NULL && bg_pass_losses(w->pass) != NULL) {
+        bg_status st = w->s->losses(w->s->self, it->batch, bg_pass_losses(w->pass), err);
+        if (st != BG_OK)
+            return st;
+    }
     /* the other columns are taken to be as far as this one */
     uint64_t sum = w->done_before + w->done_here * (uint64_t)w->ctx->grid.data_size;
     bg_progress_update(&w->progress, sum < w->s->n_sequences ? sum : w->s->n_sequences);

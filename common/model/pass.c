@@ -413,7 +413,7 @@ bg_status bg_share_backward(const bg_backward *w, size_t slot, bg_labels labels,
 bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_labels labels, const bg_tap *tap_,
                            float *dx, bg_err *err)
 {
-    return bg_share_backward(&(bg_backward){ p, batch, tap_, err, NULL }, slot, labels, dx, NULL);
+    return bg_share_backward(&(bg_backward){ p, batch, tap_, err, NULL }, slot, labels, dx, p->loss);
 }
 
 bg_status bg_pass_run(bg_pass *p, const bg_batch *batch, bg_labels labels, const bg_tap *tap_, float *loss, bg_err *err)

@@ -133,6 +133,7 @@ static size_t lay_out(bg_pass *p)
     p->score = take(p, &used, threads * 2 * BG_ATTENTION_ROWS * t);
     p->attention_dot = take(p, &used, threads * BG_ATTENTION_ROWS);
     p->rope = take(p, &used, t * c->rotary_dims);
+    p->loss = p->share.has_head ? take(p, &used, t) : NULL;
     p->position = (uint32_t *)(void *)take(p, &used, t);
     p->loss_row = (uint32_t *)(void *)take(p, &used, t);
     return used;
@@ -207,6 +208,7 @@ void bg_pass_free(bg_pass *p)
 size_t bg_pass_max_rows(const bg_pass *p) { return p->max_rows; }
 size_t bg_pass_depth(const bg_pass *p) { return p->depth; }
 const bg_share *bg_pass_share(const bg_pass *p) { return &p->share; }
+const float *bg_pass_losses(const bg_pass *p) { return p->loss; }
 
 void bg_pass_set_poke(bg_pass *p, void (*poke)(void *self), void *self)
 {

@@ -46,6 +46,7 @@ struct bg_pass {
     float *a_head;            /* [chunk, ld_d] the head's input, if it or the final norm is tracked */
     size_t *loss_start;       /* [rows + 1] where the sequences' rows begin among those of a chunk */
     float *logits;            /* [chunk, vocab] */
+    float *loss;              /* [rows] of bg_pass_backward; NULL: the share has no head */
     float *weight;            /* one matrix, widened to float32 */
     float *score;             /* [threads][2 * ATTENTION_ROWS * max_rows] */
     float *attention_dot;     /* [threads][ATTENTION_ROWS] */

@@ -225,6 +225,7 @@ void bg_ranking_clear(bg_ranking *r)
         free(r->run_text[i]);
     bg_origin_clear(&r->origin);
     bg_strings_free(r->query, r->n_queries);
+    bg_free(r->query_loss);
     bg_strings_free(r->input_name, r->n_inputs);
     bg_strings_free(r->input_hash, r->n_inputs);
     free(r->prefilter);
@@ -236,6 +237,8 @@ static bg_status read_sizes(bg_ranking *r, const bg_store *s, bg_err *err)
 {
     uint64_t dims[2] = { 0, 0 };
     bg_status st = bg_store_read_strings(s, "query", &r->query, &r->n_queries, err);
+    if (st == BG_OK)
+        st = bg_store_read_optional(s, "query_loss", r->n_queries, &r->query_loss, err);
     if (st == BG_OK)
         st = bg_store_dims(s, "top/sequence", 2, dims, err);
     r->k = dims[1];
@@ -374,6 +377,8 @@ bg_status bg_ranking_write(const bg_ranking *r, bg_store *s, bg_err *err)
     array a[ARRAYS];
     uint64_t n = r->n_queries;
     bg_status st = bg_store_write(s, "query", &n, r->query, err);
+    if (st == BG_OK && r->query_loss != NULL)
+        st = bg_store_write(s, "query_loss", &n, r->query_loss, err);
     list_arrays(r, a);
     for (int i = 0; i < ARRAYS && st == BG_OK; i++)
         st = bg_store_write(s, a[i].path, a[i].dims, data_of(r, &a[i]), err);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "bregman/manifest.h"
+#include "bregman/memory.h"
 #include "check.h"
 #include "hdf5_lib.h"
 #include "heaps.h"
@@ -270,6 +271,15 @@ bg_status bg_store_read(const bg_store *s, const char *path, bg_dtype dtype, con
         row_size *= d > 0 ? dims[d] : 1;
     }
     return st == BG_OK ? bg_store_read_rows(s, path, dtype, (bg_slab){ 0, dims[0], row_size }, data, err) : st;
+}
+
+bg_status bg_store_read_optional(const bg_store *s, const char *path, uint64_t n, double **out, bg_err *err)
+{
+    *out = NULL;
+    if (!bg_store_has(s, path))
+        return BG_OK;
+    bg_status st = BG_NEW(*out, n, path, err);
+    return st == BG_OK ? bg_store_read(s, path, BG_F64, &n, *out, err) : st;
 }
 
 /* ---- strings ---- */

@@ -66,6 +66,10 @@
     D2(format, "residual", BG_F64, "query", "iteration", BG_NOT_NEGATIVE, "1", \
        "norm of what the refined solve has left of the query's gradient after each step, over that before the first")
 
+#define QUERY_LOSS(format, path) \
+    D1(format, path, BG_F64, "query", BG_FINITE, "nats", \
+       "summed loss of the query's completion, by the model that is traced: its log-probability, negated")
+
 #define LOW_RANK(format) \
     D3(format, "*/left", BG_F32, "query", "output", "r", BG_FINITE, "nats", \
        "left factor U of the preconditioned query gradient U V^T, singular values included"), \
@@ -166,8 +170,10 @@ static const bg_schema_row rows[] = {
     D1("compressed", "id", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
     LOW_RANK("compressed"),
     RESIDUAL("compressed"),
+    QUERY_LOSS("compressed", "query_loss"),
 
     D1("scores", "id", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
+    QUERY_LOSS("scores", "query_loss"),
     D1("scores", "sequence", BG_I64, "sequence", BG_SEQUENCE, "1", "global index into the token files, in their order"),
     D2("scores", "score", BG_F32, "sequence", "query", BG_FINITE, "nats",
        "influence of the sequence on the query's log-probability; positive: training on it helps"),
@@ -203,6 +209,7 @@ static const bg_schema_row rows[] = {
     CORPUS("candidates"),
 
     D1("ranking", "query", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
+    QUERY_LOSS("ranking", "query_loss"),
     D1("ranking", "layer_name", BG_STRING, "layer", BG_NAMES, "1", "what each layer is: a block's number, \"embedding\" or \"head\""),
     EXTREMES("top", "highest"),
     EXTREMES("bottom", "lowest"),
@@ -282,6 +289,7 @@ static const bg_schema_row rows[] = {
        "sum over the unit's sequences of the squared gradient in the eigenbasis"),
     D2("work", "*/diagonal_sum", BG_F32, "output", "input", BG_NOT_NEGATIVE, "nats2",
        "sum over the unit's sequences of the squared gradient"),
+    QUERY_LOSS("work", "completion_loss"),
     D2("work", "query_loss", BG_F64, "training", "query", BG_FINITE, "nats", "summed loss of the query's completion"),
     D1("work", "heldout_loss", BG_F64, "training", BG_FINITE, "nats", "mean loss of the held-out files' predicted tokens"),
     D1("work", "training_loss", BG_F64, "training", BG_FINITE, "nats", "mean loss of the last step"),

@@ -60,6 +60,9 @@ bg_status bg_pass_forward(bg_pass *p, size_t slot, const bg_batch *batch, float 
                           bg_err *err) BG_MUST_CHECK;
 bg_status bg_pass_backward(bg_pass *p, size_t slot, const bg_batch *batch, bg_labels labels, const bg_tap *tap,
                            float *dx, bg_err *err) BG_MUST_CHECK;
+/* loss [rows] of the batch of the last bg_pass_backward, as bg_pass_run has it; NULL: the share has no head.  Lent
+ * until the next. */
+const float *bg_pass_losses(const bg_pass *p);
 /* Called between products by the thread that runs the pass, so that messages under way move on; self is lent. */
 void bg_pass_set_poke(bg_pass *p, void (*poke)(void *self), void *self);
 /* Forward only: logits of every row, [n_rows, vocab]. For tests and small uses. */

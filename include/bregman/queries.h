@@ -42,6 +42,7 @@ typedef struct {
 typedef struct {
     bg_queries_extent extent;
     char **id;             /* [n_queries] */
+    double *loss;          /* [n_queries] of their completions, nats; NULL: the file does not say */
     bg_site_queries *site; /* [n_tracked], those of the share */
     bg_shared *memory;
 } bg_queries;

@@ -25,7 +25,8 @@ enum { BG_RUN_STAGE, BG_RUN_OPTIONS, BG_RUN_FINGERPRINT, BG_RUN_REQUIRED_TEXTS, 
 
 typedef struct {
     size_t n_queries, k, n_bins, n_tail;
-    char **query; /* [Q] ids */
+    char **query;       /* [Q] ids */
+    double *query_loss; /* [Q] of their completions, nats; NULL: not known */
     bg_ranked side[BG_SIDES];
     int64_t *count; /* [Q] moments: of all scores of a query */
     double *sum, *sum_positive, *mean, *sd, *minimum, *maximum;

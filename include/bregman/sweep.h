@@ -55,6 +55,9 @@ typedef struct {
     bg_status (*begin_unit)(void *self, const bg_unit *unit, uint64_t part, bg_err *err);
     void (*begin_batch)(void *self, const bg_batch *batch, uint64_t first); /* may be NULL; first: the batch's
                                                               first sequence, counted from the unit's first */
+    /* loss [batch->n_rows]: what each of its rows' labels cost (bg_pass_losses), on the rank of the column that has the
+     * head, when the batch is done; NULL: not wanted. */
+    bg_status (*losses)(void *self, const bg_batch *batch, const float *loss, bg_err *err);
     /* Directions of a batch, and each of them (bg_pipeline_work): NULL, there are none. */
     size_t (*directions)(void *self, const bg_batch *batch, uint64_t index); /* index: its first sequence in the work */
     bg_status (*along)(void *self, const bg_batch *batch, size_t slot, size_t k, float *x, bg_err *err);

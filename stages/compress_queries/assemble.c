@@ -166,6 +166,25 @@ static bg_status assemble_residuals(assembly *a, bg_err *err)
     return st;
 }
 
+static bg_status assemble_losses(assembly *a, bg_err *err)
+{
+    const uint64_t n = a->plan->units.n_sequences;
+    double *loss = NULL;
+    bg_status st = BG_NEW(loss, n, "losses", err);
+    if (st == BG_OK)
+        st = bg_units_choose(a->units, BG_WHOLE_MODEL, err);
+    for (size_t i = 0; i < bg_units_runs(a->units) && st == BG_OK; i++) {
+        bg_rows q;
+        st = bg_units_read(a->units, i, &q, err);
+        if (st == BG_OK)
+            st = bg_store_read_rows(q.file, "completion_loss", BG_F64, (bg_slab){ q.row, q.n, 1 }, loss + q.first, err);
+    }
+    if (st == BG_OK)
+        st = bg_store_write(a->to, "query_loss", &n, loss, err);
+    bg_free(loss);
+    return st;
+}
+
 /* All modules, section after section. */
 static bg_status assemble_modules(assembly *a, bg_err *err)
 {
@@ -180,6 +199,8 @@ static bg_status assemble_modules(assembly *a, bg_err *err)
         if (st == BG_OK)
             st = assemble_site(a, site, err);
     }
+    if (st == BG_OK)
+        st = assemble_losses(a, err);
     bg_units_reader_free(a->units);
     return st;
 }

@@ -115,6 +115,17 @@ static bg_status divide_model(compress *w, bg_err *err)
     return st;
 }
 
+static bg_status list_groups(compress *w, bg_err *err)
+{
+    const bg_model *m = w->in.model;
+    bg_status st = BG_NEW(w->plan.group, m->n_sections + 1, "list of sections", err);
+    for (size_t i = 0; i < m->n_sections && st == BG_OK; i++)
+        w->plan.group[i] = m->section[i].number;
+    if (st == BG_OK)
+        w->plan.group[m->n_sections] = BG_WHOLE_MODEL;
+    return st;
+}
+
 /* And with them the preconditioner, and the units with their work files. */
 static bg_status divide(compress *w, bg_err *err)
 {
@@ -122,12 +133,12 @@ static bg_status divide(compress *w, bg_err *err)
     if (st == BG_OK)
         st = divide_model(w, err);
     if (st == BG_OK)
-        st = bg_model_section_numbers(w->in.model, &w->plan.section, err);
+        st = list_groups(w, err);
     w->plan.units = (bg_units){ .folder = w->plan.work,
                                 .kind = "queries",
                                 .run = &w->in.identities.run,
-                                .group = w->plan.section,
-                                .n_groups = w->in.model->n_sections,
+                                .group = w->plan.group,
+                                .n_groups = w->in.model->n_sections + 1,
                                 .n_sequences = bg_tokens_sequences(w->in.queries),
                                 .unit_sequences = w->c->unit_queries };
     return st;
@@ -241,7 +252,7 @@ bg_status compress_queries_run(const void *config, const bg_context *ctx, bg_err
         st = bg_attempt_run(&a, err);
     }
     compress_close(&w.in);
-    bg_free(w.plan.section);
+    bg_free(w.plan.group);
     bg_free(w.plan.share);
     return st;
 }

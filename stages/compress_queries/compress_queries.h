@@ -58,12 +58,12 @@ typedef struct {
     bg_share *share;      /* and [pipeline_size] those of the ranks */
     bg_plan batches;      /* their rows */
     uint64_t factor_room; /* bytes for factors that stay in memory once they are read */
-    bg_units units;       /* their folder is `work`, their groups are `section`, those with tracked modules */
+    bg_units units;       /* their folder is `work` */
     char work[BG_PATH_BYTES];
-    size_t *section;
+    size_t *group; /* [n_sections + 1] of units: the sections with tracked modules, then losses, of the whole model */
 } compress_plan;
 
-/* ---- units.c: the unit in hand as one file per section of the model ---- */
+/* ---- units.c: the unit in hand as one file per section of the model, and one of the queries' losses ---- */
 
 /* Of one query and module: factors of the preconditioned gradient, and the variances of its score and of that's errors
  * (precondition.h). */
@@ -92,6 +92,7 @@ void compress_unit_free(compress_unit *u);
 bg_status compress_unit_find(void *unit, bool *done, uint64_t *part, bg_err *err) BG_MUST_CHECK;
 bg_status compress_unit_begin(void *unit, const bg_unit *u, uint64_t part, bg_err *err) BG_MUST_CHECK;
 bg_status compress_unit_keep(void *unit, const bg_unit *u, uint64_t part, bg_pipeline *l, bg_err *err) BG_MUST_CHECK;
+bg_status compress_unit_losses(void *unit, const bg_batch *batch, const float *loss, bg_err *err) BG_MUST_CHECK;
 void compress_unit_serve(compress_unit *u, bg_sweep *s);
 /* What the tap says of the unit in hand: is the file of the site's section yet to be made, and what one of its queries
  * comes to? */

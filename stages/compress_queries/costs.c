@@ -139,7 +139,7 @@ static double disk(const bg_workload *w, bg_site_range sites, double n, bool uni
 static double n_files(const bg_workload *w)
 {
     bg_section_range own = bg_share_sections(w->model, bg_workload_share(w));
-    return (double)(own.end - own.first);
+    return (double)(own.end - own.first) + bg_workload_share(w)->has_head; /* and that of the losses */
 }
 
 /* ---- the sweep ---- */
@@ -207,7 +207,8 @@ static void rank(const bg_workload *w, const bg_plan *plan, bg_rank_costs *out)
     out->held_bytes = (double)(is_refined(w) ? held.bytes_of_all : held.bytes);
     out->cached_bytes = cached_bytes(w);
     out->begin.of[BG_COST_READ] = out->resume.of[BG_COST_READ] = out->held_bytes;
-    out->unit.of[BG_COST_WRITE] = disk(w, bg_workload_share(w)->sites, unit, true) + files * bg_store_file_bytes();
+    out->unit.of[BG_COST_WRITE] = disk(w, bg_workload_share(w)->sites, unit, true) +
+                                  bg_store_dataset_bytes(unit, sizeof(double)) + files * bg_store_file_bytes();
     out->unit.of[BG_COST_FILE] = out->part.of[BG_COST_FILE] = files;
     if (is_refined(w))
         solve(w, plan, unit, &out->solve);
@@ -221,7 +222,8 @@ static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
 {
     size_t n = w->model->n_tracked;
     (void)plan;
-    out->final_bytes = disk(w, bg_model_whole(w->model).sites, (double)w->queries, false) + bg_store_file_bytes();
+    out->final_bytes = disk(w, bg_model_whole(w->model).sites, (double)w->queries, false) +
+                       bg_store_dataset_bytes((double)w->queries, sizeof(double)) + bg_store_file_bytes();
     out->end.of[BG_COST_READ] = out->end.of[BG_COST_WRITE] = out->final_bytes;
     out->end.of[BG_COST_FILE] = 1;
     out->end.of[BG_COST_ROW_WRITE] = 13 * (double)w->queries * (double)n;

@@ -237,6 +237,11 @@ static bg_status find_units(void *self, bool *done, uint64_t *part, bg_err *err)
     return compress_unit_find(((compress_refine *)self)->unit, done, part, err);
 }
 
+static bg_status keep_losses(void *self, const bg_batch *batch, const float *loss, bg_err *err)
+{
+    return compress_unit_losses(((compress_refine *)self)->unit, batch, loss, err);
+}
+
 void compress_refine_serve(compress_refine *r, bg_sweep *s)
 {
     s->tap = (bg_tap){ keep_gradient, r, BG_WANTS_MAPS };
@@ -246,4 +251,5 @@ void compress_refine_serve(compress_refine *r, bg_sweep *s)
     s->begin_batch = begin_batch;
     s->end_unit = end_unit;
     s->keep_part = keep_unit;
+    s->losses = keep_losses;
 }

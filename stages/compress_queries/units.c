@@ -10,12 +10,13 @@ struct compress_unit {
     uint64_t kept;   /* its first sequence that no published file has */
     bg_store **file; /* [n_sections] being written, of this rank's: queries from `kept` on */
     bool *finished;  /* [n_sections] all of that was published by an earlier attempt */
+    double *loss;    /* [unit_queries] from `kept` on; NULL: another rank has the head */
 };
 
-/* What is being computed of the unit in hand for a section. */
-static bg_segment segment_of(const compress_unit *u, size_t section)
+/* What is being computed of the unit in hand for a section, or of losses. */
+static bg_segment segment_of(const compress_unit *u, size_t group)
 {
-    return (bg_segment){ u->unit.unit, u->model->section[section].number, u->kept, u->unit.n_sequences };
+    return (bg_segment){ u->unit.unit, u->plan->group[group], u->kept, u->unit.n_sequences };
 }
 
 static bg_section_range own_sections(const compress_unit *u)
@@ -37,6 +38,21 @@ bg_status compress_unit_begin(void *self, const bg_unit *unit, uint64_t part, bg
     return BG_OK;
 }
 
+/* They are few: their file is written when it is published. */
+static bg_status keep_losses(compress_unit *u, uint64_t part, bg_err *err)
+{
+    const uint64_t n = part - u->kept;
+    bg_segment g = segment_of(u, u->model->n_sections);
+    bg_store *s = NULL;
+    g.end = part;
+    if (u->loss == NULL || n == 0 || bg_units_has(&u->plan->units, &g))
+        return BG_OK;
+    bg_status st = bg_units_create(&s, &u->plan->units, &g, err);
+    if (st == BG_OK)
+        st = bg_store_write(s, "completion_loss", &n, u->loss, err);
+    return bg_units_end(s, &u->plan->units, &g, part, st, err);
+}
+
 /* Publish the queries so far; those that follow go to new files. */
 bg_status compress_unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_pipeline *l, bg_err *err)
 {
@@ -51,6 +67,7 @@ bg_status compress_unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_
         u->file[b] = NULL;
         st = s == NULL ? BG_OK : bg_units_end(s, &u->plan->units, &g, part, BG_OK, err);
     }
+    st = st == BG_OK ? keep_losses(u, part, err) : st;
     u->kept = part;
     return st;
 }
@@ -58,6 +75,19 @@ bg_status compress_unit_keep(void *self, const bg_unit *unit, uint64_t part, bg_
 static bg_status end_unit(void *self, const bg_unit *unit, bg_pipeline *l, bg_err *err)
 {
     return compress_unit_keep(self, unit, unit->n_sequences, l, err);
+}
+
+bg_status compress_unit_losses(void *self, const bg_batch *batch, const float *loss, bg_err *err)
+{
+    compress_unit *u = self;
+    (void)err;
+    for (size_t z = 0; z < batch->n_sequences; z++) {
+        double *sum = &u->loss[batch->sequence[z] - u->unit.first - u->kept];
+        *sum = 0;
+        for (size_t i = batch->row_start[z]; i < batch->row_start[z + 1]; i++)
+            *sum += (double)loss[i]; /* 0 in the prompt */
+    }
+    return BG_OK;
 }
 
 bg_status compress_unit_find(void *self, bool *done, uint64_t *part, bg_err *err)
@@ -185,6 +215,8 @@ bg_status compress_unit_new(compress_unit **out, const bg_model *model, const co
     st = g->world_rank == 0 ? bg_units_promise(plan->units.folder, line, err) : BG_OK;
     if (st == BG_OK)
         st = BG_NEW((*out)->file, model->n_sections, "files of a unit", err);
+    if (st == BG_OK && bg_workload_share(&plan->load)->has_head)
+        st = BG_NEW((*out)->loss, plan->units.unit_sequences, "losses of a unit", err);
     return st == BG_OK ? BG_NEW((*out)->finished, model->n_sections, "files of a unit", err) : st;
 }
 
@@ -196,6 +228,7 @@ void compress_unit_free(compress_unit *u)
         bg_store_discard(u->file[b]);
     bg_free(u->file);
     bg_free(u->finished);
+    bg_free(u->loss);
     bg_free(u);
 }
 
@@ -206,4 +239,5 @@ void compress_unit_serve(compress_unit *u, bg_sweep *s)
     s->begin_unit = compress_unit_begin;
     s->end_unit = end_unit;
     s->keep_part = compress_unit_keep;
+    s->losses = compress_unit_losses;
 }

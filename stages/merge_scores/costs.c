@@ -42,7 +42,7 @@ static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
 {
     double queries = (double)w->queries, n = (double)w->sequences, top = n < MERGE_TOP ? n : MERGE_TOP;
     (void)plan;
-    out->final_bytes = bg_store_file_bytes() + 12 * bg_store_dataset_bytes(queries, sizeof(double)) +
+    out->final_bytes = bg_store_file_bytes() + 13 * bg_store_dataset_bytes(queries, sizeof(double)) +
                        bg_store_dataset_bytes(queries * MERGE_BINS, sizeof(int64_t)) +
                        bg_store_dataset_bytes(queries * (double)merge_tail(w->sequences, MERGE_TAIL), 4) +
                        bg_ranked_disk_bytes(queries, top, n);

@@ -74,6 +74,7 @@ typedef struct {
     uint64_t number, of, rows, corpus_sequences;
     char *common, *prefilter;
     char **id;
+    double *query_loss;
     size_t n_queries;
     bg_origin origin;
 } shard;
@@ -83,6 +84,7 @@ static void clear_shard(shard *s)
     free(s->common);
     free(s->prefilter);
     bg_strings_free(s->id, s->n_queries);
+    bg_free(s->query_loss);
     bg_origin_clear(&s->origin);
 }
 
@@ -111,6 +113,12 @@ static bg_status read_common(shard *h, const bg_store *s, bg_err *err)
     return st == BG_OK ? bg_store_get_text(s, "/", "prefilter", &h->prefilter, &found, err) : st;
 }
 
+static bg_status read_queries(shard *h, const bg_store *s, bg_err *err)
+{
+    bg_status st = bg_store_read_strings(s, "id", &h->id, &h->n_queries, err);
+    return st == BG_OK ? bg_store_read_optional(s, "query_loss", h->n_queries, &h->query_loss, err) : st;
+}
+
 static bg_status read_shard(shard *h, bg_err *err)
 {
     bg_store *s = NULL;
@@ -121,7 +129,7 @@ static bg_status read_shard(shard *h, bg_err *err)
     if (st == BG_OK)
         st = read_common(h, s, err);
     if (st == BG_OK)
-        st = bg_store_read_strings(s, "id", &h->id, &h->n_queries, err);
+        st = read_queries(h, s, err);
     if (st == BG_OK)
         st = bg_store_dims(s, "score", 2, dims, err);
     h->rows = dims[0];
@@ -159,6 +167,7 @@ static void take(merge *m, shard *h)
 {
     m->r.corpus_sequences = h->corpus_sequences;
     m->r.query = h->id;
+    m->r.query_loss = h->query_loss;
     m->r.n_queries = h->n_queries;
     m->r.origin = h->origin;
     m->r.prefilter = h->prefilter;

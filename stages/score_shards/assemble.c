@@ -175,7 +175,10 @@ bg_status score_name_layers(const bg_model *m, bg_store *s, bg_err *err)
 static bg_status make_datasets(const scoring *w, bg_store *s, bg_err *err)
 {
     uint64_t nq = w->plan.extent.n_queries, n = w->plan.n_sequences;
-    bg_status st = bg_store_write(s, "id", &nq, (const char *const *)w->made.queries->id, err);
+    const bg_queries *queries = w->made.queries;
+    bg_status st = bg_store_write(s, "id", &nq, (const char *const *)queries->id, err);
+    if (st == BG_OK && queries->loss != NULL)
+        st = bg_store_write(s, "query_loss", &nq, queries->loss, err);
     if (st == BG_OK)
         st = bg_store_dataset(s, "sequence", &n, err);
     if (st == BG_OK)

@@ -101,7 +101,8 @@ static void ends(const bg_workload *w, const bg_plan *plan, bg_ends_costs *out)
     out->begin.of[BG_COST_HASH] = 4.0 * (double)(w->corpus_sequences * (w->rows + 1)) + compressed;
     out->begin.of[BG_COST_READ] = compressed / w->grid.pipeline_size;
     out->final_bytes = bg_store_dataset_bytes(n * queries, sizeof(float)) + bg_store_dataset_bytes(n, sizeof(int64_t)) +
-                       bg_store_file_bytes() + bg_ranked_disk_bytes(queries, SCORE_TOP, n);
+                       bg_store_dataset_bytes(queries, sizeof(double)) + bg_store_file_bytes() +
+                       bg_ranked_disk_bytes(queries, SCORE_TOP, n);
     out->end.of[BG_COST_ROW_WRITE] = n;
     out->end.of[BG_COST_RANKED] = 2 * n * queries;
     out->end.of[BG_COST_WRITE] = out->final_bytes;

@@ -250,6 +250,42 @@ def test_candidates():
         close(f"scores of candidates of {kind}", shard_scores(folder), shard_scores(SCORES)[numbers], 1e-6)
 
 
+def dataset(path, name):
+    with h5py.File(path, "r") as file:
+        return file[name][()]
+
+
+def test_losses():
+    """The queries' losses are those of PyTorch, over the completions, and go from file to file as they are."""
+    some = sequences(GOLDEN, "train")[:5]
+    start = [max(1, len(tokens) // 2) for tokens in some]
+    rows = np.split(GOLDEN["loss"].astype(float), np.cumsum(GOLDEN["train_count"].astype(int) - 1)[:-1])
+    queries = write_tokens(BASE.path("asked.h5"), some, start)
+    options = ("--rank", 2, "--modules", "all", "--unit-queries", 2)
+    compressed = BASE.compress(FACTORS, queries, "asked-compressed.h5", *options)
+    found = dataset(compressed, "query_loss")
+    close("losses of completions", found, np.array([own[s - 1 :].sum() for own, s in zip(rows, start)]), 1e-5)
+    scores = BASE.score(compressed, TOKENS, "asked-scores")
+    ranking = BASE.merge(scores, "asked-ranking.h5", "--top", 3)
+    BASE.score(compressed, TOKENS, "asked-scores", "--explain", ranking)
+    for path in (f"{scores}/shard-00000-of-00001.h5", ranking):
+        check((dataset(path, "query_loss") == found).all(), f"the same losses in {path}")
+
+
+def test_without_losses():
+    """Compressed queries of earlier versions do not say what the completions' losses are; nor does what is made from them."""
+    older = BASE.compress(FACTORS, QUERIES, "older/c.h5", "--rank", "full", "--modules", "all")
+    with h5py.File(older, "r+") as file:
+        del file["query_loss"]
+    os.remove(os.path.join(os.path.dirname(older), "MANIFEST"))
+    scores = BASE.score(older, TOKENS, "without-losses")
+    ranking = BASE.merge(scores, "without-losses.h5", "--top", 3)
+    BASE.score(older, TOKENS, "without-losses", "--explain", ranking)
+    for path in (f"{scores}/shard-00000-of-00001.h5", ranking):
+        check(not any("query_loss" in name for name in contents(path)), f"no losses in {path}")
+    close("scores without losses", shard_scores(scores), shard_scores(SCORES), 1e-6)
+
+
 def test_query_units():
     """Queries compressed in other units, or without the others, score the same."""
     scores = shard_scores(SCORES)
@@ -275,6 +311,8 @@ for test in (
     test_shards,
     test_candidates,
     test_query_units,
+    test_losses,
+    test_without_losses,
 ):
     test()
 finish(80)
