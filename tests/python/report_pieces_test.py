@@ -69,6 +69,35 @@ def report():
         return done, file.read()
 
 
+def test_percentiles():
+    """Equal scores have the percentile of their mean rank, as far as scores are known."""
+    made = {  # all scores: those listed at the top, at the bottom, largest kept; percentiles by score
+        "none are equal": ([5, 4, 3, 2, 1], 2, 2, 2, {5: 100, 4: 75, 2: 25, 1: 0}),
+        "equal at the top": ([5, 5, 3, 2, 1], 3, 2, 2, {5: 87.5, 3: 50, 2: 25, 1: 0}),
+        "more are kept than listed": ([5, 5, 5, 2, 1], 2, 2, 3, {5: 75, 2: 25, 1: 0}),
+        "from one list to the other": ([5, 2, 2, 2, 1], 2, 2, 2, {5: 100, 2: 50, 1: 0}),
+        "all are equal": ([2, 2, 2, 2, 2], 1, 1, 1, {2: 50}),
+        "equal at the bottom": ([5, 4, 3, 1, 1], 1, 3, 1, {5: 100, 3: 50, 1: 12.5}),
+        "one alone": ([5], 1, 1, 1, {5: None}),
+    }
+    for name, (scores, top, bottom, tail, wanted) in made.items():
+        scores = np.array([scores], float)
+        with h5py.File(path(f"{name}.h5"), "w") as file:
+            file.attrs["format"] = "bregman/ranking"
+            file.create_dataset("query", data=["q"], dtype=sample.TEXT)
+            for end, listed in (("top", scores[:, :top]), ("bottom", scores[:, ::-1][:, :bottom])):
+                none = max(top, bottom) - listed.size
+                file[f"{end}/score"] = np.append(listed, none * [0])[None].astype(np.float32)
+                file[f"{end}/sequence"] = np.append(np.arange(listed.size), none * [-1])[None]
+            sample.write_statistics(file, scores)
+            del file["tail/count"], file["tail/score"]
+            file["tail/count"], file["tail/score"] = np.array([tail], np.uint32), scores[0, :tail].astype(np.float32)
+        ranking = Ranking(path(f"{name}.h5"))
+        for end, listed in (("top", scores[0, :top]), ("bottom", scores[0, ::-1][:bottom])):
+            found = {score: ranking.percentile(end, 0, score) for score in listed}
+            check(found == {score: wanted[score] for score in listed}, f"percentiles, {name}: {end}", found)
+
+
 def test_named():
     # the first token of document 1 is predicted at position 3, that of document 4 at 5: the last of the one before
     write_ranking(
@@ -225,6 +254,7 @@ def test_context():
 write_tokens()
 tokenizer = sample.train_tokenizer(path("tokenizer.json"))
 sample.write_queries(path("q.h5"), [("q", "the", " heaven", 0)], tokenizer, "")
+test_percentiles()
 test_named()
 test_unexplained()
 test_open_places()

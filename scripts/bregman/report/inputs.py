@@ -120,6 +120,18 @@ class Sequences:
     def __len__(self):
         return int(self._first[-1])
 
+    def blocks(self, most_tokens, most_in_all):
+        """(tokens of each sequence, their tokens, one after another) of blocks of whole sequences in their order: at most so many
+        tokens, unless a sequence has more.  Where that is more than `most_in_all`, every second block, or third, and so on."""
+        step, number = -(-sum(int(offset[-1]) for offset in self._offset) // most_in_all), 0
+        for file, offset in zip(self.files(), self._offset):
+            row = 0
+            while row < len(offset) - 1:
+                end = max(row + 1, int(np.searchsorted(offset, offset[row] + most_tokens, "right")) - 1)
+                if number % step == 0:
+                    yield np.diff(offset[row : end + 1]), file.read("token", rows=slice(offset[row], offset[end]))
+                row, number = end, number + 1
+
     def locate(self, sequence):
         file = bisect_right(self._first, sequence) - 1
         return file, int(sequence - self._first[file])
@@ -253,7 +265,8 @@ class Ranking:
     def __init__(self, path):
         self.file = InputFile(path, "bregman/ranking")
         self.ids = self.file.strings("query")
-        self._open_places = (None, None)
+        self._open_places, self._known = (None, None), {}
+        self._loss = self.file.read("query_loss") if self.file.has("query_loss") else None
         self._moments = {m: self.file.read(f"moments/{m}") for m in self.MOMENTS}
         self._edge = self.file.read("histogram/edge")
         self._tail_offset = _offsets(self.file.read("tail/count"))
@@ -327,20 +340,50 @@ class Ranking:
         mean, sd = (self._moments[name][query].item() for name in ("mean", "sd"))
         return finite((score - mean) / sd) if sd > 0 else None
 
-    def percentile(self, end, query, rank):
-        """Per cent of the other scored sequences that have less: of a place from 1 at an end; None if there is no other."""
+    def percentile(self, end, query, score):
+        """Per cent of the other scored sequences that have less than one that is listed at an end, where equal scores count half;
+        None if there is no other.  Of equal scores those are known that are listed, or among the largest that are kept."""
         n = self._moments["count"][query].item()
-        below = n - rank if end == "top" else rank - 1
-        return 100 * below / (n - 1) if n > 1 else None
+        beyond, same, open_end = self._count(end, query, score)
+        further, others, _ = self._count("bottom" if end == "top" else "top", query, score)
+        if open_end and others:  # all between the two lists is the same
+            same = n - beyond - further
+        below = beyond if end == "bottom" else n - beyond - same
+        return 100 * (below + (same - 1) / 2) / (n - 1) if n > 1 else None
+
+    def _count(self, end, query, score):
+        """Of the known scores of an end: those more extreme than this one, those equal to it, and whether the last is."""
+        known = self._known_scores(end, query)
+        beyond = known > score if end == "top" else known < score
+        return int(beyond.sum()), int((known == score).sum()), known.size > 0 and known[-1] == score
+
+    def _known_scores(self, end, query):
+        """Those that are listed at an end, or more of them, the most extreme first; a query's are kept until the next's."""
+        if self._known.get("query") != query:
+            self._known = {"query": query, **{name: self._read_known(name, query) for name in self._ends}}
+        return self._known[end]
+
+    def _read_known(self, end, query):
+        sequence, score, _ = self._ends[end]
+        listed = score[query][sequence[query] >= 0].astype(np.float64)
+        return max(listed, self._tail(query), key=len) if end == "top" else listed
+
+    def _tail(self, query):
+        return self.file.read("tail/score", rows=slice(*self._tail_offset[query : query + 2])).astype(np.float64)
+
+    @property
+    def has_log_probabilities(self):
+        return self._loss is not None
+
+    def log_probability(self, query):
+        """Of the query's completion, in nats, by the model that was traced; None: not known."""
+        loss = finite(self._loss[query].item()) if self._loss is not None else None
+        return None if loss is None else 0.0 - loss
 
     @property
     def prefilter(self):
         """How the sequences were chosen that were scored, in words; "": by no prefilter."""
         return self.file.attribute("prefilter", "")
-
-    @property
-    def has_prefilter_ranks(self):
-        return any(self.file.has(f"{end}/prefilter_rank") for end in ("top", "bottom"))
 
     @property
     def corpus_sequences(self):
@@ -390,8 +433,7 @@ class Ranking:
             f'"histogram/count" has {len(count)} bins where '
             f'"histogram/edge" has {len(self._edge)} edges: "{self.file.path}"',
         )
-        rows = slice(*self._tail_offset[query : query + 2])
-        return Statistics(moments, self._edge, count, self.file.read("tail/score", rows=rows).astype(np.float64))
+        return Statistics(moments, self._edge, count, self._tail(query))
 
 
 def _offsets(counts):

@@ -5,10 +5,13 @@ import itertools
 import os
 from pathlib import Path
 
+import numpy as np
+
 from bregman import hashes
 from bregman.errors import UsageError
 from bregman.files import input_identity, version_line
 from bregman.report.inputs import Queries, Ranking, Sequences, require
+from bregman.report.lexical import Lexical
 from bregman.report.origin import check_document, check_hash, check_lists, check_sum, order_tokens
 from bregman.report.text import TokenText
 
@@ -85,6 +88,7 @@ class Opened:
             "or in another order: merge the shards again",
         )
         check_tokenizer(tokenizer, itertools.chain(self.sequences.files(), [self.queries.file]))
+        self.lexical = Lexical(self.sequences, [np.concatenate(self.queries.tokens(id)) for id in self.ranking.ids])
         self.text = TokenText(tokenizer)
         self.has_text = tokenizer is not None
         last = self.ranking.largest_sequence()

@@ -3,7 +3,13 @@
 from bregman.report.pieces import CHARACTERS
 
 
-def of_score(ranking, end, query, entry, copies):
+def of_completion(ranking, query, n_tokens):
+    """n_tokens: of the completion.  Both are None where the ranking does not say."""
+    known = ranking.log_probability(query)
+    return {"log_probability": known, "log_probability_per_token": known / n_tokens if known is not None else None}
+
+
+def of_score(ranking, end, query, entry, copies, bm25):
     places = ranking.open_places(end, query)
     best, worst = places[entry.rank - 1] if places else (None, None)
     return {
@@ -11,10 +17,11 @@ def of_score(ranking, end, query, entry, copies):
         "score": entry.score,
         "score_per_copy": entry.score / copies if copies else None,
         "z_score": ranking.z_score(query, entry.score),
-        "percentile": ranking.percentile(end, query, entry.rank),
+        "percentile": ranking.percentile(end, query, entry.score),
         "score_error": entry.error,
         "best_place": best,
         "worst_place": worst,
+        "bm25": bm25,
         "prefilter_rank": entry.prefilter_rank,
     }
 
