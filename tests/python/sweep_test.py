@@ -154,6 +154,38 @@ def test_local():
     check("sbatch" not in sweep("good.toml", "--dry-run").stdout, "dry run: nothing to do")
 
 
+def test_status_of_others():
+    """What was made from other inputs or options than the sweep file has now is not done: --status says what a run would say."""
+
+    def said(name, text, stage, about):
+        write(name, text)
+        refusal, status = sweep(name, "--local"), sweep(name, "--status")
+        found = rows(status)
+        line = refusal.stderr.splitlines()[0].removeprefix("sweep: ")
+        check(refusal.returncode == status.returncode == 1, f"{name}: both exit 1", refusal.stderr + status.stdout)
+        check(
+            found[(stage, about)].startswith(f"other - - {line}"), f"{name}: the reason", found[(stage, about)] + line
+        )
+        return found
+
+    found = said("rank.toml", GOOD.replace("[score]", "[compress]\nrank = 5\n[score]", 1), "compress", "small")
+    check(found[("fit", "small")] == "done 100 % -", "status: what is as before", found)
+    compared = GOOD.replace("[report]", '[compare]\nmodels = "small"\nno_layers = true\nlosses = false\n[report]')
+    write("compared.toml", compared)
+    done = sweep("compared.toml", "--local")
+    check(done.returncode == 0 and "compare--all--q--words: done" in done.stdout, "compared", done.stdout + done.stderr)
+    check(rows(sweep("compared.toml", "--status"))[("compare", "all")] == "done 100 % -", "status: compared")
+    more = compared.replace("losses = false", 'losses = false\n[compare.methods.dot]\npreconditioner = "identity"')
+    found = said("more.toml", more, "compare", "all")
+    for stage, about in (("compress", "small:dot"), ("score", "small:dot"), ("merge", "small:dot")):
+        check(found[(stage, about)].startswith("to do"), f"status: the comparison needs {stage} of {about}", found)
+    check(found[("compare-report", "all")].startswith("to do"), "status: and its page is to be made again", found)
+    os.unlink(path("out/compare/q/words/compare.h5"))
+    plan = sweep("more.toml", "--dry-run").stdout
+    check("compress--small:dot--q" in plan and "compare-report--all" in plan, "what it said is what a run does", plan)
+    shutil.rmtree(path("out/compare"))
+
+
 def test_prefilter():
     """The candidates of each model, query set and corpus, and scores of no others."""
     text = GOOD.replace('"out"', '"filtered"').replace("[score]", "[prefilter]\ntop = 3\n[score]")
@@ -764,6 +796,7 @@ def test_mistakes():
 prepare()
 test_dry_run()
 test_local()
+test_status_of_others()
 test_prefilter()
 test_sources()
 test_missing_parts()

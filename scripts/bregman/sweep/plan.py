@@ -445,13 +445,15 @@ class Plan:
     def undone(self, job):
         return [i for i in range(len(job.elements)) if not self.done(job, i)]
 
-    def needed(self):
-        """{job: elements to make}.  What is finished does not need what it was made from."""
+    def needed(self, again=()):
+        """{job: elements to make}.  What is finished does not need what it was made from.
+        again: finished jobs that are to be made again, and so is a page of theirs."""
         found, wanted = {}, set()
         asked_for = {id(need) for job in self.jobs for need in job.needs}
         for job in reversed(self.jobs):
             if id(job) in wanted or id(job) not in asked_for:
-                missing = self.undone(job)
+                made_again = job in again or (job.stage in PAGES and any(need in again for need in job.needs))
+                missing = list(range(len(job.elements))) if made_again else self.undone(job)
                 if missing:
                     found[job] = missing
                     wanted.update(id(need) for need in job.needs)
@@ -461,28 +463,35 @@ class Plan:
 
     def check(self):
         """Refuse what this sweep would leave out of date, or could not finish."""
-        problems = self.changed_models()
-        needed = self.needed()
-        for job in self.jobs:
-            outputs = [e.output for i, e in enumerate(job.elements) if job not in needed or i not in needed[job]]
-            for path in job.files if outputs and job.stage == "tokenize" else outputs:
-                if os.path.exists(path):
-                    problems += self.out_of_date(job, path)
-            if job.stage == "score":
-                problems += self.check_shards(job, needed)
-            if job.stage == "validate":
-                problems += validation.out_of_date(job, self.manifests.identity)
+        problems = self.problems().values()
         if problems:
-            raise SweepError("\n".join(problems), 1)
+            raise SweepError("\n".join(line for lines in problems for line in lines), 1)
 
-    def changed_models(self):
-        """Models that were trained, or begun, with another config than the sweep file has now."""
-        planned = [model for model in self.sweep.models.values() if model.planned]
+    def problems(self):
+        """{job: lines} of what is there and not as this sweep would make it."""
+        needed = self.needed()
+        found = {job: self.problems_of(job, needed) for job in self.jobs}
+        return {job: lines for job, lines in found.items() if lines}
+
+    def problems_of(self, job, needed):
+        problems = self.changed_model(job.model) if job.stage == "train" else []
+        outputs = [e.output for i, e in enumerate(job.elements) if job not in needed or i not in needed[job]]
+        for path in job.files if outputs and job.stage == "tokenize" else outputs:
+            if os.path.exists(path):
+                problems += self.out_of_date(job, path)
+        if job.stage == "score":
+            problems += self.check_shards(job, needed)
+        if job.stage == "validate":
+            problems += validation.out_of_date(job, self.manifests.identity)
+        return problems
+
+    def changed_model(self, model):
+        """Was it trained, or begun, with another config than the sweep file has now?"""
+        if not glob.glob(os.path.join(glob.escape(model.path), "*")) or not family.has_changed(model.planned):
+            return []
         return [
             f'"{model.path}" is of another config.json or tokenizer than [train.sizes.{model.name}] has now: '
             f'remove "{os.path.dirname(model.path)}", all of it is made again'
-            for model in planned
-            if glob.glob(os.path.join(glob.escape(model.path), "*")) and family.has_changed(model.planned)
         ]
 
     def check_shards(self, job, needed):

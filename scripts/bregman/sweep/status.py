@@ -88,11 +88,17 @@ def status_rows(plan, here):
         queue = read_queue()
     except SlurmError as error:
         problem = str(error)
-    needed = plan.needed()
+    other = plan.problems()
+    needed = plan.needed(other)
     rows, broken = [], {}
     for job in plan.jobs:
         row = Row(plan, job, queue, needed, here)
-        if job not in needed and plan.undone(job):
+        if job in other:
+            more = f" (and {len(other[job]) - 1} more)" if len(other[job]) > 1 else ""
+            row.state, row.done, row.left, row.note = "other", "-", "-", other[job][0] + more
+        elif row.state == "failed" and not plan.undone(job):  # the page of such a job: its last run was no failure
+            row.state, row.done, row.note = "to do", "0 %", ""
+        elif job not in needed and plan.undone(job):
             row.state, row.done, row.note = "removed", "-", "not needed any more"
         cause = next((broken[id(need)] for need in job.needs if id(need) in broken), None)
         if row.state == "failed":
@@ -104,7 +110,7 @@ def status_rows(plan, here):
 
 
 def print_status(plan, here):
-    """Print the table; returns the exit code, 1 if something failed."""
+    """Print the table; returns the exit code, 1 if something failed, or is there that a run would refuse."""
     rows, problem = status_rows(plan, here)
     table = [("stage", "model", "queries", "corpus", "state", "done", "left", "")]
     for row in rows:
@@ -123,4 +129,4 @@ def print_status(plan, here):
         print(f"{row.job.name}: {row.note} (log {sorted(logs)[0] if len(logs) == 1 else plan.log})")
     if problem:
         print(f"the queue is not known: {problem}")
-    return 1 if failed else 0
+    return 1 if failed or any(row.state == "other" for row in rows) else 0
