@@ -139,10 +139,10 @@ bg_status bg_store_dims(const bg_store *s, const char *path, int n_dims, uint64_
 /* All of a dataset of just this shape: dims[n_dims of its row]; converted to dtype, integers range-checked. */
 bg_status bg_store_read(const bg_store *s, const char *path, bg_dtype dtype, const uint64_t *dims, void *data,
                         bg_err *err) BG_MUST_CHECK;
-/* Rows [first, first + n) of the leading axis, each of row_size elements. */
 /* [n] float64 that files of earlier versions do not have: NULL then.  Free with bg_free, also after an error. */
 bg_status bg_store_read_optional(const bg_store *s, const char *path, uint64_t n, double **out,
                                  bg_err *err) BG_MUST_CHECK;
+/* Rows [first, first + n) of the leading axis, each of row_size elements. */
 typedef struct {
     uint64_t first, n, row_size;
 } bg_slab;
