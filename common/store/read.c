@@ -374,23 +374,43 @@ bg_status bg_store_read_strings(const bg_store *s, const char *path, char ***out
     *out = NULL;
     *n = 0;
     bg_status st = text_dims(s, path, dims, err);
+    if (st == BG_OK)
+        st = bg_store_read_string_rows(s, path, (bg_slab){ 0, dims[0], dims[1] }, out, err);
     if (st != BG_OK)
         return st;
-    size_t all = dims[0] * dims[1] * dims[2];
-    char **strings = calloc(all + 1, sizeof *strings);
+    *n = dims[0] * dims[1];
+    st = bg_texts_check(s, path, *out, *n, err);
+    if (st != BG_OK) {
+        bg_strings_free(*out, *n);
+        *out = NULL;
+        *n = 0;
+    }
+    return st;
+}
+
+bg_status bg_store_read_string_rows(const bg_store *s, const char *path, bg_slab rows, char ***out, bg_err *err)
+{
+    uint64_t dims[3];
+    *out = NULL;
+    bg_status st = text_dims(s, path, dims, err);
+    if (st == BG_OK && (rows.first > dims[0] || rows.n > dims[0] - rows.first || rows.row_size != dims[1]))
+        st = BG_FAIL(err, BG_ESHAPE,
+                     "\"%s\" of \"%s\" has %" PRIu64 " rows of %" PRIu64 "; rows %" PRIu64 " to %" PRIu64 " of %" PRIu64
+                     " are asked for",
+                     path, s->path, dims[0], dims[1], rows.first, rows.first + rows.n, rows.row_size);
+    if (st != BG_OK)
+        return st;
+    size_t n = rows.n * rows.row_size;
+    char **strings = calloc(n + 1, sizeof *strings);
     if (strings == NULL)
         return BG_FAIL(err, BG_ENOMEM, "out of memory for \"%s\" of \"%s\"", path, s->path);
-    st = read_texts(s, path, (const hsize_t[]){ 0, 0, 0 }, (const hsize_t[]){ dims[0], dims[1], dims[2] }, strings,
-                    err);
+    st = read_texts(s, path, (const hsize_t[]){ rows.first, 0, 0 }, (const hsize_t[]){ rows.n, rows.row_size, 1 },
+                    strings, err);
     if (st == BG_OK)
-        st = bg_texts_check(s, path, strings, all, err);
-    if (st != BG_OK) {
-        bg_strings_free(strings, all);
-        return st;
-    }
-    *out = strings;
-    *n = all;
-    return BG_OK;
+        *out = strings;
+    else
+        bg_strings_free(strings, n);
+    return st;
 }
 
 bg_status bg_store_read_string(const bg_store *s, const char *path, uint64_t row, uint64_t column, char **text,

@@ -151,6 +151,9 @@ bg_status bg_store_read_rows(const bg_store *s, const char *path, bg_dtype dtype
                              bg_err *err) BG_MUST_CHECK;
 /* All of a string dataset, of two axes row after row; free with bg_strings_free. */
 bg_status bg_store_read_strings(const bg_store *s, const char *path, char ***out, size_t *n, bg_err *err) BG_MUST_CHECK;
+/* Those of some rows, rows.n * rows.row_size; that names differ is looked at only where all are read. */
+bg_status bg_store_read_string_rows(const bg_store *s, const char *path, bg_slab rows, char ***out,
+                                    bg_err *err) BG_MUST_CHECK;
 /* One text of a string dataset: the column is 0 where it has one axis.  Caller frees. */
 bg_status bg_store_read_string(const bg_store *s, const char *path, uint64_t row, uint64_t column, char **text,
                                bg_err *err) BG_MUST_CHECK;

@@ -29,6 +29,14 @@ typedef struct {
     uint64_t bank;                          /* so many models, a rank each, of which losses stay; 0: one of all ranks */
 } bg_workload_training;
 
+/* Rankings that are compared. */
+typedef struct {
+    size_t rankings, layers; /* layers of all of them together */
+    size_t top, ngrams;
+    size_t query_ids; /* token ids of the queries are below */
+    size_t pairs;     /* of a query and a relation */
+} bg_workload_comparison;
+
 /* A stage fills in what its own costs ask for, plan everything.  The model has its sites' shapes (tracking.h). */
 typedef struct {
     const bg_stage_costs *stage;
@@ -50,7 +58,8 @@ typedef struct {
     bool gradient_norms;             /* beside the scores */
     const bg_queries_extent *extent; /* of compressed queries that are there; NULL: as `columns` says */
     bg_workload_training training;
-    bg_refine_load refine; /* of compress_queries */
+    bg_refine_load refine;             /* of compress_queries */
+    bg_workload_comparison comparison; /* `sequences`, which all rankings have scores of, are compared */
 } bg_workload;
 
 static inline const bg_share *bg_workload_share(const bg_workload *w) { return &w->share[w->grid.pipeline_rank]; }

@@ -7,10 +7,7 @@
 #include "bregman/options.h"
 #include "bregman/ranking.h"
 #include "bregman/stage.h"
-
-/* Unless options say otherwise. */
-#define COMPARE_TOP    10
-#define COMPARE_NGRAMS 3
+#include "bregman/store.h"
 
 typedef struct {
     bg_list rankings, names, tokens, models, losses;
@@ -21,17 +18,23 @@ typedef struct {
 
 bg_status compare_scales_run(const void *config, const bg_context *ctx, bg_err *err) BG_MUST_CHECK;
 
+/* The first row of a piece of a shard, and its sequence. */
+typedef struct {
+    uint64_t row, sequence;
+} row_mark;
+
 /* One ranking and the shards that it was merged from. */
 typedef struct {
     const char *path, *name;
     bg_ranking r;
     char (*shard)[BG_PATH_BYTES]; /* [r.n_inputs] */
     uint64_t *first;              /* [r.n_inputs + 1] rows before each shard */
-    int64_t *sequence;            /* [first[r.n_inputs]] that have a score, ascending */
-    size_t *query;                /* [Q] row in this ranking of each query */
-    size_t n_layers;              /* 0: without layer scores */
-    char **layer;                 /* [n_layers] their names */
-    double parameters;            /* NaN: not known */
+    row_mark *mark;               /* [n_marks] of each piece of COMPARE_PIECE rows of a shard, ascending */
+    size_t n_marks;
+    size_t *query;     /* [Q] row in this ranking of each query */
+    size_t n_layers;   /* 0: without layer scores */
+    char **layer;      /* [n_layers] their names */
+    double parameters; /* NaN: not known */
 } ranked_model;
 
 /* The documents that are related to one query in one way, and their sequences. */
@@ -71,11 +74,13 @@ typedef struct {
     size_t n_rankings;
     size_t n_models;                       /* with BM25, the last: M */
     size_t n_queries, k, n_tail, n_layers; /* layers of all models */
-    bool *scored;                          /* [sequences] by all rankings: only these are compared */
+    int64_t *compared;                     /* [n_compared] sequences that all rankings have scores of, ascending */
+    uint64_t n_compared;                   /* only these are compared; memory goes with them */
     uint64_t n_sequences, n_tokens;        /* of the corpus */
     char **kind;                           /* [Q], or NULL: not said */
     related_documents related;
     uint32_t **query_token; /* [Q] */
+    size_t n_query_ids;     /* all their ids are below */
     bg_bm25 *terms;
     double *query_idf; /* [Q] that all n-grams of a query have */
     compared_values v;
@@ -84,35 +89,42 @@ typedef struct {
 /* inputs.c: open all that is read and check that it belongs together.  Collective; an agreed status. */
 bg_status compare_open(comparison *w, bg_err *err) BG_MUST_CHECK;
 void compare_close(comparison *w);
-/* The row of a model's scores that a sequence has; UINT64_MAX: none.  And the shard that has it. */
-uint64_t compare_row(const ranked_model *m, uint64_t sequence);
-size_t compare_shard(const ranked_model *m, uint64_t row);
+
+/* shards.c: the rankings' shards.  Local.  Find and open them, and check that they are those that were merged; then,
+ * of all models, the sequences that are compared. */
+bg_status compare_open_shards(const comparison *w, ranked_model *m, bg_err *err) BG_MUST_CHECK;
+bg_status compare_find_compared(comparison *w, bg_err *err) BG_MUST_CHECK;
+/* Where a sequence is among those that are compared; UINT64_MAX: it is not. */
+uint64_t compare_place_of(const comparison *w, uint64_t sequence);
+/* Open the shard that has a compared sequence's scores, in *row of it.  To be closed, whatever the status. */
+bg_status compare_find_row(const ranked_model *m, uint64_t sequence, bg_store **shard, uint64_t *row,
+                           bg_err *err) BG_MUST_CHECK;
 
 /* related.c: the queries' kinds and related documents, and these documents' sequences.  Local. */
 bg_status compare_read_related(comparison *w, bg_err *err) BG_MUST_CHECK;
 void compare_clear_related(comparison *w);
 
 /* lexical.c: weights of the queries' n-grams, by the whole corpus (collective; an agreed status).  Then, local: scores
- * of BM25, score [n_queries, sequences], of queries [first, first + n); and what one sequence has in common with one
+ * of BM25, score [n, n_compared], of queries [first, first + n); and what one sequence has in common with one
  * query. */
 bg_status compare_weigh_terms(comparison *w, bg_err *err) BG_MUST_CHECK;
 bg_status compare_bm25(comparison *w, size_t first, size_t n, float *score, bg_err *err) BG_MUST_CHECK;
 bg_status compare_text(comparison *w, size_t query, uint64_t sequence, double *overlap, int64_t *run,
                        bg_err *err) BG_MUST_CHECK;
 
-/* scores.c: those of queries [first, first + n) of one model, score [n, sequences]; NaN where there is none.  Local. */
+/* scores.c: those of queries [first, first + n) of one model, score [n, n_compared].  Local. */
 bg_status compare_read_scores(const comparison *w, const ranked_model *m, size_t first, size_t n, float *score,
                               bg_err *err) BG_MUST_CHECK;
 
 typedef struct {
     float score;
-    uint32_t sequence;
+    uint32_t sequence; /* its place among those that are compared */
 } scored_sequence;
 
-/* A query's scores by each model, in order. */
+/* A query's scores by each model, in order.  Sequences stand for their places among those that are compared. */
 typedef struct {
     size_t n_models;
-    uint64_t n_sequences;
+    uint64_t n_sequences;    /* that are compared */
     const float **score;     /* [M] of [sequences] */
     size_t n;                /* that have a score: the same ones by all models */
     uint32_t **order;        /* [M] of [n]: sequences, best first, then by their numbers */

@@ -11,6 +11,7 @@
 #include "bregman/memory.h"
 #include "bregman/model_open.h"
 #include "compare_scales.h"
+#include "costs.h"
 
 /* ---- what was asked for ---- */
 
@@ -67,122 +68,6 @@ static bg_status check_lists(const compare_scales_config *c, bg_err *err)
     return st;
 }
 
-/* ---- shards ---- */
-
-/* In "scores" beside the ranking, as sweeps have it, also where the folder was moved; or else where the ranking says. */
-static bg_status find_shard(const ranked_model *m, size_t i, bg_err *err)
-{
-    char folder[BG_PATH_BYTES];
-    const char *said = m->r.input_name[i];
-    bg_status st = bg_folder_of(m->path, folder, err);
-    if (st == BG_OK)
-        st = bg_path(m->shard[i], err, "%sscores/%s", folder, bg_base_name(said));
-    if (st != BG_OK || access(m->shard[i], R_OK) == 0)
-        return st;
-    if (access(said, R_OK) != 0)
-        return BG_FAIL(err, BG_EIO,
-                       "%.150s was merged from \"%.150s\", which is gone, nor is it in \"scores\" beside the "
-                       "ranking: a comparison needs all scores; score again",
-                       m->path, said);
-    return bg_path(m->shard[i], err, "%s", said);
-}
-
-static bg_status check_layers(const comparison *w, ranked_model *m, size_t i, const bg_store *s, bg_err *err)
-{
-    uint64_t dims[3];
-    if (w->c->no_layers)
-        return BG_OK;
-    if (!bg_store_has(s, "layer_score"))
-        return BG_FAIL(err, BG_EFORMAT,
-                       "%s has no layer scores: score again with --layer-scores, or compare with --no-layers",
-                       m->shard[i]);
-    bg_status st = bg_store_dims(s, "layer_score", 3, dims, err);
-    if (st == BG_OK && i == 0)
-        st = bg_store_read_strings(s, "layer_name", &m->layer, &m->n_layers, err);
-    if (st == BG_OK && dims[2] != m->n_layers)
-        st = BG_FAIL(err, BG_ESHAPE, "%s has scores of %" PRIu64 " layers, shard 0 names of %zu", m->shard[i], dims[2],
-                     m->n_layers);
-    return st;
-}
-
-/* Is it the shard that was merged, and how many rows has it? */
-static bg_status open_shard(const comparison *w, ranked_model *m, size_t i, bg_err *err)
-{
-    bg_hash identity;
-    uint64_t dims[2] = { 0, 0 };
-    bg_store *s = NULL;
-    bg_status st = bg_store_open(&s, m->shard[i], "bregman/scores", err);
-    if (st == BG_OK)
-        st = bg_store_identity(s, &identity, err);
-    if (st == BG_OK && strcmp(identity.hex, m->r.input_hash[i]) != 0)
-        st = BG_FAIL(err, BG_ESTALE, "%.200s is not the shard that %.200s was merged from: merge again", m->shard[i],
-                     m->path);
-    if (st == BG_OK)
-        st = bg_store_dims(s, "score", 2, dims, err);
-    if (st == BG_OK && dims[1] != m->r.n_queries)
-        st = BG_FAIL(err, BG_ESHAPE, "%s has scores of %" PRIu64 " queries, its ranking has %zu", m->shard[i], dims[1],
-                     m->r.n_queries);
-    if (st == BG_OK)
-        st = check_layers(w, m, i, s, err);
-    m->first[i + 1] = m->first[i] + dims[0];
-    bg_store_close(s);
-    return st;
-}
-
-static bg_status read_sequences(const comparison *w, ranked_model *m, bg_err *err)
-{
-    uint64_t n = m->first[m->r.n_inputs];
-    bg_status st = BG_NEW(m->sequence, n, "numbers of sequences", err);
-    for (size_t i = 0; i < m->r.n_inputs && st == BG_OK; i++) {
-        bg_store *s = NULL;
-        st = bg_store_open(&s, m->shard[i], "bregman/scores", err);
-        if (st == BG_OK)
-            st = bg_store_read_rows(s, "sequence", BG_I64, (bg_slab){ 0, m->first[i + 1] - m->first[i], 1 },
-                                    m->sequence + m->first[i], err);
-        bg_store_close(s);
-    }
-    for (uint64_t i = 0; i < n && st == BG_OK; i++)
-        if (m->sequence[i] < 0 || (uint64_t)m->sequence[i] >= w->n_sequences ||
-            (i > 0 && m->sequence[i] <= m->sequence[i - 1]))
-            st = BG_FAIL(err, BG_EFORMAT, "the shards of %s do not name sequences of the corpus in ascending order",
-                         m->path);
-    return st;
-}
-
-static bg_status open_shards(const comparison *w, ranked_model *m, bg_err *err)
-{
-    bg_status st = BG_NEW(m->shard, m->r.n_inputs, "names of shards", err);
-    if (st == BG_OK)
-        st = BG_NEW(m->first, m->r.n_inputs + 1, "rows of shards", err);
-    for (size_t i = 0; i < m->r.n_inputs && st == BG_OK; i++) {
-        st = find_shard(m, i, err);
-        if (st == BG_OK)
-            st = open_shard(w, m, i, err);
-    }
-    return st == BG_OK ? read_sequences(w, m, err) : st;
-}
-
-uint64_t compare_row(const ranked_model *m, uint64_t sequence)
-{
-    uint64_t low = 0, high = m->first[m->r.n_inputs], n = high;
-    while (low < high) {
-        uint64_t middle = low + (high - low) / 2;
-        if ((uint64_t)m->sequence[middle] < sequence)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < n && (uint64_t)m->sequence[low] == sequence ? low : UINT64_MAX;
-}
-
-size_t compare_shard(const ranked_model *m, uint64_t row)
-{
-    size_t i = 0;
-    while (m->first[i + 1] <= row)
-        i++;
-    return i;
-}
-
 /* ---- a ranking ---- */
 
 /* The same queries, in whatever order. */
@@ -222,7 +107,7 @@ static bg_status open_ranking(comparison *w, size_t i, bg_err *err)
     if (st == BG_OK)
         st = match_queries(w, m, err);
     if (st == BG_OK)
-        st = open_shards(w, m, err);
+        st = compare_open_shards(w, m, err);
     for (size_t j = 0; j < i && st == BG_OK; j++)
         if (strcmp(m->r.run_text[BG_RUN_FINGERPRINT], w->model[j].r.run_text[BG_RUN_FINGERPRINT]) == 0)
             st = BG_FAIL(err, BG_EARG, "%.200s and %.200s are one ranking, and are to be compared as \"%s\" and \"%s\"",
@@ -307,14 +192,14 @@ static bg_status read_query_tokens(comparison *w, bg_err *err)
         st = BG_NEW(w->query_token[q], bg_tokens_count(w->queries, q), "queries", err);
         if (st == BG_OK)
             st = bg_tokens_read(w->queries, q, q + 1, SIZE_MAX, w->query_token[q], err);
+        for (uint32_t i = 0; i < bg_tokens_count(w->queries, q) && st == BG_OK; i++)
+            w->n_query_ids = w->query_token[q][i] >= w->n_query_ids ? (size_t)w->query_token[q][i] + 1 : w->n_query_ids;
     }
     return st;
 }
 
-/* More of the tail than the best 1 %, where that is much, is for nobody to look at. */
 static void choose_sizes(comparison *w)
 {
-    enum { LEAST_TAIL = 50, MOST_TAIL = 10000 };
     w->n_rankings = w->c->rankings.n;
     w->n_models = w->n_rankings + 1;
     w->n_queries = bg_tokens_sequences(w->queries);
@@ -322,32 +207,7 @@ static void choose_sizes(comparison *w)
     for (uint64_t z = 0; z < w->n_sequences; z++)
         w->n_tokens += bg_tokens_count(w->tokens, z);
     w->k = w->c->top < w->n_sequences ? w->c->top : w->n_sequences;
-    w->n_tail = w->n_sequences / 100 < LEAST_TAIL ? LEAST_TAIL : w->n_sequences / 100;
-    w->n_tail = w->n_tail > MOST_TAIL ? MOST_TAIL : w->n_tail;
-    w->n_tail = w->n_tail > w->n_sequences ? w->n_sequences : w->n_tail;
-}
-
-static bg_status find_scored(comparison *w, bg_err *err)
-{
-    uint32_t *times = NULL;
-    uint64_t n = 0;
-    bg_status st = BG_NEW(w->scored, w->n_sequences, "sequences", err);
-    if (st == BG_OK)
-        st = BG_NEW(times, w->n_sequences, "sequences", err);
-    for (size_t i = 0; i < w->n_rankings && st == BG_OK; i++)
-        for (uint64_t row = 0; row < w->model[i].first[w->model[i].r.n_inputs]; row++)
-            times[w->model[i].sequence[row]]++;
-    for (uint64_t z = 0; z < w->n_sequences && st == BG_OK; z++) {
-        w->scored[z] = times[z] == w->n_rankings;
-        n += w->scored[z];
-    }
-    bg_free(times);
-    if (st == BG_OK && n == 0)
-        st = BG_FAIL(err, BG_EFORMAT, "no sequence has scores in all rankings: they are of different candidates");
-    if (st == BG_OK && n < w->n_sequences)
-        bg_log("%" PRIu64 " of %" PRIu64 " sequences have scores in all rankings: only these are compared", n,
-               w->n_sequences);
-    return st;
+    w->n_tail = compare_tail(w->n_sequences);
 }
 
 /* Local. */
@@ -362,7 +222,7 @@ static bg_status open_all(comparison *w, bg_err *err)
     for (size_t i = 0; i < w->n_rankings && st == BG_OK; i++)
         st = open_ranking(w, i, err);
     if (st == BG_OK)
-        st = find_scored(w, err);
+        st = compare_find_compared(w, err);
     if (st == BG_OK)
         st = read_losses(w, err);
     if (st == BG_OK)
@@ -444,7 +304,7 @@ void compare_close(comparison *w)
         ranked_model *m = &w->model[i];
         bg_free(m->shard);
         bg_free(m->first);
-        bg_free(m->sequence);
+        bg_free(m->mark);
         bg_free(m->query);
         bg_strings_free(m->layer, m->n_layers);
         bg_ranking_clear(&m->r);
@@ -453,7 +313,7 @@ void compare_close(comparison *w)
         bg_free(w->query_token[q]);
     bg_free(w->query_token);
     bg_free(w->query_idf);
-    bg_free(w->scored);
+    bg_free(w->compared);
     bg_free(w->model);
     compare_clear_related(w);
     bg_bm25_free(w->terms);

@@ -7,31 +7,25 @@
 #include "bregman/memory.h"
 #include "bregman/visit.h"
 #include "compare_scales.h"
-
-enum { BLOCK_TOKENS = 1 << 18 }; /* of the corpus, read at a time */
+#include "costs.h"
 
 /* ---- going through the corpus ---- */
 
 typedef struct {
     comparison *w;
+    bg_visit of;
     int64_t *frequency;
     bg_bm25_hit *hit;
     size_t first, n; /* queries */
+    uint64_t at;     /* of w->compared: those before it have been met */
     float *score;
 } corpus_pass;
 
-static bg_status visit(corpus_pass *v, uint64_t begin, uint64_t end,
-                       bg_status (*take)(void *, uint64_t, const uint32_t *, size_t, bg_err *), bg_err *err)
+static bg_status new_pass(corpus_pass *v, bg_err *err)
 {
-    const bg_tokens *t = v->w->tokens;
-    bg_visit of = { .room = BLOCK_TOKENS + (begin < end ? bg_tokens_longest(t, begin, end) : 0),
-                    .self = v,
-                    .take = take };
-    bg_status st = BG_NEW(of.block, of.room, "token ids", err);
-    if (st == BG_OK)
-        st = bg_visit_sequences(&of, t, begin, end, err);
-    bg_free(of.block);
-    return st;
+    v->of.self = v;
+    v->of.room = COMPARE_BLOCK_TOKENS + bg_tokens_longest(v->w->tokens, 0, v->w->n_sequences);
+    return BG_NEW(v->of.block, v->of.room, "token ids", err);
 }
 
 /* ---- weights ---- */
@@ -39,11 +33,10 @@ static bg_status visit(corpus_pass *v, uint64_t begin, uint64_t end,
 static bg_status add_queries(comparison *w, bg_err *err)
 {
     const bg_bm25_options o = { BG_BM25_PAPER, 1.5, 0.75, w->c->ngrams, 1 };
-    size_t n_tokens = 0, n_ids = 0;
+    size_t n_tokens = 0;
     for (size_t q = 0; q < w->n_queries; q++)
-        for (uint32_t i = 0; i < bg_tokens_count(w->queries, q); i++, n_tokens++)
-            n_ids = w->query_token[q][i] >= n_ids ? (size_t)w->query_token[q][i] + 1 : n_ids;
-    bg_status st = bg_bm25_new(&w->terms, &o, w->n_queries, n_tokens, n_ids, err);
+        n_tokens += bg_tokens_count(w->queries, q);
+    bg_status st = bg_bm25_new(&w->terms, &o, w->n_queries, n_tokens, w->n_query_ids, err);
     for (size_t q = 0; q < w->n_queries && st == BG_OK; q++)
         bg_bm25_add_query(w->terms, w->query_token[q], bg_tokens_count(w->queries, q));
     return st;
@@ -100,12 +93,15 @@ bg_status compare_weigh_terms(comparison *w, bg_err *err)
 {
     const bg_grid *g = &w->ctx->grid;
     uint64_t ranks = (uint64_t)g->world_size, rank = (uint64_t)g->world_rank;
-    corpus_pass v = { .w = w };
+    corpus_pass v = { .w = w, .of.take = count_terms };
     bg_status st = add_queries(w, err);
     if (st == BG_OK)
         st = BG_NEW(v.frequency, bg_bm25_terms(w->terms), "counts of terms", err);
     if (st == BG_OK)
-        st = visit(&v, rank * w->n_sequences / ranks, (rank + 1) * w->n_sequences / ranks, count_terms, err);
+        st = new_pass(&v, err);
+    if (st == BG_OK)
+        st = bg_visit_sequences(&v.of, w->tokens, rank * w->n_sequences / ranks, (rank + 1) * w->n_sequences / ranks,
+                                err);
     if ((st = bg_agree(g->world, st, err)) == BG_OK) {
         MPI_Allreduce(MPI_IN_PLACE, v.frequency, (int)bg_bm25_terms(w->terms), MPI_INT64_T, MPI_SUM, g->world);
         st = bg_bm25_weigh(w->terms, v.frequency, w->n_sequences, w->n_tokens, err);
@@ -113,6 +109,7 @@ bg_status compare_weigh_terms(comparison *w, bg_err *err)
             st = weigh_queries(w, err);
         st = bg_agree(g->world, st, err);
     }
+    bg_free(v.of.block);
     bg_free(v.frequency);
     return st;
 }
@@ -121,23 +118,44 @@ bg_status compare_weigh_terms(comparison *w, bg_err *err)
 
 static bg_status score_sequence(void *self, uint64_t sequence, const uint32_t *token, size_t n, bg_err *err)
 {
-    const corpus_pass *v = self;
+    corpus_pass *v = self;
+    const comparison *w = v->w;
     (void)err;
-    size_t n_hits = v->w->scored[sequence] ? bg_bm25_score(v->w->terms, token, n, v->hit) : 0;
+    if (v->at == w->n_compared || (uint64_t)w->compared[v->at] != sequence)
+        return BG_OK;
+    size_t n_hits = bg_bm25_score(w->terms, token, n, v->hit);
     for (size_t i = 0; i < n_hits; i++)
         if (v->hit[i].query - v->first < v->n)
-            v->score[(v->hit[i].query - v->first) * v->w->n_sequences + sequence] = (float)v->hit[i].score;
+            v->score[(v->hit[i].query - v->first) * w->n_compared + v->at] = (float)v->hit[i].score;
+    v->at++;
     return BG_OK;
+}
+
+/* What is compared, and what lies between where passing over it would save little: tokens are read by the chunk. */
+static bg_status visit_compared(corpus_pass *v, bg_err *err)
+{
+    enum { GAP = 256 };
+    const int64_t *compared = v->w->compared;
+    bg_status st = BG_OK;
+    for (uint64_t i = 0, end; i < v->w->n_compared && st == BG_OK; i = end) {
+        for (end = i + 1; end < v->w->n_compared && compared[end] - compared[end - 1] <= GAP; end++)
+            ;
+        st = bg_visit_sequences(&v->of, v->w->tokens, (uint64_t)compared[i], (uint64_t)compared[end - 1] + 1, err);
+    }
+    return st;
 }
 
 bg_status compare_bm25(comparison *w, size_t first, size_t n, float *score, bg_err *err)
 {
-    corpus_pass v = { .w = w, .first = first, .n = n, .score = score };
+    corpus_pass v = { .w = w, .of.take = score_sequence, .first = first, .n = n, .score = score };
     bg_status st = BG_NEW(v.hit, w->n_queries, "scores of a sequence", err);
-    for (uint64_t i = 0; i < n * w->n_sequences; i++)
-        score[i] = w->scored[i % w->n_sequences] ? 0 : (float)nan("");
+    for (uint64_t i = 0; i < n * w->n_compared; i++)
+        score[i] = 0;
     if (st == BG_OK)
-        st = visit(&v, 0, w->n_sequences, score_sequence, err);
+        st = new_pass(&v, err);
+    if (st == BG_OK)
+        st = visit_compared(&v, err);
+    bg_free(v.of.block);
     bg_free(v.hit);
     return st;
 }

@@ -1,4 +1,5 @@
 #include "compare_scales.h"
+#include "costs.h"
 
 #define FIELD(name) offsetof(compare_scales_config, name)
 

@@ -55,7 +55,7 @@ static void measure_top(comparison *w, size_t m, size_t query, const ordered_sco
         size_t cell = (m * w->n_queries + query) * w->k + i;
         bool there = i < o->n;
         uint32_t z = there ? o->order[m][i] : 0;
-        w->v.top_sequence[cell] = there ? (int64_t)z : -1;
+        w->v.top_sequence[cell] = there ? w->compared[z] : -1;
         w->v.top_score[cell] = there ? (double)o->score[m][z] : nan("");
         w->v.top_bm25_place[cell] = there && o->score[bm25][z] > 0 ? position(o, bm25, z) : -1;
     }
@@ -78,8 +78,8 @@ static void measure_pair(comparison *w, size_t m, size_t pair, const ordered_sco
     size_t k = w->k < o->n ? w->k : o->n;
     double sum = 0, own = 0, best = INFINITY, percentile = 0;
     for (size_t i = p->first; i < p->end; i++) {
-        uint64_t z = w->related.sequence[i];
-        float x = o->score[m][z];
+        uint64_t z = compare_place_of(w, w->related.sequence[i]);
+        float x = z < UINT64_MAX ? o->score[m][z] : nanf("");
         if (isnan(x))
             continue;
         n++;
@@ -87,7 +87,7 @@ static void measure_pair(comparison *w, size_t m, size_t pair, const ordered_sco
         own += positive(x);
         best = fmin(best, o->place[m][z]);
         percentile += ((double)o->n - o->place[m][z]) / ((double)o->n - 1);
-        top += in_top(w, m, p->query, z);
+        top += in_top(w, m, p->query, w->related.sequence[i]);
     }
     double mean = n > 0 ? sum / (double)n : nan("");
     w->v.pair_scored[at] = (int64_t)n;

@@ -19,12 +19,11 @@ size_t compare_first_layer(const comparison *w, size_t model)
 static bg_status add_layers(const comparison *w, const ranked_model *m, size_t query, uint64_t sequence, float *x,
                             double *sum, bg_err *err)
 {
-    uint64_t row = compare_row(m, sequence);
-    size_t shard = compare_shard(m, row), n = w->n_queries * m->n_layers;
+    uint64_t row = 0;
     bg_store *s = NULL;
-    bg_status st = bg_store_open(&s, m->shard[shard], "bregman/scores", err);
+    bg_status st = compare_find_row(m, sequence, &s, &row, err);
     if (st == BG_OK)
-        st = bg_store_read_rows(s, "layer_score", BG_F32, (bg_slab){ row - m->first[shard], 1, n }, x, err);
+        st = bg_store_read_rows(s, "layer_score", BG_F32, (bg_slab){ row, 1, w->n_queries * m->n_layers }, x, err);
     for (size_t l = 0; l < m->n_layers && st == BG_OK; l++)
         sum[l] += (double)x[m->query[query] * m->n_layers + l];
     bg_store_close(s);

@@ -6,6 +6,7 @@
 #include "bregman/log.h"
 #include "bregman/memory.h"
 #include "compare_scales.h"
+#include "costs.h"
 
 /* ---- what queries.h5 says ---- */
 
@@ -95,14 +96,20 @@ static int by_pair(const void *a, const void *b)
     return (x->sequence > y->sequence) - (x->sequence < y->sequence);
 }
 
+/* A document of the file in hand that somebody wants. */
+typedef struct {
+    int64_t document; /* row of documents/id */
+    size_t first;     /* of want */
+} known;
+
 typedef struct {
     comparison *w;
     wanted *want; /* [n_rows] by id */
     place *found;
     size_t n_found, room;
-    char **id; /* of the file's documents */
-    size_t n_ids;
-    size_t *first; /* [n_ids] of want, or n_rows: nobody wants it */
+    known *known; /* of the file in hand, ascending */
+    size_t n_known, known_room;
+    uint64_t n_ids; /* of the file's documents */
 } search;
 
 static bg_status add_place(search *x, size_t pair, uint64_t sequence, bg_err *err)
@@ -131,44 +138,114 @@ static size_t first_wanted(const search *x, const char *id)
     return low < n && strcmp(x->want[low].id, id) == 0 ? low : n;
 }
 
+static bg_status add_known(search *x, int64_t document, size_t first, bg_err *err)
+{
+    if (x->n_known == x->known_room) {
+        x->known_room = 2 * x->known_room + 64;
+        known *more = realloc(x->known, x->known_room * sizeof *more);
+        if (more == NULL)
+            return BG_FAIL(err, BG_ENOMEM, "out of memory for related documents");
+        x->known = more;
+    }
+    x->known[x->n_known++] = (known){ document, first };
+    return BG_OK;
+}
+
+/* Which of the file's documents are wanted. */
+static bg_status search_ids(search *x, const bg_store *s, bg_err *err)
+{
+    bg_status st = bg_store_dims(s, "documents/id", 1, &x->n_ids, err);
+    x->n_known = 0;
+    for (uint64_t at = 0, n; at < x->n_ids && st == BG_OK; at += n) {
+        char **id = NULL;
+        n = x->n_ids - at < COMPARE_PIECE ? x->n_ids - at : COMPARE_PIECE;
+        st = bg_store_read_string_rows(s, "documents/id", (bg_slab){ at, n, 1 }, &id, err);
+        for (uint64_t i = 0; i < n && st == BG_OK; i++) {
+            size_t first = first_wanted(x, id[i]);
+            if (first < x->w->related.n_rows)
+                st = add_known(x, (int64_t)(at + i), first, err);
+        }
+        bg_strings_free(id, n);
+    }
+    return st;
+}
+
 /* All rows that want the document. */
 static bg_status take(search *x, int64_t document, uint64_t sequence, const char *path, bg_err *err)
 {
     const related_documents *r = &x->w->related;
-    if (document < 0)
-        return BG_OK;
-    if ((uint64_t)document >= x->n_ids)
-        return BG_FAIL(err, BG_EFORMAT, "%s: a sequence is of document %" PRId64 " of %zu", path, document, x->n_ids);
-    bg_status st = BG_OK;
-    for (size_t i = x->first[document]; i < r->n_rows && st == BG_OK; i++) {
-        if (strcmp(x->want[i].id, x->id[document]) != 0)
-            break;
-        st = add_place(x, r->pair_of[x->want[i].row], sequence, err);
+    size_t low = 0, high = x->n_known;
+    if (document >= 0 && (uint64_t)document >= x->n_ids)
+        return BG_FAIL(err, BG_EFORMAT, "%s: a sequence is of document %" PRId64 " of %" PRIu64, path, document,
+                       x->n_ids);
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (x->known[middle].document < document)
+            low = middle + 1;
+        else
+            high = middle;
     }
+    if (low == x->n_known || x->known[low].document != document)
+        return BG_OK;
+    const size_t first = x->known[low].first;
+    bg_status st = BG_OK;
+    for (size_t i = first; i < r->n_rows && strcmp(x->want[i].id, x->want[first].id) == 0 && st == BG_OK; i++)
+        st = add_place(x, r->pair_of[x->want[i].row], sequence, err);
+    return st;
+}
+
+/* A dataset of whole numbers, read a piece at a time. */
+typedef struct {
+    const bg_store *s;
+    const char *path;
+    uint64_t n, at;
+    int64_t *value; /* [COMPARE_PIECE] */
+} column;
+
+static bg_status open_column(column *c, const bg_store *s, const char *path, bg_err *err)
+{
+    *c = (column){ .s = s, .path = path };
+    bg_status st = bg_store_dims(s, path, 1, &c->n, err);
+    return st == BG_OK ? BG_NEW(c->value, COMPARE_PIECE, path, err) : st;
+}
+
+static bg_status next(column *c, int64_t *out, bg_err *err)
+{
+    uint64_t i = c->at % COMPARE_PIECE, left = c->n - c->at;
+    bg_status st = BG_OK;
+    if (left == 0)
+        return BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" ends too early", c->path, bg_store_path(c->s));
+    if (i == 0)
+        st = bg_store_read_rows(c->s, c->path, BG_I64,
+                                (bg_slab){ c->at, left < COMPARE_PIECE ? left : COMPARE_PIECE, 1 }, c->value, err);
+    *out = c->value[i];
+    c->at++;
     return st;
 }
 
 /* The documents of sequences [first, first + n), whether each is of one or of several pieces. */
 static bg_status search_sequences(search *x, const bg_store *s, uint64_t first, uint64_t n, bg_err *err)
 {
-    uint64_t n_pieces = n;
     bool pieces = bg_store_has(s, "piece/count");
-    uint32_t *count = NULL;
-    int64_t *document = NULL;
-    bg_status st = pieces ? bg_store_dims(s, "piece/document", 1, &n_pieces, err) : BG_OK;
+    column count = { 0 }, document = { 0 };
+    bg_status st = pieces ? open_column(&count, s, "piece/count", err) : BG_OK;
     if (st == BG_OK)
-        st = BG_NEW(count, n, "documents of sequences", err);
-    if (st == BG_OK)
-        st = BG_NEW(document, n_pieces, "documents of sequences", err);
-    if (st == BG_OK && pieces)
-        st = bg_store_read(s, "piece/count", BG_U32, &n, count, err);
-    if (st == BG_OK)
-        st = bg_store_read(s, pieces ? "piece/document" : "document", BG_I64, &n_pieces, document, err);
-    for (uint64_t z = 0, at = 0; z < n && st == BG_OK; z++)
-        for (uint32_t i = 0; i < (pieces ? count[z] : 1) && st == BG_OK; i++)
-            st = take(x, document[at++], first + z, bg_store_path(s), err);
-    bg_free(count);
-    bg_free(document);
+        st = open_column(&document, s, pieces ? "piece/document" : "document", err);
+    for (uint64_t z = 0; z < n && st == BG_OK; z++) {
+        int64_t several = 1, one = -1;
+        if (pieces)
+            st = next(&count, &several, err);
+        for (int64_t i = 0; i < several && st == BG_OK; i++) {
+            st = next(&document, &one, err);
+            if (st == BG_OK)
+                st = take(x, one, first + z, bg_store_path(s), err);
+        }
+    }
+    if (st == BG_OK && document.at < document.n)
+        st = BG_FAIL(err, BG_ESHAPE, "\"%s\" of \"%s\" goes on after the last sequence", document.path,
+                     bg_store_path(s));
+    bg_free(count.value);
+    bg_free(document.value);
     return st;
 }
 
@@ -176,22 +253,13 @@ static bg_status search_file(search *x, size_t file, uint64_t first, bg_err *err
 {
     bg_store *s = NULL;
     bg_status st = bg_store_open_sequences(&s, bg_tokens_path(x->w->tokens, file), err);
-    bool known = st == BG_OK && bg_store_has(s, "documents/id") &&
+    bool named = st == BG_OK && bg_store_has(s, "documents/id") &&
                  (bg_store_has(s, "document") || bg_store_has(s, "piece/document"));
-    if (known)
-        st = bg_store_read_strings(s, "documents/id", &x->id, &x->n_ids, err);
-    if (known && st == BG_OK)
-        st = BG_NEW(x->first, x->n_ids, "documents", err);
-    for (size_t i = 0; known && st == BG_OK && i < x->n_ids; i++)
-        x->first[i] = first_wanted(x, x->id[i]);
-    if (known && st == BG_OK)
+    if (named)
+        st = search_ids(x, s, err);
+    if (named && st == BG_OK)
         st = search_sequences(x, s, first, bg_tokens_file_sequences(x->w->tokens, file), err);
     bg_store_close(s);
-    bg_strings_free(x->id, x->n_ids);
-    bg_free(x->first);
-    x->id = NULL;
-    x->first = NULL;
-    x->n_ids = 0;
     return st;
 }
 
@@ -236,6 +304,7 @@ bg_status compare_read_related(comparison *w, bg_err *err)
     if (st == BG_OK)
         st = keep_places(&x, err);
     free(x.found);
+    free(x.known);
     bg_free(x.want);
     return st;
 }

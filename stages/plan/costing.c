@@ -322,6 +322,15 @@ static void choose_budget(costing *f)
     o->needs_bytes = o->possible ? 0 : (double)bytes(f, &o->plan);
 }
 
+/* Of a stage that does not run the model: it cannot do with less. */
+static void check_memory(costing *f)
+{
+    plan_stage *o = f->out;
+    o->grid.memory_limit = memory_limit(f, &o->grid);
+    o->possible = o->bytes <= (double)o->grid.memory_limit;
+    o->needs_bytes = o->possible ? 0 : o->bytes;
+}
+
 void plan_cost_stage(const bg_stage_costs *of, const plan_work *w, const bg_cluster *c, const plan_grid *g,
                      plan_stage *out)
 {
@@ -344,6 +353,8 @@ void plan_cost_stage(const bg_stage_costs *of, const plan_work *w, const bg_clus
         choose_budget(&f);
     if (st == BG_OK && out->possible && (st = cost_phases(&f, &err)) == BG_OK)
         add_up(&f);
+    if (st == BG_OK && !runs_model(&f))
+        check_memory(&f);
     if (st != BG_OK) {
         out->possible = false;
         snprintf(out->why_not, sizeof out->why_not, "%.190s", err.msg);

@@ -39,6 +39,8 @@ static const bg_opt opts[] = {
       .help = "of them in the completion; 0: all but the first" },
     { .name = "--prefilter", .type = BG_OPT_U64, .offset = FIELD(prefilter), .deflt = "0", .lo = 0, .hi = 1e9,
       .help = "best sequences of each query by BM25 that are scored (--top of prefilter); 0: all are, without prefilter" },
+    { .name = "--compare", .type = BG_OPT_U64, .offset = FIELD(compare), .deflt = "0", .lo = 0, .hi = 1000,
+      .help = "rankings that compare_scales puts beside one another, of models as this one; 0: it is not planned" },
     { .name = "--rank", .type = BG_OPT_U64, .offset = FIELD(rank), .deflt = "32", .lo = 1, .hi = 1e5,
       .help = "columns kept of each query gradient" },
     { .name = "--refine", .type = BG_OPT_STR, .offset = FIELD(refine), .deflt = "none",
@@ -49,8 +51,8 @@ static const bg_opt opts[] = {
       .help = "products with their matrix for each query" },
     { .name = "--stages", .type = BG_OPT_LIST, .offset = FIELD(stages),
       .deflt = "",
-      .help = "what is planned: train_models, fit_factors, compress_queries, prefilter, score_shards, merge_scores; without: "
-              "all but the first" },
+      .help = "what is planned: train_models, fit_factors, compress_queries, prefilter, score_shards, merge_scores, "
+              "compare_scales; without: all but the first" },
     { .name = "--train-sequences", .type = BG_OPT_U64, .offset = FIELD(train_sequences), .deflt = "100000", .lo = 1, .hi = 1e12,
       .help = "sequences that train_models trains on, of --sequence-tokens each" },
     { .name = "--bank", .type = BG_OPT_U64, .offset = FIELD(bank), .deflt = "0", .lo = 0, .hi = 1e9,

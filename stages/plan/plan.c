@@ -11,6 +11,7 @@
 #include "bregman/model_open.h"
 #include "bregman/log.h"
 #include "bregman/path.h"
+#include "../compare_scales/costs.h"
 #include "../compress_queries/costs.h"
 #include "../fit_factors/costs.h"
 #include "../merge_scores/costs.h"
@@ -23,7 +24,7 @@ typedef struct {
     const bg_stage_costs *costs;
     bool all_nodes; /* that there are; else as many as make it fastest */
     bool in_shards;
-    bool ranks_of_one_thread; /* on one node, all its cores */
+    bool ranks_of_one_thread; /* on one node, all its cores, or as many as have room */
     bool takes_units;         /* --unit-sequences is its own */
     bool trains;              /* the model as it is trained, without pipelines */
 } planned;
@@ -34,13 +35,14 @@ static const planned stages[PLAN_STAGES] = {
     [PLAN_PREFILTER] = { &prefilter_costs, .ranks_of_one_thread = true },
     [PLAN_SCORE] = { &score_costs, .in_shards = true },
     [PLAN_MERGE] = { &merge_costs },
+    [PLAN_COMPARE] = { &compare_costs, .ranks_of_one_thread = true },
 };
 
 /* ---- what is asked ---- */
 
 static bool is_asked(const plan_config *c, size_t stage)
 {
-    if (stage == PLAN_PREFILTER && c->prefilter == 0)
+    if ((stage == PLAN_PREFILTER && c->prefilter == 0) || (stage == PLAN_COMPARE && c->compare == 0))
         return false;
     for (size_t i = 0; i < c->stages.n; i++)
         if (strcmp(c->stages.item[i], stages[stage].costs->name) == 0)
@@ -48,14 +50,21 @@ static bool is_asked(const plan_config *c, size_t stage)
     return c->stages.n == 0 && stage != PLAN_TRAIN;
 }
 
-static bg_status check_stage(const char *name, bg_err *err)
+static bg_status check_stage(const plan_config *c, const char *name, bg_err *err)
 {
-    for (size_t k = 0; k < PLAN_STAGES; k++)
-        if (strcmp(name, stages[k].costs->name) == 0)
+    for (size_t k = 0; k < PLAN_STAGES; k++) {
+        if (strcmp(name, stages[k].costs->name) != 0)
+            continue;
+        if (is_asked(c, k))
             return BG_OK;
+        return BG_FAIL(err, BG_EARG, "--stages %s: %s", name,
+                       k == PLAN_COMPARE ? "give --compare, the number of rankings"
+                                         : "give --prefilter, the candidates of each query");
+    }
     return BG_FAIL(
         err, BG_EARG,
-        "--stages takes train_models, fit_factors, compress_queries, prefilter, score_shards and merge_scores, not \"%s\"",
+        "--stages takes train_models, fit_factors, compress_queries, prefilter, score_shards, merge_scores and compare_scales, not "
+        "\"%s\"",
         name);
 }
 
@@ -75,7 +84,7 @@ static bg_status check_options(const plan_config *c, bg_err *err)
     if (st == BG_OK && which != BG_REFINE_NONE && c->pipeline > 1 && is_asked(c, PLAN_COMPRESS))
         return BG_FAIL(err, BG_EARG, "--refine %s: each query is solved for by one rank: give --pipeline 1", c->refine);
     for (size_t i = 0; i < c->stages.n && st == BG_OK; i++)
-        st = check_stage(c->stages.item[i], err);
+        st = check_stage(c, c->stages.item[i], err);
     return st;
 }
 
@@ -117,6 +126,16 @@ static bg_refine_load describe_refinement(const plan_config *c)
     return l;
 }
 
+/* All rankings as of this model: they are of one tokenizer, and few layers are many. */
+static bg_workload_comparison describe_comparison(const plan_work *w)
+{
+    return (bg_workload_comparison){ .rankings = (size_t)w->c->compare,
+                                     .layers = (size_t)w->c->compare * bg_model_layers(w->model),
+                                     .top = COMPARE_TOP,
+                                     .ngrams = COMPARE_NGRAMS,
+                                     .query_ids = w->model->config.vocab_size };
+}
+
 /* As of the stages; 0 of what they choose for themselves. */
 static void describe_load(plan_work *w)
 {
@@ -136,7 +155,8 @@ static void describe_load(plan_work *w)
                              .factor_kind = shampoo ? BG_FACTORS_SHAMPOO : BG_FACTORS_EKFAC,
                              .diagonal = !c->no_diagonal,
                              .columns = (size_t)c->rank,
-                             .refine = describe_refinement(c) };
+                             .refine = describe_refinement(c),
+                             .comparison = describe_comparison(w) };
 }
 
 /* Steps of as many sequences as --batch-tokens have room for. */
@@ -276,9 +296,12 @@ static void try_grids(const planned *of, const plan_work *w, const bg_cluster *c
     plan_grid g = { .nodes = 1, .ranks_per_node = 1, .threads = 1, .data = 1, .pipeline = 1 };
     *best = *no = (plan_stage){ .possible = false };
     if (of->costs->activation_bytes == 0) {
-        if (of->ranks_of_one_thread)
-            g.ranks_per_node = g.data = c->cores_per_node;
-        try_grid(of, w, c, &g, best, no);
+        size_t ranks = of->ranks_of_one_thread ? c->cores_per_node : 1;
+        for (; ranks > 0 && !best->possible; ranks /= 2) {
+            g.ranks_per_node = g.data = ranks;
+            *no = (plan_stage){ .possible = false };
+            try_grid(of, w, c, &g, best, no);
+        }
         return;
     }
     for (g.nodes = 1; g.nodes <= c->nodes; g.nodes++)
@@ -305,6 +328,11 @@ static bg_status refuse(const planned *of, const plan_work *w, const bg_cluster 
         return BG_FAIL(err, BG_EARG,
                        "%s: the ranks of a node are more than the %" PRIu64 " %s: give fewer --ranks-per-node", name,
                        most_ranks(w->c), w->c->bank > 0 ? "models of a --bank" : "--slices of a step");
+    if (of->costs->activation_bytes == 0)
+        return BG_FAIL(err, BG_ENOMEM,
+                       "%s: a rank needs %.1f GB and has %.1f GB: nodes with more memory, or fewer candidates "
+                       "(--prefilter), will do",
+                       name, no->needs_bytes * 1e-9, (double)no->grid.memory_limit * 1e-9);
     if (w->c->pipeline > 0 && !of->trains)
         try_grids(of, w, c, 0, &other, &ignored);
     if (other.possible)

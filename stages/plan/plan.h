@@ -17,7 +17,7 @@ typedef struct {
     const char *config, *preset, *cluster, *modules, *blocks, *weights, *preconditioner, *refine;
     uint64_t sequences, sequence_tokens, fit_sequences, lambda_sequences, queries, query_tokens, completion_tokens,
         rank;
-    uint64_t prefilter, refine_sequences, refine_steps;
+    uint64_t prefilter, compare, refine_sequences, refine_steps;
     uint64_t unit_sequences, pipeline, memory_limit, subgrid_side;
     uint64_t nodes, ranks_per_node, cores_per_node;
     bg_list stages;
@@ -134,7 +134,7 @@ void plan_count_restarts(plan_stage *s, double limit_hours);
 /* ---- choosing and printing ---- */
 
 /* One that is not planned has no name. */
-enum { PLAN_TRAIN, PLAN_FIT, PLAN_COMPRESS, PLAN_PREFILTER, PLAN_SCORE, PLAN_MERGE, PLAN_STAGES };
+enum { PLAN_TRAIN, PLAN_FIT, PLAN_COMPRESS, PLAN_PREFILTER, PLAN_SCORE, PLAN_MERGE, PLAN_COMPARE, PLAN_STAGES };
 
 void plan_print(FILE *to, const plan_work *w, const bg_cluster *c, const plan_stage stage[PLAN_STAGES]);
 bg_status plan_print_json(FILE *to, const plan_work *w, const bg_cluster *c, const plan_stage stage[PLAN_STAGES],

@@ -151,6 +151,15 @@ static void print_prefilter(FILE *to, const plan_config *c, const plan_stage *s)
                 s->grid.ranks_per_node, s->warning_s, c->prefilter);
 }
 
+static void print_compare(FILE *to, const plan_stage *s)
+{
+    if (s->name != NULL)
+        fprintf(to,
+                "sbatch --ntasks-per-node=%zu jobs/compare_scales.sbatch --rankings RANKINGS --names NAMES --tokens TOKENS "
+                "--queries queries.h5 --output compare.h5\n",
+                s->grid.ranks_per_node);
+}
+
 /* What training does beside its defaults, as options or as lines of a table. */
 static void describe_training(const plan_work *w, bool options, char *out, size_t n_bytes)
 {
@@ -226,6 +235,7 @@ static void print_jobs(FILE *to, const plan_work *w, const plan_stage stage[PLAN
         print_arrays(to, c, &stage[PLAN_SCORE], text);
     if (stage[PLAN_MERGE].name != NULL)
         fprintf(to, "sbatch jobs/merge_scores.sbatch --scores scores --output ranking.h5\n");
+    print_compare(to, &stage[PLAN_COMPARE]);
 }
 
 static void print_fit_table(FILE *to, const plan_work *w, const plan_stage *s)
@@ -275,6 +285,8 @@ static void print_tables(FILE *to, const plan_work *w, const plan_stage stage[PL
         print_table(to, "model.score", c, &stage[PLAN_SCORE]);
         fprintf(to, "shards = %zu\n", stage[PLAN_SCORE].grid.shards);
     }
+    if (has_model && stage[PLAN_COMPARE].name != NULL)
+        fprintf(to, "[compare]\nranks_per_node = %zu\nthreads = 1\n", stage[PLAN_COMPARE].grid.ranks_per_node);
 }
 
 void plan_print(FILE *to, const plan_work *w, const bg_cluster *c, const plan_stage stage[PLAN_STAGES])

@@ -39,12 +39,15 @@ static size_t count_bytes(const bg_workload *w, const bg_plan *plan)
     return (size_t)(terms_bytes(w) + sizeof(int64_t) * terms_of(w));
 }
 
-/* Rank 0 holds the best of all, while it puts them together. */
+/* Rank 0 holds the best of all, and a bit a sequence, while it puts them together.  Token files keep the lengths of all
+ * sequences, once a node. */
 static size_t rank_bytes(const bg_workload *w, const bg_plan *plan)
 {
     double best = least((double)w->prefilter_top, (double)w->corpus_sequences);
     (void)plan;
-    return (size_t)(terms_bytes(w) + bg_topk_bytes(best) * (double)w->queries + 9.0 * (double)w->corpus_sequences);
+    return (size_t)(terms_bytes(w) + bg_topk_bytes(best) * (double)w->queries +
+                    (8.0 / (double)(w->grid.place_size > 0 ? w->grid.place_size : 1) + 0.125) *
+                        (double)w->corpus_sequences);
 }
 
 /* A task a unit, dealt in turn. */

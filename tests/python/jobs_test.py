@@ -81,6 +81,10 @@ def planned(name, sizes, stages, losses):
     check(len(found) == (len(sizes) if losses else 0), f"{name}: losses", found)
     compared = next(line for line in done.stdout.splitlines() if "--job-name=compare--" in line)
     check(all(f"/{size}/questions/" in compared for size in sizes), f"{name}: all sizes are compared", compared)
+    said = "# compare--all--questions--"
+    foretold = [line for line in done.stdout.splitlines() if line.startswith(said) and " predicted " in line]
+    check(len(foretold) == 1 and ": 16 ranks of a node are predicted to take 0.2 GB each, and 1 min" in foretold[0],
+          f"{name}: what the comparison takes", done.stdout)  # fmt: skip
 
 
 def test_pythia():

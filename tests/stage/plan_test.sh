@@ -46,6 +46,14 @@ expect 0 '16 data x 1 pipeline' $filtered
 expect 0 'jobs/prefilter.sbatch --tokens TOKENS --queries queries.h5 --output candidates.h5 --top 1000' $filtered
 expect 0 '--output scores --candidates candidates.h5 ' $filtered
 expect 0 '[model.prefilter]' $filtered
+expect 2 '--stages prefilter: give --prefilter' --preset 810m --stages prefilter
+# a comparison: memory goes with the candidates; of all sequences fewer ranks have room, or none has
+compared="--preset 810m --sequences 100000000 --compare 8 --stages compare_scales --cluster $folder/good.json"
+expect 0 '1 node x 16 ranks x 1 thread' $compared --prefilter 1000
+expect 0 'sbatch --ntasks-per-node=16 jobs/compare_scales.sbatch --rankings RANKINGS' $compared --prefilter 1000
+expect 0 '1 node x 2 ranks x 1 thread' $compared
+expect 1 'compare_scales: a rank needs 105.7 GB and has 58.8 GB: nodes with more memory, or fewer candidates (--prefilter), will do' $compared --sequences 600000000
+expect 2 '--stages compare_scales: give --compare' --preset 810m --stages compare_scales
 score_flops() { "$plan" --quiet --json "$@" | python3 -c 'import json, sys
 print({s["name"]: s["flops"] for s in json.load(sys.stdin)["stages"]}["score_shards"])'; }
 python3 -c 'import sys; sys.exit(abs(100 * float(sys.argv[1]) / float(sys.argv[2]) - 1) > 0.01)' "$(score_flops $filtered)" \

@@ -16,6 +16,7 @@
 #include "bregman/memory.h"
 #include "bregman/parameters.h"
 #include "bregman/precondition.h"
+#include "compare_scales/costs.h"
 #include "compress_queries/costs.h"
 #include "fit_factors/costs.h"
 #include "plan/plan.h"
@@ -183,6 +184,7 @@ static bg_workload own_load(const bg_stage_costs *stage, const bg_model *m, cons
                           .factor_kind = kind,
                           .diagonal = true,
                           .columns = 16,
+                          .comparison = { 3, 18, 10, 2, 777, 5 },
                           .training = { .plan = { .slices = 8 },
                                         .n_trained = bg_parameters_count(m).n_trained,
                                         .n_values = bg_parameters_count(m).n_values,
@@ -241,6 +243,38 @@ static void sizes_are_the_stages(void **state)
     kind = BG_FACTORS_EKFAC;
     bg_model_close(m);
     bg_model_close(trained);
+}
+
+/* A comparison's too; and memory goes with the sequences that are compared, not with the corpus: of that only the
+ * lengths of its sequences are held, once a node. */
+static void comparison_is_what_is_compared(void **state)
+{
+    const bg_cluster cluster = { .nodes = 1, .cores_per_node = 10, .profile = { .threads = 1 } };
+    const plan_grid g = { .nodes = 1, .ranks_per_node = 2, .threads = 1, .data = 2, .pipeline = 1 };
+    bg_model_config c;
+    bg_model *m;
+    bg_err err = { .msg = "" };
+    (void)state;
+    must(bg_preset("pythia-70m", &c, &err), &err);
+    must(bg_model_sketch(&m, &c, "all", BG_ST_BF16, &err), &err);
+    bg_workload load = own_load(&compare_costs, m, NULL, 0, 1);
+    size_t (*bytes)(const bg_workload *, const bg_plan *) = compare_costs.phase[1].bytes;
+    assert_true(bytes(&load, NULL) > compare_costs.phase[0].bytes(&load, NULL));
+    for (size_t less = 0; less < 2; less++) {
+        const plan_config asked = { .memory_limit = bytes(&load, NULL) - less };
+        const plan_work w = { .c = &asked, .model = m, .load = load };
+        plan_stage planned;
+        plan_cost_stage(&compare_costs, &w, &cluster, &g, &planned);
+        assert_true(planned.possible == (less == 0) && (size_t)planned.bytes == bytes(&load, NULL));
+    }
+    load.corpus_sequences = 1000000;
+    const size_t small = bytes(&load, NULL);
+    load.corpus_sequences *= 1000;
+    assert_int_equal(bytes(&load, NULL) - small, (size_t)8 * 999000000 / 2);
+    load.sequences *= 2; /* by 4 models: order and place, score of 5 queries; number, and what is sorted */
+    const size_t more = bytes(&load, NULL) - small - (size_t)8 * 999000000 / 2, each = 4 * (12 + 4 * 5) + 8 + 16;
+    assert_true(more >= 1000 * each && more < 1000 * each + 10); /* marks of pieces */
+    bg_model_close(m);
 }
 
 /* 1,000 sequences in steps of 30, two epochs: 68 steps, of which two take 10 sequences.  A slice has 4 of them, two
@@ -396,6 +430,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(presets_have_their_parameters),
         cmocka_unit_test(unknown_preset_names_the_nearest),
         cmocka_unit_test(sizes_are_the_stages),
+        cmocka_unit_test(comparison_is_what_is_compared),
         cmocka_unit_test(training_is_counted),
         cmocka_unit_test(full_rank_is_free),
         cmocka_unit_test(units_are_cut_into_batches),

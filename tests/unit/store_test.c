@@ -132,6 +132,14 @@ static void check_texts(const bg_store *s, const char *path, uint64_t rows, uint
         free(one);
     }
     bg_strings_free(texts, n);
+    for (uint64_t i = 0; i < rows; i++) { /* all rows from the ith on */
+        assert_ok(bg_store_read_string_rows(s, path, (bg_slab){ i, rows - i, columns }, &texts, &err), err);
+        for (size_t j = 0; j < (rows - i) * columns; j++)
+            assert_string_equal(texts[j], want[i * columns + j]);
+        bg_strings_free(texts, (rows - i) * columns);
+    }
+    assert_int_equal(bg_store_read_string_rows(s, path, (bg_slab){ 1, rows, columns }, &texts, &err), BG_ESHAPE);
+    assert_int_equal(bg_store_read_string_rows(s, path, (bg_slab){ 0, rows, columns + 1 }, &texts, &err), BG_ESHAPE);
     assert_int_equal(bg_store_read_string(s, path, rows, 0, &one, &err), BG_ESHAPE);
     assert_int_equal(bg_store_read_string(s, path, 0, columns, &one, &err), BG_ESHAPE);
 }
