@@ -525,6 +525,46 @@ bg_status bg_tokens_read_loss(const bg_tokens *t, uint64_t begin, uint64_t end, 
     return st;
 }
 
+/* Of one sequence. */
+static bg_status count_terms(const bg_tokens *t, uint64_t sequence, uint64_t *n, bg_err *err)
+{
+    uint32_t count = bg_tokens_count(t, sequence), first = t->are_queries ? t->completion_start[sequence] : 1;
+    uint8_t *in_loss = NULL;
+    *n = count - first;
+    if (!t->masked)
+        return BG_OK;
+    bg_status st = BG_NEW(in_loss, count, "mask", err);
+    if (st == BG_OK)
+        st = bg_tokens_read_loss(t, sequence, sequence + 1, in_loss, err);
+    *n = 0;
+    for (uint32_t i = first; i < count && st == BG_OK; i++)
+        *n += in_loss[i] != 0;
+    bg_free(in_loss);
+    return st == BG_OK && *n == 0 ? bg_tokens_fail_masked(t, sequence, err) : st;
+}
+
+bg_status bg_tokens_terms(const bg_tokens *t, uint64_t begin, uint64_t end, uint64_t *n, bg_err *err)
+{
+    bg_status st = BG_OK;
+    *n = 0;
+    for (uint64_t z = begin; z < end && st == BG_OK; z++) {
+        uint64_t one;
+        st = count_terms(t, z, &one, err);
+        *n += one;
+    }
+    return st;
+}
+
+bg_status bg_tokens_fail_masked(const bg_tokens *t, uint64_t sequence, bg_err *err)
+{
+    size_t i = file_of(t, sequence);
+    return BG_FAIL(err, BG_EFORMAT,
+                   "%s %" PRIu64
+                   " of \"%s\": its mask (dataset loss) leaves no predicted token in the loss: leave such "
+                   "sequences out when the file is made",
+                   t->are_queries ? "query" : "sequence", sequence - t->first[i], t->path[i]);
+}
+
 /* Element of a dataset of whole numbers that a file may lack; -1 if it does. */
 static bg_status read_optional(const bg_store *s, const char *path, uint64_t row, int64_t *out, bg_err *err)
 {

@@ -50,7 +50,11 @@ void bg_batch_free(bg_batch *b)
     bg_free(b);
 }
 
-void bg_batch_clear(bg_batch *b) { b->n_sequences = b->n_rows = 0; }
+void bg_batch_clear(bg_batch *b)
+{
+    b->n_sequences = b->n_rows = 0;
+    b->masked = false;
+}
 
 bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t n_tokens, uint32_t loss_start)
 {
@@ -68,12 +72,18 @@ bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t 
     return true;
 }
 
-void bg_batch_mask(bg_batch *b, const uint8_t *in_loss)
+bool bg_batch_mask(bg_batch *b, const uint8_t *in_loss)
 {
-    size_t first = b->row_start[b->n_sequences - 1];
-    for (size_t i = first; i < b->n_rows; i++)
-        if (in_loss[i - first + 1] == 0)
+    size_t first = b->row_start[b->n_sequences - 1], start = first + b->loss_start[b->n_sequences - 1];
+    bool any = false;
+    for (size_t i = first; i < b->n_rows; i++) {
+        bool in = in_loss[i - first + 1] != 0;
+        any = any || (in && i >= start);
+        b->masked = b->masked || !in;
+        if (!in)
             b->target[i] = BG_NO_TARGET;
+    }
+    return any;
 }
 
 void bg_batch_clear_erased(const bg_batch *b, size_t d, float *x)

@@ -149,6 +149,7 @@ static const bg_schema_row rows[] = {
 
     D1("queries", "token", BG_U32, "token", BG_ANY, "1", "token ids of all queries, prompt and completion, back to back"),
     RAGGED("queries", "count", 1, "query", NULL, "token", BG_SEQUENCE_LENGTH, "tokens", "tokens in each query"),
+    D1("queries", "loss", BG_U8, "token", BG_ANY, "1", "0: the token of the completion is not in the loss; without this dataset all are"),
     D1("queries", "completion_start", BG_U32, "query", BG_FROM_0, "tokens", "first token of the completion within its query"),
     D1("queries", "id", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
     /* what the user knows of a query, for comparisons */

@@ -289,7 +289,7 @@ static bg_status add_sequence(evaluation *e, uint64_t z, bg_err *err)
         return st;
     (void)bg_batch_add(t->batch, z, e->token, n, start);
     if (e->in_loss != NULL)
-        bg_batch_mask(t->batch, e->in_loss);
+        (void)bg_batch_mask(t->batch, e->in_loss);
     for (size_t i = t->batch->n_rows - (n - 1) + start; i < t->batch->n_rows; i++)
         e->terms += t->batch->target[i] != BG_NO_TARGET;
     return BG_OK;

@@ -239,7 +239,7 @@ bg_status bg_training_data_add(bg_training_data *d, uint64_t sequence, bg_batch 
     assert(added);
     (void)added;
     if (d->in_loss != NULL)
-        bg_batch_mask(b, d->in_loss + start_of(d, sequence));
+        (void)bg_batch_mask(b, d->in_loss + start_of(d, sequence));
     for (const bg_loss_term *at = masked(d, sequence); is_of(d, at, sequence); at++)
         b->target[first + at->position - 1] = BG_NO_TARGET;
     return BG_OK;

@@ -23,6 +23,7 @@ typedef struct {
     uint32_t *loss_start;     /* [n_sequences] first position whose prediction is in the loss; 0 for all */
     uint32_t *erased;         /* [n_sequences] position whose token's embedding is 0; BG_NOT_ERASED for none */
     uint32_t *input, *target; /* [n_rows] */
+    bool masked;              /* a row is not in the loss, by bg_batch_mask */
     size_t max_sequences, max_rows;
 } bg_batch;
 
@@ -40,8 +41,9 @@ void bg_batch_free(bg_batch *b);
 void bg_batch_clear(bg_batch *b);
 /* Append a sequence if it fits (n_tokens - 1 rows; n_tokens >= 2).  Returns whether it did. */
 bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t n_tokens, uint32_t loss_start);
-/* Leave tokens of the sequence added last out of the loss: those whose in_loss [its tokens] is 0. */
-void bg_batch_mask(bg_batch *b, const uint8_t *in_loss);
+/* Leave tokens of the sequence added last out of the loss: those whose in_loss [its tokens] is 0.  Returns whether any
+ * is left in it, from its loss_start. */
+bool bg_batch_mask(bg_batch *b, const uint8_t *in_loss);
 /* Erase the token that the sequence added last reads at a position, 0 <= position < its rows: the token's embedding is
  * 0 there, what is added for its position stays, and so does its part as a target. */
 void bg_batch_erase(bg_batch *b, uint32_t position);

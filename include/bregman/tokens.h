@@ -51,6 +51,11 @@ bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_
 bool bg_tokens_are_masked(const bg_tokens *t);
 bg_status bg_tokens_read_loss(const bg_tokens *t, uint64_t begin, uint64_t end, uint8_t *out,
                               bg_err *err) BG_MUST_CHECK;
+/* How many predicted tokens of sequences [begin, end) are in the loss; of queries only their completions' are.
+ * BG_EFORMAT for one without. */
+bg_status bg_tokens_terms(const bg_tokens *t, uint64_t begin, uint64_t end, uint64_t *n, bg_err *err) BG_MUST_CHECK;
+/* BG_EFORMAT: the mask leaves none of the sequence's predicted tokens (of a query's completion) in the loss. */
+bg_status bg_tokens_fail_masked(const bg_tokens *t, uint64_t sequence, bg_err *err) BG_MUST_CHECK;
 
 /* Where a sequence comes from: the id of its document, on the heap, "" if the file does not say; and its first token
  * within that, -1 if the file does not say.  Ask in ascending order: one file is open at a time. */
