@@ -372,14 +372,20 @@ class TextModel:
         offsets = [(first, first)] * len(self.before) + offsets + [(last, last)] * len(self.after)
         return np.array(offsets, np.int64).reshape(-1, 2)
 
-    def encode_query(self, prompt, completion):
-        """(ids, where the completion starts among them, are they also the ids of the text in one piece?)"""
+    def encode_query(self, prompt, completion, join="token"):
+        """(ids, where the completion starts among them, what is to be said of the join or ""); join: as JOINS has it."""
         whole = self.encode(prompt + completion)
         if not prompt:  # the completion is the text's beginning
-            return self.before + whole.ids, len(self.before), True
+            return self.before + whole.ids, len(self.before), ""
+        start, ids, said = JOINS[join](self, prompt, completion, whole)
+        return self.before + ids, len(self.before) + start, said
+
+    def _join_at_token(self, prompt, completion, whole):
+        """The completion begins with a token of its own."""
         first, second = self.encode(prompt).ids, self._encode_bare(completion)
         if self._stand_for_the_same(first + second, whole.ids, prompt + completion):
-            return self.before + first + second, len(self.before) + len(first), first + second == whole.ids
+            divided = first + second != whole.ids
+            return len(first), first + second, "other tokens than its text in one piece" if divided else ""
         n = _token_boundary(whole.offsets, len(prompt))
         if n is None:
             raise BadQuery(
@@ -387,7 +393,22 @@ class TextModel:
                 "and in one piece no token begins where the completion does; "
                 "let the completion begin with a word, and the space before it"
             )
-        return self.before + whole.ids, len(self.before) + n, True
+        return n, whole.ids, ""
+
+    def _join_at_character(self, prompt, completion, whole):
+        """The tokens of the text in one piece; a token is the completion's if its first new character is."""
+        text, n_chars = prompt + completion, len(prompt)
+        decisive = _decisive_characters(text, whole.offsets)
+        n = next((i for i, place in enumerate(decisive) if place >= n_chars), len(decisive))
+        if n == len(decisive) and decisive:
+            raise BadQuery(
+                f"{self.show(whole.ids[-1])} spans its prompt and its completion, no token begins in the completion, "
+                'and so none would be in the loss; "--join token" divides it, or let the completion begin with the word'
+            )
+        for i, whose in ((n - 1, "prompt"), (n, "completion")):
+            if 0 <= i and whole.offsets[i][0] < n_chars < whole.offsets[i][1]:
+                return n, whole.ids, f"a token over the join: {self.show(whole.ids[i])} is its {whose}'s"
+        return n, whole.ids, ""
 
     def _encode_bare(self, text):
         """Ids of a text that another stands before: without the space that begins a text."""
@@ -421,5 +442,20 @@ def _token_boundary(offsets, n_chars):
     return n if all(end <= n_chars for _, end in offsets[:n]) and 0 < n < len(offsets) else None
 
 
+def _decisive_characters(text, offsets):
+    """For each token the place of the character that says whose it is: the first that no token before it has, spaces aside where
+    it has others; without a new character (a further byte of one), the first that it has."""
+    found, covered = [], 0
+    for start, end in offsets:
+        new = range(max(start, covered), end)
+        found.append(next((i for i in new if not text[i].isspace()), new[0] if new else start))
+        covered = max(covered, end)
+    return found
+
+
 def _first_line(error):
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+# how prompt and completion are joined: what --join names
+JOINS = {"token": TextModel._join_at_token, "character": TextModel._join_at_character}
