@@ -46,8 +46,8 @@ typedef struct {
     uint64_t *part; /* [n_units] sequences of the parts found at the start */
     item *ring;     /* [depth] */
     size_t next_item, depth;
-    uint32_t *token;  /* one sequence */
-    uint8_t *in_loss; /* and its mask; NULL: no file has one */
+    uint32_t *token; /* one sequence */
+    uint8_t *mark;   /* and its tokens' marks; NULL: no file has any */
     /* where this column's next batch comes from */
     uint64_t unit, at;      /* unit in hand (n_units: none), and its next sequence */
     uint64_t search, dealt; /* next unit to look at in this stream, and pending ones seen before it */
@@ -112,10 +112,10 @@ static uint32_t loss_start(const bg_sweep *s, uint64_t z)
 /* After the labels: those of masked tokens count for nothing. */
 static bg_status mask(const worker *w, uint64_t z, bg_batch *b, bg_err *err)
 {
-    if (w->in_loss == NULL)
+    if (w->mark == NULL)
         return BG_OK;
-    bg_status st = bg_tokens_read_loss(w->s->tokens, z, z + 1, w->in_loss, err);
-    if (st == BG_OK && !bg_batch_mask(b, w->in_loss))
+    bg_status st = bg_tokens_read_marks(w->s->tokens, z, z + 1, w->mark, err);
+    if (st == BG_OK && !bg_batch_mark(b, w->mark))
         st = bg_tokens_fail_masked(w->s->tokens, z, err);
     return st;
 }
@@ -358,8 +358,8 @@ static bg_status open_worker(worker *w, bg_err *err)
     bg_status st = bg_pipeline_new(&w->line, w->pass, w->model, &w->ctx->grid, &work, &w->notice, err);
     if (st == BG_OK)
         st = BG_NEW(w->token, rows + 1, "tokens", err);
-    if (st == BG_OK && bg_tokens_are_masked(w->s->tokens))
-        st = BG_NEW(w->in_loss, rows + 1, "mask", err);
+    if (st == BG_OK && bg_tokens_are_marked(w->s->tokens))
+        st = BG_NEW(w->mark, rows + 1, "marks of tokens", err);
     if (st == BG_OK)
         st = BG_NEW(w->state, w->n_units, "list of units", err);
     if (st == BG_OK)
@@ -378,7 +378,7 @@ static void close_worker(worker *w)
         bg_batch_free(w->ring[i].batch);
     bg_free(w->ring);
     bg_free(w->token);
-    bg_free(w->in_loss);
+    bg_free(w->mark);
     bg_free(w->state);
     bg_free(w->part);
 }

@@ -1,6 +1,6 @@
 /* Causal attention in row blocks of BG_ATTENTION_ROWS queries: a block multiplies only the keys up to its
  * last row, and backward recomputes the probabilities instead of keeping T x T of them.  A task is
- * one key/value head of one sequence, so that no two tasks write the same gradient. */
+ * one key/value head of one document, so that no two tasks write the same gradient. */
 #include <math.h>
 #include <omp.h>
 #include <stdbool.h>
@@ -72,7 +72,7 @@ static void head_tangent(const bg_pass *p, head_place at, size_t rows, const flo
     }
 }
 
-/* Rows of one sequence: what its backward reads, and dqkv, what it writes. */
+/* Rows of one document: what its backward reads, and dqkv, what it writes. */
 typedef struct {
     size_t rows;
     const float *qkv, *att, *datt;
@@ -111,22 +111,22 @@ static void head_backward(const bg_pass *p, head_place at, const sequence *z, bo
 static bool is_shared_out(const bg_model_config *c, const bg_batch *b)
 {
     size_t products = 0;
-    for (size_t z = 0; z < b->n_sequences; z++) {
-        size_t rows = b->row_start[z + 1] - b->row_start[z];
+    for (size_t z = 0; z < b->n_documents; z++) {
+        size_t rows = b->document_start[z + 1] - b->document_start[z];
         products += rows * rows * c->n_heads * c->d_head;
     }
     return products > BG_PARALLEL_PRODUCTS;
 }
 
-/* Run task(sequence, key/value head) for all, shared out over threads. */
+/* Run task(document, key/value head) for all, shared out over threads. */
 void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float *att)
 {
     const bg_model_config *c = &p->model->config;
-    size_t tasks = b->n_sequences * c->n_heads;
+    size_t tasks = b->n_documents * c->n_heads;
     bg_gemm_serial_begin();
 #pragma omp parallel for schedule(dynamic) num_threads(p->threads) if (is_shared_out(c, b))
     for (size_t t = 0; t < tasks; t++) {
-        size_t z = t / c->n_heads, r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
+        size_t z = t / c->n_heads, r0 = b->document_start[z], rows = b->document_start[z + 1] - r0;
         float *s = p->score + (size_t)omp_get_thread_num() * 2 * BG_ATTENTION_ROWS * p->max_rows;
         head_forward(p, place(c, t % c->n_heads), rows, qkv + r0 * p->w_qkv, att + r0 * p->ld_att, s);
     }
@@ -136,11 +136,11 @@ void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float
 void bg_attention_tangent(bg_pass *p, const bg_batch *b, const float *qkv, const float *tqkv, float *tatt)
 {
     const bg_model_config *c = &p->model->config;
-    size_t tasks = b->n_sequences * c->n_heads, ldo = c->n_heads * c->d_head;
+    size_t tasks = b->n_documents * c->n_heads, ldo = c->n_heads * c->d_head;
     bg_gemm_serial_begin();
 #pragma omp parallel for schedule(dynamic) num_threads(p->threads) if (is_shared_out(c, b))
     for (size_t t = 0; t < tasks; t++) {
-        size_t z = t / c->n_heads, r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
+        size_t z = t / c->n_heads, r0 = b->document_start[z], rows = b->document_start[z + 1] - r0;
         float *s = p->score + (size_t)omp_get_thread_num() * 2 * BG_ATTENTION_ROWS * p->max_rows;
         head_tangent(p, place(c, t % c->n_heads), rows, qkv + r0 * p->w_qkv, tqkv + r0 * p->w_qkv, tatt + r0 * ldo, s);
     }
@@ -151,11 +151,11 @@ void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, cons
                            float *dqkv)
 {
     const bg_model_config *c = &p->model->config;
-    size_t tasks = b->n_sequences * c->n_kv_heads, group = c->n_heads / c->n_kv_heads, ldo = c->n_heads * c->d_head;
+    size_t tasks = b->n_documents * c->n_kv_heads, group = c->n_heads / c->n_kv_heads, ldo = c->n_heads * c->d_head;
     bg_gemm_serial_begin();
 #pragma omp parallel for schedule(dynamic) num_threads(p->threads) if (is_shared_out(c, b))
     for (size_t t = 0; t < tasks; t++) {
-        size_t r0 = b->row_start[t / c->n_kv_heads], end = b->row_start[t / c->n_kv_heads + 1];
+        size_t r0 = b->document_start[t / c->n_kv_heads], end = b->document_start[t / c->n_kv_heads + 1];
         sequence z = { end - r0, qkv + r0 * p->w_qkv, att + r0 * p->ld_att, datt + r0 * ldo, dqkv + r0 * p->w_qkv };
         int thread = omp_get_thread_num();
         float *s = p->score + (size_t)thread * 2 * BG_ATTENTION_ROWS * p->max_rows;

@@ -86,7 +86,8 @@ static double row_loss(const bg_pass *p, const bg_batch *b, bg_labels labels, si
     size_t v = p->model->config.vocab_size, label = b->target[row];
     double raw = (double)logit[label], lse = bg_softmax_row(v, logit);
     if (labels.sampled) {
-        double u = bg_uniform(labels.seed, b->sequence[sequence_of(b, row)], p->position[row]);
+        size_t z = sequence_of(b, row);
+        double u = bg_uniform(labels.seed, b->sequence[z], (uint32_t)(row - b->row_start[z]));
         label = bg_sample_row(v, logit, u);
         double drawn = (double)logit[label];
         logit[label] -= 1.0f;
@@ -94,6 +95,16 @@ static double row_loss(const bg_pass *p, const bg_batch *b, bg_labels labels, si
     }
     logit[label] -= 1.0f;
     return lse - raw;
+}
+
+/* The same times the row's weight. */
+static double weighted_loss(const bg_pass *p, const bg_batch *b, bg_labels labels, size_t row, float *logit)
+{
+    size_t v = p->model->config.vocab_size;
+    double loss = row_loss(p, b, labels, row, logit);
+    for (size_t i = 0; i < v && b->weight[row] != 1; i++)
+        logit[i] *= b->weight[row];
+    return (double)b->weight[row] * loss;
 }
 
 /* Losses of a chunk's rows, and the gradient of their sum in place of the logits; returns the first row whose loss is
@@ -105,7 +116,7 @@ static size_t chunk_loss(const bg_backward *w, bg_labels labels, bg_rows_of_loss
     const uint32_t *row = p->loss_row + r.first;
 #pragma omp parallel for schedule(static) num_threads(p->threads) if (r.n * v > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < r.n; i++) {
-        double l = row_loss(p, w->batch, labels, row[i], p->logits + i * v);
+        double l = weighted_loss(p, w->batch, labels, row[i], p->logits + i * v);
         if (loss != NULL)
             loss[row[i]] = (float)l;
         if (!isfinite(l)) {
@@ -213,8 +224,8 @@ bg_status bg_head_run(const bg_backward *w, bg_labels labels, const float *x, fl
         chunk_logits(p, r.n);
         bad = w->tangent != NULL ? chunk_tangent(w, r) : chunk_loss(w, labels, r, loss);
         if (bad != SIZE_MAX)
-            return BG_FAIL(w->err, BG_ENUMERIC, "%s: the loss of sequence %" PRIu64 " at position %u%s is not finite",
-                           p->model->dir, b->sequence[sequence_of(b, bad)], p->position[bad],
+            return BG_FAIL(w->err, BG_ENUMERIC, "%s: the loss of sequence %" PRIu64 " at position %zu%s is not finite",
+                           p->model->dir, b->sequence[sequence_of(b, bad)], bad - b->row_start[sequence_of(b, bad)],
                            w->tangent != NULL ? " or its change along the direction" : "");
         st = tap_head(w, r);
         if (st == BG_OK && dx != NULL)

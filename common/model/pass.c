@@ -319,16 +319,18 @@ bg_status bg_pass_set_rows(bg_pass *p, const bg_batch *b, bg_err *err)
     assert(b->n_rows <= p->max_rows);
     p->n_loss_rows = 0;
     for (size_t z = 0; z < b->n_sequences; z++) {
-        size_t rows = b->row_start[z + 1] - b->row_start[z];
-        if (rows > c->max_positions)
-            return BG_FAIL(err, BG_EARG, "sequence %" PRIu64 " has %zu tokens, but %s takes %zu positions (%s)",
-                           b->sequence[z], rows + 1, p->model->dir, c->max_positions, c->positions_key);
+        size_t rows = b->row_start[z + 1] - b->row_start[z], longest = 0;
         for (size_t i = 0; i < rows; i++) {
             size_t row = b->row_start[z] + i;
-            p->position[row] = (uint32_t)i;
+            p->position[row] = b->position[row];
+            longest = b->position[row] >= longest ? b->position[row] + 1 : longest;
             if (i >= b->loss_start[z] && b->target[row] != BG_NO_TARGET)
                 p->loss_row[p->n_loss_rows++] = (uint32_t)row;
         }
+        if (longest > c->max_positions)
+            return BG_FAIL(err, BG_EARG, "sequence %" PRIu64 " has %zu tokens%s, but %s takes %zu positions (%s)",
+                           b->sequence[z], longest + 1, longest < rows ? " in a document" : "", p->model->dir,
+                           c->max_positions, c->positions_key);
     }
     return BG_OK;
 }

@@ -108,7 +108,7 @@ void bg_pass_times(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out
 void bg_pass_linear(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate);
 void bg_pass_linear_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy, bg_out dx, bool accumulate);
 
-/* Causal attention of every sequence of the batch over qkv, and its gradient: datt -> dqkv. */
+/* Causal attention of every document of the batch over qkv, and its gradient: datt -> dqkv. */
 void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float *att);
 void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, const float *att, const float *datt,
                            float *dqkv);
