@@ -14,6 +14,7 @@ import zlib
 import numpy as np
 import zstandard
 
+from bregman import chat
 from bregman.errors import UsageError, UserError
 from bregman.files import printable
 from bregman.hashes import BLOCK_BYTES, hash_file_once, hash_texts, require_regular
@@ -24,6 +25,7 @@ ZSTD_BLOCK_BYTES = 64 << 10  # small, as one block may expand a thousandfold
 JSON_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 FILE_SUFFIXES = JSON_SUFFIXES + (".parquet", ".bin", ".idx")
 
+# text: or a chat.Chat or chat.Ids
 Document = collections.namedtuple("Document", "text id source lang")
 
 
@@ -44,11 +46,16 @@ def _field(value):
 
 
 def _document(text, fields):
-    if not isinstance(text, str) or not text:
+    """text: or a record with chat.FIELDS."""
+    try:
+        text = chat.from_record(text) if isinstance(text, dict) else text
+    except chat.BadRecord as reason:
+        raise BadText(str(reason)) from None
+    if not text or not isinstance(text, (str, chat.Chat, chat.Ids)):
         raise BadText("no text")
     document = Document(text, *(_field(value) for value in fields))
     try:
-        "".join(document).encode()
+        "".join(field for field in document if isinstance(field, str)).encode()
     except UnicodeEncodeError:
         raise BadText("invalid UTF-8 (an unpaired surrogate)") from None
     return document
@@ -68,7 +75,10 @@ def _parse_json(line, text_field):
         raise BadText(f"invalid JSON: {error}") from None
     if not isinstance(value, dict):
         raise BadText("invalid JSON: not an object")
-    return _document(value.get(text_field), [value.get(name) for name in ("id", "source", "lang")])
+    return _document(
+        value if value.get(text_field) is None else value[text_field],
+        [value.get(name) for name in ("id", "source", "lang")],
+    )
 
 
 def _parse_row(row, _text_field):
@@ -205,20 +215,24 @@ class Parquet(_Source):
 
         with pyarrow.parquet.ParquetFile(self.path) as file:
             have = file.schema_arrow.names
-            if self.text_field not in have:
+            own = [self.text_field] if self.text_field in have else [name for name in chat.FIELDS if name in have]
+            if not {self.text_field, "messages", "input_ids"} & set(own):
                 raise UserError(
                     f'"{self.path}" has no column "{self.text_field}" (--text-field); it has: {", ".join(have)}'
                 )
-            columns = [self.text_field] + [name for name in ("id", "source", "lang") if name in have]
+            columns = own + [name for name in ("id", "source", "lang") if name in have]
             per_row = self.size() / max(file.metadata.num_rows, 1)
             number = 0
             for batch in file.iter_batches(batch_size=256, columns=columns):
                 values = {name: self._column(batch.column(name)) for name in columns}
                 absent = [None] * batch.num_rows
-                rows = zip(values[self.text_field], *(values.get(name, absent) for name in ("id", "source", "lang")))
+                texts = values.get(self.text_field) or [
+                    dict(zip(own, row)) for row in zip(*(values[name] for name in own))
+                ]
+                rows = zip(texts, *(values.get(name, absent) for name in ("id", "source", "lang")))
                 for row in rows:
                     number += 1
-                    n_bytes = len(row[0]) if isinstance(row[0], bytes) else 0
+                    n_bytes = len(row[0]) if isinstance(row[0], bytes) else int(per_row)
                     yield (
                         f"{self.path}: row {number}",
                         row,
