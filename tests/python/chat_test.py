@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Chats and token ids as documents: their ids, what of them is in the loss, and what is refused."""
+"""Chats and token ids as documents and as queries: their ids, what of them is in the loss, and what is refused."""
 
 from text_checks import check, datasets, finish, path, refused, run, write
 
@@ -295,7 +295,92 @@ def test_documents():
     refused("without packing", done, "--packing concat", code=2)
 
 
+def queries(name, folder, records, *options):
+    output = path(f"{name}.h5")
+    done = run("tokenize_queries", lines(f"{name}.jsonl", records), "--model", folder, "--output", output, *options)
+    return done, datasets(f"{name}.h5") if done.returncode == 0 else None
+
+
+def test_chat_queries():
+    """The completion is the last turn; what the template writes behind it is left out."""
+    template, _, _, ids, mask = GOLDEN[1]
+    records = [{"id": "a", "messages": CHATS[1]}, {"id": "b", "prompt": "x", "completion": " y"}]
+    folder = model("queries", template)
+    done, data = queries("chats", folder, records)
+    check(done.returncode == 0, "chats as queries", done.stderr)
+    start, end = mask.rindex("01") + 1, mask.rindex("1") + 1
+    check(data["token"][:end] == numbers(ids)[:end] and data["count"][0] == end, "tokens", data["token"])
+    check(
+        data["completion_start"][0] == start and "loss" not in data and "piece/count" not in data, "the last turn alone"
+    )
+    split = (
+        "{% for m in messages %}{{ m.role }}:{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}|"
+        "{% generation %}!{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    done, data = queries("split", model("split", split), [{"id": "a", "messages": CHATS[1]}])
+    check(
+        data["loss"] == [0] * (len(data["loss"]) - 3) + [1, 0, 1],
+        "a mask, where the turn is not all in the loss",
+        data["loss"],
+    )
+    bad = (
+        ({"messages": CHATS[1][:3]}, "its last message is not the assistant's"),
+        ({"messages": CHATS[1], "prompt": "x"}, "has both messages and a prompt"),
+        ({"messages": 3}, "messages is no list"),
+    )
+    for record, reason in bad:
+        done, _ = queries("bad-chats", folder, [{"id": "a", **record}])
+        refused(reason, done, ':1: query "a"', reason)
+    done, _ = queries("none", model("no-template"), records)
+    refused("no template", done, "no chat template")
+
+
+def test_contrasts():
+    """Texts of queries, their signs and groups."""
+    folder = model("contrasts", CHATML)
+    records = [
+        {"id": "c", "prompt": "the", "completion": " and", "alternative": " x", "kind": "k"},
+        {"id": "1", "group": "g", "prompt": "a", "completion": " b", "related": {"r": ["d"]}},
+        {"id": "2", "prompt": "the", "completion": " cat"},
+        {"id": "3", "group": "g", "messages": CHATS[0], "alternative": "x", "related": {"r": ["d", "e"]}, "kind": "l"},
+    ]
+    done, data = queries("contrasts", folder, records)
+    check(done.returncode == 0 and "3 queries" in done.stdout, "three queries", done.stderr + done.stdout)
+    check(data["id"] == ["c", "g", "2"] and data["piece/count"] == [2, 3, 1], "queries", data["id"])
+    check(data["piece/id"] == ["c", "c", "1", "3", "3", "2"] and data["piece/sign"] == [1, -1, 1, 1, -1, 1], "texts")
+    check(sum(data["piece/length"]) == sum(data["count"]) == len(data["loss"]) == len(data["token"]), "lengths")
+    check(data["attributes"]["attention"] == "document" and data["attributes"]["positions"] == "restart", "attributes")
+    at = np.cumsum([0, *data["piece/length"]])
+    texts = [slice(a, b) for a, b in zip(at, at[1:])]
+    for text, start in zip(texts, data["piece/start"]):
+        mask = data["loss"][text]
+        check(
+            mask == [0] * start + [1] * (len(mask) - start) and 0 < start < len(mask),
+            "completions are in the loss",
+            mask,
+        )
+    one, other = (data["token"][text] for text in texts[:2])
+    check(
+        one[: data["piece/start"][0]] == other[: data["piece/start"][1]] and one != other, "a contrast has one prompt"
+    )
+    check(
+        data["kind"] == ["k", "l", ""] and data["related/count"] == [0, 2, 0], "what is known of a group", data["kind"]
+    )
+    check(
+        data["completion_start"] == [data["piece/start"][i] for i in (0, 2, 5)], "completion_start is the first text's"
+    )
+    bad = (
+        ([{"alternative": ""}], "its alternative is no text"),
+        ([{"group": 3}], "its group is 3, not a text"),
+        ([{"group": "b"}, {"id": "b"}], '"b" is both a query and a group'),
+        ([{"group": "g", "kind": "x"}, {"id": "b", "group": "g", "kind": "y"}], "several kinds"),
+    )
+    for changes, reason in bad:
+        made = [{"id": "a", "prompt": "the", "completion": " and", **change} for change in changes]
+        refused(reason, queries("bad-contrasts", folder, made)[0], f":{len(changes)}: ", reason)
+
+
 TESTS = (test_goldens, test_fields, test_ids, test_masks, test_refused, test_forms)
-for test in (*TESTS, test_documents):
+for test in (*TESTS, test_documents, test_chat_queries, test_contrasts):
     test()
 finish()

@@ -5,7 +5,6 @@ import itertools
 import os
 from pathlib import Path
 
-import numpy as np
 
 from bregman import hashes
 from bregman.errors import UsageError
@@ -88,7 +87,7 @@ class Opened:
             "or in another order: merge the shards again",
         )
         check_tokenizer(tokenizer, itertools.chain(self.sequences.files(), [self.queries.file]))
-        self.lexical = Lexical(self.sequences, [np.concatenate(self.queries.tokens(id)) for id in self.ranking.ids])
+        self.lexical = Lexical(self.sequences, [self.queries.tokens(id) for id in self.ranking.ids])
         self.text = TokenText(tokenizer)
         self.has_text = tokenizer is not None
         last = self.ranking.largest_sequence()
