@@ -263,6 +263,9 @@ def test_refused():
     skip("messages", folder, chats[0], [({"messages": messages}, reason) for messages, reason in bad])
     refuse("mixed", folder, [chats[0], {"text": "a b"}], ":2: text, where the file's first record has a chat")
     refuse("mixed", folder, [{"text": "a b"}, chats[0]], ":2: a chat, where the file's first record has text")
+    source, output = lines("text.jsonl", [{"text": "a b"}, chats[0]]), path("trained")
+    done = run("train_tokenizer", source, "--vocab-size", 300, "--output", output)
+    refused("a tokenizer of chats", done, "text.jsonl:2: a chat: a tokenizer is made from text")
 
 
 def test_forms():
