@@ -152,6 +152,8 @@ STAGES = {
         "max_length": Key(_whole(2)),
         "packing": Key(one_of("none", "concat"), "none"),
         "eos_between": Key(one_of("yes", "no"), "yes"),
+        "attention": Key(one_of("sequence", "document"), "sequence"),
+        "positions": Key(one_of("restart", "continue"), "restart"),
         "eos_token_id": Key(NATURAL),
         "add_bos": Key(one_of(*CHOICES), "auto"),
         "add_eos": Key(one_of(*CHOICES), "auto"),
