@@ -10,6 +10,8 @@ import pyarrow
 import pyarrow.parquet
 import tokenizers
 
+from bregman.report.inputs import Queries
+
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
     "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
@@ -372,6 +374,7 @@ def test_contrasts():
     check(
         data["completion_start"] == [data["piece/start"][i] for i in (0, 2, 5)], "completion_start is the first text's"
     )
+    show(folder)
     bad = (
         ([{"alternative": ""}], "its alternative is no text"),
         ([{"group": 3}], "its group is 3, not a text"),
@@ -381,6 +384,22 @@ def test_contrasts():
     for changes, reason in bad:
         made = [{"id": "a", "prompt": "the", "completion": " and", **change} for change in changes]
         refused(reason, queries("bad-contrasts", folder, made)[0], f":{len(changes)}: ", reason)
+
+
+def show(folder):
+    """What reports and exports say of them."""
+    decode = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json").decode
+    found = Queries(path("contrasts.h5"))
+    check(found.texts("2", decode) == ("the", " cat"), "a query of one text", found.texts("2", decode))
+    check(found.texts("c", decode) == ("the", " and  − x"), "a contrast", found.texts("c", decode))
+    prompt, completion = found.texts("g", decode)
+    check(prompt == "a" and completion.startswith(" b  + ") and "assistant\nx" in completion, "a group", completion)
+    check([found.is_contrast(id) for id in ("c", "g", "2")] == [True, True, False], "what is subtracted from")
+    check(
+        [found.n_terms(id) for id in ("c", "2")] == [2 + 2, 4], "tokens in the loss", [found.n_terms(id) for id in "c2"]
+    )
+    check(found.n_terms("g") == sum(datasets("contrasts.h5")["loss"]) - 8, "of a group")
+    check(len(found.tokens("g")) == datasets("contrasts.h5")["count"][1], "all tokens of a query")
 
 
 TESTS = (test_goldens, test_fields, test_ids, test_masks, test_refused, test_forms)
