@@ -19,6 +19,7 @@ import numpy as np
 import tokenizers
 
 from bregman.errors import UsageError, UserError
+from bregman.files import read_json
 from bregman.hashes import hash_bytes
 
 CHOICES = ("auto", "yes", "no")
@@ -39,20 +40,6 @@ PROBES = 1000  # tokens tried to find a text that gives one
 
 class BadQuery(Exception):
     """Prompt and completion that cannot be joined; the message is the reason."""
-
-
-def read_json(path):
-    """The object in a file; {} where there is none."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            value = json.load(file)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f'cannot read "{path}": {getattr(error, "strerror", None) or error}') from None
-    if not isinstance(value, dict):
-        raise UserError(f'"{path}" is not a JSON object')
-    return value
 
 
 def _count(config, names, path):

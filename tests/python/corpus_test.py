@@ -313,7 +313,7 @@ def test_bad_lines():
         run("tokenize_corpus", "bad.parquet", "--model", MODEL, "--output", path("badp")),
         "bad.parquet: row 2: no text",
     )
-    write("badfolder/x.txt", b"\xff\xfe")
+    write("badfolder/x.txt", b"a\xff")
     refused(
         "invalid UTF-8 in a folder",
         run("tokenize_corpus", "badfolder", "--model", MODEL, "--output", path("badp")),

@@ -10,7 +10,7 @@ import tomllib
 
 import h5py
 
-from bregman import corpus
+from bregman import corpora
 from bregman.errors import UsageError, UserError
 from bregman.files import file_identity
 from bregman.hashes import hash_file, require_regular
@@ -314,14 +314,18 @@ class Sweep:
         sources, names = [], {}
         for path in text:
             try:
-                name = corpus.open_source(path, self.data.get("tokenize", {}).get("text_field", "text")).name
+                source = corpora.open_source(path)
             except (UserError, UsageError) as error:
                 self.problem(place + ("text",), str(error))
                 continue
-            if name in names:
-                self.problem(place + ("text",), f'"{names[name]}" and "{path}" would both become "{name}.h5"')
-            names[name] = path
-            sources.append((path, name))
+            if source.in_pieces and source.path in names.values():
+                continue
+            if source.name in names:
+                self.problem(
+                    place + ("text",), f'"{names[source.name]}" and "{path}" would both become "{source.name}.h5"'
+                )
+            names[source.name] = source.path if source.in_pieces else path
+            sources.append((path, source.name))
         return Corpus(entry["name"], tokens, sources)
 
     def read_queries(self, place, entry):

@@ -200,7 +200,7 @@ class Plan:
         if key not in self._queries:
             path = os.path.join(self.sweep.output, "queries", key + ".h5")
             job = Job(self.sweep, "tokenize-queries", (key,), settings_of="tokenize")
-            job.options = {key: job.options[key] for key in ("add_bos", "add_prefix_space")}
+            job.options = {key: job.options[key] for key in ("add_bos", "add_prefix_space", "join")}
             job.arguments = [queries.path, "--model", text_folder(model), "--output", path] + job.stage_options()
             job.sources = [queries.path]
             self._queries[key] = self.add(job, path)
