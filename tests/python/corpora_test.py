@@ -3,9 +3,11 @@
 
 from text_checks import check, datasets, finish, path, refused, run, tiny_model, write
 
+import csv
 import gzip
 import json
 import os
+import shutil
 
 import numpy as np
 import pyarrow
@@ -382,24 +384,179 @@ def test_pieces_of_megatron():
     wrong("merged.bin", "marks that were not merged", "from 0 to 5", "from 0 to 3", "merge", reader=tokens)
 
 
+def write_dolma(name, dtype="<u2", rows=None):
+    ends = np.cumsum([len(part) for part in PARTS]).tolist()
+    rows = rows or [(e - len(p), e, f"d{e}" if i else "", "in.json.gz", i) for i, (p, e) in enumerate(zip(PARTS, ends))]
+    write(f"{name}.npy", np.concatenate(PARTS).astype(dtype).tobytes())
+    with gzip.open(path(f"{name}.csv.gz"), "wt", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return rows
+
+
+def test_dolma():
+    for dtype in ("<u2", "<u4"):
+        rows = write_dolma("olmo/part", dtype)
+        found = tokens("olmo/part.npy")
+        wanted = [(ids, row[2] or "in.json.gz:0", row[3]) for ids, row in zip(IDS, rows)]
+        check(found == wanted, f"{dtype} by its size", found)
+    write_dolma("olmo/bare", rows=[row[:2] for row in rows])
+    wanted = [(ids, f"bare.csv.gz: row {i}", "") for i, ids in enumerate(IDS, 1)]
+    check(tokens("olmo/bare.npy") == wanted, "starts and ends alone", tokens("olmo/bare.npy"))
+    np.save(path("olmo/rows.npy"), np.arange(12, dtype=np.int32).reshape(3, 4))
+    wanted = [(list(range(4 * i, 4 * i + 4)), f"rows.npy[{i}]", "") for i in range(3)]
+    check(tokens("olmo/rows.npy") == wanted, "NumPy's rows", tokens("olmo/rows.npy"))
+    shutil.copy(path("olmo/part.csv.gz"), path("olmo/own.csv.gz"))
+    np.save(path("olmo/own.npy"), np.concatenate(PARTS))
+    check([ids for ids, _, _ in tokens("olmo/own.npy")] == IDS, "NumPy's own file, one dimension")
+    np.save(path("olmo/own.npy"), np.arange(9))
+    wrong("olmo/own.npy", "other lengths", "has 9 tokens", "213", reader=tokens)
+    np.save(path("olmo/float.npy"), np.zeros((2, 2)))
+    wrong("olmo/float.npy", "floats", "float64", reader=tokens)
+    write("olmo/float.npy", b"\x93NUMPY\x01\x00")
+    wrong("olmo/float.npy", "NumPy's head alone", "float.npy", reader=tokens)
+    write("olmo/lone.npy", b"12")
+    wrong("olmo/lone.npy", "no csv", "lone.csv.gz", "No such file", reader=tokens)
+    write_dolma("olmo/eight", "<u8")
+    wrong("olmo/eight.npy", "eight bytes each", "1704 bytes", "213 tokens", reader=tokens)
+    for what, changed, part in (
+        ("a gap", [(0, 5), (6, 213)], "row 2: tokens 6 to 213 follow those to 5"),
+        ("an end before its start", [(0, 5), (5, 4)], "row 2"),
+        ("no number", [("start", "end")], "row 1"),
+        ("one column", [(0,)], "row 1"),
+        ("fewer than the ids", [(0, 5)], "has 426 bytes"),
+    ):
+        write_dolma("olmo/bad", rows=changed)
+        wrong("olmo/bad.npy", what, "bad.csv.gz", part, reader=tokens)
+    with open(path("olmo/part.csv.gz"), "rb") as file:
+        data = file.read()
+    write("olmo/part.csv.gz", data[:-12])
+    wrong("olmo/part.npy", "a csv that is cut short", "part.csv.gz", reader=tokens)
+
+
+def write_datatrove(name, dtype, ends=None):
+    write(f"{name}.ds", np.concatenate(PARTS).astype(dtype).tobytes())
+    ends = np.cumsum([len(part) for part in PARTS]) if ends is None else np.array(ends)
+    write(f"{name}.ds.index", ends.astype("<u8").tobytes())
+
+
+def test_datatrove():
+    for dtype in ("<u2", "<u4"):
+        write_datatrove("trove/a", dtype)
+        for name in ("trove/a.ds", "trove/a.ds.index"):
+            wanted = [(ids, f"a.ds: document {i}", "") for i, ids in enumerate(IDS)]
+            check(tokens(name) == wanted, f"{name}, {dtype}", tokens(name))
+    for what, ends, part in (
+        ("ends that go back", [5, 4, 213], "document 1 runs from token 5 to 4"),
+        ("fewer than the ids", [5, 9], "9 tokens"),
+        ("an end beyond", [300, 213], "document 0"),
+        ("no end", [], "a.ds.index"),
+    ):
+        write_datatrove("trove/a", "<u2", ends)
+        wrong("trove/a.ds", what, part, reader=tokens)
+    write_datatrove("trove/a", "<u2")
+    write("trove/a.ds.index", b"123")
+    wrong("trove/a.ds", "an index that is cut short", "3 bytes", reader=tokens)
+    write_datatrove("trove/masked", "<u2")
+    write("trove/masked.ds.loss", b"")
+    wrong("trove/masked.ds", "a mask is not passed over in silence", "masked.ds.loss", reader=tokens)
+    os.remove(path("trove/a.ds.index"))
+    wrong("trove/a.ds", "no index", "a.ds.index", "No such file", reader=tokens)
+
+
+# ---------------------------------------------------------------- MDS
+
+
+def write_mds(name, columns, rows, per_shard=2, pack=None, **changed):
+    """columns: {name: (encoding, size or None)}; rows: lists of bytes."""
+    shards = []
+    for number, first in enumerate(range(0, len(rows), per_shard)):
+        samples = []
+        for row in rows[first : first + per_shard]:
+            sizes = [len(data).to_bytes(4, "little") for data, (_, size) in zip(row, columns.values()) if not size]
+            samples.append(b"".join(sizes) + b"".join(row))
+        begin = 4 + 4 * (len(samples) + 1) + 2
+        offsets = np.cumsum([begin] + [len(sample) for sample in samples]).astype("<u4")
+        data = len(samples).to_bytes(4, "little") + offsets.tobytes() + b"{}" + b"".join(samples)
+        raw = {"basename": f"shard.{number:05d}.mds", "bytes": len(data), "hashes": {}}
+        packed = pack and {"basename": f"{raw['basename']}.{pack}", "bytes": 0, "hashes": {}}
+        write(f"{name}/{(packed or raw)['basename']}", zstandard.compress(data) if pack else data)
+        shard = {"column_names": list(columns), "format": "mds", "compression": pack, "samples": len(samples)}
+        shard |= {
+            "column_encodings": [e for e, _ in columns.values()],
+            "column_sizes": [s for _, s in columns.values()],
+        }
+        shards.append({**shard, "raw_data": raw, "zip_data": packed, "size_limit": 9, "version": 2, **changed})
+    write(f"{name}/index.json", json.dumps({"version": 2, "shards": shards}))
+
+
+def test_mds():
+    columns = {"n": ("int", 8), "text": ("str", None), "lang": ("str", None)}
+    rows = [[i.to_bytes(8, "little"), t.encode(), lang.encode()] for i, (t, _, _, lang) in enumerate(WANTED)]
+    for pack in (None, "zstd"):
+        write_mds(f"mds{pack}", columns, rows, pack=pack)
+        found = documents(f"mds{pack}", id="n")
+        check(found == [(w[0], str(i), "", w[3]) for i, w in enumerate(WANTED)], f"text, packed: {pack}", found)
+    check(
+        documents("mdsNone")[3][1] == "shard.00001.mds: sample 2", "a document without an id", documents("mdsNone")[3]
+    )
+    for encoding, dtype, size in (
+        ("bytes", "<i8", None),
+        ("ndarray:uint16:4", "<u2", 8),
+        ("ndarray:int32:4", "<i4", 16),
+    ):
+        values = [np.arange(i, i + 4).astype(dtype) for i in range(5)]
+        write_mds("mdst", {"tokens": (encoding, size)}, [[value.tobytes()] for value in values])
+        check([ids for ids, _, _ in tokens("mdst")] == [v.tolist() for v in values], f"token ids as {encoding}")
+        check(tokens("mdst")[4][1] == "shard.00002.mds: sample 1", "their places")
+    write_mds("mdst", {"tokens": ("bytes", None)}, [[b"12345"]])
+    wrong("mdst", "no whole number of ids", "5 bytes", reader=tokens)
+    write_mds("mdst", {"tokens": ("pkl", None)}, [[b"1234"]])
+    wrong("mdst", "pickles", "pkl", reader=tokens)
+    write("mdsNone/shard.00001.mds", b"1234")
+    wrong("mdsNone", "a shard that is cut short", "shard.00001.mds", "4 bytes")
+    write("mdszstd/shard.00000.mds.zstd", b"1234")
+    wrong("mdszstd", "a packed shard that is broken", "shard.00000.mds.zstd", "corrupt")
+    os.remove(path("mdszstd/shard.00000.mds.zstd"))
+    wrong("mdszstd", "a shard that is missing", "shard.00000.mds.zstd", "No such file")
+    write_mds("mdsn", columns, rows, samples=3)
+    wrong("mdsn", "another number of samples", "shard of 3 samples")
+    write_mds("mdsn", columns, rows, column_sizes=[4, None, None])
+    wrong("mdsn", "other sizes", "sample 1", "do not fit")
+    write_mds("mdsn", columns, rows, format="csv")
+    wrong("mdsn", "another format", "index.json", "MDS")
+    write_mds("mdsn", columns, rows)
+    wrong("mdsn", "no such column", '"n", "text", "lang"', reader=lambda name: read(name, text="body"))
+
+
 # ---------------------------------------------------------------- by the program
 
 MODEL, TOKENIZER, _ = tiny_model("model")
 
 
 def test_program():
+    write_dolma("all/o")
+    write_datatrove("all/d", "<u4")
     write("all/a.json", json.dumps(VALUES))
     saved("all/s", [table()])
-    inputs = [path(f"all/{name}") for name in ("a.json", "s")]
+    inputs = [path(f"all/{name}") for name in ("o.npy", "d.ds", "a.json", "s")]
     done = run("tokenize_corpus", *inputs, "--model", MODEL, "--output", path("all/out"), "--id-field", "id")
     check(done.returncode == 0, "all of them", done.stderr)
+    for name, source_of in (("o", "in.json.gz"), ("d", "")):
+        found = datasets(f"all/out/{name}.h5")
+        wanted = [part for part in IDS if len(part) > 1]
+        check(
+            found["token"] == sum(wanted, []) and found["documents/source"] == [source_of] * 5, f"{name}: token", found
+        )
     text = sum((TOKENIZER.encode(document[0]).ids for document in WANTED if len(document[0]) > 1), [])
     for name in ("a", "s"):
         check(datasets(f"all/out/{name}.h5")["token"] == text, f"{name}: token")
     check(datasets("all/out/s.h5")["documents/id"][3] == "data-00000-of-00001.arrow: row 4", "s: id")
     write("all/a.json", json.dumps(VALUES)[:-1])
-    done = run("tokenize_corpus", inputs[0], "--model", MODEL, "--output", path("all/no"))
-    refused("an array that is cut short", done, inputs[0])
+    write("all/d.ds", b"1234")
+    inputs = [path(f"all/{name}") for name in ("d.ds", "a.json")]
+    for name in inputs:
+        done = run("tokenize_corpus", name, "--model", MODEL, "--output", path("all/no"))
+        refused(f"{name} of wrong length", done, name)
     check(os.listdir(path("all/no")) == [], "nothing is written", os.listdir(path("all/no")))
 
 
@@ -415,6 +572,9 @@ for test in (
     test_saved_dataset,
     test_folders,
     test_pieces_of_megatron,
+    test_dolma,
+    test_datatrove,
+    test_mds,
     test_program,
 ):
     test()

@@ -9,7 +9,7 @@ from bregman.corpora.columns import Arrow, Parquet
 from bregman.corpora.folders import folder_source
 from bregman.corpora.json_text import COMPRESSIONS, JsonFile, JsonLines
 from bregman.corpora.source import BadText, Fields, add_field_options, fields_of, without_defaults  # noqa: F401
-from bregman.corpora.tokens import Megatron
+from bregman.corpora.tokens import Datatrove, DolmaArray, Megatron
 from bregman.errors import UsageError, UserError
 from bregman.hashes import require_regular
 
@@ -22,6 +22,9 @@ FILES = {
     ".feather": Arrow,
     ".bin": Megatron,
     ".idx": Megatron,
+    ".npy": DolmaArray,
+    ".ds": Datatrove,
+    ".ds.index": Datatrove,
 }
 
 

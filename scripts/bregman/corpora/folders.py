@@ -4,6 +4,7 @@ import fnmatch
 import os
 
 from bregman.corpora.columns import Arrow
+from bregman.corpora.mds import INDEX, mds_source
 from bregman.corpora.source import BadText, Source, chunks_by_size, decode, listed, made_document, other_encoding
 from bregman.errors import UserError
 from bregman.files import printable, read_json
@@ -129,6 +130,8 @@ def folder_source(path, name, fields, kind_of):
         raise UserError(f'folder "{path}" holds several data sets: {listed(splits)}; give one{example}')
     if "state.json" in has and "dataset_info.json" in has:
         return SavedDataset(path, name, fields)
+    if INDEX in has and any(".mds" in part for part in has):
+        return mds_source(path, name, fields)
     names = walk(path)
     kinds = {part: kind_of(part) for part in names}
     if not any(kinds.values()):

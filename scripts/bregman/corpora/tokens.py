@@ -1,18 +1,23 @@
-"""Token ids that others have made: Megatron's indexed data sets.  They are mapped, never read whole."""
+"""Token ids that others have made: Megatron's indexed data sets, OLMo's and datatrove's arrays.  They are mapped, never read whole."""
 
+import csv
 import glob
+import gzip
 import os
 import re
+import zlib
 
 import numpy as np
 
 from bregman.corpora.source import CHUNK_TOKENS, Source, TokenChunk
 from bregman.errors import UserError
+from bregman.files import printable
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _TOKEN_TYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 8: np.uint16}
 _HEADER_BYTES = len(_MAGIC) + 8 + 1 + 8 + 8
 _SHARD = re.compile(r"(?P<base>.+)-\d{5}-of-(?P<last>\d{5})")
+_ROWS = 1 << 20
 
 
 def _map(path, dtype, offset=0, count=None):
@@ -159,3 +164,115 @@ class Megatron(Tokens):
                 f'"{self.idx_path}": sequence {i} ({n} tokens at byte {offset}) lies outside "{self.bin_paths[-1]}"'
             )
         return ids.run(offset // itemsize, n)
+
+
+# ---------------------------------------------------------------- arrays without a header
+
+
+def _by_size(path, n_tokens, where):
+    """The array of a file of n_tokens u16 or u32; where: what says how many they are."""
+    size = os.path.getsize(path)
+    for dtype in ("<u2", "<u4"):
+        if n_tokens and size == n_tokens * np.dtype(dtype).itemsize:
+            return _map(path, dtype)
+    raise UserError(f'"{path}" has {size} bytes, neither 2 nor 4 for each of the {n_tokens} tokens of "{where}"')
+
+
+class DolmaArray(Tokens):
+    """OLMo's and Dolma's NAME.npy, ids without a header, and NAME.csv.gz, a row for each document: start, end, id, source, line.
+    A .npy of NumPy's own is read as well; where it has rows, each is a document."""
+
+    def __init__(self, path, name, fields):
+        super().__init__(path, name, fields)
+        self.csv_path = path.removesuffix(".npy") + ".csv.gz"
+
+    def _array(self):
+        """The array of NumPy's own format, None of another file."""
+        with open(self.path, "rb") as file:
+            if file.read(6) != b"\x93NUMPY":
+                return None
+        try:
+            found = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise UserError(f'cannot read "{self.path}": {str(error).splitlines()[0]}') from None
+        if found.dtype.kind not in "iu" or found.ndim not in (1, 2):
+            raise UserError(f'"{self.path}" has {found.ndim} dimensions of {found.dtype}: no token ids')
+        return found
+
+    def files(self):
+        array = self._array() if os.path.isfile(self.path) else None
+        return [self.path] if array is not None and array.ndim == 2 else [self.path, self.csv_path]
+
+    def size(self):
+        for path in self.files():
+            self._size(path)
+        return self._size(self.path)
+
+    def _rows(self):
+        """(start, end, id, source) of each document, checked."""
+        number = before = 0
+        try:
+            with gzip.open(self.csv_path, "rt", encoding="utf-8", newline="") as file:
+                for number, row in enumerate(csv.reader(file), 1):
+                    start, end, name, source, line = (*row, "", "", "")[:5]
+                    start, end = int(start), int(end)
+                    if start != before or end < start:
+                        raise ValueError(f"tokens {start} to {end} follow those to {before}")
+                    before = end
+                    place = (
+                        f"{source}:{line}" if source else f"{printable(os.path.basename(self.csv_path))}: row {number}"
+                    )
+                    yield start, end, name or place, source
+        except (EOFError, zlib.error, csv.Error, ValueError) as error:
+            raise UserError(f'"{self.csv_path}": row {number}: {error}') from None
+        except OSError as error:
+            raise UserError(f'cannot read "{self.csv_path}": {error.strerror or error}') from None
+
+    def _documents(self):
+        array = self._array()
+        if array is not None and array.ndim == 2:
+            for number, row in enumerate(array):
+                yield row, f"{printable(os.path.basename(self.path))}[{number}]", ""
+            return
+        end = 0
+        for _, end, _, _ in self._rows():
+            pass
+        if array is None:
+            array = _by_size(self.path, end, self.csv_path)
+        elif len(array) != end:
+            raise UserError(f'"{self.path}" has {len(array)} tokens, "{self.csv_path}" {end}')
+        for start, end, name, source in self._rows():
+            yield array[start:end], name, source
+
+
+class Datatrove(Tokens):
+    """datatrove's and nanotron's NAME.ds, ids without a header, and NAME.ds.index, the u64 end of each document."""
+
+    def __init__(self, path, name, fields):
+        super().__init__(path.removesuffix(".index"), name, fields)
+        self.index_path = self.path + ".index"
+
+    def files(self):
+        return [self.path, self.index_path]
+
+    def size(self):
+        self._size(self.index_path)
+        return self._size(self.path)
+
+    def _documents(self):
+        size = self._size(self.index_path)
+        if size % 8 or not size:
+            raise UserError(f'"{self.index_path}" has {size} bytes, not 8 for each document')
+        if os.path.exists(self.path + ".loss"):
+            raise UserError(
+                f'"{self.path}.loss" leaves tokens out of the loss, which is not read here: move it away to have all in it'
+            )
+        ends = _map(self.index_path, "<u8")
+        array = _by_size(self.path, int(ends[-1]), self.index_path)
+        first, own = 0, printable(os.path.basename(self.path))
+        for i in range(0, len(ends), _ROWS):
+            for number, end in enumerate(ends[i : i + _ROWS].tolist(), i):
+                if not first <= end <= len(array):
+                    raise UserError(f'"{self.index_path}": document {number} runs from token {first} to {end}')
+                yield array[first:end], f"{own}: document {number}", ""
+                first = end
