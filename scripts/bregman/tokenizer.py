@@ -26,11 +26,16 @@ CHOICES = ("auto", "yes", "no")
 # the class that AutoTokenizer of transformers 5 has for a config.json's model_type
 CLASS_OF = {
     "gpt2": "GPT2Tokenizer",
+    "gpt_neo": "GPT2Tokenizer",
     "gpt_neox": "GPTNeoXTokenizer",
     "mistral": "TokenizersBackend",
     "qwen2": "Qwen2Tokenizer",
     "qwen3": "Qwen2Tokenizer",
+    "qwen3_moe": "Qwen2Tokenizer",
+    "olmo": "GPTNeoXTokenizer",
     "olmo2": "TokenizersBackend",
+    "olmo3": "TokenizersBackend",
+    "olmoe": "GPTNeoXTokenizer",
     "starcoder2": "GPT2Tokenizer",
 }
 # classes that set the space before a text themselves, and what they do without add_prefix_space
