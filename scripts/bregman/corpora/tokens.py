@@ -24,7 +24,8 @@ def _map(path, dtype, offset=0, count=None):
     if count == 0 or (count is None and not os.path.getsize(path)):
         return np.empty(0, dtype)
     try:
-        return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=count and (count,))
+        # as a plain array: slices of a memmap cost several times as much
+        return np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=count and (count,)))
     except (OSError, ValueError) as error:
         raise UserError(f'cannot read "{path}": {getattr(error, "strerror", None) or error}') from None
 
@@ -40,6 +41,8 @@ class _Joined:
         return int(self._ends[-1])
 
     def run(self, first, n):
+        if len(self._arrays) == 1:
+            return self._arrays[0][first : first + n]
         i = int(np.searchsorted(self._ends, first, "right"))
         found = []
         while n:
