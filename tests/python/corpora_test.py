@@ -16,6 +16,7 @@ import zstandard
 from bregman import corpora
 from bregman.corpora import json_text, source
 from bregman.errors import UserError
+from bregman.sweep.plan import has_changed
 
 # what readers must not stumble over: brackets, quotes and backslashes in texts, nested values, several scripts
 VALUES = [
@@ -345,6 +346,26 @@ def test_folders():
     check([d[0] for d in documents("plain")] == ["read me"], "in a folder of plain text, README is a document")
 
 
+def test_changed_folder():
+    """What a sweep asks of a folder that was tokenized."""
+    for name in ("watched/deep/a.txt", "watched/b.txt"):
+        write(name, "text")
+    (_, recorded), *_ = corpora.open_source(path("watched")).hashes()
+    output = write("watched.h5", "")
+    os.utime(output, (1, 1))  # all of the folder is younger
+    check(not has_changed(path("watched"), recorded, output), "touched, and the same")
+    write("watched/deep/a.txt", "other")
+    check(has_changed(path("watched"), recorded, output), "a file inside is another")
+    os.utime(output)
+    for file in ("watched/deep/a.txt", "watched/b.txt", "watched/deep", "watched"):
+        os.utime(path(file), (1, 1))
+    check(not has_changed(path("watched"), recorded, output), "what is older is not read")
+    os.remove(path("watched/b.txt"))
+    os.utime(path("watched"))
+    os.utime(output, (2, 2))
+    check(has_changed(path("watched"), recorded, output), "a file is gone")
+
+
 # ---------------------------------------------------------------- token ids
 
 PARTS = [np.arange(5), np.arange(5, 9), np.array([7]), np.arange(200), np.arange(3)]
@@ -571,6 +592,7 @@ for test in (
     test_chats,
     test_saved_dataset,
     test_folders,
+    test_changed_folder,
     test_pieces_of_megatron,
     test_dolma,
     test_datatrove,
