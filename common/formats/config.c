@@ -9,10 +9,8 @@
 #include "bregman/path.h"
 #include "family.h"
 #include "json.h"
+#include "layers.h"
 #include "rope.h"
-
-/* Of transformers' configuration classes, for keys that are absent. */
-enum { DEFAULT_WINDOW = 4096, DEFAULT_WINDOW_LAYERS = 28 };
 
 static bg_status read_activation(bg_model_config *c, const json_t *root, const bg_family *f, const char *file,
                                  bg_err *err)
@@ -154,48 +152,6 @@ static bg_status refuse_unsupported(const json_t *root, const bg_family *f, cons
     return st;
 }
 
-/* Whether a block's attention slides, in the families where blocks differ: by "layer_types", or from block
- * "max_window_layers" on. */
-static bg_status read_slides(const bg_model_config *c, const json_t *root, const char *file, bool *out, bg_err *err)
-{
-    const json_t *types = bg_json_value(root, "layer_types"), *first = bg_json_value(root, "max_window_layers");
-    *out = false;
-    bg_status st = bg_json_flag(root, "use_sliding_window", file, out, err);
-    if (st != BG_OK || !*out)
-        return st;
-    if (types != NULL && json_array_size(types) != c->n_blocks)
-        return BG_FAIL(err, BG_EFORMAT, "layer_types has not one entry for each of the %zu blocks in \"%s\"",
-                       c->n_blocks, file);
-    if (types == NULL && first != NULL && !json_is_integer(first))
-        return BG_FAIL(err, BG_EFORMAT, "key \"max_window_layers\" is not a whole number in \"%s\"", file);
-    json_int_t from = first != NULL ? json_integer_value(first) : DEFAULT_WINDOW_LAYERS;
-    *out = types == NULL && from < (json_int_t)c->n_blocks;
-    for (size_t i = 0; types != NULL && i < c->n_blocks; i++) {
-        const char *type = json_string_value(json_array_get(types, i));
-        *out |= type == NULL || strcmp(type, "full_attention") != 0;
-    }
-    return BG_OK;
-}
-
-/* Within its window, sliding attention is plain causal attention: longer sequences are refused. */
-static bg_status read_window(bg_model_config *c, const json_t *root, const bg_family *f, const char *file, bg_err *err)
-{
-    const json_t *key = json_object_get(root, "sliding_window");
-    bool used = f->window == BG_WINDOW_ALWAYS || (f->window == BG_WINDOW_GIVEN && key != NULL);
-    bool none = json_is_null(key);
-    size_t window = DEFAULT_WINDOW;
-    bg_status st = BG_OK;
-    if (f->window == BG_WINDOW_BY_BLOCK)
-        st = read_slides(c, root, file, &used, err);
-    if (st == BG_OK && used)
-        st = bg_json_size(root, "sliding_window", file, &window, err);
-    if (used && !none && window < c->max_positions) {
-        c->max_positions = window;
-        c->positions_key = "sliding_window";
-    }
-    return st;
-}
-
 /* A negative token counts from the vocabulary's end, as in PyTorch. */
 static size_t padding_of(const json_t *root, bg_padding_rule rule, json_int_t vocab)
 {
@@ -234,7 +190,7 @@ static bg_status read_by_family(bg_model_config *c, const json_t *root, const bg
         (st = read_activation(c, root, f, file, err)) != BG_OK || (st = read_flags(c, root, f, file, err)) != BG_OK ||
         (st = bg_rope_read(c, root, f, file, err)) != BG_OK || (st = read_training(c, root, f, file, err)) != BG_OK)
         return st;
-    return read_window(c, root, f, file, err);
+    return bg_layers_read(c, root, f, file, err);
 }
 
 static bg_status read_root(bg_model_config *out, const json_t *root, const char *file, bg_err *err)

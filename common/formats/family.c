@@ -68,18 +68,18 @@ static const bg_family families[] = {
     },
     {
         .model_type = "mistral", LLAMA_KEYS, .d_head = "head_dim",
-        .required = { "num_key_value_heads" }, .window = BG_WINDOW_ALWAYS, .padding = BG_PADDING_GIVEN,
+        .required = { "num_key_value_heads" }, .window = BG_WINDOW_ALL, .default_window = 4096, .padding = BG_PADDING_GIVEN,
         .fixed = { LLAMA_FIXED, .names = { LLAMA_NAMES, PRE_NORM_NAMES } },
     },
     {
         .model_type = "qwen2", LLAMA_KEYS, .d_head = "head_dim",
-        .required = { "num_key_value_heads" }, .window = BG_WINDOW_BY_BLOCK, .padding = BG_PADDING_GIVEN,
+        .required = { "num_key_value_heads" }, .window = BG_WINDOW_SOME, .default_window = 4096, .padding = BG_PADDING_GIVEN,
         .fixed = { LLAMA_FIXED, .qkv_bias = true, .names = { LLAMA_NAMES, PRE_NORM_NAMES } },
     },
     {
         .model_type = "qwen3", LLAMA_KEYS, .d_head = "head_dim",
         .required = { "num_key_value_heads", "head_dim" },
-        .has_attention_bias_key = true, .window = BG_WINDOW_BY_BLOCK, .padding = BG_PADDING_GIVEN,
+        .has_attention_bias_key = true, .window = BG_WINDOW_SOME, .default_window = 4096, .padding = BG_PADDING_GIVEN,
         .fixed = { LLAMA_FIXED, .qk_norm = BG_QK_NORM_HEAD,
                    .names = { LLAMA_NAMES, PRE_NORM_NAMES,
                               .q_norm = "self_attn.q_norm", .k_norm = "self_attn.k_norm" } },
@@ -99,7 +99,7 @@ static const bg_family families[] = {
         .max_positions = "max_position_embeddings",
         .norm_epsilon = "norm_epsilon", .activation = "hidden_act", .default_activation = "gelu_pytorch_tanh",
         .required = { "num_key_value_heads" },
-        .has_bias_key = true, .default_rotary_fraction = 1, .window = BG_WINDOW_GIVEN,
+        .has_bias_key = true, .default_rotary_fraction = 1, .window = BG_WINDOW_ALL,
         .padding = BG_PADDING_GIVEN,
         .fixed = {
             .norm = BG_NORM_LAYER, .qkv = BG_QKV_SEPARATE, .initializer_range = 0.018042,

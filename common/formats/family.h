@@ -6,11 +6,11 @@
 
 enum { BG_FAMILY_REQUIRED = 3, BG_FAMILY_REFUSED = 4 };
 
+/* Which blocks slide, where "sliding_window" is not null. */
 typedef enum {
     BG_WINDOW_NONE,
-    BG_WINDOW_ALWAYS,  /* "sliding_window", where not null           */
-    BG_WINDOW_GIVEN,   /* the same, but an absent key is as null     */
-    BG_WINDOW_BY_BLOCK /* as BG_WINDOW_ALWAYS, in some of the blocks */
+    BG_WINDOW_ALL,
+    BG_WINDOW_SOME /* "use_sliding_window", then "layer_types" or "max_window_layers" */
 } bg_window_rule;
 
 /* Which token's row of the embedding is not trained. */
@@ -44,6 +44,7 @@ typedef struct {
     const char *rope_theta, *rotary_fraction; /* own spellings at the root; NULL: those of all others */
     double default_rotary_fraction;
     bg_window_rule window;
+    size_t default_window; /* where "sliding_window" is absent; 0: none */
     bg_padding_rule padding;
 
     bg_model_config fixed; /* everything no key decides, and the defaults of what one does */

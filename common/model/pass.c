@@ -117,9 +117,10 @@ static void add_output(bg_pass *p, const bg_site *site, const bg_norm_weights *n
     bg_add(rows, d, (bg_in){ p->da, d }, (bg_out){ residual, d });
 }
 
-static void attention_inputs(bg_pass *p, const bg_block *blk, const bg_batch *b, bg_saved *s)
+static void attention_inputs(bg_pass *p, size_t l, const bg_batch *b, bg_saved *s)
 {
     const bg_model_config *c = &p->model->config;
+    const bg_block *blk = &p->model->block[l];
     bg_module_input(p, &blk->attention_norm, b->n_rows, s->x);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
         if (blk->site[r] != NULL)
@@ -127,7 +128,7 @@ static void attention_inputs(bg_pass *p, const bg_block *blk, const bg_batch *b,
                            (bg_out){ s->qkv + bg_qkv_offset(c, r), p->w_qkv }, false);
     qk_norm_forward(p, blk, b->n_rows, s->qkv, s->qk_raw);
     bg_pass_rotate(p, b->n_rows, s->qkv, +1);
-    bg_attention_forward(p, b, s->qkv, s->att);
+    bg_attention_forward(p, l, b, s->qkv, s->att);
 }
 
 void bg_mlp_hidden(const bg_pass *p, size_t rows, const bg_saved *s)
@@ -157,7 +158,7 @@ static void block_forward(bg_pass *p, size_t l, const bg_batch *b, float *next)
     bg_saved *s = bg_pass_saved(p, l);
     size_t rows = b->n_rows, d = p->model->config.d_model;
     const bg_site *att = blk->site[BG_ROLE_ATTENTION_OUT], *down = blk->site[BG_ROLE_DOWN];
-    attention_inputs(p, blk, b, s);
+    attention_inputs(p, l, b, s);
     if (p->model->config.parallel_residual) {
         mlp_inputs(p, blk, rows, s->x, s);
         if (next != s->x)
@@ -254,7 +255,7 @@ static bg_status attention_backward(const bg_backward *w, size_t l, const float 
     if (st != BG_OK || !bg_model_goes_deeper(p->model, out))
         return st;
     bg_pass_linear_back(p, out, rows, (bg_in){ dout, d }, (bg_out){ p->datt, w_att }, false);
-    bg_attention_backward(p, w->batch, s->qkv, s->att, p->datt, p->dqkv);
+    bg_attention_backward(p, l, w->batch, s->qkv, s->att, p->datt, p->dqkv);
     bg_pass_rotate(p, rows, p->dqkv, -1);
     if ((st = qk_norm_backward(w, blk, p->dqkv, s->qk_raw)) != BG_OK)
         return st;

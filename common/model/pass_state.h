@@ -109,11 +109,12 @@ void bg_pass_linear(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_ou
 void bg_pass_linear_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy, bg_out dx, bool accumulate);
 
 /* Causal attention of every sequence of the batch over qkv, and its gradient: datt -> dqkv. */
-void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float *att);
-void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, const float *att, const float *datt,
-                           float *dqkv);
+void bg_attention_forward(bg_pass *p, size_t block, const bg_batch *b, const float *qkv, float *att);
+void bg_attention_backward(bg_pass *p, size_t block, const bg_batch *b, const float *qkv, const float *att,
+                           const float *datt, float *dqkv);
 /* Its tangent: from that of qkv to that of att, tatt [rows, H d_head]. */
-void bg_attention_tangent(bg_pass *p, const bg_batch *b, const float *qkv, const float *tqkv, float *tatt);
+void bg_attention_tangent(bg_pass *p, size_t block, const bg_batch *b, const float *qkv, const float *tqkv,
+                          float *tatt);
 
 /* y [rows, P] += ā Vᵀ, if V is not 0.  product [rows, rank] is room.  a is no one-hot input. */
 void bg_direction_apply(const bg_direction *v, const bg_site *site, size_t rows, bg_in a, float *product, bg_out y);

@@ -144,7 +144,7 @@ static void attention(const bg_tangent *t, const bg_along *w, size_t l, const fl
                    (bg_out){ p->dqkv + bg_qkv_offset(&p->model->config, r), p->w_qkv }, false);
     qk_norm(p, blk, rows, s->qk_raw, p->dqkv);
     bg_pass_rotate(p, rows, p->dqkv, +1);
-    bg_attention_tangent(p, w->batch, s->qkv, p->dqkv, p->datt);
+    bg_attention_tangent(p, l, w->batch, s->qkv, p->dqkv, p->datt);
 }
 
 /* From the MLP's input x to its hidden activations, into p->dff. */

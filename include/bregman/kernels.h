@@ -85,9 +85,14 @@ void bg_rope_table(const bg_model_config *c, size_t n_positions, float *table);
 void bg_rope_apply(size_t n, bg_heads heads, size_t rotary_dims, bg_out x, const uint32_t *position, const float *table,
                    int direction);
 
-/* In place softmax of rows [n, <= s.ld] with a causal limit: row i keeps columns 0..limit0 + i, the others up
- * to `columns` become 0.  s is multiplied by scale first. */
-void bg_softmax_causal(size_t n, size_t columns, size_t limit0, float scale, bg_out s);
+/* Which columns a row keeps: row i those up to first + i, and of them the last `width` only (SIZE_MAX: all). */
+typedef struct {
+    size_t first, width;
+} bg_band;
+
+/* In place softmax of rows [n, <= s.ld] within a band; the other columns up to `columns` become 0.  s is multiplied by
+ * scale first. */
+void bg_softmax_causal(size_t n, size_t columns, bg_band band, float scale, bg_out s);
 /* Its gradient: from those of the probabilities, dP [n, columns], to those of the scores, dS = P (dP - dot) scale, in
  * place. dot [in, n]: of each row, the sum of P dP, which attention has as the sum of dO O. */
 void bg_softmax_backward(size_t n, size_t columns, float scale, const float *prob, const float *dot, float *ds);

@@ -2,14 +2,15 @@
  *
  * Each supported model_type is one row of the table in common/formats/family.c: it
  * maps the file's keys onto these options and names the tensors.  Anything a
- * row does not support (an activation, a rope type, sliding windows shorter than the
- * positions used, tied weights it cannot have ...) is refused by name.
+ * row does not support (an activation, a rope type, tied weights it cannot have ...)
+ * is refused by name.
  */
 #ifndef BG_MODEL_CONFIG_H
 #define BG_MODEL_CONFIG_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "bregman/status.h"
 
@@ -29,8 +30,10 @@ typedef enum { BG_ROPE_NONE, BG_ROPE_DEFAULT, BG_ROPE_LINEAR, BG_ROPE_LLAMA3 } b
 
 /* Rotated pairs of a head at most; no published model has half as many. */
 enum { BG_ROPE_MAX_PAIRS = 1024 };
-/* Blocks at most: tables of them are made before any weight is looked at. */
-enum { BG_MAX_BLOCKS = 1 << 16 };
+/* Blocks at most; no published model has a tenth as many. */
+enum { BG_MAX_BLOCKS = 4096 };
+/* What a block's attention does, as bits of bg_model_config.layer. */
+enum { BG_LAYER_SLIDES = 1 /* a query sees the last `window` keys only, its own included */ };
 
 /* Module and tensor names of a family, relative to a block's prefix unless marked.
  * A module NAME has tensors NAME.weight and, with a bias, NAME.bias. NULL: the family has none. */
@@ -50,8 +53,10 @@ typedef struct {
 typedef struct {
     char family[32]; /* model_type */
     size_t n_blocks, d_model, n_heads, n_kv_heads, d_head, d_ff, vocab_size;
-    size_t max_positions;      /* longest sequence the model takes (sliding window counts) */
-    const char *positions_key; /* the key in config.json that says so, "sliding_window"; static storage */
+    size_t max_positions;      /* longest sequence the model takes */
+    const char *positions_key; /* the key in config.json that says so; static storage */
+    size_t window;             /* of the blocks that slide; 0: none does */
+    unsigned char layer[BG_MAX_BLOCKS];
     bg_norm_kind norm;
     double norm_epsilon;
     bool post_norm;         /* x + norm(f(x)) instead of x + f(norm(x)) (OLMo2) */
@@ -73,5 +78,11 @@ typedef struct {
     size_t padding_token;     /* whose row of the embedding is not trained; SIZE_MAX: none */
     bg_family_names names;
 } bg_model_config;
+
+/* Keys that a query of the block sees, its own included; SIZE_MAX: all before it. */
+static inline size_t bg_window_of(const bg_model_config *c, size_t block)
+{
+    return c->layer[block] & BG_LAYER_SLIDES ? c->window : SIZE_MAX;
+}
 
 #endif /* BG_MODEL_CONFIG_H */

@@ -50,6 +50,8 @@ LLAMA3 = dict(
     high_freq_factor=4.0,
     original_max_position_embeddings=32,
 )
+SMALL = dict(d=24, vocab=48, modules=None)
+# "seed" where a case's place does not give it
 CASES = {
     "gpt2": dict(family="gpt2", d=40, modules="mlp"),
     "neox": dict(family="neox", modules="all"),
@@ -72,6 +74,13 @@ CASES = {
     "gpt2_ends": dict(family="gpt2", modules="embedding,head"),
     "llama_ends": dict(family="llama", modules="all,embedding,head", ragged=True),
     "starcoder2": dict(family="starcoder2", modules=None, ragged=True),
+    "mistral": dict(SMALL, family="mistral", seed=31, ragged=True, options=dict(sliding_window=9)),
+    "qwen2_window": dict(
+        SMALL,
+        family="qwen2",
+        seed=32,
+        options=dict(use_sliding_window=True, sliding_window=7, max_window_layers=1, tie_word_embeddings=True),
+    ),
 }
 
 
@@ -503,7 +512,8 @@ def add_factors(out, case, model, train, query, pseudo, empirical_pairs, query_p
 
 
 def make_case(name, folder):
-    index, case = list(CASES).index(name), CASES[name]
+    case = CASES[name]
+    index = case.get("seed", list(CASES).index(name))
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     model = make_model(index, case)

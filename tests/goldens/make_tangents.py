@@ -31,7 +31,7 @@ def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False,
     groups, rows = query.shape[1] // key.shape[1], query.shape[2]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     scores = query @ key.transpose(-1, -2) * (scale or 1 / math.sqrt(query.shape[-1]))
-    mask = torch.ones(rows, rows, dtype=torch.bool).tril()
+    mask = torch.ones(rows, rows, dtype=torch.bool).tril() if attn_mask is None else attn_mask[0, 0]
     return scores.masked_fill(~mask, -math.inf).softmax(-1) @ value
 
 

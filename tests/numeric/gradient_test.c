@@ -5,8 +5,9 @@
 #include "bregman/rng.h"
 #include "golden.h"
 
-static const char *const cases[] = { "gpt2",         "neox",       "neox_serial", "llama", "llama_pad", "llama_llama3",
-                                     "llama_linear", "llama_half", "qwen2",       "qwen3", "olmo2",     "starcoder2" };
+static const char *const cases[] = { "gpt2",         "neox",         "neox_serial", "llama",       "llama_pad",
+                                     "llama_llama3", "llama_linear", "llama_half",  "qwen2",       "qwen3",
+                                     "olmo2",        "starcoder2",   "mistral",     "qwen2_window" };
 enum { ENTRIES = 4 };
 /* Float32 losses leave about 1e-5 of rounding in the sum, against steps that move it by about 0.05. */
 static const double LIMIT = 1e-2, MOVE_NATS = 0.05;

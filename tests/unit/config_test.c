@@ -158,13 +158,13 @@ static void reads_starcoder2(void **state)
     assert_string_equal(c.names.up, "mlp.c_fc");
     c = good(STARCODER2(",\"use_bias\":false,\"tie_word_embeddings\":false"));
     assert_true(!c.qkv_bias && !c.attention_out_bias && !c.mlp_bias && !c.tied_head);
-    assert_int_equal(good(STARCODER2(",\"sliding_window\":48")).max_positions, 48);
-    assert_int_equal(good(STARCODER2(",\"sliding_window\":null")).max_positions, 128);
+    assert_int_equal(good(STARCODER2(",\"sliding_window\":48")).window, 48);
+    assert_int_equal(good(STARCODER2(",\"sliding_window\":null")).window, 0);
     bad("{\"model_type\":\"starcoder2\"," SIZES ",\"norm_epsilon\":1e-05}", "key \"num_key_value_heads\" is missing");
     const char *without_window = "{\"model_type\":\"starcoder2\",\"hidden_size\":64,\"num_attention_heads\":4,"
                                  "\"num_hidden_layers\":2,\"intermediate_size\":176,\"vocab_size\":300,"
                                  "\"max_position_embeddings\":16384,\"norm_epsilon\":1e-05" KV "}";
-    assert_int_equal(good(without_window).max_positions, 16384);
+    assert_int_equal(good(without_window).window, 0);
 }
 
 /* What a model that is trained begins with, and which row of its embedding is not trained. */
@@ -188,43 +188,49 @@ static void reads_what_training_needs(void **state)
     "\"num_hidden_layers\":30,\"intermediate_size\":176,\"max_position_embeddings\":32768," \
     "\"vocab_size\":300,\"rms_norm_eps\":1e-06" KV more "}"
 
-static void expect_positions(const char *text, size_t positions)
+/* Blocks from `first` on slide; window 0: none does. */
+static void expect_window(const char *text, size_t window, size_t first)
 {
     bg_model_config c = good(text);
-    assert_int_equal(c.max_positions, positions);
-    assert_string_equal(c.positions_key, positions < 32768 ? "sliding_window" : "max_position_embeddings");
+    assert_int_equal(c.window, window);
+    assert_int_equal(c.max_positions, 32768);
+    assert_string_equal(c.positions_key, "max_position_embeddings");
+    for (size_t i = 0; i < c.n_blocks; i++)
+        assert_int_equal(bg_window_of(&c, i), window > 0 && i >= first ? window : SIZE_MAX);
 }
 
-/* An absent key means what it does in transformers' configuration class; a window counts where some block slides. */
+/* An absent key means what it does in transformers' configuration class. */
 static void reads_windows(void **state)
 {
     (void)state;
-    expect_positions(LONG("mistral", ""), 4096);
-    expect_positions(LONG("mistral", ",\"sliding_window\":null"), 32768);
-    expect_positions(LONG("mistral", ",\"sliding_window\":48"), 48);
-    expect_positions(LONG("mistral", ",\"sliding_window\":40000"), 32768);
+    expect_window(LONG("mistral", ""), 4096, 0);
+    expect_window(LONG("mistral", ",\"sliding_window\":null"), 0, 0);
+    expect_window(LONG("mistral", ",\"sliding_window\":48"), 48, 0);
+    expect_window(LONG("mistral", ",\"sliding_window\":40000"), 40000, 0);
 
-    expect_positions(LONG("qwen2", ""), 32768);
-    expect_positions(LONG("qwen2", ",\"sliding_window\":48"), 32768);
-    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true"), 4096); /* blocks 28 and 29 slide */
-    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"sliding_window\":48"), 48);
-    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"sliding_window\":null"), 32768);
-    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":29"), 4096);
-    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":30"), 32768);
-    expect_positions(LONG("qwen3", ",\"head_dim\":16,\"use_sliding_window\":true,\"max_window_layers\":0"), 4096);
+    expect_window(LONG("qwen2", ""), 0, 0);
+    expect_window(LONG("qwen2", ",\"sliding_window\":48"), 0, 0);
+    expect_window(LONG("qwen2", ",\"use_sliding_window\":true"), 4096, 28);
+    expect_window(LONG("qwen2", ",\"use_sliding_window\":true,\"sliding_window\":48"), 48, 28);
+    expect_window(LONG("qwen2", ",\"use_sliding_window\":true,\"sliding_window\":null"), 0, 0);
+    expect_window(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":29"), 4096, 29);
+    expect_window(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":30"), 0, 0);
+    expect_window(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":-1"), 4096, 0);
+    expect_window(LONG("qwen3", ",\"head_dim\":16,\"use_sliding_window\":true,\"max_window_layers\":0"), 4096, 0);
     bad(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":0.5"),
         "\"max_window_layers\" is not a whole number");
 
     assert_int_equal(good(RMS("qwen2", KV ",\"use_sliding_window\":true,\"sliding_window\":48,\"max_window_layers\":0,"
                                           "\"layer_types\":[\"full_attention\",\"full_attention\"]"))
-                         .max_positions,
-                     128);
-    assert_int_equal(good(RMS("qwen2", KV ",\"use_sliding_window\":true,\"sliding_window\":48,"
-                                          "\"layer_types\":[\"full_attention\",\"sliding_attention\"]"))
-                         .max_positions,
-                     48);
+                         .window,
+                     0);
+    bg_model_config c = good(RMS("qwen2", KV ",\"use_sliding_window\":true,\"sliding_window\":48,"
+                                             "\"layer_types\":[\"sliding_attention\",\"full_attention\"]"));
+    assert_true(c.window == 48 && bg_window_of(&c, 0) == 48 && bg_window_of(&c, 1) == SIZE_MAX);
     bad(RMS("qwen2", KV ",\"use_sliding_window\":true,\"layer_types\":[\"full_attention\"]"),
         "layer_types has not one entry");
+    bad(RMS("qwen2", KV ",\"use_sliding_window\":true,\"layer_types\":[\"full_attention\",\"chunked_attention\"]"),
+        "layer_types: \"chunked_attention\" of block 1 is not supported");
 }
 
 static void reads_activations(void **state)
@@ -388,7 +394,7 @@ static void refuses_contradictions(void **state)
     bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":1e-50}", "key \"rms_norm_eps\" is 1e-50, not a positive");
     bad("{\"model_type\":\"gpt2\",\"n_embd\":64,\"n_head\":4,\"n_layer\":2147483647,\"n_positions\":32,"
         "\"vocab_size\":256,\"layer_norm_epsilon\":1e-05}",
-        "key \"n_layer\" is 2147483647, more than 65536");
+        "key \"n_layer\" is 2147483647, more than 4096");
     bad(LLAMA(",\"num_key_value_heads\":3"), "num_attention_heads 4 is not a multiple of num_key_value_heads 3");
     bad(LLAMA(",\"num_key_value_heads\":0"), "key \"num_key_value_heads\" is 0");
     bad(LLAMA(",\"head_dim\":-16"), "key \"head_dim\" is -16");

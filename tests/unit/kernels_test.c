@@ -259,25 +259,35 @@ static void softmax_matches(void **state)
         assert_true(isnan(x[i]));
 }
 
+static void check_band(size_t first, size_t window)
+{
+    enum { N = 7, COLUMNS = 30, LD = 33 };
+    float *s = normals(1, N * LD), *raw = normals(1, N * LD);
+    bg_softmax_causal(N, COLUMNS, (bg_band){ first, window }, 0.25f, (bg_out){ s, LD });
+    for (size_t i = 0; i < N; i++) {
+        double sum = 0;
+        for (size_t j = 0; j < COLUMNS; j++)
+            sum += j <= first + i && first + i - j < window ? exp(0.25 * (double)raw[i * LD + j]) : 0;
+        for (size_t j = 0; j < LD; j++) {
+            bool kept = j <= first + i && first + i - j < window;
+            double want = kept ? exp(0.25 * (double)raw[i * LD + j]) / sum : 0;
+            check_close((double)s[i * LD + j], j < COLUMNS ? want : (double)raw[i * LD + j], 1e-6, 0);
+        }
+    }
+    free(raw);
+    free(s);
+}
+
 static void softmax_causal_matches(void **state)
 {
     (void)state;
-    enum { N = 7, COLUMNS = 30, LD = 33 };
-    for (size_t limit0 = 0; limit0 < 34; limit0 += 11) {
-        float *s = normals(1, N * LD), *raw = normals(1, N * LD);
-        bg_softmax_causal(N, COLUMNS, limit0, 0.25f, (bg_out){ s, LD });
-        for (size_t i = 0; i < N; i++) {
-            double sum = 0;
-            for (size_t j = 0; j < COLUMNS && j <= limit0 + i; j++)
-                sum += exp(0.25 * (double)raw[i * LD + j]);
-            for (size_t j = 0; j < LD; j++) {
-                double want = j <= limit0 + i ? exp(0.25 * (double)raw[i * LD + j]) / sum : 0;
-                check_close((double)s[i * LD + j], j < COLUMNS ? want : (double)raw[i * LD + j], 1e-6, 0);
-            }
+    for (size_t first = 0; first < 34; first += 11)
+        check_band(first, SIZE_MAX);
+    for (size_t window = 1; window < 12; window++)
+        for (size_t first = 0; first < 24; first += 23 - window) {
+            check_band(first, window);
+            check_band(window - 1, window);
         }
-        free(raw);
-        free(s);
-    }
 }
 
 /* Widths of no, some and many vectors with a rest; each element rounded as the formula is, whatever the instruction
