@@ -15,12 +15,14 @@ typedef struct {
     size_t out;     /* offset in a row of att */
     size_t window;  /* keys that a query sees, its own included; SIZE_MAX: all before it */
     float scale;    /* of the scores */
+    float cap;      /* and what bounds them; 0: nothing */
 } head_place;
 
 static head_place place(const bg_model_config *c, size_t block, size_t h)
 {
     size_t hd = c->d_head, kv = h / (c->n_heads / c->n_kv_heads);
-    head_place at = { .out = h * hd, .window = bg_window_of(c, block), .scale = 1.0f / sqrtf((float)hd) };
+    head_place at = { .out = h * hd, .window = bg_window_of(c, block), .cap = (float)c->attention_cap };
+    at.scale = c->attention_scale > 0 ? (float)c->attention_scale : 1.0f / sqrtf((float)hd);
     if (c->qkv == BG_QKV_INTERLEAVED) {
         at.q = 3 * h * hd;
         at.k = at.q + hd;
@@ -46,13 +48,23 @@ static span span_at(const head_place *at, size_t rows, size_t i0)
     return b;
 }
 
-/* Probabilities of the queries over the keys: s [n, keys]. */
+/* Probabilities of the queries over the keys: s [n, keys]; scores with a cap leave its slopes, scaled, two arrays on. */
 static void probabilities(const bg_pass *p, const head_place *at, const float *qkv, span b, float *s)
 {
     size_t w = p->w_qkv;
     bg_gemm((bg_extent){ b.n, b.keys, p->model->config.d_head }, 1.0f, bg_f32(BG_N, qkv + b.i0 * w + at->q, w),
             bg_f32(BG_T, qkv + b.k0 * w + at->k, w), 0.0f, s, b.keys);
-    bg_softmax_causal(b.n, b.keys, (bg_band){ b.i0 - b.k0, at->window }, at->scale, (bg_out){ s, b.keys });
+    if (at->cap > 0)
+        bg_softcap(b.n * b.keys, at->scale, at->cap, s, s + 2 * (size_t)BG_ATTENTION_ROWS * p->max_rows);
+    bg_softmax_causal(b.n, b.keys, (bg_band){ b.i0 - b.k0, at->window }, at->cap > 0 ? 1.0f : at->scale,
+                      (bg_out){ s, b.keys });
+}
+
+/* ds, which follows s: of the scores before their cap from that after, or how the latter move from the former. */
+static void times_cap_slope(const bg_pass *p, const head_place *at, span b, float *ds)
+{
+    if (at->cap > 0)
+        bg_times(b.n * b.keys, ds + (size_t)BG_ATTENTION_ROWS * p->max_rows, ds);
 }
 
 static void head_forward(const bg_pass *p, head_place at, size_t rows, const float *qkv, float *att, float *s)
@@ -81,8 +93,9 @@ static void head_tangent(const bg_pass *p, head_place at, size_t rows, const flo
         probabilities(p, &at, qkv, b, s);
         bg_gemm(scores, 1.0f, bg_f32(BG_N, tqkv + i0 * w + at.q, w), bg_f32(BG_T, k, w), 0.0f, ds, b.keys);
         bg_gemm(scores, 1.0f, bg_f32(BG_N, qkv + i0 * w + at.q, w), bg_f32(BG_T, tk, w), 1.0f, ds, b.keys);
+        times_cap_slope(p, &at, b, ds);
         for (size_t i = 0; i < b.n; i++)
-            (void)bg_softmax_tangent(b.keys, at.scale, s + i * b.keys, ds + i * b.keys);
+            (void)bg_softmax_tangent(b.keys, at.cap > 0 ? 1.0f : at.scale, s + i * b.keys, ds + i * b.keys);
         bg_gemm(outputs, 1.0f, bg_f32(BG_N, ds, b.keys), bg_f32(BG_N, qkv + b.k0 * w + at.v, w), 0.0f, out, ldo);
         bg_gemm(outputs, 1.0f, bg_f32(BG_N, s, b.keys), bg_f32(BG_N, tqkv + b.k0 * w + at.v, w), 1.0f, out, ldo);
     }
@@ -127,7 +140,8 @@ static void head_backward(const bg_pass *p, head_place at, const sequence *z, bo
         bg_gemm((bg_extent){ b.n, b.keys, hd }, 1.0f, bg_f32(BG_N, d_o, ldo), bg_f32(BG_T, qkv + b.k0 * w + at.v, w),
                 0.0f, ds, b.keys);
         bg_gemm(of_keys, 1.0f, bg_f32(BG_T, s, b.keys), bg_f32(BG_N, d_o, ldo), keep, dqkv + b.k0 * w + at.v, w);
-        bg_softmax_backward(b.n, b.keys, at.scale, s, dot, ds);
+        bg_softmax_backward(b.n, b.keys, at.cap > 0 ? 1.0f : at.scale, s, dot, ds);
+        times_cap_slope(p, &at, b, ds);
         bg_gemm((bg_extent){ b.n, hd, b.keys }, 1.0f, bg_f32(BG_N, ds, b.keys), bg_f32(BG_N, qkv + b.k0 * w + at.k, w),
                 0.0f, dqkv + b.i0 * w + at.q, w);
         bg_gemm(of_keys, 1.0f, bg_f32(BG_T, ds, b.keys), bg_f32(BG_N, qkv + b.i0 * w + at.q, w), keep,
@@ -155,7 +169,7 @@ void bg_attention_forward(bg_pass *p, size_t block, const bg_batch *b, const flo
 #pragma omp parallel for schedule(dynamic) num_threads(p->threads) if (is_shared_out(c, b))
     for (size_t t = 0; t < tasks; t++) {
         size_t z = t / c->n_heads, r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
-        float *s = p->score + (size_t)omp_get_thread_num() * 2 * BG_ATTENTION_ROWS * p->max_rows;
+        float *s = p->score + (size_t)omp_get_thread_num() * p->score_floats;
         head_forward(p, place(c, block, t % c->n_heads), rows, qkv + r0 * p->w_qkv, att + r0 * p->ld_att, s);
     }
     bg_gemm_serial_end();
@@ -169,7 +183,7 @@ void bg_attention_tangent(bg_pass *p, size_t block, const bg_batch *b, const flo
 #pragma omp parallel for schedule(dynamic) num_threads(p->threads) if (is_shared_out(c, b))
     for (size_t t = 0; t < tasks; t++) {
         size_t z = t / c->n_heads, r0 = b->row_start[z], rows = b->row_start[z + 1] - r0;
-        float *s = p->score + (size_t)omp_get_thread_num() * 2 * BG_ATTENTION_ROWS * p->max_rows;
+        float *s = p->score + (size_t)omp_get_thread_num() * p->score_floats;
         head_tangent(p, place(c, block, t % c->n_heads), rows, qkv + r0 * p->w_qkv, tqkv + r0 * p->w_qkv,
                      tatt + r0 * ldo, s);
     }
@@ -187,7 +201,7 @@ void bg_attention_backward(bg_pass *p, size_t block, const bg_batch *b, const fl
         size_t r0 = b->row_start[t / c->n_kv_heads], end = b->row_start[t / c->n_kv_heads + 1];
         sequence z = { end - r0, qkv + r0 * p->w_qkv, att + r0 * p->ld_att, datt + r0 * ldo, dqkv + r0 * p->w_qkv };
         int thread = omp_get_thread_num();
-        float *s = p->score + (size_t)thread * 2 * BG_ATTENTION_ROWS * p->max_rows;
+        float *s = p->score + (size_t)thread * p->score_floats;
         float *dot = p->attention_dot + (size_t)thread * BG_ATTENTION_ROWS;
         for (size_t g = 0; g < group; g++)
             head_backward(p, place(c, block, t % c->n_kv_heads * group + g), &z, g > 0, s, dot);

@@ -63,10 +63,10 @@ static void attention(const walk *w, attention_work of)
     double uneven = (double)((tasks + threads - 1) / threads * threads) / (double)tasks;
     w->cost->flops += flops;
     w->cost->of[BG_COST_ATTENTION_FLOP] += uneven * flops;
-    w->cost->of[BG_COST_ATTENTION_PAIR] += uneven * pairs * heads * of.pair_passes;
+    w->cost->of[BG_COST_ATTENTION_PAIR] += uneven * pairs * heads * (of.pair_passes + (c->attention_cap > 0));
 }
 
-static double rotated(const walk *w) { return w->model->config.rope == BG_ROPE_NONE ? 0 : 2 * w->w_qk; }
+static double rotated(const walk *w, size_t l) { return bg_rotates(&w->model->config, l) ? 2 * w->w_qk : 0; }
 
 static void block_forward(const walk *w, size_t l)
 {
@@ -78,7 +78,8 @@ static void block_forward(const walk *w, size_t l)
             linear(w, b->site[r], false);
     attention(w, (attention_work){ l, 2, 1, c->n_heads });
     activations(w, 1);
-    elements(w, 10 * d + rotated(w) + (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk) + (c->post_norm ? 6 * d : 0));
+    elements(w, 10 * d + rotated(w, l) + (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk) +
+                    (bg_norms_outputs(c) ? 6 * d : 0));
 }
 
 static void block_backward(const walk *w, size_t l)
@@ -100,7 +101,7 @@ static void block_backward(const walk *w, size_t l)
         return;
     linear(w, b->site[BG_ROLE_ATTENTION_OUT], true);
     attention(w, (attention_work){ l, 5, 2, m->config.n_kv_heads });
-    elements(w, 9 * d + rotated(w));
+    elements(w, 9 * d + rotated(w, l));
     if (!bg_model_goes_deeper(m, bg_block_first_attention(b)))
         return;
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
@@ -169,7 +170,7 @@ static void block_tangent(const walk *w, size_t l, size_t rank)
             site_tangent(w, b->site[r], w->rows, rank);
     attention(w, (attention_work){ l, 5, 2, c->n_heads });
     activations(w, 2);
-    elements(w, 20 * d + rotated(w) + (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk));
+    elements(w, 20 * d + rotated(w, l) + (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk));
 }
 
 void bg_tangent_cost(bg_cost *cost, const bg_model *m, const bg_share *share, const bg_batch_shape *b, size_t rank)
