@@ -3,11 +3,11 @@
  * relative).  n rows of d columns; either may be 0.  What is written overlaps no other argument, except where it says
  * so.
  *
- * Threads: with more than BG_PARALLEL_FLOATS elements (threads.h), bg_norm_*, bg_act_*, bg_gated_*, bg_rope_apply,
- * bg_add, bg_add_bias and bg_group_dot share out their rows and bg_add_square its elements, over as many threads as
- * OpenMP gives the caller.  Each row is one thread's, so the bytes are the same for any number of threads.
- * bg_rope_table and the softmax and sampling functions run on the calling thread.  All keep no state and may be called
- * inside a parallel region: there each runs on the calling thread.
+ * Threads: with more than BG_PARALLEL_FLOATS elements (threads.h), bg_norm_*, bg_act_*, bg_gated_*, bg_xielu_*,
+ * bg_clip_*, bg_rope_apply, bg_add, bg_add_bias and bg_group_dot share out their rows and bg_add_square its elements,
+ * over as many threads as OpenMP gives the caller.  Each row is one thread's, so the bytes are the same for any number
+ * of threads. bg_rope_table, bg_softcap, bg_times, bg_scale and the softmax and sampling functions run on the calling
+ * thread.  All keep no state and may be called inside a parallel region: there each runs on the calling thread.
  */
 #ifndef BG_KERNELS_H
 #define BG_KERNELS_H
