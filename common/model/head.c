@@ -2,6 +2,7 @@
  * more than their budget. */
 #include <inttypes.h>
 #include <math.h>
+#include <omp.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -30,6 +31,21 @@ static void chunk_logits(bg_pass *p, size_t n)
     times_head(p, n, p->head_n, p->logits);
     if (bias != NULL)
         bg_add_bias(n, v, bias, (bg_out){ p->logits, v });
+}
+
+/* Logits of a row, within their cap if they have one; its slopes into this thread's p->cap_slope. */
+static void cap_row(const bg_pass *p, float *logit)
+{
+    size_t v = p->model->config.vocab_size;
+    if (p->cap_slope != NULL)
+        bg_softcap(v, 1.0f, (float)p->model->config.logit_cap, logit, p->cap_slope + (size_t)omp_get_thread_num() * v);
+}
+
+static void times_cap_slope(const bg_pass *p, float *x)
+{
+    size_t v = p->model->config.vocab_size;
+    if (p->cap_slope != NULL)
+        bg_times(v, p->cap_slope + (size_t)omp_get_thread_num() * v, x);
 }
 
 /* head_n = dlogits W */
@@ -62,6 +78,8 @@ void bg_head_logits(bg_pass *p, size_t n_rows, const float *x, float *logits)
         memcpy(p->head_x, x + i * d, n * d * sizeof *x);
         chunk_norm(p, n);
         chunk_logits(p, n);
+        for (size_t j = 0; j < n; j++)
+            cap_row(p, p->logits + j * v);
         memcpy(logits + i * v, p->logits, n * v * sizeof *logits);
     }
 }
@@ -84,6 +102,7 @@ static size_t sequence_of(const bg_batch *b, size_t row)
 static double row_loss(const bg_pass *p, const bg_batch *b, bg_labels labels, size_t row, float *logit)
 {
     size_t v = p->model->config.vocab_size, label = b->target[row];
+    cap_row(p, logit);
     double raw = (double)logit[label], lse = bg_softmax_row(v, logit);
     if (labels.sampled) {
         size_t z = sequence_of(b, row);
@@ -117,6 +136,7 @@ static size_t chunk_loss(const bg_backward *w, bg_labels labels, bg_rows_of_loss
 #pragma omp parallel for schedule(static) num_threads(p->threads) if (r.n * v > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < r.n; i++) {
         double l = weighted_loss(p, w->batch, labels, row[i], p->logits + i * v);
+        times_cap_slope(p, p->logits + i * v);
         if (loss != NULL)
             loss[row[i]] = (float)l;
         if (!isfinite(l)) {
@@ -138,6 +158,8 @@ static size_t chunk_tangent(const bg_backward *w, bg_rows_of_loss r)
 #pragma omp parallel for schedule(static) num_threads(p->threads) if (r.n * v > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < r.n; i++) {
         float *prob = p->logits + i * v, *moves = t->logits + i * v;
+        cap_row(p, prob);
+        times_cap_slope(p, moves);
         double of_label = (double)moves[w->batch->target[row[i]]];
         (void)bg_softmax_row(v, prob);
         double loss = bg_softmax_tangent(v, 1.0f, prob, moves) - of_label;
@@ -145,6 +167,7 @@ static size_t chunk_tangent(const bg_backward *w, bg_rows_of_loss r)
             t->loss[row[i]] = (float)loss;
         if (w->tap != NULL)
             memcpy(prob, moves, v * sizeof *prob);
+        times_cap_slope(p, prob);
         if (!isfinite(loss)) {
 #pragma omp critical
             bad = row[i] < bad ? row[i] : bad;

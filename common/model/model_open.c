@@ -18,6 +18,8 @@ typedef struct {
     bg_model *model;
     float *at;
     size_t n_floats;
+    size_t n_numbers;  /* of activations, not in n_floats */
+    size_t n_fixed;    /* of n_floats: no file holds them */
     bool sketch;       /* shapes only: there are no tensors */
     bg_st_dtype dtype; /* of a sketch's matrices */
     size_t n_matrices;
@@ -132,15 +134,33 @@ typedef struct {
     bg_norm_kind kind;
 } norm_place;
 
+/* The gain, or 1 + the weight, or ones where there are no weights. */
+static bg_status load_gain(loader *l, const char *path, size_t n, const float **out, bg_err *err)
+{
+    float *at = l->at;
+    if (l->model->config.fixed_gain) {
+        sketch_vector(l, n, out);
+        l->n_fixed += n;
+        return BG_OK;
+    }
+    bg_status st = load_vector(l, path, n, out, err);
+    for (size_t i = 0; i < n && at != NULL && st == BG_OK && !l->sketch && l->model->config.gain_from_one; i++)
+        at[i] += 1.0f;
+    return st;
+}
+
+/* Nothing where the family has no norm of that name. */
 static bg_status load_norm(loader *l, norm_place at, bg_site **next, bg_norm_weights *out, bg_err *err)
 {
     char path[400];
+    if (at.name == NULL)
+        return BG_OK;
     snprintf(path, sizeof path, "%s%s.weight", at.prefix, at.name);
-    bg_status st = load_vector(l, path, at.n, &out->gain, err);
+    bg_status st = load_gain(l, path, at.n, &out->gain, err);
     snprintf(path, sizeof path, "%s%s.bias", at.prefix, at.name);
-    if (st == BG_OK && at.kind == BG_NORM_LAYER)
+    if (st == BG_OK && at.kind == BG_NORM_LAYER && !l->model->config.fixed_gain)
         st = load_vector(l, path, at.n, &out->bias, err);
-    if (st != BG_OK || !l->model->trained)
+    if (st != BG_OK || !l->model->trained || l->model->config.fixed_gain)
         return st;
     bg_site *site = out->site = (*next)++;
     if ((size_t)snprintf(site->name, sizeof site->name, "%s%s", at.prefix, at.name) >= sizeof site->name)
@@ -225,11 +245,82 @@ static bg_status load_qk_norms(loader *l, const char *prefix, size_t b, bg_site 
     return st == BG_OK ? load_norm(l, k, next, &blk->k_norm, err) : st;
 }
 
+static bg_status load_attention(loader *l, const char *prefix, size_t b, bg_site **next, bg_err *err)
+{
+    const bg_model_config *c = &l->model->config;
+    bg_block *blk = &l->model->block[b];
+    const bg_role qkv[] = { BG_ROLE_Q, BG_ROLE_QKV }, out[] = { BG_ROLE_ATTENTION_OUT, BG_ROLE_ATTENTION_OUT };
+    const norm_place before = { prefix, c->names.attention_norm, b, c->d_model, c->norm };
+    const norm_place behind = { prefix, c->names.attention_out_norm, b, c->d_model, c->norm };
+    bg_status st = load_norm(l, before, next, &blk->attention_norm, err);
+    if (st == BG_OK)
+        st = load_roles(l, prefix, b, qkv, next, err);
+    if (st == BG_OK)
+        st = load_qk_norms(l, prefix, b, next, err);
+    if (st == BG_OK)
+        st = load_roles(l, prefix, b, out, next, err);
+    return st == BG_OK ? load_norm(l, behind, next, &blk->attention_out_norm, err) : st;
+}
+
+/* One number, or *out as it is where `needed` is false and the tensor is not there. */
+static bg_status load_number(loader *l, const char *path, bool needed, float *out, bg_err *err)
+{
+    const bg_tensor *t = l->sketch ? NULL : take_tensor(l, path);
+    bg_number type;
+    l->n_numbers++;
+    if (t == NULL && needed && !l->sketch)
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is missing (config.json says %s)", l->model->dir, path,
+                       l->model->config.family);
+    if (t == NULL)
+        return BG_OK;
+    if (!bg_tensor_number(t, &type) || t->n_bytes != bg_number_bytes(type))
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is not one number of F32, BF16 or F16", t->file, path);
+    bg_tensor_widen(t, 0, 1, out);
+    if (!isfinite(*out))
+        return BG_FAIL(err, BG_ENUMERIC, "%s: tensor \"%s\" holds %g", t->file, path, (double)*out);
+    return BG_OK;
+}
+
+static float softplus(float x) { return (float)(x > 30 ? (double)x : log1p(exp((double)x))); }
+
+/* What an activation's weights make of it, as transformers' XIELUActivation. */
+static bg_status load_activation(loader *l, const char *prefix, size_t b, bg_err *err)
+{
+    static const char *const name[] = { "alpha_p", "alpha_n", "beta", "eps" };
+    float number[] = { 0, 0, 0.5f, -1e-6f };
+    bg_status st = BG_OK;
+    if (l->model->config.activation != BG_ACT_XIELU)
+        return BG_OK;
+    for (size_t i = 0; i < 4 && st == BG_OK; i++) {
+        char path[400];
+        snprintf(path, sizeof path, "%s%s.%s", prefix, l->model->config.names.activation, name[i]);
+        st = load_number(l, path, i < 2, &number[i], err);
+    }
+    l->model->block[b].xielu = (bg_xielu){
+        .alpha_p = softplus(number[0]), .alpha_n = number[2] + softplus(number[1]), .beta = number[2], .eps = number[3]
+    };
+    return st;
+}
+
+static bg_status load_mlp(loader *l, const char *prefix, size_t b, bg_site **next, bg_err *err)
+{
+    const bg_model_config *c = &l->model->config;
+    bg_block *blk = &l->model->block[b];
+    const bg_role roles[] = { BG_ROLE_GATE, BG_ROLE_DOWN };
+    const norm_place before = { prefix, c->names.mlp_norm, b, c->d_model, c->norm };
+    const norm_place behind = { prefix, c->names.mlp_out_norm, b, c->d_model, c->norm };
+    bg_status st = load_norm(l, before, next, &blk->mlp_norm, err);
+    if (st == BG_OK)
+        st = load_roles(l, prefix, b, roles, next, err);
+    if (st == BG_OK)
+        st = load_activation(l, prefix, b, err);
+    return st == BG_OK ? load_norm(l, behind, next, &blk->mlp_out_norm, err) : st;
+}
+
 /* In the order of the forward pass, which tells how deep backward goes: a norm before its modules, or behind them. */
 static bg_status load_block(loader *l, size_t b, bg_site **next, bg_err *err)
 {
     const bg_model_config *c = &l->model->config;
-    bg_block *blk = &l->model->block[b];
     char inner[64], prefix[200];
     /* names.block is "h.%zu." in a table of ours; the number is put in by hand so that no
      * format string comes from data */
@@ -238,26 +329,8 @@ static bg_status load_block(loader *l, size_t b, bg_site **next, bg_err *err)
     snprintf(inner, sizeof inner, "%.*s%zu%s", (int)(mark - c->names.block), c->names.block, b, mark + 3);
     snprintf(prefix, sizeof prefix, "%s%s", c->names.root, inner);
 
-    const norm_place attention = { prefix, c->names.attention_norm, b, c->d_model, c->norm };
-    const norm_place mlp = { prefix, c->names.mlp_norm, b, c->d_model, c->norm };
-    const bg_role qkv[] = { BG_ROLE_Q, BG_ROLE_QKV }, out[] = { BG_ROLE_ATTENTION_OUT, BG_ROLE_ATTENTION_OUT };
-    const bg_role rest[] = { BG_ROLE_GATE, BG_ROLE_DOWN };
-    bg_status st = BG_OK;
-    if (!c->post_norm)
-        st = load_norm(l, attention, next, &blk->attention_norm, err);
-    if (st == BG_OK)
-        st = load_roles(l, prefix, b, qkv, next, err);
-    if (st == BG_OK)
-        st = load_qk_norms(l, prefix, b, next, err);
-    if (st == BG_OK)
-        st = load_roles(l, prefix, b, out, next, err);
-    if (st == BG_OK && c->post_norm)
-        st = load_norm(l, attention, next, &blk->attention_norm, err);
-    if (st == BG_OK && !c->post_norm)
-        st = load_norm(l, mlp, next, &blk->mlp_norm, err);
-    if (st == BG_OK)
-        st = load_roles(l, prefix, b, rest, next, err);
-    return st == BG_OK && c->post_norm ? load_norm(l, mlp, next, &blk->mlp_norm, err) : st;
+    bg_status st = load_attention(l, prefix, b, next, err);
+    return st == BG_OK ? load_mlp(l, prefix, b, next, err) : st;
 }
 
 static void embedding_path(const bg_model *m, char *out, size_t n_bytes)
@@ -306,7 +379,7 @@ static bg_status load_embeddings(loader *l, bg_site **next, bg_err *err)
     bg_status st = name_ends(m, err);
     if (st == BG_OK)
         st = load_matrix(l, path, c->vocab_size, c->d_model, &embedding->weight, err);
-    if (st != BG_OK || c->rope != BG_ROPE_NONE)
+    if (st != BG_OK || c->rope.kind != BG_ROPE_NONE)
         return st;
     snprintf(path, sizeof path, "%s%s.weight", c->names.root, c->names.position_embedding);
     st = load_matrix(l, path, c->max_positions, c->d_model, &m->position_embedding, err);
@@ -345,7 +418,7 @@ static bg_status load_head(loader *l, bg_site **next, bg_err *err)
 static bg_status load_all(loader *l, bg_err *err)
 {
     bg_site *next = l->model->site;
-    l->n_floats = l->n_matrices = 0;
+    l->n_floats = l->n_numbers = l->n_fixed = l->n_matrices = 0;
     l->n_weights = 0;
     bg_status st = load_embeddings(l, &next, err);
     for (size_t b = 0; b < l->model->config.n_blocks && st == BG_OK; b++)
@@ -370,12 +443,26 @@ static bg_status check_sketch(const loader *l, bg_err *err)
                    l->model->config.family, l->n_weights + (double)l->n_floats);
 }
 
+static size_t norms_per_block(const bg_model_config *c)
+{
+    const bg_family_names *n = &c->names;
+    const char *const name[] = { n->attention_norm, n->attention_out_norm, n->mlp_norm, n->mlp_out_norm };
+    size_t norms = c->qk_norm == BG_QK_NORM_NONE ? 0 : 2;
+    for (size_t i = 0; i < sizeof name / sizeof name[0]; i++)
+        norms += name[i] != NULL;
+    return norms;
+}
+
 static bg_status make_tables(bg_model *m, bg_err *err)
 {
     const bg_model_config *c = &m->config;
+    if (m->trained && c->untrained != NULL)
+        return BG_FAIL(err, BG_EFORMAT, "%s: models of %s cannot be trained here: %s", m->dir, c->family, c->untrained);
     m->n_sites = c->n_blocks * sites_per_block(c) + 2;
+    if (m->trained && !c->fixed_gain)
+        m->n_sites += c->n_blocks * norms_per_block(c) + 1;
     if (m->trained)
-        m->n_sites += c->n_blocks * (c->qk_norm == BG_QK_NORM_NONE ? 2 : 4) + 1 + (c->rope == BG_ROPE_NONE);
+        m->n_sites += c->rope.kind == BG_ROPE_NONE;
     bg_status st = BG_NEW(m->site, m->n_sites, "module table", err);
     if (st == BG_OK)
         st = BG_NEW(m->tracked, m->n_sites, "module table", err);
@@ -394,7 +481,7 @@ static bg_status make_room(loader *l, bg_err *err)
     if (st == BG_OK && l->sketch)
         st = BG_NEW(m->sketched, l->n_matrices, "module table", err);
     l->at = m->small;
-    m->n_small = l->n_floats;
+    m->n_small = l->n_floats - l->n_fixed + l->n_numbers;
     m->n_sketched = l->sketch ? l->n_matrices : 0;
     return st;
 }

@@ -38,14 +38,36 @@ static bg_heads head_run(const bg_model_config *c, int which, size_t *offset)
     return (bg_heads){ which == 0 ? c->n_heads : c->n_kv_heads, inter ? 3 * c->d_head : c->d_head };
 }
 
-void bg_pass_rotate(const bg_pass *p, size_t rows, float *qkv, int direction)
+void bg_pass_rotate(const bg_pass *p, size_t l, size_t rows, float *qkv, int direction)
 {
     const bg_model_config *c = &p->model->config;
-    for (int which = 0; which < 2 && c->rope != BG_ROPE_NONE; which++) {
+    const float *table = c->layer[l] & BG_LAYER_SLIDES ? p->sliding_rope : p->rope;
+    for (int which = 0; which < 2 && bg_rotates(c, l); which++) {
         size_t offset;
         bg_heads heads = head_run(c, which, &offset);
-        bg_rope_apply(rows, heads, c->rotary_dims, (bg_out){ qkv + offset, p->w_qkv }, p->position, p->rope, direction);
+        bg_rope_apply(rows, heads, c->rotary_dims, (bg_out){ qkv + offset, p->w_qkv }, p->position, table, direction);
     }
+}
+
+/* Where q, k and v are clipped, raw keeps q and k as they were; of v what was clipped is seen from what it became. */
+static void clip_forward(const bg_pass *p, size_t rows, float *qkv, float *raw)
+{
+    const bg_model_config *c = &p->model->config;
+    if (c->clip_qkv <= 0)
+        return;
+    copy_rows(rows, p->w_qk, qkv, p->w_qkv, raw, p->w_qk);
+    bg_clip_forward(rows, p->w_qkv, (float)c->clip_qkv, (bg_out){ qkv, p->w_qkv });
+}
+
+void bg_clip_gradient(const bg_pass *p, size_t rows, const bg_saved *s, float *dqkv)
+{
+    const bg_model_config *c = &p->model->config;
+    const float below = nextafterf((float)c->clip_qkv, 0);
+    if (c->clip_qkv <= 0)
+        return;
+    bg_clip_backward(rows, p->w_qk, (float)c->clip_qkv, (bg_in){ s->qk_raw, p->w_qk }, (bg_out){ dqkv, p->w_qkv });
+    bg_clip_backward(rows, p->w_qkv - p->w_qk, below, (bg_in){ s->qkv + p->w_qk, p->w_qkv },
+                     (bg_out){ dqkv + p->w_qk, p->w_qkv });
 }
 
 bg_head_norm bg_head_norm_of(const bg_model_config *c, const bg_block *blk, int which)
@@ -96,7 +118,7 @@ static bg_status qk_norm_backward(const bg_backward *w, const bg_block *blk, flo
 void bg_module_input(const bg_pass *p, const bg_norm_weights *norm, size_t rows, const float *x)
 {
     const bg_model_config *c = &p->model->config;
-    if (c->post_norm)
+    if (norm->gain == NULL)
         copy_rows(rows, c->d_model, x, c->d_model, p->a_d, p->ld_d);
     else
         bg_norm_forward(bg_norm_of(p, norm), rows, c->d_model, (bg_in){ x, c->d_model }, (bg_out){ p->a_d, p->ld_d });
@@ -106,9 +128,8 @@ void bg_module_input(const bg_pass *p, const bg_norm_weights *norm, size_t rows,
 static void add_output(bg_pass *p, const bg_site *site, const bg_norm_weights *norm, size_t rows, bg_in a,
                        float *out_raw, float *residual)
 {
-    const bg_model_config *c = &p->model->config;
-    size_t d = c->d_model;
-    if (!c->post_norm) {
+    size_t d = p->model->config.d_model;
+    if (norm->gain == NULL) {
         bg_pass_linear(p, site, rows, a, (bg_out){ residual, d }, true);
         return;
     }
@@ -117,27 +138,42 @@ static void add_output(bg_pass *p, const bg_site *site, const bg_norm_weights *n
     bg_add(rows, d, (bg_in){ p->da, d }, (bg_out){ residual, d });
 }
 
-static void attention_inputs(bg_pass *p, const bg_block *blk, const bg_batch *b, bg_saved *s)
+static void attention_inputs(bg_pass *p, size_t l, const bg_batch *b, bg_saved *s)
 {
     const bg_model_config *c = &p->model->config;
+    const bg_block *blk = &p->model->block[l];
     bg_module_input(p, &blk->attention_norm, b->n_rows, s->x);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
         if (blk->site[r] != NULL)
             bg_pass_linear(p, blk->site[r], b->n_rows, (bg_in){ p->a_d, p->ld_d },
                            (bg_out){ s->qkv + bg_qkv_offset(c, r), p->w_qkv }, false);
     qk_norm_forward(p, blk, b->n_rows, s->qkv, s->qk_raw);
-    bg_pass_rotate(p, b->n_rows, s->qkv, +1);
-    bg_attention_forward(p, b, s->qkv, s->att);
+    clip_forward(p, b->n_rows, s->qkv, s->qk_raw);
+    bg_pass_rotate(p, l, b->n_rows, s->qkv, +1);
+    bg_attention_forward(p, l, b, s->qkv, s->att);
 }
 
-void bg_mlp_hidden(const bg_pass *p, size_t rows, const bg_saved *s)
+void bg_mlp_hidden(const bg_pass *p, const bg_block *blk, size_t rows, const bg_saved *s)
 {
     const bg_model_config *c = &p->model->config;
-    if (c->gated)
+    if (c->activation == BG_ACT_XIELU)
+        bg_xielu_forward(blk->xielu, rows, c->d_ff, (bg_in){ s->up, c->d_ff }, (bg_out){ p->a_ff, p->ld_ff });
+    else if (c->gated)
         bg_gated_forward(c->activation, rows, c->d_ff, (bg_gated){ s->gate, s->up, c->d_ff },
                          (bg_out){ p->a_ff, p->ld_ff });
     else
         bg_act_forward(c->activation, rows, c->d_ff, (bg_in){ s->up, c->d_ff }, (bg_out){ p->a_ff, p->ld_ff });
+}
+
+void bg_mlp_slope(const bg_pass *p, const bg_block *blk, size_t rows, const float *up, const float *dy, float *dx)
+{
+    const bg_model_config *c = &p->model->config;
+    const bg_in x = { up, c->d_ff }, from = { dy, c->d_ff };
+    const bg_out to = { dx, c->d_ff };
+    if (c->activation == BG_ACT_XIELU)
+        bg_xielu_backward(blk->xielu, rows, c->d_ff, x, from, to);
+    else
+        bg_act_backward(c->activation, rows, c->d_ff, x, from, to);
 }
 
 static void mlp_inputs(bg_pass *p, const bg_block *blk, size_t rows, const float *x, bg_saved *s)
@@ -147,7 +183,7 @@ static void mlp_inputs(bg_pass *p, const bg_block *blk, size_t rows, const float
     if (blk->site[BG_ROLE_GATE] != NULL)
         bg_pass_linear(p, blk->site[BG_ROLE_GATE], rows, (bg_in){ p->a_d, p->ld_d }, (bg_out){ s->gate, ff }, false);
     bg_pass_linear(p, blk->site[BG_ROLE_UP], rows, (bg_in){ p->a_d, p->ld_d }, (bg_out){ s->up, ff }, false);
-    bg_mlp_hidden(p, rows, s);
+    bg_mlp_hidden(p, blk, rows, s);
 }
 
 /* Block l from its input s->x to the next block's; next may be s->x itself (nothing is kept then). */
@@ -157,7 +193,7 @@ static void block_forward(bg_pass *p, size_t l, const bg_batch *b, float *next)
     bg_saved *s = bg_pass_saved(p, l);
     size_t rows = b->n_rows, d = p->model->config.d_model;
     const bg_site *att = blk->site[BG_ROLE_ATTENTION_OUT], *down = blk->site[BG_ROLE_DOWN];
-    attention_inputs(p, blk, b, s);
+    attention_inputs(p, l, b, s);
     if (p->model->config.parallel_residual) {
         mlp_inputs(p, blk, rows, s->x, s);
         if (next != s->x)
@@ -167,10 +203,10 @@ static void block_forward(bg_pass *p, size_t l, const bg_batch *b, float *next)
         return;
     }
     memcpy(s->mid, s->x, rows * d * sizeof *next);
-    add_output(p, att, &blk->attention_norm, rows, (bg_in){ s->att, p->ld_att }, s->att_out, s->mid);
+    add_output(p, att, &blk->attention_out_norm, rows, (bg_in){ s->att, p->ld_att }, s->att_out, s->mid);
     mlp_inputs(p, blk, rows, s->mid, s);
     memcpy(next, s->mid, rows * d * sizeof *next);
-    add_output(p, down, &blk->mlp_norm, rows, (bg_in){ p->a_ff, p->ld_ff }, s->mlp_out, next);
+    add_output(p, down, &blk->mlp_out_norm, rows, (bg_in){ p->a_ff, p->ld_ff }, s->mlp_out, next);
 }
 
 /* ---- backward ---- */
@@ -182,7 +218,7 @@ static bg_status output_gradient(const bg_backward *w, const bg_norm_weights *no
     bg_pass *p = w->p;
     size_t rows = w->batch->n_rows, d = p->model->config.d_model;
     *out = dx;
-    if (!p->model->config.post_norm)
+    if (norm->gain == NULL)
         return BG_OK;
     bg_status st = bg_tap_site(w, norm->site, (bg_in){ raw, d }, (bg_in){ dx, d });
     bg_norm_backward(bg_norm_of(p, norm), rows, d, (bg_in){ raw, d }, (bg_in){ dx, d }, (bg_out){ p->dmid, d }, false);
@@ -195,7 +231,7 @@ static bg_status input_gradient(const bg_backward *w, const bg_norm_weights *nor
 {
     bg_pass *p = w->p;
     size_t rows = w->batch->n_rows, d = p->model->config.d_model;
-    if (p->model->config.post_norm) {
+    if (norm->gain == NULL) {
         bg_add(rows, d, (bg_in){ p->da, d }, (bg_out){ dx, d });
         return BG_OK;
     }
@@ -214,7 +250,7 @@ static bg_status mlp_backward(const bg_backward *w, size_t l, const float *x, co
     const bg_saved *s = bg_pass_saved(p, l);
     size_t rows = w->batch->n_rows, ff = c->d_ff, d = c->d_model;
 
-    bg_mlp_hidden(p, rows, s);
+    bg_mlp_hidden(p, blk, rows, s);
     bg_status st = bg_tap_site(w, down, (bg_in){ p->a_ff, p->ld_ff }, (bg_in){ dout, d });
     if (st != BG_OK || !bg_model_goes_deeper(p->model, down))
         return st;
@@ -223,7 +259,7 @@ static bg_status mlp_backward(const bg_backward *w, size_t l, const float *x, co
         bg_gated_backward(c->activation, rows, ff, (bg_gated){ s->gate, s->up, ff }, (bg_in){ p->dff, ff },
                           (bg_out){ p->dgate, ff }, (bg_out){ p->dup, ff });
     else
-        bg_act_backward(c->activation, rows, ff, (bg_in){ s->up, ff }, (bg_in){ p->dff, ff }, (bg_out){ p->dup, ff });
+        bg_mlp_slope(p, blk, rows, s->up, p->dff, p->dup);
     if (up->tracked || (gate != NULL && gate->tracked))
         bg_module_input(p, &blk->mlp_norm, rows, x);
     if (gate != NULL)
@@ -254,8 +290,9 @@ static bg_status attention_backward(const bg_backward *w, size_t l, const float 
     if (st != BG_OK || !bg_model_goes_deeper(p->model, out))
         return st;
     bg_pass_linear_back(p, out, rows, (bg_in){ dout, d }, (bg_out){ p->datt, w_att }, false);
-    bg_attention_backward(p, w->batch, s->qkv, s->att, p->datt, p->dqkv);
-    bg_pass_rotate(p, rows, p->dqkv, -1);
+    bg_attention_backward(p, l, w->batch, s->qkv, s->att, p->datt, p->dqkv);
+    bg_pass_rotate(p, l, rows, p->dqkv, -1);
+    bg_clip_gradient(p, rows, s, p->dqkv);
     if ((st = qk_norm_backward(w, blk, p->dqkv, s->qk_raw)) != BG_OK)
         return st;
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
@@ -286,7 +323,7 @@ static bg_status block_backward(const bg_backward *w, size_t l, float *dx)
     bool parallel = m->config.parallel_residual;
     const float *mlp_x = parallel ? s->x : s->mid, *dout;
 
-    bg_status st = output_gradient(w, &blk->mlp_norm, s->mlp_out, dx, &dout);
+    bg_status st = output_gradient(w, &blk->mlp_out_norm, s->mlp_out, dx, &dout);
     if (st == BG_OK)
         st = mlp_backward(w, l, mlp_x, dout);
     if (st != BG_OK || !bg_model_goes_deeper(m, bg_block_first_mlp(blk)))
@@ -299,7 +336,7 @@ static bg_status block_backward(const bg_backward *w, size_t l, float *dx)
     } else {
         st = input_gradient(w, &blk->mlp_norm, mlp_x, dx);
         if (st == BG_OK)
-            st = output_gradient(w, &blk->attention_norm, s->att_out, dx, &dout);
+            st = output_gradient(w, &blk->attention_out_norm, s->att_out, dx, &dout);
     }
     if (st == BG_OK)
         st = attention_backward(w, l, dout);
@@ -341,6 +378,8 @@ static void embed(bg_pass *p, const bg_batch *b, float *x)
     size_t d = m->config.d_model;
     for (size_t i = 0; i < b->n_rows; i++)
         bg_tensor_widen(bg_model_embedding(m)->weight, (size_t)b->input[i] * d, d, x + i * d);
+    if (m->config.embedding_scale > 0)
+        bg_scale(b->n_rows * d, (float)m->config.embedding_scale, x);
     bg_batch_clear_erased(b, d, x);
     for (size_t i = 0; i < b->n_rows && m->position_embedding != NULL; i++) {
         bg_tensor_widen(m->position_embedding, (size_t)p->position[i] * d, d, p->da);

@@ -40,42 +40,52 @@ static void linear(const walk *w, const bg_site *site, bool back)
         elements(w, 2 * n_out);
 }
 
-/* Attention of all heads, `products` small ones for each block of BG_ATTENTION_ROWS rows. */
-static void attention(const walk *w, double products, double pair_passes, size_t heads_at_once)
+/* A block's attention. */
+typedef struct {
+    size_t block;
+    double products, pair_passes; /* small products, and passes over the pairs, of each BG_ATTENTION_ROWS rows */
+    size_t heads_at_once;
+} attention_work;
+
+/* Of all heads. */
+static void attention(const walk *w, attention_work of)
 {
     const bg_model_config *c = &w->model->config;
-    size_t rows = w->batch->rows;
+    size_t rows = w->batch->rows, window = bg_window_of(c, of.block);
     double pairs = 0, heads = (double)c->n_heads * (double)w->batch->sequences;
     for (size_t i = 0; i < rows; i += BG_ATTENTION_ROWS) {
         size_t n = rows - i < BG_ATTENTION_ROWS ? rows - i : BG_ATTENTION_ROWS;
-        pairs += (double)n * (double)(i + n);
+        pairs += (double)n * (double)(i + n - (i < window ? 0 : i - window + 1));
     }
-    double flops = products * 2 * pairs * (double)c->d_head * heads;
+    double flops = of.products * 2 * pairs * (double)c->d_head * heads;
     /* threads take whole tasks: some have none at the end */
-    size_t tasks = w->batch->sequences * heads_at_once, threads = (size_t)omp_get_max_threads();
+    size_t tasks = w->batch->sequences * of.heads_at_once, threads = (size_t)omp_get_max_threads();
     double uneven = (double)((tasks + threads - 1) / threads * threads) / (double)tasks;
     w->cost->flops += flops;
     w->cost->of[BG_COST_ATTENTION_FLOP] += uneven * flops;
-    w->cost->of[BG_COST_ATTENTION_PAIR] += uneven * pairs * heads * pair_passes;
+    w->cost->of[BG_COST_ATTENTION_PAIR] += uneven * pairs * heads * (of.pair_passes + (c->attention_cap > 0));
 }
 
-static double rotated(const walk *w) { return w->model->config.rope == BG_ROPE_NONE ? 0 : 2 * w->w_qk; }
+static double rotated(const walk *w, size_t l) { return bg_rotates(&w->model->config, l) ? 2 * w->w_qk : 0; }
 
-static void block_forward(const walk *w, const bg_block *b)
+static void block_forward(const walk *w, size_t l)
 {
+    const bg_block *b = &w->model->block[l];
     const bg_model_config *c = &w->model->config;
     double d = (double)c->d_model;
     for (bg_role r = 0; r < BG_ROLES; r++)
         if (b->site[r] != NULL)
             linear(w, b->site[r], false);
-    attention(w, 2, 1, c->n_heads);
+    attention(w, (attention_work){ l, 2, 1, c->n_heads });
     activations(w, 1);
-    elements(w, 10 * d + rotated(w) + (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk) + (c->post_norm ? 6 * d : 0));
+    elements(w, 10 * d + rotated(w, l) + (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk) +
+                    (bg_norms_outputs(c) ? 6 * d : 0));
 }
 
-static void block_backward(const walk *w, const bg_block *b)
+static void block_backward(const walk *w, size_t l)
 {
     const bg_model *m = w->model;
+    const bg_block *b = &m->block[l];
     double d = (double)m->config.d_model;
     if (!bg_model_goes_deeper(m, b->site[BG_ROLE_DOWN]))
         return;
@@ -90,8 +100,8 @@ static void block_backward(const walk *w, const bg_block *b)
     if (!bg_model_goes_deeper(m, b->site[BG_ROLE_ATTENTION_OUT]))
         return;
     linear(w, b->site[BG_ROLE_ATTENTION_OUT], true);
-    attention(w, 5, 2, m->config.n_kv_heads);
-    elements(w, 9 * d + rotated(w));
+    attention(w, (attention_work){ l, 5, 2, m->config.n_kv_heads });
+    elements(w, 9 * d + rotated(w, l));
     if (!bg_model_goes_deeper(m, bg_block_first_attention(b)))
         return;
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
@@ -128,11 +138,11 @@ void bg_pass_cost(bg_cost *cost, const bg_model *m, const bg_share *share, const
     if (share->embeds)
         elements(&w, 2 * (double)m->config.d_model);
     for (size_t l = share->first; l < share->end; l++)
-        block_forward(&w, &m->block[l]);
+        block_forward(&w, l);
     if (share->has_head)
         head(&w);
     for (size_t l = share->end; l-- > share->first && l >= m->lowest_block && !b->forward;)
-        block_backward(&w, &m->block[l]);
+        block_backward(&w, l);
 }
 
 /* Of a site: its weights against how its input moves, and its moving weights against its input. */
@@ -150,16 +160,17 @@ static void site_tangent(const walk *w, const bg_site *site, double rows, size_t
     }
 }
 
-static void block_tangent(const walk *w, const bg_block *b, size_t rank)
+static void block_tangent(const walk *w, size_t l, size_t rank)
 {
+    const bg_block *b = &w->model->block[l];
     const bg_model_config *c = &w->model->config;
     double d = (double)c->d_model;
     for (bg_role r = 0; r < BG_ROLES; r++)
         if (b->site[r] != NULL)
             site_tangent(w, b->site[r], w->rows, rank);
-    attention(w, 5, 2, c->n_heads);
+    attention(w, (attention_work){ l, 5, 2, c->n_heads });
     activations(w, 2);
-    elements(w, 20 * d + rotated(w) + (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk));
+    elements(w, 20 * d + rotated(w, l) + (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk));
 }
 
 void bg_tangent_cost(bg_cost *cost, const bg_model *m, const bg_share *share, const bg_batch_shape *b, size_t rank)
@@ -170,7 +181,7 @@ void bg_tangent_cost(bg_cost *cost, const bg_model *m, const bg_share *share, co
     if (b->sequences == 0)
         return;
     for (size_t l = share->first > m->lowest_block ? share->first : m->lowest_block; l < share->end; l++)
-        block_tangent(&w, &m->block[l], rank);
+        block_tangent(&w, l, rank);
     if (!share->has_head)
         return;
     bg_cost_product(cost, in_loss, v, d, 1); /* the logits themselves */

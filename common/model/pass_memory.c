@@ -81,13 +81,13 @@ static void lay_out_state(bg_pass *p, bg_saved *s, bool x_of_message, size_t *us
     bg_saved at = { 0 };
     at.x = x_of_message ? NULL : take(p, used, t * d);
     at.qkv = take(p, used, t * p->w_qkv);
-    at.qk_raw = c->qk_norm == BG_QK_NORM_NONE ? NULL : take(p, used, t * p->w_qk);
+    at.qk_raw = c->qk_norm == BG_QK_NORM_NONE && c->clip_qkv <= 0 ? NULL : take(p, used, t * p->w_qk);
     at.att = take(p, used, t * p->ld_att);
-    at.att_out = c->post_norm ? take(p, used, t * d) : NULL;
+    at.att_out = bg_norms_outputs(c) ? take(p, used, t * d) : NULL;
     at.mid = c->parallel_residual ? NULL : take(p, used, t * d);
     at.gate = c->gated ? take(p, used, t * c->d_ff) : NULL;
     at.up = take(p, used, t * c->d_ff);
-    at.mlp_out = c->post_norm ? take(p, used, t * d) : NULL;
+    at.mlp_out = bg_norms_outputs(c) ? take(p, used, t * d) : NULL;
     if (s != NULL)
         *s = at;
 }
@@ -130,9 +130,12 @@ static size_t lay_out(bg_pass *p)
     }
     p->weight_floats = widening_floats(p->model, &p->share);
     p->weight = take(p, &used, p->weight_floats);
-    p->score = take(p, &used, threads * 2 * BG_ATTENTION_ROWS * t);
+    p->score_floats = (c->attention_cap > 0 ? 3 : 2) * (size_t)BG_ATTENTION_ROWS * t;
+    p->score = take(p, &used, threads * p->score_floats);
     p->attention_dot = take(p, &used, threads * BG_ATTENTION_ROWS);
+    p->cap_slope = p->share.has_head && c->logit_cap > 0 ? take(p, &used, threads * c->vocab_size) : NULL;
     p->rope = take(p, &used, t * c->rotary_dims);
+    p->sliding_rope = c->has_sliding_rope ? take(p, &used, t * c->rotary_dims) : p->rope;
     p->loss = p->share.has_head ? take(p, &used, t) : NULL;
     p->position = (uint32_t *)(void *)take(p, &used, t);
     p->loss_row = (uint32_t *)(void *)take(p, &used, t);
@@ -190,8 +193,8 @@ bg_status bg_pass_new(bg_pass **out, const bg_model *model, const bg_share *shar
         return st;
     }
     (void)lay_out(p);
-    if (c->rope != BG_ROPE_NONE)
-        bg_rope_table(c, max_rows, p->rope);
+    bg_rope_table(&c->rope, c->rotary_dims, max_rows, p->rope);
+    bg_rope_table(&c->sliding_rope, c->rotary_dims, max_rows, p->sliding_rope);
     *out = p;
     return BG_OK;
 }

@@ -46,6 +46,8 @@ bg_status bg_tap_embeddings(const bg_backward *w, float *dx)
             continue;
         if (site->kind == BG_SITE_EMBEDDING) /* an erased token is not looked up: no weight has a part in its row */
             bg_batch_clear_erased(w->batch, d, dx);
+        if (site->kind == BG_SITE_EMBEDDING && m->config.embedding_scale > 0)
+            bg_scale(w->batch->n_rows * d, (float)m->config.embedding_scale, dx);
         bg_pair pair = whole_pair(w, site, (bg_in){ NULL, 0 }, (bg_in){ dx, d });
         pair.token = site->kind == BG_SITE_EMBEDDING ? w->batch->input : w->p->position;
         st = hand_over(w, &pair);

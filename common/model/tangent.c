@@ -108,7 +108,7 @@ static void module_input(const bg_tangent *t, const bg_norm_weights *norm, size_
 {
     bg_pass *p = t->pass;
     size_t d = p->model->config.d_model;
-    if (p->model->config.post_norm)
+    if (norm->gain == NULL)
         memcpy(p->da, tx, rows * d * sizeof *tx);
     else
         bg_norm_tangent(bg_norm_of(p, norm), rows, d, (bg_in){ x, d }, (bg_in){ tx, d }, (bg_out){ p->da, d });
@@ -143,8 +143,9 @@ static void attention(const bg_tangent *t, const bg_along *w, size_t l, const fl
             linear(t, w, blk->site[r], (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->da, d },
                    (bg_out){ p->dqkv + bg_qkv_offset(&p->model->config, r), p->w_qkv }, false);
     qk_norm(p, blk, rows, s->qk_raw, p->dqkv);
-    bg_pass_rotate(p, rows, p->dqkv, +1);
-    bg_attention_tangent(p, w->batch, s->qkv, p->dqkv, p->datt);
+    bg_clip_gradient(p, rows, s, p->dqkv);
+    bg_pass_rotate(p, l, rows, p->dqkv, +1);
+    bg_attention_tangent(p, l, w->batch, s->qkv, p->dqkv, p->datt);
 }
 
 /* From the MLP's input x to its hidden activations, into p->dff. */
@@ -165,9 +166,9 @@ static void mlp(const bg_tangent *t, const bg_along *w, size_t l, const float *x
         bg_gated_tangent(c->activation, rows, ff, (bg_gated){ s->gate, s->up, ff }, (bg_gated){ p->dgate, p->dup, ff },
                          (bg_out){ p->dff, ff });
     else
-        bg_act_backward(c->activation, rows, ff, (bg_in){ s->up, ff }, (bg_in){ p->dup, ff }, (bg_out){ p->dff, ff });
+        bg_mlp_slope(p, blk, rows, s->up, p->dup, p->dff);
     if (moves(w, blk->site[BG_ROLE_DOWN]))
-        bg_mlp_hidden(p, rows, s);
+        bg_mlp_hidden(p, blk, rows, s);
 }
 
 /* What a module adds to the residual stream, added to p->dmid or put there; raw: its output before the norm that
@@ -182,7 +183,7 @@ static void output(const bg_tangent *t, const bg_along *w, const bg_site *site, 
     const bg_in ta = down ? (bg_in){ p->dff, c->d_ff } : (bg_in){ p->datt, c->n_heads * c->d_head };
     const bg_in a = down ? (bg_in){ p->a_ff, p->ld_ff } : (bg_in){ bg_pass_saved(p, site->section)->att, p->ld_att };
     linear(t, w, site, a, ta, (bg_out){ p->dmid, d }, accumulate);
-    if (c->post_norm)
+    if (norm->gain != NULL)
         bg_norm_tangent(bg_norm_of(p, norm), w->batch->n_rows, d, (bg_in){ raw, d }, (bg_in){ p->dmid, d },
                         (bg_out){ p->dmid, d });
 }
@@ -196,11 +197,11 @@ static void block(const bg_tangent *t, const bg_along *w, size_t l, float *tx)
     size_t rows = w->batch->n_rows, d = p->model->config.d_model;
     bool parallel = p->model->config.parallel_residual; /* both branches start from the same input */
     attention(t, w, l, tx);
-    output(t, w, blk->site[BG_ROLE_ATTENTION_OUT], &blk->attention_norm, s->att_out, false);
+    output(t, w, blk->site[BG_ROLE_ATTENTION_OUT], &blk->attention_out_norm, s->att_out, false);
     if (!parallel)
         bg_add(rows, d, (bg_in){ p->dmid, d }, (bg_out){ tx, d });
     mlp(t, w, l, parallel ? s->x : s->mid, tx);
-    output(t, w, blk->site[BG_ROLE_DOWN], &blk->mlp_norm, s->mlp_out, parallel);
+    output(t, w, blk->site[BG_ROLE_DOWN], &blk->mlp_out_norm, s->mlp_out, parallel);
     bg_add(rows, d, (bg_in){ p->dmid, d }, (bg_out){ tx, d });
 }
 
@@ -226,6 +227,8 @@ static void embed(const bg_tangent *t, const bg_along *w, float *tx)
                 tx[i * d + j] += left[k] * v->right[token * v->ld_right + k];
         }
     }
+    if (m->config.embedding_scale > 0)
+        bg_scale(w->batch->n_rows * d, (float)m->config.embedding_scale, tx);
     bg_batch_clear_erased(w->batch, d, tx);
 }
 

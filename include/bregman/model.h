@@ -12,6 +12,7 @@
 
 #include "bregman/model_config.h"
 #include "bregman/hash.h"
+#include "bregman/kernels.h"
 #include "bregman/safetensors.h"
 #include "bregman/site.h"
 #include "bregman/status.h"
@@ -23,8 +24,10 @@ typedef struct {
 } bg_norm_weights;
 
 typedef struct {
-    const bg_site *site[BG_ROLES]; /* NULL: the family has none */
-    bg_norm_weights attention_norm, mlp_norm, q_norm, k_norm;
+    const bg_site *site[BG_ROLES];                                              /* NULL: the family has none */
+    bg_norm_weights attention_norm, mlp_norm, attention_out_norm, mlp_out_norm; /* gain NULL: none */
+    bg_norm_weights q_norm, k_norm;
+    bg_xielu xielu; /* of BG_ACT_XIELU */
 } bg_block;
 
 /* A section's number and its tracked sites, [first, end) of bg_model.tracked. */
@@ -49,7 +52,7 @@ typedef struct bg_model {
     char *dir;
     float *small;               /* widened one-dimensional tensors */
     bg_tensor *sketched;        /* matrices of bg_model_sketch; NULL: they are in `tensors` */
-    size_t n_sketched, n_small; /* how many of them, and floats of `small` */
+    size_t n_sketched, n_small; /* how many of them, and of other numbers that a file would hold */
 } bg_model;
 
 void bg_model_close(bg_model *m); /* NULL is fine */

@@ -37,6 +37,11 @@ CLASS_OF = {
     "olmo3": "TokenizersBackend",
     "olmoe": "GPTNeoXTokenizer",
     "starcoder2": "GPT2Tokenizer",
+    "gpt_neo": "GPT2Tokenizer",
+    "olmo": "GPTNeoXTokenizer",
+    "olmo3": "TokenizersBackend",
+    "gemma2": "GemmaTokenizer",
+    "gemma3_text": "GemmaTokenizer",
 }
 # classes that set the space before a text themselves, and what they do without add_prefix_space
 PREFIX_SPACE = {"GPT2Tokenizer": False, "GPTNeoXTokenizer": False, "Qwen2Tokenizer": False, "LlamaTokenizer": True}

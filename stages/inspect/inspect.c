@@ -28,8 +28,12 @@ bg_status inspect_run(const void *config, const bg_context *ctx, bg_err *err)
     const inspect_config *c = config;
     int kind;
     bg_status st = bg_option_word("--preconditioner", c->preconditioner, bg_factor_kind_word, &kind, err);
+    if (st == BG_OK && c->paths.n == 0 && !c->families)
+        st = BG_FAIL(err, BG_EARG, "--path is required");
+    if (st == BG_OK && c->families && ctx->grid.world_rank == 0)
+        inspect_families(stdout);
     for (size_t i = 0; i < c->paths.n && st == BG_OK && ctx->grid.world_rank == 0; i++) {
-        if (i > 0)
+        if (i > 0 || c->families)
             putchar('\n');
         st = inspect_path(stdout, c->paths.item[i], c->modules, (bg_factor_kind)kind, err);
     }

@@ -1,12 +1,16 @@
 /* δᵀa of every kind of linear layer against central differences of the loss, in every family: the entries where
- * the gradient is largest, and a random direction through the whole matrix. */
+ * the gradient is largest, and a random direction through the whole matrix.  Not OLMo 1: it clips, and float32 needs
+ * steps that cross the kinks; make_training.py takes its differences in float64. */
 #include <math.h>
 
 #include "bregman/rng.h"
 #include "golden.h"
 
-static const char *const cases[] = { "gpt2",         "neox",       "neox_serial", "llama", "llama_pad", "llama_llama3",
-                                     "llama_linear", "llama_half", "qwen2",       "qwen3", "olmo2",     "starcoder2" };
+static const char *const cases[] = { "gpt2",         "neox",         "neox_serial", "llama",        "llama_pad",
+                                     "llama_llama3", "llama_linear", "llama_half",  "qwen2",        "qwen3",
+                                     "olmo2",        "starcoder2",   "mistral",     "qwen2_window", "gpt_neo",
+                                     "llama_yarn",   "olmo3",        "smollm3",     "gemma2",       "gemma3",
+                                     "apertus" };
 enum { ENTRIES = 4 };
 /* Float32 losses leave about 1e-5 of rounding in the sum, against steps that move it by about 0.05. */
 static const double LIMIT = 1e-2, MOVE_NATS = 0.05;

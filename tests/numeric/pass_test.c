@@ -4,9 +4,12 @@
 #include "../../common/model/pass_state.h"
 #include "golden.h"
 
-static const char *const cases[] = { "gpt2",         "neox",       "neox_serial", "llama", "llama_pad", "llama_llama3",
-                                     "llama_linear", "llama_half", "qwen2",       "qwen3", "olmo2",     "starcoder2" };
-static const char *const with_ends[] = { "llama_ends", "gpt2_ends" };
+static const char *const cases[] = { "gpt2",         "neox",         "neox_serial", "llama",        "llama_pad",
+                                     "llama_llama3", "llama_linear", "llama_half",  "qwen2",        "qwen3",
+                                     "olmo2",        "starcoder2",   "mistral",     "qwen2_window", "gpt_neo",
+                                     "olmo",         "llama_yarn",   "olmo3",       "smollm3",      "gemma2",
+                                     "gemma3",       "apertus" };
+static const char *const with_ends[] = { "llama_ends", "gpt2_ends", "gemma2" };
 enum { N_CASES = sizeof cases / sizeof cases[0], COMPARED = 2 /* sequences with stored a, δ and logits */ };
 static const double LIMIT = 1e-5;
 

@@ -7,9 +7,10 @@
 #include "bregman/gemm.h"
 #include "golden.h"
 
-static const char *const cases[] = { "gpt2",         "neox",         "neox_serial", "llama", "llama_pad",
-                                     "llama_llama3", "llama_linear", "qwen2",       "qwen3", "olmo2",
-                                     "gpt2_ends",    "llama_ends",   "starcoder2" };
+static const char *const cases[] = { "gpt2",         "neox",    "neox_serial",  "llama",   "llama_pad", "llama_llama3",
+                                     "llama_linear", "qwen2",   "qwen3",        "olmo2",   "gpt2_ends", "llama_ends",
+                                     "starcoder2",   "mistral", "qwen2_window", "gpt_neo", "olmo",      "llama_yarn",
+                                     "olmo3",        "smollm3", "gemma2",       "gemma3",  "apertus" };
 enum { N_CASES = sizeof cases / sizeof cases[0], RANK = 2 };
 static const double LIMIT = 1e-5; /* of the largest */
 
