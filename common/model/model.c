@@ -71,20 +71,7 @@ const bg_site *bg_block_first_mlp(const bg_block *b)
     return b->site[BG_ROLE_GATE] != NULL ? b->site[BG_ROLE_GATE] : b->site[BG_ROLE_UP];
 }
 
-size_t bg_model_parameters(const bg_model *m)
-{
-    size_t n = m->sketched != NULL ? m->n_small : 0;
-    for (size_t i = 0; i < m->n_sketched; i++)
-        n += m->sketched[i].shape[0] * m->sketched[i].shape[1];
-    for (size_t i = 0; m->tensors != NULL && i < bg_tensors_count(m->tensors); i++) {
-        const bg_tensor *t = bg_tensors_at(m->tensors, i);
-        size_t k = 1;
-        for (int j = 0; j < t->n_dims; j++)
-            k *= t->shape[j];
-        n += k;
-    }
-    return n;
-}
+size_t bg_model_parameters(const bg_model *m) { return m->n_parameters; }
 
 size_t bg_model_section(const bg_model *m, size_t number)
 {

@@ -21,7 +21,7 @@ typedef struct {
     bool sketch;       /* shapes only: there are no tensors */
     bg_st_dtype dtype; /* of a sketch's matrices */
     size_t n_matrices;
-    double n_weights; /* of a sketch's matrices together */
+    double n_weights; /* of the matrices together */
     bool *used;       /* of the model's tensors, in their order */
 } loader;
 
@@ -52,7 +52,6 @@ static void sketch_matrix(loader *l, size_t rows, size_t columns, const bg_tenso
 {
     bg_tensor *t = l->model->sketched == NULL ? NULL : &l->model->sketched[l->n_matrices];
     l->n_matrices++;
-    l->n_weights += (double)rows * (double)columns;
     if (t == NULL)
         return;
     *t = (bg_tensor){ .name = "",
@@ -68,6 +67,7 @@ static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t co
                              bg_err *err)
 {
     const bg_model *m = l->model;
+    l->n_weights += (double)rows * (double)columns;
     if (l->sketch) {
         sketch_matrix(l, rows, columns, out);
         return BG_OK;
@@ -395,6 +395,7 @@ static bg_status make_room(loader *l, bg_err *err)
         st = BG_NEW(m->sketched, l->n_matrices, "module table", err);
     l->at = m->small;
     m->n_small = l->n_floats;
+    m->n_parameters = (size_t)l->n_weights + l->n_floats;
     m->n_sketched = l->sketch ? l->n_matrices : 0;
     return st;
 }

@@ -50,6 +50,7 @@ typedef struct bg_model {
     float *small;               /* widened one-dimensional tensors */
     bg_tensor *sketched;        /* matrices of bg_model_sketch; NULL: they are in `tensors` */
     size_t n_sketched, n_small; /* how many of them, and floats of `small` */
+    size_t n_parameters;
 } bg_model;
 
 void bg_model_close(bg_model *m); /* NULL is fine */
@@ -68,6 +69,7 @@ bg_status bg_model_check_tokenizer(const bg_model *m, const char *tokens_hash, c
 bg_status bg_model_check_lengths(const bg_model *m, const bg_tokens *t, uint64_t begin, uint64_t end,
                                  bg_err *err) BG_MUST_CHECK;
 
+/* Weights that the model has, those of a tied head once: neither buffers nor tensors that it does not use. */
 size_t bg_model_parameters(const bg_model *m);
 
 /* Where the section of that number is in `section`; n_sections if nothing in it is tracked. */

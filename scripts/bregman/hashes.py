@@ -33,8 +33,12 @@ def hash_texts(texts):
     return digest.hexdigest()
 
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how a file of this kind begins
+
+
 def require_regular(path):
-    """Refuse a named pipe, which would wait for ever for somebody to write, and what else is no file; one that is not there is not."""
+    """Refuse a named pipe, which would wait for ever for somebody to write, what else is no file, and what a clone without Git LFS
+    left in a file's place; one that is not there is not refused."""
     if os.path.exists(path) and not os.path.isfile(path):
         kind = (
             "a folder"
@@ -44,6 +48,9 @@ def require_regular(path):
             else "no regular file"
         )
         raise UserError(f'cannot read "{path}": it is {kind}')
+    with contextlib.suppress(OSError), open(path, "rb") as file:  # whoever reads it says why it cannot be read
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise UserError(f'"{path}" is a Git LFS pointer, not the file itself: run "git lfs pull" in its clone')
 
 
 def hash_file(path):

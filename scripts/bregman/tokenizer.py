@@ -19,7 +19,7 @@ import numpy as np
 import tokenizers
 
 from bregman.errors import UsageError, UserError
-from bregman.hashes import hash_bytes
+from bregman.hashes import hash_bytes, require_regular
 
 CHOICES = ("auto", "yes", "no")
 # the class that AutoTokenizer of transformers 5 has for a config.json's model_type
@@ -213,14 +213,13 @@ class TextModel:
     def _load(self, config, add_prefix_space):
         if not os.path.exists(self.path):
             raise UserError(f'no tokenizer: "{self.path}" does not exist')
+        require_regular(self.path)
         try:
             with open(self.path, "rb") as file:
                 data = file.read()
         except OSError as error:
             raise UserError(f'cannot read "{self.path}": {error.strerror}') from None
         self.hash = hash_bytes(data)
-        if data.startswith(b"version https://git-lfs.github.com/spec/"):
-            raise UserError(f'"{self.path}" is a Git LFS pointer, not the file itself: run "git lfs pull" in its clone')
         try:
             self._description = json.loads(data)
         except (ValueError, RecursionError) as error:

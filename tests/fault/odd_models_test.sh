@@ -35,6 +35,10 @@ alike head-alone model
 fit fewer-blocks "12 of 28 tensors are not used, for example \"h.1.attn.c_attn.bias\": config.json asks for 1 blocks"
 fit buffers
 alike buffers model
+parameters() { "$BUILD/bin/inspect" --quiet "$in/$1" 2> "$work/err" | sed -n 's/^ *parameters *//p'; }
+for case in model:2144 buffers:2144 tied-and-equal:2144 untied:2400 tied-and-other:2400 fewer-blocks:1272; do
+    [ "$(parameters "${case%:*}")" = "${case#*:}" ] || fail "$case: $(parameters "${case%:*}") parameters: $(cat "$work/err")"
+done
 fit odd-numbers
 alike odd-numbers model
 
