@@ -78,7 +78,7 @@ static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t co
                        m->config.family);
     bg_number type;
     if (!bg_tensor_number(t, &type))
-        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is neither F32, BF16 nor F16", t->file, path);
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is none of F64, F32, BF16 and F16", t->file, path);
     if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != columns)
         return BG_FAIL(err, BG_ESHAPE, "%s: tensor \"%s\" is [%zu, %zu], but config.json makes it [%zu, %zu]", t->file,
                        path, t->n_dims > 0 ? t->shape[0] : 0, t->n_dims > 1 ? t->shape[1] : 0, rows, columns);
@@ -109,7 +109,7 @@ static bg_status load_vector(loader *l, const char *path, size_t n, const float 
                        l->model->config.family);
     bg_number type;
     if (!bg_tensor_number(t, &type))
-        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is neither F32, BF16 nor F16", t->file, path);
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is none of F64, F32, BF16 and F16", t->file, path);
     if (t->n_dims != 1 || t->shape[0] != n)
         return BG_FAIL(err, BG_ESHAPE, "%s: tensor \"%s\" has %zu entries, but config.json makes it %zu", t->file, path,
                        t->n_dims > 0 ? t->shape[0] : 0, n);
@@ -469,6 +469,23 @@ static void report_unused(const loader *l)
                m->dir, unused, bg_tensors_count(m->tensors), first, m->config.n_blocks, m->config.family);
 }
 
+static void report_double(const loader *l)
+{
+    const bg_model *m = l->model;
+    const bg_tensor *first = NULL;
+    size_t n = bg_tensors_count(m->tensors), n_double = 0;
+    for (size_t i = 0; i < n; i++) {
+        const bg_tensor *t = bg_tensors_at(m->tensors, i);
+        if (!l->used[i] || t->dtype != BG_ST_F64)
+            continue;
+        first = first == NULL ? t : first;
+        n_double++;
+    }
+    if (n_double > 0)
+        bg_log("warning: %s: %zu of %zu tensors are F64, for example \"%s\": narrowed to float32", m->dir, n_double, n,
+               first->name);
+}
+
 static bg_status open_model(bg_model **out, const char *dir, const char *modules, bool trained, bg_err *err)
 {
     bg_model *m = NULL;
@@ -491,8 +508,10 @@ static bg_status open_model(bg_model **out, const char *dir, const char *modules
         goto out;
     settle_head(&l);
     st = build(&l, modules, err);
-    if (st == BG_OK)
+    if (st == BG_OK) {
         report_unused(&l);
+        report_double(&l);
+    }
 out:
     bg_free(l.used);
     if (st != BG_OK) {

@@ -39,6 +39,8 @@ parameters() { "$BUILD/bin/inspect" --quiet "$in/$1" 2> "$work/err" | sed -n 's/
 for case in model:2144 buffers:2144 tied-and-equal:2144 untied:2400 tied-and-other:2400 fewer-blocks:1272; do
     [ "$(parameters "${case%:*}")" = "${case#*:}" ] || fail "$case: $(parameters "${case%:*}") parameters: $(cat "$work/err")"
 done
+fit double "28 of 28 tensors are F64, for example \"h.0.attn.c_attn.bias\": narrowed to float32"
+alike double model
 fit odd-numbers
 alike odd-numbers model
 

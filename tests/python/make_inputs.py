@@ -67,7 +67,8 @@ def weights(seed):
 def write_safetensors(path, tensors, change_header=None):
     header, at = {}, 0
     for name, x in tensors.items():
-        header[name] = {"dtype": "F32", "shape": list(x.shape), "data_offsets": [at, at + x.nbytes]}
+        dtype = "F64" if x.dtype == "f8" else "F32"
+        header[name] = {"dtype": dtype, "shape": list(x.shape), "data_offsets": [at, at + x.nbytes]}
         at += x.nbytes
     if change_header:
         change_header(header)
@@ -140,6 +141,7 @@ def make_models(at):
         f"h.{b}.attn.{name}": numpy.ones((1, 1, 4, 4), "<f4") for b in range(BLOCKS) for name in ("bias", "masked_bias")
     }
     write_model(f"{at}/buffers", {**good, **buffers})
+    write_model(f"{at}/double", {name: x.astype("<f8") for name, x in good.items()})
     silent = weights(1)
     silent["h.1.mlp.c_proj.weight"][:] = 0  # and so the gradient of h.1.mlp.c_fc
     write_model(f"{at}/zero-projection", silent)

@@ -308,6 +308,20 @@ static void widens_unaligned_float32(void **state)
     assert_memory_equal(out, x + 1, sizeof out);
 }
 
+static void rounds_unaligned_float64(void **state)
+{
+    (void)state;
+    /* exact; a tie, to even; one bit above it; beyond float32 */
+    const double x[5] = { 9.0, -2.25, 1 + 0x1p-24, 1 + 0x1.000002p-24, 1e39 };
+    const float want[4] = { -2.25f, 1.0f, 1 + 0x1p-23f, INFINITY };
+    unsigned char raw[41];
+    float out[4];
+    memcpy(raw + 1, x, sizeof x);
+    bg_tensor t = { .dtype = BG_ST_F64, .n_bytes = 40, .data = raw + 1 };
+    bg_tensor_widen(&t, 1, 4, out);
+    assert_memory_equal(out, want, sizeof out);
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -338,6 +352,7 @@ int main(void)
         cmocka_unit_test(refuses_bad_offsets),       cmocka_unit_test(refuses_bad_lengths),
         cmocka_unit_test(opens_sharded_sets),        cmocka_unit_test(opens_sets_in_folders),
         cmocka_unit_test(widens_every_16_bit_float), cmocka_unit_test(widens_unaligned_float32),
+        cmocka_unit_test(rounds_unaligned_float64),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
