@@ -224,6 +224,19 @@ out:
     return st;
 }
 
+static bg_status fail_without_weights(const char *dir, bg_err *err)
+{
+    static const char *const pickled[] = { "pytorch_model.bin", "pytorch_model.bin.index.json" };
+    char path[BG_PATH_BYTES];
+    for (size_t i = 0; i < 2; i++)
+        if (bg_path(path, err, "%s/%s", dir, pickled[i]) == BG_OK && access(path, F_OK) == 0)
+            return BG_FAIL(err, BG_EFORMAT,
+                           "\"%s\" has its weights in pytorch_model.bin: bregman-bin-to-hf %s OUT makes "
+                           "a folder with safetensors of it",
+                           dir, dir);
+    return BG_FAIL(err, BG_EIO, "no model.safetensors and no model.safetensors.index.json in \"%s\"", dir);
+}
+
 bg_status bg_tensors_open_model(bg_tensors **out, const char *dir, bg_err *err)
 {
     char single[BG_PATH_BYTES], index[BG_PATH_BYTES];
@@ -236,7 +249,7 @@ bg_status bg_tensors_open_model(bg_tensors **out, const char *dir, bg_err *err)
     if (access(single, F_OK) == 0)
         return bg_tensors_open_file(out, single, err);
     if (access(index, F_OK) != 0)
-        return BG_FAIL(err, BG_EIO, "no model.safetensors and no model.safetensors.index.json in \"%s\"", dir);
+        return fail_without_weights(dir, err);
     st = open_sharded(out, dir, index, err);
     if (st != BG_OK) {
         bg_tensors_close(*out);

@@ -162,6 +162,10 @@ def make_models(at):
     os.truncate(f"{at}/config-cut/config.json", 40)
     os.remove(f"{at}/no-weights/model.safetensors")
     os.truncate(f"{at}/empty-weights/model.safetensors", 0)
+    for name, file in (("pickled", "pytorch_model.bin"), ("pickled-parts", "pytorch_model.bin.index.json")):
+        shutil.copytree(f"{at}/no-weights", f"{at}/{name}")
+        with open(f"{at}/{name}/{file}", "w") as f:
+            f.write("{}")
 
 
 # ---- sequences
