@@ -30,7 +30,7 @@ static const double MAX_SKETCH_WEIGHTS = 1e15;
 enum { MAX_SKETCH_FLOATS = 1 << 28 };
 
 /* A tensor "ROOT + NAME", or NAME alone in checkpoints that leave the root out. */
-static const bg_tensor *find_tensor(const bg_model *m, const char *path)
+static const bg_tensor *find_own(const bg_model *m, const char *path)
 {
     const bg_tensor *t = bg_tensors_find(m->tensors, path);
     size_t root = strlen(m->config.names.root);
@@ -39,13 +39,25 @@ static const bg_tensor *find_tensor(const bg_model *m, const char *path)
     return t;
 }
 
+/* What an adapter holds in its place, or NULL. */
+static const bg_tensor *find_replacement(const bg_model *m, const char *path)
+{
+    return m->adapter != NULL ? bg_adapter_replacement(m->adapter, path, m->config.names.root) : NULL;
+}
+
+static const bg_tensor *find_tensor(const bg_model *m, const char *path)
+{
+    const bg_tensor *t = find_replacement(m, path);
+    return t != NULL ? t : find_own(m, path);
+}
+
 /* The same, which is then no longer one that nobody uses. */
 static const bg_tensor *take_tensor(loader *l, const char *path)
 {
-    const bg_tensor *t = find_tensor(l->model, path);
+    const bg_tensor *t = find_own(l->model, path);
     if (t != NULL)
         l->used[t - bg_tensors_at(l->model->tensors, 0)] = true;
-    return t;
+    return find_tensor(l->model, path);
 }
 
 static void sketch_matrix(loader *l, size_t rows, size_t columns, const bg_tensor **out)
@@ -194,6 +206,40 @@ static bg_status load_site(loader *l, const char *prefix, bg_role role, bg_site 
     return st;
 }
 
+/* One of the two matrices of a module's adapter, as the next site. */
+static bg_status load_lora(const bg_site *of, bg_site_part part, const bg_tensor *t, bg_site **next, bg_err *err)
+{
+    bg_site *site = (*next)++;
+    site->kind = BG_SITE_LINEAR;
+    site->part = part;
+    site->role = of->role;
+    site->section = of->section;
+    site->n_out = t->shape[0];
+    site->n_in = site->n_in1 = t->shape[1];
+    site->weight = t;
+    if ((size_t)snprintf(site->name, sizeof site->name, "%s.lora_%c", of->name, part == BG_PART_LORA_A ? 'A' : 'B') >=
+        sizeof site->name)
+        return BG_FAIL(err, BG_EFORMAT, "%s: module name too long: %s", t->file, of->name);
+    return BG_OK;
+}
+
+static bg_status load_adapter(const loader *l, bg_site *site, bg_site **next, bg_err *err)
+{
+    bg_model *m = l->model;
+    bg_lora change = { NULL, NULL, 0 };
+    const size_t shape[2] = { site->n_out, site->n_in };
+    if (m->adapter == NULL)
+        return BG_OK;
+    bg_status st = bg_adapter_find(m->adapter, site->name, m->config.names.root, shape, &change, err);
+    if (st != BG_OK || change.a == NULL)
+        return st;
+    site->lora_a = *next;
+    st = load_lora(site, BG_PART_LORA_A, change.a, next, err);
+    site->lora_b = *next;
+    site->lora_scale = change.scale;
+    return st == BG_OK ? load_lora(site, BG_PART_LORA_B, change.b, next, err) : st;
+}
+
 /* A block's sites from one role to another, both included. */
 static bg_status load_roles(loader *l, const char *prefix, size_t b, const bg_role range[2], bg_site **next,
                             bg_err *err)
@@ -208,6 +254,8 @@ static bg_status load_roles(loader *l, const char *prefix, size_t b, const bg_ro
         site->section = b;
         l->model->block[b].site[r] = site;
         st = load_site(l, prefix, r, site, err);
+        if (st == BG_OK)
+            st = load_adapter(l, site, next, err);
     }
     return st;
 }
@@ -374,6 +422,8 @@ static bg_status make_tables(bg_model *m, bg_err *err)
 {
     const bg_model_config *c = &m->config;
     m->n_sites = c->n_blocks * sites_per_block(c) + 2;
+    if (m->adapter != NULL)
+        m->n_sites += 2 * bg_adapter_modules(m->adapter);
     if (m->trained)
         m->n_sites += c->n_blocks * (c->qk_norm == BG_QK_NORM_NONE ? 2 : 4) + 1 + (c->rope == BG_ROPE_NONE);
     bg_status st = BG_NEW(m->site, m->n_sites, "module table", err);
@@ -406,6 +456,8 @@ static bg_status build(loader *l, const char *modules, bg_err *err)
     bg_status st = make_tables(l->model, err);
     if (st == BG_OK)
         st = load_all(l, err); /* counts */
+    if (st == BG_OK && l->model->adapter != NULL)
+        st = bg_adapter_check_taken(l->model->adapter, err); /* or there are fewer sites than were counted */
     if (st == BG_OK)
         st = make_room(l, err);
     if (st == BG_OK)
@@ -422,20 +474,27 @@ static bool same_values(const bg_tensor *a, const bg_tensor *b)
 }
 
 /* A head of its own, whatever config.json says, unless it equals the embedding. */
-static void settle_head(loader *l)
+static bg_status settle_head(loader *l, bg_err *err)
 {
     bg_model *m = l->model;
-    char path[400];
+    char path[400], head_path[400];
     embedding_path(m, path, sizeof path);
-    const bg_tensor *embedding = find_tensor(m, path), *head = find_head(m);
-    if (!m->config.tied_head || head == NULL)
-        return;
-    l->used[head - bg_tensors_at(m->tensors, 0)] = true;
-    if (embedding == NULL || same_values(embedding, head))
-        return;
+    snprintf(head_path, sizeof head_path, "%s.weight", m->config.names.head);
+    if (!m->config.tied_head)
+        return BG_OK;
+    /* PEFT leaves the other as it was in the base, or ties it again: the files do not say which */
+    if ((find_replacement(m, path) != NULL) != (find_replacement(m, head_path) != NULL))
+        return BG_FAIL(err, BG_EFORMAT,
+                       "%s: the adapter holds one of embedding and head, which the base ties: merge it with peft's "
+                       "merge_and_unload() and give the folder that this makes",
+                       m->dir);
+    const bg_tensor *embedding = find_tensor(m, path), *head = take_tensor(l, head_path);
+    if (head == NULL || embedding == NULL || same_values(embedding, head))
+        return BG_OK;
     m->config.tied_head = false;
     bg_log("warning: %s: config.json ties the head to the embedding, but \"%s\" differs from \"%s\": not tied", m->dir,
            head->name, embedding->name);
+    return BG_OK;
 }
 
 /* Buffers that older versions of transformers saved with the weights; all are computed anew. */
@@ -486,6 +545,27 @@ static void report_double(const loader *l)
                first->name);
 }
 
+static void report_adapter(const bg_model *m)
+{
+    if (m->adapter != NULL)
+        bg_log("%s: LoRA on %zu modules of %s", m->dir, bg_adapter_modules(m->adapter), m->base);
+}
+
+/* DIR, and what it stands on. */
+static bg_status open_folder(bg_model *m, const char *dir, bg_err *err)
+{
+    if ((m->dir = strdup(dir)) == NULL)
+        return BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
+    bg_status st = bg_adapter_open(&m->adapter, dir, err);
+    if (st == BG_OK && m->adapter != NULL && m->trained)
+        st = BG_FAIL(err, BG_EFORMAT,
+                     "%s is an adapter, which cannot be trained here: merge it with peft's merge_and_unload()", dir);
+    m->base = st == BG_OK && m->adapter != NULL ? bg_adapter_base(m->adapter) : m->dir;
+    if (st == BG_OK)
+        st = bg_model_config_read(&m->config, m->base, err);
+    return st == BG_OK ? bg_tensors_open_model(&m->tensors, m->base, err) : st;
+}
+
 static bg_status open_model(bg_model **out, const char *dir, const char *modules, bool trained, bg_err *err)
 {
     bg_model *m = NULL;
@@ -496,23 +576,18 @@ static bg_status open_model(bg_model **out, const char *dir, const char *modules
         return st;
     l.model = m;
     m->trained = trained;
-    if ((m->dir = strdup(dir)) == NULL)
-        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
-    if (st == BG_OK)
-        st = bg_model_config_read(&m->config, dir, err);
-    if (st == BG_OK)
-        st = bg_tensors_open_model(&m->tensors, dir, err);
+    st = open_folder(m, dir, err);
     if (st == BG_OK)
         st = BG_NEW(l.used, bg_tensors_count(m->tensors), "table of tensors", err);
-    if (st != BG_OK)
-        goto out;
-    settle_head(&l);
-    st = build(&l, modules, err);
+    if (st == BG_OK)
+        st = settle_head(&l, err);
+    if (st == BG_OK)
+        st = build(&l, modules, err);
     if (st == BG_OK) {
         report_unused(&l);
         report_double(&l);
+        report_adapter(m);
     }
-out:
     bg_free(l.used);
     if (st != BG_OK) {
         bg_model_close(m);
@@ -538,6 +613,7 @@ static bg_status build_sketch(bg_model *m, const char *dir, const char *modules,
     loader l = { .model = m, .sketch = true, .dtype = dtype };
     if ((m->dir = strdup(dir)) == NULL)
         return BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
+    m->base = m->dir;
     return build(&l, modules, err);
 }
 

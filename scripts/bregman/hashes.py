@@ -180,8 +180,47 @@ def remember_hash(path, inode, digest):
         _remember(*now[:2], digest)
 
 
+def adapter_base(folder):
+    """The folder of the model that a PEFT adapter's folder stands on, as common/formats/adapter.c finds it; None of another folder."""
+    path = os.path.join(folder, "adapter_config.json")
+    if not os.path.exists(path):
+        return None
+    beside = os.path.join(folder, "base")
+    try:
+        with open(path, encoding="utf-8") as file:
+            named = json.load(file)["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        named = ""
+    base = beside if os.path.isdir(beside) else named
+    if not isinstance(base, str) or not os.path.isdir(base):
+        raise UserError(
+            f'"{path}": the base model "{base}" (base_model_name_or_path) is no folder here: link its folder to where it is '
+            f"looked for first: ln -s FOLDER {beside}"
+        )
+    return base
+
+
+def model_file(folder, name):
+    """Path of a model's file; of an adapter that has none of its own, its base's."""
+    path, base = os.path.join(folder, name), adapter_base(folder)
+    return os.path.join(base, name) if base and not os.path.exists(path) else path
+
+
 def hash_model(folder):
-    """Content hash of a model's config.json and weights, as in every file of the stages; None if the folder lacks either."""
+    """Content hash of a model's config.json and weights, and of an adapter on top of them, as in every file of the stages; None
+    if the folder lacks either."""
+    base = adapter_base(folder)
+    if not base:
+        return _hash_whole_model(folder)
+    config, weights = (os.path.join(folder, name) for name in ("adapter_config.json", "adapter_model.safetensors"))
+    below = _hash_whole_model(base)
+    if not below or not os.path.exists(weights):
+        return None
+    together = hash_texts(["", os.path.basename(weights), hash_file_once(weights)])
+    return hash_texts([below, hash_texts([hash_file(config), together])])
+
+
+def _hash_whole_model(folder):
     weights = {"model.safetensors"}
     try:
         if not os.path.exists(os.path.join(folder, "model.safetensors")):

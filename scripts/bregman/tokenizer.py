@@ -19,7 +19,7 @@ import numpy as np
 import tokenizers
 
 from bregman.errors import UsageError, UserError
-from bregman.hashes import hash_bytes, require_regular
+from bregman.hashes import hash_bytes, model_file, require_regular
 
 CHOICES = ("auto", "yes", "no")
 # the class that AutoTokenizer of transformers 5 has for a config.json's model_type
@@ -187,11 +187,11 @@ class TextModel:
     ):
         if model_folder and not os.path.isdir(model_folder):
             raise UserError(f'--model "{model_folder}" is not a folder')
-        self.path = tokenizer_file or (os.path.join(model_folder, "tokenizer.json") if model_folder else "")
+        self.path = tokenizer_file or (model_file(model_folder, "tokenizer.json") if model_folder else "")
         self.hash, self._tokenizer, self._bare, self.notes = "", None, None, []
         self.before, self.after, self.prefix_space, self.as_stored = [], [], None, True
-        config_path = os.path.join(model_folder or "", "config.json")
-        config = self._read_config(config_path if model_folder else "")
+        config_path = model_file(model_folder, "config.json") if model_folder else ""
+        config = self._read_config(config_path)
         beside = os.path.join(os.path.dirname(self.path), "tokenizer_config.json")
         self._settings = read_json(beside) if self.path else {}
         if tokenizer_file or need_tokenizer or os.path.exists(self.path):

@@ -123,7 +123,7 @@ def find_tokenizer(arguments):
     if arguments.model is None:
         return None
     require(Path(arguments.model).is_dir(), f'no such model directory: "{arguments.model}"')
-    path = Path(arguments.model) / "tokenizer.json"
+    path = Path(hashes.model_file(arguments.model, "tokenizer.json"))
     return path if path.is_file() else None
 
 
