@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bregman/checkpoint.h"
 #include "bregman/config.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
@@ -554,9 +555,12 @@ static void report_adapter(const bg_model *m)
 /* DIR, and what it stands on. */
 static bg_status open_folder(bg_model *m, const char *dir, bg_err *err)
 {
-    if ((m->dir = strdup(dir)) == NULL)
-        return BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
-    bg_status st = bg_adapter_open(&m->adapter, dir, err);
+    char folder[BG_PATH_BYTES];
+    bg_status st = bg_checkpoint_folder(dir, folder, err);
+    if (st == BG_OK && (m->dir = strdup(folder)) == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
+    if (st == BG_OK)
+        st = bg_adapter_open(&m->adapter, m->dir, err);
     if (st == BG_OK && m->adapter != NULL && m->trained)
         st = BG_FAIL(err, BG_EFORMAT,
                      "%s is an adapter, which cannot be trained here: merge it with peft's merge_and_unload()", dir);

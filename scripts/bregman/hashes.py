@@ -180,6 +180,21 @@ def remember_hash(path, inode, digest):
         _remember(*now[:2], digest)
 
 
+def checkpoint_folder(name):
+    """The folder that a model's name means, as common/formats/checkpoint.c finds it: of DIR@STEP, a checkpoint of a training run."""
+    run, _, step = name.rpartition("@")
+    if os.path.isdir(name) or not re.fullmatch("[0-9]{1,18}", step) or not os.path.isdir(run):
+        return name
+    for folder in (f"step-{int(step):08}", f"checkpoint-{int(step)}"):
+        if os.path.isdir(os.path.join(run, folder)):
+            return os.path.join(run, folder)
+    found = [re.fullmatch("(?:step|checkpoint)-([0-9]{1,18})", entry) for entry in os.listdir(run)]
+    steps = ", ".join(map(str, sorted(int(match[1]) for match in found if match)))
+    raise UserError(
+        f'"{run}" has no checkpoint of step {int(step)}: it has {"steps " + steps if steps else "no checkpoint"}'
+    )
+
+
 def adapter_base(folder):
     """The folder of the model that a PEFT adapter's folder stands on, as common/formats/adapter.c finds it; None of another folder."""
     path = os.path.join(folder, "adapter_config.json")
@@ -202,6 +217,7 @@ def adapter_base(folder):
 
 def model_file(folder, name):
     """Path of a model's file; of an adapter that has none of its own, its base's."""
+    folder = checkpoint_folder(folder)
     path, base = os.path.join(folder, name), adapter_base(folder)
     return os.path.join(base, name) if base and not os.path.exists(path) else path
 
@@ -209,6 +225,7 @@ def model_file(folder, name):
 def hash_model(folder):
     """Content hash of a model's config.json and weights, and of an adapter on top of them, as in every file of the stages; None
     if the folder lacks either."""
+    folder = checkpoint_folder(folder)
     base = adapter_base(folder)
     if not base:
         return _hash_whole_model(folder)

@@ -19,7 +19,7 @@ import numpy as np
 import tokenizers
 
 from bregman.errors import UsageError, UserError
-from bregman.hashes import hash_bytes, model_file, require_regular
+from bregman.hashes import checkpoint_folder, hash_bytes, model_file, require_regular
 
 CHOICES = ("auto", "yes", "no")
 # the class that AutoTokenizer of transformers 5 has for a config.json's model_type
@@ -185,6 +185,7 @@ class TextModel:
         add_prefix_space="auto",
         eos_token_id=None,
     ):
+        model_folder = model_folder and checkpoint_folder(model_folder)
         if model_folder and not os.path.isdir(model_folder):
             raise UserError(f'--model "{model_folder}" is not a folder')
         self.path = tokenizer_file or (model_file(model_folder, "tokenizer.json") if model_folder else "")

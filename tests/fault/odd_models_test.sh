@@ -63,4 +63,27 @@ with h5py.File(sys.argv[1]) as f:
         assert numpy.isfinite(product).all() and (product != 0).any() == name.endswith("c_proj"), name
 END
 done
+
+# a checkpoint of a training run, as train_models and as Hugging Face's trainer name them
+mkdir "$in/run"
+cp -r "$in/model" "$in/run/step-00000100"
+cp -r "$in/other-weights" "$in/run/checkpoint-1250"
+touch "$in/run/step-last" "$in/run/checkpoint-"
+fit run@100
+alike run@100 model
+refused "$in/run" "no checkpoint of step 7: it has steps 100, 1250" \
+    fit_factors --model "$in/run@7" --tokens "$in/tokens.h5" --output "$out"
+refused "$in/model" "no checkpoint of step 100: it has no checkpoint" inspect "$in/model@100"
+PYTHONPATH=$SRC/scripts "$python" - "$in" <<'END' || fail "the hash of a checkpoint"
+import sys
+from bregman.errors import UserError
+from bregman.hashes import checkpoint_folder, hash_model
+folder = sys.argv[1]
+assert hash_model(f"{folder}/run@1250") == hash_model(f"{folder}/other-weights") != hash_model(f"{folder}/run@100") is not None
+assert checkpoint_folder(f"{folder}/nowhere@3") == f"{folder}/nowhere@3"
+try:
+    sys.exit("found " + checkpoint_folder(f"{folder}/run@7"))
+except UserError as error:
+    assert "has no checkpoint of step 7: it has steps 100, 1250" in str(error), error
+END
 finish

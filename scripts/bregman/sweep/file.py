@@ -13,7 +13,7 @@ import h5py
 from bregman import corpus
 from bregman.errors import UsageError, UserError
 from bregman.files import file_identity
-from bregman.hashes import hash_file, model_file, require_regular
+from bregman.hashes import checkpoint_folder, hash_file, model_file, require_regular
 from bregman.sweep import comparison, family, validation
 from bregman.sweep.keys import (
     CLUSTER,
@@ -215,6 +215,7 @@ class Sweep:
     def read_model(self, place, entry):
         path, tokenizer, text = self.absolute(entry["path"]), "", None
         try:
+            path = checkpoint_folder(path)
             if not os.path.isdir(path):
                 raise UserError(f'no folder "{path}"')
             if not any(os.path.exists(os.path.join(path, name)) for name in ("config.json", "adapter_config.json")):
