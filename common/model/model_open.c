@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bregman/checkpoint.h"
 #include "bregman/config.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
@@ -23,7 +24,7 @@ typedef struct {
     bool sketch;       /* shapes only: there are no tensors */
     bg_st_dtype dtype; /* of a sketch's matrices */
     size_t n_matrices;
-    double n_weights; /* of a sketch's matrices together */
+    double n_weights; /* of the matrices together */
     bool *used;       /* of the model's tensors, in their order */
 } loader;
 
@@ -32,7 +33,7 @@ static const double MAX_SKETCH_WEIGHTS = 1e15;
 enum { MAX_SKETCH_FLOATS = 1 << 28 };
 
 /* A tensor "ROOT + NAME", or NAME alone in checkpoints that leave the root out. */
-static const bg_tensor *find_tensor(const bg_model *m, const char *path)
+static const bg_tensor *find_own(const bg_model *m, const char *path)
 {
     const bg_tensor *t = bg_tensors_find(m->tensors, path);
     size_t root = strlen(m->config.names.root);
@@ -41,20 +42,31 @@ static const bg_tensor *find_tensor(const bg_model *m, const char *path)
     return t;
 }
 
+/* What an adapter holds in its place, or NULL. */
+static const bg_tensor *find_replacement(const bg_model *m, const char *path)
+{
+    return m->adapter != NULL ? bg_adapter_replacement(m->adapter, path, m->config.names.root) : NULL;
+}
+
+static const bg_tensor *find_tensor(const bg_model *m, const char *path)
+{
+    const bg_tensor *t = find_replacement(m, path);
+    return t != NULL ? t : find_own(m, path);
+}
+
 /* The same, which is then no longer one that nobody uses. */
 static const bg_tensor *take_tensor(loader *l, const char *path)
 {
-    const bg_tensor *t = find_tensor(l->model, path);
+    const bg_tensor *t = find_own(l->model, path);
     if (t != NULL)
         l->used[t - bg_tensors_at(l->model->tensors, 0)] = true;
-    return t;
+    return find_tensor(l->model, path);
 }
 
 static void sketch_matrix(loader *l, size_t rows, size_t columns, const bg_tensor **out)
 {
     bg_tensor *t = l->model->sketched == NULL ? NULL : &l->model->sketched[l->n_matrices];
     l->n_matrices++;
-    l->n_weights += (double)rows * (double)columns;
     if (t == NULL)
         return;
     *t = (bg_tensor){ .name = "",
@@ -70,6 +82,7 @@ static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t co
                              bg_err *err)
 {
     const bg_model *m = l->model;
+    l->n_weights += (double)rows * (double)columns;
     if (l->sketch) {
         sketch_matrix(l, rows, columns, out);
         return BG_OK;
@@ -80,7 +93,7 @@ static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t co
                        m->config.family);
     bg_number type;
     if (!bg_tensor_number(t, &type))
-        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is neither F32, BF16 nor F16", t->file, path);
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is none of F64, F32, BF16 and F16", t->file, path);
     if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != columns)
         return BG_FAIL(err, BG_ESHAPE, "%s: tensor \"%s\" is [%zu, %zu], but config.json makes it [%zu, %zu]", t->file,
                        path, t->n_dims > 0 ? t->shape[0] : 0, t->n_dims > 1 ? t->shape[1] : 0, rows, columns);
@@ -111,7 +124,7 @@ static bg_status load_vector(loader *l, const char *path, size_t n, const float 
                        l->model->config.family);
     bg_number type;
     if (!bg_tensor_number(t, &type))
-        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is neither F32, BF16 nor F16", t->file, path);
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is none of F64, F32, BF16 and F16", t->file, path);
     if (t->n_dims != 1 || t->shape[0] != n)
         return BG_FAIL(err, BG_ESHAPE, "%s: tensor \"%s\" has %zu entries, but config.json makes it %zu", t->file, path,
                        t->n_dims > 0 ? t->shape[0] : 0, n);
@@ -214,6 +227,40 @@ static bg_status load_site(loader *l, const char *prefix, bg_role role, bg_site 
     return st;
 }
 
+/* One of the two matrices of a module's adapter, as the next site. */
+static bg_status load_lora(const bg_site *of, bg_site_part part, const bg_tensor *t, bg_site **next, bg_err *err)
+{
+    bg_site *site = (*next)++;
+    site->kind = BG_SITE_LINEAR;
+    site->part = part;
+    site->role = of->role;
+    site->section = of->section;
+    site->n_out = t->shape[0];
+    site->n_in = site->n_in1 = t->shape[1];
+    site->weight = t;
+    if ((size_t)snprintf(site->name, sizeof site->name, "%s.lora_%c", of->name, part == BG_PART_LORA_A ? 'A' : 'B') >=
+        sizeof site->name)
+        return BG_FAIL(err, BG_EFORMAT, "%s: module name too long: %s", t->file, of->name);
+    return BG_OK;
+}
+
+static bg_status load_adapter(const loader *l, bg_site *site, bg_site **next, bg_err *err)
+{
+    bg_model *m = l->model;
+    bg_lora change = { NULL, NULL, 0 };
+    const size_t shape[2] = { site->n_out, site->n_in };
+    if (m->adapter == NULL)
+        return BG_OK;
+    bg_status st = bg_adapter_find(m->adapter, site->name, m->config.names.root, shape, &change, err);
+    if (st != BG_OK || change.a == NULL)
+        return st;
+    site->lora_a = *next;
+    st = load_lora(site, BG_PART_LORA_A, change.a, next, err);
+    site->lora_b = *next;
+    site->lora_scale = change.scale;
+    return st == BG_OK ? load_lora(site, BG_PART_LORA_B, change.b, next, err) : st;
+}
+
 /* A block's sites from one role to another, both included. */
 static bg_status load_roles(loader *l, const char *prefix, size_t b, const bg_role range[2], bg_site **next,
                             bg_err *err)
@@ -228,6 +275,8 @@ static bg_status load_roles(loader *l, const char *prefix, size_t b, const bg_ro
         site->section = b;
         l->model->block[b].site[r] = site;
         st = load_site(l, prefix, r, site, err);
+        if (st == BG_OK)
+            st = load_adapter(l, site, next, err);
     }
     return st;
 }
@@ -461,6 +510,8 @@ static bg_status make_tables(bg_model *m, bg_err *err)
     m->n_sites = c->n_blocks * sites_per_block(c) + 2;
     if (m->trained && !c->fixed_gain)
         m->n_sites += c->n_blocks * norms_per_block(c) + 1;
+    if (m->adapter != NULL)
+        m->n_sites += 2 * bg_adapter_modules(m->adapter);
     if (m->trained)
         m->n_sites += c->rope.kind == BG_ROPE_NONE;
     bg_status st = BG_NEW(m->site, m->n_sites, "module table", err);
@@ -482,6 +533,7 @@ static bg_status make_room(loader *l, bg_err *err)
         st = BG_NEW(m->sketched, l->n_matrices, "module table", err);
     l->at = m->small;
     m->n_small = l->n_floats - l->n_fixed + l->n_numbers;
+    m->n_parameters = (size_t)l->n_weights + m->n_small;
     m->n_sketched = l->sketch ? l->n_matrices : 0;
     return st;
 }
@@ -492,6 +544,8 @@ static bg_status build(loader *l, const char *modules, bg_err *err)
     bg_status st = make_tables(l->model, err);
     if (st == BG_OK)
         st = load_all(l, err); /* counts */
+    if (st == BG_OK && l->model->adapter != NULL)
+        st = bg_adapter_check_taken(l->model->adapter, err); /* or there are fewer sites than were counted */
     if (st == BG_OK)
         st = make_room(l, err);
     if (st == BG_OK)
@@ -508,20 +562,27 @@ static bool same_values(const bg_tensor *a, const bg_tensor *b)
 }
 
 /* A head of its own, whatever config.json says, unless it equals the embedding. */
-static void settle_head(loader *l)
+static bg_status settle_head(loader *l, bg_err *err)
 {
     bg_model *m = l->model;
-    char path[400];
+    char path[400], head_path[400];
     embedding_path(m, path, sizeof path);
-    const bg_tensor *embedding = find_tensor(m, path), *head = find_head(m);
-    if (!m->config.tied_head || head == NULL)
-        return;
-    l->used[head - bg_tensors_at(m->tensors, 0)] = true;
-    if (embedding == NULL || same_values(embedding, head))
-        return;
+    snprintf(head_path, sizeof head_path, "%s.weight", m->config.names.head);
+    if (!m->config.tied_head)
+        return BG_OK;
+    /* PEFT leaves the other as it was in the base, or ties it again: the files do not say which */
+    if ((find_replacement(m, path) != NULL) != (find_replacement(m, head_path) != NULL))
+        return BG_FAIL(err, BG_EFORMAT,
+                       "%s: the adapter holds one of embedding and head, which the base ties: merge it with peft's "
+                       "merge_and_unload() and give the folder that this makes",
+                       m->dir);
+    const bg_tensor *embedding = find_tensor(m, path), *head = take_tensor(l, head_path);
+    if (head == NULL || embedding == NULL || same_values(embedding, head))
+        return BG_OK;
     m->config.tied_head = false;
     bg_log("warning: %s: config.json ties the head to the embedding, but \"%s\" differs from \"%s\": not tied", m->dir,
            head->name, embedding->name);
+    return BG_OK;
 }
 
 /* Buffers that older versions of transformers saved with the weights; all are computed anew. */
@@ -555,6 +616,47 @@ static void report_unused(const loader *l)
                m->dir, unused, bg_tensors_count(m->tensors), first, m->config.n_blocks, m->config.family);
 }
 
+static void report_double(const loader *l)
+{
+    const bg_model *m = l->model;
+    const bg_tensor *first = NULL;
+    size_t n = bg_tensors_count(m->tensors), n_double = 0;
+    for (size_t i = 0; i < n; i++) {
+        const bg_tensor *t = bg_tensors_at(m->tensors, i);
+        if (!l->used[i] || t->dtype != BG_ST_F64)
+            continue;
+        first = first == NULL ? t : first;
+        n_double++;
+    }
+    if (n_double > 0)
+        bg_log("warning: %s: %zu of %zu tensors are F64, for example \"%s\": narrowed to float32", m->dir, n_double, n,
+               first->name);
+}
+
+static void report_adapter(const bg_model *m)
+{
+    if (m->adapter != NULL)
+        bg_log("%s: LoRA on %zu modules of %s", m->dir, bg_adapter_modules(m->adapter), m->base);
+}
+
+/* DIR, and what it stands on. */
+static bg_status open_folder(bg_model *m, const char *dir, bg_err *err)
+{
+    char folder[BG_PATH_BYTES];
+    bg_status st = bg_checkpoint_folder(dir, folder, err);
+    if (st == BG_OK && (m->dir = strdup(folder)) == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
+    if (st == BG_OK)
+        st = bg_adapter_open(&m->adapter, m->dir, err);
+    if (st == BG_OK && m->adapter != NULL && m->trained)
+        st = BG_FAIL(err, BG_EFORMAT,
+                     "%s is an adapter, which cannot be trained here: merge it with peft's merge_and_unload()", dir);
+    m->base = st == BG_OK && m->adapter != NULL ? bg_adapter_base(m->adapter) : m->dir;
+    if (st == BG_OK)
+        st = bg_model_config_read(&m->config, m->base, err);
+    return st == BG_OK ? bg_tensors_open_model(&m->tensors, m->base, err) : st;
+}
+
 static bg_status open_model(bg_model **out, const char *dir, const char *modules, bool trained, bg_err *err)
 {
     bg_model *m = NULL;
@@ -565,21 +667,18 @@ static bg_status open_model(bg_model **out, const char *dir, const char *modules
         return st;
     l.model = m;
     m->trained = trained;
-    if ((m->dir = strdup(dir)) == NULL)
-        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
-    if (st == BG_OK)
-        st = bg_model_config_read(&m->config, dir, err);
-    if (st == BG_OK)
-        st = bg_tensors_open_model(&m->tensors, dir, err);
+    st = open_folder(m, dir, err);
     if (st == BG_OK)
         st = BG_NEW(l.used, bg_tensors_count(m->tensors), "table of tensors", err);
-    if (st != BG_OK)
-        goto out;
-    settle_head(&l);
-    st = build(&l, modules, err);
     if (st == BG_OK)
+        st = settle_head(&l, err);
+    if (st == BG_OK)
+        st = build(&l, modules, err);
+    if (st == BG_OK) {
         report_unused(&l);
-out:
+        report_double(&l);
+        report_adapter(m);
+    }
     bg_free(l.used);
     if (st != BG_OK) {
         bg_model_close(m);
@@ -605,6 +704,7 @@ static bg_status build_sketch(bg_model *m, const char *dir, const char *modules,
     loader l = { .model = m, .sketch = true, .dtype = dtype };
     if ((m->dir = strdup(dir)) == NULL)
         return BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
+    m->base = m->dir;
     return build(&l, modules, err);
 }
 

@@ -260,7 +260,7 @@ static bg_status mlp_backward(const bg_backward *w, size_t l, const float *x, co
                           (bg_out){ p->dgate, ff }, (bg_out){ p->dup, ff });
     else
         bg_mlp_slope(p, blk, rows, s->up, p->dff, p->dup);
-    if (up->tracked || (gate != NULL && gate->tracked))
+    if (bg_site_reads_input(up) || bg_site_reads_input(gate))
         bg_module_input(p, &blk->mlp_norm, rows, x);
     if (gate != NULL)
         st = bg_tap_site(w, gate, (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dgate, ff });
@@ -296,7 +296,7 @@ static bg_status attention_backward(const bg_backward *w, size_t l, const float 
     if ((st = qk_norm_backward(w, blk, p->dqkv, s->qk_raw)) != BG_OK)
         return st;
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
-        tracked = tracked || (blk->site[r] != NULL && blk->site[r]->tracked);
+        tracked = tracked || bg_site_reads_input(blk->site[r]);
     if (tracked)
         bg_module_input(p, &blk->attention_norm, rows, s->x);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV && st == BG_OK; r++)
@@ -404,12 +404,12 @@ bg_status bg_pass_forward(bg_pass *p, size_t slot, const bg_batch *b, float *x, 
     return BG_OK;
 }
 
-/* The first weight matrix that holds a NaN or infinity, if that is why a loss is not finite. */
-static const bg_tensor *broken_tensor(const bg_model *m)
+/* The first weight matrix that holds a NaN or infinity. */
+static const bg_tensor *broken_of(const bg_tensors *tensors)
 {
     float x[4096];
-    for (size_t i = 0; i < bg_tensors_count(m->tensors); i++) {
-        const bg_tensor *t = bg_tensors_at(m->tensors, i);
+    for (size_t i = 0; i < bg_tensors_count(tensors); i++) {
+        const bg_tensor *t = bg_tensors_at(tensors, i);
         bg_number type;
         if (!bg_tensor_number(t, &type))
             continue;
@@ -423,6 +423,13 @@ static const bg_tensor *broken_tensor(const bg_model *m)
         }
     }
     return NULL;
+}
+
+/* If that is why a loss is not finite. */
+static const bg_tensor *broken_tensor(const bg_model *m)
+{
+    const bg_tensor *t = broken_of(m->tensors);
+    return t == NULL && m->adapter != NULL ? broken_of(bg_adapter_tensors(m->adapter)) : t;
 }
 
 static bg_status head(const bg_backward *w, bg_labels labels, float *dx, float *loss)

@@ -30,8 +30,32 @@ static void activations(const walk *w, double times)
     w->cost->of[BG_COST_ACTIVATION] += times * w->rows * (double)w->model->config.d_ff;
 }
 
+/* One product with a matrix of an adapter, from its inputs to its outputs or back. */
+static void lora(const walk *w, const bg_site *site, bool back)
+{
+    double n_out = (double)site->n_out, n_in = (double)site->n_in;
+    if (site->weight->dtype != BG_ST_F32)
+        w->cost->of[BG_COST_WIDENED] += n_out * n_in;
+    bg_cost_product(w->cost, w->rows, back ? n_in : n_out, back ? n_out : n_in, 1);
+}
+
+/* What the pairs of an adapter take beside the pass. */
+static void lora_pairs(const walk *w, const bg_site *site)
+{
+    if (site == NULL || site->lora_a == NULL)
+        return;
+    if (site->lora_b->tracked)
+        lora(w, site->lora_a, false);
+    if (site->lora_a->tracked)
+        lora(w, site->lora_b, true);
+}
+
 static void linear(const walk *w, const bg_site *site, bool back)
 {
+    if (site->lora_a != NULL) {
+        lora(w, site->lora_a, back);
+        lora(w, site->lora_b, back);
+    }
     double n_out = (double)site->n_out, n_in = (double)site->n_in;
     if (site->weight->dtype != BG_ST_F32)
         w->cost->of[BG_COST_WIDENED] += n_out * n_in;
@@ -87,6 +111,8 @@ static void block_backward(const walk *w, size_t l)
     const bg_model *m = w->model;
     const bg_block *b = &m->block[l];
     double d = (double)m->config.d_model;
+    for (bg_role r = 0; r < BG_ROLES; r++)
+        lora_pairs(w, b->site[r]);
     if (!bg_model_goes_deeper(m, b->site[BG_ROLE_DOWN]))
         return;
     linear(w, b->site[BG_ROLE_DOWN], true);
@@ -145,19 +171,35 @@ void bg_pass_cost(bg_cost *cost, const bg_model *m, const bg_share *share, const
         block_backward(&w, l);
 }
 
-/* Of a site: its weights against how its input moves, and its moving weights against its input. */
-static void site_tangent(const walk *w, const bg_site *site, double rows, size_t rank)
+/* A site's moving weights against its input. */
+static void moving(const walk *w, const bg_site *site, double rows, size_t rank)
 {
     double p = (double)site->n_out, m = (double)site->n_in1;
-    bg_cost_product(w->cost, rows, p, (double)site->n_in, 1);
-    if (site->weight->dtype != BG_ST_F32)
-        w->cost->of[BG_COST_WIDENED] += p * (double)site->n_in;
     if (site->tracked && rank == 0)
         bg_cost_product(w->cost, rows, p, m, 1);
     if (site->tracked && rank > 0) {
         bg_cost_product(w->cost, rows, (double)rank, m, 1);
         bg_cost_product(w->cost, rows, p, (double)rank, 1);
     }
+}
+
+/* Of a site: its weights against how its input moves, and its moving weights against its input. */
+static void site_tangent(const walk *w, const bg_site *site, double rows, size_t rank)
+{
+    bg_cost_product(w->cost, rows, (double)site->n_out, (double)site->n_in, 1);
+    if (site->weight->dtype != BG_ST_F32)
+        w->cost->of[BG_COST_WIDENED] += (double)site->n_out * (double)site->n_in;
+    moving(w, site, rows, rank);
+    if (site->lora_a == NULL)
+        return;
+    lora(w, site->lora_a, false);
+    lora(w, site->lora_b, false);
+    moving(w, site->lora_a, rows, rank);
+    moving(w, site->lora_b, rows, rank);
+    if (site->lora_b->tracked)
+        lora(w, site->lora_a, false);
+    if (site->lora_a->tracked)
+        lora(w, site->lora_b, false);
 }
 
 static void block_tangent(const walk *w, size_t l, size_t rank)

@@ -58,11 +58,23 @@ static size_t widening_floats(const bg_model *m, const bg_share *share)
         bool aligned = (uintptr_t)t->data % sizeof(float) == 0;
         if (!ours || (t->dtype == BG_ST_F32 && aligned))
             continue;
+        /* an adapter's are not cut into slices */
+        size_t at_once = m->site[i].part == BG_PART_WEIGHT ? t->shape[1] : t->shape[0] * t->shape[1];
         most = t->shape[0] * t->shape[1] > most ? t->shape[0] * t->shape[1] : most;
-        row = t->shape[1] > row ? t->shape[1] : row;
+        row = at_once > row ? at_once : row;
     }
     size_t enough = MOST_WIDENED > row ? MOST_WIDENED : row;
     return most < enough ? most : enough;
+}
+
+/* The largest rank of an adapter's matrices; 0 without one. */
+static size_t most_ranks(const bg_model *m)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < m->n_sites; i++)
+        if (m->site[i].part == BG_PART_LORA_A && m->site[i].n_out > most)
+            most = m->site[i].n_out;
+    return most;
 }
 
 /* Take n floats of the arena, or count them while there is none. */
@@ -130,6 +142,8 @@ static size_t lay_out(bg_pass *p)
     }
     p->weight_floats = widening_floats(p->model, &p->share);
     p->weight = take(p, &used, p->weight_floats);
+    p->lora = take(p, &used, t * most_ranks(p->model));
+    p->dlora = take(p, &used, t * most_ranks(p->model));
     p->score_floats = (c->attention_cap > 0 ? 3 : 2) * (size_t)BG_ATTENTION_ROWS * t;
     p->score = take(p, &used, threads * p->score_floats);
     p->attention_dot = take(p, &used, threads * BG_ATTENTION_ROWS);

@@ -48,6 +48,7 @@ struct bg_pass {
     float *logits;            /* [chunk, vocab] */
     float *loss;              /* [rows] of bg_pass_backward; NULL: the share has no head */
     float *weight;            /* one matrix, widened to float32 */
+    float *lora, *dlora;      /* [rows, most ranks]  h of an adapter's B, and the gradient at A's output */
     size_t score_floats;      /* of a thread */
     float *score;             /* [threads][2 * ATTENTION_ROWS * max_rows]; scores with a cap: 3 */
     float *attention_dot;     /* [threads][ATTENTION_ROWS] */
@@ -110,8 +111,15 @@ void bg_mlp_hidden(const bg_pass *p, const bg_block *blk, size_t rows, const bg_
 /* dx = dy act'(up), without a gate; [rows, d_ff] each. */
 void bg_mlp_slope(const bg_pass *p, const bg_block *blk, size_t rows, const float *up, const float *dy, float *dx);
 
-/* y = (accumulate ? y : 0) + a Wᵀ without the bias, the same with it, and dx = (accumulate ? dx : 0) + dy W. */
+/* y = (accumulate ? y : 0) + a Wᵀ without the bias, the same with it, and dx = (accumulate ? dx : 0) + dy W; W with
+ * what an adapter adds to it. */
 void bg_pass_times(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate);
+/* Of a module with an adapter (site.h), over rows: h = s A a into p->lora, y += B h from there, and s Bᵀ dy, the
+ * gradient at A's output, into p->dlora. */
+void bg_pass_lora_hidden(bg_pass *p, const bg_site *site, size_t rows, bg_in a);
+void bg_pass_lora_output(bg_pass *p, const bg_site *site, size_t rows, bg_out y);
+void bg_pass_lora_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy);
+
 void bg_pass_linear(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate);
 void bg_pass_linear_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy, bg_out dx, bool accumulate);
 

@@ -90,6 +90,31 @@ static bool moves(const bg_along *w, const bg_site *site)
     return site != NULL && site->tracked && w->direction[site->index].left != NULL;
 }
 
+/* Those of a site's own, or of its adapter. */
+static bool any_moves(const bg_along *w, const bg_site *site)
+{
+    return moves(w, site) || (site != NULL && (moves(w, site->lora_a) || moves(w, site->lora_b)));
+}
+
+/* ty += V_B h + s B V_A a, of an adapter that moves. */
+static void adapter(const bg_tangent *t, const bg_along *w, const bg_site *site, bg_in a, bg_out ty)
+{
+    bg_pass *p = t->pass;
+    const bg_site *of_a = site->lora_a, *of_b = site->lora_b;
+    size_t rows = w->batch->n_rows, r = of_a->n_out;
+    if (moves(w, of_b)) {
+        bg_pass_lora_hidden(p, site, rows, a);
+        bg_direction_apply(&w->direction[of_b->index], of_b, rows, (bg_in){ p->lora, r }, t->product, ty);
+    }
+    if (moves(w, of_a)) {
+        memset(p->lora, 0, rows * r * sizeof *p->lora);
+        bg_direction_apply(&w->direction[of_a->index], of_a, rows, a, t->product, (bg_out){ p->lora, r });
+        for (size_t i = 0; i < rows * r; i++)
+            p->lora[i] *= site->lora_scale;
+        bg_pass_lora_output(p, site, rows, ty);
+    }
+}
+
 /* ty = (accumulate ? ty : 0) + ta Wᵀ + ā Vᵀ; a is read only where the weights move. */
 static void linear(const bg_tangent *t, const bg_along *w, const bg_site *site, bg_in a, bg_in ta, bg_out ty,
                    bool accumulate)
@@ -98,6 +123,8 @@ static void linear(const bg_tangent *t, const bg_along *w, const bg_site *site, 
     bg_pass_times(t->pass, site, rows, ta, ty, accumulate);
     if (moves(w, site))
         bg_direction_apply(&w->direction[site->index], site, rows, a, t->product, ty);
+    if (site->lora_a != NULL)
+        adapter(t, w, site, a, ty);
 }
 
 /* ---- a block ---- */
@@ -136,7 +163,7 @@ static void attention(const bg_tangent *t, const bg_along *w, size_t l, const fl
     size_t rows = w->batch->n_rows, d = p->model->config.d_model;
     bool needed = false;
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
-        needed = needed || moves(w, blk->site[r]);
+        needed = needed || any_moves(w, blk->site[r]);
     module_input(t, &blk->attention_norm, rows, s->x, tx, needed);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
         if (blk->site[r] != NULL)
@@ -158,7 +185,7 @@ static void mlp(const bg_tangent *t, const bg_along *w, size_t l, const float *x
     const bg_saved *s = bg_pass_saved(p, l);
     size_t rows = w->batch->n_rows, ff = c->d_ff;
     const bg_in a = { p->a_d, p->ld_d }, ta = { p->da, c->d_model };
-    module_input(t, &blk->mlp_norm, rows, x, tx, moves(w, gate) || moves(w, up));
+    module_input(t, &blk->mlp_norm, rows, x, tx, any_moves(w, gate) || any_moves(w, up));
     if (gate != NULL)
         linear(t, w, gate, a, ta, (bg_out){ p->dgate, ff }, false);
     linear(t, w, up, a, ta, (bg_out){ p->dup, ff }, false);
@@ -167,7 +194,7 @@ static void mlp(const bg_tangent *t, const bg_along *w, size_t l, const float *x
                          (bg_out){ p->dff, ff });
     else
         bg_mlp_slope(p, blk, rows, s->up, p->dup, p->dff);
-    if (moves(w, blk->site[BG_ROLE_DOWN]))
+    if (any_moves(w, blk->site[BG_ROLE_DOWN]))
         bg_mlp_hidden(p, blk, rows, s);
 }
 

@@ -20,7 +20,7 @@ import tokenizers
 
 from bregman.errors import UsageError, UserError
 from bregman.files import read_json
-from bregman.hashes import hash_bytes
+from bregman.hashes import checkpoint_folder, hash_bytes, model_file, require_regular
 
 CHOICES = ("auto", "yes", "no")
 # the class that AutoTokenizer of transformers 5 has for a config.json's model_type
@@ -37,9 +37,6 @@ CLASS_OF = {
     "olmo3": "TokenizersBackend",
     "olmoe": "GPTNeoXTokenizer",
     "starcoder2": "GPT2Tokenizer",
-    "gpt_neo": "GPT2Tokenizer",
-    "olmo": "GPTNeoXTokenizer",
-    "olmo3": "TokenizersBackend",
     "gemma2": "GemmaTokenizer",
     "gemma3_text": "GemmaTokenizer",
 }
@@ -182,13 +179,14 @@ class TextModel:
         add_prefix_space="auto",
         eos_token_id=None,
     ):
+        model_folder = model_folder and checkpoint_folder(model_folder)
         if model_folder and not os.path.isdir(model_folder):
             raise UserError(f'--model "{model_folder}" is not a folder')
-        self.path = tokenizer_file or (os.path.join(model_folder, "tokenizer.json") if model_folder else "")
+        self.path = tokenizer_file or (model_file(model_folder, "tokenizer.json") if model_folder else "")
         self.hash, self._tokenizer, self._bare, self.notes = "", None, None, []
         self.before, self.after, self.prefix_space, self.as_stored = [], [], None, True
-        config_path = os.path.join(model_folder or "", "config.json")
-        config = self._read_config(config_path if model_folder else "")
+        config_path = model_file(model_folder, "config.json") if model_folder else ""
+        config = self._read_config(config_path)
         beside = os.path.join(os.path.dirname(self.path), "tokenizer_config.json")
         self._settings = read_json(beside) if self.path else {}
         if tokenizer_file or need_tokenizer or os.path.exists(self.path):
@@ -210,14 +208,13 @@ class TextModel:
     def _load(self, config, add_prefix_space):
         if not os.path.exists(self.path):
             raise UserError(f'no tokenizer: "{self.path}" does not exist')
+        require_regular(self.path)
         try:
             with open(self.path, "rb") as file:
                 data = file.read()
         except OSError as error:
             raise UserError(f'cannot read "{self.path}": {error.strerror}') from None
         self.hash = hash_bytes(data)
-        if data.startswith(b"version https://git-lfs.github.com/spec/"):
-            raise UserError(f'"{self.path}" is a Git LFS pointer, not the file itself: run "git lfs pull" in its clone')
         try:
             self._description = json.loads(data)
         except (ValueError, RecursionError) as error:

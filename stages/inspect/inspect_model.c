@@ -155,6 +155,8 @@ bg_status inspect_model(FILE *to, const char *dir, const char *modules, bg_facto
         return st;
     }
     fprintf(to, "%s\n", dir);
+    if (m->adapter != NULL)
+        fprintf(to, "  adapter       LoRA on %zu modules of %s\n", bg_adapter_modules(m->adapter), m->base);
     print_architecture(to, &m->config);
     print_weights(to, m);
     st = print_identity(to, m, err);

@@ -10,7 +10,7 @@ static const char *const cases[] = { "gpt2",         "neox",         "neox_seria
                                      "llama_llama3", "llama_linear", "llama_half",  "qwen2",        "qwen3",
                                      "olmo2",        "starcoder2",   "mistral",     "qwen2_window", "gpt_neo",
                                      "llama_yarn",   "olmo3",        "smollm3",     "gemma2",       "gemma3",
-                                     "apertus" };
+                                     "apertus",      "lora_llama",   "lora_gpt2" };
 enum { ENTRIES = 4 };
 /* Float32 losses leave about 1e-5 of rounding in the sum, against steps that move it by about 0.05. */
 static const double LIMIT = 1e-2, MOVE_NATS = 0.05;
@@ -33,7 +33,7 @@ static void bench_open(bench *b, const char *name)
 {
     golden g;
     golden_open(&g, name);
-    *b = (bench){ .model = golden_model(&g, "embedding,all,head"), .batch = golden_batch(&g, 0, 2) };
+    *b = (bench){ .model = golden_model(&g, "embedding,all,adapter,head"), .batch = golden_batch(&g, 0, 2) };
     b->pass = golden_pass(b->model, b->batch);
     b->loss = calloc(b->batch->n_rows, sizeof *b->loss);
     assert_non_null(b->loss);
@@ -52,8 +52,7 @@ static void bench_close(bench *b)
 static size_t weight_at(const bench *b, size_t i, size_t j)
 {
     const bg_site *m = b->site;
-    bool transposed = m->kind == BG_SITE_EMBEDDING || (m->kind == BG_SITE_LINEAR && b->model->config.transposed);
-    return transposed ? j * m->n_out + i : i * m->n_in + j;
+    return bg_site_is_transposed(m, b->model->config.transposed) ? j * m->n_out + i : i * m->n_in + j;
 }
 
 /* Put our own copy of a module's weights in place of the file's. */
@@ -188,7 +187,7 @@ static void check_site(bench *b, const char *name, const caught *c, const caught
 static void every_layer_kind(void **state)
 {
     (void)state;
-    bool role_seen[BG_ROLES] = { false }, kind_seen[BG_SITE_KINDS] = { false };
+    bool role_seen[BG_ROLES] = { false }, kind_seen[BG_SITE_KINDS] = { false }, part_seen[3] = { false };
     size_t n = 0;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         bench b;
@@ -200,6 +199,7 @@ static void every_layer_kind(void **state)
         for (size_t k = 0; k < c.n; k++, n++) {
             role_seen[c.pair[k].site->role] = true;
             kind_seen[c.pair[k].site->kind] = true;
+            part_seen[c.pair[k].site->part] = true;
             check_site(&b, cases[i], &c, &c.pair[k]);
         }
         caught_clear(&c);
@@ -207,6 +207,7 @@ static void every_layer_kind(void **state)
     }
     for (int r = 0; r < BG_ROLES; r++)
         assert_true(role_seen[r]);
+    assert_true(part_seen[BG_PART_LORA_A] && part_seen[BG_PART_LORA_B]);
     for (int k = 0; k <= BG_SITE_HEAD; k++) /* training_test has the others */
         assert_true(kind_seen[k]);
     print_message("%zu modules\n", n);

@@ -718,6 +718,8 @@ def test_mistakes():
         "pipeline", "pipeline = 4", "pipeline = 3", "[model.fit] pipeline: 3 does not divide the 8 ranks (4 nodes of 2)"
     )
     wrong("no model", 'path = "model"\n[[model]]', 'path = "models"\n[[model]]', "no folder", "models", ":17:")
+    at_step = 'path = "model@7"\n[[model]]'
+    wrong("no checkpoint", 'path = "model"\n[[model]]', at_step, "no checkpoint of step 7", "no checkpoint", ":17:")
     wrong("no token file", "tokens/*.h5", "tokens/c.h5", "no file", "tokens/c.h5", ":25:")
     wrong("a pattern without match", "tokens/*.h5", "tokens/*.hdf5", "matches no file", "tokens/*.hdf5")
     wrong("a file twice", '["tokens/*.h5"]', '["tokens/*.h5", "tokens/a.h5"]', "tokens/a.h5", "is there twice")

@@ -121,8 +121,8 @@ def find_tokenizer(arguments):
         return path
     if arguments.model is None:
         return None
-    require(Path(arguments.model).is_dir(), f'no such model directory: "{arguments.model}"')
-    path = Path(arguments.model) / "tokenizer.json"
+    require(Path(hashes.checkpoint_folder(arguments.model)).is_dir(), f'no such model directory: "{arguments.model}"')
+    path = Path(hashes.model_file(arguments.model, "tokenizer.json"))
     return path if path.is_file() else None
 
 
