@@ -41,6 +41,14 @@ class BadQuery(Exception):
     """Prompt and completion that cannot be joined; the message is the reason."""
 
 
+def not_a_folder(model):
+    name = model if model.count("/") == 1 and not model.startswith((".", "/")) else "OWNER/NAME"
+    return (
+        f'--model "{model}" is not a folder: "hf download {name} --local-dir DIR", or "git clone '
+        f'https://huggingface.co/{name}" with Git LFS, makes one of a model of Hugging Face'
+    )
+
+
 def read_json(path):
     """The object in a file; {} where there is none."""
     try:
@@ -186,7 +194,7 @@ class TextModel:
         eos_token_id=None,
     ):
         if model_folder and not os.path.isdir(model_folder):
-            raise UserError(f'--model "{model_folder}" is not a folder')
+            raise UserError(not_a_folder(model_folder))
         self.path = tokenizer_file or (os.path.join(model_folder, "tokenizer.json") if model_folder else "")
         self.hash, self._tokenizer, self._bare, self.notes = "", None, None, []
         self.before, self.after, self.prefix_space, self.as_stored = [], [], None, True
