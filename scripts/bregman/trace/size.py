@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 
-from bregman import corpus
+from bregman import chat, corpus
 from bregman.errors import UserError
 
 LOOKED_AT = 16  # files, evenly spaced
@@ -22,13 +22,23 @@ def open_sources(paths, text_field):
 
 def of_text(chunk, source, model, text_field):
     """Tokens of each document of a chunk."""
-    texts = []
+    lengths = []
     for place, payload in chunk:
         try:
-            texts.append(source.parse(payload, text_field).text)
-        except corpus.BadText as error:
+            text = source.parse(payload, text_field).text
+            lengths.append(n_tokens(text, model))
+        except (corpus.BadText, chat.BadRecord) as error:
             raise UserError(f"{place}: {error}") from None
-    return [len(tokens) for tokens, _ in model.encode_documents(texts)]
+    return lengths
+
+
+def n_tokens(text, model):
+    """Of a text, a conversation, or what is tokens already."""
+    if isinstance(text, chat.Ids):
+        return len(text.tokens)
+    if isinstance(text, chat.Chat):
+        return len(chat.encode_chat(model, chat.open_template(model), text)[0])
+    return len(model.encode_documents([text])[0][0])
 
 
 def chunks(source, model, text_field):
