@@ -222,14 +222,23 @@ large-case: setup
 setup:
 	@$(SRC)/scripts/setup.sh
 
-SCRIPTS := train_tokenizer tokenize_corpus tokenize_queries gguf_to_hf bin_to_hf report export training_figure validate mpi
+SCRIPTS := trace sweep train_tokenizer tokenize_corpus tokenize_queries gguf_to_hf bin_to_hf report export training_figure validate mpi
 # the programs' package
 PACKAGE := $(patsubst $(SRC)/scripts/%,%,$(foreach f,*.py */*.py */*.j2,$(wildcard $(SRC)/scripts/bregman/$(f))))
 DEST = $(DESTDIR)$(PREFIX)
 OWN  = $(DEST)/libexec/bregman
+# the name that a program is installed by
+installed = bregman-$(subst _,-,$(1))
+# manual pages and bash completions, of what every program's own --help says; the files are those that say it
+$(B)/share/man: $(addprefix $(SRC)/,VERSION common/app/options.c common/app/stage.c $(STAGES:%=stages/%/main.c) \
+                $(addprefix scripts/,manual $(SCRIPTS))) $(wildcard $(SRC)/scripts/bregman/*.py) | all
+	@mkdir -p $@
+	@$(SRC)/scripts/manual $(VERSION) $(B)/share $(foreach p,$(STAGES),$(call installed,$(p))=$(B)/bin/$(p)) \
+	   $(foreach s,$(SCRIPTS),$(call installed,$(s))=$(SRC)/scripts/$(s))
+	@touch $@
 # libexec/bregman is laid out as the source tree: jobs, scripts and programs find each other, and the environment of the
 # build, unless setup.sh has made one there.  Scripts are links in bin: they say the name that they were called by.
-install: prefix all
+install: prefix all $(B)/share/man
 	@mkdir -p $(DEST)/bin $(DEST)/lib/pkgconfig $(DEST)/include/bregman $(OWN)/scripts $(OWN)/jobs $(OWN)/build/bin $(OWN)/build/share
 	@for p in $(STAGES); do name=bregman-$$(echo $$p | tr _ -); \
 	   install $(B)/bin/$$p $(DEST)/bin/$$name; ln -sf ../../../../bin/$$name $(OWN)/build/bin/$$p; done
@@ -238,15 +247,17 @@ install: prefix all
 	   ln -sf ../libexec/bregman/scripts/$$s $(DEST)/bin/bregman-$$(echo $$s | tr _ -); done
 	@install -d $(OWN)/scripts/peers && install $(SRC)/scripts/peers/*_scores $(OWN)/scripts/peers/
 	@install -m 644 $(SRC)/scripts/peers/*.py $(OWN)/scripts/peers/
-	@install $(SRC)/scripts/setup.sh $(SRC)/scripts/sweep $(OWN)/scripts/
+	@install $(SRC)/scripts/setup.sh $(OWN)/scripts/
 	@install -m 644 $(SRC)/scripts/requirements.txt $(OWN)/scripts/
 	@for f in $(PACKAGE); do install -D -m 644 $(SRC)/scripts/$$f $(OWN)/scripts/$$f || exit 1; done
 	@install $(SRC)/jobs/sweep $(OWN)/jobs/
-	@ln -sf ../libexec/bregman/jobs/sweep $(DEST)/bin/bregman-sweep
 	@install -m 644 $(wildcard $(SRC)/jobs/*.sbatch) $(SRC)/jobs/stage.sh $(wildcard $(SRC)/jobs/*.toml) $(OWN)/jobs/
 	@install -m 644 $(B)/revision.txt $(OWN)/VERSION
 	@install -m 644 $(B)/share/schema.json $(OWN)/build/share/
 	@install -D -m 644 $(B)/share/formats.md $(DEST)/share/doc/bregman/formats.md
+	@install -d $(DEST)/share/man/man1 $(DEST)/share/bash-completion/completions
+	@install -m 644 $(B)/share/man/man1/* $(DEST)/share/man/man1/
+	@install -m 644 $(B)/share/bash-completion/completions/* $(DEST)/share/bash-completion/completions/
 	@install -m 644 $(B)/lib/libbregman.a $(DEST)/lib/
 	@install -m 644 $(HEADERS) $(DEST)/include/bregman/
 	@printf 'prefix=%s\nName: bregman\nDescription: EK-FAC influence functions over MPI\nVersion: %s\nCflags: -I$${prefix}/include %s\nLibs: -L$${prefix}/lib -lbregman %s -fopenmp\n' \

@@ -376,7 +376,7 @@ static void print_option(FILE *to, const bg_opt *o)
     if (o->deflt == NULL && o->type != BG_OPT_FLAG)
         fputs(" (required)", to);
     else if (o->deflt != NULL && o->deflt[0] != '\0' && o->type != BG_OPT_FLAG)
-        fprintf(to, " (default %s)", o->deflt);
+        fprintf(to, " (default %s)", o->type == BG_OPT_RANGE && strcmp(o->deflt, ":") == 0 ? "all" : o->deflt);
     fputc('\n', to);
 }
 

@@ -147,8 +147,11 @@ static void say_end(const bg_context *ctx, work before)
     uint64_t peak = bg_timing_peak_bytes(), flops = bg_gemm_flops() - before.flops;
     MPI_Allreduce(MPI_IN_PLACE, &peak, 1, MPI_UINT64_T, MPI_MAX, ctx->grid.world);
     MPI_Allreduce(MPI_IN_PLACE, &flops, 1, MPI_UINT64_T, MPI_SUM, ctx->grid.world);
-    bg_log("done in %.1f s, %.1f GFLOP of matrix products, peak memory %.0f MiB per rank", bg_now_s() - before.s,
-           (double)flops * 1e-9, (double)peak / 1048576.0);
+    char products[64] = "";
+    if (flops > 0)
+        snprintf(products, sizeof products, " %.1f GFLOP of matrix products,", (double)flops * 1e-9);
+    bg_log("done in %.1f s,%s peak memory %.0f MiB per rank", bg_now_s() - before.s, products,
+           (double)peak / 1048576.0);
 }
 
 static void say_error(const bg_stage *s, const bg_grid *g, bg_err *err)

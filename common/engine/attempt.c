@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "bregman/manifest.h"
 #include "bregman/open.h"
 #include "bregman/stop.h"
+#include "bregman/store.h"
 #include "bregman/writer.h"
 
 /* ---- IDENTITY ---- */
@@ -127,11 +129,46 @@ bg_status bg_attempt_recall(const bg_context *ctx, const bg_inputs *in, const ch
 
 /* ---- the call, on rank 0 ---- */
 
+/* Which option of the other call's differs, if that is what does. */
+static void add_difference(const bg_attempt *a, const char *recorded, bg_err *err)
+{
+    json_t *then = json_loads(recorded, 0, NULL), *now = json_loads(a->ctx->identity, 0, NULL), *value;
+    size_t used = strlen(err->msg);
+    const char *key;
+    char *was = NULL, *is = NULL;
+    json_object_foreach(now, key, value)
+    {
+        const json_t *before = json_object_get(then, key);
+        if (before == NULL || json_equal(before, value))
+            continue;
+        was = json_dumps(before, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
+        is = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
+        break;
+    }
+    if (was != NULL && is != NULL)
+        snprintf(err->msg + used, sizeof err->msg - used, "; %.40s was %.60s, and is %.60s now", key, was, is);
+    else if (then != NULL && now != NULL)
+        snprintf(err->msg + used, sizeof err->msg - used, "; its options are the same, an input is another");
+    free(was);
+    free(is);
+    json_decref(then);
+    json_decref(now);
+}
+
 static bg_status look_for_output(const bg_attempt *a, bool *done, bg_err *err)
 {
+    bg_store *s = NULL;
+    char *recorded = NULL;
     *done = false;
-    return a->is_done != NULL ? a->is_done(a->self, done, err)
-                              : bg_store_is_done(a->output, a->in->fingerprint.hex, done, err);
+    bg_status st = a->is_done != NULL ? a->is_done(a->self, done, err)
+                                      : bg_store_is_done(a->output, a->in->fingerprint.hex, done, err);
+    if (st == BG_ESTALE && strstr(err->msg, "was made from other inputs or options") != NULL &&
+        bg_store_open_any(&s, a->output, NULL) == BG_OK &&
+        bg_store_get_text(s, "run", "options", &recorded, NULL, NULL) == BG_OK)
+        add_difference(a, recorded, err);
+    free(recorded);
+    bg_store_close(s);
+    return st;
 }
 
 static bg_status check_identity(const identity *id, const bg_attempt *a, bg_err *err)

@@ -49,6 +49,14 @@ class BadQuery(Exception):
     """Prompt and completion that cannot be joined; the message is the reason."""
 
 
+def not_a_folder(model):
+    name = model if model.count("/") == 1 and not model.startswith((".", "/")) else "OWNER/NAME"
+    return (
+        f'--model "{model}" is not a folder: "hf download {name} --local-dir DIR", or "git clone '
+        f'https://huggingface.co/{name}" with Git LFS, makes one of a model of Hugging Face'
+    )
+
+
 def _count(config, names, path):
     """The first of several integer fields that is there and not null, or None."""
     for name in names:
@@ -181,7 +189,7 @@ class TextModel:
     ):
         model_folder = model_folder and checkpoint_folder(model_folder)
         if model_folder and not os.path.isdir(model_folder):
-            raise UserError(f'--model "{model_folder}" is not a folder')
+            raise UserError(not_a_folder(model_folder))
         self.path = tokenizer_file or (model_file(model_folder, "tokenizer.json") if model_folder else "")
         self.hash, self._tokenizer, self._bare, self.notes = "", None, None, []
         self.before, self.after, self.prefix_space, self.as_stored = [], [], None, True

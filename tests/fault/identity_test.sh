@@ -64,7 +64,7 @@ works merge_scores --scores "$in/s" --output "$in/r.h5"
 [ "$(cksum < "$in/r.h5")" = "$before" ] || fail "a finished ranking was made anew"
 
 # ---- another corpus, another order, other options, one corpus twice
-refused "$shard" "other inputs or options" score_shards $m --queries "$in/c.h5" --tokens "$in/other.h5" "$in/t/b.h5" --output "$in/s" --shard 0/2
+refused "$shard" "its options are the same, an input is another" score_shards $m --queries "$in/c.h5" --tokens "$in/other.h5" "$in/t/b.h5" --output "$in/s" --shard 0/2
 refused "$shard" "other inputs or options" score_shards $m --queries "$in/c.h5" --tokens "$in/t/b.h5" "$in/t/a.h5" --output "$in/s" --shard 0/2
 works compress_queries $m --factors "$in/f" --queries "$in/queries.h5" --output "$in/c4.h5" --rank 4
 refused "$shard" "other inputs or options" score_shards $m --queries "$in/c4.h5" $t --output "$in/s" --shard 0/2

@@ -2,7 +2,9 @@
 """Sweeps without Slurm: the plan that is printed, a run here, the table, going on after failures, and every mistake in a
 sweep file, found before anything is done."""
 
+import contextlib
 import glob
+import io
 import json
 import os
 import re
@@ -17,6 +19,8 @@ from engine_checks import ROOT, check, corpus, finish, model, query_corpus, same
 from sweep_checks import ENVIRONMENT, SWEEP, path, sweep, write, write_squeue
 import text_checks
 from text_checks import tiny_model, write as write_text
+
+from bregman.sweep import local
 
 GOOD = """
 output = "out"
@@ -80,6 +84,7 @@ def test_dry_run():
     done = sweep("good.toml", "--dry-run")
     lines = [line for line in done.stdout.splitlines() if "sbatch" in line]
     check(done.returncode == 0 and len(lines) == 10, "dry run: a line a job", done.stderr + done.stdout)
+    check("# 10 steps, 13 tasks: 10 submissions\n" in done.stdout, "dry run: how much it is", done.stdout[-200:])
     fit = next(line for line in lines if "fit--large" in line)
     for part in (
         "--nodes=4",
@@ -139,7 +144,7 @@ def test_local():
     check(done.returncode == 0 and "all done" in done.stdout, "local run", done.stdout + done.stderr)
     states = rows(sweep("good.toml", "--status"))
     check(
-        len(states) == 11 and all(v == "done 100 % -" for k, v in states.items() if k[0] != "the"),
+        len(states) == 10 and all(v == "done 100 % -" for v in states.values()),
         "status: all done",
         states,
     )
@@ -152,6 +157,27 @@ def test_local():
         done.stdout,
     )
     check("sbatch" not in sweep("good.toml", "--dry-run").stdout, "dry run: nothing to do")
+
+
+def test_lines_meanwhile():
+    """A step that runs here says how far it is, and the line it leaves is no part of what is printed."""
+
+    class Plan:
+        def how_far(self, _job, i):
+            return f"{i} %, 3 min left, "
+
+    said, before = io.StringIO(), (local.LOOK_S, local.SAY_S)
+    asked = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    local.LOOK_S, local.SAY_S = 0.02, 0.1
+    runner = local.Runner(None, Plan())
+    with contextlib.redirect_stderr(said), subprocess.Popen(["sh", "-c", "sleep 1; exit 3"]) as runner.child:
+        code = runner.wait(None, 45, "step 1 of 2, fit--small")
+    local.LOOK_S, local.SAY_S = before
+    for number, handler in asked.items():
+        signal.signal(number, handler)
+    lines = said.getvalue().splitlines()
+    check(code == 3 and 1 <= len(lines) <= 10, "a line now and then", lines)
+    check(lines[0] == "step 1 of 2, fit--small: 45 %, 3 min left, < 1 min so far", "how far it is", lines)
 
 
 def test_status_of_others():
@@ -806,6 +832,7 @@ def test_mistakes():
 prepare()
 test_dry_run()
 test_local()
+test_lines_meanwhile()
 test_status_of_others()
 test_prefilter()
 test_sources()

@@ -12,7 +12,10 @@ import sys
 import tempfile
 
 import h5py
+import numpy as np
 import tokenizers
+
+from check_goldens import read_safetensors, write_safetensors
 
 FOLDER = tempfile.mkdtemp(prefix="bregman-text-")
 counts = {"passed": 0, "failed": 0}
@@ -44,13 +47,13 @@ def write(name, data):
     return path(name)
 
 
-def run(script, *arguments, **keywords):
+def run(script, *arguments, timeout=60, **keywords):
     return subprocess.run(
         [sys.executable, os.path.join(SCRIPTS, script), *map(str, arguments)],
         cwd=FOLDER,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout,
         check=False,
         **keywords,
     )
@@ -108,3 +111,17 @@ def tiny_model(name, bos=False, config=None):
     made.save(path(f"{name}/tokenizer.json"))
     write(f"{name}/config.json", json.dumps(config or {"vocab_size": made.get_vocab_size(), "eos_token_id": eos}))
     return path(name), made, eos
+
+
+def make_model(name):
+    """The NeoX of tests/goldens, with the vocabulary of a tokenizer of bytes and room for 512 tokens."""
+    golden = os.path.join(ROOT, "tests", "goldens", "neox")
+    with open(os.path.join(golden, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    folder, tokenizer, eos = tiny_model(name)
+    config.update(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=512, eos_token_id=eos)
+    write(f"{name}/config.json", json.dumps(config))
+    weights, random = read_safetensors(f"{golden}/model.safetensors")[0], np.random.default_rng(5)
+    for part in ("gpt_neox.embed_in.weight", "embed_out.weight"):
+        weights[part] = random.normal(0, 0.3, (config["vocab_size"], config["hidden_size"])).astype(np.float32)
+    write_safetensors(f"{folder}/model.safetensors", weights)

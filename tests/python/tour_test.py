@@ -6,13 +6,10 @@ import os
 import re
 import subprocess
 
-from text_checks import ROOT, check, finish, path, tiny_model, write
+from text_checks import ROOT, check, finish, make_model, path, write
 
 import h5py
-import numpy as np
 import zstandard
-
-from check_goldens import read_safetensors, write_safetensors
 
 TEXTS = [
     "The capital of France is Paris.",
@@ -29,20 +26,6 @@ def tour():
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
         section = re.search(r"\n## [^\n]*tour\n(.*?)\n## ", file.read(), re.S).group(1)
     return re.findall(r"^    (.*)$", section, re.M)
-
-
-def make_model(name):
-    """The NeoX of tests/goldens, with the vocabulary of a tokenizer of bytes and room for 512 tokens."""
-    golden = os.path.join(ROOT, "tests", "goldens", "neox")
-    with open(os.path.join(golden, "config.json"), encoding="utf-8") as file:
-        config = json.load(file)
-    folder, tokenizer, eos = tiny_model(name)
-    config.update(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=512, eos_token_id=eos)
-    write(f"{name}/config.json", json.dumps(config))
-    weights, random = read_safetensors(f"{golden}/model.safetensors")[0], np.random.default_rng(5)
-    for part in ("gpt_neox.embed_in.weight", "embed_out.weight"):
-        weights[part] = random.normal(0, 0.3, (config["vocab_size"], config["hidden_size"])).astype(np.float32)
-    write_safetensors(f"{folder}/model.safetensors", weights)
 
 
 def make_inputs(queries):

@@ -246,6 +246,7 @@ run("other", *LONG, env={**full, "FAULT_PATH": "*/other/model.safetensors*"}, co
 if glob.glob(f"{FOLDER}/other/training.work/*.h5"):
     run("other", *LONG, "--learning-rate", 0.002, code=1, says="made from other inputs or options")
 run("plain", *PLAN, "--momentum", 0.5, code=1, says="was made from other inputs or options")
+run("plain", *PLAN, "--momentum", 0.5, code=1, says="; momentum was 0.9, and is 0.5 now")
 
 # ---------------------------------------------------------------- banks
 

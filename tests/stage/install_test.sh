@@ -37,7 +37,7 @@ make_install -f "$SRC/Makefile" B="$BUILD" PREFIX="$prefix" || { cat "$work/log"
 make_install -f "$SRC/Makefile" B="$BUILD" PREFIX="$prefix" || fail "a second time: $(cat "$work/log")"
 # without BREGMAN_VENV: what was the build's environment is found
 for program in train-models fit-factors compress-queries prefilter score-shards merge-scores compare-scales inspect verify plan calibrate \
-    train-tokenizer tokenize-corpus tokenize-queries gguf-to-hf bin-to-hf report training-figure validate; do
+    trace sweep train-tokenizer tokenize-corpus tokenize-queries gguf-to-hf bin-to-hf report training-figure validate; do
     (unset BREGMAN_VENV && "$prefix/bin/bregman-$program" --version) > "$work/log" 2>&1 &&
         grep -q "^bregman-$program $(cat "$SRC/VERSION")" "$work/log" || fail "bregman-$program --version: $(cat "$work/log")"
     (unset BREGMAN_VENV && "$prefix/bin/bregman-$program" --help) > "$work/log" 2>&1 &&
@@ -52,11 +52,31 @@ done
 from bregman import ROOT, schema
 assert ROOT.endswith("/usr/libexec/bregman") and schema.rows("bregman/tokens"), ROOT') > "$work/log" 2>&1 || fail "table of the formats: $(cat "$work/log")"
 grep -q '^## bregman/tokens' "$prefix/share/doc/bregman/formats.md" || fail "no page of the formats"
-(unset BREGMAN_VENV && "$prefix/bin/bregman-sweep" --help) > "$work/log" 2>&1 || fail "bregman-sweep: $(cat "$work/log")"
 "$prefix/bin/bregman-mpi" 2 "$prefix/bin/bregman-plan" --help > "$work/log" 2>&1 &&
     [ "$(grep -c "^usage: bregman-plan " "$work/log")" = 1 ] || fail "bregman-mpi: $(cat "$work/log")"
 "$prefix/bin/bregman-mpi" "$prefix/bin/bregman-plan" --help > "$work/log" 2>&1
 [ $? = 2 ] && grep -q "^usage: bregman-mpi RANKS COMMAND" "$work/log" || fail "bregman-mpi without ranks: $(cat "$work/log")"
+
+# ---- every program has a manual page with all of its options, and bash completes them
+for program in "$prefix"/bin/bregman-*; do
+    name=${program##*/}
+    (unset BREGMAN_VENV && "$program" --help) > "$work/help" 2>&1 || fail "$name --help: $(cat "$work/help")"
+    page=$prefix/share/man/man1/$name.1 completion=$prefix/share/bash-completion/completions/$name
+    [ -s "$page" ] && [ -s "$completion" ] || { fail "$name has no page, or no completion"; continue; }
+    sed -n 's/^  \(-., \)\{0,1\}\(--[a-z][a-z0-9-]*\).*/\2/p' "$work/help" | sort > "$work/options"
+    [ -s "$work/options" ] || [ "$name" = bregman-mpi ] || fail "$name --help has no options"
+    sed -n '/^\.TP/{n;s/\\-/-/g;s/\\f[BR]//g;p}' "$page" | grep -oE -- '--[a-z][a-z0-9-]*' | sort | diff - "$work/options" > "$work/log" ||
+        fail "$name.1 has other options than $name --help: $(cat "$work/log")"
+    bash -c '. "$1"; "_$(echo "$2" | tr - _)" "$2" -- "$2"; printf "%s\n" ${COMPREPLY[*]}' - "$completion" "$name" | sort |
+        grep . | diff - "$work/options" > "$work/log" || fail "$name: other options are completed: $(cat "$work/log")"
+    for check in "groff -ww -man -Tutf8 -z" "mandoc -T lint -W warning"; do
+        ! command -v "${check%% *}" > /dev/null || [ -z "$($check "$page" 2>&1)" ] || fail "$check: $($check "$page" 2>&1)"
+    done
+done
+completed() { bash -c '. "$1"/"$2"; "_$(echo "$2" | tr - _)" "$2" "$3" "$4"; echo "${COMPREPLY[*]}"' - "$prefix/share/bash-completion/completions" "$@"; }
+[ "$(completed bregman-fit-factors --cov bregman-fit-factors)" = --covariance-sequences ] || fail "completion of --cov"
+[ "$(completed bregman-tokenize-corpus '' --packing)" = "none concat" ] || fail "completion of --packing's value"
+[ -z "$(completed bregman-fit-factors '' --model)" ] || fail "completion of --model's value is of files"
 
 # ---- the build's environment is gone, and the system's Python has no packages
 ln -sfn "$work/gone" "$prefix/libexec/bregman/build/venv"

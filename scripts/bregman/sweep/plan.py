@@ -17,7 +17,7 @@ from bregman.hashes import hash_model, hash_texts
 from bregman.sweep import comparison, family, validation
 from bregman.sweep.file import SweepError
 from bregman.sweep.keys import FILES, NO_STEP, OWN, STAGES, argument
-from bregman.sweep.progress import last_run, units_done
+from bregman.sweep.progress import duration, last_run, units_done
 from bregman.validate.settings import Settings
 from bregman.validate.stages import words
 
@@ -342,7 +342,10 @@ class Plan:
                 model.path,
                 "--output",
                 os.path.join(folder, corpus.name, "report.html"),
-            ] + report.stage_options()
+            ]
+            if "title" not in report.settings:  # of a sweep there are many
+                report.arguments += ["--title", f"{model.name}: what it learned {queries.name} from, in {corpus.name}"]
+            report.arguments += report.stage_options()
             self.add(report, os.path.join(folder, corpus.name, "report.html"))
 
     def add_variants(self, model, fit, tokens):
@@ -556,6 +559,12 @@ class Plan:
         parts = [1.0 if self.done(job, i) else units_done(element.work)[0] for i, element in enumerate(job.elements)]
         known = [part for part in parts if part is not None]
         return sum(known) / len(parts) if known else None
+
+    def how_far(self, job, i):
+        """Of a running element, for a line: "45 %, 12 min left, "; "" where it does not say."""
+        fraction, left = units_done(job.elements[i].work)[0], self.seconds_left(job, [i])
+        found = [] if fraction is None else [f"{int(100 * fraction)} %"]
+        return "".join(f"{word}, " for word in found + ([] if left is None else [f"{duration(left)} left"]))
 
     def seconds_left(self, job, running):
         """Of the slowest running element that has finished units since its last start; None if that can't be told."""

@@ -40,6 +40,13 @@ def units_done(work):
     return min(1.0, sum(shares.values())), times
 
 
+def duration(seconds):
+    if seconds is None:
+        return "-"
+    minutes = int(seconds / 60 + 0.5)
+    return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{minutes} min" if minutes else "< 1 min"
+
+
 # ---------------------------------------------------------------- logs
 
 Run = collections.namedtuple("Run", "started exit_code reason")

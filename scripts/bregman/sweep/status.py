@@ -3,7 +3,8 @@
 import collections
 
 from bregman.sweep import validation
-from bregman.sweep.progress import last_run
+from bregman.sweep.plan import PAGES
+from bregman.sweep.progress import duration, last_run
 from bregman.sweep.slurm import NEVER, SlurmError, read_queue
 
 ORDER = ("failed", "running", "held", "queued", "waiting", "stopped", "to do", "done")  # which one a row shows
@@ -54,7 +55,9 @@ class Row:
         self.left = duration(plan.seconds_left(job, running)) if running else "-"
 
     def results(self):
-        """Of a validation: the files of what it has measured."""
+        """The page that was made; of a validation the files of what it has measured."""
+        if self.job.stage in PAGES:
+            return self.job.elements[0].output if self.state == "done" else ""
         if self.job.stage != "validate":
             return ""
         return ", ".join(validation.result(self.job, part) for part in validation.parts_done(self.job))
@@ -72,13 +75,6 @@ class Row:
         fraction = plan.fraction(self.job)
         percent = f"{int(100 * fraction)} %" if fraction is not None else "-" if self.state == "running" else "0 %"
         return f"{counts['done']}/{len(self.job.elements)}, {percent}" if self.job.is_array else percent
-
-
-def duration(seconds):
-    if seconds is None:
-        return "-"
-    minutes = int(seconds / 60 + 0.5)
-    return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{minutes} min" if minutes else "< 1 min"
 
 
 def status_rows(plan, here):
@@ -127,6 +123,6 @@ def print_status(plan, here):
     for row in failed:
         logs = {row.job.elements[i].log for i in row.missing}
         print(f"{row.job.name}: {row.note} (log {sorted(logs)[0] if len(logs) == 1 else plan.log})")
-    if problem:
+    if problem and any(row.missing for row in rows):
         print(f"the queue is not known: {problem}")
     return 1 if failed or any(row.state == "other" for row in rows) else 0
