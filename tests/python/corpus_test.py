@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """tokenize_corpus: formats, packing, processes, bad lines, refusals, reruns."""
 
-from text_checks import ROOT, SCRIPTS, check, counts, datasets, finish, load, path, refused, run, tiny_model, write
+from text_checks import ROOT, SCRIPTS, check, counts, datasets, finish, path, refused, run, tiny_model, write
 
 import contextlib
 import gzip
@@ -21,6 +21,8 @@ import pyarrow
 import pyarrow.parquet
 import zstandard
 from tokenizers import Tokenizer
+
+from bregman import interruption  # noqa: E402
 
 MODEL, TOKENIZER, EOS = tiny_model("model")
 
@@ -513,11 +515,10 @@ def test_interrupted():
 
 def test_interrupted_for_nothing():
     """A process whose parent is gone ends even where the interruption is lost."""
-    script = load("tokenize_corpus")
-    script.UNWIND_S = 1
     child = os.fork()
     if child == 0:
-        signal.signal(signal.SIGTERM, script.interrupt_child)
+        interruption.UNWIND_S = 1
+        signal.signal(signal.SIGTERM, interruption.interrupt_child)
         with contextlib.suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
