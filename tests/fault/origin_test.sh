@@ -187,8 +187,8 @@ spoilt "$two" "says that it is shard 0 of 3" "f.attrs['shard'] = numpy.uint64(0)
 spoilt "$two" "says that it is shard 1 of 4" "f.attrs['shards'] = numpy.uint64(4)"
 spoilt "$two" '"x" where shard 0 has those of "q0"' "del f['id']; f.create_dataset('id', data=['x', 'q1', 'q2'], dtype=h5py.string_dtype())"
 spoilt "$two" "scores of 2 queries, shard 0 of 3" "
-for name in ('id', 'top', 'bottom', 'score'):
-    x = f[name][:2] if name == 'id' else f[name][:, :2] if name == 'score' else None
+for name in ('id', 'query_loss', 'top', 'bottom', 'score'):
+    x = f[name][:2] if name in ('id', 'query_loss') else f[name][:, :2] if name == 'score' else None
     del f[name]
     if x is not None: f[name] = x"
 spoilt "$work/s/shard-00000-of-00003.h5" "scores of 10 sequences, and all 3 shards of 29" "

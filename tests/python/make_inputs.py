@@ -110,7 +110,7 @@ def make_models(at):
             "hidden_act": "silu",
             "max_position_embeddings": POSITIONS,
             "rms_norm_eps": 1e-5,
-            "rope_scaling": {"rope_type": "yarn", "factor": 4.0},
+            "rope_scaling": {"rope_type": "longrope", "factor": 4.0},
         },
     )
     for name, tensor, value in (
