@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "bregman/path.h"
+#include "experts.h"
 #include "family.h"
 #include "json.h"
 #include "rope.h"
@@ -148,6 +149,8 @@ static bg_status refuse_unsupported(const json_t *root, const bg_family *f, cons
                        file);
     if (json_object_size(bg_json_value(root, "per_layer_config")) > 0)
         return BG_FAIL(err, BG_EFORMAT, "per_layer_config is not supported in \"%s\"", file);
+    if (f->refused_if_given != NULL && bg_json_value(root, f->refused_if_given) != NULL)
+        return BG_FAIL(err, BG_EFORMAT, "%s is not supported in \"%s\"", f->refused_if_given, file);
     bg_status st = refuse_unless(root, "is_causal", true, file, err);
     for (size_t i = 0; i < BG_FAMILY_REFUSED && f->refused_unless[i].key != NULL && st == BG_OK; i++)
         st = refuse_unless(root, f->refused_unless[i].key, f->refused_unless[i].value, file, err);
@@ -185,6 +188,8 @@ static bg_status read_window(bg_model_config *c, const json_t *root, const bg_fa
     bool none = json_is_null(key);
     size_t window = DEFAULT_WINDOW;
     bg_status st = BG_OK;
+    if (f->window == BG_WINDOW_FLAGGED)
+        st = bg_json_flag(root, "use_sliding_window", file, &used, err);
     if (f->window == BG_WINDOW_BY_BLOCK)
         st = read_slides(c, root, file, &used, err);
     if (st == BG_OK && used)
@@ -232,7 +237,8 @@ static bg_status read_by_family(bg_model_config *c, const json_t *root, const bg
     if ((st = refuse_unsupported(root, f, file, err)) != BG_OK || (st = read_sizes(c, root, f, file, err)) != BG_OK ||
         (st = read_derived_sizes(c, root, f, file, err)) != BG_OK ||
         (st = read_activation(c, root, f, file, err)) != BG_OK || (st = read_flags(c, root, f, file, err)) != BG_OK ||
-        (st = bg_rope_read(c, root, f, file, err)) != BG_OK || (st = read_training(c, root, f, file, err)) != BG_OK)
+        (st = bg_experts_read(c, root, f, file, err)) != BG_OK || (st = bg_rope_read(c, root, f, file, err)) != BG_OK ||
+        (st = read_training(c, root, f, file, err)) != BG_OK)
         return st;
     return read_window(c, root, f, file, err);
 }

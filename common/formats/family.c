@@ -19,6 +19,8 @@
     .q = "self_attn.q_proj", .k = "self_attn.k_proj", .v = "self_attn.v_proj", .attention_out = "self_attn.o_proj", \
     .gate = "mlp.gate_proj", .up = "mlp.up_proj", .down = "mlp.down_proj"
 
+#define EXPERT_NAMES .router = "mlp.gate", .expert = "mlp.experts.%zu."
+
 #define PRE_NORM_NAMES .attention_norm = "input_layernorm", .mlp_norm = "post_attention_layernorm"
 
 static const bg_family families[] = {
@@ -82,6 +84,25 @@ static const bg_family families[] = {
         .has_attention_bias_key = true, .window = BG_WINDOW_BY_BLOCK, .padding = BG_PADDING_GIVEN,
         .fixed = { LLAMA_FIXED, .qk_norm = BG_QK_NORM_HEAD,
                    .names = { LLAMA_NAMES, PRE_NORM_NAMES,
+                              .q_norm = "self_attn.q_norm", .k_norm = "self_attn.k_norm" } },
+    },
+    {
+        .model_type = "qwen3_moe", LLAMA_KEYS, .d_head = "head_dim",
+        .required = { "num_key_value_heads" },
+        .has_attention_bias_key = true, .window = BG_WINDOW_FLAGGED, .padding = BG_PADDING_GIVEN,
+        .n_experts = { "num_experts", "num_local_experts" }, .d_expert = "moe_intermediate_size",
+        .has_plain_mlp_keys = true,
+        .fixed = { LLAMA_FIXED, .qk_norm = BG_QK_NORM_HEAD,
+                   .names = { LLAMA_NAMES, PRE_NORM_NAMES, EXPERT_NAMES,
+                              .q_norm = "self_attn.q_norm", .k_norm = "self_attn.k_norm" } },
+    },
+    {
+        .model_type = "olmoe", LLAMA_KEYS, .d_head = "head_dim",
+        .has_attention_bias_key = true, .padding = BG_PADDING_GIVEN_OR_1,
+        .n_experts = { "num_experts", "num_local_experts" }, .d_expert = "intermediate_size",
+        .refused_if_given = "clip_qkv",
+        .fixed = { LLAMA_FIXED, .qk_norm = BG_QK_NORM_FULL,
+                   .names = { LLAMA_NAMES, PRE_NORM_NAMES, EXPERT_NAMES,
                               .q_norm = "self_attn.q_norm", .k_norm = "self_attn.k_norm" } },
     },
     {

@@ -10,6 +10,7 @@ typedef enum {
     BG_WINDOW_NONE,
     BG_WINDOW_ALWAYS,  /* "sliding_window", where not null           */
     BG_WINDOW_GIVEN,   /* the same, but an absent key is as null     */
+    BG_WINDOW_FLAGGED, /* the same, if "use_sliding_window"          */
     BG_WINDOW_BY_BLOCK /* as BG_WINDOW_ALWAYS, in some of the blocks */
 } bg_window_rule;
 
@@ -40,6 +41,12 @@ typedef struct {
      * "use_bias". */
     bool has_attention_bias_key, has_mlp_bias_key, has_bias_key;
     bool has_parallel_residual_key; /* "use_parallel_residual" */
+
+    /* MLPs with experts: the number of these, by either key, and their width; NULL: there are none. */
+    const char *n_experts[2], *d_expert;
+    bool has_plain_mlp_keys; /* "decoder_sparse_step", "mlp_only_layers" */
+
+    const char *refused_if_given; /* a key that must be absent or null */
 
     const char *rope_theta, *rotary_fraction; /* own spellings at the root; NULL: those of all others */
     double default_rotary_fraction;

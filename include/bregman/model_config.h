@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "bregman/status.h"
 
@@ -31,6 +32,8 @@ typedef enum { BG_ROPE_NONE, BG_ROPE_DEFAULT, BG_ROPE_LINEAR, BG_ROPE_LLAMA3 } b
 enum { BG_ROPE_MAX_PAIRS = 1024 };
 /* Blocks at most: tables of them are made before any weight is looked at. */
 enum { BG_MAX_BLOCKS = 1 << 16 };
+/* Of models whose MLPs have experts: blocks, and experts of each, at most. */
+enum { BG_MAX_EXPERT_BLOCKS = 1 << 10, BG_MAX_EXPERTS = 1 << 10 };
 
 /* Module and tensor names of a family, relative to a block's prefix unless marked.
  * A module NAME has tensors NAME.weight and, with a bias, NAME.bias. NULL: the family has none. */
@@ -45,6 +48,9 @@ typedef struct {
     const char *attention_out;
     const char *q_norm, *k_norm;
     const char *gate, *up, *down; /* gate NULL: plain two-layer MLP up -> act -> down */
+    /* of an MLP with experts: "mlp.gate", and "mlp.experts.%zu.", behind which gate, up and down have the last parts of
+     * their names above */
+    const char *router, *expert;
 } bg_family_names;
 
 typedef struct {
@@ -61,6 +67,11 @@ typedef struct {
     bool transposed; /* weights stored [in, out] (GPT-2's Conv1D) */
     bool qkv_bias, attention_out_bias, mlp_bias, head_bias;
     bool gated;
+    /* MLPs of experts, gated ones: a row is read by the experts_per_token to which a router gives the highest
+     * probabilities, and their outputs are added up, times these.  n_experts 0: the family has none. */
+    size_t n_experts, experts_per_token, d_expert;
+    bool experts_renormalised;                     /* those probabilities are divided by their sum */
+    uint64_t plain_mlp[BG_MAX_EXPERT_BLOCKS / 64]; /* bit l % 64 of l / 64: block l has an MLP of d_ff all the same */
     bg_activation activation;
     bool tied_head;
     bg_rope_kind rope; /* NONE: learned positions */
@@ -73,5 +84,11 @@ typedef struct {
     size_t padding_token;     /* whose row of the embedding is not trained; SIZE_MAX: none */
     bg_family_names names;
 } bg_model_config;
+
+/* Has block l's MLP experts? */
+static inline bool bg_config_has_experts(const bg_model_config *c, size_t l)
+{
+    return c->n_experts > 0 && (c->plain_mlp[l / 64] >> l % 64 & 1) == 0;
+}
 
 #endif /* BG_MODEL_CONFIG_H */

@@ -38,6 +38,7 @@ typedef enum {
     BG_ROLE_V,
     BG_ROLE_QKV,
     BG_ROLE_ATTENTION_OUT,
+    BG_ROLE_ROUTER, /* of an MLP with experts: from its input to a logit for each */
     BG_ROLE_GATE,
     BG_ROLE_UP,
     BG_ROLE_DOWN,
@@ -50,6 +51,7 @@ typedef struct {
     char name[160]; /* the module's path, as checkpoints name it: "transformer.h.0.mlp.c_fc" */
     bg_site_kind kind;
     bg_role role;   /* of BG_SITE_LINEAR */
+    size_t expert;  /* the expert of its block's MLP that it belongs to, from 1; 0: none, it reads all rows */
     size_t section; /* number */
     size_t layer;   /* of layer scores: see bg_model_layers */
     size_t n_out;   /* P */
@@ -63,8 +65,9 @@ typedef struct {
     bg_norm_kind norm;       /* ... which is of this kind */
     const float *bias;       /* [n_out], NULL without one */
     bool tracked;
-    size_t input; /* index in bg_model.tracked of the first tracked site that reads the same input */
-    size_t index; /* own index in bg_model.tracked */
+    size_t input;  /* index in bg_model.tracked of the first tracked site that reads the same input */
+    size_t keeper; /* and of the one that keeps A: the same, or where a block's experts share one the first of these */
+    size_t index;  /* own index in bg_model.tracked */
 } bg_site;
 
 /* Are its weights stored as [n_in, n_out]? */
@@ -74,7 +77,9 @@ static inline bool bg_site_is_transposed(const bg_site *s, bool config_transpose
            (s->kind == BG_SITE_LINEAR && config_transposed);
 }
 
-/* Does it keep the A of its input? Otherwise another site does, which reads the same. */
-static inline bool bg_site_owns_input(const bg_site *s) { return s->input == s->index; }
+/* Does it keep the A of its input? Otherwise another site does, which reads the same or shares it. */
+static inline bool bg_site_owns_input(const bg_site *s) { return s->keeper == s->index; }
+/* Do its rows enter an A?  Otherwise those of another site do, which are the same. */
+static inline bool bg_site_adds_input(const bg_site *s) { return s->input == s->index; }
 
 #endif /* BG_SITE_H */

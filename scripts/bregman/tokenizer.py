@@ -29,6 +29,8 @@ CLASS_OF = {
     "mistral": "TokenizersBackend",
     "qwen2": "Qwen2Tokenizer",
     "qwen3": "Qwen2Tokenizer",
+    "qwen3_moe": "Qwen2Tokenizer",
+    "olmoe": "GPTNeoXTokenizer",
     "olmo2": "TokenizersBackend",
     "starcoder2": "GPT2Tokenizer",
 }

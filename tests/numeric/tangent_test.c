@@ -7,9 +7,11 @@
 #include "bregman/gemm.h"
 #include "golden.h"
 
-static const char *const cases[] = { "gpt2",         "neox",         "neox_serial", "llama", "llama_pad",
-                                     "llama_llama3", "llama_linear", "qwen2",       "qwen3", "olmo2",
-                                     "gpt2_ends",    "llama_ends",   "starcoder2" };
+static const char *const cases[] = {
+    "gpt2",         "neox",      "neox_serial",   "llama", "llama_pad",         "llama_llama3",
+    "llama_linear", "qwen2",     "qwen3",         "olmo2", "gpt2_ends",         "llama_ends",
+    "starcoder2",   "qwen3_moe", "qwen3_moe_raw", "olmoe", "olmoe_renormalised"
+};
 enum { N_CASES = sizeof cases / sizeof cases[0], RANK = 2 };
 static const double LIMIT = 1e-5; /* of the largest */
 
@@ -174,7 +176,7 @@ static void as_pytorch(void **state)
     (void)state;
     for (size_t i = 0; i < N_CASES; i++) {
         bench b;
-        bench_open(&b, cases[i], "embedding,all,head");
+        bench_open(&b, cases[i], "embedding,all,router,head");
         assert_int_equal(bg_tensors_count(b.want), b.model->n_tracked + 2);
         check_direction(&b, cases[i], b.dense);
         check_direction(&b, cases[i], b.low); /* the state that the first left is still good */
@@ -187,7 +189,9 @@ static void as_pytorch(void **state)
 static void as_the_gradient(void **state)
 {
     (void)state;
-    static const char *const choice[] = { "mlp", "attention", "head", "embedding", "1\\.", "embedding,all,head" };
+    static const char *const choice[] = {
+        "mlp", "mlp,router", "attention", "head", "embedding", "1\\.", "embedding,all,router,head"
+    };
     for (size_t i = 0; i < N_CASES * (sizeof choice / sizeof *choice); i++) {
         bench b;
         bg_err err;
@@ -234,7 +238,7 @@ static void in_shares(void **state)
         bg_share share[2];
         bg_pass *pass[2];
         bg_tangent *tangent[2];
-        bench_open(&b, cases[i], "embedding,all,head");
+        bench_open(&b, cases[i], "embedding,all,router,head");
         size_t n = b.batch->n_rows * b.model->config.d_model;
         float *whole = floats(b.batch->n_rows), *x = floats(n), *out = NULL;
         const bg_along along = { 0, b.batch, b.low };
@@ -269,7 +273,7 @@ static void cost(void **state)
         bench b;
         bg_err err;
         bg_cost want = { 0 };
-        bench_open(&b, cases[i / 2], "1\\.");
+        bench_open(&b, cases[i / 2], "(h|layers)\\.1\\.");
         bg_batch *one = golden_batch(&b.g, 0, 1);
         const bg_share whole = bg_model_whole(b.model);
         const bg_batch_shape shape = { 1, one->n_rows, one->n_rows, b.batch->n_rows, false, true };

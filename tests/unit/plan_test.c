@@ -39,8 +39,8 @@ static void must(bg_status st, const bg_err *err)
 /* Of every family in tests/goldens: the sketch has the modules and sizes of the model itself. */
 static void sketch_is_the_model(void **state)
 {
-    static const char *const family[] = { "gpt2",  "neox",  "neox_serial", "llama",
-                                          "qwen2", "qwen3", "olmo2",       "starcoder2" };
+    static const char *const family[] = { "gpt2",  "neox",  "neox_serial", "llama",     "qwen2",
+                                          "qwen3", "olmo2", "starcoder2",  "qwen3_moe", "olmoe" };
     (void)state;
     for (size_t f = 0; f < sizeof family / sizeof family[0]; f++) {
         bg_model *real, *sketch;
