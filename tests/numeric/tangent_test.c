@@ -284,7 +284,13 @@ static void cost(void **state)
         assert_ok(bg_tangent_forward(b.tangent, &along, NULL, &err), err);
         assert_ok(bg_tangent_loss(b.tangent, &along, NULL, b.loss, &err), err);
         bg_tangent_cost(&want, b.model, &whole, &shape, i % 2 ? RANK : 0);
-        assert_int_equal(bg_gemm_flops() - before, (uint64_t)want.flops);
+        assert_int_equal(bg_gemm_flops() - before, (uint64_t)llround(want.flops));
+        want = (bg_cost){ 0 };
+        before = bg_gemm_flops();
+        assert_ok(bg_pass_run(b.pass, one, (bg_labels){ 0 }, &(bg_tap){ NULL, NULL, 0 }, NULL, &err), err);
+        bg_pass_cost(&want, b.model, &whole,
+                     &(bg_batch_shape){ 1, one->n_rows, one->n_rows, b.batch->n_rows, false, false });
+        assert_int_equal(bg_gemm_flops() - before, (uint64_t)llround(want.flops));
         bg_batch_free(one);
         bench_close(&b);
     }
