@@ -222,7 +222,7 @@ large-case: setup
 setup:
 	@$(SRC)/scripts/setup.sh
 
-SCRIPTS := train_tokenizer tokenize_corpus tokenize_queries gguf_to_hf report export training_figure validate mpi
+SCRIPTS := train_tokenizer tokenize_corpus tokenize_queries gguf_to_hf bin_to_hf report export training_figure validate mpi
 # the programs' package
 PACKAGE := $(patsubst $(SRC)/scripts/%,%,$(foreach f,*.py */*.py */*.j2,$(wildcard $(SRC)/scripts/bregman/$(f))))
 DEST = $(DESTDIR)$(PREFIX)

@@ -14,12 +14,14 @@
 #include "bregman/memory.h"
 #include "bregman/shared.h"
 #include "bregman/stop.h"
+#include "marks.h"
 
 /* One file is open at a time: sequences are read in order, and a corpus may have more files than a
  * process may have open. */
 typedef struct {
     size_t index;
     bg_store *store;
+    bg_marks *marks; /* once they were asked for */
 } open_file;
 
 struct bg_tokens {
@@ -29,10 +31,11 @@ struct bg_tokens {
     bg_hash *hash;   /* [n_files]: identities; of files that others made "" until asked for */
     bool hashed;     /* all identities are known and differ */
     open_file *current;
-    uint64_t n, room;           /* sequences; as many fit the arrays below */
-    uint64_t *begin;            /* [n + 1]: tokens before each sequence, over all files; */
-    bg_shared *held;            /* in this, once per node, unless one rank opened the files for itself */
-    bool are_queries, masked;   /* masked: a file says of each token whether it is in the loss */
+    uint64_t n, room; /* sequences; as many fit the arrays below */
+    uint64_t *begin;  /* [n + 1]: tokens before each sequence, over all files; */
+    bg_shared *held;  /* in this, once per node, unless one rank opened the files for itself */
+    bool are_queries;
+    bool marked, restarts;      /* a file says more of its tokens (marks.h) */
     uint32_t *completion_start; /* [n], queries only */
     char **id;                  /* [n], queries only */
     char *tokenizer_hash;
@@ -44,9 +47,9 @@ static bg_status go_to(const bg_tokens *t, size_t i, bg_store **store, bg_err *e
 {
     open_file *now = t->current;
     if (now->store == NULL || now->index != i) {
+        bg_marks_free(now->marks);
         bg_store_close(now->store);
-        now->store = NULL;
-        now->index = i;
+        *now = (open_file){ .index = i };
         bg_status st = bg_store_open_sequences(&now->store, t->path[i], err);
         if (st != BG_OK)
             return st;
@@ -171,7 +174,11 @@ static bg_status look_at(bg_tokens *t, size_t i, const bg_store *s, uint64_t *n,
     bg_status st = bg_store_dims(s, "token", 1, &n_tokens, err);
     if (st == BG_OK)
         st = bg_store_dims(s, "count", 1, n, err);
-    t->masked = t->masked || bg_store_has(s, "loss");
+    bool marked = false, restarts = false;
+    if (st == BG_OK)
+        st = bg_marks_look(s, &marked, &restarts, err);
+    t->marked = t->marked || marked;
+    t->restarts = t->restarts || restarts;
     if (st == BG_OK)
         st = check_kind(t, i, s, err);
     if (st == BG_OK)
@@ -290,7 +297,7 @@ bg_status bg_tokens_open(bg_tokens **out, const char *const *path, size_t n_path
 
 /* What the other ranks need to know to make room for the rest. */
 typedef struct {
-    uint64_t n, are_queries, masked, hash_from, text_bytes;
+    uint64_t n, are_queries, marked, restarts, hash_from, text_bytes;
 } outline;
 
 /* The tokenizer's hash and the queries' ids, each with its NUL; the length alone if text is NULL. */
@@ -326,7 +333,8 @@ static bg_status make_like(bg_tokens *t, const outline *o, bg_err *err)
     bg_status st = BG_OK;
     t->n = o->n;
     t->are_queries = o->are_queries != 0;
-    t->masked = o->masked != 0;
+    t->marked = o->marked != 0;
+    t->restarts = o->restarts != 0;
     t->hash_from = o->hash_from;
     if (t->are_queries)
         st = BG_NEW(t->completion_start, t->n, "completion starts", err);
@@ -353,7 +361,7 @@ static bg_status share(bg_tokens *t, MPI_Comm comm, bool first, bg_err *err)
     char *text = NULL;
     bg_status st = BG_OK;
     if (first)
-        o = (outline){ t->n, t->are_queries, t->masked, t->hash_from, join_texts(t, NULL) };
+        o = (outline){ t->n, t->are_queries, t->marked, t->restarts, t->hash_from, join_texts(t, NULL) };
     bg_broadcast(comm, &o, sizeof o, 0);
     if (!first)
         st = make_like(t, &o, err);
@@ -389,8 +397,10 @@ void bg_tokens_close(bg_tokens *t)
 {
     if (t == NULL)
         return;
-    if (t->current != NULL)
+    if (t->current != NULL) {
+        bg_marks_free(t->current->marks);
         bg_store_close(t->current->store);
+    }
     for (size_t i = 0; i < t->n_files; i++)
         free(t->path[i]);
     for (uint64_t q = 0; t->id != NULL && q < t->n; q++)
@@ -447,7 +457,7 @@ static size_t file_of(const bg_tokens *t, uint64_t sequence)
 
 bg_status bg_tokens_check_longest(const bg_tokens *t, uint64_t begin, uint64_t end, size_t max_tokens, bg_err *err)
 {
-    for (uint64_t i = begin; i < end; i++)
+    for (uint64_t i = begin; i < end && !t->restarts; i++)
         if (bg_tokens_count(t, i) > max_tokens) {
             size_t file = file_of(t, i);
             return BG_FAIL(err, BG_EFORMAT,
@@ -507,20 +517,27 @@ bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_
     return st;
 }
 
-bool bg_tokens_are_masked(const bg_tokens *t) { return t->masked; }
+bool bg_tokens_are_marked(const bg_tokens *t) { return t->marked; }
 
-bg_status bg_tokens_read_loss(const bg_tokens *t, uint64_t begin, uint64_t end, uint8_t *out, bg_err *err)
+static bg_status open_marks(const bg_tokens *t, size_t file, bg_err *err)
+{
+    open_file *now = t->current;
+    bg_store *s;
+    bg_status st = go_to(t, file, &s, err);
+    return st == BG_OK && now->marks == NULL ? bg_marks_open(&now->marks, s, bg_tokens_file_sequences(t, file), err)
+                                             : st;
+}
+
+bg_status bg_tokens_read_marks(const bg_tokens *t, uint64_t begin, uint64_t end, uint8_t *out, bg_err *err)
 {
     assert(begin <= end && end <= t->n);
-    bg_store *s;
     bg_status st = BG_OK;
     for (run r; begin < end && st == BG_OK; begin = r.end, out += r.rows.n) {
         r = next_run(t, begin, end);
-        st = go_to(t, r.file, &s, err);
-        if (st == BG_OK && bg_store_has(s, "loss"))
-            st = bg_store_read_rows(s, "loss", BG_U8, r.rows, out, err);
-        else if (st == BG_OK)
-            memset(out, 1, r.rows.n);
+        uint64_t first = begin - t->first[r.file];
+        st = open_marks(t, r.file, err);
+        if (st == BG_OK)
+            st = bg_marks_read(t->current->marks, first, first + (r.end - begin), r.rows, t->begin + begin, out, err);
     }
     return st;
 }

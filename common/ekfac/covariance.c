@@ -102,17 +102,44 @@ void bg_covariance_clear(bg_covariance *c)
     memset(c->positions, 0, c->model->n_tracked * sizeof *c->positions);
 }
 
-static void add_positions(const bg_pair *pair, float *a, float *s)
+/* Rows [first, first + n) of the pair. */
+static void add_run(const bg_pair *pair, size_t first, size_t n, float *a, float *s)
 {
     const bg_site *site = pair->site;
-    bg_symmetric_add(site->s, s, pair->n_rows, pair->gradient, pair->ld_gradient);
+    bg_symmetric_add(site->s, s, n, pair->gradient + first * pair->ld_gradient, pair->ld_gradient);
     if (!bg_site_adds_input(site))
         return;
     if (pair->activation != NULL)
-        bg_symmetric_add(site->a, a, pair->n_rows, pair->activation, pair->ld_activation);
+        bg_symmetric_add(site->a, a, n, pair->activation + first * pair->ld_activation, pair->ld_activation);
     else
-        for (size_t i = 0; i < pair->n_rows; i++)
+        for (size_t i = first; i < first + n; i++)
             a[pair->token[i]] += 1;
+}
+
+static bool is_in_loss(const bg_pair *pair, size_t i)
+{
+    return !pair->batch->masked || pair->batch->target[bg_pair_row(pair, i)] != BG_NO_TARGET;
+}
+
+static int64_t count_positions(const bg_pair *pair)
+{
+    int64_t n = 0;
+    for (size_t i = 0; i < pair->n_rows; i++)
+        n += is_in_loss(pair, i);
+    return n;
+}
+
+/* Predicted positions are those in the loss. */
+static void add_positions(const bg_pair *pair, float *a, float *s)
+{
+    for (size_t i = 0, end; i < pair->n_rows; i = end) {
+        for (end = i; end < pair->n_rows && is_in_loss(pair, end);)
+            end++;
+        if (end > i)
+            add_run(pair, i, end - i, a, s);
+        else
+            end++;
+    }
 }
 
 /* A site may have read none of a sequence. */
@@ -131,7 +158,7 @@ bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
     (void)err;
     if (site->index < c->sites.first || site->index >= c->sites.end)
         return BG_OK;
-    c->positions[site->index] += (int64_t)pair->n_rows;
+    c->positions[site->index] += count_positions(pair);
     if (c->kind == BG_FACTORS_SHAMPOO)
         add_sequences(pair, c->room, a, s);
     else

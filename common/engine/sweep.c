@@ -47,6 +47,7 @@ typedef struct {
     item *ring;     /* [depth] */
     size_t next_item, depth;
     uint32_t *token; /* one sequence */
+    uint8_t *mark;   /* and its tokens' marks; NULL: no file has any */
     /* where this column's next batch comes from */
     uint64_t unit, at;      /* unit in hand (n_units: none), and its next sequence */
     uint64_t search, dealt; /* next unit to look at in this stream, and pending ones seen before it */
@@ -108,6 +109,17 @@ static uint32_t loss_start(const bg_sweep *s, uint64_t z)
     return bg_tokens_are_queries(s->tokens) ? bg_tokens_completion_start(s->tokens, z) - 1 : 0;
 }
 
+/* After the labels: those of masked tokens count for nothing. */
+static bg_status mask(const worker *w, uint64_t z, bg_batch *b, bg_err *err)
+{
+    if (w->mark == NULL)
+        return BG_OK;
+    bg_status st = bg_tokens_read_marks(w->s->tokens, z, z + 1, w->mark, err);
+    if (st == BG_OK && !bg_batch_mark(b, w->mark))
+        st = bg_tokens_fail_masked(w->s->tokens, z, err);
+    return st;
+}
+
 static void erase(const bg_sweep *s, uint64_t i, bg_batch *b)
 {
     if (s->erased != NULL && s->erased[i] != BG_NOT_ERASED)
@@ -165,6 +177,8 @@ static bg_status fill(worker *w, item *it, bg_err *err)
             st = BG_FAIL(err, BG_EARG, "sequence %" PRIu64 " does not fit into a micro-batch", z);
         if (st == BG_OK)
             st = give_labels(s, z, b->target + b->n_rows - (count - 1), count - 1, vocab, err);
+        if (st == BG_OK)
+            st = mask(w, z, b, err);
         if (st != BG_OK)
             return st;
         erase(s, it->unit.first + w->at, b);
@@ -344,6 +358,8 @@ static bg_status open_worker(worker *w, bg_err *err)
     bg_status st = bg_pipeline_new(&w->line, w->pass, w->model, &w->ctx->grid, &work, &w->notice, err);
     if (st == BG_OK)
         st = BG_NEW(w->token, rows + 1, "tokens", err);
+    if (st == BG_OK && bg_tokens_are_marked(w->s->tokens))
+        st = BG_NEW(w->mark, rows + 1, "marks of tokens", err);
     if (st == BG_OK)
         st = BG_NEW(w->state, w->n_units, "list of units", err);
     if (st == BG_OK)
@@ -362,6 +378,7 @@ static void close_worker(worker *w)
         bg_batch_free(w->ring[i].batch);
     bg_free(w->ring);
     bg_free(w->token);
+    bg_free(w->mark);
     bg_free(w->state);
     bg_free(w->part);
 }
@@ -497,10 +514,6 @@ bg_status bg_sweep_run(const bg_sweep *s, bg_pass *pass, const bg_model *model, 
                  .depth = bg_pass_depth(pass),
                  .notice.round = MPI_REQUEST_NULL };
     double start = bg_now_s();
-    if (bg_tokens_are_masked(s->tokens))
-        return BG_FAIL(err, BG_EFORMAT,
-                       "\"%s\" or a file beside it has a mask (dataset loss): only train_models takes those",
-                       bg_tokens_path(s->tokens, 0));
     bg_timing_begin(s->what);
     bg_status st = bg_agree(ctx->grid.world, open_worker(&w, err), err);
     if (st == BG_OK)

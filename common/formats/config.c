@@ -2,6 +2,7 @@
 #include "bregman/config.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,10 +11,8 @@
 #include "experts.h"
 #include "family.h"
 #include "json.h"
+#include "layers.h"
 #include "rope.h"
-
-/* Of transformers' configuration classes, for keys that are absent. */
-enum { DEFAULT_WINDOW = 4096, DEFAULT_WINDOW_LAYERS = 28 };
 
 static bg_status read_activation(bg_model_config *c, const json_t *root, const bg_family *f, const char *file,
                                  bg_err *err)
@@ -31,13 +30,15 @@ static bg_status read_activation(bg_model_config *c, const json_t *root, const b
         { "silu", BG_ACT_SILU },
         { "swish", BG_ACT_SILU },
         { "relu", BG_ACT_RELU },
+        { "xielu", BG_ACT_XIELU },
     };
     const char *name = f->default_activation;
     bg_status st = bg_json_text(root, f->activation, file, &name, err);
     if (st != BG_OK)
         return st;
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (strcmp(name, known[i].name) == 0) {
+        bool ours = known[i].value != BG_ACT_XIELU || c->names.activation != NULL;
+        if (strcmp(name, known[i].name) == 0 && ours) {
             c->activation = known[i].value;
             return BG_OK;
         }
@@ -74,8 +75,9 @@ static bg_status read_sizes(bg_model_config *c, const json_t *root, const bg_fam
     c->positions_key = f->max_positions;
     for (size_t i = 0; i < BG_FAMILY_REQUIRED && f->required[i] != NULL && st == BG_OK; i++)
         st = bg_json_require(root, f->required[i], file, err);
-    if (st == BG_OK)
-        st = bg_json_require(root, f->norm_epsilon, file, err);
+    if (st != BG_OK || f->norm_epsilon == NULL)
+        return st;
+    st = bg_json_require(root, f->norm_epsilon, file, err);
     if (st == BG_OK)
         st = bg_json_positive(root, f->norm_epsilon, file, &c->norm_epsilon, err);
     if (st == BG_OK && c->norm_epsilon <= 0)
@@ -133,6 +135,32 @@ static bg_status read_flags(bg_model_config *c, const json_t *root, const bg_fam
     return st;
 }
 
+/* A bound: absent, the family's; null, none. */
+static bg_status read_cap(const json_t *root, const char *key, const char *file, double *cap, bg_err *err)
+{
+    *cap = json_is_null(json_object_get(root, key)) ? 0 : *cap;
+    return bg_json_positive(root, key, file, cap, err);
+}
+
+/* What is done to scores, to q, k and v, to logits and to embeddings, where a family does it. */
+static bg_status read_scales(bg_model_config *c, const json_t *root, const bg_family *f, const char *file, bg_err *err)
+{
+    double scalar = 256, family_cap = c->attention_cap;
+    bg_status st = BG_OK;
+    c->embedding_scale = f->scales_embedding ? sqrt((double)c->d_model) : 0;
+    if (f->has_clip_key)
+        st = bg_json_positive(root, "clip_qkv", file, &c->clip_qkv, err);
+    if (st != BG_OK || !f->has_cap_keys)
+        return st;
+    st = bg_json_positive(root, "query_pre_attn_scalar", file, &scalar, err);
+    c->attention_scale = 1 / sqrt(scalar);
+    if (st == BG_OK)
+        st = read_cap(root, "attn_logit_softcapping", file, &c->attention_cap, err);
+    if (st == BG_OK && family_cap <= 0 && c->attention_cap > 0) /* its class in transformers does not look at it */
+        st = BG_FAIL(err, BG_EFORMAT, "attn_logit_softcapping is not supported for %s in \"%s\"", f->model_type, file);
+    return st == BG_OK ? read_cap(root, "final_logit_softcapping", file, &c->logit_cap, err) : st;
+}
+
 static bg_status refuse_unless(const json_t *root, const char *key, bool wanted, const char *file, bg_err *err)
 {
     bool value = wanted;
@@ -157,58 +185,14 @@ static bg_status refuse_unsupported(const json_t *root, const bg_family *f, cons
     return st;
 }
 
-/* Whether a block's attention slides, in the families where blocks differ: by "layer_types", or from block
- * "max_window_layers" on. */
-static bg_status read_slides(const bg_model_config *c, const json_t *root, const char *file, bool *out, bg_err *err)
-{
-    const json_t *types = bg_json_value(root, "layer_types"), *first = bg_json_value(root, "max_window_layers");
-    *out = false;
-    bg_status st = bg_json_flag(root, "use_sliding_window", file, out, err);
-    if (st != BG_OK || !*out)
-        return st;
-    if (types != NULL && json_array_size(types) != c->n_blocks)
-        return BG_FAIL(err, BG_EFORMAT, "layer_types has not one entry for each of the %zu blocks in \"%s\"",
-                       c->n_blocks, file);
-    if (types == NULL && first != NULL && !json_is_integer(first))
-        return BG_FAIL(err, BG_EFORMAT, "key \"max_window_layers\" is not a whole number in \"%s\"", file);
-    json_int_t from = first != NULL ? json_integer_value(first) : DEFAULT_WINDOW_LAYERS;
-    *out = types == NULL && from < (json_int_t)c->n_blocks;
-    for (size_t i = 0; types != NULL && i < c->n_blocks; i++) {
-        const char *type = json_string_value(json_array_get(types, i));
-        *out |= type == NULL || strcmp(type, "full_attention") != 0;
-    }
-    return BG_OK;
-}
-
-/* Within its window, sliding attention is plain causal attention: longer sequences are refused. */
-static bg_status read_window(bg_model_config *c, const json_t *root, const bg_family *f, const char *file, bg_err *err)
-{
-    const json_t *key = json_object_get(root, "sliding_window");
-    bool used = f->window == BG_WINDOW_ALWAYS || (f->window == BG_WINDOW_GIVEN && key != NULL);
-    bool none = json_is_null(key);
-    size_t window = DEFAULT_WINDOW;
-    bg_status st = BG_OK;
-    if (f->window == BG_WINDOW_FLAGGED)
-        st = bg_json_flag(root, "use_sliding_window", file, &used, err);
-    if (f->window == BG_WINDOW_BY_BLOCK)
-        st = read_slides(c, root, file, &used, err);
-    if (st == BG_OK && used)
-        st = bg_json_size(root, "sliding_window", file, &window, err);
-    if (used && !none && window < c->max_positions) {
-        c->max_positions = window;
-        c->positions_key = "sliding_window";
-    }
-    return st;
-}
-
 /* A negative token counts from the vocabulary's end, as in PyTorch. */
-static size_t padding_of(const json_t *root, bg_padding_rule rule, json_int_t vocab)
+static size_t padding_of(const json_t *root, const bg_family *f, json_int_t vocab)
 {
     const json_t *key = json_object_get(root, "pad_token_id");
     json_int_t token = vocab;
-    if (key == NULL && rule == BG_PADDING_GIVEN_OR_1)
-        token = 1;
-    else if (rule != BG_PADDING_NONE && json_is_integer(key))
+    if (key == NULL && f->padding == BG_PADDING_GIVEN_OR)
+        token = f->default_padding;
+    else if (f->padding != BG_PADDING_NONE && json_is_integer(key))
         token = json_integer_value(key);
     return token >= -vocab && token < vocab ? (size_t)(token < 0 ? token + vocab : token) : SIZE_MAX;
 }
@@ -219,10 +203,10 @@ static bg_status read_training(bg_model_config *c, const json_t *root, const bg_
 {
     static const char *const dropout[] = { "resid_pdrop",       "embd_pdrop",       "attn_pdrop",
                                            "attention_dropout", "residual_dropout", "hidden_dropout",
-                                           "embedding_dropout" };
+                                           "embedding_dropout", "resid_dropout",    "embed_dropout" };
     for (size_t i = 0; i < sizeof dropout / sizeof dropout[0]; i++)
         c->dropout = c->dropout || json_number_value(json_object_get(root, dropout[i])) > 0;
-    c->padding_token = padding_of(root, f->padding, (json_int_t)c->vocab_size);
+    c->padding_token = padding_of(root, f, (json_int_t)c->vocab_size);
     if (c->initializer_range <= 0)
         c->initializer_range = 0.02;
     return bg_json_positive(root, "initializer_range", file, &c->initializer_range, err);
@@ -237,15 +221,15 @@ static bg_status read_by_family(bg_model_config *c, const json_t *root, const bg
     if ((st = refuse_unsupported(root, f, file, err)) != BG_OK || (st = read_sizes(c, root, f, file, err)) != BG_OK ||
         (st = read_derived_sizes(c, root, f, file, err)) != BG_OK ||
         (st = read_activation(c, root, f, file, err)) != BG_OK || (st = read_flags(c, root, f, file, err)) != BG_OK ||
-        (st = bg_experts_read(c, root, f, file, err)) != BG_OK || (st = bg_rope_read(c, root, f, file, err)) != BG_OK ||
-        (st = read_training(c, root, f, file, err)) != BG_OK)
+        (st = read_scales(c, root, f, file, err)) != BG_OK || (st = bg_experts_read(c, root, f, file, err)) != BG_OK ||
+        (st = bg_rope_read(c, root, f, file, err)) != BG_OK || (st = read_training(c, root, f, file, err)) != BG_OK)
         return st;
-    return read_window(c, root, f, file, err);
+    return bg_layers_read(c, root, f, file, err);
 }
 
 static bg_status read_root(bg_model_config *out, const json_t *root, const char *file, bg_err *err)
 {
-    char known[256];
+    char known[512];
     const char *model_type = NULL;
     bg_status st = bg_json_text(root, "model_type", file, &model_type, err);
     if (st != BG_OK)
@@ -258,6 +242,14 @@ static bg_status read_root(bg_model_config *out, const json_t *root, const char 
     bg_family_list(known, sizeof known);
     return BG_FAIL(err, BG_EFORMAT, "model_type \"%.64s\" is not supported in \"%s\"; supported: %s", model_type, file,
                    known);
+}
+
+bool bg_model_family_at(size_t i, bg_model_family *out)
+{
+    const bg_family *f = bg_family_at(i);
+    if (f != NULL)
+        *out = (bg_model_family){ f->model_type, f->cases, f->fixed.untrained };
+    return f != NULL;
 }
 
 bg_status bg_model_config_read(bg_model_config *out, const char *dir, bg_err *err)

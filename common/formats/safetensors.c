@@ -20,7 +20,7 @@
 
 typedef struct {
     char *path;
-    const char *name; /* path without its folder */
+    const char *name; /* path within the model's folder */
     const unsigned char *map;
     size_t map_bytes;
     bg_st_header header;
@@ -115,15 +115,15 @@ static bg_status new_set(bg_tensors **out, size_t n_files, bg_err *err)
     return BG_OK;
 }
 
-static bg_status set_path(mapped_file *f, const char *path, bg_err *err)
+/* `folder`: how many characters of the path come before its name. */
+static bg_status set_path(mapped_file *f, const char *path, size_t folder, bg_err *err)
 {
     size_t n = strlen(path) + 1;
     bg_status st = BG_NEW(f->path, n, "file name", err);
     if (st != BG_OK)
         return st;
     memcpy(f->path, path, n);
-    const char *slash = strrchr(f->path, '/');
-    f->name = slash != NULL ? slash + 1 : f->path;
+    f->name = f->path + folder;
     return BG_OK;
 }
 
@@ -138,9 +138,10 @@ static bg_status open_files(bg_tensors *set, bg_err *err)
 
 bg_status bg_tensors_open_file(bg_tensors **out, const char *path, bg_err *err)
 {
+    const char *slash = strrchr(path, '/');
     bg_status st = new_set(out, 1, err);
     if (st == BG_OK)
-        st = set_path(&(*out)->file[0], path, err);
+        st = set_path(&(*out)->file[0], path, slash != NULL ? (size_t)(slash + 1 - path) : 0, err);
     if (st == BG_OK)
         st = open_files(*out, err);
     if (st != BG_OK) {
@@ -148,6 +149,19 @@ bg_status bg_tensors_open_file(bg_tensors **out, const char *path, bg_err *err)
         *out = NULL;
     }
     return st;
+}
+
+/* Does a path of the index stay inside the model's folder? */
+static bool is_inside(const char *path)
+{
+    if (*path == '\0' || *path == '/')
+        return false;
+    for (const char *at = path; at != NULL; at = strchr(at, '/')) {
+        at += *at == '/';
+        if (strncmp(at, "..", 2) == 0 && (at[2] == '/' || at[2] == '\0'))
+            return false;
+    }
+    return true;
 }
 
 /* Name the set's files after the distinct values of the index's weight_map. */
@@ -162,8 +176,8 @@ static bg_status list_shards(bg_tensors **out, const char *dir, const char *inde
         const char *name = json_string_value(value);
         if (st != BG_OK)
             break;
-        if (name == NULL || *name == '\0' || strchr(name, '/') != NULL)
-            st = BG_FAIL(err, BG_EFORMAT, "tensor \"%.200s\" has no plain file name in \"%s\"", tensor, index);
+        if (name == NULL || !is_inside(name))
+            st = BG_FAIL(err, BG_EFORMAT, "tensor \"%.200s\" has no file inside the folder in \"%s\"", tensor, index);
         else if (json_object_set_new(shards, name, json_true()) != 0)
             st = BG_FAIL(err, BG_ENOMEM, "list of shards: out of memory");
     }
@@ -178,7 +192,7 @@ static bg_status list_shards(bg_tensors **out, const char *dir, const char *inde
         if (st == BG_OK)
             st = bg_path(path, err, "%s/%s", dir, name);
         if (st == BG_OK)
-            st = set_path(&(*out)->file[i++], path, err);
+            st = set_path(&(*out)->file[i++], path, strlen(dir) + 1, err);
     }
     json_decref(shards);
     return st;
@@ -210,6 +224,19 @@ out:
     return st;
 }
 
+static bg_status fail_without_weights(const char *dir, bg_err *err)
+{
+    static const char *const pickled[] = { "pytorch_model.bin", "pytorch_model.bin.index.json" };
+    char path[BG_PATH_BYTES];
+    for (size_t i = 0; i < 2; i++)
+        if (bg_path(path, err, "%s/%s", dir, pickled[i]) == BG_OK && access(path, F_OK) == 0)
+            return BG_FAIL(err, BG_EFORMAT,
+                           "\"%s\" has its weights in pytorch_model.bin: bregman-bin-to-hf %s OUT makes "
+                           "a folder with safetensors of it",
+                           dir, dir);
+    return BG_FAIL(err, BG_EIO, "no model.safetensors and no model.safetensors.index.json in \"%s\"", dir);
+}
+
 bg_status bg_tensors_open_model(bg_tensors **out, const char *dir, bg_err *err)
 {
     char single[BG_PATH_BYTES], index[BG_PATH_BYTES];
@@ -222,7 +249,7 @@ bg_status bg_tensors_open_model(bg_tensors **out, const char *dir, bg_err *err)
     if (access(single, F_OK) == 0)
         return bg_tensors_open_file(out, single, err);
     if (access(index, F_OK) != 0)
-        return BG_FAIL(err, BG_EIO, "no model.safetensors and no model.safetensors.index.json in \"%s\"", dir);
+        return fail_without_weights(dir, err);
     st = open_sharded(out, dir, index, err);
     if (st != BG_OK) {
         bg_tensors_close(*out);

@@ -1,4 +1,4 @@
-/* tensor.c - the numbers of a tensor: 16-bit floats to float32, in loops that the compiler turns into vector code. */
+/* tensor.c - the numbers of a tensor to float32: 16-bit floats, in loops that the compiler turns into vector code. */
 #include <assert.h>
 #include <string.h>
 
@@ -55,9 +55,19 @@ static void widen_f16(const unsigned char *p, size_t n, float *out)
         out[i] = float_of_f16(load_u16(p, i));
 }
 
+static void narrow_f64(const unsigned char *p, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        double x;
+        memcpy(&x, p + i * sizeof x, sizeof x);
+        out[i] = (float)x;
+    }
+}
+
 bool bg_tensor_number(const bg_tensor *t, bg_number *out)
 {
     switch (t->dtype) {
+    case BG_ST_F64: *out = BG_NUMBER_F64; return true;
     case BG_ST_F32: *out = BG_NUMBER_F32; return true;
     case BG_ST_BF16: *out = BG_NUMBER_BF16; return true;
     case BG_ST_F16: *out = BG_NUMBER_F16; return true;
@@ -75,6 +85,7 @@ void bg_tensor_widen(const bg_tensor *t, size_t first, size_t n, float *out)
     assert(first <= t->n_bytes / size && n <= t->n_bytes / size - first);
     p += first * size;
     switch (type) {
+    case BG_NUMBER_F64: narrow_f64(p, n, out); break;
     case BG_NUMBER_F32: memcpy(out, p, n * size); break;
     case BG_NUMBER_BF16: widen_bf16(p, n, out); break;
     case BG_NUMBER_F16: widen_f16(p, n, out); break;

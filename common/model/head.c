@@ -2,6 +2,7 @@
  * more than their budget. */
 #include <inttypes.h>
 #include <math.h>
+#include <omp.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -30,6 +31,21 @@ static void chunk_logits(bg_pass *p, size_t n)
     times_head(p, n, p->head_n, p->logits);
     if (bias != NULL)
         bg_add_bias(n, v, bias, (bg_out){ p->logits, v });
+}
+
+/* Logits of a row, within their cap if they have one; its slopes into this thread's p->cap_slope. */
+static void cap_row(const bg_pass *p, float *logit)
+{
+    size_t v = p->model->config.vocab_size;
+    if (p->cap_slope != NULL)
+        bg_softcap(v, 1.0f, (float)p->model->config.logit_cap, logit, p->cap_slope + (size_t)omp_get_thread_num() * v);
+}
+
+static void times_cap_slope(const bg_pass *p, float *x)
+{
+    size_t v = p->model->config.vocab_size;
+    if (p->cap_slope != NULL)
+        bg_times(v, p->cap_slope + (size_t)omp_get_thread_num() * v, x);
 }
 
 /* head_n = dlogits W */
@@ -62,6 +78,8 @@ void bg_head_logits(bg_pass *p, size_t n_rows, const float *x, float *logits)
         memcpy(p->head_x, x + i * d, n * d * sizeof *x);
         chunk_norm(p, n);
         chunk_logits(p, n);
+        for (size_t j = 0; j < n; j++)
+            cap_row(p, p->logits + j * v);
         memcpy(logits + i * v, p->logits, n * v * sizeof *logits);
     }
 }
@@ -84,9 +102,11 @@ static size_t sequence_of(const bg_batch *b, size_t row)
 static double row_loss(const bg_pass *p, const bg_batch *b, bg_labels labels, size_t row, float *logit)
 {
     size_t v = p->model->config.vocab_size, label = b->target[row];
+    cap_row(p, logit);
     double raw = (double)logit[label], lse = bg_softmax_row(v, logit);
     if (labels.sampled) {
-        double u = bg_uniform(labels.seed, b->sequence[sequence_of(b, row)], p->position[row]);
+        size_t z = sequence_of(b, row);
+        double u = bg_uniform(labels.seed, b->sequence[z], (uint32_t)(row - b->row_start[z]));
         label = bg_sample_row(v, logit, u);
         double drawn = (double)logit[label];
         logit[label] -= 1.0f;
@@ -94,6 +114,16 @@ static double row_loss(const bg_pass *p, const bg_batch *b, bg_labels labels, si
     }
     logit[label] -= 1.0f;
     return lse - raw;
+}
+
+/* The same times the row's weight. */
+static double weighted_loss(const bg_pass *p, const bg_batch *b, bg_labels labels, size_t row, float *logit)
+{
+    size_t v = p->model->config.vocab_size;
+    double loss = row_loss(p, b, labels, row, logit);
+    for (size_t i = 0; i < v && b->weight[row] != 1; i++)
+        logit[i] *= b->weight[row];
+    return (double)b->weight[row] * loss;
 }
 
 /* Losses of a chunk's rows, and the gradient of their sum in place of the logits; returns the first row whose loss is
@@ -105,7 +135,8 @@ static size_t chunk_loss(const bg_backward *w, bg_labels labels, bg_rows_of_loss
     const uint32_t *row = p->loss_row + r.first;
 #pragma omp parallel for schedule(static) num_threads(p->threads) if (r.n * v > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < r.n; i++) {
-        double l = row_loss(p, w->batch, labels, row[i], p->logits + i * v);
+        double l = weighted_loss(p, w->batch, labels, row[i], p->logits + i * v);
+        times_cap_slope(p, p->logits + i * v);
         if (loss != NULL)
             loss[row[i]] = (float)l;
         if (!isfinite(l)) {
@@ -127,6 +158,8 @@ static size_t chunk_tangent(const bg_backward *w, bg_rows_of_loss r)
 #pragma omp parallel for schedule(static) num_threads(p->threads) if (r.n * v > BG_PARALLEL_FLOATS)
     for (size_t i = 0; i < r.n; i++) {
         float *prob = p->logits + i * v, *moves = t->logits + i * v;
+        cap_row(p, prob);
+        times_cap_slope(p, moves);
         double of_label = (double)moves[w->batch->target[row[i]]];
         (void)bg_softmax_row(v, prob);
         double loss = bg_softmax_tangent(v, 1.0f, prob, moves) - of_label;
@@ -134,6 +167,7 @@ static size_t chunk_tangent(const bg_backward *w, bg_rows_of_loss r)
             t->loss[row[i]] = (float)loss;
         if (w->tap != NULL)
             memcpy(prob, moves, v * sizeof *prob);
+        times_cap_slope(p, prob);
         if (!isfinite(loss)) {
 #pragma omp critical
             bad = row[i] < bad ? row[i] : bad;
@@ -213,8 +247,8 @@ bg_status bg_head_run(const bg_backward *w, bg_labels labels, const float *x, fl
         chunk_logits(p, r.n);
         bad = w->tangent != NULL ? chunk_tangent(w, r) : chunk_loss(w, labels, r, loss);
         if (bad != SIZE_MAX)
-            return BG_FAIL(w->err, BG_ENUMERIC, "%s: the loss of sequence %" PRIu64 " at position %u%s is not finite",
-                           p->model->dir, b->sequence[sequence_of(b, bad)], p->position[bad],
+            return BG_FAIL(w->err, BG_ENUMERIC, "%s: the loss of sequence %" PRIu64 " at position %zu%s is not finite",
+                           p->model->dir, b->sequence[sequence_of(b, bad)], bad - b->row_start[sequence_of(b, bad)],
                            w->tangent != NULL ? " or its change along the direction" : "");
         st = tap_head(w, r);
         if (st == BG_OK && dx != NULL)

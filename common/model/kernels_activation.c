@@ -1,4 +1,4 @@
-/* kernels_activation.c - GELU (both forms), SiLU and ReLU, plain and gated.
+/* kernels_activation.c - GELU (both forms), SiLU and ReLU, plain and gated; xIELU.
  *
  * The tanh form needs no tanh: (1 + tanh u) / 2 is the logistic function of 2u, without cancellation.
  */
@@ -42,6 +42,7 @@ BG_INLINE act_at act_of(bg_activation act, float x)
     case BG_ACT_GELU_ERF: return gelu_erf(x);
     case BG_ACT_SILU: return silu(x);
     case BG_ACT_RELU: return relu(x);
+    case BG_ACT_XIELU: break; /* has weights, and functions of its own */
     }
     return (act_at){ x, 1.0f };
 }
@@ -95,6 +96,7 @@ BG_INLINE void gated_tangent_loop(bg_activation act, size_t d, const float *gate
     case BG_ACT_GELU_ERF: LOOP(BG_ACT_GELU_ERF, __VA_ARGS__); break;   \
     case BG_ACT_SILU: LOOP(BG_ACT_SILU, __VA_ARGS__); break;           \
     case BG_ACT_RELU: LOOP(BG_ACT_RELU, __VA_ARGS__); break;           \
+    case BG_ACT_XIELU: break;                                          \
     }
 
 BG_CLONES static void forward_row(bg_activation act, size_t d, const float *x,
@@ -152,4 +154,43 @@ void bg_gated_tangent(bg_activation act, size_t n, size_t d, bg_gated x, bg_gate
     for (size_t i = 0; i < n; i++)
         gated_tangent_row(act, d, x.gate + i * x.ld, x.up + i * x.ld, dx.gate + i * dx.ld, dx.up + i * dx.ld,
                           dh.x + i * dh.ld);
+}
+
+/* ---- xIELU ---- */
+
+BG_INLINE act_at xielu(bg_xielu a, float x)
+{
+    bool flat = x > a.eps; /* min(x, eps) stands still */
+    float m = bg_expm1(flat ? a.eps : x);
+    float value = x > 0.0f ? a.alpha_p * x * x : (m - x) * a.alpha_n;
+    float slope = x > 0.0f ? 2.0f * a.alpha_p * x : (flat ? -1.0f : m) * a.alpha_n;
+    return (act_at){ value + a.beta * x, slope + a.beta };
+}
+
+BG_CLONES static void xielu_forward_row(bg_xielu act, size_t d, const float *x, float *y)
+{
+#pragma omp simd
+    for (size_t j = 0; j < d; j++)
+        y[j] = xielu(act, x[j]).value;
+}
+
+BG_CLONES static void xielu_backward_row(bg_xielu act, size_t d, const float *x, const float *dy, float *dx)
+{
+#pragma omp simd
+    for (size_t j = 0; j < d; j++)
+        dx[j] = dy[j] * xielu(act, x[j]).slope;
+}
+
+void bg_xielu_forward(bg_xielu act, size_t n, size_t d, bg_in x, bg_out y)
+{
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+    for (size_t i = 0; i < n; i++)
+        xielu_forward_row(act, d, x.x + i * x.ld, y.x + i * y.ld);
+}
+
+void bg_xielu_backward(bg_xielu act, size_t n, size_t d, bg_in x, bg_in dy, bg_out dx)
+{
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+    for (size_t i = 0; i < n; i++)
+        xielu_backward_row(act, d, x.x + i * x.ld, dy.x + i * dy.ld, dx.x + i * dx.ld);
 }

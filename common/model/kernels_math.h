@@ -64,6 +64,34 @@ BG_INLINE bg_sigmoid_pair bg_sigmoid(float z)
     return (bg_sigmoid_pair){ z < 0.0f ? small : large, z < 0.0f ? large : small };
 }
 
+/* exp(x) - 1 for x <= 0, within 2e-7 of itself: near 0 by a polynomial (Cephes' expm1f scheme), elsewhere without
+ * cancellation. */
+BG_INLINE float bg_expm1(float x)
+{
+    float s = x > -0.5f ? x : -0.5f;
+    float p = 1.0f / 40320.0f;
+    p = p * s + 1.0f / 5040.0f;
+    p = p * s + 1.0f / 720.0f;
+    p = p * s + 1.0f / 120.0f;
+    p = p * s + 1.0f / 24.0f;
+    p = p * s + 1.0f / 6.0f;
+    p = p * s + 0.5f;
+    return x > -0.5f ? s + s * s * p : bg_exp(x) - 1.0f;
+}
+
+/* tanh(x) to 3e-7 of itself; NaN to NaN.  Small |x|: Cephes' tanhf (S. Moshier). */
+BG_INLINE float bg_tanh(float x)
+{
+    float a = bg_abs(x), z = x * x;
+    float p = -5.70498872745e-3f;
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    float e = bg_exp(-2.0f * a), large = (1.0f - e) / (1.0f + e);
+    return a < 0.625f ? x + x * z * p : x < 0.0f ? -large : large;
+}
+
 /* The normal distribution at x: cumulative to 2e-7, density. */
 typedef struct {
     float cumulative, density;

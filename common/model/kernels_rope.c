@@ -6,17 +6,17 @@
 #include "bregman/threads.h"
 #include "kernels_math.h"
 
-void bg_rope_table(const bg_model_config *c, size_t n_positions, float *table)
+void bg_rope_table(const bg_rope *rope, size_t rotary_dims, size_t n_positions, float *table)
 {
-    if (c->rope == BG_ROPE_NONE)
+    if (rope->kind == BG_ROPE_NONE)
         return;
-    size_t half = c->rotary_dims / 2;
+    size_t half = rotary_dims / 2;
     double freq[BG_ROPE_MAX_PAIRS];
-    bg_rope_frequencies(c, freq);
+    bg_rope_frequencies(rope, rotary_dims, freq);
     for (size_t p = 0; p < n_positions; p++, table += 2 * half)
         for (size_t i = 0; i < half; i++) {
-            table[i] = (float)cos((double)p * freq[i]);
-            table[half + i] = (float)sin((double)p * freq[i]);
+            table[i] = (float)(cos((double)p * freq[i]) * rope->attention_factor);
+            table[half + i] = (float)(sin((double)p * freq[i]) * rope->attention_factor);
         }
 }
 

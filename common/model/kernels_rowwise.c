@@ -46,3 +46,60 @@ void bg_add_square(size_t n, const float *x, float *acc)
     for (size_t start = 0; start < n; start += part)
         add_square(n - start < part ? n - start : part, x + start, acc + start);
 }
+
+BG_CLONES void bg_softcap(size_t d, float scale, float cap, float *x, float *slope)
+{
+    float by = scale / cap;
+    if (slope != NULL) {
+#pragma omp simd
+        for (size_t j = 0; j < d; j++) {
+            float t = bg_tanh(by * x[j]);
+            slope[j] = scale * (1.0f - t) * (1.0f + t);
+        }
+    }
+#pragma omp simd
+    for (size_t j = 0; j < d; j++)
+        x[j] = cap * bg_tanh(by * x[j]);
+}
+
+BG_CLONES void bg_times(size_t d, const float *x, float *y)
+{
+#pragma omp simd
+    for (size_t j = 0; j < d; j++)
+        y[j] *= x[j];
+}
+
+BG_CLONES void bg_scale(size_t n, float by, float *x)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        x[i] *= by;
+}
+
+BG_CLONES static void clip_row(size_t d, float clip, float *y)
+{
+#pragma omp simd
+    for (size_t j = 0; j < d; j++)
+        y[j] = y[j] > clip ? clip : y[j] < -clip ? -clip : y[j];
+}
+
+BG_CLONES static void clip_back_row(size_t d, float clip, const float *x, float *dy)
+{
+#pragma omp simd
+    for (size_t j = 0; j < d; j++)
+        dy[j] = bg_abs(x[j]) > clip ? 0.0f : dy[j];
+}
+
+void bg_clip_forward(size_t n, size_t d, float clip, bg_out y)
+{
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+    for (size_t i = 0; i < n; i++)
+        clip_row(d, clip, y.x + i * y.ld);
+}
+
+void bg_clip_backward(size_t n, size_t d, float clip, bg_in x, bg_out dy)
+{
+#pragma omp parallel for if (n * d > BG_PARALLEL_FLOATS)
+    for (size_t i = 0; i < n; i++)
+        clip_back_row(d, clip, x.x + i * x.ld, dy.x + i * dy.ld);
+}

@@ -42,12 +42,16 @@ BG_CLONES static double softmax(size_t d, float scale, float *x)
     return (double)max + log(sum);
 }
 
-void bg_softmax_causal(size_t n, size_t columns, size_t limit0, float scale, bg_out s)
+void bg_softmax_causal(size_t n, size_t columns, bg_band band, float scale, bg_out s)
 {
     for (size_t i = 0; i < n; i++, s.x += s.ld) {
-        size_t kept = limit0 + i + 1 < columns ? limit0 + i + 1 : columns;
-        (void)softmax(kept, scale, s.x);
-        memset(s.x + kept, 0, (columns - kept) * sizeof *s.x);
+        size_t end = band.first + i + 1 < columns ? band.first + i + 1 : columns;
+        size_t begin = band.first + i + 1 > band.width ? band.first + i + 1 - band.width : 0;
+        begin = begin < end ? begin : end;
+        memset(s.x, 0, begin * sizeof *s.x);
+        if (begin < end)
+            (void)softmax(end - begin, scale, s.x + begin);
+        memset(s.x + end, 0, (columns - end) * sizeof *s.x);
     }
 }
 

@@ -22,6 +22,27 @@ const float *bg_pass_weight(bg_pass *p, const bg_tensor *t, size_t first, size_t
     return p->weight;
 }
 
+void bg_pass_lora_hidden(bg_pass *p, const bg_site *site, size_t rows, bg_in a)
+{
+    const bg_site *s = site->lora_a;
+    bg_gemm((bg_extent){ rows, s->n_out, s->n_in }, site->lora_scale, bg_f32(BG_N, a.x, a.ld),
+            bg_f32(BG_T, bg_pass_weight(p, s->weight, 0, s->n_out), s->n_in), 0.0f, p->lora, s->n_out);
+}
+
+void bg_pass_lora_output(bg_pass *p, const bg_site *site, size_t rows, bg_out y)
+{
+    const bg_site *s = site->lora_b;
+    bg_gemm((bg_extent){ rows, s->n_out, s->n_in }, 1.0f, bg_f32(BG_N, p->lora, s->n_in),
+            bg_f32(BG_T, bg_pass_weight(p, s->weight, 0, s->n_out), s->n_in), 1.0f, y.x, y.ld);
+}
+
+void bg_pass_lora_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy)
+{
+    const bg_site *s = site->lora_b;
+    bg_gemm((bg_extent){ rows, s->n_in, s->n_out }, site->lora_scale, bg_f32(BG_N, dy.x, dy.ld),
+            bg_f32(BG_N, bg_pass_weight(p, s->weight, 0, s->n_out), s->n_in), 0.0f, p->dlora, s->n_in);
+}
+
 /* Rows of the stored matrix are outputs, or inputs where config.transposed: then the slices' products add up. */
 void bg_pass_times(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate)
 {
@@ -36,6 +57,10 @@ void bg_pass_times(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out
         else
             bg_gemm((bg_extent){ rows, n, site->n_in }, 1.0f, bg_f32(BG_N, a.x, a.ld), bg_f32(BG_T, w, site->n_in),
                     accumulate ? 1.0f : 0.0f, y.x + r, y.ld);
+    }
+    if (site->lora_a != NULL) {
+        bg_pass_lora_hidden(p, site, rows, a);
+        bg_pass_lora_output(p, site, rows, y);
     }
     bg_pass_poke(p);
 }
@@ -60,6 +85,12 @@ void bg_pass_linear_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy,
         else
             bg_gemm((bg_extent){ rows, site->n_in, n }, 1.0f, bg_f32(BG_N, dy.x + r, dy.ld),
                     bg_f32(BG_N, w, site->n_in), accumulate || r > 0 ? 1.0f : 0.0f, dx.x, dx.ld);
+    }
+    if (site->lora_a != NULL) {
+        const bg_site *s = site->lora_a;
+        bg_pass_lora_back(p, site, rows, dy);
+        bg_gemm((bg_extent){ rows, s->n_in, s->n_out }, 1.0f, bg_f32(BG_N, p->dlora, s->n_out),
+                bg_f32(BG_N, bg_pass_weight(p, s->weight, 0, s->n_out), s->n_in), 1.0f, dx.x, dx.ld);
     }
     bg_pass_poke(p);
 }

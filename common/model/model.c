@@ -12,6 +12,7 @@ void bg_model_close(bg_model *m)
     if (m == NULL)
         return;
     bg_tensors_close(m->tensors);
+    bg_adapter_close(m->adapter);
     bg_free(m->site);
     bg_free(m->tracked);
     bg_free(m->section);
@@ -25,13 +26,15 @@ void bg_model_close(bg_model *m)
 bg_status bg_model_hash(const bg_model *m, bg_hash *out, bg_err *err)
 {
     char path[4096];
-    bg_hash config, weights;
-    snprintf(path, sizeof path, "%s/config.json", m->dir);
+    bg_hash config, weights, adapter;
+    snprintf(path, sizeof path, "%s/config.json", m->base);
     bg_status st = bg_hash_file(path, &config, err);
     if (st == BG_OK)
         st = bg_tensors_hash(m->tensors, &weights, err);
     if (st == BG_OK)
         *out = bg_hash_texts((const char *const[]){ config.hex, weights.hex }, 2);
+    if (st == BG_OK && m->adapter != NULL && (st = bg_adapter_hash(m->adapter, &adapter, err)) == BG_OK)
+        *out = bg_hash_texts((const char *const[]){ out->hex, adapter.hex }, 2);
     return st;
 }
 
@@ -39,6 +42,8 @@ bg_status bg_model_tokenizer_hash(const bg_model *m, bg_hash *out, bg_err *err)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/tokenizer.json", m->dir);
+    if (access(path, F_OK) != 0)
+        snprintf(path, sizeof path, "%s/tokenizer.json", m->base);
     out->hex[0] = '\0';
     return access(path, F_OK) == 0 ? bg_hash_file(path, out, err) : BG_OK;
 }
@@ -57,7 +62,7 @@ bg_status bg_model_check_lengths(const bg_model *m, const bg_tokens *t, uint64_t
 {
     bg_status st = bg_tokens_check_longest(t, begin, end, m->config.max_positions + 1, err);
     if (st != BG_OK && err != NULL)
-        (void)BG_FAIL(err, st, "%s (%s of \"%s/config.json\")", err->msg, m->config.positions_key, m->dir);
+        (void)BG_FAIL(err, st, "%s (%s of \"%s/config.json\")", err->msg, m->config.positions_key, m->base);
     return st;
 }
 
@@ -79,20 +84,7 @@ double bg_model_site_rows(const bg_model *m, const bg_site *site, double rows)
     return site->expert > 0 ? rows * (double)c->experts_per_token / (double)c->n_experts : rows;
 }
 
-size_t bg_model_parameters(const bg_model *m)
-{
-    size_t n = m->sketched != NULL ? m->n_small : 0;
-    for (size_t i = 0; i < m->n_sketched; i++)
-        n += m->sketched[i].shape[0] * m->sketched[i].shape[1];
-    for (size_t i = 0; m->tensors != NULL && i < bg_tensors_count(m->tensors); i++) {
-        const bg_tensor *t = bg_tensors_at(m->tensors, i);
-        size_t k = 1;
-        for (int j = 0; j < t->n_dims; j++)
-            k *= t->shape[j];
-        n += k;
-    }
-    return n;
-}
+size_t bg_model_parameters(const bg_model *m) { return m->n_parameters; }
 
 size_t bg_model_section(const bg_model *m, size_t number)
 {

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bregman/checkpoint.h"
 #include "bregman/config.h"
 #include "bregman/log.h"
 #include "bregman/memory.h"
@@ -18,10 +19,12 @@ typedef struct {
     bg_model *model;
     float *at;
     size_t n_floats;
+    size_t n_numbers;  /* of activations, not in n_floats */
+    size_t n_fixed;    /* of n_floats: no file holds them */
     bool sketch;       /* shapes only: there are no tensors */
     bg_st_dtype dtype; /* of a sketch's matrices */
     size_t n_matrices;
-    double n_weights; /* of a sketch's matrices together */
+    double n_weights; /* of the matrices together */
     bool *used;       /* of the model's tensors, in their order */
 } loader;
 
@@ -30,7 +33,7 @@ static const double MAX_SKETCH_WEIGHTS = 1e15;
 enum { MAX_SKETCH_FLOATS = 1 << 28 };
 
 /* A tensor "ROOT + NAME", or NAME alone in checkpoints that leave the root out. */
-static const bg_tensor *find_tensor(const bg_model *m, const char *path)
+static const bg_tensor *find_own(const bg_model *m, const char *path)
 {
     const bg_tensor *t = bg_tensors_find(m->tensors, path);
     size_t root = strlen(m->config.names.root);
@@ -39,20 +42,31 @@ static const bg_tensor *find_tensor(const bg_model *m, const char *path)
     return t;
 }
 
+/* What an adapter holds in its place, or NULL. */
+static const bg_tensor *find_replacement(const bg_model *m, const char *path)
+{
+    return m->adapter != NULL ? bg_adapter_replacement(m->adapter, path, m->config.names.root) : NULL;
+}
+
+static const bg_tensor *find_tensor(const bg_model *m, const char *path)
+{
+    const bg_tensor *t = find_replacement(m, path);
+    return t != NULL ? t : find_own(m, path);
+}
+
 /* The same, which is then no longer one that nobody uses. */
 static const bg_tensor *take_tensor(loader *l, const char *path)
 {
-    const bg_tensor *t = find_tensor(l->model, path);
+    const bg_tensor *t = find_own(l->model, path);
     if (t != NULL)
         l->used[t - bg_tensors_at(l->model->tensors, 0)] = true;
-    return t;
+    return find_tensor(l->model, path);
 }
 
 static void sketch_matrix(loader *l, size_t rows, size_t columns, const bg_tensor **out)
 {
     bg_tensor *t = l->model->sketched == NULL ? NULL : &l->model->sketched[l->n_matrices];
     l->n_matrices++;
-    l->n_weights += (double)rows * (double)columns;
     if (t == NULL)
         return;
     *t = (bg_tensor){ .name = "",
@@ -68,6 +82,7 @@ static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t co
                              bg_err *err)
 {
     const bg_model *m = l->model;
+    l->n_weights += (double)rows * (double)columns;
     if (l->sketch) {
         sketch_matrix(l, rows, columns, out);
         return BG_OK;
@@ -78,7 +93,7 @@ static bg_status load_matrix(loader *l, const char *path, size_t rows, size_t co
                        m->config.family);
     bg_number type;
     if (!bg_tensor_number(t, &type))
-        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is neither F32, BF16 nor F16", t->file, path);
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is none of F64, F32, BF16 and F16", t->file, path);
     if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != columns)
         return BG_FAIL(err, BG_ESHAPE, "%s: tensor \"%s\" is [%zu, %zu], but config.json makes it [%zu, %zu]", t->file,
                        path, t->n_dims > 0 ? t->shape[0] : 0, t->n_dims > 1 ? t->shape[1] : 0, rows, columns);
@@ -109,7 +124,7 @@ static bg_status load_vector(loader *l, const char *path, size_t n, const float 
                        l->model->config.family);
     bg_number type;
     if (!bg_tensor_number(t, &type))
-        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is neither F32, BF16 nor F16", t->file, path);
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is none of F64, F32, BF16 and F16", t->file, path);
     if (t->n_dims != 1 || t->shape[0] != n)
         return BG_FAIL(err, BG_ESHAPE, "%s: tensor \"%s\" has %zu entries, but config.json makes it %zu", t->file, path,
                        t->n_dims > 0 ? t->shape[0] : 0, n);
@@ -132,15 +147,33 @@ typedef struct {
     bg_norm_kind kind;
 } norm_place;
 
+/* The gain, or 1 + the weight, or ones where there are no weights. */
+static bg_status load_gain(loader *l, const char *path, size_t n, const float **out, bg_err *err)
+{
+    float *at = l->at;
+    if (l->model->config.fixed_gain) {
+        sketch_vector(l, n, out);
+        l->n_fixed += n;
+        return BG_OK;
+    }
+    bg_status st = load_vector(l, path, n, out, err);
+    for (size_t i = 0; i < n && at != NULL && st == BG_OK && !l->sketch && l->model->config.gain_from_one; i++)
+        at[i] += 1.0f;
+    return st;
+}
+
+/* Nothing where the family has no norm of that name. */
 static bg_status load_norm(loader *l, norm_place at, bg_site **next, bg_norm_weights *out, bg_err *err)
 {
     char path[400];
+    if (at.name == NULL)
+        return BG_OK;
     snprintf(path, sizeof path, "%s%s.weight", at.prefix, at.name);
-    bg_status st = load_vector(l, path, at.n, &out->gain, err);
+    bg_status st = load_gain(l, path, at.n, &out->gain, err);
     snprintf(path, sizeof path, "%s%s.bias", at.prefix, at.name);
-    if (st == BG_OK && at.kind == BG_NORM_LAYER)
+    if (st == BG_OK && at.kind == BG_NORM_LAYER && !l->model->config.fixed_gain)
         st = load_vector(l, path, at.n, &out->bias, err);
-    if (st != BG_OK || !l->model->trained)
+    if (st != BG_OK || !l->model->trained || l->model->config.fixed_gain)
         return st;
     bg_site *site = out->site = (*next)++;
     if ((size_t)snprintf(site->name, sizeof site->name, "%s%s", at.prefix, at.name) >= sizeof site->name)
@@ -194,6 +227,40 @@ static bg_status load_site(loader *l, const char *prefix, const char *name, bool
     return st;
 }
 
+/* One of the two matrices of a module's adapter, as the next site. */
+static bg_status load_lora(const bg_site *of, bg_site_part part, const bg_tensor *t, bg_site **next, bg_err *err)
+{
+    bg_site *site = (*next)++;
+    site->kind = BG_SITE_LINEAR;
+    site->part = part;
+    site->role = of->role;
+    site->section = of->section;
+    site->n_out = t->shape[0];
+    site->n_in = site->n_in1 = t->shape[1];
+    site->weight = t;
+    if ((size_t)snprintf(site->name, sizeof site->name, "%s.lora_%c", of->name, part == BG_PART_LORA_A ? 'A' : 'B') >=
+        sizeof site->name)
+        return BG_FAIL(err, BG_EFORMAT, "%s: module name too long: %s", t->file, of->name);
+    return BG_OK;
+}
+
+static bg_status load_adapter(const loader *l, bg_site *site, bg_site **next, bg_err *err)
+{
+    bg_model *m = l->model;
+    bg_lora change = { NULL, NULL, 0 };
+    const size_t shape[2] = { site->n_out, site->n_in };
+    if (m->adapter == NULL)
+        return BG_OK;
+    bg_status st = bg_adapter_find(m->adapter, site->name, m->config.names.root, shape, &change, err);
+    if (st != BG_OK || change.a == NULL)
+        return st;
+    site->lora_a = *next;
+    st = load_lora(site, BG_PART_LORA_A, change.a, next, err);
+    site->lora_b = *next;
+    site->lora_scale = change.scale;
+    return st == BG_OK ? load_lora(site, BG_PART_LORA_B, change.b, next, err) : st;
+}
+
 /* A block's sites from one role to another, both included. */
 static bg_status load_roles(loader *l, const char *prefix, size_t b, const bg_role range[2], bg_site **next,
                             bg_err *err)
@@ -212,6 +279,8 @@ static bg_status load_roles(loader *l, const char *prefix, size_t b, const bg_ro
         site->n_in = n_in;
         l->model->block[b].site[r] = site;
         st = load_site(l, prefix, name, bias, site, err);
+        if (st == BG_OK && r != BG_ROLE_ROUTER) /* an adapter's matrices that are left over are refused */
+            st = load_adapter(l, site, next, err);
     }
     return st;
 }
@@ -233,7 +302,7 @@ static bg_status load_experts(loader *l, const char *prefix, size_t b, bg_site *
     bg_status st = BG_OK;
     if (!bg_config_has_experts(c, b))
         return BG_OK;
-    assert(c->gated && !c->post_norm && !c->parallel_residual && !c->transposed);
+    assert(c->gated && !bg_norms_outputs(c) && !c->parallel_residual && !c->transposed);
     l->model->block[b].expert = *next;
     for (size_t i = 0; i < 3 * c->n_experts && st == BG_OK; i++) {
         bg_site *site = (*next)++;
@@ -262,37 +331,90 @@ static bg_status load_qk_norms(loader *l, const char *prefix, size_t b, bg_site 
     return st == BG_OK ? load_norm(l, k, next, &blk->k_norm, err) : st;
 }
 
-/* In the order of the forward pass, which tells how deep backward goes: a norm before its modules, or behind them. */
-static bg_status load_block(loader *l, size_t b, bg_site **next, bg_err *err)
+static bg_status load_attention(loader *l, const char *prefix, size_t b, bg_site **next, bg_err *err)
 {
     const bg_model_config *c = &l->model->config;
     bg_block *blk = &l->model->block[b];
-    char inner[64], prefix[200];
-    put_number(inner, sizeof inner, c->names.block, b);
-    snprintf(prefix, sizeof prefix, "%s%s", c->names.root, inner);
-
-    const norm_place attention = { prefix, c->names.attention_norm, b, c->d_model, c->norm };
-    const norm_place mlp = { prefix, c->names.mlp_norm, b, c->d_model, c->norm };
     const bg_role qkv[] = { BG_ROLE_Q, BG_ROLE_QKV }, out[] = { BG_ROLE_ATTENTION_OUT, BG_ROLE_ATTENTION_OUT };
-    const bg_role rest[] = { BG_ROLE_ROUTER, BG_ROLE_DOWN };
-    bg_status st = BG_OK;
-    if (!c->post_norm)
-        st = load_norm(l, attention, next, &blk->attention_norm, err);
+    const norm_place before = { prefix, c->names.attention_norm, b, c->d_model, c->norm };
+    const norm_place behind = { prefix, c->names.attention_out_norm, b, c->d_model, c->norm };
+    bg_status st = load_norm(l, before, next, &blk->attention_norm, err);
     if (st == BG_OK)
         st = load_roles(l, prefix, b, qkv, next, err);
     if (st == BG_OK)
         st = load_qk_norms(l, prefix, b, next, err);
     if (st == BG_OK)
         st = load_roles(l, prefix, b, out, next, err);
-    if (st == BG_OK && c->post_norm)
-        st = load_norm(l, attention, next, &blk->attention_norm, err);
-    if (st == BG_OK && !c->post_norm)
-        st = load_norm(l, mlp, next, &blk->mlp_norm, err);
+    return st == BG_OK ? load_norm(l, behind, next, &blk->attention_out_norm, err) : st;
+}
+
+/* One number, or *out as it is where `needed` is false and the tensor is not there. */
+static bg_status load_number(loader *l, const char *path, bool needed, float *out, bg_err *err)
+{
+    const bg_tensor *t = l->sketch ? NULL : take_tensor(l, path);
+    bg_number type;
+    l->n_numbers++;
+    if (t == NULL && needed && !l->sketch)
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is missing (config.json says %s)", l->model->dir, path,
+                       l->model->config.family);
+    if (t == NULL)
+        return BG_OK;
+    if (!bg_tensor_number(t, &type) || t->n_bytes != bg_number_bytes(type))
+        return BG_FAIL(err, BG_EFORMAT, "%s: tensor \"%s\" is not one number of F32, BF16 or F16", t->file, path);
+    bg_tensor_widen(t, 0, 1, out);
+    if (!isfinite(*out))
+        return BG_FAIL(err, BG_ENUMERIC, "%s: tensor \"%s\" holds %g", t->file, path, (double)*out);
+    return BG_OK;
+}
+
+static float softplus(float x) { return (float)(x > 30 ? (double)x : log1p(exp((double)x))); }
+
+/* What an activation's weights make of it, as transformers' XIELUActivation. */
+static bg_status load_activation(loader *l, const char *prefix, size_t b, bg_err *err)
+{
+    static const char *const name[] = { "alpha_p", "alpha_n", "beta", "eps" };
+    float number[] = { 0, 0, 0.5f, -1e-6f };
+    bg_status st = BG_OK;
+    if (l->model->config.activation != BG_ACT_XIELU)
+        return BG_OK;
+    for (size_t i = 0; i < 4 && st == BG_OK; i++) {
+        char path[400];
+        snprintf(path, sizeof path, "%s%s.%s", prefix, l->model->config.names.activation, name[i]);
+        st = load_number(l, path, i < 2, &number[i], err);
+    }
+    l->model->block[b].xielu = (bg_xielu){
+        .alpha_p = softplus(number[0]), .alpha_n = number[2] + softplus(number[1]), .beta = number[2], .eps = number[3]
+    };
+    return st;
+}
+
+static bg_status load_mlp(loader *l, const char *prefix, size_t b, bg_site **next, bg_err *err)
+{
+    const bg_model_config *c = &l->model->config;
+    bg_block *blk = &l->model->block[b];
+    const bg_role roles[] = { BG_ROLE_ROUTER, BG_ROLE_DOWN };
+    const norm_place before = { prefix, c->names.mlp_norm, b, c->d_model, c->norm };
+    const norm_place behind = { prefix, c->names.mlp_out_norm, b, c->d_model, c->norm };
+    bg_status st = load_norm(l, before, next, &blk->mlp_norm, err);
     if (st == BG_OK)
-        st = load_roles(l, prefix, b, rest, next, err);
+        st = load_roles(l, prefix, b, roles, next, err);
     if (st == BG_OK)
         st = load_experts(l, prefix, b, next, err);
-    return st == BG_OK && c->post_norm ? load_norm(l, mlp, next, &blk->mlp_norm, err) : st;
+    if (st == BG_OK)
+        st = load_activation(l, prefix, b, err);
+    return st == BG_OK ? load_norm(l, behind, next, &blk->mlp_out_norm, err) : st;
+}
+
+/* In the order of the forward pass, which tells how deep backward goes: a norm before its modules, or behind them. */
+static bg_status load_block(loader *l, size_t b, bg_site **next, bg_err *err)
+{
+    const bg_model_config *c = &l->model->config;
+    char inner[64], prefix[200];
+    put_number(inner, sizeof inner, c->names.block, b);
+    snprintf(prefix, sizeof prefix, "%s%s", c->names.root, inner);
+
+    bg_status st = load_attention(l, prefix, b, next, err);
+    return st == BG_OK ? load_mlp(l, prefix, b, next, err) : st;
 }
 
 static void embedding_path(const bg_model *m, char *out, size_t n_bytes)
@@ -341,7 +463,7 @@ static bg_status load_embeddings(loader *l, bg_site **next, bg_err *err)
     bg_status st = name_ends(m, err);
     if (st == BG_OK)
         st = load_matrix(l, path, c->vocab_size, c->d_model, &embedding->weight, err);
-    if (st != BG_OK || c->rope != BG_ROPE_NONE)
+    if (st != BG_OK || c->rope.kind != BG_ROPE_NONE)
         return st;
     snprintf(path, sizeof path, "%s%s.weight", c->names.root, c->names.position_embedding);
     st = load_matrix(l, path, c->max_positions, c->d_model, &m->position_embedding, err);
@@ -380,7 +502,7 @@ static bg_status load_head(loader *l, bg_site **next, bg_err *err)
 static bg_status load_all(loader *l, bg_err *err)
 {
     bg_site *next = l->model->site;
-    l->n_floats = l->n_matrices = 0;
+    l->n_floats = l->n_numbers = l->n_fixed = l->n_matrices = 0;
     l->n_weights = 0;
     bg_status st = load_embeddings(l, &next, err);
     for (size_t b = 0; b < l->model->config.n_blocks && st == BG_OK; b++)
@@ -405,16 +527,30 @@ static bg_status check_sketch(const loader *l, bg_err *err)
                    l->model->config.family, l->n_weights + (double)l->n_floats);
 }
 
+static size_t norms_per_block(const bg_model_config *c)
+{
+    const bg_family_names *n = &c->names;
+    const char *const name[] = { n->attention_norm, n->attention_out_norm, n->mlp_norm, n->mlp_out_norm };
+    size_t norms = c->qk_norm == BG_QK_NORM_NONE ? 0 : 2;
+    for (size_t i = 0; i < sizeof name / sizeof name[0]; i++)
+        norms += name[i] != NULL;
+    return norms;
+}
+
 static bg_status make_tables(bg_model *m, bg_err *err)
 {
     const bg_model_config *c = &m->config;
-    if (m->trained && c->n_experts > 0)
-        return BG_FAIL(err, BG_EFORMAT, "%s: models with experts (%s) cannot be trained here", m->dir, c->family);
+    if (m->trained && c->untrained != NULL)
+        return BG_FAIL(err, BG_EFORMAT, "%s: models of %s cannot be trained here: %s", m->dir, c->family, c->untrained);
     m->n_sites = 2;
     for (size_t b = 0; b < c->n_blocks; b++)
         m->n_sites += sites_of_block(c, b);
+    if (m->trained && !c->fixed_gain)
+        m->n_sites += c->n_blocks * norms_per_block(c) + 1;
+    if (m->adapter != NULL)
+        m->n_sites += 2 * bg_adapter_modules(m->adapter);
     if (m->trained)
-        m->n_sites += c->n_blocks * (c->qk_norm == BG_QK_NORM_NONE ? 2 : 4) + 1 + (c->rope == BG_ROPE_NONE);
+        m->n_sites += c->rope.kind == BG_ROPE_NONE;
     bg_status st = BG_NEW(m->site, m->n_sites, "module table", err);
     if (st == BG_OK)
         st = BG_NEW(m->tracked, m->n_sites, "module table", err);
@@ -433,7 +569,8 @@ static bg_status make_room(loader *l, bg_err *err)
     if (st == BG_OK && l->sketch)
         st = BG_NEW(m->sketched, l->n_matrices, "module table", err);
     l->at = m->small;
-    m->n_small = l->n_floats;
+    m->n_small = l->n_floats - l->n_fixed + l->n_numbers;
+    m->n_parameters = (size_t)l->n_weights + m->n_small;
     m->n_sketched = l->sketch ? l->n_matrices : 0;
     return st;
 }
@@ -444,6 +581,8 @@ static bg_status build(loader *l, const char *modules, bg_err *err)
     bg_status st = make_tables(l->model, err);
     if (st == BG_OK)
         st = load_all(l, err); /* counts */
+    if (st == BG_OK && l->model->adapter != NULL)
+        st = bg_adapter_check_taken(l->model->adapter, err); /* or there are fewer sites than were counted */
     if (st == BG_OK)
         st = make_room(l, err);
     if (st == BG_OK)
@@ -460,20 +599,27 @@ static bool same_values(const bg_tensor *a, const bg_tensor *b)
 }
 
 /* A head of its own, whatever config.json says, unless it equals the embedding. */
-static void settle_head(loader *l)
+static bg_status settle_head(loader *l, bg_err *err)
 {
     bg_model *m = l->model;
-    char path[400];
+    char path[400], head_path[400];
     embedding_path(m, path, sizeof path);
-    const bg_tensor *embedding = find_tensor(m, path), *head = find_head(m);
-    if (!m->config.tied_head || head == NULL)
-        return;
-    l->used[head - bg_tensors_at(m->tensors, 0)] = true;
-    if (embedding == NULL || same_values(embedding, head))
-        return;
+    snprintf(head_path, sizeof head_path, "%s.weight", m->config.names.head);
+    if (!m->config.tied_head)
+        return BG_OK;
+    /* PEFT leaves the other as it was in the base, or ties it again: the files do not say which */
+    if ((find_replacement(m, path) != NULL) != (find_replacement(m, head_path) != NULL))
+        return BG_FAIL(err, BG_EFORMAT,
+                       "%s: the adapter holds one of embedding and head, which the base ties: merge it with peft's "
+                       "merge_and_unload() and give the folder that this makes",
+                       m->dir);
+    const bg_tensor *embedding = find_tensor(m, path), *head = take_tensor(l, head_path);
+    if (head == NULL || embedding == NULL || same_values(embedding, head))
+        return BG_OK;
     m->config.tied_head = false;
     bg_log("warning: %s: config.json ties the head to the embedding, but \"%s\" differs from \"%s\": not tied", m->dir,
            head->name, embedding->name);
+    return BG_OK;
 }
 
 /* Buffers that older versions of transformers saved with the weights; all are computed anew. */
@@ -507,6 +653,47 @@ static void report_unused(const loader *l)
                m->dir, unused, bg_tensors_count(m->tensors), first, m->config.n_blocks, m->config.family);
 }
 
+static void report_double(const loader *l)
+{
+    const bg_model *m = l->model;
+    const bg_tensor *first = NULL;
+    size_t n = bg_tensors_count(m->tensors), n_double = 0;
+    for (size_t i = 0; i < n; i++) {
+        const bg_tensor *t = bg_tensors_at(m->tensors, i);
+        if (!l->used[i] || t->dtype != BG_ST_F64)
+            continue;
+        first = first == NULL ? t : first;
+        n_double++;
+    }
+    if (n_double > 0)
+        bg_log("warning: %s: %zu of %zu tensors are F64, for example \"%s\": narrowed to float32", m->dir, n_double, n,
+               first->name);
+}
+
+static void report_adapter(const bg_model *m)
+{
+    if (m->adapter != NULL)
+        bg_log("%s: LoRA on %zu modules of %s", m->dir, bg_adapter_modules(m->adapter), m->base);
+}
+
+/* DIR, and what it stands on. */
+static bg_status open_folder(bg_model *m, const char *dir, bg_err *err)
+{
+    char folder[BG_PATH_BYTES];
+    bg_status st = bg_checkpoint_folder(dir, folder, err);
+    if (st == BG_OK && (m->dir = strdup(folder)) == NULL)
+        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
+    if (st == BG_OK)
+        st = bg_adapter_open(&m->adapter, m->dir, err);
+    if (st == BG_OK && m->adapter != NULL && m->trained)
+        st = BG_FAIL(err, BG_EFORMAT,
+                     "%s is an adapter, which cannot be trained here: merge it with peft's merge_and_unload()", dir);
+    m->base = st == BG_OK && m->adapter != NULL ? bg_adapter_base(m->adapter) : m->dir;
+    if (st == BG_OK)
+        st = bg_model_config_read(&m->config, m->base, err);
+    return st == BG_OK ? bg_tensors_open_model(&m->tensors, m->base, err) : st;
+}
+
 static bg_status open_model(bg_model **out, const char *dir, const char *modules, bool trained, bg_err *err)
 {
     bg_model *m = NULL;
@@ -517,21 +704,18 @@ static bg_status open_model(bg_model **out, const char *dir, const char *modules
         return st;
     l.model = m;
     m->trained = trained;
-    if ((m->dir = strdup(dir)) == NULL)
-        st = BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
-    if (st == BG_OK)
-        st = bg_model_config_read(&m->config, dir, err);
-    if (st == BG_OK)
-        st = bg_tensors_open_model(&m->tensors, dir, err);
+    st = open_folder(m, dir, err);
     if (st == BG_OK)
         st = BG_NEW(l.used, bg_tensors_count(m->tensors), "table of tensors", err);
-    if (st != BG_OK)
-        goto out;
-    settle_head(&l);
-    st = build(&l, modules, err);
     if (st == BG_OK)
+        st = settle_head(&l, err);
+    if (st == BG_OK)
+        st = build(&l, modules, err);
+    if (st == BG_OK) {
         report_unused(&l);
-out:
+        report_double(&l);
+        report_adapter(m);
+    }
     bg_free(l.used);
     if (st != BG_OK) {
         bg_model_close(m);
@@ -557,6 +741,7 @@ static bg_status build_sketch(bg_model *m, const char *dir, const char *modules,
     loader l = { .model = m, .sketch = true, .dtype = dtype };
     if ((m->dir = strdup(dir)) == NULL)
         return BG_FAIL(err, BG_ENOMEM, "%s: out of memory", dir);
+    m->base = m->dir;
     return build(&l, modules, err);
 }
 

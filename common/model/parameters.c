@@ -108,6 +108,8 @@ static void point_all(bg_parameters *p)
         bg_block *blk = &m->block[b];
         point_norm(&blk->attention_norm);
         point_norm(&blk->mlp_norm);
+        point_norm(&blk->attention_out_norm);
+        point_norm(&blk->mlp_out_norm);
         point_norm(&blk->q_norm);
         point_norm(&blk->k_norm);
     }

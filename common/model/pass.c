@@ -38,14 +38,36 @@ static bg_heads head_run(const bg_model_config *c, int which, size_t *offset)
     return (bg_heads){ which == 0 ? c->n_heads : c->n_kv_heads, inter ? 3 * c->d_head : c->d_head };
 }
 
-void bg_pass_rotate(const bg_pass *p, size_t rows, float *qkv, int direction)
+void bg_pass_rotate(const bg_pass *p, size_t l, size_t rows, float *qkv, int direction)
 {
     const bg_model_config *c = &p->model->config;
-    for (int which = 0; which < 2 && c->rope != BG_ROPE_NONE; which++) {
+    const float *table = c->layer[l] & BG_LAYER_SLIDES ? p->sliding_rope : p->rope;
+    for (int which = 0; which < 2 && bg_rotates(c, l); which++) {
         size_t offset;
         bg_heads heads = head_run(c, which, &offset);
-        bg_rope_apply(rows, heads, c->rotary_dims, (bg_out){ qkv + offset, p->w_qkv }, p->position, p->rope, direction);
+        bg_rope_apply(rows, heads, c->rotary_dims, (bg_out){ qkv + offset, p->w_qkv }, p->position, table, direction);
     }
+}
+
+/* Where q, k and v are clipped, raw keeps q and k as they were; of v what was clipped is seen from what it became. */
+static void clip_forward(const bg_pass *p, size_t rows, float *qkv, float *raw)
+{
+    const bg_model_config *c = &p->model->config;
+    if (c->clip_qkv <= 0)
+        return;
+    copy_rows(rows, p->w_qk, qkv, p->w_qkv, raw, p->w_qk);
+    bg_clip_forward(rows, p->w_qkv, (float)c->clip_qkv, (bg_out){ qkv, p->w_qkv });
+}
+
+void bg_clip_gradient(const bg_pass *p, size_t rows, const bg_saved *s, float *dqkv)
+{
+    const bg_model_config *c = &p->model->config;
+    const float below = nextafterf((float)c->clip_qkv, 0);
+    if (c->clip_qkv <= 0)
+        return;
+    bg_clip_backward(rows, p->w_qk, (float)c->clip_qkv, (bg_in){ s->qk_raw, p->w_qk }, (bg_out){ dqkv, p->w_qkv });
+    bg_clip_backward(rows, p->w_qkv - p->w_qk, below, (bg_in){ s->qkv + p->w_qk, p->w_qkv },
+                     (bg_out){ dqkv + p->w_qk, p->w_qkv });
 }
 
 bg_head_norm bg_head_norm_of(const bg_model_config *c, const bg_block *blk, int which)
@@ -96,7 +118,7 @@ static bg_status qk_norm_backward(const bg_backward *w, const bg_block *blk, flo
 void bg_module_input(const bg_pass *p, const bg_norm_weights *norm, size_t rows, const float *x)
 {
     const bg_model_config *c = &p->model->config;
-    if (c->post_norm)
+    if (norm->gain == NULL)
         copy_rows(rows, c->d_model, x, c->d_model, p->a_d, p->ld_d);
     else
         bg_norm_forward(bg_norm_of(p, norm), rows, c->d_model, (bg_in){ x, c->d_model }, (bg_out){ p->a_d, p->ld_d });
@@ -106,9 +128,8 @@ void bg_module_input(const bg_pass *p, const bg_norm_weights *norm, size_t rows,
 static void add_output(bg_pass *p, const bg_site *site, const bg_norm_weights *norm, size_t rows, bg_in a,
                        float *out_raw, float *residual)
 {
-    const bg_model_config *c = &p->model->config;
-    size_t d = c->d_model;
-    if (!c->post_norm) {
+    size_t d = p->model->config.d_model;
+    if (norm->gain == NULL) {
         bg_pass_linear(p, site, rows, a, (bg_out){ residual, d }, true);
         return;
     }
@@ -117,27 +138,42 @@ static void add_output(bg_pass *p, const bg_site *site, const bg_norm_weights *n
     bg_add(rows, d, (bg_in){ p->da, d }, (bg_out){ residual, d });
 }
 
-static void attention_inputs(bg_pass *p, const bg_block *blk, const bg_batch *b, bg_saved *s)
+static void attention_inputs(bg_pass *p, size_t l, const bg_batch *b, bg_saved *s)
 {
     const bg_model_config *c = &p->model->config;
+    const bg_block *blk = &p->model->block[l];
     bg_module_input(p, &blk->attention_norm, b->n_rows, s->x);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
         if (blk->site[r] != NULL)
             bg_pass_linear(p, blk->site[r], b->n_rows, (bg_in){ p->a_d, p->ld_d },
                            (bg_out){ s->qkv + bg_qkv_offset(c, r), p->w_qkv }, false);
     qk_norm_forward(p, blk, b->n_rows, s->qkv, s->qk_raw);
-    bg_pass_rotate(p, b->n_rows, s->qkv, +1);
-    bg_attention_forward(p, b, s->qkv, s->att);
+    clip_forward(p, b->n_rows, s->qkv, s->qk_raw);
+    bg_pass_rotate(p, l, b->n_rows, s->qkv, +1);
+    bg_attention_forward(p, l, b, s->qkv, s->att);
 }
 
-void bg_mlp_hidden(const bg_pass *p, size_t rows, const bg_saved *s)
+void bg_mlp_hidden(const bg_pass *p, const bg_block *blk, size_t rows, const bg_saved *s)
 {
     const bg_model_config *c = &p->model->config;
-    if (c->gated)
+    if (c->activation == BG_ACT_XIELU)
+        bg_xielu_forward(blk->xielu, rows, c->d_ff, (bg_in){ s->up, c->d_ff }, (bg_out){ p->a_ff, p->ld_ff });
+    else if (c->gated)
         bg_gated_forward(c->activation, rows, c->d_ff, (bg_gated){ s->gate, s->up, c->d_ff },
                          (bg_out){ p->a_ff, p->ld_ff });
     else
         bg_act_forward(c->activation, rows, c->d_ff, (bg_in){ s->up, c->d_ff }, (bg_out){ p->a_ff, p->ld_ff });
+}
+
+void bg_mlp_slope(const bg_pass *p, const bg_block *blk, size_t rows, const float *up, const float *dy, float *dx)
+{
+    const bg_model_config *c = &p->model->config;
+    const bg_in x = { up, c->d_ff }, from = { dy, c->d_ff };
+    const bg_out to = { dx, c->d_ff };
+    if (c->activation == BG_ACT_XIELU)
+        bg_xielu_backward(blk->xielu, rows, c->d_ff, x, from, to);
+    else
+        bg_act_backward(c->activation, rows, c->d_ff, x, from, to);
 }
 
 static void mlp_inputs(bg_pass *p, const bg_block *blk, size_t rows, const float *x, bg_saved *s)
@@ -147,7 +183,7 @@ static void mlp_inputs(bg_pass *p, const bg_block *blk, size_t rows, const float
     if (blk->site[BG_ROLE_GATE] != NULL)
         bg_pass_linear(p, blk->site[BG_ROLE_GATE], rows, (bg_in){ p->a_d, p->ld_d }, (bg_out){ s->gate, ff }, false);
     bg_pass_linear(p, blk->site[BG_ROLE_UP], rows, (bg_in){ p->a_d, p->ld_d }, (bg_out){ s->up, ff }, false);
-    bg_mlp_hidden(p, rows, s);
+    bg_mlp_hidden(p, blk, rows, s);
 }
 
 /* Block l from its input s->x to the next block's; next may be s->x itself (nothing is kept then). */
@@ -157,7 +193,7 @@ static void block_forward(bg_pass *p, size_t l, const bg_batch *b, float *next)
     bg_saved *s = bg_pass_saved(p, l);
     size_t rows = b->n_rows, d = p->model->config.d_model;
     const bg_site *att = blk->site[BG_ROLE_ATTENTION_OUT], *down = blk->site[BG_ROLE_DOWN];
-    attention_inputs(p, blk, b, s);
+    attention_inputs(p, l, b, s);
     if (p->model->config.parallel_residual) {
         mlp_inputs(p, blk, rows, s->x, s);
         if (next != s->x)
@@ -167,7 +203,7 @@ static void block_forward(bg_pass *p, size_t l, const bg_batch *b, float *next)
         return;
     }
     memcpy(s->mid, s->x, rows * d * sizeof *next);
-    add_output(p, att, &blk->attention_norm, rows, (bg_in){ s->att, p->ld_att }, s->att_out, s->mid);
+    add_output(p, att, &blk->attention_out_norm, rows, (bg_in){ s->att, p->ld_att }, s->att_out, s->mid);
     if (blk->expert != NULL) {
         bg_module_input(p, &blk->mlp_norm, rows, s->mid);
         memcpy(next, s->mid, rows * d * sizeof *next);
@@ -176,7 +212,7 @@ static void block_forward(bg_pass *p, size_t l, const bg_batch *b, float *next)
     }
     mlp_inputs(p, blk, rows, s->mid, s);
     memcpy(next, s->mid, rows * d * sizeof *next);
-    add_output(p, down, &blk->mlp_norm, rows, (bg_in){ p->a_ff, p->ld_ff }, s->mlp_out, next);
+    add_output(p, down, &blk->mlp_out_norm, rows, (bg_in){ p->a_ff, p->ld_ff }, s->mlp_out, next);
 }
 
 /* ---- backward ---- */
@@ -188,7 +224,7 @@ static bg_status output_gradient(const bg_backward *w, const bg_norm_weights *no
     bg_pass *p = w->p;
     size_t rows = w->batch->n_rows, d = p->model->config.d_model;
     *out = dx;
-    if (!p->model->config.post_norm)
+    if (norm->gain == NULL)
         return BG_OK;
     bg_status st = bg_tap_site(w, norm->site, (bg_in){ raw, d }, (bg_in){ dx, d });
     bg_norm_backward(bg_norm_of(p, norm), rows, d, (bg_in){ raw, d }, (bg_in){ dx, d }, (bg_out){ p->dmid, d }, false);
@@ -201,7 +237,7 @@ static bg_status input_gradient(const bg_backward *w, const bg_norm_weights *nor
 {
     bg_pass *p = w->p;
     size_t rows = w->batch->n_rows, d = p->model->config.d_model;
-    if (p->model->config.post_norm) {
+    if (norm->gain == NULL) {
         bg_add(rows, d, (bg_in){ p->da, d }, (bg_out){ dx, d });
         return BG_OK;
     }
@@ -220,7 +256,7 @@ static bg_status mlp_backward(const bg_backward *w, size_t l, const float *x, co
     const bg_saved *s = bg_pass_saved(p, l);
     size_t rows = w->batch->n_rows, ff = c->d_ff, d = c->d_model;
 
-    bg_mlp_hidden(p, rows, s);
+    bg_mlp_hidden(p, blk, rows, s);
     bg_status st = bg_tap_site(w, down, (bg_in){ p->a_ff, p->ld_ff }, (bg_in){ dout, d });
     if (st != BG_OK || !bg_model_goes_deeper(p->model, down))
         return st;
@@ -229,8 +265,8 @@ static bg_status mlp_backward(const bg_backward *w, size_t l, const float *x, co
         bg_gated_backward(c->activation, rows, ff, (bg_gated){ s->gate, s->up, ff }, (bg_in){ p->dff, ff },
                           (bg_out){ p->dgate, ff }, (bg_out){ p->dup, ff });
     else
-        bg_act_backward(c->activation, rows, ff, (bg_in){ s->up, ff }, (bg_in){ p->dff, ff }, (bg_out){ p->dup, ff });
-    if (up->tracked || (gate != NULL && gate->tracked))
+        bg_mlp_slope(p, blk, rows, s->up, p->dff, p->dup);
+    if (bg_site_reads_input(up) || bg_site_reads_input(gate))
         bg_module_input(p, &blk->mlp_norm, rows, x);
     if (gate != NULL)
         st = bg_tap_site(w, gate, (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->dgate, ff });
@@ -260,12 +296,13 @@ static bg_status attention_backward(const bg_backward *w, size_t l, const float 
     if (st != BG_OK || !bg_model_goes_deeper(p->model, out))
         return st;
     bg_pass_linear_back(p, out, rows, (bg_in){ dout, d }, (bg_out){ p->datt, w_att }, false);
-    bg_attention_backward(p, w->batch, s->qkv, s->att, p->datt, p->dqkv);
-    bg_pass_rotate(p, rows, p->dqkv, -1);
+    bg_attention_backward(p, l, w->batch, s->qkv, s->att, p->datt, p->dqkv);
+    bg_pass_rotate(p, l, rows, p->dqkv, -1);
+    bg_clip_gradient(p, rows, s, p->dqkv);
     if ((st = qk_norm_backward(w, blk, p->dqkv, s->qk_raw)) != BG_OK)
         return st;
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
-        tracked = tracked || (blk->site[r] != NULL && blk->site[r]->tracked);
+        tracked = tracked || bg_site_reads_input(blk->site[r]);
     if (tracked)
         bg_module_input(p, &blk->attention_norm, rows, s->x);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV && st == BG_OK; r++)
@@ -292,7 +329,7 @@ static bg_status block_backward(const bg_backward *w, size_t l, float *dx)
     bool parallel = m->config.parallel_residual;
     const float *mlp_x = parallel ? s->x : s->mid, *dout;
 
-    bg_status st = output_gradient(w, &blk->mlp_norm, s->mlp_out, dx, &dout);
+    bg_status st = output_gradient(w, &blk->mlp_out_norm, s->mlp_out, dx, &dout);
     if (st == BG_OK)
         st = blk->expert != NULL ? bg_experts_backward(w, l, mlp_x, dout) : mlp_backward(w, l, mlp_x, dout);
     if (st != BG_OK || !bg_model_goes_deeper(m, bg_block_first_mlp(blk)))
@@ -305,7 +342,7 @@ static bg_status block_backward(const bg_backward *w, size_t l, float *dx)
     } else {
         st = input_gradient(w, &blk->mlp_norm, mlp_x, dx);
         if (st == BG_OK)
-            st = output_gradient(w, &blk->attention_norm, s->att_out, dx, &dout);
+            st = output_gradient(w, &blk->attention_out_norm, s->att_out, dx, &dout);
     }
     if (st == BG_OK)
         st = attention_backward(w, l, dout);
@@ -325,16 +362,18 @@ bg_status bg_pass_set_rows(bg_pass *p, const bg_batch *b, bg_err *err)
     assert(b->n_rows <= p->max_rows);
     p->n_loss_rows = 0;
     for (size_t z = 0; z < b->n_sequences; z++) {
-        size_t rows = b->row_start[z + 1] - b->row_start[z];
-        if (rows > c->max_positions)
-            return BG_FAIL(err, BG_EARG, "sequence %" PRIu64 " has %zu tokens, but %s takes %zu positions (%s)",
-                           b->sequence[z], rows + 1, p->model->dir, c->max_positions, c->positions_key);
+        size_t rows = b->row_start[z + 1] - b->row_start[z], longest = 0;
         for (size_t i = 0; i < rows; i++) {
             size_t row = b->row_start[z] + i;
-            p->position[row] = (uint32_t)i;
+            p->position[row] = b->position[row];
+            longest = b->position[row] >= longest ? b->position[row] + 1 : longest;
             if (i >= b->loss_start[z] && b->target[row] != BG_NO_TARGET)
                 p->loss_row[p->n_loss_rows++] = (uint32_t)row;
         }
+        if (longest > c->max_positions)
+            return BG_FAIL(err, BG_EARG, "sequence %" PRIu64 " has %zu tokens%s, but %s takes %zu positions (%s)",
+                           b->sequence[z], longest + 1, longest < rows ? " in a document" : "", p->model->dir,
+                           c->max_positions, c->positions_key);
     }
     return BG_OK;
 }
@@ -345,6 +384,8 @@ static void embed(bg_pass *p, const bg_batch *b, float *x)
     size_t d = m->config.d_model;
     for (size_t i = 0; i < b->n_rows; i++)
         bg_tensor_widen(bg_model_embedding(m)->weight, (size_t)b->input[i] * d, d, x + i * d);
+    if (m->config.embedding_scale > 0)
+        bg_scale(b->n_rows * d, (float)m->config.embedding_scale, x);
     bg_batch_clear_erased(b, d, x);
     for (size_t i = 0; i < b->n_rows && m->position_embedding != NULL; i++) {
         bg_tensor_widen(m->position_embedding, (size_t)p->position[i] * d, d, p->da);
@@ -369,12 +410,12 @@ bg_status bg_pass_forward(bg_pass *p, size_t slot, const bg_batch *b, float *x, 
     return BG_OK;
 }
 
-/* The first weight matrix that holds a NaN or infinity, if that is why a loss is not finite. */
-static const bg_tensor *broken_tensor(const bg_model *m)
+/* The first weight matrix that holds a NaN or infinity. */
+static const bg_tensor *broken_of(const bg_tensors *tensors)
 {
     float x[4096];
-    for (size_t i = 0; i < bg_tensors_count(m->tensors); i++) {
-        const bg_tensor *t = bg_tensors_at(m->tensors, i);
+    for (size_t i = 0; i < bg_tensors_count(tensors); i++) {
+        const bg_tensor *t = bg_tensors_at(tensors, i);
         bg_number type;
         if (!bg_tensor_number(t, &type))
             continue;
@@ -388,6 +429,13 @@ static const bg_tensor *broken_tensor(const bg_model *m)
         }
     }
     return NULL;
+}
+
+/* If that is why a loss is not finite. */
+static const bg_tensor *broken_tensor(const bg_model *m)
+{
+    const bg_tensor *t = broken_of(m->tensors);
+    return t == NULL && m->adapter != NULL ? broken_of(bg_adapter_tensors(m->adapter)) : t;
 }
 
 static bg_status head(const bg_backward *w, bg_labels labels, float *dx, float *loss)

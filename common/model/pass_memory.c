@@ -58,11 +58,23 @@ static size_t widening_floats(const bg_model *m, const bg_share *share)
         bool aligned = (uintptr_t)t->data % sizeof(float) == 0;
         if (!ours || (t->dtype == BG_ST_F32 && aligned))
             continue;
+        /* an adapter's are not cut into slices */
+        size_t at_once = m->site[i].part == BG_PART_WEIGHT ? t->shape[1] : t->shape[0] * t->shape[1];
         most = t->shape[0] * t->shape[1] > most ? t->shape[0] * t->shape[1] : most;
-        row = t->shape[1] > row ? t->shape[1] : row;
+        row = at_once > row ? at_once : row;
     }
     size_t enough = MOST_WIDENED > row ? MOST_WIDENED : row;
     return most < enough ? most : enough;
+}
+
+/* The largest rank of an adapter's matrices; 0 without one. */
+static size_t most_ranks(const bg_model *m)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < m->n_sites; i++)
+        if (m->site[i].part == BG_PART_LORA_A && m->site[i].n_out > most)
+            most = m->site[i].n_out;
+    return most;
 }
 
 /* Take n floats of the arena, or count them while there is none. */
@@ -82,13 +94,13 @@ static void lay_out_state(bg_pass *p, bg_saved *s, bool x_of_message, size_t *us
     bg_saved at = { 0 };
     at.x = x_of_message ? NULL : take(p, used, t * d);
     at.qkv = take(p, used, t * p->w_qkv);
-    at.qk_raw = c->qk_norm == BG_QK_NORM_NONE ? NULL : take(p, used, t * p->w_qk);
+    at.qk_raw = c->qk_norm == BG_QK_NORM_NONE && c->clip_qkv <= 0 ? NULL : take(p, used, t * p->w_qk);
     at.att = take(p, used, t * p->ld_att);
-    at.att_out = c->post_norm ? take(p, used, t * d) : NULL;
+    at.att_out = bg_norms_outputs(c) ? take(p, used, t * d) : NULL;
     at.mid = c->parallel_residual ? NULL : take(p, used, t * d);
     at.gate = c->gated ? take(p, used, t * hidden) : NULL;
     at.up = take(p, used, t * hidden);
-    at.mlp_out = c->post_norm ? take(p, used, t * d) : NULL;
+    at.mlp_out = bg_norms_outputs(c) ? take(p, used, t * d) : NULL;
     if (c->n_experts > 0) {
         at.part = take(p, used, t * c->n_experts);
         at.expert_row = (uint32_t *)(void *)take(p, used, t * c->experts_per_token);
@@ -153,9 +165,14 @@ static size_t lay_out(bg_pass *p)
     }
     p->weight_floats = widening_floats(p->model, &p->share);
     p->weight = take(p, &used, p->weight_floats);
-    p->score = take(p, &used, threads * 2 * BG_ATTENTION_ROWS * t);
+    p->lora = take(p, &used, t * most_ranks(p->model));
+    p->dlora = take(p, &used, t * most_ranks(p->model));
+    p->score_floats = (c->attention_cap > 0 ? 3 : 2) * (size_t)BG_ATTENTION_ROWS * t;
+    p->score = take(p, &used, threads * p->score_floats);
     p->attention_dot = take(p, &used, threads * BG_ATTENTION_ROWS);
+    p->cap_slope = p->share.has_head && c->logit_cap > 0 ? take(p, &used, threads * c->vocab_size) : NULL;
     p->rope = take(p, &used, t * c->rotary_dims);
+    p->sliding_rope = c->has_sliding_rope ? take(p, &used, t * c->rotary_dims) : p->rope;
     p->loss = p->share.has_head ? take(p, &used, t) : NULL;
     p->position = (uint32_t *)(void *)take(p, &used, t);
     p->loss_row = (uint32_t *)(void *)take(p, &used, t);
@@ -213,8 +230,8 @@ bg_status bg_pass_new(bg_pass **out, const bg_model *model, const bg_share *shar
         return st;
     }
     (void)lay_out(p);
-    if (c->rope != BG_ROPE_NONE)
-        bg_rope_table(c, max_rows, p->rope);
+    bg_rope_table(&c->rope, c->rotary_dims, max_rows, p->rope);
+    bg_rope_table(&c->sliding_rope, c->rotary_dims, max_rows, p->sliding_rope);
     *out = p;
     return BG_OK;
 }

@@ -18,12 +18,12 @@ typedef struct {
     uint32_t *expert_row;
     uint32_t *expert_start;
     float *qkv;       /* [rows, w_qkv]   after q/k norm and rotation                      */
-    float *qk_raw;    /* [rows, w_qk]    before the q/k norm; NULL without one            */
+    float *qk_raw;    /* [rows, w_qk]    before the q/k norm or clipping; NULL without    */
     float *att;       /* [rows, ld_att]  heads' outputs, with the homogeneous 1            */
-    float *att_out;   /* [rows, d]       of attention_out, before its norm; post-norm only */
+    float *att_out;   /* [rows, d]       of attention_out, before its norm; where a norm follows */
     float *mid;       /* [rows, d]       residual between attention and MLP; not parallel  */
     float *gate, *up; /* [rows, d_ff]    before the activation; of experts [rows k, d_expert] as expert_row has them */
-    float *mlp_out;   /* [rows, d]       of down, before its norm; post-norm only          */
+    float *mlp_out;   /* [rows, d]       of down, before its norm, where one follows        */
 } bg_saved;
 
 typedef struct bg_pass bg_pass;
@@ -54,9 +54,13 @@ struct bg_pass {
     float *logits;            /* [chunk, vocab] */
     float *loss;              /* [rows] of bg_pass_backward; NULL: the share has no head */
     float *weight;            /* one matrix, widened to float32 */
-    float *score;             /* [threads][2 * ATTENTION_ROWS * max_rows] */
+    float *lora, *dlora;      /* [rows, most ranks]  h of an adapter's B, and the gradient at A's output */
+    size_t score_floats;      /* of a thread */
+    float *score;             /* [threads][2 * ATTENTION_ROWS * max_rows]; scores with a cap: 3 */
     float *attention_dot;     /* [threads][ATTENTION_ROWS] */
+    float *cap_slope;         /* [threads][vocab] of logits with a cap, else NULL */
     float *rope;              /* [max_rows, rotary_dims] */
+    float *sliding_rope;      /* the same, of blocks that slide */
     uint32_t *position;       /* [rows] */
     uint32_t *loss_row;       /* [rows] rows that are in the loss */
     size_t n_loss_rows;
@@ -109,11 +113,15 @@ typedef struct {
 } bg_head_norm;
 bg_head_norm bg_head_norm_of(const bg_model_config *c, const bg_block *blk, int which);
 /* The rotary embedding of q and k, or with direction -1 its transpose. */
-void bg_pass_rotate(const bg_pass *p, size_t rows, float *qkv, int direction);
+void bg_pass_rotate(const bg_pass *p, size_t l, size_t rows, float *qkv, int direction);
+/* From the gradient (or tangent) at q, k and v after clipping, if there is any, to that before. */
+void bg_clip_gradient(const bg_pass *p, size_t rows, const bg_saved *s, float *dqkv);
 /* The input of the attention (or MLP) modules, with its homogeneous 1, into p->a_d. */
 void bg_module_input(const bg_pass *p, const bg_norm_weights *norm, size_t rows, const float *x);
 /* h = act(up), or act(gate) * up, into p->a_ff. */
-void bg_mlp_hidden(const bg_pass *p, size_t rows, const bg_saved *s);
+void bg_mlp_hidden(const bg_pass *p, const bg_block *blk, size_t rows, const bg_saved *s);
+/* dx = dy act'(up), without a gate; [rows, d_ff] each. */
+void bg_mlp_slope(const bg_pass *p, const bg_block *blk, size_t rows, const float *up, const float *dy, float *dx);
 
 /* The MLP of a block with experts, of the input in p->a_d (experts.c).  Which rows an expert reads is worked out anew.
  *   y [in,out, rows x d]  += the experts' outputs */
@@ -122,17 +130,25 @@ void bg_experts_forward(bg_pass *p, const bg_block *blk, size_t rows, const bg_s
  *   direction [n_tracked]; product [rows, rank] is room */
 void bg_experts_tangent(bg_pass *p, const bg_block *blk, size_t rows, const bg_direction *direction, float *product);
 
-/* y = (accumulate ? y : 0) + a Wᵀ without the bias, the same with it, and dx = (accumulate ? dx : 0) + dy W. */
+/* y = (accumulate ? y : 0) + a Wᵀ without the bias, the same with it, and dx = (accumulate ? dx : 0) + dy W; W with
+ * what an adapter adds to it. */
 void bg_pass_times(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate);
+/* Of a module with an adapter (site.h), over rows: h = s A a into p->lora, y += B h from there, and s Bᵀ dy, the
+ * gradient at A's output, into p->dlora. */
+void bg_pass_lora_hidden(bg_pass *p, const bg_site *site, size_t rows, bg_in a);
+void bg_pass_lora_output(bg_pass *p, const bg_site *site, size_t rows, bg_out y);
+void bg_pass_lora_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy);
+
 void bg_pass_linear(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate);
 void bg_pass_linear_back(bg_pass *p, const bg_site *site, size_t rows, bg_in dy, bg_out dx, bool accumulate);
 
-/* Causal attention of every sequence of the batch over qkv, and its gradient: datt -> dqkv. */
-void bg_attention_forward(bg_pass *p, const bg_batch *b, const float *qkv, float *att);
-void bg_attention_backward(bg_pass *p, const bg_batch *b, const float *qkv, const float *att, const float *datt,
-                           float *dqkv);
+/* Causal attention of every document of the batch over qkv, and its gradient: datt -> dqkv. */
+void bg_attention_forward(bg_pass *p, size_t block, const bg_batch *b, const float *qkv, float *att);
+void bg_attention_backward(bg_pass *p, size_t block, const bg_batch *b, const float *qkv, const float *att,
+                           const float *datt, float *dqkv);
 /* Its tangent: from that of qkv to that of att, tatt [rows, H d_head]. */
-void bg_attention_tangent(bg_pass *p, const bg_batch *b, const float *qkv, const float *tqkv, float *tatt);
+void bg_attention_tangent(bg_pass *p, size_t block, const bg_batch *b, const float *qkv, const float *tqkv,
+                          float *tatt);
 
 /* y [rows, P] += ā Vᵀ, if V is not 0.  product [rows, rank] is room.  a is no one-hot input. */
 void bg_direction_apply(const bg_direction *v, const bg_site *site, size_t rows, bg_in a, float *product, bg_out y);

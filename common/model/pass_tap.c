@@ -25,12 +25,37 @@ static bg_pair whole_pair(const bg_backward *w, const bg_site *site, bg_in a, bg
                       .ld_gradient = dy.ld };
 }
 
-bg_status bg_tap_site(const bg_backward *w, const bg_site *site, bg_in a, bg_in dy)
+static bg_status tap_tracked(const bg_backward *w, const bg_site *site, bg_in a, bg_in dy)
 {
-    if (site == NULL || !site->tracked)
+    if (!site->tracked)
         return BG_OK;
     const bg_pair pair = whole_pair(w, site, a, dy);
     return hand_over(w, &pair);
+}
+
+/* The pairs (h, dy) of B and (a, s Bᵀ dy) of A. */
+static bg_status tap_adapter(const bg_backward *w, const bg_site *site, bg_in a, bg_in dy)
+{
+    bg_pass *p = w->p;
+    size_t rows = w->batch->n_rows, r = site->lora_a->n_out;
+    bg_status st = BG_OK;
+    if (site->lora_b->tracked) {
+        bg_pass_lora_hidden(p, site, rows, a);
+        st = tap_tracked(w, site->lora_b, (bg_in){ p->lora, r }, dy);
+    }
+    if (st == BG_OK && site->lora_a->tracked) {
+        bg_pass_lora_back(p, site, rows, dy);
+        st = tap_tracked(w, site->lora_a, a, (bg_in){ p->dlora, r });
+    }
+    return st;
+}
+
+bg_status bg_tap_site(const bg_backward *w, const bg_site *site, bg_in a, bg_in dy)
+{
+    if (site == NULL)
+        return BG_OK;
+    bg_status st = tap_tracked(w, site, a, dy);
+    return st == BG_OK && site->lora_a != NULL ? tap_adapter(w, site, a, dy) : st;
 }
 
 bg_status bg_tap_expert(const bg_backward *w, const bg_saved *s, const bg_site *site, bg_in a, bg_in dy)
@@ -64,6 +89,8 @@ bg_status bg_tap_embeddings(const bg_backward *w, float *dx)
             continue;
         if (site->kind == BG_SITE_EMBEDDING) /* an erased token is not looked up: no weight has a part in its row */
             bg_batch_clear_erased(w->batch, d, dx);
+        if (site->kind == BG_SITE_EMBEDDING && m->config.embedding_scale > 0)
+            bg_scale(w->batch->n_rows * d, (float)m->config.embedding_scale, dx);
         bg_pair pair = whole_pair(w, site, (bg_in){ NULL, 0 }, (bg_in){ dx, d });
         pair.token = site->kind == BG_SITE_EMBEDDING ? w->batch->input : w->p->position;
         st = hand_over(w, &pair);

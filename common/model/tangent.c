@@ -90,6 +90,31 @@ static bool moves(const bg_along *w, const bg_site *site)
     return site != NULL && site->tracked && w->direction[site->index].left != NULL;
 }
 
+/* Those of a site's own, or of its adapter. */
+static bool any_moves(const bg_along *w, const bg_site *site)
+{
+    return moves(w, site) || (site != NULL && (moves(w, site->lora_a) || moves(w, site->lora_b)));
+}
+
+/* ty += V_B h + s B V_A a, of an adapter that moves. */
+static void adapter(const bg_tangent *t, const bg_along *w, const bg_site *site, bg_in a, bg_out ty)
+{
+    bg_pass *p = t->pass;
+    const bg_site *of_a = site->lora_a, *of_b = site->lora_b;
+    size_t rows = w->batch->n_rows, r = of_a->n_out;
+    if (moves(w, of_b)) {
+        bg_pass_lora_hidden(p, site, rows, a);
+        bg_direction_apply(&w->direction[of_b->index], of_b, rows, (bg_in){ p->lora, r }, t->product, ty);
+    }
+    if (moves(w, of_a)) {
+        memset(p->lora, 0, rows * r * sizeof *p->lora);
+        bg_direction_apply(&w->direction[of_a->index], of_a, rows, a, t->product, (bg_out){ p->lora, r });
+        for (size_t i = 0; i < rows * r; i++)
+            p->lora[i] *= site->lora_scale;
+        bg_pass_lora_output(p, site, rows, ty);
+    }
+}
+
 /* ty = (accumulate ? ty : 0) + ta Wᵀ + ā Vᵀ; a is read only where the weights move. */
 static void linear(const bg_tangent *t, const bg_along *w, const bg_site *site, bg_in a, bg_in ta, bg_out ty,
                    bool accumulate)
@@ -98,6 +123,8 @@ static void linear(const bg_tangent *t, const bg_along *w, const bg_site *site, 
     bg_pass_times(t->pass, site, rows, ta, ty, accumulate);
     if (moves(w, site))
         bg_direction_apply(&w->direction[site->index], site, rows, a, t->product, ty);
+    if (site->lora_a != NULL)
+        adapter(t, w, site, a, ty);
 }
 
 /* ---- a block ---- */
@@ -108,7 +135,7 @@ static void module_input(const bg_tangent *t, const bg_norm_weights *norm, size_
 {
     bg_pass *p = t->pass;
     size_t d = p->model->config.d_model;
-    if (p->model->config.post_norm)
+    if (norm->gain == NULL)
         memcpy(p->da, tx, rows * d * sizeof *tx);
     else
         bg_norm_tangent(bg_norm_of(p, norm), rows, d, (bg_in){ x, d }, (bg_in){ tx, d }, (bg_out){ p->da, d });
@@ -136,15 +163,16 @@ static void attention(const bg_tangent *t, const bg_along *w, size_t l, const fl
     size_t rows = w->batch->n_rows, d = p->model->config.d_model;
     bool needed = false;
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
-        needed = needed || moves(w, blk->site[r]);
+        needed = needed || any_moves(w, blk->site[r]);
     module_input(t, &blk->attention_norm, rows, s->x, tx, needed);
     for (bg_role r = BG_ROLE_Q; r <= BG_ROLE_QKV; r++)
         if (blk->site[r] != NULL)
             linear(t, w, blk->site[r], (bg_in){ p->a_d, p->ld_d }, (bg_in){ p->da, d },
                    (bg_out){ p->dqkv + bg_qkv_offset(&p->model->config, r), p->w_qkv }, false);
     qk_norm(p, blk, rows, s->qk_raw, p->dqkv);
-    bg_pass_rotate(p, rows, p->dqkv, +1);
-    bg_attention_tangent(p, w->batch, s->qkv, p->dqkv, p->datt);
+    bg_clip_gradient(p, rows, s, p->dqkv);
+    bg_pass_rotate(p, l, rows, p->dqkv, +1);
+    bg_attention_tangent(p, l, w->batch, s->qkv, p->dqkv, p->datt);
 }
 
 /* From the MLP's input x to its hidden activations, into p->dff. */
@@ -157,7 +185,7 @@ static void mlp(const bg_tangent *t, const bg_along *w, size_t l, const float *x
     const bg_saved *s = bg_pass_saved(p, l);
     size_t rows = w->batch->n_rows, ff = c->d_ff;
     const bg_in a = { p->a_d, p->ld_d }, ta = { p->da, c->d_model };
-    module_input(t, &blk->mlp_norm, rows, x, tx, moves(w, gate) || moves(w, up));
+    module_input(t, &blk->mlp_norm, rows, x, tx, any_moves(w, gate) || any_moves(w, up));
     if (gate != NULL)
         linear(t, w, gate, a, ta, (bg_out){ p->dgate, ff }, false);
     linear(t, w, up, a, ta, (bg_out){ p->dup, ff }, false);
@@ -165,9 +193,9 @@ static void mlp(const bg_tangent *t, const bg_along *w, size_t l, const float *x
         bg_gated_tangent(c->activation, rows, ff, (bg_gated){ s->gate, s->up, ff }, (bg_gated){ p->dgate, p->dup, ff },
                          (bg_out){ p->dff, ff });
     else
-        bg_act_backward(c->activation, rows, ff, (bg_in){ s->up, ff }, (bg_in){ p->dup, ff }, (bg_out){ p->dff, ff });
-    if (moves(w, blk->site[BG_ROLE_DOWN]))
-        bg_mlp_hidden(p, rows, s);
+        bg_mlp_slope(p, blk, rows, s->up, p->dup, p->dff);
+    if (any_moves(w, blk->site[BG_ROLE_DOWN]))
+        bg_mlp_hidden(p, blk, rows, s);
 }
 
 /* What a module adds to the residual stream, added to p->dmid or put there; raw: its output before the norm that
@@ -182,7 +210,7 @@ static void output(const bg_tangent *t, const bg_along *w, const bg_site *site, 
     const bg_in ta = down ? (bg_in){ p->dff, c->d_ff } : (bg_in){ p->datt, c->n_heads * c->d_head };
     const bg_in a = down ? (bg_in){ p->a_ff, p->ld_ff } : (bg_in){ bg_pass_saved(p, site->section)->att, p->ld_att };
     linear(t, w, site, a, ta, (bg_out){ p->dmid, d }, accumulate);
-    if (c->post_norm)
+    if (norm->gain != NULL)
         bg_norm_tangent(bg_norm_of(p, norm), w->batch->n_rows, d, (bg_in){ raw, d }, (bg_in){ p->dmid, d },
                         (bg_out){ p->dmid, d });
 }
@@ -196,7 +224,7 @@ static void block(const bg_tangent *t, const bg_along *w, size_t l, float *tx)
     size_t rows = w->batch->n_rows, d = p->model->config.d_model;
     bool parallel = p->model->config.parallel_residual; /* both branches start from the same input */
     attention(t, w, l, tx);
-    output(t, w, blk->site[BG_ROLE_ATTENTION_OUT], &blk->attention_norm, s->att_out, false);
+    output(t, w, blk->site[BG_ROLE_ATTENTION_OUT], &blk->attention_out_norm, s->att_out, false);
     if (!parallel)
         bg_add(rows, d, (bg_in){ p->dmid, d }, (bg_out){ tx, d });
     if (blk->expert != NULL) {
@@ -204,7 +232,7 @@ static void block(const bg_tangent *t, const bg_along *w, size_t l, float *tx)
         bg_experts_tangent(p, blk, rows, w->direction, t->product);
     } else {
         mlp(t, w, l, parallel ? s->x : s->mid, tx);
-        output(t, w, blk->site[BG_ROLE_DOWN], &blk->mlp_norm, s->mlp_out, parallel);
+        output(t, w, blk->site[BG_ROLE_DOWN], &blk->mlp_out_norm, s->mlp_out, parallel);
     }
     bg_add(rows, d, (bg_in){ p->dmid, d }, (bg_out){ tx, d });
 }
@@ -231,6 +259,8 @@ static void embed(const bg_tangent *t, const bg_along *w, float *tx)
                 tx[i * d + j] += left[k] * v->right[token * v->ld_right + k];
         }
     }
+    if (m->config.embedding_scale > 0)
+        bg_scale(w->batch->n_rows * d, (float)m->config.embedding_scale, tx);
     bg_batch_clear_erased(w->batch, d, tx);
 }
 

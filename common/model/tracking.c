@@ -13,13 +13,13 @@ static bool same_input(const bg_site *a, const bg_site *b)
 {
     bool qkv = a->role <= BG_ROLE_V && b->role <= BG_ROLE_V;
     bool mlp = (a->role == BG_ROLE_GATE || a->role == BG_ROLE_UP) && (b->role == BG_ROLE_GATE || b->role == BG_ROLE_UP);
-    return a->kind == BG_SITE_LINEAR && b->kind == BG_SITE_LINEAR && a->section == b->section &&
-           a->expert == b->expert && (qkv || mlp);
+    return a->kind == BG_SITE_LINEAR && b->kind == BG_SITE_LINEAR && a->section == b->section && a->part == b->part &&
+           a->part != BG_PART_LORA_B && a->expert == b->expert && (qkv || mlp);
 }
 
 /* What --modules asks for: words, or an expression. */
 typedef struct {
-    bool words, mlp, attention, router, shared, embedding, head, norm, position;
+    bool words, mlp, attention, router, shared, adapter, embedding, head, norm, position;
     regex_t expression;
 } selection;
 
@@ -34,6 +34,7 @@ static bool parse_words(const char *text, selection *out)
                   { "all", { &out->mlp, &out->attention } },
                   { "router", { &out->router } },
                   { "shared", { &out->shared } }, /* experts' A, in a block */
+                  { "adapter", { &out->adapter } },
                   { "embedding", { &out->embedding } },
                   { "head", { &out->head } },
                   /* of models that are trained: others have no such sites */
@@ -57,10 +58,25 @@ static bool parse_words(const char *text, selection *out)
     }
 }
 
+/* An expression that matches a module's name means its weights; the adapter's are meant by one that needs the end of
+ * theirs, ".lora_A". */
+static bool matches(const selection *s, const bg_site *site)
+{
+    char module[sizeof site->name];
+    if (regexec(&s->expression, site->name, 0, NULL, 0) != 0)
+        return false;
+    if (site->part == BG_PART_WEIGHT)
+        return true;
+    snprintf(module, sizeof module, "%.*s", (int)(strlen(site->name) - strlen(".lora_A")), site->name);
+    return regexec(&s->expression, module, 0, NULL, 0) != 0;
+}
+
 static bool selects(const selection *s, const bg_site *site)
 {
     if (!s->words)
-        return regexec(&s->expression, site->name, 0, NULL, 0) == 0;
+        return matches(s, site);
+    if (site->part != BG_PART_WEIGHT)
+        return s->adapter;
     switch (site->kind) {
     case BG_SITE_EMBEDDING: return s->embedding;
     case BG_SITE_HEAD: return s->head;
@@ -86,8 +102,9 @@ static void add_tracked(bg_model *m, bg_site *site, bool shared)
     bg_section *last = m->n_sections > 0 ? &m->section[m->n_sections - 1] : NULL;
     site->tracked = true;
     site->index = site->input = m->n_tracked;
-    if (m->n_tracked > 0 && same_input(m->tracked[m->n_tracked - 1], site))
-        site->input = m->tracked[m->n_tracked - 1]->input;
+    for (size_t i = m->n_tracked; i-- > 0 && m->tracked[i]->section == site->section && site->input == site->index;)
+        if (same_input(m->tracked[i], site))
+            site->input = m->tracked[i]->input;
     if (last == NULL || last->number != site->section)
         m->section[m->n_sections++] = (bg_section){ site->section, m->n_tracked, m->n_tracked + 1 };
     else
@@ -114,7 +131,7 @@ bg_status bg_model_track(bg_model *m, const char *modules, bg_err *err)
     if (!s.words && regcomp(&s.expression, modules, REG_EXTENDED | REG_NOSUB) != 0)
         return BG_FAIL(
             err, BG_EARG,
-            "--modules: \"%s\" is neither of mlp, attention, all, router, embedding and head nor a regular expression",
+            "--modules: \"%s\" is neither of mlp, attention, all, router, adapter, embedding and head nor a regular expression",
             modules);
     /* one matrix is trained or not, whichever of its uses is named */
     bool ends = m->trained && m->config.tied_head &&

@@ -57,6 +57,14 @@ bg_status bg_hdf5_fail(bg_err *err, bg_status code, const char *fmt, ...)
     va_end(ap);
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, find_cause, &cause);
     H5Eclear2(H5E_DEFAULT);
+    if (cause.errnum == 0 && strstr(cause.text, "version number") != NULL) {
+        char version[32];
+        bg_store_library_version(version);
+        return BG_FAIL(err, code,
+                       "cannot %s: %s: made by an HDF5 newer than this %s, or damaged; write it with h5py's "
+                       "libver=(\"earliest\", \"v110\"), or through that HDF5's h5repack --high=2",
+                       what, cause.text, version);
+    }
     return BG_FAIL(err, code, "cannot %s: %s", what, cause.errnum != 0 ? strerror(cause.errnum) : cause.text);
 }
 

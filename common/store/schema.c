@@ -149,8 +149,15 @@ static const bg_schema_row rows[] = {
 
     D1("queries", "token", BG_U32, "token", BG_ANY, "1", "token ids of all queries, prompt and completion, back to back"),
     RAGGED("queries", "count", 1, "query", NULL, "token", BG_SEQUENCE_LENGTH, "tokens", "tokens in each query"),
+    D1("queries", "loss", BG_U8, "token", BG_ANY, "1", "0: the token of the completion is not in the loss; without this dataset all are"),
     D1("queries", "completion_start", BG_U32, "query", BG_FROM_0, "tokens", "first token of the completion within its query"),
     D1("queries", "id", BG_STRING, "query", BG_NAMES, "1", "the query's name"),
+    /* of contrasts and groups: the texts that a query is made of, each of which reads only itself */
+    RAGGED("queries", "piece/count", 1, "query", NULL, "piece", BG_ANY, "1", "texts that each query is made of"),
+    D1("queries", "piece/length", BG_U32, "piece", BG_ANY, "tokens", "tokens of the text"),
+    D1("queries", "piece/start", BG_U32, "piece", BG_FROM_0, "tokens", "first token of the completion within its text"),
+    D1("queries", "piece/sign", BG_I64, "piece", BG_ANY, "1", "1: its log-probability is added to the query's, -1: subtracted"),
+    D1("queries", "piece/id", BG_STRING, "piece", BG_ANY, "1", "id of the line that the text is from"),
     /* what the user knows of a query, for comparisons */
     D1("queries", "kind", BG_STRING, "query", BG_ANY, "1", "what sort of query it is, in the user's words; empty: not said"),
     RAGGED("queries", "related/count", 1, "query", NULL, "related", BG_ANY, "1", "related documents of each query"),

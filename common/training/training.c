@@ -254,7 +254,7 @@ typedef struct {
     const bg_tokens *tokens;
     double *loss;
     uint32_t *token;
-    uint8_t *in_loss;        /* NULL: all are */
+    uint8_t *mark;           /* NULL: no file has any */
     uint64_t batches, terms; /* so far; terms in the loss */
 } evaluation;
 
@@ -283,13 +283,13 @@ static bg_status add_sequence(evaluation *e, uint64_t z, bg_err *err)
         st = run_losses(e, err);
     if (st == BG_OK)
         st = bg_tokens_read(e->tokens, z, z + 1, t->parameters->model->config.vocab_size, e->token, err);
-    if (st == BG_OK && e->in_loss != NULL)
-        st = bg_tokens_read_loss(e->tokens, z, z + 1, e->in_loss, err);
+    if (st == BG_OK && e->mark != NULL)
+        st = bg_tokens_read_marks(e->tokens, z, z + 1, e->mark, err);
     if (st != BG_OK)
         return st;
     (void)bg_batch_add(t->batch, z, e->token, n, start);
-    if (e->in_loss != NULL)
-        bg_batch_mask(t->batch, e->in_loss);
+    if (e->mark != NULL)
+        (void)bg_batch_mark(t->batch, e->mark);
     for (size_t i = t->batch->n_rows - (n - 1) + start; i < t->batch->n_rows; i++)
         e->terms += t->batch->target[i] != BG_NO_TARGET;
     return BG_OK;
@@ -301,15 +301,15 @@ bg_status bg_training_losses(bg_training *t, const bg_tokens *tokens, double *lo
     uint64_t n = bg_tokens_sequences(tokens);
     memset(loss, 0, n * sizeof *loss);
     bg_status st = BG_NEW(e.token, t->plan.max_rows + 1, "tokens", err);
-    if (st == BG_OK && bg_tokens_are_masked(tokens))
-        st = BG_NEW(e.in_loss, t->plan.max_rows + 1, "mask", err);
+    if (st == BG_OK && bg_tokens_are_marked(tokens))
+        st = BG_NEW(e.mark, t->plan.max_rows + 1, "marks of tokens", err);
     for (uint64_t z = 0; z < n && st == BG_OK; z++)
         st = add_sequence(&e, z, err);
     if (st == BG_OK)
         st = run_losses(&e, err);
     *terms = e.terms;
     bg_free(e.token);
-    bg_free(e.in_loss);
+    bg_free(e.mark);
     st = bg_agree(t->comm, st, err);
     for (uint64_t z = 0; z < n && st == BG_OK; z += INT32_MAX) /* a sequence has one rank's loss, and zeros */
         MPI_Allreduce(MPI_IN_PLACE, loss + z, (int)(n - z < INT32_MAX ? n - z : INT32_MAX), MPI_DOUBLE, MPI_SUM,

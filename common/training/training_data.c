@@ -16,8 +16,8 @@ struct bg_training_data {
     uint32_t longest;
     uint32_t *token; /* of all sequences back to back, or of the one read last */
     bool cached;
-    uint64_t *start;  /* [n_sequences] of each in all, back to back */
-    uint8_t *in_loss; /* of all tokens; NULL: no file has a mask */
+    uint64_t *start; /* [n_sequences] of each in all, back to back */
+    uint8_t *mark;   /* of all tokens; NULL: no file has any */
 };
 
 static void shuffle(bg_training_data *d)
@@ -46,8 +46,8 @@ static bg_status read_run(bg_training_data *d, uint64_t i, uint64_t end, bg_err 
     bg_status st = BG_OK;
     if (d->cached)
         st = bg_tokens_read(s->tokens, first, last, s->vocab_size, d->token + d->start[i], err);
-    if (st == BG_OK && d->in_loss != NULL)
-        st = bg_tokens_read_loss(s->tokens, first, last, d->in_loss + d->start[i], err);
+    if (st == BG_OK && d->mark != NULL)
+        st = bg_tokens_read_marks(s->tokens, first, last, d->mark + d->start[i], err);
     return st;
 }
 
@@ -63,9 +63,9 @@ static bg_status read_all(bg_training_data *d, bg_err *err)
     d->cached = n * sizeof *d->token <= CACHED_BYTES;
     if (st == BG_OK)
         st = BG_NEW(d->token, d->cached ? n : d->longest, "tokens", err);
-    if (st == BG_OK && bg_tokens_are_masked(s->tokens))
-        st = BG_NEW(d->in_loss, n, "mask", err);
-    for (uint64_t i = 0, end; i < s->n_sequences && st == BG_OK && (d->cached || d->in_loss != NULL); i = end) {
+    if (st == BG_OK && bg_tokens_are_marked(s->tokens))
+        st = BG_NEW(d->mark, n, "marks of tokens", err);
+    for (uint64_t i = 0, end; i < s->n_sequences && st == BG_OK && (d->cached || d->mark != NULL); i = end) {
         for (end = i + 1; end < s->n_sequences && s->sequence[end] - s->sequence[i] == end - i;)
             end++;
         st = read_run(d, i, end, err);
@@ -118,7 +118,7 @@ void bg_training_data_free(bg_training_data *d)
     bg_free(d->order);
     bg_free(d->token);
     bg_free(d->start);
-    bg_free(d->in_loss);
+    bg_free(d->mark);
     bg_free(d);
 }
 
@@ -210,11 +210,11 @@ static uint64_t start_of(const bg_training_data *d, uint64_t sequence)
 size_t bg_training_data_terms(const bg_training_data *d, uint64_t sequence)
 {
     size_t tokens = bg_tokens_count(d->from.tokens, sequence), n = tokens - 1;
-    const uint8_t *in_loss = d->in_loss == NULL ? NULL : d->in_loss + start_of(d, sequence);
-    for (size_t i = 1; i < tokens && in_loss != NULL; i++)
-        n -= in_loss[i] == 0;
+    const uint8_t *mark = d->mark == NULL ? NULL : d->mark + start_of(d, sequence);
+    for (size_t i = 1; i < tokens && mark != NULL; i++)
+        n -= !bg_mark_in_loss(mark[i]);
     for (const bg_loss_term *at = masked(d, sequence); is_of(d, at, sequence); at++)
-        n -= in_loss == NULL || in_loss[at->position] != 0;
+        n -= mark == NULL || bg_mark_in_loss(mark[at->position]);
     return n;
 }
 
@@ -238,8 +238,8 @@ bg_status bg_training_data_add(bg_training_data *d, uint64_t sequence, bg_batch 
     bool added = bg_batch_add(b, sequence, token, n, 0);
     assert(added);
     (void)added;
-    if (d->in_loss != NULL)
-        bg_batch_mask(b, d->in_loss + start_of(d, sequence));
+    if (d->mark != NULL)
+        (void)bg_batch_mark(b, d->mark + start_of(d, sequence));
     for (const bg_loss_term *at = masked(d, sequence); is_of(d, at, sequence); at++)
         b->target[first + at->position - 1] = BG_NO_TARGET;
     return BG_OK;

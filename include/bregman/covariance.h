@@ -20,14 +20,14 @@ typedef struct {
     const char *scratch; /* folder for the sums of more than memory holds; NULL: they are in memory */
 } bg_covariance_task;
 /* Sums for the tracked sites of a run in their shapes: of EK-FAC's inputs once for sites that share them.  And how many
- * positions each site has had. */
+ * positions in the loss each site has had. */
 bg_status bg_covariance_new(bg_covariance **out, const bg_model *model, const bg_covariance_task *task,
                             bg_err *err) BG_MUST_CHECK;
 void bg_covariance_free(bg_covariance *c);
 void bg_covariance_clear(bg_covariance *c);
-/* Of a pair, in float32 (math.md M6 says how good that is): Σ a aᵀ and Σ δ δᵀ over its rows, each about half of a
- * product's FLOPs; or Σ G Gᵀ and Σ Gᵀ G over its sequences, of which it has all rows (common/ekfac/shampoo.h).
- * Other sites' pairs are passed over. */
+/* Of a pair, in float32 (math.md M6 says how good that is): Σ a aᵀ and Σ δ δᵀ over its rows that are in the loss, each
+ * about half of a product's FLOPs; or Σ G Gᵀ and Σ Gᵀ G over its sequences, of which it has all rows
+ * (common/ekfac/shampoo.h). Other sites' pairs are passed over. */
 bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err);
 /* Write the sums of a section, or read them back: MODULE/activation_sum (owners of their input only) and
  * MODULE/gradient_sum, or MODULE/right_sum and MODULE/left_sum; MODULE/positions. */

@@ -3,11 +3,11 @@
  * relative).  n rows of d columns; either may be 0.  What is written overlaps no other argument, except where it says
  * so.
  *
- * Threads: with more than BG_PARALLEL_FLOATS elements (threads.h), bg_norm_*, bg_act_*, bg_gated_*, bg_rope_apply,
- * bg_add, bg_add_bias and bg_group_dot share out their rows and bg_add_square its elements, over as many threads as
- * OpenMP gives the caller.  Each row is one thread's, so the bytes are the same for any number of threads.
- * bg_rope_table and the softmax and sampling functions run on the calling thread.  All keep no state and may be called
- * inside a parallel region: there each runs on the calling thread.
+ * Threads: with more than BG_PARALLEL_FLOATS elements (threads.h), bg_norm_*, bg_act_*, bg_gated_*, bg_xielu_*,
+ * bg_clip_*, bg_rope_apply, bg_add, bg_add_bias and bg_group_dot share out their rows and bg_add_square its elements,
+ * over as many threads as OpenMP gives the caller.  Each row is one thread's, so the bytes are the same for any number
+ * of threads. bg_rope_table, bg_softcap, bg_times, bg_scale and the softmax and sampling functions run on the calling
+ * thread.  All keep no state and may be called inside a parallel region: there each runs on the calling thread.
  */
 #ifndef BG_KERNELS_H
 #define BG_KERNELS_H
@@ -72,6 +72,23 @@ void bg_gated_backward(bg_activation act, size_t n, size_t d, bg_gated x, bg_in 
 /* dh = dgate * up * act'(gate) + act(gate) * dup: how h moves along dx, whose rows lie as those of x. */
 void bg_gated_tangent(bg_activation act, size_t n, size_t d, bg_gated x, bg_gated dx, bg_out dh);
 
+/* xIELU (arXiv 2411.13010): alpha_p x² + beta x where x > 0, else alpha_n (exp(min(x, eps)) - 1 - x) + beta x.  alpha_p
+ * and alpha_n are what the weights make of them. */
+typedef struct {
+    float alpha_p, alpha_n, beta, eps;
+} bg_xielu;
+void bg_xielu_forward(bg_xielu act, size_t n, size_t d, bg_in x, bg_out y);
+void bg_xielu_backward(bg_xielu act, size_t n, size_t d, bg_in x, bg_in dy, bg_out dx);
+
+/* x[d] = cap tanh(scale x / cap) in place; slope [out, d, may be NULL]: the derivative, by x. */
+void bg_softcap(size_t d, float scale, float cap, float *x, float *slope);
+/* y[d] *= x; x[n] *= by */
+void bg_times(size_t d, const float *x, float *y);
+void bg_scale(size_t n, float by, float *x);
+/* y[i] is clipped to [-clip, clip]; and dy[i] becomes 0 where |x[i]| > clip. */
+void bg_clip_forward(size_t n, size_t d, float clip, bg_out y);
+void bg_clip_backward(size_t n, size_t d, float clip, bg_in x, bg_out dy);
+
 /* Heads of a row: how many, and how many floats apart. */
 typedef struct {
     size_t n, stride;
@@ -79,15 +96,21 @@ typedef struct {
 
 /* Rotary embedding in place (direction +1), or its transpose (-1, the backward): a row of x begins with the first head,
  * and of each head the first rotary_dims floats are rotated, pairs (i, i + rotary_dims/2).
- *   table [in, max position x rotary_dims]  by bg_rope_table: cos in the first half of a row, sin in the second
+ *   table [in, max position x rotary_dims]  by bg_rope_table: cos in the first half of a row, sin in the second, both
+ *                                           times the rope's attention factor
  *   position [in, n] */
-void bg_rope_table(const bg_model_config *c, size_t n_positions, float *table);
+void bg_rope_table(const bg_rope *rope, size_t rotary_dims, size_t n_positions, float *table);
 void bg_rope_apply(size_t n, bg_heads heads, size_t rotary_dims, bg_out x, const uint32_t *position, const float *table,
                    int direction);
 
-/* In place softmax of rows [n, <= s.ld] with a causal limit: row i keeps columns 0..limit0 + i, the others up
- * to `columns` become 0.  s is multiplied by scale first. */
-void bg_softmax_causal(size_t n, size_t columns, size_t limit0, float scale, bg_out s);
+/* Which columns a row keeps: row i those up to first + i, and of them the last `width` only (SIZE_MAX: all). */
+typedef struct {
+    size_t first, width;
+} bg_band;
+
+/* In place softmax of rows [n, <= s.ld] within a band; the other columns up to `columns` become 0.  s is multiplied by
+ * scale first. */
+void bg_softmax_causal(size_t n, size_t columns, bg_band band, float scale, bg_out s);
 /* Its gradient: from those of the probabilities, dP [n, columns], to those of the scores, dS = P (dP - dot) scale, in
  * place. dot [in, n]: of each row, the sum of P dP, which attention has as the sum of dO O. */
 void bg_softmax_backward(size_t n, size_t columns, float scale, const float *prob, const float *dot, float *ds);

@@ -10,8 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bregman/adapter.h"
 #include "bregman/model_config.h"
 #include "bregman/hash.h"
+#include "bregman/kernels.h"
 #include "bregman/safetensors.h"
 #include "bregman/site.h"
 #include "bregman/status.h"
@@ -25,7 +27,9 @@ typedef struct {
 typedef struct {
     const bg_site *site[BG_ROLES]; /* NULL: the family, or the block, has none */
     const bg_site *expert;         /* [n_experts][3] gate, up and down of each; NULL: its MLP is a plain one */
-    bg_norm_weights attention_norm, mlp_norm, q_norm, k_norm;
+    bg_norm_weights attention_norm, mlp_norm, attention_out_norm, mlp_out_norm; /* gain NULL: none */
+    bg_norm_weights q_norm, k_norm;
+    bg_xielu xielu; /* of BG_ACT_XIELU */
 } bg_block;
 
 /* A section's number and its tracked sites, [first, end) of bg_model.tracked. */
@@ -36,8 +40,10 @@ typedef struct {
 typedef struct bg_model {
     bg_model_config config;
     bg_tensors *tensors;
+    bg_adapter *adapter; /* on top of them, or NULL */
     size_t n_sites;
-    bg_site *site; /* all: the embedding, block by block in the order of bg_role, the head: the forward pass's order */
+    bg_site *site; /* all: the embedding, block by block in the order of bg_role, the head: the forward pass's order;
+                      those of an adapter behind the module that they change */
     bool trained;  /* norms and positions are sites as well (model_open.h) */
     size_t n_tracked;
     bg_site **tracked; /* those that --modules selects, same order */
@@ -48,17 +54,20 @@ typedef struct bg_model {
     const bg_tensor *position_embedding; /* [max_positions, d], or NULL; a site's weight if the model is trained */
     bg_norm_weights final_norm;
     char *dir;
+    const char *base;           /* where config.json is: dir, or the adapter's base */
     float *small;               /* widened one-dimensional tensors */
     bg_tensor *sketched;        /* matrices of bg_model_sketch; NULL: they are in `tensors` */
-    size_t n_sketched, n_small; /* how many of them, and floats of `small` */
+    size_t n_sketched, n_small; /* how many of them, and of other numbers that a file would hold */
+    size_t n_parameters;
 } bg_model;
 
 void bg_model_close(bg_model *m); /* NULL is fine */
 
-/* Content hash of config.json and weights: the model's identity in every file.  Reads all bytes. */
+/* Content hash of config.json and weights, and of the adapter if there is one: the model's identity in every file.
+ * Reads all bytes. */
 bg_status bg_model_hash(const bg_model *m, bg_hash *out, bg_err *err) BG_MUST_CHECK;
 
-/* Hash of DIR/tokenizer.json, or "" where there is none. */
+/* Hash of DIR/tokenizer.json, or of an adapter's base; "" where there is none. */
 bg_status bg_model_tokenizer_hash(const bg_model *m, bg_hash *out, bg_err *err) BG_MUST_CHECK;
 /* BG_ESTALE if both hashes are known and differ; `file` is what the tokens came from. */
 bg_status bg_model_check_tokenizer(const bg_model *m, const char *tokens_hash, const char *file,
@@ -69,6 +78,7 @@ bg_status bg_model_check_tokenizer(const bg_model *m, const char *tokens_hash, c
 bg_status bg_model_check_lengths(const bg_model *m, const bg_tokens *t, uint64_t begin, uint64_t end,
                                  bg_err *err) BG_MUST_CHECK;
 
+/* Weights that the model has, those of a tied head once: neither buffers nor tensors that it does not use. */
 size_t bg_model_parameters(const bg_model *m);
 
 /* Where the section of that number is in `section`; n_sections if nothing in it is tracked. */

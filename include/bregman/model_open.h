@@ -4,10 +4,12 @@
 
 #include "bregman/model.h"
 
-/* Open DIR/config.json and its weights.  `modules`: words out of "mlp", "attention", "all" (both), "router", "embedding"
- * and "head", with commas between them, and "shared", with which a block's experts have one A; or an extended regular
- * expression matched against all modules' names.
- * A head that is tied to the embedding is a site as if it had a matrix of its own, and so is the embedding.
+/* Open DIR/config.json and its weights, or a PEFT adapter's folder with its base (adapter.h); DIR@STEP is a checkpoint
+ * of a training run (checkpoint.h).  `modules`: words out of "mlp", "attention", "all" (both), "router", "adapter",
+ * "embedding" and "head", with commas between them, and "shared", with which a block's experts have one A; or an
+ * extended regular expression matched against all modules' names. "adapter" are both matrices of each module that an
+ * adapter changes, "MODULE.lora_A" and "MODULE.lora_B"; an expression that matches MODULE too does not mean them. A
+ * head that is tied to the embedding is a site as if it had a matrix of its own, and so is the embedding.
  *
  * The head, as in transformers 5: where config.json ties it to the embedding but the weights hold both with different
  * values, it is not tied, which is logged; where they hold one of the two, that one is both.  Weights that the

@@ -4,8 +4,8 @@
 
 #include "bregman/model_config.h"
 
-/* Rotary frequencies, radians per position: freq [out, rotary_dims / 2], after scaling
- * ("linear": / factor; "llama3": transformers' _compute_llama3_parameters).  No-op without rope. */
-void bg_rope_frequencies(const bg_model_config *c, double *freq);
+/* Rotary frequencies, radians per position: freq [out, rotary_dims / 2], after scaling ("linear": / factor; "llama3"
+ * and "yarn": transformers' _compute_llama3_parameters and _compute_yarn_parameters).  No-op without rope. */
+void bg_rope_frequencies(const bg_rope *rope, size_t rotary_dims, double *freq);
 
 #endif /* BG_ROPE_H */

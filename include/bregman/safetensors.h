@@ -17,7 +17,7 @@ typedef struct bg_tensors bg_tensors;
 bg_status bg_tensors_open_file(bg_tensors **out, const char *path, bg_err *err) BG_MUST_CHECK;
 
 /* Open DIR/model.safetensors, or the files DIR/model.safetensors.index.json names (every
- * tensor of the index must be in the file it names).
+ * tensor of the index must be in the file it names), which may be in folders inside DIR.
  *
  * Checks before any tensor is believed: header length within the file (and <= 100 MB), valid
  * JSON, offsets ascending without overlap or gaps past the end, begin <= end, shape x
@@ -30,7 +30,7 @@ size_t bg_tensors_count(const bg_tensors *t);
 const bg_tensor *bg_tensors_at(const bg_tensors *t, size_t i);           /* i < count; sorted by name */
 const bg_tensor *bg_tensors_find(const bg_tensors *t, const char *name); /* NULL if absent; O(log n) */
 
-/* Content hash over the files' names (without folder) and contents, in name order.
+/* Content hash over the files' names (within DIR) and contents, in name order.
  * Reads all bytes once.  BG_EIO naming the file. */
 bg_status bg_tensors_hash(const bg_tensors *t, bg_hash *out, bg_err *err) BG_MUST_CHECK;
 

@@ -45,12 +45,17 @@ typedef enum {
     BG_ROLES
 } bg_role;
 
+/* A module that a PEFT adapter changes (adapter.h) computes W ā + B h with h = s A a: two more sites, whose inputs are
+ * a and h. */
+typedef enum { BG_PART_WEIGHT, BG_PART_LORA_A, BG_PART_LORA_B } bg_site_part;
+
 /* s = W ā (math.md M3): W is n_out x n_in, ā = [a; 1] where there is a bias.  A norm has n_out gains and biases, and no
  * n_in. */
-typedef struct {
+typedef struct bg_site {
     char name[160]; /* the module's path, as checkpoints name it: "transformer.h.0.mlp.c_fc" */
     bg_site_kind kind;
-    bg_role role;   /* of BG_SITE_LINEAR */
+    bg_role role; /* of BG_SITE_LINEAR */
+    bg_site_part part;
     size_t expert;  /* the expert of its block's MLP that it belongs to, from 1; 0: none, it reads all rows */
     size_t section; /* number */
     size_t layer;   /* of layer scores: see bg_model_layers */
@@ -64,6 +69,8 @@ typedef struct {
     const float *gain;       /* [n_out] of a norm, ... */
     bg_norm_kind norm;       /* ... which is of this kind */
     const float *bias;       /* [n_out], NULL without one */
+    const struct bg_site *lora_a, *lora_b; /* the adapter's, behind this one in the model's table; NULL without one */
+    float lora_scale;                      /* s */
     bool tracked;
     size_t input;  /* index in bg_model.tracked of the first tracked site that reads the same input */
     size_t keeper; /* and of the one that keeps A: the same, or where a block's experts share one the first of these */
@@ -74,7 +81,13 @@ typedef struct {
 static inline bool bg_site_is_transposed(const bg_site *s, bool config_transposed)
 {
     return s->kind == BG_SITE_EMBEDDING || s->kind == BG_SITE_POSITION ||
-           (s->kind == BG_SITE_LINEAR && config_transposed);
+           (s->kind == BG_SITE_LINEAR && s->part == BG_PART_WEIGHT && config_transposed);
+}
+
+/* Is its input read again in backward? */
+static inline bool bg_site_reads_input(const bg_site *s)
+{
+    return s != NULL && (s->tracked || (s->lora_a != NULL && (s->lora_a->tracked || s->lora_b->tracked)));
 }
 
 /* Does it keep the A of its input? Otherwise another site does, which reads the same or shares it. */

@@ -3,7 +3,7 @@
  * Sequences 0 .. n-1 of the work are cut into units of unit_sequences; a unit is cut into micro-batches
  * by its own content only.  So what a unit yields depends neither on the number of
  * ranks nor on what ran before, and a published unit is the checkpoint.
- * Of a query only the completion is in the loss (M1); of a training sequence every token.
+ * Of a query only the completion is in the loss (M1), of a training sequence every token; of both what a mask leaves.
  *
  * A column runs its units one after another as one stream through its pipeline.  When a checkpoint is due, or any
  * rank is asked to stop or fails, all streams end: no further micro-batch is begun, those on their way are finished,
@@ -69,7 +69,7 @@ typedef struct {
 
 uint64_t bg_sweep_units(const bg_sweep *s);
 
-/* Token files with a mask of the loss are refused: BG_EFORMAT.
+/* A sequence of which a mask leaves nothing is BG_EFORMAT.
  * Collective on ctx->grid.world; returns an agreed status, BG_ESTOPPED if a rank was asked to stop.  `pass` is of this
  * rank's share, with the depth of its place in the pipeline.  The speaking rank says how long a unit takes, how often
  * work is kept and how long a stop takes, as soon as that can be told; progress and an estimated end; with a pipeline,

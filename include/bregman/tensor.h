@@ -41,7 +41,7 @@ bool bg_st_dtype_parse(const char *text, bg_st_dtype *out);
 
 /* The number that dtype is, if it is one that weights may have; false and untouched if not. */
 bool bg_tensor_number(const bg_tensor *t, bg_number *out);
-/* Widen n elements (from element `first`) to float.  dtype must be such a number. */
+/* Widen n elements (from element `first`) to float, or round F64 to it.  dtype must be such a number. */
 void bg_tensor_widen(const bg_tensor *t, size_t first, size_t n, float *out);
 
 #endif /* BG_TENSOR_H */

@@ -32,7 +32,8 @@ uint64_t bg_tokens_sequences(const bg_tokens *t);
 uint64_t bg_tokens_file_sequences(const bg_tokens *t, size_t file); /* of one of the files */
 uint32_t bg_tokens_count(const bg_tokens *t, uint64_t sequence);    /* tokens in it */
 uint32_t bg_tokens_longest(const bg_tokens *t, uint64_t begin, uint64_t end);
-/* BG_EFORMAT, naming the file and the sequence, if one of [begin, end) has more than max_tokens. */
+/* BG_EFORMAT, naming the file and the sequence, if one of [begin, end) has more than max_tokens.  Where positions begin
+ * anew in each document of a sequence, nothing is checked: a pass does. */
 bg_status bg_tokens_check_longest(const bg_tokens *t, uint64_t begin, uint64_t end, size_t max_tokens,
                                   bg_err *err) BG_MUST_CHECK;
 const char *bg_tokens_tokenizer_hash(const bg_tokens *t); /* "" if unknown */
@@ -46,11 +47,16 @@ bg_status bg_tokens_check_queries(const bg_tokens *t, bg_err *err) BG_MUST_CHECK
 bg_status bg_tokens_read(const bg_tokens *t, uint64_t begin, uint64_t end, size_t vocab_size, uint32_t *out,
                          bg_err *err) BG_MUST_CHECK;
 
-/* Does a file have a mask of the loss?  And of sequences [begin, end), back to back as their ids: 0 where the token is
- * not in the loss when it is predicted; ones for a file without. */
-bool bg_tokens_are_masked(const bg_tokens *t);
-bg_status bg_tokens_read_loss(const bg_tokens *t, uint64_t begin, uint64_t end, uint8_t *out,
-                              bg_err *err) BG_MUST_CHECK;
+/* Does a file have a mask of the loss, or documents within sequences?  And what is said of the tokens of sequences
+ * [begin, end), back to back as their ids, for bg_batch_mark. */
+bool bg_tokens_are_marked(const bg_tokens *t);
+bg_status bg_tokens_read_marks(const bg_tokens *t, uint64_t begin, uint64_t end, uint8_t *out,
+                               bg_err *err) BG_MUST_CHECK;
+/* How many predicted tokens of sequences [begin, end) are in the loss; of queries only their completions' are.
+ * BG_EFORMAT for one without. */
+bg_status bg_tokens_terms(const bg_tokens *t, uint64_t begin, uint64_t end, uint64_t *n, bg_err *err) BG_MUST_CHECK;
+/* BG_EFORMAT: the mask leaves none of the sequence's predicted tokens (of a query's completion) in the loss. */
+bg_status bg_tokens_fail_masked(const bg_tokens *t, uint64_t sequence, bg_err *err) BG_MUST_CHECK;
 
 /* Where a sequence comes from: the id of its document, on the heap, "" if the file does not say; and its first token
  * within that, -1 if the file does not say.  Ask in ascending order: one file is open at a time. */

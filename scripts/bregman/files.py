@@ -35,6 +35,20 @@ def printable(path):
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def read_json(path):
+    """The object in a file; {} where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = json.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f'cannot read "{path}": {getattr(error, "strerror", None) or error}') from None
+    if not isinstance(value, dict):
+        raise UserError(f'"{path}" is not a JSON object')
+    return value
+
+
 def own_identity(path):
     """The identity that a file has of its fingerprint; None for a file that others made."""
     require_regular(path)

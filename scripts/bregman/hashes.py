@@ -33,8 +33,12 @@ def hash_texts(texts):
     return digest.hexdigest()
 
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how a file of this kind begins
+
+
 def require_regular(path):
-    """Refuse a named pipe, which would wait for ever for somebody to write, and what else is no file; one that is not there is not."""
+    """Refuse a named pipe, which would wait for ever for somebody to write, what else is no file, and what a clone without Git LFS
+    left in a file's place; one that is not there is not refused."""
     if os.path.exists(path) and not os.path.isfile(path):
         kind = (
             "a folder"
@@ -44,6 +48,9 @@ def require_regular(path):
             else "no regular file"
         )
         raise UserError(f'cannot read "{path}": it is {kind}')
+    with contextlib.suppress(OSError), open(path, "rb") as file:  # whoever reads it says why it cannot be read
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise UserError(f'"{path}" is a Git LFS pointer, not the file itself: run "git lfs pull" in its clone')
 
 
 def hash_file(path):
@@ -173,8 +180,64 @@ def remember_hash(path, inode, digest):
         _remember(*now[:2], digest)
 
 
+def checkpoint_folder(name):
+    """The folder that a model's name means, as common/formats/checkpoint.c finds it: of DIR@STEP, a checkpoint of a training run."""
+    run, _, step = name.rpartition("@")
+    if os.path.isdir(name) or not re.fullmatch("[0-9]{1,18}", step) or not os.path.isdir(run):
+        return name
+    for folder in (f"step-{int(step):08}", f"checkpoint-{int(step)}"):
+        if os.path.isdir(os.path.join(run, folder)):
+            return os.path.join(run, folder)
+    found = [re.fullmatch("(?:step|checkpoint)-([0-9]{1,18})", entry) for entry in os.listdir(run)]
+    steps = ", ".join(map(str, sorted(int(match[1]) for match in found if match)))
+    raise UserError(
+        f'"{run}" has no checkpoint of step {int(step)}: it has {"steps " + steps if steps else "no checkpoint"}'
+    )
+
+
+def adapter_base(folder):
+    """The folder of the model that a PEFT adapter's folder stands on, as common/formats/adapter.c finds it; None of another folder."""
+    path = os.path.join(folder, "adapter_config.json")
+    if not os.path.exists(path):
+        return None
+    beside = os.path.join(folder, "base")
+    try:
+        with open(path, encoding="utf-8") as file:
+            named = json.load(file)["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        named = ""
+    base = beside if os.path.isdir(beside) else named
+    if not isinstance(base, str) or not os.path.isdir(base):
+        raise UserError(
+            f'"{path}": the base model "{base}" (base_model_name_or_path) is no folder here: link its folder to where it is '
+            f"looked for first: ln -s FOLDER {beside}"
+        )
+    return base
+
+
+def model_file(folder, name):
+    """Path of a model's file; of an adapter that has none of its own, its base's."""
+    folder = checkpoint_folder(folder)
+    path, base = os.path.join(folder, name), adapter_base(folder)
+    return os.path.join(base, name) if base and not os.path.exists(path) else path
+
+
 def hash_model(folder):
-    """Content hash of a model's config.json and weights, as in every file of the stages; None if the folder lacks either."""
+    """Content hash of a model's config.json and weights, and of an adapter on top of them, as in every file of the stages; None
+    if the folder lacks either."""
+    folder = checkpoint_folder(folder)
+    base = adapter_base(folder)
+    if not base:
+        return _hash_whole_model(folder)
+    config, weights = (os.path.join(folder, name) for name in ("adapter_config.json", "adapter_model.safetensors"))
+    below = _hash_whole_model(base)
+    if not below or not os.path.exists(weights):
+        return None
+    together = hash_texts(["", os.path.basename(weights), hash_file_once(weights)])
+    return hash_texts([below, hash_texts([hash_file(config), together])])
+
+
+def _hash_whole_model(folder):
     weights = {"model.safetensors"}
     try:
         if not os.path.exists(os.path.join(folder, "model.safetensors")):

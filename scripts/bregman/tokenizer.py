@@ -19,20 +19,26 @@ import numpy as np
 import tokenizers
 
 from bregman.errors import UsageError, UserError
-from bregman.hashes import hash_bytes
+from bregman.files import read_json
+from bregman.hashes import checkpoint_folder, hash_bytes, model_file, require_regular
 
 CHOICES = ("auto", "yes", "no")
 # the class that AutoTokenizer of transformers 5 has for a config.json's model_type
 CLASS_OF = {
     "gpt2": "GPT2Tokenizer",
+    "gpt_neo": "GPT2Tokenizer",
     "gpt_neox": "GPTNeoXTokenizer",
     "mistral": "TokenizersBackend",
     "qwen2": "Qwen2Tokenizer",
     "qwen3": "Qwen2Tokenizer",
     "qwen3_moe": "Qwen2Tokenizer",
-    "olmoe": "GPTNeoXTokenizer",
+    "olmo": "GPTNeoXTokenizer",
     "olmo2": "TokenizersBackend",
+    "olmo3": "TokenizersBackend",
+    "olmoe": "GPTNeoXTokenizer",
     "starcoder2": "GPT2Tokenizer",
+    "gemma2": "GemmaTokenizer",
+    "gemma3_text": "GemmaTokenizer",
 }
 # classes that set the space before a text themselves, and what they do without add_prefix_space
 PREFIX_SPACE = {"GPT2Tokenizer": False, "GPTNeoXTokenizer": False, "Qwen2Tokenizer": False, "LlamaTokenizer": True}
@@ -41,20 +47,6 @@ PROBES = 1000  # tokens tried to find a text that gives one
 
 class BadQuery(Exception):
     """Prompt and completion that cannot be joined; the message is the reason."""
-
-
-def read_json(path):
-    """The object in a file; {} where there is none."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            value = json.load(file)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f'cannot read "{path}": {getattr(error, "strerror", None) or error}') from None
-    if not isinstance(value, dict):
-        raise UserError(f'"{path}" is not a JSON object')
-    return value
 
 
 def _count(config, names, path):
@@ -187,13 +179,14 @@ class TextModel:
         add_prefix_space="auto",
         eos_token_id=None,
     ):
+        model_folder = model_folder and checkpoint_folder(model_folder)
         if model_folder and not os.path.isdir(model_folder):
             raise UserError(f'--model "{model_folder}" is not a folder')
-        self.path = tokenizer_file or (os.path.join(model_folder, "tokenizer.json") if model_folder else "")
+        self.path = tokenizer_file or (model_file(model_folder, "tokenizer.json") if model_folder else "")
         self.hash, self._tokenizer, self._bare, self.notes = "", None, None, []
         self.before, self.after, self.prefix_space, self.as_stored = [], [], None, True
-        config_path = os.path.join(model_folder or "", "config.json")
-        config = self._read_config(config_path if model_folder else "")
+        config_path = model_file(model_folder, "config.json") if model_folder else ""
+        config = self._read_config(config_path)
         beside = os.path.join(os.path.dirname(self.path), "tokenizer_config.json")
         self._settings = read_json(beside) if self.path else {}
         if tokenizer_file or need_tokenizer or os.path.exists(self.path):
@@ -215,14 +208,13 @@ class TextModel:
     def _load(self, config, add_prefix_space):
         if not os.path.exists(self.path):
             raise UserError(f'no tokenizer: "{self.path}" does not exist')
+        require_regular(self.path)
         try:
             with open(self.path, "rb") as file:
                 data = file.read()
         except OSError as error:
             raise UserError(f'cannot read "{self.path}": {error.strerror}') from None
         self.hash = hash_bytes(data)
-        if data.startswith(b"version https://git-lfs.github.com/spec/"):
-            raise UserError(f'"{self.path}" is a Git LFS pointer, not the file itself: run "git lfs pull" in its clone')
         try:
             self._description = json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -374,14 +366,20 @@ class TextModel:
         offsets = [(first, first)] * len(self.before) + offsets + [(last, last)] * len(self.after)
         return np.array(offsets, np.int64).reshape(-1, 2)
 
-    def encode_query(self, prompt, completion):
-        """(ids, where the completion starts among them, are they also the ids of the text in one piece?)"""
+    def encode_query(self, prompt, completion, join="token"):
+        """(ids, where the completion starts among them, what is to be said of the join or ""); join: as JOINS has it."""
         whole = self.encode(prompt + completion)
         if not prompt:  # the completion is the text's beginning
-            return self.before + whole.ids, len(self.before), True
+            return self.before + whole.ids, len(self.before), ""
+        start, ids, said = JOINS[join](self, prompt, completion, whole)
+        return self.before + ids, len(self.before) + start, said
+
+    def _join_at_token(self, prompt, completion, whole):
+        """The completion begins with a token of its own."""
         first, second = self.encode(prompt).ids, self._encode_bare(completion)
         if self._stand_for_the_same(first + second, whole.ids, prompt + completion):
-            return self.before + first + second, len(self.before) + len(first), first + second == whole.ids
+            divided = first + second != whole.ids
+            return len(first), first + second, "other tokens than its text in one piece" if divided else ""
         n = _token_boundary(whole.offsets, len(prompt))
         if n is None:
             raise BadQuery(
@@ -389,7 +387,22 @@ class TextModel:
                 "and in one piece no token begins where the completion does; "
                 "let the completion begin with a word, and the space before it"
             )
-        return self.before + whole.ids, len(self.before) + n, True
+        return n, whole.ids, ""
+
+    def _join_at_character(self, prompt, completion, whole):
+        """The tokens of the text in one piece; a token is the completion's if its first new character is."""
+        text, n_chars = prompt + completion, len(prompt)
+        decisive = _decisive_characters(text, whole.offsets)
+        n = next((i for i, place in enumerate(decisive) if place >= n_chars), len(decisive))
+        if n == len(decisive) and decisive:
+            raise BadQuery(
+                f"{self.show(whole.ids[-1])} spans its prompt and its completion, no token begins in the completion, "
+                'and so none would be in the loss; "--join token" divides it, or let the completion begin with the word'
+            )
+        for i, whose in ((n - 1, "prompt"), (n, "completion")):
+            if 0 <= i and whole.offsets[i][0] < n_chars < whole.offsets[i][1]:
+                return n, whole.ids, f"a token over the join: {self.show(whole.ids[i])} is its {whose}'s"
+        return n, whole.ids, ""
 
     def _encode_bare(self, text):
         """Ids of a text that another stands before: without the space that begins a text."""
@@ -423,5 +436,20 @@ def _token_boundary(offsets, n_chars):
     return n if all(end <= n_chars for _, end in offsets[:n]) and 0 < n < len(offsets) else None
 
 
+def _decisive_characters(text, offsets):
+    """For each token the place of the character that says whose it is: the first that no token before it has, spaces aside where
+    it has others; without a new character (a further byte of one), the first that it has."""
+    found, covered = [], 0
+    for start, end in offsets:
+        new = range(max(start, covered), end)
+        found.append(next((i for i in new if not text[i].isspace()), new[0] if new else start))
+        covered = max(covered, end)
+    return found
+
+
 def _first_line(error):
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+# how prompt and completion are joined: what --join names
+JOINS = {"token": TextModel._join_at_token, "character": TextModel._join_at_character}

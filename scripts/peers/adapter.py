@@ -53,6 +53,8 @@ def parse_options(text, words, preconditioners):
 def read_ids(path):
     """(token ids of each sequence, where its completion starts: at 1, so that all predicted tokens count, in a corpus)"""
     with h5py.File(path) as file:
+        if "loss" in file or file.attrs.get("attention") == "document":
+            raise ValueError(f'"{path}" has a mask, or documents that read only themselves: neither is taken here')
         ids, count = file["token"][:].astype("int64"), file["count"][:].astype("int64")
         starts = file["completion_start"][:].tolist() if "completion_start" in file else [1] * len(count)
     if int(count.sum()) != len(ids):

@@ -75,7 +75,7 @@ static void head_softmax(arrays *a)
 {
 #pragma omp parallel
     for (int i = 0; i < 16; i++)
-        bg_softmax_causal(QUERY_ROWS, KEYS, KEYS - QUERY_ROWS, 0.125f,
+        bg_softmax_causal(QUERY_ROWS, KEYS, (bg_band){ KEYS - QUERY_ROWS, SIZE_MAX }, 0.125f,
                           (bg_out){ a->z + (size_t)omp_get_thread_num() * 4 * QUERY_ROWS * KEYS, KEYS });
 }
 

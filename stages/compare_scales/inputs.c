@@ -163,10 +163,12 @@ static bg_status read_loss(comparison *w, size_t i, bg_err *err)
         st = bg_store_read(s, "query_loss", BG_F64, dims, loss, err);
     for (size_t q = 0; q < w->n_queries && st == BG_OK; q++) {
         const char *id = bg_tokens_query_id(w->queries, q);
-        loss[q] /= bg_tokens_count(w->queries, q) - bg_tokens_completion_start(w->queries, q);
+        uint64_t terms;
         if (strcmp(name[q], id) != 0)
             st = BG_FAIL(err, BG_EFORMAT, "%.200s has query \"%.60s\" where %.150s has \"%.60s\"", path, name[q],
                          w->c->queries, id);
+        else if ((st = bg_tokens_terms(w->queries, q, q + 1, &terms, err)) == BG_OK)
+            loss[q] /= (double)terms;
     }
     bg_strings_free(name, n);
     bg_store_close(s);

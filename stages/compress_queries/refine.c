@@ -42,7 +42,7 @@ bg_refine_load compress_refine_load(const compress_inputs *in, const compress_re
 
 /* ---- the sequences ---- */
 
-static bg_status add_sequence(compress_refine *r, uint64_t sequence, const uint32_t *token, size_t n, bg_err *err)
+static bg_status add_tokens(compress_refine *r, uint64_t sequence, const uint32_t *token, size_t n, bg_err *err)
 {
     size_t rows = bg_pass_max_rows(r->pass);
     if (r->n_batches > 0 && bg_batch_add(r->batch[r->n_batches - 1], sequence, token, n, 0))
@@ -53,20 +53,34 @@ static bg_status add_sequence(compress_refine *r, uint64_t sequence, const uint3
     return st;
 }
 
-static bg_status read_sequences(compress_refine *r, bg_err *err)
+/* token, mark: room for one. */
+static bg_status read_sequence(compress_refine *r, uint64_t z, uint32_t *token, uint8_t *mark, bg_err *err)
 {
     const bg_tokens *t = r->in->refine_tokens;
+    bg_status st = bg_tokens_read(t, z, z + 1, r->in->model->config.vocab_size, token, err);
+    if (st == BG_OK)
+        st = bg_tokens_read_marks(t, z, z + 1, mark, err);
+    if (st == BG_OK)
+        st = add_tokens(r, z, token, bg_tokens_count(t, z), err);
+    if (st == BG_OK && !bg_batch_mark(r->batch[r->n_batches - 1], mark))
+        st = bg_tokens_fail_masked(t, z, err);
+    return st;
+}
+
+static bg_status read_sequences(compress_refine *r, bg_err *err)
+{
     const bg_range of = r->plan->refine.sequences;
     uint32_t *token = NULL;
+    uint8_t *mark = NULL;
     bg_status st = BG_NEW(token, longest(r->in, &r->plan->refine), "tokens", err);
     if (st == BG_OK)
+        st = BG_NEW(mark, longest(r->in, &r->plan->refine), "marks of tokens", err);
+    if (st == BG_OK)
         st = BG_NEW(r->batch, of.end - of.begin, "micro-batches", err);
-    for (uint64_t z = of.begin; z < of.end && st == BG_OK; z++) {
-        st = bg_tokens_read(t, z, z + 1, r->in->model->config.vocab_size, token, err);
-        if (st == BG_OK)
-            st = add_sequence(r, z, token, bg_tokens_count(t, z), err);
-    }
+    for (uint64_t z = of.begin; z < of.end && st == BG_OK; z++)
+        st = read_sequence(r, z, token, mark, err);
     bg_free(token);
+    bg_free(mark);
     return st;
 }
 

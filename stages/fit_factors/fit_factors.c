@@ -12,19 +12,15 @@
 
 /* ---- opening ---- */
 
-static uint64_t rows_of(const fit *f, bg_range r)
-{
-    uint64_t n = 0;
-    for (uint64_t z = r.begin; z < r.end; z++)
-        n += bg_tokens_count(f->in.tokens, z) - 1;
-    return n;
-}
-
-/* The work files of both sums. */
+/* The output's files, and the work files of both sums. */
 static bg_status name_units(fit *f, bg_err *err)
 {
     const bg_model *m = f->in.model;
-    bg_status st = bg_model_section_numbers(m, &f->plan.section, err);
+    bg_status st = bg_path(f->plan.work, err, "%s/work", f->c->output);
+    if (st == BG_OK)
+        st = bg_path(f->plan.index, err, "%s/index.h5", f->c->output);
+    if (st == BG_OK)
+        st = bg_model_section_numbers(m, &f->plan.section, err);
     fit_sum *const sum[] = { &f->plan.covariance, &f->plan.lambda };
     for (int i = 0; i < 2; i++)
         sum[i]->units = (bg_units){
@@ -81,14 +77,6 @@ static bg_status choose_units(fit *f, bg_err *err)
         st = check_lengths(f, err);
     if (st == BG_OK)
         st = choose_kind(f, err);
-    if (st == BG_OK) {
-        f->plan.covariance.rows = rows_of(f, f->plan.covariance.range);
-        f->plan.lambda.rows = rows_of(f, f->plan.lambda.range);
-    }
-    if (st == BG_OK)
-        st = bg_path(f->plan.work, err, "%s/work", c->output);
-    if (st == BG_OK)
-        st = bg_path(f->plan.index, err, "%s/index.h5", c->output);
     return st == BG_OK ? name_units(f, err) : st;
 }
 
@@ -101,12 +89,25 @@ static bg_status open_inputs(fit *f, bg_err *err)
     return st == BG_OK ? bg_tokens_open_all(&f->in.tokens, c->tokens.item, c->tokens.n, world, err) : st;
 }
 
+/* A mask that leaves nothing of a sequence is found here, before the work. */
+static bg_status count_rows(fit *f, bg_err *err)
+{
+    bg_status st = BG_OK;
+    fit_sum *const sum[] = { &f->plan.covariance, &f->plan.lambda };
+    for (int i = 0; i < 2 && st == BG_OK; i++)
+        st = bg_tokens_terms(f->in.tokens, sum[i]->range.begin, sum[i]->range.end, &sum[i]->rows, err);
+    return st;
+}
+
+/* On rank 0. */
 static bg_status hash_inputs(fit *f, bg_err *err)
 {
     const fit_factors_config *c = f->c;
     if (f->ctx->grid.world_rank != 0)
         return BG_OK;
-    bg_status st = bg_model_hash(f->in.model, &f->in.model_hash, err);
+    bg_status st = count_rows(f, err);
+    if (st == BG_OK)
+        st = bg_model_hash(f->in.model, &f->in.model_hash, err);
     if (st == BG_OK)
         st = bg_inputs_add(&f->in.files, f->in.model->dir, &f->in.model_hash, err);
     if (st == BG_OK)
@@ -205,6 +206,8 @@ bg_status fit_factors_run(const void *config, const bg_context *ctx, bg_err *err
     }
     if (st == BG_OK)
         st = bg_inputs_share(&f.in.files, ctx, "", f.c->seed, hash_inputs(&f, err), err);
+    bg_broadcast(ctx->grid.world, &f.plan.covariance.rows, sizeof f.plan.covariance.rows, 0);
+    bg_broadcast(ctx->grid.world, &f.plan.lambda.rows, sizeof f.plan.lambda.rows, 0);
     if (st == BG_OK)
         st = choose_plan(&f, err);
     if (st == BG_OK)

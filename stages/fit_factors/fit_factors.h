@@ -35,7 +35,7 @@ typedef struct {
 /* One of the two sums over the corpus. */
 typedef struct {
     bg_range range; /* of sequences, with its end filled in */
-    uint64_t rows;  /* its predicted positions */
+    uint64_t rows;  /* its positions in the loss, from hash_inputs on */
     bg_units units; /* its work files */
 } fit_sum;
 

@@ -2,11 +2,30 @@
 #include <string.h>
 
 #include "bregman/blockdiag.h"
+#include "bregman/config.h"
 #include "bregman/model_open.h"
 #include "bregman/model.h"
 #include "inspect.h"
 
 static double megabytes(size_t n, size_t element_bytes) { return (double)n * (double)element_bytes / 1e6; }
+
+/* What not all blocks do. */
+static void print_blocks(FILE *to, const bg_model_config *c)
+{
+    size_t slide = 0, unrotated = 0;
+    for (size_t i = 0; i < c->n_blocks; i++) {
+        slide += bg_window_of(c, i) != SIZE_MAX;
+        unrotated += (c->layer[i] & BG_LAYER_NO_ROPE) != 0;
+    }
+    if (slide > 0)
+        fprintf(to, "  window        %zu positions, in %zu of %zu blocks", c->window, slide, c->n_blocks);
+    if (slide > 0 && c->has_sliding_rope)
+        fprintf(to, ", which rotate with theta %g", c->sliding_rope.theta);
+    if (slide > 0)
+        fputc('\n', to);
+    if (unrotated > 0)
+        fprintf(to, "  no rotation   in %zu of %zu blocks\n", unrotated, c->n_blocks);
+}
 
 static void print_architecture(FILE *to, const bg_model_config *c)
 {
@@ -15,15 +34,20 @@ static void print_architecture(FILE *to, const bg_model_config *c)
         [BG_ACT_GELU_ERF] = "GELU (erf)",
         [BG_ACT_SILU] = "SiLU",
         [BG_ACT_RELU] = "ReLU",
+        [BG_ACT_XIELU] = "xIELU",
     };
     static const char *const scaling[] = {
         [BG_ROPE_NONE] = "",
         [BG_ROPE_DEFAULT] = "",
         [BG_ROPE_LINEAR] = ", linear scaling",
         [BG_ROPE_LLAMA3] = ", llama3 scaling",
+        [BG_ROPE_YARN] = ", yarn scaling",
     };
     fprintf(to, "  family        %s: %s norm%s%s, %s MLP%s, %s head\n", c->family,
-            c->norm == BG_NORM_RMS ? "RMS" : "layer", c->post_norm ? " after each layer" : "",
+            c->norm == BG_NORM_RMS ? "RMS" : "layer",
+            !bg_norms_outputs(c)              ? ""
+            : c->names.attention_norm == NULL ? " after each layer"
+                                              : " before and after each layer",
             c->parallel_residual ? ", parallel residual" : "", activation[c->activation], c->gated ? " (gated)" : "",
             c->tied_head ? "tied" : "untied");
     fprintf(to, "  sizes         %zu blocks, d_model %zu, d_ff %zu, vocabulary %zu\n", c->n_blocks, c->d_model, c->d_ff,
@@ -34,11 +58,12 @@ static void print_architecture(FILE *to, const bg_model_config *c)
     fprintf(to, "  attention     %zu heads of %zu, %zu of keys and values%s\n", c->n_heads, c->d_head, c->n_kv_heads,
             c->qk_norm != BG_QK_NORM_NONE ? ", q and k normalised" : "");
     fprintf(to, "  positions     at most %zu, ", c->max_positions);
-    if (c->rope == BG_ROPE_NONE)
+    if (c->rope.kind == BG_ROPE_NONE)
         fprintf(to, "learned\n");
     else
-        fprintf(to, "rotary on %zu of %zu dimensions, theta %g%s\n", c->rotary_dims, c->d_head, c->rope_theta,
-                scaling[c->rope]);
+        fprintf(to, "rotary on %zu of %zu dimensions, theta %g%s\n", c->rotary_dims, c->d_head, c->rope.theta,
+                scaling[c->rope.kind]);
+    print_blocks(to, c);
 }
 
 /* Parameters, bytes by dtype, files. */
@@ -112,6 +137,16 @@ static void print_modules(FILE *to, const bg_model *m, const char *modules, bg_f
     fprintf(to, "  %-*s %15zu %12.2f %12.2f %10.2f\n", width, "total", weights, total[0], total[1], total[2]);
 }
 
+void inspect_families(FILE *to)
+{
+    bg_model_family f;
+    fputs("model_type of config.json, checked on (tests/goldens): logits, losses, inputs and gradients of every module, and\n"
+          "forward mode against PyTorch in float64, gradients against finite differences; trained: those of every parameter\n",
+          to);
+    for (size_t i = 0; bg_model_family_at(i, &f); i++)
+        fprintf(to, "  %-12s %-11s %s\n", f.model_type, f.untrained == NULL ? "trained" : "not trained", f.cases);
+}
+
 bg_status inspect_model(FILE *to, const char *dir, const char *modules, bg_factor_kind kind, bg_err *err)
 {
     bg_model *m;
@@ -123,6 +158,8 @@ bg_status inspect_model(FILE *to, const char *dir, const char *modules, bg_facto
         return st;
     }
     fprintf(to, "%s\n", dir);
+    if (m->adapter != NULL)
+        fprintf(to, "  adapter       LoRA on %zu modules of %s\n", bg_adapter_modules(m->adapter), m->base);
     print_architecture(to, &m->config);
     print_weights(to, m);
     st = print_identity(to, m, err);

@@ -95,7 +95,13 @@ static bg_status read_config(const char *path, bg_model_config *out, bg_err *err
     const char *name = bg_base_name(path);
     size_t n = strcmp(name, "config.json") != 0 ? strlen(path) : name > path ? (size_t)(name - path) - 1 : 0;
     bg_status st = bg_path(dir, err, "%.*s", n > 0 ? (int)n : 1, n > 0 ? path : ".");
-    return st == BG_OK ? bg_model_config_read(out, dir, err) : st;
+    bg_adapter *adapter = NULL; /* costs what its base does, and a little more */
+    if (st == BG_OK)
+        st = bg_adapter_open(&adapter, dir, err);
+    if (st == BG_OK)
+        st = bg_model_config_read(out, adapter != NULL ? bg_adapter_base(adapter) : dir, err);
+    bg_adapter_close(adapter);
+    return st;
 }
 
 static bg_status choose_lengths(plan_config *c, const plan_work *w, bg_err *err)

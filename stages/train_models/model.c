@@ -58,7 +58,7 @@ static bg_status make(train_model *t, const train_job *j, const train_subset *s,
         st = bg_training_source_steps(&from, j->c->epochs, &t->steps, err);
     if (st == BG_OK && j->in.heldout != NULL)
         st = BG_NEW(t->heldout_loss, bg_tokens_sequences(j->in.heldout), "held-out losses", err);
-    bool masked = s->n_masked > 0 || bg_tokens_are_masked(j->in.tokens);
+    bool masked = s->n_masked > 0 || bg_tokens_are_marked(j->in.tokens);
     return st == BG_OK && masked ? check_steps(t, err) : st;
 }
 

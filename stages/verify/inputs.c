@@ -53,7 +53,7 @@ static bg_status hash_input(const char *name, bg_hash *hash, bg_err *err)
     if (stat(name, &about) != 0 || !S_ISDIR(about.st_mode))
         return hash_file(name, hash, err);
     bg_status st = bg_path(path, err, "%s/config.json", name);
-    if (st == BG_OK && access(path, F_OK) == 0)
+    if (st == BG_OK && (access(path, F_OK) == 0 || bg_adapter_is(name)))
         return hash_model(name, hash, err);
     if (st == BG_OK)
         st = bg_path(path, err, "%s/index.h5", name);

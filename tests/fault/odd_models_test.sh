@@ -35,6 +35,12 @@ alike head-alone model
 fit fewer-blocks "12 of 28 tensors are not used, for example \"h.1.attn.c_attn.bias\": config.json asks for 1 blocks"
 fit buffers
 alike buffers model
+parameters() { "$BUILD/bin/inspect" --quiet "$in/$1" 2> "$work/err" | sed -n 's/^ *parameters *//p'; }
+for case in model:2144 buffers:2144 tied-and-equal:2144 untied:2400 tied-and-other:2400 fewer-blocks:1272; do
+    [ "$(parameters "${case%:*}")" = "${case#*:}" ] || fail "$case: $(parameters "${case%:*}") parameters: $(cat "$work/err")"
+done
+fit double "28 of 28 tensors are F64, for example \"h.0.attn.c_attn.bias\": narrowed to float32"
+alike double model
 fit odd-numbers
 alike odd-numbers model
 
@@ -57,4 +63,27 @@ with h5py.File(sys.argv[1]) as f:
         assert numpy.isfinite(product).all() and (product != 0).any() == name.endswith("c_proj"), name
 END
 done
+
+# a checkpoint of a training run, as train_models and as Hugging Face's trainer name them
+mkdir "$in/run"
+cp -r "$in/model" "$in/run/step-00000100"
+cp -r "$in/other-weights" "$in/run/checkpoint-1250"
+touch "$in/run/step-last" "$in/run/checkpoint-"
+fit run@100
+alike run@100 model
+refused "$in/run" "no checkpoint of step 7: it has steps 100, 1250" \
+    fit_factors --model "$in/run@7" --tokens "$in/tokens.h5" --output "$out"
+refused "$in/model" "no checkpoint of step 100: it has no checkpoint" inspect "$in/model@100"
+PYTHONPATH=$SRC/scripts "$python" - "$in" <<'END' || fail "the hash of a checkpoint"
+import sys
+from bregman.errors import UserError
+from bregman.hashes import checkpoint_folder, hash_model
+folder = sys.argv[1]
+assert hash_model(f"{folder}/run@1250") == hash_model(f"{folder}/other-weights") != hash_model(f"{folder}/run@100") is not None
+assert checkpoint_folder(f"{folder}/nowhere@3") == f"{folder}/nowhere@3"
+try:
+    sys.exit("found " + checkpoint_folder(f"{folder}/run@7"))
+except UserError as error:
+    assert "has no checkpoint of step 7: it has steps 100, 1250" in str(error), error
+END
 finish

@@ -25,11 +25,11 @@ static bg_status read_config(const char *path, bg_err *err)
         return st;
     if (c.n_blocks == 0 || c.d_head == 0 || c.n_kv_heads == 0 || c.n_heads % c.n_kv_heads != 0 || c.d_ff == 0 ||
         c.vocab_size == 0 || c.max_positions == 0 || !(c.norm_epsilon > 0) ||
-        (c.rope != BG_ROPE_NONE && (c.rotary_dims > c.d_head || c.rotary_dims % 2 != 0)))
+        (c.rope.kind != BG_ROPE_NONE && (c.rotary_dims > c.d_head || c.rotary_dims % 2 != 0)))
         finding("a config that no model can have", err);
     double *freq = calloc(c.rotary_dims / 2 + 1, sizeof *freq);
     if (c.rotary_dims < 10000 && freq != NULL)
-        bg_rope_frequencies(&c, freq);
+        bg_rope_frequencies(&c.rope, c.rotary_dims, freq);
     free(freq);
     return BG_OK;
 }

@@ -43,7 +43,7 @@ from torch import nn
 VOCAB, T, N, Q, PROMPT = 64, 32, 12, 3, 12
 MLP = ("mlp.c_fc", "mlp.c_proj", "dense_h_to_4h", "dense_4h_to_h", "gate_proj", "up_proj", "down_proj")
 # No router's choice hangs on rounding: the k-th highest logit and the next differ by this at least.
-CLASS, STEEP, LEAST_GAP = {"qwen3_moe": "Qwen3Moe"}, 3.0, 1e-4
+STEEP, LEAST_GAP = 3.0, 1e-4
 SAME_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
 LLAMA3 = dict(
     rope_type="llama3",
@@ -53,6 +53,17 @@ LLAMA3 = dict(
     high_freq_factor=4.0,
     original_max_position_embeddings=32,
 )
+YARN = dict(
+    rope_type="yarn",
+    rope_theta=50.0,
+    factor=4.0,
+    beta_fast=2.0,
+    beta_slow=0.25,
+    original_max_position_embeddings=16,
+)
+THETA = dict(rope_type="default", rope_theta=200.0)
+SMALL = dict(d=24, vocab=48, modules=None)
+# "seed" where a case's place does not give it
 CASES = {
     "gpt2": dict(family="gpt2", d=40, modules="mlp"),
     "neox": dict(family="neox", modules="all"),
@@ -106,6 +117,74 @@ CASES = {
         modules=None,
         options=dict(num_experts=5, num_experts_per_tok=3, intermediate_size=16, norm_topk_prob=True),
     ),
+    "mistral": dict(SMALL, family="mistral", seed=31, ragged=True, options=dict(sliding_window=9)),
+    "qwen2_window": dict(
+        SMALL,
+        family="qwen2",
+        seed=32,
+        options=dict(use_sliding_window=True, sliding_window=7, max_window_layers=1, tie_word_embeddings=True),
+    ),
+    "gpt_neo": dict(SMALL, family="gpt_neo", seed=33),
+    "olmo": dict(SMALL, family="olmo", seed=34, options=dict(clip_qkv=0.7, rope_parameters=THETA)),
+    "llama_yarn": dict(SMALL, family="llama", seed=35, options=dict(head_dim=16, rope_parameters=YARN)),
+    "olmo3": dict(
+        SMALL,
+        family="olmo3",
+        seed=36,
+        options=dict(
+            head_dim=16,
+            sliding_window=9,
+            layer_types=["sliding_attention", "full_attention"],
+            rope_parameters=dict(sliding_attention=THETA, full_attention=YARN),
+        ),
+    ),
+    "smollm3": dict(
+        SMALL,
+        family="smollm3",
+        seed=37,
+        options=dict(
+            no_rope_layers=[1, 0],
+            use_sliding_window=True,
+            sliding_window=11,
+            rope_parameters=THETA,
+        ),
+    ),
+    "gemma2": dict(
+        SMALL,
+        family="gemma2",
+        seed=38,
+        ends=True,
+        options=dict(
+            head_dim=8,
+            query_pre_attn_scalar=5,
+            sliding_window=9,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=3.0,
+            rope_parameters=THETA,
+        ),
+    ),
+    "gemma3": dict(
+        SMALL,
+        family="gemma3_text",
+        seed=39,
+        options=dict(
+            head_dim=8,
+            query_pre_attn_scalar=5,
+            sliding_window=9,
+            layer_types=["sliding_attention", "full_attention"],
+            rope_parameters=dict(
+                sliding_attention=THETA, full_attention=dict(rope_type="linear", rope_theta=1e4, factor=3.0)
+            ),
+        ),
+    ),
+    "apertus": dict(SMALL, family="apertus", seed=40, options=dict(rope_parameters=LLAMA3)),
+}
+# families' classes in transformers where they are not the capitalised model_type: of the configuration, of the model
+CLASSES = {
+    "gpt_neo": ("GPTNeoConfig", "GPTNeoForCausalLM"),
+    "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM"),
+    "smollm3": ("SmolLM3Config", "SmolLM3ForCausalLM"),
+    "gemma3_text": ("Gemma3TextConfig", "Gemma3ForCausalLM"),
 }
 
 
@@ -144,8 +223,23 @@ def make_model(index, case):
                 **options,
             )
         )
+    elif case["family"] == "gpt_neo":
+        model = transformers.GPTNeoForCausalLM(
+            transformers.GPTNeoConfig(
+                hidden_size=d,
+                num_layers=blocks,
+                num_heads=4,
+                intermediate_size=2 * d - 8,
+                max_position_embeddings=T,
+                attention_types=[[["global", "local"], blocks // 2]],
+                window_size=9,
+                **special,
+                **options,
+            )
+        )
     else:
-        name = CLASS.get(case["family"], case["family"].capitalize())
+        name = case["family"].capitalize()
+        classes = CLASSES.get(case["family"], (name + "Config", name + "ForCausalLM"))
         sizes = dict(
             hidden_size=d,
             num_hidden_layers=blocks,
@@ -155,8 +249,8 @@ def make_model(index, case):
             max_position_embeddings=T,
             pad_token_id=0,
         )
-        config = getattr(transformers, name + "Config")(**sizes | special | options)
-        model = getattr(transformers, name + "ForCausalLM")(config)
+        config = getattr(transformers, classes[0])(**sizes | special | options)
+        model = getattr(transformers, classes[1])(config)
     generator = torch.Generator().manual_seed(200 + index)
     with torch.no_grad():  # biases and gains that are not 0 and 1; activations large enough to be non-linear
         for parameter in model.parameters():
@@ -231,16 +325,60 @@ def save_half(model, folder):
     model.config.save_pretrained(folder)
 
 
+def rms_norm(module):
+    """Llama's, or Gemma's, whose gain is 1 + weight."""
+    gemma = type(module).__name__.startswith("Gemma")
+    epsilon = module.eps if gemma else module.variance_epsilon
+
+    def norm(x):
+        gain = 1 + module.weight if gemma else module.weight
+        return gain * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon))
+
+    return norm
+
+
+def rotary(module, frequencies):
+    def forward(x, position_ids, layer_type=None):
+        prefix = "" if layer_type is None else layer_type + "_"
+        angle = position_ids[..., None].double() * frequencies[prefix + "inv_freq"]
+        angle = torch.cat((angle, angle), -1)
+        scale = getattr(module, prefix + "attention_scaling")
+        return angle.cos() * scale, angle.sin() * scale
+
+    return forward
+
+
+def neo_attention(module):
+    """GPT-Neo's, which transformers computes in float32."""
+
+    def attend(query, key, value, attention_mask=None):
+        rows = query.shape[-2]
+        scores = (query @ key.transpose(-1, -2)).masked_fill(~module.bias[:, :, :rows, :rows], -torch.inf)
+        weights = scores.softmax(-1)
+        return weights @ value, weights
+
+    return attend
+
+
+def softmax(x, dim=None, dtype=None, **options):
+    """Where float32 is asked for, of float64: as x is."""
+    return torch.softmax(x, dim)
+
+
 def to_float64(model):
-    """Double throughout: transformers computes RMS norms and rotary tables in float32.  Rotary frequencies
+    """Double throughout: transformers computes norms, rotary tables and some softmaxes in float32.  Rotary frequencies
     stay the float32 ones that a model is trained with; GPT-2's Conv1D becomes an ordinary linear layer."""
     from transformers.pytorch_utils import Conv1D
 
     frequencies = {
-        name: module.inv_freq.clone().double() for name, module in model.named_modules() if hasattr(module, "inv_freq")
+        name: {n: f.clone().double() for n, f in module.named_buffers(recurse=False) if n.endswith("inv_freq")}
+        for name, module in model.named_modules()
     }
     model = model.double().eval()
-    model.config._attn_implementation = "sdpa"  # the eager path's softmax is float32
+    # the eager path is for those whose scores have a cap, or that have no other
+    eager = model.config.model_type in ("gemma2", "gpt_neo")
+    model.config._attn_implementation = "eager" if eager else "sdpa"
+    F.softmax = softmax
     for name, module in list(model.named_modules()):
         for child_name, child in module.named_children():
             if type(child).__name__.endswith("SparseMoeBlock"):
@@ -250,19 +388,13 @@ def to_float64(model):
                 linear.weight.data, linear.bias.data = child.weight.data.t().contiguous(), child.bias.data
                 setattr(module, child_name, linear)
         if type(module).__name__.endswith("RMSNorm"):
-
-            def norm(x, m=module):
-                return m.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + m.variance_epsilon))
-
-            module.forward = norm
-        elif name in frequencies:
-
-            def rotary(x, position_ids, f=frequencies[name]):
-                angle = position_ids[..., None].double() * f
-                angle = torch.cat((angle, angle), -1)
-                return angle.cos(), angle.sin()
-
-            module.forward = rotary
+            module.forward = rms_norm(module)
+        elif type(module).__name__ == "OlmoLayerNorm":
+            module.forward = lambda x, shape=module.normalized_shape: F.layer_norm(x, shape, None, None, eps=1e-5)
+        elif type(module).__name__ == "GPTNeoSelfAttention":
+            module._attn = neo_attention(module)
+        elif frequencies[name]:
+            module.forward = rotary(module, frequencies[name])
     return model
 
 
@@ -295,6 +427,11 @@ def linear_modules(model):
 
 def is_embedding(name):
     return name.endswith(("embed_tokens", "wte", "embed_in"))
+
+
+def embedding_scale(module):
+    """What the rows of an embedding are multiplied by when they are looked up."""
+    return float(getattr(module, "embed_scale", 1.0))
 
 
 def is_head(name):
@@ -330,7 +467,8 @@ def pairs(model, ids, labels, start=0):
             elif module.bias is not None:
                 a = torch.cat((a, torch.ones_like(a[:, :1])), 1)
             caught[name] = [a.numpy()]
-            output.register_hook(lambda g, name=name: caught[name].append(g[0, :-1].numpy()))
+            scale = embedding_scale(module)
+            output.register_hook(lambda g, name=name, scale=scale: caught[name].append(g[0, :-1].numpy() * scale))
 
         hooks.append(module.register_forward_hook(catch))
     logits = model(input_ids=torch.tensor(ids)[None], use_cache=False).logits[0, :-1]
@@ -609,7 +747,8 @@ def check_experts(theirs, ours, ids):
 
 
 def make_case(name, folder):
-    index, case = list(CASES).index(name), CASES[name]
+    case = CASES[name]
+    index = case.get("seed", list(CASES).index(name))
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     model = make_model(index, case)
@@ -641,7 +780,7 @@ def make_case(name, folder):
         "pseudo_lambda": pseudo["lambda"],
     }
     out = {"logits": np.concatenate([r[1] for r in results[:2]]), "loss": np.concatenate([r[0] for r in results])}
-    with_ends = case["modules"] is not None and "head" in case["modules"]
+    with_ends = case.get("ends") or "head" in (case["modules"] or "")
     for module in () if case.get("forward_only") else (all_modules if with_ends else linear_modules)(model):
         a, delta = (np.concatenate([r[2][module][i] for r in results[:2]]) for i in (0, 1))
         if ".experts." in module:
@@ -649,7 +788,7 @@ def make_case(name, folder):
                 [results[0][2][module][2], results[1][2][module][2] + len(train[0]) - 1]
             )
         out[f"delta/{module}"] = delta
-        if owner(module) == module:
+        if owner(module) == module or owner(module) not in all_modules(model):
             out[f"a/{module}"] = a
     if case["modules"]:
         query_pairs = [pairs(model, ids, ids[1:], PROMPT - 1)[2] for ids in query]

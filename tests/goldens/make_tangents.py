@@ -19,19 +19,19 @@ import os
 import torch
 import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
-from make_goldens import all_modules, is_embedding, is_head
+from make_goldens import all_modules, embedding_scale, is_embedding, is_head
 from make_training import Case, main
 from safetensors.torch import save_file
 
 STEP = 1e-5
 
 
-def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+def attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
     """Causal, in operations that have a forward mode."""
     groups, rows = query.shape[1] // key.shape[1], query.shape[2]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     scores = query @ key.transpose(-1, -2) * (scale or 1 / math.sqrt(query.shape[-1]))
-    mask = torch.ones(rows, rows, dtype=torch.bool).tril()
+    mask = torch.ones(rows, rows, dtype=torch.bool).tril() if attn_mask is None else attn_mask[0, 0]
     return scores.masked_fill(~mask, -math.inf).softmax(-1) @ value
 
 
@@ -64,9 +64,10 @@ class Moved:
 
     def move(self, name, module, a, output):
         a = homogeneous(name, module, a)
-        output = output + self.epsilon * (a @ self.direction(name, module, a.shape[1]).T)
+        scale = embedding_scale(module)
+        output = output + self.epsilon * scale * (a @ self.direction(name, module, a.shape[1]).T)
         if output.requires_grad:
-            output.register_hook(lambda g: self.caught.__setitem__(name, (a.detach(), g[0])))
+            output.register_hook(lambda g: self.caught.__setitem__(name, (a.detach(), g[0] * scale)))
         return output
 
     def run(self, ids):
@@ -113,5 +114,5 @@ def make_case(name, folder):
 
 
 if __name__ == "__main__":
-    F.scaled_dot_product_attention = attention
+    F.scaled_dot_product_attention = attend
     main(make_case, __doc__)

@@ -2,13 +2,17 @@
 #include <math.h>
 
 #include "../../common/model/pass_state.h"
+#include "bregman/gemm.h"
 #include "golden.h"
 
-static const char *const cases[] = { "gpt2",      "neox",          "neox_serial",  "llama",
-                                     "llama_pad", "llama_llama3",  "llama_linear", "llama_half",
-                                     "qwen2",     "qwen3",         "olmo2",        "starcoder2",
-                                     "qwen3_moe", "qwen3_moe_raw", "olmoe",        "olmoe_renormalised" };
-static const char *const with_ends[] = { "llama_ends", "gpt2_ends" };
+static const char *const cases[] = {
+    "gpt2",       "neox",       "neox_serial", "llama",     "llama_pad",     "llama_llama3", "llama_linear",
+    "llama_half", "qwen2",      "qwen3",       "olmo2",     "starcoder2",    "mistral",      "qwen2_window",
+    "gpt_neo",    "olmo",       "llama_yarn",  "olmo3",     "smollm3",       "gemma2",       "gemma3",
+    "apertus",    "lora_llama", "lora_gpt2",   "qwen3_moe", "qwen3_moe_raw", "olmoe",        "olmoe_renormalised"
+};
+static const char *const with_ends[] = { "llama_ends", "gpt2_ends", "gemma2" };
+static const char *const with_adapters[] = { "lora_llama", "lora_gpt2" };
 enum { N_CASES = sizeof cases / sizeof cases[0], COMPARED = 2 /* sequences with stored a, δ and logits */ };
 static const double LIMIT = 1e-5;
 
@@ -100,7 +104,8 @@ static void check_pair(const golden *g, const bg_model *all, const caught_pair *
                      golden_floats(g, "delta/", m->name, pair->n_rows * m->n_out), m->n_out));
 }
 
-/* Any choice of modules: those are handed over once each, top block first, and shared inputs one after the other. */
+/* Any choice of modules: those are handed over once each, top block first, and shared inputs one after the other (of
+ * adapters with their other matrix in between). */
 static void check_choice(const golden *g, const bg_model *all, const char *modules, size_t *n_checked)
 {
     bg_err err;
@@ -119,7 +124,7 @@ static void check_choice(const golden *g, const bg_model *all, const char *modul
                 assert_ptr_not_equal(c.pair[j].site, site);
             if (i > 0)
                 assert_true(site->layer <= c.pair[i - 1].site->layer);
-            if (site->input != site->index)
+            if (site->input != site->index && site->part == BG_PART_WEIGHT && all->adapter == NULL)
                 assert_int_equal(c.pair[i - 1].site->input, site->input);
         }
     }
@@ -154,6 +159,63 @@ static void embedding_and_head(void **state)
                                           "attention,head" };
     assert_true(check_choices(with_ends, sizeof with_ends / sizeof *with_ends, "all,embedding,head", choice,
                               sizeof choice / sizeof *choice) > 10);
+}
+
+/* Both matrices of an adapter, with or without the weights that they change. */
+static void adapters(void **state)
+{
+    (void)state;
+    static const char *const choice[] = { "adapter",
+                                          "all,adapter",
+                                          "attention,adapter",
+                                          "lora_A$",
+                                          "1\\..*lora_B$",
+                                          "(q_proj|c_attn)\\.lora",
+                                          "1\\..*(down_proj|mlp.c_proj)\\.lora_A" };
+    size_t n = check_choices(with_adapters, 2, "all,adapter", choice, sizeof choice / sizeof *choice);
+    assert_int_equal(n, (20 + 34 + 28 + 10 + 5 + 4 + 1) + (16 + 24 + 20 + 8 + 4 + 4 + 1));
+}
+
+/* An expression that names modules means their weights alone. */
+static void expressions_mean_weights(void **state)
+{
+    (void)state;
+    golden g;
+    golden_open(&g, "lora_llama");
+    bg_model *m = golden_model(&g, "q_proj");
+    assert_int_equal(m->n_tracked, 2);
+    for (size_t i = 0; i < 2; i++)
+        assert_true(m->tracked[i]->part == BG_PART_WEIGHT && m->tracked[i]->lora_a != NULL);
+    bg_model_close(m);
+    bg_tensors_close(g.tensors);
+}
+
+/* The products that are counted are those that are made. */
+static void cost_of_adapters(void **state)
+{
+    (void)state;
+    static const char *const choice[] = { "adapter", "all", "1\\..*lora_A", "lora_B" };
+    for (size_t i = 0; i < 8; i++) {
+        golden g;
+        bg_err err;
+        bg_cost want = { 0 };
+        golden_open(&g, with_adapters[i % 2]);
+        bg_model *m = golden_model(&g, choice[i / 2]);
+        bg_batch *b = golden_batch(&g, 0, 1);
+        bg_pass *p = golden_pass(m, b);
+        const bg_share whole = bg_model_whole(m);
+        const bg_batch_shape shape = { 1, b->n_rows, b->n_rows, b->n_rows, false, false };
+        caught c = { 0 };
+        uint64_t before = bg_gemm_flops();
+        assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c, BG_WANTS_ALL }, NULL, &err), err);
+        bg_pass_cost(&want, m, &whole, &shape);
+        assert_int_equal(bg_gemm_flops() - before, (uint64_t)want.flops);
+        caught_clear(&c);
+        bg_pass_free(p);
+        bg_batch_free(b);
+        bg_model_close(m);
+        bg_tensors_close(g.tensors);
+    }
 }
 
 static void activations_and_gradients(void **state)
@@ -290,9 +352,11 @@ static void routes_of_equal_logits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(logits_and_losses),  cmocka_unit_test(activations_and_gradients),
-        cmocka_unit_test(embedding_and_head), cmocka_unit_test(batches_do_not_mix),
-        cmocka_unit_test(weights_in_slices),  cmocka_unit_test(routes_of_equal_logits),
+        cmocka_unit_test(logits_and_losses),        cmocka_unit_test(activations_and_gradients),
+        cmocka_unit_test(embedding_and_head),       cmocka_unit_test(batches_do_not_mix),
+        cmocka_unit_test(weights_in_slices),        cmocka_unit_test(adapters),
+        cmocka_unit_test(expressions_mean_weights), cmocka_unit_test(cost_of_adapters),
+        cmocka_unit_test(routes_of_equal_logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

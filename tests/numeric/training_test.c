@@ -6,9 +6,10 @@
 #include "bregman/recipe.h"
 #include "golden.h"
 
-static const char *const cases[] = { "gpt2",         "neox",         "neox_serial", "llama", "llama_pad",
-                                     "llama_llama3", "llama_linear", "qwen2",       "qwen3", "olmo2",
-                                     "gpt2_ends",    "llama_ends",   "starcoder2" };
+static const char *const cases[] = { "gpt2",         "neox",         "neox_serial", "llama",   "llama_pad",
+                                     "llama_llama3", "llama_linear", "qwen2",       "qwen3",   "olmo2",
+                                     "gpt2_ends",    "llama_ends",   "starcoder2",  "mistral", "qwen2_window",
+                                     "gpt_neo",      "olmo",         "olmo3",       "smollm3" };
 static const double LIMIT = 1e-5; /* of a tensor's norm */
 
 typedef struct {
@@ -290,11 +291,31 @@ static void new_models_begin_as_their_family(void **state)
     }
 }
 
+/* Families that have what nothing here trains, from weights or from sizes alone. */
+static void the_untrained_are_refused(void **state)
+{
+    static const char *const name[] = { "gemma2", "gemma3", "apertus" };
+    (void)state;
+    for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
+        golden g;
+        bg_model *m;
+        bg_err err = { .msg = "" };
+        golden_open(&g, name[i]);
+        assert_int_equal(bg_model_open_trained(&m, g.dir, "everything", &err), BG_EFORMAT);
+        assert_says(err, "cannot be trained here: its ");
+        assert_says(err, g.dir);
+        assert_int_equal(bg_model_from_config(&m, g.dir, "everything", &err), BG_EFORMAT);
+        assert_says(err, "cannot be trained here: its ");
+        bg_tensors_close(g.tensors);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(gradients_are_pytorchs), cmocka_unit_test(some_modules_alone),
-                                        cmocka_unit_test(the_model_reads_what_is_owned),
-                                        cmocka_unit_test(optimisers_are_torchs),
-                                        cmocka_unit_test(new_models_begin_as_their_family) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradients_are_pytorchs), cmocka_unit_test(the_untrained_are_refused),
+        cmocka_unit_test(some_modules_alone),     cmocka_unit_test(the_model_reads_what_is_owned),
+        cmocka_unit_test(optimisers_are_torchs),  cmocka_unit_test(new_models_begin_as_their_family)
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

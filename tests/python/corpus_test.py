@@ -313,7 +313,7 @@ def test_bad_lines():
         run("tokenize_corpus", "bad.parquet", "--model", MODEL, "--output", path("badp")),
         "bad.parquet: row 2: no text",
     )
-    write("badfolder/x.txt", b"\xff\xfe")
+    write("badfolder/x.txt", b"a\xff")
     refused(
         "invalid UTF-8 in a folder",
         run("tokenize_corpus", "badfolder", "--model", MODEL, "--output", path("badp")),
@@ -455,15 +455,15 @@ def test_refusals():
         run("tokenize_corpus", "c.jsonl", "--tokenizer", broken, "--output", path("refused")),
         "broken/tokenizer.json",
     )
-    pointer = write(
-        "pointer/tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2114924\n"
-    )
-    refused(
-        "pointer to a tokenizer",
-        run("tokenize_corpus", "c.jsonl", "--tokenizer", pointer, "--output", path("refused")),
-        "pointer/tokenizer.json",
-        "Git LFS",
-    )
+    for name in ("tokenizer.json", "c.jsonl", "c.jsonl.gz", "c.jsonl.zst", "c.parquet", "c.idx"):
+        pointer = write(f"pointer/{name}", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2114924\n")
+        corpus, tokenizer = ("c.jsonl", pointer) if name == "tokenizer.json" else (pointer, f"{MODEL}/tokenizer.json")
+        refused(
+            f"pointer to {name}",
+            run("tokenize_corpus", corpus, "--tokenizer", tokenizer, "--output", path("refused")),
+            f"pointer/{name}",
+            "Git LFS",
+        )
     shutil.copy(os.path.join(MODEL, "tokenizer.json"), path("small/tokenizer.json"))
     write("small/config.json", '{"vocab_size": 100}')
     refused(

@@ -21,7 +21,7 @@ import subprocess
 import h5py
 import numpy as np
 
-from check_goldens import explained, read_safetensors, shard_scores, write_safetensors
+from check_goldens import explained, read_safetensors, shard_scores, write_safetensors, write_tokens
 
 BLOCK, UNUSED = 1, 4
 MLP = f"model.layers.{BLOCK}.mlp"
@@ -159,6 +159,65 @@ def test_shared(base, factors):
     check(np.corrcoef(shard_scores(scores).ravel(), mine.ravel())[0, 1] > 0.9, "scores like those of own A")
 
 
+def test_masked(base):
+    """A sequence whose last tokens are masked is one that ends before them, for routers and each expert's rows alike."""
+    random, keep = np.random.default_rng(4), [3 + i % 9 for i in range(20)]
+    sequences = [random.integers(0, 64, n + 1 + n % 4) for n in keep]
+    short = write_tokens(base.path("short.h5"), [ids[:n] for ids, n in zip(sequences, keep)])
+    long = write_tokens(base.path("long.h5"), sequences)
+    with h5py.File(long, "r+") as file:
+        file["loss"] = np.concatenate([np.arange(len(ids)) < n for ids, n in zip(sequences, keep)]).astype("u1")
+    for modules in ("mlp,router", "mlp,router,shared"):
+        made = [base.fit(tokens, f"{tokens[:-3]}-{modules}", "--modules", modules) for tokens in (short, long)]
+        for part in ("gate", "experts.0.gate_proj", "experts.1.up_proj", "experts.3.down_proj"):
+            want, found = (factors_of(folder, f"{MLP}.{part}") for folder in made)
+            check(found["n"] == want["n"] > 0, f"{modules}: positions of {part}", (found["n"], want["n"]))
+            for kind in ("A", "S", "lambda"):
+                close(f"{modules}: masked {kind} of {part}", found[kind], want[kind], 2e-5)
+    compressed = base.compress(made[0], QUERIES, "masked.h5", "--rank", "full")
+    scores = [shard_scores(base.score(compressed, tokens, f"{tokens[:-3]}-scores")) for tokens in (short, long)]
+    close("masked scores", scores[1], scores[0], 1e-5)
+
+
+def adapter(name, module):
+    """A LoRA adapter of one module, and the model with it merged."""
+    folder, (n_out, n_in) = (
+        os.path.join(FOLDER, name),
+        read_safetensors(f"{MODEL}/model.safetensors")[0][f"{module}.weight"].shape,
+    )
+    random = np.random.default_rng(6)
+    a, b = (random.normal(0, 0.3, shape).astype("f4") for shape in ((2, n_in), (n_out, 2)))
+    os.makedirs(folder)
+    with open(f"{folder}/adapter_config.json", "w", encoding="utf-8") as file:
+        json.dump(dict(peft_type="LORA", base_model_name_or_path=MODEL, r=2, lora_alpha=4, bias="none"), file)
+    prefix = f"base_model.model.{module}"
+    write_safetensors(
+        f"{folder}/adapter_model.safetensors", {f"{prefix}.lora_A.weight": a, f"{prefix}.lora_B.weight": b}
+    )
+
+    def merge(config, weights):
+        for key, row in read_safetensors(f"{MODEL}/model.safetensors")[0].items():
+            weights[key] = row
+        weights[f"{module}.weight"] = weights[f"{module}.weight"] + 2 * b @ a
+
+    return folder, with_unused_expert(f"{name}-merged", merge)
+
+
+def test_adapter():
+    """One of the attention computes the merged model; of a router or an expert it is refused."""
+    scores = []
+    for folder in adapter("adapter", "model.layers.1.self_attn.q_proj"):
+        work = engine(folder, f"{os.path.basename(folder)}-run")
+        factors = work.fit(TOKENS, "factors", "--modules", "mlp,router")
+        scores.append(shard_scores(work.score(work.compress(factors, QUERIES, "c.h5", "--rank", "full"), TOKENS, "s")))
+    close("scores with an adapter of the attention", scores[0], scores[1], 2e-4)
+    for name in ("gate", "experts.3.up_proj"):
+        folder = adapter(f"adapter-{name}", f"{MLP}.{name}")[0]
+        refused(
+            name, "a router or an expert, which is not supported", "fit_factors", "--model", folder, "--tokens", TOKENS
+        )
+
+
 def refused(name, reason, stage, *arguments):
     output = os.path.join(FOLDER, "refused")
     done = subprocess.run(
@@ -184,7 +243,7 @@ def test_refused():
     fit("clip", "clip_qkv is not supported", lambda c, w: c.update(clip_qkv=3.0))
     refused(
         "training",
-        "models with experts (olmoe) cannot be trained",
+        "models of olmoe cannot be trained here: which experts",
         "train_models",
         "--config",
         MODEL,
@@ -203,6 +262,8 @@ def main():
     test_explained(base, factors)
     test_grids(base, factors)
     test_shared(base, factors)
+    test_masked(base)
+    test_adapter()
     test_refused()
     finish(90)
 

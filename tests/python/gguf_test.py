@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """gguf_to_hf: a tiny model written as GGUF and converted back, for each architecture; refusals."""
 
-from text_checks import FOLDER, check, finish, load, path, refused, run, tiny_model
+from text_checks import FOLDER, check, finish, path, refused, run, tiny_model
 
 import json
 import os
@@ -12,6 +12,8 @@ import gguf
 import numpy as np
 import tokenizers
 
+from bregman.conversion import publish_folder
+from bregman.errors import UserError
 from bregman.writer import attempt_name
 
 HIDDEN, HEADS, KV_HEADS, BLOCKS, FFN = 32, 4, 2, 2, 64
@@ -186,7 +188,6 @@ def test_two_attempts():
     os.mkdir(left)
     run("gguf_to_hf", path("llama.gguf"), path("two"))
     check(not os.path.exists(left) and os.path.exists(path("two/config.json")), "what was left is gone")
-    script = load("gguf_to_hf")
     with open(path("two/SOURCE.json"), encoding="utf-8") as file:
         provenance = json.load(file)
     first = os.stat(path("two")).st_ino
@@ -194,14 +195,14 @@ def test_two_attempts():
     def second(force=False, dtype="f32"):
         shutil.rmtree(path("second"), ignore_errors=True)
         shutil.copytree(path("two"), path("second"))
-        script.publish_folder(path("second"), path("two"), {**provenance, "dtype": dtype}, force)
+        publish_folder(path("second"), path("two"), {**provenance, "dtype": dtype}, force)
 
     second()
     check(os.stat(path("two")).st_ino == first, "the first one's folder stays")
     try:
         second(dtype="bf16")
         check(False, "another conversion is replaced")
-    except script.UserError as error:
+    except UserError as error:
         check("is not this conversion" in str(error), "another conversion stays", error)
     second(force=True)
     check(os.stat(path("two")).st_ino != first, "unless forced")

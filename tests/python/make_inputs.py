@@ -67,7 +67,8 @@ def weights(seed):
 def write_safetensors(path, tensors, change_header=None):
     header, at = {}, 0
     for name, x in tensors.items():
-        header[name] = {"dtype": "F32", "shape": list(x.shape), "data_offsets": [at, at + x.nbytes]}
+        dtype = "F64" if x.dtype == "f8" else "F32"
+        header[name] = {"dtype": dtype, "shape": list(x.shape), "data_offsets": [at, at + x.nbytes]}
         at += x.nbytes
     if change_header:
         change_header(header)
@@ -140,6 +141,7 @@ def make_models(at):
         f"h.{b}.attn.{name}": numpy.ones((1, 1, 4, 4), "<f4") for b in range(BLOCKS) for name in ("bias", "masked_bias")
     }
     write_model(f"{at}/buffers", {**good, **buffers})
+    write_model(f"{at}/double", {name: x.astype("<f8") for name, x in good.items()})
     silent = weights(1)
     silent["h.1.mlp.c_proj.weight"][:] = 0  # and so the gradient of h.1.mlp.c_fc
     write_model(f"{at}/zero-projection", silent)
@@ -160,6 +162,99 @@ def make_models(at):
     os.truncate(f"{at}/config-cut/config.json", 40)
     os.remove(f"{at}/no-weights/model.safetensors")
     os.truncate(f"{at}/empty-weights/model.safetensors", 0)
+    for name, file in (("pickled", "pytorch_model.bin"), ("pickled-parts", "pytorch_model.bin.index.json")):
+        shutil.copytree(f"{at}/no-weights", f"{at}/{name}")
+        with open(f"{at}/{name}/{file}", "w") as f:
+            f.write("{}")
+
+
+# ---- adapters
+
+LORA = {"peft_type": "LORA", "base_model_name_or_path": "organisation/model", "r": 3, "lora_alpha": 6, "bias": "none"}
+
+
+def lora(seed):
+    """A and B of both projections of the MLPs and of the attention's inputs."""
+    random, tensors = numpy.random.default_rng(seed), {}
+    for b in range(BLOCKS):
+        for module, n_out, n_in in (("attn.c_attn", 3 * D, D), ("mlp.c_fc", FF, D), ("mlp.c_proj", D, FF)):
+            name = f"base_model.model.transformer.h.{b}.{module}"
+            tensors[f"{name}.lora_A.weight"] = random.normal(0, 0.3, (3, n_in)).astype("<f4")
+            tensors[f"{name}.lora_B.weight"] = random.normal(0, 0.3, (n_out, 3)).astype("<f4")
+    return tensors
+
+
+def merged(tensors, adapter, scale):
+    """As peft's merge_and_unload, of Conv1D weights."""
+    out = dict(tensors)
+    for name, a in adapter.items():
+        if name.endswith(".lora_A.weight"):
+            b = adapter[name.replace("lora_A", "lora_B")]
+            module = name[len("base_model.model.transformer.") : -len(".lora_A.weight")] + ".weight"
+            out[module] = (out[module].astype("f8") + scale * (b.astype("f8") @ a.astype("f8")).T).astype("<f4")
+    return out
+
+
+def write_adapter(folder, tensors, config=None, base="../model"):
+    os.makedirs(folder)
+    write_safetensors(f"{folder}/adapter_model.safetensors", tensors)
+    with open(f"{folder}/adapter_config.json", "w") as f:
+        json.dump({key: value for key, value in {**LORA, **(config or {})}.items() if value is not None}, f)
+    if base:
+        os.symlink(base, f"{folder}/base")
+
+
+def make_adapters(at):
+    good, name = lora(5), "base_model.model.transformer.h.0.mlp.c_fc"
+    write_adapter(f"{at}/adapter", good)
+    write_adapter(f"{at}/adapter-other", lora(6))
+    write_adapter(f"{at}/adapter-by-path", good, {"base_model_name_or_path": f"{at}/model"}, base=None)
+    write_adapter(f"{at}/adapter-scaled", good, {"lora_alpha": 12, "rank_pattern": {"mlp.c_fc": 3}})
+    write_model(f"{at}/merged", merged(weights(1), good, 2))
+    write_model(f"{at}/merged-scaled", merged(weights(1), good, 4))
+    write_adapter(f"{at}/adapter-of-wider", good, base="../adapter-base-wider")
+    write_model(
+        f"{at}/adapter-base-wider",
+        {k: numpy.tile(x, [2] * x.ndim) for k, x in weights(1).items()},
+        {"n_embd": 2 * D, "vocab_size": 2 * VOCABULARY, "n_positions": 2 * POSITIONS},
+    )
+    for case, config in (
+        ("dora", {"use_dora": True}),
+        ("bias", {"bias": "all"}),
+        ("type", {"peft_type": "LOHA"}),
+        ("no-type", {"peft_type": None}),
+        ("pissa", {"init_lora_weights": "pissa_niter_4"}),
+        ("future", {"use_what_is_not_known_yet": {"x": 1}}),
+        ("rank", {"r": 4}),
+        ("no-alpha", {"lora_alpha": None}),
+        ("alpha-text", {"lora_alpha": "6"}),
+        ("pattern", {"alpha_pattern": {r"h\.\d\.mlp.c_fc": 3}}),
+    ):
+        write_adapter(f"{at}/adapter-{case}", good, config)
+    write_adapter(f"{at}/adapter-no-base", good, base=None)
+    write_adapter(f"{at}/adapter-of-adapter", good, base="../adapter")
+    write_adapter(f"{at}/adapter-no-B", {k: x for k, x in good.items() if k != f"{name}.lora_B.weight"})
+    write_adapter(f"{at}/adapter-no-A", {k: x for k, x in good.items() if k != f"{name}.lora_A.weight"})
+    write_adapter(
+        f"{at}/adapter-strange",
+        {**good, "base_model.model.transformer.h.7.mlp.c_fc.lora_A.weight": good[f"{name}.lora_A.weight"]},
+    )
+    embedding = {f"base_model.model.{n}.weight": weights(4)["wte.weight"] for n in ("transformer.wte", "lm_head")}
+    write_adapter(
+        f"{at}/adapter-embedding", {**good, "base_model.model.transformer.wte.weight": weights(4)["wte.weight"]}
+    )
+    write_adapter(f"{at}/adapter-both-ends", {**good, **embedding})
+    write_model(f"{at}/merged-both-ends", {**merged(weights(1), good, 2), "wte.weight": weights(4)["wte.weight"]})
+    write_adapter(f"{at}/adapter-none", {})
+    nan = {k: x.copy() for k, x in good.items()}
+    nan[f"{name}.lora_A.weight"][1, 2] = numpy.nan
+    write_adapter(f"{at}/adapter-nan", nan)
+    write_adapter(f"{at}/adapter-pickled", good)
+    os.rename(f"{at}/adapter-pickled/adapter_model.safetensors", f"{at}/adapter-pickled/adapter_model.bin")
+    write_adapter(f"{at}/adapter-cut", good)
+    os.truncate(
+        f"{at}/adapter-cut/adapter_model.safetensors", os.path.getsize(f"{at}/adapter/adapter_model.safetensors") - 8
+    )
 
 
 # ---- sequences
@@ -306,6 +401,7 @@ def same(path_a, path_b):
 
 def make_all(folder):
     make_models(folder)
+    make_adapters(folder)
     make_sequences(folder)
     make_others(folder)
 

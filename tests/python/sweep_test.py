@@ -449,13 +449,21 @@ def test_text():
     # a tokenizer_config.json that changes ids makes another tokenizer; an option on it is for corpus and queries
     write_text("two/tokenizer_config.json", '{"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": true}')
     with open(path("text.toml"), encoding="utf-8") as file:
-        write("text.toml", file.read().replace("max_length = 16", 'max_length = 16\nadd_bos = "no"'))
+        more = 'max_length = 16\nadd_bos = "no"\njoin = "character"\nid_field = "meta.url"'
+        write("text.toml", file.read().replace("max_length = 16", more))
     lines = [line for line in sweep("text.toml", "--dry-run").stdout.splitlines() if "sbatch" in line]
     count = [
         sum(f"/tokenize_{name}.sbatch" in line and "--add-bos no" in line for line in lines)
         for name in ("corpus", "queries")
     ]
     check(count == [3, 3], "text: tokenizer_config.json counts", count)
+    own = {"corpus": "--id-field meta.url", "queries": "--join character"}
+    count = {
+        (name, option): sum(f"/tokenize_{name}.sbatch" in line and option in line for line in lines)
+        for name in own
+        for option in own.values()
+    }
+    check(list(count.values()) == [3, 0, 0, 3], "text: options of corpora alone, of queries alone", count)
 
 
 # ---------------------------------------------------------------- a stand-in for Slurm
@@ -710,6 +718,8 @@ def test_mistakes():
         "pipeline", "pipeline = 4", "pipeline = 3", "[model.fit] pipeline: 3 does not divide the 8 ranks (4 nodes of 2)"
     )
     wrong("no model", 'path = "model"\n[[model]]', 'path = "models"\n[[model]]', "no folder", "models", ":17:")
+    at_step = 'path = "model@7"\n[[model]]'
+    wrong("no checkpoint", 'path = "model"\n[[model]]', at_step, "no checkpoint of step 7", "no checkpoint", ":17:")
     wrong("no token file", "tokens/*.h5", "tokens/c.h5", "no file", "tokens/c.h5", ":25:")
     wrong("a pattern without match", "tokens/*.h5", "tokens/*.hdf5", "matches no file", "tokens/*.hdf5")
     wrong("a file twice", '["tokens/*.h5"]', '["tokens/*.h5", "tokens/a.h5"]', "tokens/a.h5", "is there twice")

@@ -132,7 +132,7 @@ def test_joins():
             )
         check(found["completion_start"][4] == 1, f"{name}: an empty prompt", found["completion_start"])
         check(
-            "2 of 6 queries" in done.stderr and 'the first is "the capi|tal"' in done.stderr,
+            "in 2 of 6 queries" in done.stderr and 'the first, "the capi|tal", has other tokens' in done.stderr,
             f"{name}: divided words are told",
             done.stderr,
         )
@@ -175,6 +175,64 @@ def test_joins_by_offsets():
         '"the capi|tal"',
         "the capi tal",
     )
+
+
+def first_new_character(made, prompt, completion):
+    """The rule of --join character by single characters: (ids, start)."""
+    encoding, text, seen = made.encode(prompt + completion, add_special_tokens=False), prompt + completion, set()
+    whose = []
+    for begin, end in encoding.offsets:
+        new = [i for i in range(begin, end) if i not in seen]
+        seen.update(new)
+        worded = [i for i in new if not text[i].isspace()]
+        whose.append((worded or new or [begin])[0] >= len(prompt))
+    return encoding.ids, whose.index(True)
+
+
+def check_join(name, made, folder, *pairs, said):
+    done = queries(folder, *pairs, options=("--join", "character"))
+    check(done.returncode == 0, name, done.stderr)
+    found = datasets("q.h5")
+    sequences = np.split(found["token"], np.cumsum(found["count"])[:-1])
+    for (prompt, completion), sequence, start in zip(pairs, sequences, found["completion_start"]):
+        wanted = first_new_character(made, prompt, completion)
+        got = sequence.tolist(), start
+        check(got == wanted, f"{name}: {prompt}|{completion}", (got, wanted))
+    check(said in done.stderr, f"{name}: what is said", done.stderr)
+
+
+def test_join_character():
+    """In one piece: whose a token is that spans the join; those that are nobody's doubt; those that leave nothing."""
+    made = byte_tokenizer()
+    folder = model("join", made)
+    check_join("words", made, folder, ("the", " and"), ("the and", "\n"), ("a", "b"), said="")
+    check_join(
+        "a divided word",
+        made,
+        folder,
+        ("the", " and"),
+        ("t", "he and"),
+        said='"t|he and", has a token over the join: the',
+    )
+    check("prompt's" in queries(folder, ("t", "he and"), options=("--join", "character")).stderr, "the prompt's")
+    check_join("bytes of a character", made, folder, ("a 🐍", "猫"), ("é", "é the"), said="")
+    refused(
+        "nothing but the rest of a word",
+        queries(folder, ("t", "he"), options=("--join", "character")),
+        'query "t|he"',
+        "the (",
+        "--join token",
+    )
+    spaced = word_tokenizer(prepend(), bos=False)
+    folder = model("spaced", spaced)
+    pairs = (("the ", "dog"), ("the fox ", "dog a"), ("fox", " dog"), ("the  ", "a"))
+    check_join("behind its space", spaced, folder, *pairs, said='"the |dog", has a token over the join: ▁dog')
+    queries(folder, ("the ", "dog"), options=("--join", "character"))
+    check(datasets("q.h5")["completion_start"] == [1], "the word and its space are the completion's")
+    done = queries(folder, ("the ", "dog"))
+    check("--join character" in done.stderr, "the other way is told", done.stderr)
+    with h5py.File(path("q.h5"), "r") as file:
+        check("join" not in json.loads(file["run"].attrs["options"]), "files made before --join stay valid")
 
 
 # ---------------------------------------------------------------- what stands around a text
@@ -262,6 +320,10 @@ def test_prefix_space():
         (byte_tokenizer(), "qwen2", {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}, {}, on),
         (byte_tokenizer(), "starcoder2", {"add_prefix_space": True}, {}, on),
         (byte_tokenizer(), "olmo2", {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}, {}, off),
+        (byte_tokenizer(), "olmo3", {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}, {}, off),
+        (byte_tokenizer(prefix=True), "olmoe", {}, {}, off),
+        (byte_tokenizer(), "gpt_neo", {"add_prefix_space": True}, {}, on),
+        (byte_tokenizer(), "qwen3_moe", {"add_prefix_space": True}, {}, on),
         (byte_tokenizer(), "llama", {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": True}, {}, off),
         (byte_tokenizer(), "llama", {}, {"add_prefix_space": "yes"}, on),
         (word_tokenizer(prepend()), "llama", {"tokenizer_class": "LlamaTokenizer"}, {}, words_on),
@@ -388,6 +450,7 @@ for test in (
     test_joins,
     test_byte_prefix,
     test_joins_by_offsets,
+    test_join_character,
     test_added_tokens,
     test_characters,
     test_prefix_space,

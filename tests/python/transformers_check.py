@@ -34,6 +34,16 @@ LLAMA = {
 }
 SPECIAL = {"vocab_size": VOCAB, "bos_token_id": 0, "eos_token_id": 0}
 GPT2 = {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": LENGTH, "n_inner": 96, "layer_norm_epsilon": 1e-5}
+NEO = {
+    "hidden_size": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "intermediate_size": 96,
+    "max_position_embeddings": LENGTH,
+    "layer_norm_epsilon": 1e-5,
+    "attention_types": [[["global", "local"], 1]],
+    "window_size": 9,
+}
 NEOX = {
     "hidden_size": 48,
     "num_hidden_layers": 2,
@@ -48,11 +58,15 @@ FAMILIES = {
     "gpt2": {**GPT2, **SPECIAL},
     "gpt_neox": {**NEOX, **SPECIAL},
     "llama": LLAMA,
-    "mistral": {**LLAMA, "sliding_window": None},
+    "mistral": {**LLAMA, "sliding_window": 9},
     "qwen2": {**LLAMA, "tie_word_embeddings": True, "pad_token_id": 3},
     "qwen3": {**LLAMA, "head_dim": 16},
     "olmo2": LLAMA,
     "starcoder2": {**LLAMA, "norm_epsilon": 1e-5, "tie_word_embeddings": True},
+    "gpt_neo": {**NEO, **SPECIAL},
+    "olmo": {**LLAMA, "clip_qkv": 1.0},
+    "olmo3": {**LLAMA, "sliding_window": 9, "layer_types": ["sliding_attention", "full_attention"]},
+    "smollm3": {**LLAMA, "no_rope_layers": [1, 0], "pad_token_id": 3},
 }
 LIMIT = 1e-6  # of float32 losses
 wrong = 0

@@ -51,6 +51,24 @@ expect 1 "\"$folder/absent\": No such file" "$inspect" --quiet "$folder/absent"
 expect 1 "$folder/config.json" "$inspect" --quiet "$folder"
 expect 1 "\"$folder/model/config.json\" is not an HDF5 file" "$inspect" --quiet "$folder/model/config.json"
 expect 2 '--path is required' "$inspect" --quiet
+goldens=$(cd "$(dirname "$0")/../goldens" && pwd)
+expect 0 'gemma2: RMS norm before and after each layer, GELU (tanh) MLP (gated), tied head' "$inspect" --quiet "$goldens/gemma2"
+expect 0 'window        9 positions, in 1 of 2 blocks, which rotate with theta 200' "$inspect" --quiet "$goldens/gemma3"
+expect 0 'no rotation   in 1 of 2 blocks' "$inspect" --quiet "$goldens/smollm3"
+mkdir "$folder/apertus"
+cp "$goldens/apertus/config.json" "$folder/apertus"
+sed 's/layers\.1\.mlp\.act_fn\.alpha_p/layers.1.mlp.act_fn.alpha_q/' "$goldens/apertus/model.safetensors" > "$folder/apertus/model.safetensors"
+expect 1 'tensor "model.layers.1.mlp.act_fn.alpha_p" is missing' "$inspect" --quiet "$folder/apertus"
+expect 0 'apertus      not trained apertus' "$inspect" --quiet --families
+# each family has the models that it is said to be checked by, in the tests' own lists
+"$inspect" --quiet --families | tail -n +3 | while read -r family trained cases; do
+    [ "$trained" = not ] && cases=${cases#trained }
+    for case in $(printf '%s' "$cases" | tr -d ,); do
+        grep -q "\"model_type\": \"$family\"" "$goldens/$case/config.json" &&
+            cat "$goldens"/../numeric/*_test.c | grep -q "\"$case\"" || printf '%s: %s is no test of it\n' "$family" "$case"
+    done
+done > "$folder/untested"
+[ -s "$folder/untested" ] && cat "$folder/untested" && failed=1
 
 if "$BREGMAN_VENV/bin/python" -c 'import h5py' 2>/dev/null; then
     "$BREGMAN_VENV/bin/python" - "$folder" <<'PYTHON' || exit 1

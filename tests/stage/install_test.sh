@@ -37,7 +37,7 @@ make_install -f "$SRC/Makefile" B="$BUILD" PREFIX="$prefix" || { cat "$work/log"
 make_install -f "$SRC/Makefile" B="$BUILD" PREFIX="$prefix" || fail "a second time: $(cat "$work/log")"
 # without BREGMAN_VENV: what was the build's environment is found
 for program in train-models fit-factors compress-queries prefilter score-shards merge-scores compare-scales inspect verify plan calibrate \
-    train-tokenizer tokenize-corpus tokenize-queries gguf-to-hf report training-figure validate; do
+    train-tokenizer tokenize-corpus tokenize-queries gguf-to-hf bin-to-hf report training-figure validate; do
     (unset BREGMAN_VENV && "$prefix/bin/bregman-$program" --version) > "$work/log" 2>&1 &&
         grep -q "^bregman-$program $(cat "$SRC/VERSION")" "$work/log" || fail "bregman-$program --version: $(cat "$work/log")"
     (unset BREGMAN_VENV && "$prefix/bin/bregman-$program" --help) > "$work/log" 2>&1 &&

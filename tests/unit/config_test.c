@@ -72,12 +72,12 @@ static void reads_gpt2(void **state)
     assert_int_equal(c.vocab_size, 256);
     assert_true(c.norm_epsilon == 1e-5 && c.norm == BG_NORM_LAYER);
     assert_true(c.transposed && c.tied_head && c.qkv_bias && c.attention_out_bias && c.mlp_bias);
-    assert_true(!c.gated && !c.parallel_residual && !c.post_norm && !c.head_bias);
+    assert_true(!c.gated && !c.parallel_residual && !bg_norms_outputs(&c) && !c.head_bias);
     assert_int_equal(c.qkv, BG_QKV_FUSED);
     assert_int_equal(c.activation, BG_ACT_GELU_TANH);
-    assert_int_equal(c.rope, BG_ROPE_NONE);
+    assert_int_equal(c.rope.kind, BG_ROPE_NONE);
     assert_string_equal(c.names.position_embedding, "wpe");
-    bg_rope_frequencies(&c, NULL); /* touches nothing */
+    bg_rope_frequencies(&c.rope, c.rotary_dims, NULL); /* touches nothing */
     assert_int_equal(good(GPT2(",\"n_inner\":100")).d_ff, 100);
     assert_false(good(GPT2(",\"tie_word_embeddings\":false")).tied_head);
 }
@@ -89,7 +89,7 @@ static void reads_gpt_neox(void **state)
     assert_true(c.parallel_residual && !c.tied_head && c.qkv_bias && c.attention_out_bias && c.mlp_bias);
     assert_int_equal(c.qkv, BG_QKV_INTERLEAVED);
     assert_int_equal(c.rotary_dims, 8);
-    assert_true(c.rope_theta == 5000);
+    assert_true(c.rope.theta == 5000);
     assert_int_equal(c.activation, BG_ACT_GELU_ERF);
     assert_string_equal(c.names.head, "embed_out");
 
@@ -97,31 +97,31 @@ static void reads_gpt_neox(void **state)
                   "\"rope_type\":\"default\"},\"attention_bias\":false,\"use_parallel_residual\":false"));
     assert_true(!c.parallel_residual && !c.qkv_bias && !c.attention_out_bias && c.mlp_bias);
     assert_int_equal(c.rotary_dims, 4);
-    assert_true(c.rope_theta == 20000);
+    assert_true(c.rope.theta == 20000);
 
     c = good(NEOX("")); /* transformers' defaults */
     assert_int_equal(c.rotary_dims, 4);
-    assert_true(c.rope_theta == 10000 && c.parallel_residual);
+    assert_true(c.rope.theta == 10000 && c.parallel_residual);
 }
 
 static void reads_llama(void **state)
 {
     (void)state;
     bg_model_config c = good(LLAMA(""));
-    assert_true(c.norm == BG_NORM_RMS && c.gated && !c.tied_head && !c.post_norm && !c.parallel_residual);
+    assert_true(c.norm == BG_NORM_RMS && c.gated && !c.tied_head && !bg_norms_outputs(&c) && !c.parallel_residual);
     assert_true(!c.qkv_bias && !c.attention_out_bias && !c.mlp_bias);
     assert_int_equal(c.qkv, BG_QKV_SEPARATE);
     assert_int_equal(c.n_kv_heads, 4);
     assert_int_equal(c.d_head, 16);
     assert_int_equal(c.rotary_dims, 16);
-    assert_true(c.rope == BG_ROPE_DEFAULT && c.rope_theta == 10000);
+    assert_true(c.rope.kind == BG_ROPE_DEFAULT && c.rope.theta == 10000);
 
     c = good(LLAMA(KV ",\"head_dim\":24,\"rope_theta\":100000,\"attention_bias\":true,\"mlp_bias\":true,"
                       "\"tie_word_embeddings\":true,\"rope_scaling\":null,\"hidden_act\":\"relu\""));
     assert_int_equal(c.n_kv_heads, 2);
     assert_int_equal(c.d_head, 24);
     assert_true(c.qkv_bias && c.attention_out_bias && c.mlp_bias && c.tied_head);
-    assert_true(c.rope_theta == 100000);
+    assert_true(c.rope.theta == 100000);
     assert_int_equal(c.activation, BG_ACT_RELU);
 }
 
@@ -138,13 +138,14 @@ static void reads_other_llama_kin(void **state)
     assert_true(c.qkv_bias && !c.attention_out_bias && !c.mlp_bias && c.qk_norm == BG_QK_NORM_NONE);
     c = good(RMS("qwen3", KV ",\"head_dim\":128"));
     assert_int_equal(c.d_head, 128);
-    assert_true(c.qk_norm == BG_QK_NORM_HEAD && !c.qkv_bias && !c.post_norm);
+    assert_true(c.qk_norm == BG_QK_NORM_HEAD && !c.qkv_bias && !bg_norms_outputs(&c));
     assert_string_equal(c.names.q_norm, "self_attn.q_norm");
 
     c = good(RMS("olmo2", ""));
-    assert_true(c.post_norm && c.qk_norm == BG_QK_NORM_FULL && !c.qkv_bias);
-    assert_string_equal(c.names.attention_norm, "post_attention_layernorm");
-    assert_string_equal(c.names.mlp_norm, "post_feedforward_layernorm");
+    assert_true(bg_norms_outputs(&c) && c.qk_norm == BG_QK_NORM_FULL && !c.qkv_bias);
+    assert_string_equal(c.names.attention_out_norm, "post_attention_layernorm");
+    assert_string_equal(c.names.mlp_out_norm, "post_feedforward_layernorm");
+    assert_true(c.names.attention_norm == NULL && c.names.mlp_norm == NULL);
 }
 
 #define STARCODER2(more) \
@@ -162,13 +163,13 @@ static void reads_starcoder2(void **state)
     assert_string_equal(c.names.up, "mlp.c_fc");
     c = good(STARCODER2(",\"use_bias\":false,\"tie_word_embeddings\":false"));
     assert_true(!c.qkv_bias && !c.attention_out_bias && !c.mlp_bias && !c.tied_head);
-    assert_int_equal(good(STARCODER2(",\"sliding_window\":48")).max_positions, 48);
-    assert_int_equal(good(STARCODER2(",\"sliding_window\":null")).max_positions, 128);
+    assert_int_equal(good(STARCODER2(",\"sliding_window\":48")).window, 48);
+    assert_int_equal(good(STARCODER2(",\"sliding_window\":null")).window, 0);
     bad("{\"model_type\":\"starcoder2\"," SIZES ",\"norm_epsilon\":1e-05}", "key \"num_key_value_heads\" is missing");
     const char *without_window = "{\"model_type\":\"starcoder2\",\"hidden_size\":64,\"num_attention_heads\":4,"
                                  "\"num_hidden_layers\":2,\"intermediate_size\":176,\"vocab_size\":300,"
                                  "\"max_position_embeddings\":16384,\"norm_epsilon\":1e-05" KV "}";
-    assert_int_equal(good(without_window).max_positions, 16384);
+    assert_int_equal(good(without_window).window, 0);
 }
 
 /* What a model that is trained begins with, and which row of its embedding is not trained. */
@@ -192,43 +193,49 @@ static void reads_what_training_needs(void **state)
     "\"num_hidden_layers\":30,\"intermediate_size\":176,\"max_position_embeddings\":32768," \
     "\"vocab_size\":300,\"rms_norm_eps\":1e-06" KV more "}"
 
-static void expect_positions(const char *text, size_t positions)
+/* Blocks from `first` on slide; window 0: none does. */
+static void expect_window(const char *text, size_t window, size_t first)
 {
     bg_model_config c = good(text);
-    assert_int_equal(c.max_positions, positions);
-    assert_string_equal(c.positions_key, positions < 32768 ? "sliding_window" : "max_position_embeddings");
+    assert_int_equal(c.window, window);
+    assert_int_equal(c.max_positions, 32768);
+    assert_string_equal(c.positions_key, "max_position_embeddings");
+    for (size_t i = 0; i < c.n_blocks; i++)
+        assert_int_equal(bg_window_of(&c, i), window > 0 && i >= first ? window : SIZE_MAX);
 }
 
-/* An absent key means what it does in transformers' configuration class; a window counts where some block slides. */
+/* An absent key means what it does in transformers' configuration class. */
 static void reads_windows(void **state)
 {
     (void)state;
-    expect_positions(LONG("mistral", ""), 4096);
-    expect_positions(LONG("mistral", ",\"sliding_window\":null"), 32768);
-    expect_positions(LONG("mistral", ",\"sliding_window\":48"), 48);
-    expect_positions(LONG("mistral", ",\"sliding_window\":40000"), 32768);
+    expect_window(LONG("mistral", ""), 4096, 0);
+    expect_window(LONG("mistral", ",\"sliding_window\":null"), 0, 0);
+    expect_window(LONG("mistral", ",\"sliding_window\":48"), 48, 0);
+    expect_window(LONG("mistral", ",\"sliding_window\":40000"), 40000, 0);
 
-    expect_positions(LONG("qwen2", ""), 32768);
-    expect_positions(LONG("qwen2", ",\"sliding_window\":48"), 32768);
-    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true"), 4096); /* blocks 28 and 29 slide */
-    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"sliding_window\":48"), 48);
-    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"sliding_window\":null"), 32768);
-    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":29"), 4096);
-    expect_positions(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":30"), 32768);
-    expect_positions(LONG("qwen3", ",\"head_dim\":16,\"use_sliding_window\":true,\"max_window_layers\":0"), 4096);
+    expect_window(LONG("qwen2", ""), 0, 0);
+    expect_window(LONG("qwen2", ",\"sliding_window\":48"), 0, 0);
+    expect_window(LONG("qwen2", ",\"use_sliding_window\":true"), 4096, 28);
+    expect_window(LONG("qwen2", ",\"use_sliding_window\":true,\"sliding_window\":48"), 48, 28);
+    expect_window(LONG("qwen2", ",\"use_sliding_window\":true,\"sliding_window\":null"), 0, 0);
+    expect_window(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":29"), 4096, 29);
+    expect_window(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":30"), 0, 0);
+    expect_window(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":-1"), 4096, 0);
+    expect_window(LONG("qwen3", ",\"head_dim\":16,\"use_sliding_window\":true,\"max_window_layers\":0"), 4096, 0);
     bad(LONG("qwen2", ",\"use_sliding_window\":true,\"max_window_layers\":0.5"),
         "\"max_window_layers\" is not a whole number");
 
     assert_int_equal(good(RMS("qwen2", KV ",\"use_sliding_window\":true,\"sliding_window\":48,\"max_window_layers\":0,"
                                           "\"layer_types\":[\"full_attention\",\"full_attention\"]"))
-                         .max_positions,
-                     128);
-    assert_int_equal(good(RMS("qwen2", KV ",\"use_sliding_window\":true,\"sliding_window\":48,"
-                                          "\"layer_types\":[\"full_attention\",\"sliding_attention\"]"))
-                         .max_positions,
-                     48);
+                         .window,
+                     0);
+    bg_model_config c = good(RMS("qwen2", KV ",\"use_sliding_window\":true,\"sliding_window\":48,"
+                                             "\"layer_types\":[\"sliding_attention\",\"full_attention\"]"));
+    assert_true(c.window == 48 && bg_window_of(&c, 0) == 48 && bg_window_of(&c, 1) == SIZE_MAX);
     bad(RMS("qwen2", KV ",\"use_sliding_window\":true,\"layer_types\":[\"full_attention\"]"),
         "layer_types has not one entry");
+    bad(RMS("qwen2", KV ",\"use_sliding_window\":true,\"layer_types\":[\"full_attention\",\"chunked_attention\"]"),
+        "layer_types: \"chunked_attention\" of block 1 is not supported");
 }
 
 static void reads_activations(void **state)
@@ -246,7 +253,7 @@ static void reads_activations(void **state)
 static void expect_frequencies(const bg_model_config *c, const double *want)
 {
     double got[64];
-    bg_rope_frequencies(c, got);
+    bg_rope_frequencies(&c->rope, c->rotary_dims, got);
     for (size_t i = 0; i < c->rotary_dims / 2; i++)
         if (!(fabs(got[i] - want[i]) <= 2e-7 * want[i]))
             fail_msg("frequency %zu is %.9g, want %.9g", i, got[i], want[i]);
@@ -267,7 +274,7 @@ static void scales_rope(void **state)
     expect_frequencies(&c, plain);
 
     c = good(LLAMA(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}"));
-    assert_int_equal(c.rope, BG_ROPE_LINEAR);
+    assert_int_equal(c.rope.kind, BG_ROPE_LINEAR);
     for (int i = 0; i < 8; i++)
         want[i] = plain[i] / 2;
     expect_frequencies(&c, want);
@@ -278,8 +285,8 @@ static void scales_rope(void **state)
     };
     for (int s = 0; s < 2; s++) {
         c = good(spellings[s]);
-        assert_int_equal(c.rope, BG_ROPE_LLAMA3);
-        assert_true(c.llama3_original_positions == 100);
+        assert_int_equal(c.rope.kind, BG_ROPE_LLAMA3);
+        assert_true(c.rope.original_positions == 100);
         for (int i = 0; i < 8; i++) {
             double wavelength = 2 * 3.14159265358979 / plain[i], smooth = (100 / wavelength - 1) / 3;
             want[i] = wavelength > 100  ? plain[i] / 8
@@ -291,16 +298,163 @@ static void scales_rope(void **state)
     }
 }
 
+/* What transformers 5.24's _compute_yarn_parameters gives for the same settings, with its attention factor. */
+static void computes_yarn(void **state)
+{
+    (void)state;
+    const double plain[8] = {
+        1, 0.223994657, 0.0416666642, 0.00395284733, 0.00124999997, 0.000395284733, 0.000125000006, 3.95284733e-05
+    };
+    const double exact[8] = {
+        1, 0.212468684, 0.0256643984, 0.00790569466, 0.00249999994, 0.000790569466, 0.000250000012, 7.90569466e-05
+    };
+    bg_model_config c = good(LLAMA(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":8.0,"
+                                   "\"original_max_position_embeddings\":100}"));
+    assert_true(c.rope.kind == BG_ROPE_YARN && fabs(c.rope.attention_factor - 1.2079441541679836) < 1e-15);
+    expect_frequencies(&c, plain);
+    c = good(LLAMA(",\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":10000.0,\"factor\":null,"
+                   "\"original_max_position_embeddings\":32,\"beta_fast\":4.0,\"beta_slow\":0.5,\"mscale\":0.7,"
+                   "\"mscale_all_dim\":0.4,\"truncate\":false}"));
+    assert_true(fabs(c.rope.attention_factor - 1.0394038191422568) < 1e-15);
+    expect_frequencies(&c, exact);
+    c = good(LLAMA(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":8.0,\"attention_factor\":1.5}"));
+    assert_true(c.rope.attention_factor == 1.5 && c.rope.original_positions == 128);
+}
+
+/* Within max_position_embeddings, and no sequence is longer, its frequencies are the plain ones. */
+static void dynamic_is_plain(void **state)
+{
+    (void)state;
+    bg_model_config c = good(LLAMA(",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":4.0}"));
+    assert_true(c.rope.kind == BG_ROPE_DEFAULT && c.rope.theta == 10000 && c.max_positions == 128);
+}
+
+#define NEO(more)                                                                      \
+    "{\"model_type\":\"gpt_neo\",\"hidden_size\":64,\"num_heads\":4,\"num_layers\":4," \
+    "\"max_position_embeddings\":128,\"vocab_size\":300,\"layer_norm_epsilon\":1e-05" more "}"
+
+static void reads_gpt_neo(void **state)
+{
+    (void)state;
+    bg_model_config c = good(NEO(",\"attention_types\":[[[\"global\",\"local\"],2]]"));
+    assert_true(c.norm == BG_NORM_LAYER && c.attention_scale == 1 && c.tied_head && !c.transposed && !c.gated);
+    assert_true(!c.qkv_bias && c.attention_out_bias && c.mlp_bias && c.qkv == BG_QKV_SEPARATE);
+    assert_true(c.rope.kind == BG_ROPE_NONE && c.activation == BG_ACT_GELU_TANH && c.d_ff == 256 && c.window == 256);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(bg_window_of(&c, i), i % 2 ? 256 : SIZE_MAX);
+    c = good(NEO(",\"attention_types\":[[[\"local\"],1],[[\"global\"],3]],\"window_size\":20"));
+    assert_true(bg_window_of(&c, 0) == 20 && bg_window_of(&c, 1) == SIZE_MAX && bg_window_of(&c, 3) == SIZE_MAX);
+    bad(NEO(""), "attention_types has not one entry for each of the 4 blocks"); /* the class's default is of 24 */
+    bad(NEO(",\"attention_types\":[[[\"global\"],3]]"), "attention_types has not one entry");
+    bad(NEO(",\"attention_types\":[[[\"global\"],5]]"), "attention_types has not one entry");
+    bad(NEO(",\"attention_types\":[[[\"global\",\"sparse\"],2]]"), "attention_types: \"sparse\" is not supported");
+    bad(NEO(",\"attention_types\":[\"global\"]"), "attention_types is not a list");
+}
+
+static void reads_olmo(void **state)
+{
+    (void)state;
+    bg_model_config c = good("{\"model_type\":\"olmo\"," SIZES ",\"clip_qkv\":8.0}");
+    assert_true(c.norm == BG_NORM_LAYER && c.norm_epsilon == 1e-5 && c.fixed_gain && c.gated && c.clip_qkv == 8);
+    assert_true(!c.tied_head && !c.qkv_bias && c.padding_token == 1);
+    assert_true(good("{\"model_type\":\"olmo\"," SIZES ",\"clip_qkv\":null}").clip_qkv == 0);
+    bad("{\"model_type\":\"olmo\"," SIZES ",\"clip_qkv\":-1}", "key \"clip_qkv\" is -1");
+}
+
+#define OLMO3_YARN "{\"rope_type\":\"yarn\",\"factor\":8.0,\"original_max_position_embeddings\":100}"
+
+static void reads_olmo3(void **state)
+{
+    (void)state;
+    bg_model_config c = good(RMS("olmo3", KV ",\"rope_theta\":500000,\"rope_scaling\":" OLMO3_YARN));
+    assert_true(bg_norms_outputs(&c) && c.names.attention_norm == NULL && c.qk_norm == BG_QK_NORM_FULL);
+    assert_true(c.has_sliding_rope && c.rope.kind == BG_ROPE_YARN && c.sliding_rope.kind == BG_ROPE_DEFAULT);
+    assert_true(c.rope.theta == 500000 && c.sliding_rope.theta == 500000 && c.sliding_rope.attention_factor == 1);
+    assert_true(c.window == 4096 && bg_window_of(&c, 0) == 4096 && bg_window_of(&c, 1) == 4096);
+    c = good(RMS("olmo3", KV ",\"layer_types\":[\"full_attention\",\"sliding_attention\"],\"sliding_window\":9,"
+                             "\"rope_parameters\":{\"full_attention\":" OLMO3_YARN
+                             ",\"sliding_attention\":{\"rope_theta\":7,\"rope_type\":\"default\"}}"));
+    assert_true(bg_window_of(&c, 0) == SIZE_MAX && bg_window_of(&c, 1) == 9);
+    assert_true(c.rope.kind == BG_ROPE_YARN && c.rope.theta == 500000 && c.sliding_rope.theta == 7);
+    c = good(LONG("olmo3", ""));
+    for (size_t i = 0; i < c.n_blocks; i++)
+        assert_int_equal(bg_window_of(&c, i), i % 4 == 3 ? SIZE_MAX : 4096);
+    bad(RMS("olmo3", KV ",\"rope_theta\":10000"), "versions of transformers differ");
+    bad(RMS("olmo3", KV ",\"rope_parameters\":" OLMO3_YARN), "must be those of full_attention and sliding_attention");
+    bad(RMS("olmo3", KV ",\"sliding_window\":null"), "key \"sliding_window\" gives no window");
+    bad(RMS("olmo3", KV ",\"layer_types\":[\"full_attention\"]"), "layer_types has not one entry");
+}
+
+static void reads_smollm3(void **state)
+{
+    (void)state;
+    bg_model_config c = good(LONG("smollm3", ""));
+    assert_true(c.tied_head && c.rope.theta == 2000000 && c.window == 0);
+    for (size_t i = 0; i < c.n_blocks; i++)
+        assert_int_equal(bg_rotates(&c, i), i % 4 != 3);
+    c = good(RMS("smollm3", KV ",\"no_rope_layers\":[0,1],\"use_sliding_window\":true,\"sliding_window\":20"));
+    assert_true(!bg_rotates(&c, 0) && bg_rotates(&c, 1) && bg_window_of(&c, 0) == 20 &&
+                bg_window_of(&c, 1) == SIZE_MAX);
+    c = good(RMS("smollm3", KV ",\"no_rope_layer_interval\":2,\"pad_token_id\":null"));
+    assert_true(bg_rotates(&c, 0) && !bg_rotates(&c, 1) && c.padding_token == SIZE_MAX);
+    bad(RMS("smollm3", KV ",\"no_rope_layers\":[0]"), "no_rope_layers has not one entry");
+    bad(RMS("smollm3", KV ",\"no_rope_layers\":[0,2]"), "no_rope_layers of block 1 is neither 0 nor 1");
+    bad(RMS("smollm3", KV ",\"sliding_window\":20,\"layer_types\":[\"sliding_attention\",\"full_attention\"]"),
+        "but use_sliding_window is false");
+}
+
+#define GEMMA(type, more) RMS(type, KV ",\"head_dim\":16" more)
+
+static void reads_gemma(void **state)
+{
+    (void)state;
+    bg_model_config c = good(GEMMA("gemma2", ""));
+    assert_true(c.gain_from_one && c.tied_head && c.gated && c.activation == BG_ACT_GELU_TANH);
+    assert_true(c.attention_cap == 50 && c.logit_cap == 30 && c.attention_scale == 1.0 / 16 && c.embedding_scale == 8);
+    assert_true(bg_window_of(&c, 0) == 4096 && bg_window_of(&c, 1) == SIZE_MAX && c.rope.theta == 10000);
+    assert_string_equal(c.names.mlp_norm, "pre_feedforward_layernorm");
+    assert_string_equal(c.names.mlp_out_norm, "post_feedforward_layernorm");
+    c = good(GEMMA("gemma2", ",\"attn_logit_softcapping\":null,\"final_logit_softcapping\":7,"
+                             "\"query_pre_attn_scalar\":25,\"hidden_act\":\"relu\""));
+    assert_true(c.attention_cap == 0 && c.logit_cap == 7 && c.attention_scale == 0.2);
+    assert_int_equal(c.activation, BG_ACT_GELU_TANH); /* "hidden_activation" is what counts */
+    c = good(GEMMA("gemma3_text",
+                   ",\"rope_theta\":5000,\"rope_local_base_freq\":300,\"sliding_window\":20,"
+                   "\"sliding_window_pattern\":2,\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8}"));
+    assert_true(c.attention_cap == 0 && c.logit_cap == 0 && c.qk_norm == BG_QK_NORM_HEAD);
+    assert_true(c.rope.kind == BG_ROPE_LINEAR && c.rope.theta == 5000 && c.sliding_rope.theta == 300);
+    assert_true(c.sliding_rope.kind == BG_ROPE_DEFAULT && bg_window_of(&c, 0) == 20 && bg_window_of(&c, 1) == SIZE_MAX);
+    c = good(GEMMA("gemma3_text", ""));
+    assert_true(c.rope.theta == 1000000 && c.sliding_rope.theta == 10000 && bg_window_of(&c, 1) == 4096);
+    bad(GEMMA("gemma3_text", ",\"attn_logit_softcapping\":50"), "attn_logit_softcapping is not supported");
+    bad(GEMMA("gemma2", ",\"use_bidirectional_attention\":true"),
+        "use_bidirectional_attention = true is not supported");
+    bad(RMS("gemma2", KV), "key \"head_dim\" is missing");
+    bad(RMS("gemma3", KV), "model_type \"gemma3\" is not supported"); /* with images */
+}
+
+static void reads_apertus(void **state)
+{
+    (void)state;
+    bg_model_config c = good(RMS("apertus", KV));
+    assert_true(c.activation == BG_ACT_XIELU && !c.gated && c.qk_norm == BG_QK_NORM_HEAD && !c.tied_head);
+    assert_true(c.rope.kind == BG_ROPE_LLAMA3 && c.rope.theta == 12000000 && c.rope.factor == 8);
+    assert_string_equal(c.names.mlp_norm, "feedforward_layernorm");
+    c = good(RMS("apertus", KV ",\"rope_theta\":50,\"rope_scaling\":{\"rope_type\":\"default\"}"));
+    assert_true(c.rope.kind == BG_ROPE_DEFAULT && c.rope.theta == 50);
+    bad(LLAMA(",\"hidden_act\":\"xielu\""), "hidden_act \"xielu\" is not supported");
+}
+
 /* Keys that transformers' configuration classes do not look at. */
 static void passes_over_other_spellings(void **state)
 {
     (void)state;
     bg_model_config c = good(NEOX(",\"rope_theta\":5000,\"partial_rotary_factor\":0.5"));
-    assert_true(c.rope_theta == 10000);
+    assert_true(c.rope.theta == 10000);
     assert_int_equal(c.rotary_dims, 4);
     c = good(LLAMA(",\"original_max_position_embeddings\":32,"
                    "\"rope_scaling\":{\"rope_type\":\"llama3\"," LLAMA3_VALUES "}"));
-    assert_true(c.llama3_original_positions == 100);
+    assert_true(c.rope.original_positions == 100);
 }
 
 /* Python's json writes them, and transformers reads them. */
@@ -336,8 +490,9 @@ static void reads_odd_numbers(void **state)
 static void refuses_rope(void **state)
 {
     (void)state;
-    bad(LLAMA(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}"), "rope type \"yarn\" is not supported");
-    bad(LLAMA(",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":4}"), "rope type \"dynamic\"");
+    bad(LLAMA(",\"rope_scaling\":{\"rope_type\":\"yarn\"}"), "key \"factor\" is missing");
+    bad(LLAMA(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"beta_fast\":-1}"), "key \"beta_fast\" is -1");
+    bad(LLAMA(",\"rope_scaling\":{\"type\":\"dynamic\"}"), "key \"factor\" is missing");
     bad(LLAMA(",\"rope_parameters\":{\"rope_type\":\"longrope\"}"), "rope type \"longrope\"");
     bad(LLAMA(",\"rope_scaling\":{\"type\":\"linear\"}"), "key \"factor\" is missing");
     bad(LLAMA(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}"), "key \"factor\" is 0");
@@ -374,7 +529,7 @@ static void reads_experts(void **state)
     (void)state;
     bg_model_config c = good(OLMOE(EXPERTS));
     assert_true(c.n_experts == 8 && c.experts_per_token == 2 && c.d_expert == 176 && !c.experts_renormalised);
-    assert_true(c.qk_norm == BG_QK_NORM_FULL && !c.post_norm && c.padding_token == 1);
+    assert_true(c.qk_norm == BG_QK_NORM_FULL && !bg_norms_outputs(&c) && c.padding_token == 1);
     c = good(OLMOE(EXPERTS ",\"clip_qkv\":null,\"norm_topk_prob\":true,\"num_local_experts\":8"));
     assert_true(c.experts_renormalised);
     c = good(QWEN3_MOE(",\"num_local_experts\":4"));
@@ -382,7 +537,9 @@ static void reads_experts(void **state)
     assert_true(c.qk_norm == BG_QK_NORM_HEAD && c.max_positions == 128);
     c = good(
         QWEN3_MOE(",\"num_experts\":4,\"use_sliding_window\":true,\"sliding_window\":48,\"max_window_layers\":48"));
-    assert_int_equal(c.max_positions, 48);
+    assert_true(c.max_positions == 128 && bg_window_of(&c, 0) == 48 && bg_window_of(&c, 1) == 48);
+    assert_int_equal(good(QWEN3_MOE(",\"num_experts\":4,\"use_sliding_window\":true")).window, 4096);
+    assert_int_equal(good(QWEN3_MOE(",\"num_experts\":4,\"sliding_window\":48")).window, 0);
     assert_int_equal(good(LLAMA(EXPERTS)).n_experts, 0);
 
     assert_int_equal(plain(OLMOE(EXPERTS ",\"mlp_only_layers\":[0]")), 0);
@@ -419,7 +576,7 @@ static void refuses_what_it_cannot_run(void **state)
     (void)state;
     bad("{\"model_type\":\"mamba\"}", "model_type \"mamba\" is not supported");
     bad("{\"model_type\":\"mamba\"}",
-        "gpt2, gpt_neox, llama, mistral, qwen2, qwen3, qwen3_moe, olmoe, olmo2, starcoder2");
+        "gpt2, gpt_neox, llama, mistral, qwen2, qwen3, qwen3_moe, olmoe, olmo2, starcoder2, gpt_neo, olmo, olmo3, smollm3, gemma2, gemma3_text, apertus");
     bad("{}", "key \"model_type\" is missing");
     bad("{\"model_type\":3}", "key \"model_type\" is not a string");
     bad("{\"model_type\":", "not valid JSON");
@@ -448,7 +605,7 @@ static void refuses_contradictions(void **state)
     bad("{\"model_type\":\"llama\"," SIZES ",\"rms_norm_eps\":1e-50}", "key \"rms_norm_eps\" is 1e-50, not a positive");
     bad("{\"model_type\":\"gpt2\",\"n_embd\":64,\"n_head\":4,\"n_layer\":2147483647,\"n_positions\":32,"
         "\"vocab_size\":256,\"layer_norm_epsilon\":1e-05}",
-        "key \"n_layer\" is 2147483647, more than 65536");
+        "key \"n_layer\" is 2147483647, more than 4096");
     bad(LLAMA(",\"num_key_value_heads\":3"), "num_attention_heads 4 is not a multiple of num_key_value_heads 3");
     bad(LLAMA(",\"num_key_value_heads\":0"), "key \"num_key_value_heads\" is 0");
     bad(LLAMA(",\"head_dim\":-16"), "key \"head_dim\" is -16");
@@ -497,6 +654,14 @@ int main(void)
         cmocka_unit_test(passes_over_other_spellings),
         cmocka_unit_test(reads_activations),
         cmocka_unit_test(scales_rope),
+        cmocka_unit_test(computes_yarn),
+        cmocka_unit_test(dynamic_is_plain),
+        cmocka_unit_test(reads_gpt_neo),
+        cmocka_unit_test(reads_olmo),
+        cmocka_unit_test(reads_olmo3),
+        cmocka_unit_test(reads_smollm3),
+        cmocka_unit_test(reads_gemma),
+        cmocka_unit_test(reads_apertus),
         cmocka_unit_test(refuses_rope),
         cmocka_unit_test(reads_what_training_needs),
         cmocka_unit_test(reads_experts),

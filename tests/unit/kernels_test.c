@@ -64,6 +64,7 @@ static double act_reference(bg_activation act, double x)
     case BG_ACT_GELU_ERF: return 0.5 * x * erfc(-x / sqrt(2.0));
     case BG_ACT_SILU: return x / (1 + exp(-x));
     case BG_ACT_RELU: return x > 0 ? x : 0;
+    case BG_ACT_XIELU: break;
     }
     return NAN;
 }
@@ -114,6 +115,73 @@ static void activations_match(void **state)
     for (int act = BG_ACT_GELU_TANH; act <= BG_ACT_RELU; act++)
         for (size_t i = 0; i < WIDTHS; i++)
             check_activation((bg_activation)act, width[i]);
+}
+
+static double xielu_reference(bg_xielu a, double x)
+{
+    double alpha = (double)(x > 0 ? a.alpha_p : a.alpha_n);
+    return (double)a.beta * x + (x > 0 ? alpha * x * x : alpha * (expm1(fmin(x, (double)a.eps)) - x));
+}
+
+/* Large and small, of both signs; the kink at eps aside. */
+static void xielu_matches(void **state)
+{
+    (void)state;
+    enum { N = 4, D = 67, LD = 70 };
+    const bg_xielu act = { 0.7f, 1.1f, 0.5f, -1e-6f };
+    float *x = normals(1, N * LD), *dy = normals(2, N * LD), *y = normals(3, N * LD), *dx = normals(4, N * LD);
+    for (size_t i = 0; i < N * LD; i++)
+        x[i] *= i % 3 == 0 ? 30.0f : i % 3 == 1 ? 1.0f : 1e-3f;
+    bg_xielu_forward(act, N, D, (bg_in){ x, LD }, (bg_out){ y, LD });
+    bg_xielu_backward(act, N, D, (bg_in){ x, LD }, (bg_in){ dy, LD }, (bg_out){ dx, LD });
+    for (size_t i = 0; i < N; i++)
+        for (size_t j = i * LD; j < i * LD + D; j++) {
+            double h = 1e-6 * fabs((double)x[j]), at = (double)x[j];
+            double slope = (xielu_reference(act, at + h) - xielu_reference(act, at - h)) / (2 * h);
+            check_close((double)y[j], xielu_reference(act, at), 1e-6, 1e-6);
+            check_close((double)dx[j], (double)dy[j] * slope, 1e-6, 1e-6);
+        }
+    float at[] = { 0, -1e30f, NAN }, value[3];
+    bg_xielu_forward(act, 1, 3, (bg_in){ at, 3 }, (bg_out){ value, 3 });
+    assert_true(fabsf(value[0]) < 2e-6f && isfinite(value[1]) && isnan(value[2]));
+    float *all[] = { x, dy, y, dx };
+    for (size_t i = 0; i < 4; i++)
+        free(all[i]);
+}
+
+/* cap tanh(scale x / cap) and its slope, to the last digits near 0 and where it is flat. */
+static void softcap_matches(void **state)
+{
+    (void)state;
+    enum { D = 300 };
+    const float scale = 0.3f, cap = 5;
+    float x[D + 1], before[D], slope[D], plain[D];
+    for (size_t i = 0; i < D; i++)
+        plain[i] = x[i] = before[i] = (float)((i % 2 ? 1 : -1) * pow(10, -6 + 0.03 * (double)i));
+    x[D] = 7;
+    bg_softcap(D, scale, cap, x, slope);
+    bg_softcap(D, scale, cap, plain, NULL);
+    for (size_t i = 0; i < D; i++) {
+        double t = tanh((double)scale * (double)before[i] / (double)cap);
+        check_close((double)x[i], (double)cap * t, 1e-6, 0);
+        check_close((double)slope[i], (double)scale * (1 - t * t), 1e-6, 1e-7);
+        assert_true(plain[i] == x[i]);
+    }
+    assert_true(x[D] == 7);
+    float odd[] = { NAN, INFINITY };
+    bg_softcap(2, scale, cap, odd, NULL);
+    assert_true(isnan(odd[0]) && odd[1] == cap);
+}
+
+static void clips(void **state)
+{
+    (void)state;
+    float x[] = { -3, -0.5f, 0, 2, 9, NAN }, y[6], dy[] = { 1, 2, 3, 4, 5, 6 };
+    memcpy(y, x, sizeof y);
+    bg_clip_forward(2, 3, 2, (bg_out){ y, 3 });
+    assert_true(y[0] == -2 && y[1] == -0.5f && y[2] == 0 && y[3] == 2 && y[4] == 2 && isnan(y[5]));
+    bg_clip_backward(2, 3, 2, (bg_in){ x, 3 }, (bg_out){ dy, 3 });
+    assert_true(dy[0] == 0 && dy[1] == 2 && dy[2] == 3 && dy[3] == 4 && dy[4] == 0);
 }
 
 static void activations_at_extremes(void **state)
@@ -259,25 +327,35 @@ static void softmax_matches(void **state)
         assert_true(isnan(x[i]));
 }
 
+static void check_band(size_t first, size_t window)
+{
+    enum { N = 7, COLUMNS = 30, LD = 33 };
+    float *s = normals(1, N * LD), *raw = normals(1, N * LD);
+    bg_softmax_causal(N, COLUMNS, (bg_band){ first, window }, 0.25f, (bg_out){ s, LD });
+    for (size_t i = 0; i < N; i++) {
+        double sum = 0;
+        for (size_t j = 0; j < COLUMNS; j++)
+            sum += j <= first + i && first + i - j < window ? exp(0.25 * (double)raw[i * LD + j]) : 0;
+        for (size_t j = 0; j < LD; j++) {
+            bool kept = j <= first + i && first + i - j < window;
+            double want = kept ? exp(0.25 * (double)raw[i * LD + j]) / sum : 0;
+            check_close((double)s[i * LD + j], j < COLUMNS ? want : (double)raw[i * LD + j], 1e-6, 0);
+        }
+    }
+    free(raw);
+    free(s);
+}
+
 static void softmax_causal_matches(void **state)
 {
     (void)state;
-    enum { N = 7, COLUMNS = 30, LD = 33 };
-    for (size_t limit0 = 0; limit0 < 34; limit0 += 11) {
-        float *s = normals(1, N * LD), *raw = normals(1, N * LD);
-        bg_softmax_causal(N, COLUMNS, limit0, 0.25f, (bg_out){ s, LD });
-        for (size_t i = 0; i < N; i++) {
-            double sum = 0;
-            for (size_t j = 0; j < COLUMNS && j <= limit0 + i; j++)
-                sum += exp(0.25 * (double)raw[i * LD + j]);
-            for (size_t j = 0; j < LD; j++) {
-                double want = j <= limit0 + i ? exp(0.25 * (double)raw[i * LD + j]) / sum : 0;
-                check_close((double)s[i * LD + j], j < COLUMNS ? want : (double)raw[i * LD + j], 1e-6, 0);
-            }
+    for (size_t first = 0; first < 34; first += 11)
+        check_band(first, SIZE_MAX);
+    for (size_t window = 1; window < 12; window++)
+        for (size_t first = 0; first < 24; first += 23 - window) {
+            check_band(first, window);
+            check_band(window - 1, window);
         }
-        free(raw);
-        free(s);
-    }
 }
 
 /* Widths of no, some and many vectors with a rest; each element rounded as the formula is, whatever the instruction
@@ -341,12 +419,12 @@ static void rope_rotates(void **state)
 {
     (void)state;
     enum { N = 5, HEADS = 3, ROTARY = 6, STRIDE = 10, LD = 40 };
-    bg_model_config c = { .rope = BG_ROPE_DEFAULT, .rope_theta = 10000, .rope_factor = 1, .rotary_dims = ROTARY };
+    const bg_rope rope = { .kind = BG_ROPE_DEFAULT, .theta = 10000, .factor = 1, .attention_factor = 1 };
     const uint32_t position[N] = { 0, 3, 1, 900, 3 };
     float *table = normals(1, 901 * ROTARY), *x = normals(2, N * LD), *before = normals(2, N * LD);
     double freq[ROTARY / 2];
-    bg_rope_table(&c, 901, table);
-    bg_rope_frequencies(&c, freq);
+    bg_rope_table(&rope, ROTARY, 901, table);
+    bg_rope_frequencies(&rope, ROTARY, freq);
     bg_rope_apply(N, (bg_heads){ HEADS, STRIDE }, ROTARY, (bg_out){ x, LD }, position, table, 1);
     for (size_t i = 0; i < N * LD; i++) {
         size_t row = i / LD, head = i % LD / STRIDE, at = i % LD % STRIDE, pair = at % (ROTARY / 2);
@@ -450,6 +528,9 @@ int main(void)
         cmocka_unit_test(activations_at_extremes),
         cmocka_unit_test(norms_match),
         cmocka_unit_test(softmax_matches),
+        cmocka_unit_test(xielu_matches),
+        cmocka_unit_test(softcap_matches),
+        cmocka_unit_test(clips),
         cmocka_unit_test(softmax_causal_matches),
         cmocka_unit_test(softmax_backward_matches),
         cmocka_unit_test(samples_follow_the_running_sum),

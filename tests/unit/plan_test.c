@@ -39,8 +39,9 @@ static void must(bg_status st, const bg_err *err)
 /* Of every family in tests/goldens: the sketch has the modules and sizes of the model itself. */
 static void sketch_is_the_model(void **state)
 {
-    static const char *const family[] = { "gpt2",  "neox",  "neox_serial", "llama",     "qwen2",
-                                          "qwen3", "olmo2", "starcoder2",  "qwen3_moe", "olmoe" };
+    static const char *const family[] = { "gpt2",    "neox",       "neox_serial", "llama",   "qwen2",     "qwen3",
+                                          "olmo2",   "starcoder2", "mistral",     "gpt_neo", "olmo",      "olmo3",
+                                          "smollm3", "gemma2",     "gemma3",      "apertus", "qwen3_moe", "olmoe" };
     (void)state;
     for (size_t f = 0; f < sizeof family / sizeof family[0]; f++) {
         bg_model *real, *sketch;
@@ -66,7 +67,8 @@ static void sketch_is_the_model(void **state)
  * stage's own are those that it is asked for. */
 static void trained_sketch_is_the_model(void **state)
 {
-    static const char *const family[] = { "gpt2", "neox", "llama", "qwen3", "olmo2", "starcoder2" };
+    static const char *const family[] = { "gpt2",       "neox",    "llama", "qwen3", "olmo2",
+                                          "starcoder2", "gpt_neo", "olmo",  "olmo3", "smollm3" };
     static const char *const modules[] = { "everything", "mlp,norm", "embedding,head" };
     (void)state;
     for (size_t i = 0; i < sizeof family / sizeof family[0] * 3; i++) {

@@ -75,7 +75,7 @@ class Compared:
         """(prompt, completion), or None without the queries or their text."""
         if self.queries is None or not self.has_text:
             return None
-        return tuple(self.text.text(tokens) for tokens in self.queries.tokens(self.comparison.queries[query]))
+        return self.queries.texts(self.comparison.queries[query], self.text.text)
 
     def place(self, model, query, place, described):
         """One cell of a query's table; None where the model has fewer."""

@@ -224,14 +224,51 @@ class Queries:
         self._row = {id: row for row, id in enumerate(self.ids)}
         self._offset = _offsets(self.file.read("count"))
         self._completion_start = self.file.read("completion_start")
+        self._first_piece = _offsets(self.file.read("piece/count")) if self.file.has("piece/count") else None
 
     def tokens(self, id):
-        """(prompt tokens, completion tokens)"""
+        """Of all its texts."""
         require(id in self._row, f'query "{id}" of the ranking is missing: "{self.file.path}"')
         row = self._row[id]
-        tokens = self.file.read("token", rows=slice(*self._offset[row : row + 2]))
-        start = int(self._completion_start[row])
-        return tokens[:start], tokens[start:]
+        return self.file.read("token", rows=slice(*self._offset[row : row + 2]))
+
+    def pieces(self, id):
+        """[(sign, prompt tokens, completion tokens)] of the texts that a query is made of"""
+        tokens, row = self.tokens(id), self._row[id]
+        if self._first_piece is None:
+            start = int(self._completion_start[row])
+            return [(1, tokens[:start], tokens[start:])]
+        of_query = slice(*self._first_piece[row : row + 2])
+        length, starts, signs = (self.file.read(f"piece/{name}", rows=of_query) for name in ("length", "start", "sign"))
+        parts = np.split(tokens, np.cumsum(length)[:-1])
+        return [(int(sign), part[:start], part[start:]) for sign, part, start in zip(signs, parts, starts)]
+
+    def is_contrast(self, id):
+        """Is something subtracted in it?"""
+        return any(sign < 0 for sign, _, _ in self.pieces(id))
+
+    def n_terms(self, id):
+        """Tokens of its completions that are in the loss."""
+        offset, n = self._offset[self._row[id]], 0
+        for _, prompt, completion in self.pieces(id):
+            first, offset = offset + len(prompt), offset + len(prompt) + len(completion)
+            n += (
+                np.count_nonzero(self.file.read("loss", rows=slice(first, offset)))
+                if self.file.has("loss")
+                else len(completion)
+            )
+        return n
+
+    def texts(self, id, text):
+        """(prompt, completion): text(tokens) of the query's; of several texts the first's prompt, and then all of them, signed."""
+        (_, prompt, completion), *others = self.pieces(id)
+        found = [text(completion)]
+        for sign, before, behind in others:
+            same = np.array_equal(before, prompt)
+            found.append(
+                f"{'+' if sign > 0 else '−'} " + text(behind if same else np.concatenate([before, behind])).strip()
+            )
+        return text(prompt), "  ".join(found)
 
 
 @dataclass

@@ -5,7 +5,6 @@ import itertools
 import os
 from pathlib import Path
 
-import numpy as np
 
 from bregman import hashes
 from bregman.errors import UsageError
@@ -88,7 +87,7 @@ class Opened:
             "or in another order: merge the shards again",
         )
         check_tokenizer(tokenizer, itertools.chain(self.sequences.files(), [self.queries.file]))
-        self.lexical = Lexical(self.sequences, [np.concatenate(self.queries.tokens(id)) for id in self.ranking.ids])
+        self.lexical = Lexical(self.sequences, [self.queries.tokens(id) for id in self.ranking.ids])
         self.text = TokenText(tokenizer)
         self.has_text = tokenizer is not None
         last = self.ranking.largest_sequence()
@@ -122,8 +121,8 @@ def find_tokenizer(arguments):
         return path
     if arguments.model is None:
         return None
-    require(Path(arguments.model).is_dir(), f'no such model directory: "{arguments.model}"')
-    path = Path(arguments.model) / "tokenizer.json"
+    require(Path(hashes.checkpoint_folder(arguments.model)).is_dir(), f'no such model directory: "{arguments.model}"')
+    path = Path(hashes.model_file(arguments.model, "tokenizer.json"))
     return path if path.is_file() else None
 
 

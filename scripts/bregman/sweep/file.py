@@ -10,10 +10,10 @@ import tomllib
 
 import h5py
 
-from bregman import corpus
+from bregman import corpora
 from bregman.errors import UsageError, UserError
 from bregman.files import file_identity
-from bregman.hashes import hash_file, require_regular
+from bregman.hashes import checkpoint_folder, hash_file, model_file, require_regular
 from bregman.sweep import comparison, family, validation
 from bregman.sweep.keys import (
     CLUSTER,
@@ -214,19 +214,19 @@ class Sweep:
 
     def read_model(self, place, entry):
         path, tokenizer, text = self.absolute(entry["path"]), "", None
-        if not os.path.isdir(path):
-            self.problem(place + ("path",), f'no folder "{path}"')
-        elif not os.path.exists(os.path.join(path, "config.json")):
-            self.problem(place + ("path",), f'"{path}" has no config.json')
-        elif not glob.glob(os.path.join(glob.escape(path), "*.safetensors")):
-            self.problem(place + ("path",), f'"{path}" has no *.safetensors')
-        else:
-            try:
-                text = TextModel(path) if self.has_text() else None
-                file = os.path.join(path, "tokenizer.json")
-                tokenizer = hash_file(file) if os.path.exists(file) else ""
-            except UserError as error:
-                self.problem(place + ("path",), str(error))
+        try:
+            path = checkpoint_folder(path)
+            if not os.path.isdir(path):
+                raise UserError(f'no folder "{path}"')
+            if not any(os.path.exists(os.path.join(path, name)) for name in ("config.json", "adapter_config.json")):
+                raise UserError(f'"{path}" has no config.json')
+            if not glob.glob(os.path.join(glob.escape(path), "*.safetensors")):
+                raise UserError(f'"{path}" has no *.safetensors')
+            text = TextModel(path) if self.has_text() else None
+            file = model_file(path, "tokenizer.json")
+            tokenizer = hash_file(file) if os.path.exists(file) else ""
+        except UserError as error:
+            self.problem(place + ("path",), str(error))
         overrides = {key: value for key, value in entry.items() if key not in ("name", "path")}
         return Model(entry["name"], path, tokenizer, text, overrides, place, None)
 
@@ -314,14 +314,18 @@ class Sweep:
         sources, names = [], {}
         for path in text:
             try:
-                name = corpus.open_source(path, self.data.get("tokenize", {}).get("text_field", "text")).name
+                source = corpora.open_source(path)
             except (UserError, UsageError) as error:
                 self.problem(place + ("text",), str(error))
                 continue
-            if name in names:
-                self.problem(place + ("text",), f'"{names[name]}" and "{path}" would both become "{name}.h5"')
-            names[name] = path
-            sources.append((path, name))
+            if source.in_pieces and source.path in names.values():
+                continue
+            if source.name in names:
+                self.problem(
+                    place + ("text",), f'"{names[source.name]}" and "{path}" would both become "{source.name}.h5"'
+                )
+            names[source.name] = source.path if source.in_pieces else path
+            sources.append((path, source.name))
         return Corpus(entry["name"], tokens, sources)
 
     def read_queries(self, place, entry):

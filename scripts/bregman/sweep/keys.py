@@ -152,11 +152,17 @@ STAGES = {
         "max_length": Key(_whole(2)),
         "packing": Key(one_of("none", "concat"), "none"),
         "eos_between": Key(one_of("yes", "no"), "yes"),
+        "attention": Key(one_of("sequence", "document"), "sequence"),
+        "positions": Key(one_of("restart", "continue"), "restart"),
         "eos_token_id": Key(NATURAL),
         "add_bos": Key(one_of(*CHOICES), "auto"),
         "add_eos": Key(one_of(*CHOICES), "auto"),
         "add_prefix_space": Key(one_of(*CHOICES), "auto"),
+        "join": Key(one_of("token", "character"), "token"),
         "text_field": Key(text, "text"),
+        "id_field": Key(text, "id"),
+        "source_field": Key(text, "source"),
+        "lang_field": Key(text, "lang"),
         "bad_lines": Key(one_of("stop", "skip"), "stop"),
         "processes": Key(COUNT),
     },
@@ -222,6 +228,7 @@ FILES = ("candidates", "subset", "mask")  # keys whose value is a file
 FAMILY = {"tokenizer": Key(text), "base": Key(TABLE), "sizes": Key(TABLE)}  # of [train] alone
 OWN = {
     "train": ("corpus", "heldout"),
+    "tokenize": ("join",),  # which is of queries
     "fit": ("corpus",),
     "prefilter": ("enabled",),
     "score": ("shards", "corpora"),

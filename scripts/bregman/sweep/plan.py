@@ -10,6 +10,7 @@ import time
 
 import h5py
 
+from bregman import corpora
 from bregman.errors import UserError
 from bregman.files import input_identity, own_identity, read_manifest
 from bregman.hashes import hash_model, hash_texts
@@ -200,7 +201,7 @@ class Plan:
         if key not in self._queries:
             path = os.path.join(self.sweep.output, "queries", key + ".h5")
             job = Job(self.sweep, "tokenize-queries", (key,), settings_of="tokenize")
-            job.options = {key: job.options[key] for key in ("add_bos", "add_prefix_space")}
+            job.options = {key: job.options[key] for key in ("add_bos", "add_prefix_space", "join")}
             job.arguments = [queries.path, "--model", text_folder(model), "--output", path] + job.stage_options()
             job.sources = [queries.path]
             self._queries[key] = self.add(job, path)
@@ -578,11 +579,20 @@ def text_folder(model):
 
 
 def has_changed(source, recorded, output):
-    """Is a file or model of the user's own another than the output was made from?  One that is older than the output is not read."""
-    files = glob.glob(os.path.join(glob.escape(source), "*")) if os.path.isdir(source) else [source]
+    """Is a file, model or folder of text of the user's own another than the output was made from?  One that is older than the
+    output is not read."""
+    inside = [os.path.join(folder, name) for folder, folders, names in os.walk(source) for name in folders + names]
+    files = [source, *inside]
     if not any(os.path.exists(file) and os.path.getmtime(file) > os.path.getmtime(output) for file in files):
         return False
-    return (hash_model(source) if os.path.isdir(source) else input_identity(source)) not in (recorded, None)
+    if not os.path.isdir(source):
+        return input_identity(source) not in (recorded, None)
+    if os.path.exists(os.path.join(source, "config.json")):
+        return hash_model(source) not in (recorded, None)
+    try:
+        return recorded not in [digest for _, digest in corpora.open_source(source).hashes()]
+    except UserError:
+        return True
 
 
 def open_output(path):

@@ -31,6 +31,10 @@ def read_tokens(path, kind):
     """(ids of each sequence, first tokens of the completions or None, names or None)"""
     with open_file(path, kind) as file:
         lengths = {}
+        if "loss" in file or file.attrs.get("attention") == "document":
+            raise UserError(
+                f'"{path}" has a mask, or documents that read only themselves: bregman-validate takes neither'
+            )
         ids, count = (open_dataset(file, path, name, lengths)[:] for name in ("token", "count"))
         if int(count.sum()) != len(ids):
             raise UserError(f'"{path}": its counts add up to {int(count.sum())} tokens, it has {len(ids)}')
