@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bregman/batch.h"
+#include "bregman/mark.h"
 #include "bregman/memory.h"
 
 struct bg_marks {

@@ -1,4 +1,4 @@
-/* marks.h - what a file of sequences says of each token beyond its id (bg_batch_mark): dataset `loss`, and with the
+/* marks.h - what a file of sequences says of each token beyond its id (mark.h): dataset `loss`, and with the
  * attribute `attention` "document" the pieces that sequences are made of, each of which reads only itself. */
 #ifndef BG_DATA_MARKS_H
 #define BG_DATA_MARKS_H

@@ -1,7 +1,7 @@
 /* terms.c - what of sequences is in the loss. */
 #include <inttypes.h>
 
-#include "bregman/batch.h"
+#include "bregman/mark.h"
 #include "bregman/memory.h"
 #include "bregman/tokens.h"
 

@@ -1,6 +1,7 @@
 #include "bregman/covariance.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "bregman/memory.h"
@@ -106,7 +107,7 @@ static void add_run(const bg_pair *pair, size_t first, size_t n, float *a, float
 {
     const bg_site *site = pair->site;
     bg_symmetric_add(site->s, s, n, pair->gradient + first * pair->ld_gradient, pair->ld_gradient);
-    if (!bg_site_owns_input(site))
+    if (!bg_site_adds_input(site))
         return;
     if (pair->activation != NULL)
         bg_symmetric_add(site->a, a, n, pair->activation + first * pair->ld_activation, pair->ld_activation);
@@ -153,7 +154,7 @@ bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
 {
     bg_covariance *c = covariance;
     const bg_site *site = pair->site;
-    float *a = c->input[site->index], *s = c->output[site->index];
+    float *a = c->input[site->keeper], *s = c->output[site->index];
     (void)err;
     if (site->index < c->sites.first || site->index >= c->sites.end)
         return BG_OK;
@@ -163,7 +164,7 @@ bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
     else
         add_positions(pair, a, s);
     bg_room_let_go(&c->sum, s, bg_symmetric_floats(site->s));
-    if (bg_site_owns_input(site))
+    if (bg_site_adds_input(site))
         bg_room_let_go(&c->sum, a, bg_symmetric_floats(site->a));
     return BG_OK;
 }
@@ -172,15 +173,16 @@ bg_status bg_covariance_pair(void *covariance, const bg_pair *pair, bg_err *err)
 void bg_covariance_cost(bg_cost *cost, const bg_model *model, bg_site_range sites, bg_factor_kind kind,
                         const bg_batch_shape *b)
 {
-    double rows = (double)b->sequences * (double)b->rows;
     for (size_t i = sites.first; i < sites.end; i++) {
         const bg_site *site = model->tracked[i];
+        double of_sequence = bg_model_site_rows(model, site, (double)b->rows),
+               rows = (double)b->sequences * of_sequence;
         if (kind == BG_FACTORS_SHAMPOO) {
-            bg_shampoo_cost(cost, site, b->rows, (double)b->sequences);
+            bg_shampoo_cost(cost, site, (size_t)ceil(of_sequence), (double)b->sequences);
             continue;
         }
         bg_symmetric_cost(cost, site->s, rows);
-        if (bg_site_owns_input(site) && site->kind != BG_SITE_EMBEDDING)
+        if (bg_site_adds_input(site) && site->kind != BG_SITE_EMBEDDING)
             bg_symmetric_cost(cost, site->a, rows);
     }
 }

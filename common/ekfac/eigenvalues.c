@@ -36,7 +36,7 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 static bool rotate_gradient(const bg_site *site, bool diagonal, double sequences, double rows)
 {
     double p = (double)site->n_out, m = (double)site->n_in1, s = p / (double)site->s.k, a = m / (double)site->a.k;
-    double by_rows = rows * (p * s + (bg_site_owns_input(site) ? m * a : 0.0)) + (diagonal ? rows * p * m : 0.0);
+    double by_rows = rows * (p * s + (bg_site_adds_input(site) ? m * a : 0.0)) + (diagonal ? rows * p * m : 0.0);
     return site->kind != BG_SITE_EMBEDDING && sequences * p * m * (s + a) < by_rows;
 }
 
@@ -256,11 +256,12 @@ static void count_squares(bg_cost *cost, const bg_site *site, double rows, doubl
 void bg_eigenvalues_cost(bg_cost *cost, const bg_model *model, bg_site_range sites, bool diagonal,
                          const bg_batch_shape *b)
 {
-    double z = (double)b->sequences, rows = (double)b->rows;
+    double z = (double)b->sequences;
     size_t rotated_input = SIZE_MAX;
     for (size_t i = sites.first; i < sites.end && b->sequences > 0; i++) {
         const bg_site *site = model->tracked[i];
         double p = (double)site->n_out, m = (double)site->n_in1;
+        double rows = bg_model_site_rows(model, site, (double)b->rows);
         if (rotate_gradient(site, diagonal, z, z * rows)) {
             bg_cost_product(cost, p, m, rows, z);
             bg_blockdiag_cost(cost, site->s, m, z);

@@ -19,7 +19,7 @@ const char *bg_factor_side_name(bg_factor_kind kind, bg_factor_side side)
 bg_status bg_factor_kind_shape(bg_model *model, bg_factor_kind kind, size_t k, bool head_blocks, bg_err *err)
 {
     for (size_t i = 0; i < model->n_tracked && kind == BG_FACTORS_SHAMPOO; i++)
-        model->tracked[i]->input = i;
+        model->tracked[i]->input = model->tracked[i]->keeper = i;
     return bg_model_set_shapes(model, k, head_blocks, err);
 }
 

@@ -81,7 +81,7 @@ static void back_cost(bg_cost *cost, const bg_model *m, const bg_share *body, co
     if (bg_model_goes_deeper(m, head))
         bg_cost_product(cost, rows, (double)head->n_in, (double)head->n_out, 1);
     for (size_t i = 0; i < m->n_tracked; i++)
-        bg_pair_gradient_cost(cost, m->tracked[i], rows, 1);
+        bg_pair_gradient_cost(cost, m->tracked[i], bg_model_site_rows(m, m->tracked[i], rows), 1);
 }
 
 void bg_gauss_newton_cost(bg_cost *cost, const bg_model *m, const bg_batch_shape *b, double n)

@@ -55,10 +55,12 @@ double bg_gradient_norm_square(bg_gradient_norm *g, const bg_pair *pair, size_t 
     return sum > 0 ? sum : 0; /* rounding may leave a gradient of zeros a little below */
 }
 
-void bg_gradient_norm_cost(bg_cost *cost, const bg_model *model, const bg_share *share, double sequences, double rows)
+void bg_gradient_norm_cost(bg_cost *cost, const bg_model *model, const bg_share *share, double sequences,
+                           double rows_of_all)
 {
     for (size_t i = share->sites.first; i < share->sites.end; i++) {
         const bg_site *site = model->tracked[i];
+        double rows = bg_model_site_rows(model, site, rows_of_all);
         bg_cost_product(cost, rows, rows, (double)site->n_out, sequences);
         if (site->kind != BG_SITE_EMBEDDING)
             bg_cost_product(cost, rows, rows, (double)site->n_in1, sequences);

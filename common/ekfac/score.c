@@ -1,5 +1,7 @@
 #include "bregman/score.h"
 
+#include <math.h>
+
 size_t bg_scorer_bytes(const bg_score_task *t, const bg_queries_extent *q)
 {
     size_t sent = t->rank > 0 ? bg_score_sums_gather_bytes(t, q->n_queries) : 0; /* a copy, on its way */
@@ -8,10 +10,11 @@ size_t bg_scorer_bytes(const bg_score_task *t, const bg_queries_extent *q)
 }
 
 void bg_scorer_cost(bg_cost *cost, const bg_queries_extent *q, size_t most_columns, const bg_model *model,
-                    const bg_share *share, size_t rows)
+                    const bg_share *share, size_t batch_rows)
 {
     for (size_t i = share->sites.first; i < share->sites.end; i++) {
         const bg_site *site = model->tracked[i];
+        size_t rows = (size_t)ceil(bg_model_site_rows(model, site, (double)batch_rows));
         bg_query_group g = { .r = bg_queries_columns(site, most_columns) };
         for (g.first = 0; g.first < q->n_queries; g.first += g.n) {
             g.n = bg_queries_in_group(g.r, q->n_queries - g.first);

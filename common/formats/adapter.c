@@ -327,7 +327,7 @@ bg_status bg_adapter_check_taken(const bg_adapter *a, bg_err *err)
         if (!a->taken[i])
             return BG_FAIL(err, BG_EFORMAT,
                            "%s: tensor \"%s\" belongs to no linear module in a block of the base \"%s\": an adapter of "
-                           "another base, or of the embedding or the head, which is not supported",
+                           "another base, or of the embedding, the head, a router or an expert, which is not supported",
                            t->file, t->name, a->base);
     }
     return BG_OK;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "bregman/path.h"
+#include "experts.h"
 #include "family.h"
 #include "json.h"
 #include "layers.h"
@@ -176,6 +177,8 @@ static bg_status refuse_unsupported(const json_t *root, const bg_family *f, cons
                        file);
     if (json_object_size(bg_json_value(root, "per_layer_config")) > 0)
         return BG_FAIL(err, BG_EFORMAT, "per_layer_config is not supported in \"%s\"", file);
+    if (f->refused_if_given != NULL && bg_json_value(root, f->refused_if_given) != NULL)
+        return BG_FAIL(err, BG_EFORMAT, "%s is not supported in \"%s\"", f->refused_if_given, file);
     bg_status st = refuse_unless(root, "is_causal", true, file, err);
     for (size_t i = 0; i < BG_FAMILY_REFUSED && f->refused_unless[i].key != NULL && st == BG_OK; i++)
         st = refuse_unless(root, f->refused_unless[i].key, f->refused_unless[i].value, file, err);
@@ -218,8 +221,8 @@ static bg_status read_by_family(bg_model_config *c, const json_t *root, const bg
     if ((st = refuse_unsupported(root, f, file, err)) != BG_OK || (st = read_sizes(c, root, f, file, err)) != BG_OK ||
         (st = read_derived_sizes(c, root, f, file, err)) != BG_OK ||
         (st = read_activation(c, root, f, file, err)) != BG_OK || (st = read_flags(c, root, f, file, err)) != BG_OK ||
-        (st = read_scales(c, root, f, file, err)) != BG_OK || (st = bg_rope_read(c, root, f, file, err)) != BG_OK ||
-        (st = read_training(c, root, f, file, err)) != BG_OK)
+        (st = read_scales(c, root, f, file, err)) != BG_OK || (st = bg_experts_read(c, root, f, file, err)) != BG_OK ||
+        (st = bg_rope_read(c, root, f, file, err)) != BG_OK || (st = read_training(c, root, f, file, err)) != BG_OK)
         return st;
     return bg_layers_read(c, root, f, file, err);
 }

@@ -19,6 +19,9 @@
     .q = "self_attn.q_proj", .k = "self_attn.k_proj", .v = "self_attn.v_proj", .attention_out = "self_attn.o_proj", \
     .gate = "mlp.gate_proj", .up = "mlp.up_proj", .down = "mlp.down_proj"
 
+#define EXPERT_NAMES      .router = "mlp.gate", .expert = "mlp.experts.%zu."
+#define UNTRAINED_EXPERTS "which experts a token is sent to is balanced by losses that nothing here has"
+
 #define PRE_NORM_NAMES .attention_norm = "input_layernorm", .mlp_norm = "post_attention_layernorm"
 
 #define POST_NORM_NAMES .attention_out_norm = "post_attention_layernorm", .mlp_out_norm = "post_feedforward_layernorm"
@@ -104,6 +107,23 @@ static const bg_family families[] = {
         .has_attention_bias_key = true, .window = BG_WINDOW_SOME, .default_window = 4096, .padding = BG_PADDING_GIVEN,
         .fixed = { LLAMA_FIXED, .qk_norm = BG_QK_NORM_HEAD,
                    .names = { LLAMA_NAMES, PRE_NORM_NAMES, QK_NORM_NAMES } },
+    },
+    {
+        .model_type = "qwen3_moe", .cases = "qwen3_moe, qwen3_moe_raw", LLAMA_KEYS, .d_head = "head_dim",
+        .required = { "num_key_value_heads" },
+        .has_attention_bias_key = true, .window = BG_WINDOW_FLAGGED, .default_window = 4096, .padding = BG_PADDING_GIVEN,
+        .n_experts = { "num_experts", "num_local_experts" }, .d_expert = "moe_intermediate_size",
+        .has_plain_mlp_keys = true,
+        .fixed = { LLAMA_FIXED, .qk_norm = BG_QK_NORM_HEAD, .untrained = UNTRAINED_EXPERTS,
+                   .names = { LLAMA_NAMES, PRE_NORM_NAMES, QK_NORM_NAMES, EXPERT_NAMES } },
+    },
+    {
+        .model_type = "olmoe", .cases = "olmoe, olmoe_renormalised", LLAMA_KEYS, .d_head = "head_dim",
+        .has_attention_bias_key = true, .padding = BG_PADDING_GIVEN_OR, .default_padding = 1,
+        .n_experts = { "num_experts", "num_local_experts" }, .d_expert = "intermediate_size",
+        .refused_if_given = "clip_qkv",
+        .fixed = { LLAMA_FIXED, .qk_norm = BG_QK_NORM_FULL, .untrained = UNTRAINED_EXPERTS,
+                   .names = { LLAMA_NAMES, PRE_NORM_NAMES, QK_NORM_NAMES, EXPERT_NAMES } },
     },
     {
         .model_type = "olmo2", .cases = "olmo2", LLAMA_KEYS, .d_head = "head_dim",

@@ -12,10 +12,11 @@ enum { BG_FAMILY_REQUIRED = 3, BG_FAMILY_REFUSED = 4 };
 typedef enum {
     BG_WINDOW_NONE,
     BG_WINDOW_ALL,
-    BG_WINDOW_SOME,   /* "use_sliding_window", then "layer_types" or "max_window_layers" */
-    BG_WINDOW_PERIOD, /* "layer_types", or all but each window_period-th */
-    BG_WINDOW_NEO,    /* "attention_types" (GPT-Neo) */
-    BG_WINDOW_NO_ROPE /* "use_sliding_window", then "layer_types" or those that do not rotate (SmolLM3) */
+    BG_WINDOW_FLAGGED, /* all, if "use_sliding_window" */
+    BG_WINDOW_SOME,    /* "use_sliding_window", then "layer_types" or "max_window_layers" */
+    BG_WINDOW_PERIOD,  /* "layer_types", or all but each window_period-th */
+    BG_WINDOW_NEO,     /* "attention_types" (GPT-Neo) */
+    BG_WINDOW_NO_ROPE  /* "use_sliding_window", then "layer_types" or those that do not rotate (SmolLM3) */
 } bg_window_rule;
 
 /* Which token's row of the embedding is not trained. */
@@ -46,6 +47,12 @@ typedef struct {
      * "use_bias". */
     bool has_attention_bias_key, has_mlp_bias_key, has_bias_key;
     bool has_parallel_residual_key; /* "use_parallel_residual" */
+
+    /* MLPs with experts: the number of these, by either key, and their width; NULL: there are none. */
+    const char *n_experts[2], *d_expert;
+    bool has_plain_mlp_keys; /* "decoder_sparse_step", "mlp_only_layers" */
+
+    const char *refused_if_given; /* a key that must be absent or null */
 
     const char *rope_theta, *rotary_fraction; /* own spellings at the root; NULL: those of all others */
     double default_rotary_fraction;

@@ -58,6 +58,15 @@ static bg_status read_some(bg_model_config *c, const json_t *root, const char *f
     return BG_OK;
 }
 
+/* All, whatever "max_window_layers" says. */
+static bg_status read_flagged(bg_model_config *c, const json_t *root, const char *file, bg_err *err)
+{
+    bool used = false;
+    bg_status st = bg_json_flag(root, "use_sliding_window", file, &used, err);
+    slide_from(c, used ? 0 : c->n_blocks);
+    return st;
+}
+
 /* By "layer_types", or all blocks but each period-th. */
 static bg_status read_period(bg_model_config *c, const json_t *root, const bg_family *f, const char *file, bg_err *err)
 {
@@ -153,6 +162,7 @@ static bg_status read_slides(bg_model_config *c, const json_t *root, const bg_fa
     switch (f->window) {
     case BG_WINDOW_NONE: return BG_OK;
     case BG_WINDOW_ALL: slide_from(c, 0); return BG_OK;
+    case BG_WINDOW_FLAGGED: return read_flagged(c, root, file, err);
     case BG_WINDOW_SOME: return read_some(c, root, file, err);
     case BG_WINDOW_PERIOD: return read_period(c, root, f, file, err);
     case BG_WINDOW_NEO: return read_neo(c, root, file, err);

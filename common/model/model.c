@@ -73,7 +73,15 @@ const bg_site *bg_block_first_attention(const bg_block *b)
 
 const bg_site *bg_block_first_mlp(const bg_block *b)
 {
+    if (b->expert != NULL)
+        return b->site[BG_ROLE_ROUTER];
     return b->site[BG_ROLE_GATE] != NULL ? b->site[BG_ROLE_GATE] : b->site[BG_ROLE_UP];
+}
+
+double bg_model_site_rows(const bg_model *m, const bg_site *site, double rows)
+{
+    const bg_model_config *c = &m->config;
+    return site->expert > 0 ? rows * (double)c->experts_per_token / (double)c->n_experts : rows;
 }
 
 size_t bg_model_parameters(const bg_model *m) { return m->n_parameters; }

@@ -187,36 +187,36 @@ static bg_status load_norm(loader *l, norm_place at, bg_site **next, bg_norm_wei
     return BG_OK;
 }
 
-/* Name and shape of a role in this model; name NULL if the family has none. */
-static const char *role_of(const bg_model_config *c, bg_role role, size_t *n_out, size_t *n_in, bool *bias)
+/* Name and shape of a role in block b; name NULL if it has none. */
+static const char *role_of(const bg_model_config *c, size_t b, bg_role role, size_t *n_out, size_t *n_in, bool *bias)
 {
     const bg_family_names *n = &c->names;
     size_t q = c->n_heads * c->d_head, kv = c->n_kv_heads * c->d_head;
-    bool separate = c->qkv == BG_QKV_SEPARATE, attention = role < BG_ROLE_GATE;
+    bool separate = c->qkv == BG_QKV_SEPARATE, attention = role < BG_ROLE_ROUTER;
+    bool experts = bg_config_has_experts(c, b);
     *n_in = role == BG_ROLE_ATTENTION_OUT ? q : role == BG_ROLE_DOWN ? c->d_ff : c->d_model;
-    *bias = role == BG_ROLE_ATTENTION_OUT ? c->attention_out_bias : attention ? c->qkv_bias : c->mlp_bias;
+    *bias = role == BG_ROLE_ATTENTION_OUT ? c->attention_out_bias : attention ? c->qkv_bias : c->mlp_bias && !experts;
     switch (role) {
     case BG_ROLE_Q: *n_out = q; return separate ? n->q : NULL;
     case BG_ROLE_K: *n_out = kv; return separate ? n->k : NULL;
     case BG_ROLE_V: *n_out = kv; return separate ? n->v : NULL;
     case BG_ROLE_QKV: *n_out = q + 2 * kv; return separate ? NULL : n->qkv;
     case BG_ROLE_ATTENTION_OUT: *n_out = c->d_model; return n->attention_out;
-    case BG_ROLE_GATE: *n_out = c->d_ff; return c->gated ? n->gate : NULL;
-    case BG_ROLE_UP: *n_out = c->d_ff; return n->up;
-    case BG_ROLE_DOWN: *n_out = c->d_model; return n->down;
+    case BG_ROLE_ROUTER: *n_out = c->n_experts; return experts ? n->router : NULL;
+    case BG_ROLE_GATE: *n_out = c->d_ff; return c->gated && !experts ? n->gate : NULL;
+    case BG_ROLE_UP: *n_out = c->d_ff; return experts ? NULL : n->up;
+    case BG_ROLE_DOWN: *n_out = c->d_model; return experts ? NULL : n->down;
     default: return NULL;
     }
 }
 
-static bg_status load_site(loader *l, const char *prefix, bg_role role, bg_site *site, bg_err *err)
+/* A site PREFIX + NAME whose role, section and n_out and n_in are set. */
+static bg_status load_site(loader *l, const char *prefix, const char *name, bool bias, bg_site *site, bg_err *err)
 {
     const bg_model_config *c = &l->model->config;
-    bool bias;
     char path[400];
-    const char *name = role_of(c, role, &site->n_out, &site->n_in, &bias);
     if ((size_t)snprintf(site->name, sizeof site->name, "%s%s", prefix, name) >= sizeof site->name)
         return BG_FAIL(err, BG_EFORMAT, "%s: module name too long: %s%s", l->model->dir, prefix, name);
-    site->role = role;
     site->n_in1 = site->n_in + bias;
     snprintf(path, sizeof path, "%s.weight", site->name);
     bg_status st = load_matrix(l, path, c->transposed ? site->n_in : site->n_out,
@@ -269,14 +269,51 @@ static bg_status load_roles(loader *l, const char *prefix, size_t b, const bg_ro
     for (bg_role r = range[0]; r <= range[1] && st == BG_OK; r++) {
         size_t n_out, n_in;
         bool bias;
-        if (role_of(&l->model->config, r, &n_out, &n_in, &bias) == NULL)
+        const char *name = role_of(&l->model->config, b, r, &n_out, &n_in, &bias);
+        if (name == NULL)
             continue;
         bg_site *site = (*next)++;
+        site->role = r;
         site->section = b;
+        site->n_out = n_out;
+        site->n_in = n_in;
         l->model->block[b].site[r] = site;
-        st = load_site(l, prefix, r, site, err);
-        if (st == BG_OK)
+        st = load_site(l, prefix, name, bias, site, err);
+        if (st == BG_OK && r != BG_ROLE_ROUTER) /* an adapter's matrices that are left over are refused */
             st = load_adapter(l, site, next, err);
+    }
+    return st;
+}
+
+/* A name out of a table of ours with a number in place of its "%zu": no format string comes from data. */
+static void put_number(char *out, size_t n_bytes, const char *pattern, size_t number)
+{
+    const char *mark = strstr(pattern, "%zu");
+    assert(mark != NULL);
+    snprintf(out, n_bytes, "%.*s%zu%s", (int)(mark - pattern), pattern, number, mark + 3);
+}
+
+/* Of one expert after the other gate, up and down. */
+static bg_status load_experts(loader *l, const char *prefix, size_t b, bg_site **next, bg_err *err)
+{
+    const bg_model_config *c = &l->model->config;
+    const char *const names[] = { c->names.gate, c->names.up, c->names.down };
+    char inner[64], expert[300];
+    bg_status st = BG_OK;
+    if (!bg_config_has_experts(c, b))
+        return BG_OK;
+    assert(c->gated && !bg_norms_outputs(c) && !c->parallel_residual && !c->transposed);
+    l->model->block[b].expert = *next;
+    for (size_t i = 0; i < 3 * c->n_experts && st == BG_OK; i++) {
+        bg_site *site = (*next)++;
+        site->role = BG_ROLE_GATE + (bg_role)(i % 3);
+        site->section = b;
+        site->expert = i / 3 + 1;
+        site->n_out = site->role == BG_ROLE_DOWN ? c->d_model : c->d_expert;
+        site->n_in = site->role == BG_ROLE_DOWN ? c->d_expert : c->d_model;
+        put_number(inner, sizeof inner, c->names.expert, i / 3);
+        snprintf(expert, sizeof expert, "%s%s", prefix, inner);
+        st = load_site(l, expert, strrchr(names[i % 3], '.') + 1, false, site, err);
     }
     return st;
 }
@@ -355,12 +392,14 @@ static bg_status load_mlp(loader *l, const char *prefix, size_t b, bg_site **nex
 {
     const bg_model_config *c = &l->model->config;
     bg_block *blk = &l->model->block[b];
-    const bg_role roles[] = { BG_ROLE_GATE, BG_ROLE_DOWN };
+    const bg_role roles[] = { BG_ROLE_ROUTER, BG_ROLE_DOWN };
     const norm_place before = { prefix, c->names.mlp_norm, b, c->d_model, c->norm };
     const norm_place behind = { prefix, c->names.mlp_out_norm, b, c->d_model, c->norm };
     bg_status st = load_norm(l, before, next, &blk->mlp_norm, err);
     if (st == BG_OK)
         st = load_roles(l, prefix, b, roles, next, err);
+    if (st == BG_OK)
+        st = load_experts(l, prefix, b, next, err);
     if (st == BG_OK)
         st = load_activation(l, prefix, b, err);
     return st == BG_OK ? load_norm(l, behind, next, &blk->mlp_out_norm, err) : st;
@@ -371,11 +410,7 @@ static bg_status load_block(loader *l, size_t b, bg_site **next, bg_err *err)
 {
     const bg_model_config *c = &l->model->config;
     char inner[64], prefix[200];
-    /* names.block is "h.%zu." in a table of ours; the number is put in by hand so that no
-     * format string comes from data */
-    const char *mark = strstr(c->names.block, "%zu");
-    assert(mark != NULL);
-    snprintf(inner, sizeof inner, "%.*s%zu%s", (int)(mark - c->names.block), c->names.block, b, mark + 3);
+    put_number(inner, sizeof inner, c->names.block, b);
     snprintf(prefix, sizeof prefix, "%s%s", c->names.root, inner);
 
     bg_status st = load_attention(l, prefix, b, next, err);
@@ -475,12 +510,12 @@ static bg_status load_all(loader *l, bg_err *err)
     return st == BG_OK ? load_head(l, &next, err) : st;
 }
 
-static size_t sites_per_block(const bg_model_config *c)
+static size_t sites_of_block(const bg_model_config *c, size_t b)
 {
-    size_t n = 0, n_out, n_in;
+    size_t n = bg_config_has_experts(c, b) ? 3 * c->n_experts : 0, n_out, n_in;
     bool bias;
     for (bg_role r = 0; r < BG_ROLES; r++)
-        n += role_of(c, r, &n_out, &n_in, &bias) != NULL;
+        n += role_of(c, b, r, &n_out, &n_in, &bias) != NULL;
     return n;
 }
 
@@ -507,7 +542,9 @@ static bg_status make_tables(bg_model *m, bg_err *err)
     const bg_model_config *c = &m->config;
     if (m->trained && c->untrained != NULL)
         return BG_FAIL(err, BG_EFORMAT, "%s: models of %s cannot be trained here: %s", m->dir, c->family, c->untrained);
-    m->n_sites = c->n_blocks * sites_per_block(c) + 2;
+    m->n_sites = 2;
+    for (size_t b = 0; b < c->n_blocks; b++)
+        m->n_sites += sites_of_block(c, b);
     if (m->trained && !c->fixed_gain)
         m->n_sites += c->n_blocks * norms_per_block(c) + 1;
     if (m->adapter != NULL)

@@ -204,6 +204,12 @@ static void block_forward(bg_pass *p, size_t l, const bg_batch *b, float *next)
     }
     memcpy(s->mid, s->x, rows * d * sizeof *next);
     add_output(p, att, &blk->attention_out_norm, rows, (bg_in){ s->att, p->ld_att }, s->att_out, s->mid);
+    if (blk->expert != NULL) {
+        bg_module_input(p, &blk->mlp_norm, rows, s->mid);
+        memcpy(next, s->mid, rows * d * sizeof *next);
+        bg_experts_forward(p, blk, rows, s, next);
+        return;
+    }
     mlp_inputs(p, blk, rows, s->mid, s);
     memcpy(next, s->mid, rows * d * sizeof *next);
     add_output(p, down, &blk->mlp_out_norm, rows, (bg_in){ p->a_ff, p->ld_ff }, s->mlp_out, next);
@@ -325,7 +331,7 @@ static bg_status block_backward(const bg_backward *w, size_t l, float *dx)
 
     bg_status st = output_gradient(w, &blk->mlp_out_norm, s->mlp_out, dx, &dout);
     if (st == BG_OK)
-        st = mlp_backward(w, l, mlp_x, dout);
+        st = blk->expert != NULL ? bg_experts_backward(w, l, mlp_x, dout) : mlp_backward(w, l, mlp_x, dout);
     if (st != BG_OK || !bg_model_goes_deeper(m, bg_block_first_mlp(blk)))
         return st;
     if (parallel) {

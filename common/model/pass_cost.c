@@ -25,9 +25,11 @@ static walk walk_of(bg_cost *cost, const bg_model *m, const bg_batch_shape *b)
 
 static void elements(const walk *w, double of_a_row) { w->cost->of[BG_COST_ELEMENT] += w->rows * of_a_row; }
 
-static void activations(const walk *w, double times)
+static void activations(const walk *w, const bg_block *b, double times)
 {
-    w->cost->of[BG_COST_ACTIVATION] += times * w->rows * (double)w->model->config.d_ff;
+    const bg_model_config *c = &w->model->config;
+    size_t hidden = b->expert != NULL ? c->experts_per_token * c->d_expert : c->d_ff;
+    w->cost->of[BG_COST_ACTIVATION] += times * w->rows * (double)hidden;
 }
 
 /* One product with a matrix of an adapter, from its inputs to its outputs or back. */
@@ -59,7 +61,7 @@ static void linear(const walk *w, const bg_site *site, bool back)
     double n_out = (double)site->n_out, n_in = (double)site->n_in;
     if (site->weight->dtype != BG_ST_F32)
         w->cost->of[BG_COST_WIDENED] += n_out * n_in;
-    bg_cost_product(w->cost, w->rows, back ? n_in : n_out, back ? n_out : n_in, 1);
+    bg_cost_product(w->cost, bg_model_site_rows(w->model, site, w->rows), back ? n_in : n_out, back ? n_out : n_in, 1);
     if (!back && site->bias != NULL)
         elements(w, 2 * n_out);
 }
@@ -92,6 +94,20 @@ static void attention(const walk *w, attention_work of)
 
 static double rotated(const walk *w, size_t l) { return bg_rotates(&w->model->config, l) ? 2 * w->w_qk : 0; }
 
+/* Products of all experts from one role to another, and `times` times rows of them gathered or added up.  The router's
+ * softmax is that of a logit, and the choice goes through its row once for each of the chosen. */
+static void experts(const walk *w, const bg_block *b, const bg_role range[2], bool back, double times)
+{
+    const bg_model_config *c = &w->model->config;
+    double e = (double)c->n_experts, k = (double)c->experts_per_token;
+    for (size_t i = 0; i < c->n_experts; i++)
+        for (bg_role r = range[0]; r <= range[1]; r++)
+            linear(w, bg_block_expert(b, i, r), back);
+    w->cost->of[BG_COST_LOGIT] += w->rows * e;
+    w->cost->of[BG_COST_SERIAL] += back ? 0 : w->rows * e * k;
+    elements(w, times * k * (double)c->d_model);
+}
+
 static void block_forward(const walk *w, size_t l)
 {
     const bg_block *b = &w->model->block[l];
@@ -100,10 +116,45 @@ static void block_forward(const walk *w, size_t l)
     for (bg_role r = 0; r < BG_ROLES; r++)
         if (b->site[r] != NULL)
             linear(w, b->site[r], false);
+    if (b->expert != NULL)
+        experts(w, b, (bg_role[]){ BG_ROLE_GATE, BG_ROLE_DOWN }, false, 5);
     attention(w, (attention_work){ l, 2, 1, c->n_heads });
-    activations(w, 1);
+    activations(w, b, 1);
     elements(w, 10 * d + rotated(w, l) + (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk) +
                     (bg_norms_outputs(c) ? 6 * d : 0));
+}
+
+/* Does backward go on below the MLP? */
+static bool mlp_backward(const walk *w, const bg_block *b)
+{
+    const bg_model *m = w->model;
+    if (!bg_model_goes_deeper(m, b->site[BG_ROLE_DOWN]))
+        return false;
+    linear(w, b->site[BG_ROLE_DOWN], true);
+    activations(w, b, 2);
+    elements(w, 3 * (double)m->config.d_model);
+    if (!bg_model_goes_deeper(m, bg_block_first_mlp(b)))
+        return false;
+    linear(w, b->site[BG_ROLE_UP], true);
+    if (b->site[BG_ROLE_GATE] != NULL)
+        linear(w, b->site[BG_ROLE_GATE], true);
+    return true;
+}
+
+/* The same.  How deep it goes into each expert is experts.c's to say. */
+static bool experts_backward(const walk *w, const bg_block *b)
+{
+    const bg_model *m = w->model;
+    bool on = bg_model_goes_deeper(m, bg_block_first_mlp(b)), routed = on || b->site[BG_ROLE_ROUTER]->tracked;
+    for (size_t i = 0; i < m->config.n_experts; i++)
+        if (routed || bg_block_expert(b, i, BG_ROLE_GATE)->tracked || bg_block_expert(b, i, BG_ROLE_UP)->tracked)
+            linear(w, bg_block_expert(b, i, BG_ROLE_DOWN), true);
+    activations(w, b, 2);
+    if (!on)
+        return false;
+    experts(w, b, (bg_role[]){ BG_ROLE_GATE, BG_ROLE_UP }, true, 8);
+    linear(w, b->site[BG_ROLE_ROUTER], true);
+    return true;
 }
 
 static void block_backward(const walk *w, size_t l)
@@ -113,16 +164,8 @@ static void block_backward(const walk *w, size_t l)
     double d = (double)m->config.d_model;
     for (bg_role r = 0; r < BG_ROLES; r++)
         lora_pairs(w, b->site[r]);
-    if (!bg_model_goes_deeper(m, b->site[BG_ROLE_DOWN]))
+    if (!(b->expert != NULL ? experts_backward(w, b) : mlp_backward(w, b)))
         return;
-    linear(w, b->site[BG_ROLE_DOWN], true);
-    activations(w, 2);
-    elements(w, 3 * d);
-    if (!bg_model_goes_deeper(m, bg_block_first_mlp(b)))
-        return;
-    linear(w, b->site[BG_ROLE_UP], true);
-    if (b->site[BG_ROLE_GATE] != NULL)
-        linear(w, b->site[BG_ROLE_GATE], true);
     if (!bg_model_goes_deeper(m, b->site[BG_ROLE_ATTENTION_OUT]))
         return;
     linear(w, b->site[BG_ROLE_ATTENTION_OUT], true);
@@ -210,8 +253,10 @@ static void block_tangent(const walk *w, size_t l, size_t rank)
     for (bg_role r = 0; r < BG_ROLES; r++)
         if (b->site[r] != NULL)
             site_tangent(w, b->site[r], w->rows, rank);
+    for (size_t i = 0; i < 3 * c->n_experts && b->expert != NULL; i++)
+        site_tangent(w, &b->expert[i], bg_model_site_rows(w->model, &b->expert[i], w->rows), rank);
     attention(w, (attention_work){ l, 5, 2, c->n_heads });
-    activations(w, 2);
+    activations(w, b, 2);
     elements(w, 20 * d + rotated(w, l) + (c->qk_norm == BG_QK_NORM_NONE ? 0 : 5 * w->w_qk));
 }
 

@@ -37,7 +37,7 @@ static void set_widths(bg_pass *p, const bg_model *m, const bg_share *share, siz
     p->w_qkv = p->w_qk + c->n_kv_heads * c->d_head;
     p->ld_d = round16(c->d_model + 1);
     p->ld_att = round16(c->n_heads * c->d_head + 1);
-    p->ld_ff = round16(c->d_ff + 1);
+    p->ld_ff = round16((c->d_ff > c->d_expert ? c->d_ff : c->d_expert) + 1);
     p->chunk_rows = bg_head_rows(m, logits_bytes, max_rows);
     p->threads = omp_get_max_threads();
     p->n_saved = states(m, &p->share);
@@ -89,7 +89,8 @@ static float *take(bg_pass *p, size_t *used, size_t n)
 static void lay_out_state(bg_pass *p, bg_saved *s, bool x_of_message, size_t *used)
 {
     const bg_model_config *c = &p->model->config;
-    size_t t = p->max_rows, d = c->d_model;
+    size_t t = p->max_rows, d = c->d_model, routed = c->experts_per_token * c->d_expert;
+    size_t hidden = routed > c->d_ff ? routed : c->d_ff; /* a block's MLP has experts or is a plain one */
     bg_saved at = { 0 };
     at.x = x_of_message ? NULL : take(p, used, t * d);
     at.qkv = take(p, used, t * p->w_qkv);
@@ -97,11 +98,31 @@ static void lay_out_state(bg_pass *p, bg_saved *s, bool x_of_message, size_t *us
     at.att = take(p, used, t * p->ld_att);
     at.att_out = bg_norms_outputs(c) ? take(p, used, t * d) : NULL;
     at.mid = c->parallel_residual ? NULL : take(p, used, t * d);
-    at.gate = c->gated ? take(p, used, t * c->d_ff) : NULL;
-    at.up = take(p, used, t * c->d_ff);
+    at.gate = c->gated ? take(p, used, t * hidden) : NULL;
+    at.up = take(p, used, t * hidden);
     at.mlp_out = bg_norms_outputs(c) ? take(p, used, t * d) : NULL;
+    if (c->n_experts > 0) {
+        at.part = take(p, used, t * c->n_experts);
+        at.expert_row = (uint32_t *)(void *)take(p, used, t * c->experts_per_token);
+        at.expert_start = (uint32_t *)(void *)take(p, used, c->n_experts + 1);
+    }
     if (s != NULL)
         *s = at;
+}
+
+/* Room to work in for one expert at a time, which may have all rows. */
+static void lay_out_experts(bg_pass *p, size_t *used)
+{
+    const bg_model_config *c = &p->model->config;
+    size_t t = p->max_rows;
+    if (c->n_experts == 0)
+        return;
+    p->x_expert = take(p, used, t * c->d_model);
+    p->y_expert = take(p, used, t * c->d_model);
+    p->dpart = take(p, used, t * c->n_experts);
+    p->dot = take(p, used, t);
+    p->chosen = (uint32_t *)(void *)take(p, used, t * c->experts_per_token);
+    p->expert_pair = (size_t *)(void *)take(p, used, (t + 1) * sizeof(size_t) / sizeof(float));
 }
 
 /* Lay the arena out; with p->arena NULL only its size is found.  Returns floats. */
@@ -109,6 +130,7 @@ static size_t lay_out(bg_pass *p)
 {
     const bg_model_config *c = &p->model->config;
     size_t t = p->max_rows, d = c->d_model, used = 0, threads = (size_t)p->threads;
+    size_t hidden = c->d_ff > c->d_expert ? c->d_ff : c->d_expert;
     for (size_t slot = 0; slot < p->depth; slot++) {
         bg_saved *s = p->saved == NULL ? NULL : p->saved + slot * p->n_saved;
         for (size_t i = 0; i + 1 < p->n_saved; i++)
@@ -125,9 +147,10 @@ static size_t lay_out(bg_pass *p)
     p->da = take(p, &used, t * d);
     p->dqkv = take(p, &used, t * p->w_qkv);
     p->datt = take(p, &used, t * c->n_heads * c->d_head);
-    p->dff = take(p, &used, t * c->d_ff);
-    p->dgate = c->gated ? take(p, &used, t * c->d_ff) : NULL;
-    p->dup = take(p, &used, t * c->d_ff);
+    p->dff = take(p, &used, t * hidden);
+    p->dgate = c->gated ? take(p, &used, t * hidden) : NULL;
+    p->dup = take(p, &used, t * hidden);
+    lay_out_experts(p, &used);
     if (p->share.has_head) {
         size_t end = used;
         used = shared;

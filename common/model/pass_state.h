@@ -10,13 +10,19 @@
 /* What the forward pass keeps of a block for its backward.  Norm outputs and activations
  * are recomputed: they are cheap beside the products. */
 typedef struct {
-    float *x;         /* [rows, d]       input of the block                               */
+    float *x; /* [rows, d]       input of the block                               */
+    /* Of an MLP with experts: of each row and expert [rows, E] the part that the expert's output has; without
+     * renormalisation the router's probability, also of those that were not chosen, with it 0 of these.  [rows k] the
+     * rows that experts read, one expert's after the other's, each in the batch's order; [E + 1] where they begin. */
+    float *part;
+    uint32_t *expert_row;
+    uint32_t *expert_start;
     float *qkv;       /* [rows, w_qkv]   after q/k norm and rotation                      */
     float *qk_raw;    /* [rows, w_qk]    before the q/k norm or clipping; NULL without    */
     float *att;       /* [rows, ld_att]  heads' outputs, with the homogeneous 1            */
     float *att_out;   /* [rows, d]       of attention_out, before its norm; where a norm follows */
     float *mid;       /* [rows, d]       residual between attention and MLP; not parallel  */
-    float *gate, *up; /* [rows, d_ff]    before the activation                            */
+    float *gate, *up; /* [rows, d_ff]    before the activation; of experts [rows k, d_expert] as expert_row has them */
     float *mlp_out;   /* [rows, d]       of down, before its norm, where one follows        */
 } bg_saved;
 
@@ -58,6 +64,12 @@ struct bg_pass {
     uint32_t *position;       /* [rows] */
     uint32_t *loss_row;       /* [rows] rows that are in the loss */
     size_t n_loss_rows;
+
+    float *x_expert, *y_expert; /* [rows, d] an expert's rows of the MLP's input, and of its output or gradients */
+    float *dpart;               /* [rows, E] */
+    float *dot;                 /* [rows] */
+    uint32_t *chosen;           /* [rows, k] each row's experts, that of the highest logit first */
+    size_t *expert_pair;        /* [rows + 1] where the sequences' rows begin among an expert's */
 };
 
 enum { BG_ATTENTION_ROWS = 128 }; /* rows of queries at a time: causality saves the rest */
@@ -111,6 +123,13 @@ void bg_mlp_hidden(const bg_pass *p, const bg_block *blk, size_t rows, const bg_
 /* dx = dy act'(up), without a gate; [rows, d_ff] each. */
 void bg_mlp_slope(const bg_pass *p, const bg_block *blk, size_t rows, const float *up, const float *dy, float *dx);
 
+/* The MLP of a block with experts, of the input in p->a_d (experts.c).  Which rows an expert reads is worked out anew.
+ *   y [in,out, rows x d]  += the experts' outputs */
+void bg_experts_forward(bg_pass *p, const bg_block *blk, size_t rows, const bg_saved *s, float *y);
+/* Its tangent, into p->dmid, from that of the input, in p->da, and the input, in p->a_d.
+ *   direction [n_tracked]; product [rows, rank] is room */
+void bg_experts_tangent(bg_pass *p, const bg_block *blk, size_t rows, const bg_direction *direction, float *product);
+
 /* y = (accumulate ? y : 0) + a Wᵀ without the bias, the same with it, and dx = (accumulate ? dx : 0) + dy W; W with
  * what an adapter adds to it. */
 void bg_pass_times(bg_pass *p, const bg_site *site, size_t rows, bg_in a, bg_out y, bool accumulate);
@@ -159,6 +178,11 @@ bg_status bg_share_backward(const bg_backward *w, size_t slot, bg_labels labels,
  *   a   [in]  its input: [rows, M], of a norm [rows, n_out]
  *   dy  [in]  [rows, n_out] */
 bg_status bg_tap_site(const bg_backward *w, const bg_site *site, bg_in a, bg_in dy) BG_MUST_CHECK;
+/* The same of an expert's rows: a and dy begin with the first of them. */
+bg_status bg_tap_expert(const bg_backward *w, const bg_saved *s, const bg_site *site, bg_in a, bg_in dy) BG_MUST_CHECK;
+/* Taps of a block's experts and router, and in p->da the gradient at their input, if that is needed.
+ *   x, dy [in, rows x d]  the input before its norm, and the gradient at what bg_experts_forward added */
+bg_status bg_experts_backward(const bg_backward *w, size_t l, const float *x, const float *dy) BG_MUST_CHECK;
 /* The embeddings' of tokens and positions: dx [rows, d] is the gradient at what they have made; on return it is 0 where
  * a token was erased. */
 bg_status bg_tap_embeddings(const bg_backward *w, float *dx) BG_MUST_CHECK;

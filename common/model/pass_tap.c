@@ -58,6 +58,24 @@ bg_status bg_tap_site(const bg_backward *w, const bg_site *site, bg_in a, bg_in 
     return st == BG_OK && site->lora_a != NULL ? tap_adapter(w, site, a, dy) : st;
 }
 
+bg_status bg_tap_expert(const bg_backward *w, const bg_saved *s, const bg_site *site, bg_in a, bg_in dy)
+{
+    if (!site->tracked)
+        return BG_OK;
+    size_t *start = w->p->expert_pair, first = s->expert_start[site->expert - 1];
+    bg_pair pair = whole_pair(w, site, a, dy);
+    pair.n_rows = s->expert_start[site->expert] - first;
+    pair.row = s->expert_row + first;
+    pair.row_start = start;
+    start[0] = 0;
+    for (size_t z = 0, i = 0; z < w->batch->n_sequences; z++) {
+        while (i < pair.n_rows && pair.row[i] < w->batch->row_start[z + 1])
+            i++;
+        start[z + 1] = i;
+    }
+    return hand_over(w, &pair);
+}
+
 bg_status bg_tap_embeddings(const bg_backward *w, float *dx)
 {
     const bg_model *m = w->p->model;

@@ -49,7 +49,7 @@ static void count_flops(const bg_model *m, const double *tap_flops, double *cost
         const bg_site *site = &m->site[i];
         size_t item = bg_model_section_block(m, site->section);
         double weights = site->kind == BG_SITE_EMBEDDING ? 0 : (double)site->n_out * (double)site->n_in;
-        cost[item] += (item >= m->lowest_block ? 4 : 2) * weights;
+        cost[item] += (item >= m->lowest_block ? 4 : 2) * bg_model_site_rows(m, site, weights);
         if (site->tracked && tap_flops != NULL)
             cost[item] += tap_flops[site->index];
     }

@@ -227,8 +227,13 @@ static void block(const bg_tangent *t, const bg_along *w, size_t l, float *tx)
     output(t, w, blk->site[BG_ROLE_ATTENTION_OUT], &blk->attention_out_norm, s->att_out, false);
     if (!parallel)
         bg_add(rows, d, (bg_in){ p->dmid, d }, (bg_out){ tx, d });
-    mlp(t, w, l, parallel ? s->x : s->mid, tx);
-    output(t, w, blk->site[BG_ROLE_DOWN], &blk->mlp_out_norm, s->mlp_out, parallel);
+    if (blk->expert != NULL) {
+        module_input(t, &blk->mlp_norm, rows, s->mid, tx, true);
+        bg_experts_tangent(p, blk, rows, w->direction, t->product);
+    } else {
+        mlp(t, w, l, parallel ? s->x : s->mid, tx);
+        output(t, w, blk->site[BG_ROLE_DOWN], &blk->mlp_out_norm, s->mlp_out, parallel);
+    }
     bg_add(rows, d, (bg_in){ p->dmid, d }, (bg_out){ tx, d });
 }
 

@@ -6,20 +6,20 @@
 
 #include "bregman/log.h"
 
-static bool is_attention(const bg_site *site) { return site->role < BG_ROLE_GATE; }
+static bool is_attention(const bg_site *site) { return site->role < BG_ROLE_ROUTER; }
 
-/* q, k and v read one input; gate and up another.  Others read one of their own. */
+/* q, k and v read one input; gate and up another, of an expert its rows.  Others read one of their own. */
 static bool same_input(const bg_site *a, const bg_site *b)
 {
     bool qkv = a->role <= BG_ROLE_V && b->role <= BG_ROLE_V;
     bool mlp = (a->role == BG_ROLE_GATE || a->role == BG_ROLE_UP) && (b->role == BG_ROLE_GATE || b->role == BG_ROLE_UP);
     return a->kind == BG_SITE_LINEAR && b->kind == BG_SITE_LINEAR && a->section == b->section && a->part == b->part &&
-           a->part != BG_PART_LORA_B && (qkv || mlp);
+           a->part != BG_PART_LORA_B && a->expert == b->expert && (qkv || mlp);
 }
 
 /* What --modules asks for: words, or an expression. */
 typedef struct {
-    bool words, mlp, attention, adapter, embedding, head, norm, position;
+    bool words, mlp, attention, router, shared, adapter, embedding, head, norm, position;
     regex_t expression;
 } selection;
 
@@ -28,10 +28,12 @@ static bool parse_words(const char *text, selection *out)
 {
     const struct {
         const char *word;
-        bool *set[6];
+        bool *set[7];
     } known[] = { { "mlp", { &out->mlp } },
                   { "attention", { &out->attention } },
                   { "all", { &out->mlp, &out->attention } },
+                  { "router", { &out->router } },
+                  { "shared", { &out->shared } }, /* experts' A, in a block */
                   { "adapter", { &out->adapter } },
                   { "embedding", { &out->embedding } },
                   { "head", { &out->head } },
@@ -39,7 +41,8 @@ static bool parse_words(const char *text, selection *out)
                   { "norm", { &out->norm } },
                   { "position", { &out->position } },
                   { "everything",
-                    { &out->mlp, &out->attention, &out->embedding, &out->head, &out->norm, &out->position } } };
+                    { &out->mlp, &out->attention, &out->router, &out->embedding, &out->head, &out->norm,
+                      &out->position } } };
     enum { N_WORDS = sizeof known / sizeof known[0] };
     for (const char *at = text;; at++) {
         size_t n = strcspn(at, ","), i = 0;
@@ -47,7 +50,7 @@ static bool parse_words(const char *text, selection *out)
             i++;
         if (i == N_WORDS)
             return false;
-        for (int k = 0; k < 6 && known[i].set[k] != NULL; k++)
+        for (int k = 0; k < 7 && known[i].set[k] != NULL; k++)
             *known[i].set[k] = true;
         at += n;
         if (*at == '\0')
@@ -79,11 +82,22 @@ static bool selects(const selection *s, const bg_site *site)
     case BG_SITE_HEAD: return s->head;
     case BG_SITE_POSITION: return s->position;
     case BG_SITE_NORM: return s->norm;
-    default: return is_attention(site) ? s->attention : s->mlp;
+    default: return is_attention(site) ? s->attention : site->role == BG_ROLE_ROUTER ? s->router : s->mlp;
     }
 }
 
-static void add_tracked(bg_model *m, bg_site *site)
+/* The site, or of a block's experts that share their A the first, that keeps the A of a site's input. */
+static size_t keeper_of(const bg_model *m, const bg_site *site, bool shared)
+{
+    const bg_section *section = &m->section[m->n_sections - 1];
+    bool reads = shared && site->expert > 0 && site->role != BG_ROLE_DOWN;
+    for (size_t i = section->first; i < section->end && reads; i++)
+        if (m->tracked[i]->expert > 0 && m->tracked[i]->role != BG_ROLE_DOWN)
+            return m->tracked[i]->index;
+    return site->input;
+}
+
+static void add_tracked(bg_model *m, bg_site *site, bool shared)
 {
     bg_section *last = m->n_sections > 0 ? &m->section[m->n_sections - 1] : NULL;
     site->tracked = true;
@@ -96,6 +110,7 @@ static void add_tracked(bg_model *m, bg_site *site)
     else
         last->end++;
     m->tracked[m->n_tracked++] = site;
+    site->keeper = keeper_of(m, site, shared);
 }
 
 static void number_layers(bg_model *m)
@@ -116,14 +131,14 @@ bg_status bg_model_track(bg_model *m, const char *modules, bg_err *err)
     if (!s.words && regcomp(&s.expression, modules, REG_EXTENDED | REG_NOSUB) != 0)
         return BG_FAIL(
             err, BG_EARG,
-            "--modules: \"%s\" is neither of mlp, attention, all, adapter, embedding and head nor a regular expression",
+            "--modules: \"%s\" is neither of mlp, attention, all, router, adapter, embedding and head nor a regular expression",
             modules);
     /* one matrix is trained or not, whichever of its uses is named */
     bool ends = m->trained && m->config.tied_head &&
                 (selects(&s, bg_model_embedding(m)) || selects(&s, bg_model_head(m)));
     for (size_t i = 0; i < m->n_sites; i++)
         if (selects(&s, &m->site[i]) || (ends && (i == 0 || i == m->n_sites - 1)))
-            add_tracked(m, &m->site[i]);
+            add_tracked(m, &m->site[i], s.shared);
     if (!s.words)
         regfree(&s.expression);
     if (m->n_tracked == 0)

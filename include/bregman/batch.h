@@ -6,18 +6,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bregman/mark.h"
 #include "bregman/status.h"
 
 /* In bg_batch.target: the row is not in the loss. */
 #define BG_NO_TARGET UINT32_MAX
 /* In bg_batch.erased: no token of the sequence is. */
 #define BG_NOT_ERASED UINT32_MAX
-
-/* What a file says of a token (bg_batch_mark): it is in the loss when it is predicted; a document begins with it, which
- * reads nothing before it, and which nothing before it predicts; positions begin at 0 with it; its log-probability is
- * subtracted. */
-enum { BG_IN_LOSS = 1, BG_BEGINS = 2, BG_RESTARTS = 4, BG_MINUS = 8 };
-static inline bool bg_mark_in_loss(uint8_t mark) { return (mark & (BG_IN_LOSS | BG_BEGINS)) == BG_IN_LOSS; }
 
 /* A micro-batch.  A sequence of n tokens has n - 1 rows, one for each position that predicts a
  * token: its last token is only a target (causality makes its position irrelevant), so no
@@ -51,7 +46,8 @@ void bg_batch_free(bg_batch *b);
 void bg_batch_clear(bg_batch *b);
 /* Append a sequence if it fits (n_tokens - 1 rows; n_tokens >= 2).  Returns whether it did. */
 bool bg_batch_add(bg_batch *b, uint64_t sequence, const uint32_t *token, size_t n_tokens, uint32_t loss_start);
-/* What is said of each token of the sequence added last.  Returns whether any is in the loss, from its loss_start. */
+/* What is said of each token of the sequence added last (mark.h).  Returns whether any is in the loss, from its
+ * loss_start. */
 bool bg_batch_mark(bg_batch *b, const uint8_t *mark);
 /* Erase the token that the sequence added last reads at a position, 0 <= position < its rows: the token's embedding is
  * 0 there, what is added for its position stays, and so does its part as a target. */

@@ -25,7 +25,8 @@ typedef struct {
 } bg_norm_weights;
 
 typedef struct {
-    const bg_site *site[BG_ROLES];                                              /* NULL: the family has none */
+    const bg_site *site[BG_ROLES]; /* NULL: the family, or the block, has none */
+    const bg_site *expert;         /* [n_experts][3] gate, up and down of each; NULL: its MLP is a plain one */
     bg_norm_weights attention_norm, mlp_norm, attention_out_norm, mlp_out_norm; /* gain NULL: none */
     bg_norm_weights q_norm, k_norm;
     bg_xielu xielu; /* of BG_ACT_XIELU */
@@ -111,6 +112,12 @@ static inline const bg_site *bg_model_tracked_head(const bg_model *m)
 }
 /* Does a tracked site come before this one?  Backward then needs the gradient at its input. */
 static inline bool bg_model_goes_deeper(const bg_model *m, const bg_site *site) { return m->tracked[0] < site; }
+static inline const bg_site *bg_block_expert(const bg_block *b, size_t e, bg_role role)
+{
+    return b->expert + 3 * e + (role - BG_ROLE_GATE);
+}
+/* Of so many rows of a block, those that a site of it reads: of experts on average. */
+double bg_model_site_rows(const bg_model *m, const bg_site *site, double rows);
 /* The first of a block's modules that read the attention's input, or the MLP's. */
 const bg_site *bg_block_first_attention(const bg_block *b);
 const bg_site *bg_block_first_mlp(const bg_block *b);

@@ -43,6 +43,8 @@ typedef struct {
 enum { BG_ROPE_MAX_PAIRS = 1024 };
 /* Blocks at most; no published model has a tenth as many. */
 enum { BG_MAX_BLOCKS = 4096 };
+/* Of models whose MLPs have experts: blocks, and experts of each, at most. */
+enum { BG_MAX_EXPERT_BLOCKS = 1 << 10, BG_MAX_EXPERTS = 1 << 10 };
 /* What a block's attention does, as bits of bg_model_config.layer. */
 enum {
     BG_LAYER_SLIDES = 1, /* a query sees the last `window` keys only, its own included */
@@ -63,7 +65,10 @@ typedef struct {
     const char *attention_out;
     const char *q_norm, *k_norm;
     const char *gate, *up, *down; /* gate NULL: plain two-layer MLP up -> act -> down */
-    const char *activation;       /* that has weights (xIELU) */
+    /* of an MLP with experts: "mlp.gate", and "mlp.experts.%zu.", behind which gate, up and down have the last parts of
+     * their names above */
+    const char *router, *expert;
+    const char *activation; /* that has weights (xIELU) */
 } bg_family_names;
 
 typedef struct {
@@ -83,6 +88,11 @@ typedef struct {
     bool transposed; /* weights stored [in, out] (GPT-2's Conv1D) */
     bool qkv_bias, attention_out_bias, mlp_bias, head_bias;
     bool gated;
+    /* MLPs of experts, gated ones: a row is read by the experts_per_token to which a router gives the highest
+     * probabilities, and their outputs are added up, times these.  n_experts 0: the family has none. */
+    size_t n_experts, experts_per_token, d_expert;
+    bool experts_renormalised;                     /* those probabilities are divided by their sum */
+    uint64_t plain_mlp[BG_MAX_EXPERT_BLOCKS / 64]; /* bit l % 64 of l / 64: block l has an MLP of d_ff all the same */
     bg_activation activation;
     bool tied_head;
     bg_rope rope, sliding_rope; /* of blocks that slide; the same unless has_sliding_rope */
@@ -100,6 +110,12 @@ typedef struct {
     const char *untrained;    /* what is missing for training; NULL: nothing.  Static storage */
     bg_family_names names;
 } bg_model_config;
+
+/* Has block l's MLP experts? */
+static inline bool bg_config_has_experts(const bg_model_config *c, size_t l)
+{
+    return c->n_experts > 0 && (c->plain_mlp[l / 64] >> l % 64 & 1) == 0;
+}
 
 /* Are the block's q and k rotated? */
 static inline bool bg_rotates(const bg_model_config *c, size_t block)

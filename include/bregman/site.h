@@ -38,6 +38,7 @@ typedef enum {
     BG_ROLE_V,
     BG_ROLE_QKV,
     BG_ROLE_ATTENTION_OUT,
+    BG_ROLE_ROUTER, /* of an MLP with experts: from its input to a logit for each */
     BG_ROLE_GATE,
     BG_ROLE_UP,
     BG_ROLE_DOWN,
@@ -55,6 +56,7 @@ typedef struct bg_site {
     bg_site_kind kind;
     bg_role role; /* of BG_SITE_LINEAR */
     bg_site_part part;
+    size_t expert;  /* the expert of its block's MLP that it belongs to, from 1; 0: none, it reads all rows */
     size_t section; /* number */
     size_t layer;   /* of layer scores: see bg_model_layers */
     size_t n_out;   /* P */
@@ -70,8 +72,9 @@ typedef struct bg_site {
     const struct bg_site *lora_a, *lora_b; /* the adapter's, behind this one in the model's table; NULL without one */
     float lora_scale;                      /* s */
     bool tracked;
-    size_t input; /* index in bg_model.tracked of the first tracked site that reads the same input */
-    size_t index; /* own index in bg_model.tracked */
+    size_t input;  /* index in bg_model.tracked of the first tracked site that reads the same input */
+    size_t keeper; /* and of the one that keeps A: the same, or where a block's experts share one the first of these */
+    size_t index;  /* own index in bg_model.tracked */
 } bg_site;
 
 /* Are its weights stored as [n_in, n_out]? */
@@ -87,7 +90,9 @@ static inline bool bg_site_reads_input(const bg_site *s)
     return s != NULL && (s->tracked || (s->lora_a != NULL && (s->lora_a->tracked || s->lora_b->tracked)));
 }
 
-/* Does it keep the A of its input? Otherwise another site does, which reads the same. */
-static inline bool bg_site_owns_input(const bg_site *s) { return s->input == s->index; }
+/* Does it keep the A of its input? Otherwise another site does, which reads the same or shares it. */
+static inline bool bg_site_owns_input(const bg_site *s) { return s->keeper == s->index; }
+/* Do its rows enter an A?  Otherwise those of another site do, which are the same. */
+static inline bool bg_site_adds_input(const bg_site *s) { return s->input == s->index; }
 
 #endif /* BG_SITE_H */

@@ -8,10 +8,10 @@
 
 #include "bregman/pair.h"
 
-/* Called once a tracked site of a wanted kind and batch, from the top: the head; in a block down, gate, up, attention
- * out, q, k, v; the embedding.  Sites that share an input come one after the other.
- * Of a model that is trained (model_open.h) the head and the final norm come once for each chunk of logits, and a norm
- * that several heads share once for each of them. */
+/* Called once a tracked site of a wanted kind and batch, from the top: the head; in a block down, gate, up (of experts
+ * from the last to the first, with the rows that each has read, maybe none; then the router), attention out, q, k, v;
+ * the embedding.  Sites that share an input come one after the other. Of a model that is trained (model_open.h) the head
+ * and the final norm come once for each chunk of logits, and a norm that several heads share once for each of them. */
 typedef struct {
     bg_status (*pair)(void *self, const bg_pair *pair, bg_err *err);
     void *self;

@@ -165,10 +165,11 @@ static void solve(const bg_workload *w, const bg_plan *plan, double n, bg_cost *
 static void batch(const bg_workload *w, const bg_plan *plan, const bg_batch_shape *b, bg_cost *cost)
 {
     const bg_site_range own = bg_workload_share(w)->sites;
-    double z = (double)b->sequences, rows = (double)b->rows;
+    double z = (double)b->sequences;
     const double forming = 5; /* loops over a module's curvature and half of it */
     for (size_t i = own.first; i < own.end; i++) {
         const bg_site *site = w->model->tracked[i];
+        double rows = bg_model_site_rows(w->model, site, (double)b->rows);
         bg_pair_gradient_cost(cost, site, rows, z);
         if (is_refined(w)) /* what is done with the gradients is done at the unit's end */
             continue;

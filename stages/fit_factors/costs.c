@@ -44,9 +44,10 @@ static double shampoo_flops(const bg_workload *w, const bg_site *site)
 static double tap_flops(const bg_workload *w, const bg_site *site)
 {
     double p = (double)site->n_out, m = (double)site->n_in1, columns = site->kind == BG_SITE_EMBEDDING ? 1 : m;
-    double squares = p * p / (double)site->s.k + (bg_site_owns_input(site) ? m * columns / (double)site->a.k : 0);
-    double covariance = w->factor_kind == BG_FACTORS_SHAMPOO ? shampoo_flops(w, site) : squares;
-    return covariance + 2 * squares + 2 * p * columns * (w->diagonal ? 2 : 1);
+    double squares = p * p / (double)site->s.k + (bg_site_adds_input(site) ? m * columns / (double)site->a.k : 0);
+    double covariance = w->factor_kind == BG_FACTORS_SHAMPOO ? shampoo_flops(w, site)
+                                                             : bg_model_site_rows(w->model, site, squares);
+    return covariance + bg_model_site_rows(w->model, site, 2 * squares + 2 * p * columns * (w->diagonal ? 2 : 1));
 }
 
 /* ---- the sweeps ---- */

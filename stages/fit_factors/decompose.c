@@ -177,10 +177,10 @@ static bg_status make_file(matrix_stream *m, const char *path, size_t ranks, bg_
     return st == BG_OK ? bg_store_attr_u64(m->file, m->covariance, "n_tokens", m->positions, err) : st;
 }
 
-static bg_status count_positions(matrix_stream *m, bg_err *err)
+static bg_status add_positions(matrix_stream *m, const bg_site *site, bg_err *err)
 {
     char name[BG_PATH_BYTES];
-    bg_status st = bg_path(name, err, "%s/positions", m->t->site->name);
+    bg_status st = bg_path(name, err, "%s/positions", site->name);
     for (size_t u = 0; u < bg_units_runs(m->units) && st == BG_OK; u++) {
         const uint64_t one = 1;
         int64_t n = 0;
@@ -190,6 +190,20 @@ static bg_status count_positions(matrix_stream *m, bg_err *err)
             st = bg_store_read(unit.file, name, BG_I64, &one, &n, err);
         m->positions += (uint64_t)n;
     }
+    return st;
+}
+
+/* In an A are the rows of all sites whose keeper has it. */
+static bg_status count_positions(matrix_stream *m, bg_err *err)
+{
+    const bg_model *model = m->f->in.model;
+    const bg_site *site = m->t->site;
+    bg_status st = BG_OK;
+    if (m->t->side == BG_SIDE_OUTPUT)
+        return add_positions(m, site, err);
+    for (size_t i = site->index; i < model->n_tracked && st == BG_OK; i++)
+        if (model->tracked[i]->keeper == site->index && bg_site_adds_input(model->tracked[i]))
+            st = add_positions(m, model->tracked[i], err);
     return st;
 }
 
@@ -416,7 +430,7 @@ static bg_status fill_bases(const fit *f, bg_site_range sites, fit_bases *b, bg_
         bg_eigenbasis *q = &b->basis[i];
         bool owns = bg_site_owns_input(site);
         q->q_s = basis_at(site->s, &at);
-        q->q_a = owns ? basis_at(site->a, &at) : b->basis[site->input].q_a;
+        q->q_a = owns ? basis_at(site->a, &at) : b->basis[site->keeper].q_a;
         if (st == BG_OK)
             st = bg_stop_check("reading eigenbases", err);
         if (st == BG_OK && bg_shared_fills(b->memory, 2 * i))

@@ -16,7 +16,7 @@ static const bg_opt opts[] = {
     { .name = "--lambda-sequences", .type = BG_OPT_RANGE, .offset = FIELD(lambda_sequences), .deflt = ":",
       .help = "sequences A:B for the corrected eigenvalues" },
     { .name = "--modules", .type = BG_OPT_STR, .offset = FIELD(modules), .deflt = "mlp",
-      .help = "tracked modules: of mlp, attention, all (both), adapter (a LoRA's), embedding and head, with commas; or a regular expression" },
+      .help = "tracked modules: of mlp, attention, all (both), router, adapter (a LoRA's), embedding and head, with commas; shared: a block's experts have one A; or a regular expression" },
     { .name = "--preconditioner", .type = BG_OPT_STR, .offset = FIELD(preconditioner), .deflt = "ekfac",
       .help = "what the eigenbases are of: ekfac, covariances of positions; shampoo, of whole sequences' gradients" },
     { .name = "--empirical-fisher", .type = BG_OPT_FLAG, .offset = FIELD(empirical_fisher),

@@ -209,7 +209,7 @@ static bg_status write_site(const fit *f, bg_store *to, const bg_site *site, bg_
     bg_status st = copy_matrix(f, to, site, BG_SIDE_OUTPUT, m, err);
     if (st == BG_OK)
         st = bg_site_owns_input(site) ? copy_matrix(f, to, site, BG_SIDE_INPUT, m, err)
-                                      : link_activation(to, f->in.model->tracked[site->input], site, err);
+                                      : link_activation(to, f->in.model->tracked[site->keeper], site, err);
     if (st == BG_OK)
         st = write_mean(f, to, site, units, "lambda", m, err);
     if (st == BG_OK && !f->c->no_diagonal)

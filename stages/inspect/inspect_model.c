@@ -52,6 +52,9 @@ static void print_architecture(FILE *to, const bg_model_config *c)
             c->tied_head ? "tied" : "untied");
     fprintf(to, "  sizes         %zu blocks, d_model %zu, d_ff %zu, vocabulary %zu\n", c->n_blocks, c->d_model, c->d_ff,
             c->vocab_size);
+    if (c->n_experts > 0)
+        fprintf(to, "  experts       %zu of d_ff %zu in a block, %zu for each token%s\n", c->n_experts, c->d_expert,
+                c->experts_per_token, c->experts_renormalised ? ", renormalised" : "");
     fprintf(to, "  attention     %zu heads of %zu, %zu of keys and values%s\n", c->n_heads, c->d_head, c->n_kv_heads,
             c->qk_norm != BG_QK_NORM_NONE ? ", q and k normalised" : "");
     fprintf(to, "  positions     at most %zu, ", c->max_positions);
@@ -122,7 +125,7 @@ static void print_modules(FILE *to, const bg_model *m, const char *modules, bg_f
         double size[3] = { bg_site_owns_input(site) ? side_megabytes(site->a) : 0, side_megabytes(site->s),
                            3 * megabytes(p * mm, 4) };
         fprintf(to, "  %-*s %7zu x %-5zu ", width, site->name, p, mm);
-        if (site->input == i)
+        if (bg_site_owns_input(site))
             fprintf(to, "%12.2f", size[0]);
         else
             fprintf(to, "%12s", "shared");

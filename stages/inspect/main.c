@@ -5,7 +5,7 @@ static const bg_opt opts[] = {
     { .name = "--path", .type = BG_OPT_LIST, .offset = offsetof(inspect_config, paths), .positional = true, .deflt = "",
       .help = "model directories, folders of factors, HDF5 files; the option's name may be left out" },
     { .name = "--modules", .type = BG_OPT_STR, .offset = offsetof(inspect_config, modules), .deflt = "mlp",
-      .help = "tracked modules of a model, as of fit_factors: mlp, attention, all, adapter, embedding and head, with commas; or a regular expression" },
+      .help = "tracked modules of a model, as of fit_factors: mlp, attention, all, router, adapter, embedding and head, with commas; shared: a block's experts have one A; or a regular expression" },
     { .name = "--preconditioner", .type = BG_OPT_STR, .offset = offsetof(inspect_config, preconditioner), .deflt = "ekfac",
       .help = "whose factors a model's table is of, as of fit_factors: ekfac or shampoo" },
     { .name = "--families", .type = BG_OPT_FLAG, .offset = offsetof(inspect_config, families),

@@ -12,7 +12,7 @@ static const bg_opt opts[] = {
     { .name = "--weights", .type = BG_OPT_STR, .offset = FIELD(weights), .deflt = "bfloat16",
       .help = "how the checkpoint stores its weights: bfloat16, float16 or float32" },
     { .name = "--modules", .type = BG_OPT_STR, .offset = FIELD(modules), .deflt = "mlp",
-      .help = "tracked modules, as of fit_factors: mlp, attention, all, embedding and head, with commas; or a regular expression" },
+      .help = "tracked modules, as of fit_factors: mlp, attention, all, router, embedding and head, with commas; shared: a block's experts have one A; or a regular expression" },
     { .name = "--sequences", .type = BG_OPT_U64, .offset = FIELD(sequences), .deflt = "1000000", .lo = 1, .hi = 1e13,
       .help = "sequences of the corpus: all are scored, unless --prefilter chooses" },
     { .name = "--sequence-tokens", .type = BG_OPT_U64, .offset = FIELD(sequence_tokens), .deflt = "0", .lo = 0, .hi = 1e6,

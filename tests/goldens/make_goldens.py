@@ -3,7 +3,7 @@
 
     make_goldens.py [--output tests/goldens] [--cases gpt2,llama,...] [--smollm2 MODEL_DIR]
 
-Needs torch, transformers, safetensors and, but for the cases with embedding and head, kronfluence 1.0.1. A case is a model directory (config.json, weights)
+Needs torch, transformers, safetensors and, but for the cases with embedding and head or experts, kronfluence 1.0.1. A case is a model directory (config.json, weights)
 with golden.safetensors beside it. Factors and scores follow docs' definitions in numpy, from PyTorch's inputs and
 output gradients of every linear layer; Kronfluence computes the same on its own, and both must agree to 1e-7.
 A case's folder is made anew: make_training.py adds what training must compute.
@@ -14,6 +14,7 @@ In golden.safetensors (float32 where not said; L blocks, N sequences, Q queries,
   pseudo_cov, pseudo_lambda [N, T-1]    int64, labels drawn from the model
   logits [rows, vocab], a/MODULE, delta/MODULE [rows, ...]   of the first two sequences' predicted positions;
                                         modules that read the same input have one a, under the first one's name
+  row/MODULE [n] int64                  of an expert's modules, which a, delta and factors have the rows of alone: which
   loss [rows of all sequences]
   FISHER/A/MODULE, FISHER/S/MODULE      lower triangles, row by row, or diagonals (the embedding's A, the head's S);
                                         FISHER/lambda/MODULE
@@ -41,6 +42,8 @@ from torch import nn
 
 VOCAB, T, N, Q, PROMPT = 64, 32, 12, 3, 12
 MLP = ("mlp.c_fc", "mlp.c_proj", "dense_h_to_4h", "dense_4h_to_h", "gate_proj", "up_proj", "down_proj")
+# No router's choice hangs on rounding: the k-th highest logit and the next differ by this at least.
+STEEP, LEAST_GAP = 3.0, 1e-4
 SAME_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
 LLAMA3 = dict(
     rope_type="llama3",
@@ -83,6 +86,37 @@ CASES = {
     "gpt2_ends": dict(family="gpt2", modules="embedding,head"),
     "llama_ends": dict(family="llama", modules="all,embedding,head", ragged=True),
     "starcoder2": dict(family="starcoder2", modules=None, ragged=True),
+    # experts: with and without renormalisation, and with a plain MLP between them
+    "qwen3_moe": dict(
+        family="qwen3_moe",
+        modules="mlp",
+        blocks=3,
+        options=dict(
+            head_dim=8,
+            num_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=24,
+            norm_topk_prob=True,
+            mlp_only_layers=[1],
+        ),
+    ),
+    "qwen3_moe_raw": dict(
+        family="qwen3_moe",
+        modules=None,
+        ragged=True,
+        options=dict(num_experts=8, num_experts_per_tok=2, moe_intermediate_size=40, decoder_sparse_step=2),
+    ),
+    "olmoe": dict(
+        family="olmoe",
+        modules="all,router",
+        ragged=True,
+        options=dict(num_experts=4, num_experts_per_tok=2, intermediate_size=16),
+    ),
+    "olmoe_renormalised": dict(
+        family="olmoe",
+        modules=None,
+        options=dict(num_experts=5, num_experts_per_tok=3, intermediate_size=16, norm_topk_prob=True),
+    ),
     "mistral": dict(SMALL, family="mistral", seed=31, ragged=True, options=dict(sliding_window=9)),
     "qwen2_window": dict(
         SMALL,
@@ -148,6 +182,7 @@ CASES = {
 # families' classes in transformers where they are not the capitalised model_type: of the configuration, of the model
 CLASSES = {
     "gpt_neo": ("GPTNeoConfig", "GPTNeoForCausalLM"),
+    "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM"),
     "smollm3": ("SmolLM3Config", "SmolLM3ForCausalLM"),
     "gemma3_text": ("Gemma3TextConfig", "Gemma3ForCausalLM"),
 }
@@ -205,7 +240,7 @@ def make_model(index, case):
     else:
         name = case["family"].capitalize()
         classes = CLASSES.get(case["family"], (name + "Config", name + "ForCausalLM"))
-        config = getattr(transformers, classes[0])(
+        sizes = dict(
             hidden_size=d,
             num_hidden_layers=blocks,
             num_attention_heads=4,
@@ -213,15 +248,60 @@ def make_model(index, case):
             intermediate_size=2 * d - 8,
             max_position_embeddings=T,
             pad_token_id=0,
-            **special,
-            **options,
         )
+        config = getattr(transformers, classes[0])(**sizes | special | options)
         model = getattr(transformers, classes[1])(config)
     generator = torch.Generator().manual_seed(200 + index)
     with torch.no_grad():  # biases and gains that are not 0 and 1; activations large enough to be non-linear
         for parameter in model.parameters():
             parameter.add_((0.1 if parameter.dim() == 1 else 0.12) * torch.randn(parameter.shape, generator=generator))
+        for name, parameter in model.named_parameters():
+            if name.endswith("mlp.gate.weight"):
+                parameter.mul_(STEEP)
     return model
+
+
+class Expert(nn.Module):
+    def __init__(self, weights, act):
+        super().__init__()
+        self.act, self.chosen = act, None
+        for name, weight in zip(("gate_proj", "up_proj", "down_proj"), weights):
+            linear = nn.Linear(*weight.shape[::-1], bias=False, dtype=torch.float64)
+            linear.weight.data = weight.clone()
+            setattr(self, name, linear)
+
+    def forward(self, x):
+        return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
+
+
+class SparseMlp(nn.Module):
+    """transformers' block with experts from its definition: every expert reads all rows, and has a part of 0 in those
+    that it was not chosen for.  Modules have the checkpoint's names."""
+
+    def __init__(self, block):
+        super().__init__()
+        router, experts = block.gate, block.experts
+        self.k, self.renormalised = router.top_k, router.norm_topk_prob
+        self.gate = nn.Linear(*router.weight.shape[::-1], bias=False, dtype=torch.float64)
+        self.gate.weight.data = router.weight.data.clone()
+        self.experts = nn.ModuleList(
+            Expert((*inner.chunk(2), down), experts.act_fn)
+            for inner, down in zip(experts.gate_up_proj.data, experts.down_proj.data)
+        )
+
+    def forward(self, x):
+        logits = self.gate(x)
+        best = logits.detach().sort(-1, descending=True)
+        gap = float((best.values[..., self.k - 1] - best.values[..., self.k]).min())
+        if gap < LEAST_GAP:
+            sys.exit(f"a router's choice hangs on {gap:.1e}")
+        chosen = torch.zeros_like(logits.detach()).scatter(-1, best.indices[..., : self.k], 1.0)
+        part = logits.softmax(-1) * chosen
+        if self.renormalised:
+            part = part / part.sum(-1, keepdim=True)
+        for e, expert in enumerate(self.experts):
+            expert.chosen = chosen[0, :, e] > 0
+        return sum(part[..., e, None] * expert(x) for e, expert in enumerate(self.experts))
 
 
 def half_dtype(name):
@@ -299,8 +379,10 @@ def to_float64(model):
     eager = model.config.model_type in ("gemma2", "gpt_neo")
     model.config._attn_implementation = "eager" if eager else "sdpa"
     F.softmax = softmax
-    for name, module in model.named_modules():
+    for name, module in list(model.named_modules()):
         for child_name, child in module.named_children():
+            if type(child).__name__.endswith("SparseMoeBlock"):
+                setattr(module, child_name, SparseMlp(child))
             if isinstance(child, Conv1D):
                 linear = nn.Linear(*child.weight.shape, dtype=torch.float64)
                 linear.weight.data, linear.bias.data = child.weight.data.t().contiguous(), child.bias.data
@@ -366,8 +448,15 @@ def owner(name):
     return f"{head}.{SAME_INPUT.get(last, last)}" if head else name
 
 
+def chosen_rows(model, name):
+    """Of an expert's module the rows that it has read, of any other None."""
+    expert = model.get_submodule(name.rpartition(".")[0])
+    return np.flatnonzero(expert.chosen[:-1].numpy()) if isinstance(expert, Expert) else None
+
+
 def pairs(model, ids, labels, start=0):
-    """One sequence's loss rows, logits and {module: (a with its 1, delta)}; positions before start have no loss."""
+    """One sequence's loss rows, logits and {module: (a with its 1, delta, its rows)}; positions before start have no
+    loss."""
     caught, hooks = {}, []
     for name, module in all_modules(model).items():
 
@@ -389,6 +478,11 @@ def pairs(model, ids, labels, start=0):
     model.zero_grad(set_to_none=True)
     for hook in hooks:
         hook.remove()
+    for name, pair in caught.items():
+        rows = chosen_rows(model, name)
+        caught[name] = [*pair, np.arange(len(pair[0]))] if rows is None else [x[rows] for x in pair] + [rows]
+        if rows is not None and np.delete(pair[1], rows, 0).any():
+            sys.exit(f"{name} has a gradient in rows that it has not read")
     return loss.detach().numpy(), logits.detach().numpy(), caught
 
 
@@ -413,7 +507,7 @@ class Factors:
             self.S = np.diag(np.diag(self.S))
         self.alpha, self.q_a = eigen(self.A)
         self.sigma, self.q_s = eigen(self.S)
-        gradients = [d.T @ a for a, d in lambda_pairs]
+        gradients = [p[1].T @ p[0] for p in lambda_pairs]
         self.Lambda = np.mean([(self.q_s.T @ g @ self.q_a) ** 2 for g in gradients], axis=0)
         self.diagonal = np.mean([g**2 for g in gradients], axis=0)
         self.kfac = np.outer(self.sigma, self.alpha) * len(a) / len(covariance)
@@ -438,7 +532,7 @@ def scores(queries, train, factors, rank=None, **options):
     out = np.zeros((len(queries), len(train)))
     for name, factor in factors.items():
         for q, query in enumerate(queries):
-            a, d = query[name]
+            a, d = query[name][:2]
             x = factor.precondition(d.T @ a, **options)
             x = truncate(x, rank) if rank else x
             out[q] += [np.einsum("tp,pm,tm->", z[name][1], x, z[name][0]) for z in train]
@@ -462,7 +556,7 @@ def layer_token_scores(queries, train, factors, n_blocks):
             x = factor.precondition(query[name][1].T @ query[name][0])
             for i, z in enumerate(train):
                 value = np.einsum("tp,pm,tm->t", z[name][1], x, z[name][0])
-                out[q, i, : len(value), layer] += value
+                out[q, i, z[name][2], layer] += value
     return out
 
 
@@ -589,6 +683,8 @@ def tracked(names, modules):
     def word(name):
         if is_embedding(name) or is_head(name):
             return "embedding" if is_embedding(name) else "head"
+        if name.endswith("mlp.gate"):
+            return "router"
         return "mlp" if name.endswith(MLP) else "attention"
 
     return [n for n in names if word(n) in words]
@@ -628,7 +724,7 @@ def add_factors(out, case, model, train, query, pseudo, empirical_pairs, query_p
             )
         for variant, options in variants.items():
             out[f"{fisher}/score{variant}"] = scores(query_pairs, empirical_pairs, factors, **options)
-        if any(map(is_head, names)):
+        if any(map(is_head, names)) or any(".experts." in n for n in names):
             continue
         labels = None
         if fisher == "true":
@@ -637,6 +733,17 @@ def add_factors(out, case, model, train, query, pseudo, empirical_pairs, query_p
                 for k in ("cov", "lambda")
             ]
         check_against(kronfluence(model, names, train, query, labels), factors, out[f"{fisher}/score"])
+
+
+def check_experts(theirs, ours, ids):
+    """Against transformers' own MLPs with experts, in float32."""
+    ids = torch.tensor(ids)[None]
+    with torch.no_grad():
+        a, b = (m(input_ids=ids, use_cache=False).logits.double() for m in (theirs.eval(), ours))
+    difference = float((a - b).abs().max() / b.abs().max())
+    print(f"  against transformers: {difference:.1e}", flush=True)
+    if not difference < 1e-5:
+        sys.exit("transformers computes something else")
 
 
 def make_case(name, folder):
@@ -651,8 +758,11 @@ def make_case(name, folder):
         model.save_pretrained(folder)
     if os.path.exists(f"{folder}/generation_config.json"):
         os.unlink(f"{folder}/generation_config.json")
-    model = to_float64(model)
+    ours = to_float64(copy.deepcopy(model))
     train, query = make_data(case)
+    if "num_experts" in case.get("options", {}):
+        check_experts(model, ours, train[0])
+    model = ours
     results = [pairs(model, ids, ids[1:]) for ids in train]
     random = np.random.default_rng(5)
     pseudo = {k: np.zeros((N, T - 1), np.int64) for k in ("cov", "lambda")}
@@ -673,6 +783,10 @@ def make_case(name, folder):
     with_ends = case.get("ends") or "head" in (case["modules"] or "")
     for module in () if case.get("forward_only") else (all_modules if with_ends else linear_modules)(model):
         a, delta = (np.concatenate([r[2][module][i] for r in results[:2]]) for i in (0, 1))
+        if ".experts." in module:
+            flat[f"row/{module}"] = np.concatenate(
+                [results[0][2][module][2], results[1][2][module][2] + len(train[0]) - 1]
+            )
         out[f"delta/{module}"] = delta
         if owner(module) == module or owner(module) not in all_modules(model):
             out[f"a/{module}"] = a

@@ -93,11 +93,13 @@ static inline bg_pass *golden_pass(const bg_model *m, const bg_batch *b)
 /* Copies of what a tap was handed, in that order. */
 typedef struct {
     const bg_site *site;
+    size_t n_rows;
+    uint32_t *row;    /* [n_rows] of the batch */
     float *a, *delta; /* [n_rows, M], [n_rows, P] */
 } caught_pair;
 
 typedef struct {
-    size_t n, n_rows;
+    size_t n;
     caught_pair pair[64];
 } caught;
 
@@ -109,11 +111,13 @@ static inline bg_status catch_pair(void *self, const bg_pair *pair, bg_err *err)
     assert_true(c->n < sizeof c->pair / sizeof c->pair[0]);
     caught_pair *to = &c->pair[c->n++];
     to->site = m;
-    c->n_rows = pair->n_rows;
-    to->a = calloc(c->n_rows * m->n_in1, sizeof *to->a);
-    to->delta = calloc(c->n_rows * m->n_out, sizeof *to->delta);
-    assert_true(to->a != NULL && to->delta != NULL);
-    for (size_t i = 0; i < c->n_rows; i++) {
+    to->n_rows = pair->n_rows;
+    to->row = calloc(to->n_rows, sizeof *to->row);
+    to->a = calloc(to->n_rows * m->n_in1, sizeof *to->a);
+    to->delta = calloc(to->n_rows * m->n_out, sizeof *to->delta);
+    assert_true(to->row != NULL && to->a != NULL && to->delta != NULL);
+    for (size_t i = 0; i < to->n_rows; i++) {
+        to->row[i] = (uint32_t)bg_pair_row(pair, i);
         if (pair->token != NULL)
             to->a[i * m->n_in1 + pair->token[i]] = 1;
         else
@@ -126,6 +130,7 @@ static inline bg_status catch_pair(void *self, const bg_pair *pair, bg_err *err)
 static inline void caught_clear(caught *c)
 {
     for (size_t i = 0; i < c->n; i++) {
+        free(c->pair[i].row);
         free(c->pair[i].a);
         free(c->pair[i].delta);
     }

@@ -5,11 +5,12 @@
 #include "bregman/gemm.h"
 #include "golden.h"
 
-static const char *const cases[] = { "gpt2",         "neox",         "neox_serial", "llama",        "llama_pad",
-                                     "llama_llama3", "llama_linear", "llama_half",  "qwen2",        "qwen3",
-                                     "olmo2",        "starcoder2",   "mistral",     "qwen2_window", "gpt_neo",
-                                     "olmo",         "llama_yarn",   "olmo3",       "smollm3",      "gemma2",
-                                     "gemma3",       "apertus",      "lora_llama",  "lora_gpt2" };
+static const char *const cases[] = {
+    "gpt2",       "neox",       "neox_serial", "llama",     "llama_pad",     "llama_llama3", "llama_linear",
+    "llama_half", "qwen2",      "qwen3",       "olmo2",     "starcoder2",    "mistral",      "qwen2_window",
+    "gpt_neo",    "olmo",       "llama_yarn",  "olmo3",     "smollm3",       "gemma2",       "gemma3",
+    "apertus",    "lora_llama", "lora_gpt2",   "qwen3_moe", "qwen3_moe_raw", "olmoe",        "olmoe_renormalised"
+};
 static const char *const with_ends[] = { "llama_ends", "gpt2_ends", "gemma2" };
 static const char *const with_adapters[] = { "lora_llama", "lora_gpt2" };
 enum { N_CASES = sizeof cases / sizeof cases[0], COMPARED = 2 /* sequences with stored a, δ and logits */ };
@@ -25,7 +26,7 @@ static double difference(size_t rows, size_t width, const float *x, size_t ldx, 
             most = d <= most ? most : isnan(d) ? HUGE_VAL : d;
             scale = fmax(scale, fabs((double)want[i * ldw + j]));
         }
-    return most / scale;
+    return rows == 0 ? 0 : most / scale;
 }
 
 static void check(const char *name, const char *what, double found)
@@ -75,18 +76,32 @@ static const float *golden_activation(const golden *g, const bg_model *all, cons
     return golden_floats(g, "a/", name, n);
 }
 
-static void check_pair(const golden *g, const bg_model *all, const caught *c, const caught_pair *pair)
+/* An expert's rows are those that the golden says. */
+static void check_rows(const golden *g, const caught_pair *pair)
+{
+    char name[200];
+    size_t n;
+    snprintf(name, sizeof name, "row/%s", pair->site->name);
+    const int64_t *row = golden_integers(g, name, &n);
+    assert_int_equal(pair->n_rows, n);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(pair->row[i], row[i]);
+}
+
+static void check_pair(const golden *g, const bg_model *all, const caught_pair *pair)
 {
     const bg_site *m = pair->site;
     char what[200];
+    if (m->expert > 0)
+        check_rows(g, pair);
     snprintf(what, sizeof what, "a of %s", m->name);
     check(g->dir, what,
-          difference(c->n_rows, m->n_in1, pair->a, m->n_in1, golden_activation(g, all, m, c->n_rows * m->n_in1),
+          difference(pair->n_rows, m->n_in1, pair->a, m->n_in1, golden_activation(g, all, m, pair->n_rows * m->n_in1),
                      m->n_in1));
     snprintf(what, sizeof what, "delta of %s", m->name);
     check(g->dir, what,
-          difference(c->n_rows, m->n_out, pair->delta, m->n_out,
-                     golden_floats(g, "delta/", m->name, c->n_rows * m->n_out), m->n_out));
+          difference(pair->n_rows, m->n_out, pair->delta, m->n_out,
+                     golden_floats(g, "delta/", m->name, pair->n_rows * m->n_out), m->n_out));
 }
 
 /* Any choice of modules: those are handed over once each, top block first, and shared inputs one after the other (of
@@ -104,7 +119,7 @@ static void check_choice(const golden *g, const bg_model *all, const char *modul
         assert_int_equal(c.n, m->n_tracked);
         for (size_t i = 0; i < c.n; i++) {
             const bg_site *site = c.pair[i].site;
-            check_pair(g, all, &c, &c.pair[i]);
+            check_pair(g, all, &c.pair[i]);
             for (size_t j = 0; j < i; j++)
                 assert_ptr_not_equal(c.pair[j].site, site);
             if (i > 0)
@@ -206,14 +221,29 @@ static void cost_of_adapters(void **state)
 static void activations_and_gradients(void **state)
 {
     (void)state;
-    static const char *const choice[] = { "all",
+    static const char *const choice[] = { "all,router",
                                           "mlp",
                                           "attention",
                                           "1\\..*(o_proj|c_proj|dense)$",
-                                          "0\\.",
+                                          "0\\..*(proj|fc|dense|value|h|gate)$",
+                                          "mlp\\.(experts\\.[02]\\.)?(up_proj|c_fc|dense_h_to_4h)$",
                                           "1\\..*(q_proj|v_proj|up_proj|c_attn|query_key_value)$",
                                           "1\\..*(down_proj|mlp.c_proj|4h_to_h)$" };
-    print_message("%zu modules\n", check_choices(cases, N_CASES, "all", choice, sizeof choice / sizeof *choice));
+    print_message("%zu modules\n", check_choices(cases, N_CASES, "all,router", choice, sizeof choice / sizeof *choice));
+}
+
+/* Of a sequence's pair and its rows, from r0 on, of the batch's. */
+static double difference_alone(const caught_pair *one, const caught *together, uint32_t r0)
+{
+    const caught_pair *all = together->pair;
+    size_t n = one->site->n_out, first = 0;
+    while (all->site != one->site)
+        all++;
+    while (first < all->n_rows && all->row[first] < r0)
+        first++;
+    for (size_t i = 0; i < one->n_rows; i++)
+        assert_int_equal(all->row[first + i], r0 + one->row[i]);
+    return difference(one->n_rows, n, one->delta, n, all->delta + first * n, n);
 }
 
 /* A sequence's losses and pairs do not depend on what else is in its batch. */
@@ -232,14 +262,11 @@ static void batches_do_not_mix(void **state)
                   err);
         for (size_t z = 0; z < b->n_sequences; z += 5) {
             bg_batch *one = golden_batch(&g, z, 1);
-            size_t r0 = b->row_start[z], rows = one->n_rows;
+            size_t r0 = b->row_start[z];
             assert_ok(bg_pass_run(p, one, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &alone, BG_WANTS_ALL }, NULL, &err),
                       err);
-            for (size_t k = 0; k < alone.n; k++) {
-                size_t n = together.pair[k].site->n_out;
-                check(cases[i], "delta alone",
-                      difference(rows, n, alone.pair[k].delta, n, together.pair[k].delta + r0 * n, n));
-            }
+            for (size_t k = 0; k < alone.n; k++)
+                check(cases[i], "delta alone", difference_alone(&alone.pair[k], &together, (uint32_t)r0));
             caught_clear(&alone);
             bg_batch_free(one);
         }
@@ -256,8 +283,8 @@ static void batches_do_not_mix(void **state)
 static void weights_in_slices(void **state)
 {
     (void)state;
-    static const char *const stored[] = { "gpt2", "llama", "llama_half" };
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const stored[] = { "gpt2", "llama", "llama_half", "qwen3_moe" };
+    for (size_t i = 0; i < sizeof stored / sizeof *stored; i++) {
         golden g;
         bg_err err;
         golden_open(&g, stored[i]);
@@ -277,7 +304,7 @@ static void weights_in_slices(void **state)
         assert_int_equal(c.n, m->n_tracked);
         for (size_t k = 0; k < c.n; k++) {
             assert_true(bg_pass_weight_rows(p, c.pair[k].site->weight) < c.pair[k].site->weight->shape[0]);
-            check_pair(&g, all, &c, &c.pair[k]);
+            check_pair(&g, all, &c.pair[k]);
         }
         caught_clear(&c);
         bg_pass_free(p);
@@ -291,6 +318,37 @@ static void weights_in_slices(void **state)
     }
 }
 
+/* With all logits equal each row's experts are the first; and with a NaN among them the loss is one, which is refused. */
+static void routes_of_equal_logits(void **state)
+{
+    (void)state;
+    golden g;
+    bg_err err;
+    golden_open(&g, "olmoe_renormalised");
+    bg_model *m = golden_model(&g, "mlp");
+    bg_batch *b = golden_batch(&g, 0, COMPARED);
+    bg_pass *p = golden_pass(m, b);
+    bg_site *router = (bg_site *)(uintptr_t)m->block[1].site[BG_ROLE_ROUTER];
+    bg_tensor zeros = *router->weight;
+    float *x = calloc(zeros.n_bytes, 1);
+    caught c = { 0 };
+    assert_non_null(x);
+    zeros.data = x;
+    router->weight = &zeros;
+    assert_ok(bg_pass_run(p, b, (bg_labels){ 0 }, &(bg_tap){ catch_pair, &c, BG_WANTS_ALL }, NULL, &err), err);
+    for (size_t i = 0; i < c.n; i++)
+        if (c.pair[i].site->section == 1)
+            assert_int_equal(c.pair[i].n_rows, c.pair[i].site->expert <= 3 ? b->n_rows : 0);
+    x[0] = NAN;
+    assert_int_equal(bg_pass_run(p, b, (bg_labels){ 0 }, NULL, NULL, &err), BG_ENUMERIC);
+    caught_clear(&c);
+    free(x);
+    bg_pass_free(p);
+    bg_batch_free(b);
+    bg_model_close(m);
+    bg_tensors_close(g.tensors);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -298,6 +356,7 @@ int main(void)
         cmocka_unit_test(embedding_and_head),       cmocka_unit_test(batches_do_not_mix),
         cmocka_unit_test(weights_in_slices),        cmocka_unit_test(adapters),
         cmocka_unit_test(expressions_mean_weights), cmocka_unit_test(cost_of_adapters),
+        cmocka_unit_test(routes_of_equal_logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

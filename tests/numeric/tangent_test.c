@@ -8,10 +8,12 @@
 #include "bregman/gemm.h"
 #include "golden.h"
 
-static const char *const cases[] = { "gpt2",         "neox",    "neox_serial",  "llama",   "llama_pad", "llama_llama3",
-                                     "llama_linear", "qwen2",   "qwen3",        "olmo2",   "gpt2_ends", "llama_ends",
-                                     "starcoder2",   "mistral", "qwen2_window", "gpt_neo", "olmo",      "llama_yarn",
-                                     "olmo3",        "smollm3", "gemma2",       "gemma3",  "apertus" };
+static const char *const cases[] = {
+    "gpt2",         "neox",    "neox_serial", "llama",         "llama_pad",  "llama_llama3",      "llama_linear",
+    "qwen2",        "qwen3",   "olmo2",       "gpt2_ends",     "llama_ends", "starcoder2",        "mistral",
+    "qwen2_window", "gpt_neo", "olmo",        "llama_yarn",    "olmo3",      "smollm3",           "gemma2",
+    "gemma3",       "apertus", "qwen3_moe",   "qwen3_moe_raw", "olmoe",      "olmoe_renormalised"
+};
 static const char *const with_adapters[] = { "lora_llama", "lora_gpt2" }; /* against the gradient alone */
 enum { N_CASES = sizeof cases / sizeof cases[0], RANK = 2 };
 static const double LIMIT = 1e-5; /* of the largest */
@@ -178,7 +180,7 @@ static void as_pytorch(void **state)
     (void)state;
     for (size_t i = 0; i < N_CASES; i++) {
         bench b;
-        bench_open(&b, cases[i], "embedding,all,head");
+        bench_open(&b, cases[i], "embedding,all,router,head");
         assert_int_equal(bg_tensors_count(b.want), b.model->n_tracked + 2);
         check_direction(&b, cases[i], b.dense);
         check_direction(&b, cases[i], b.low); /* the state that the first left is still good */
@@ -226,7 +228,9 @@ static void check_against_gradient(const char *name, const char *modules)
 static void as_the_gradient(void **state)
 {
     (void)state;
-    static const char *const choice[] = { "mlp", "attention", "head", "embedding", "1\\.", "embedding,all,head" };
+    static const char *const choice[] = {
+        "mlp", "mlp,router", "attention", "head", "embedding", "1\\.", "embedding,all,router,head"
+    };
     static const char *const of_adapter[] = { "all", "adapter", "all,adapter,head", "lora_A", "1\\..*lora_B" };
     for (size_t i = 0; i < N_CASES * (sizeof choice / sizeof *choice); i++)
         check_against_gradient(cases[i % N_CASES], choice[i / N_CASES]);
@@ -244,7 +248,7 @@ static void in_shares(void **state)
         bg_share share[2];
         bg_pass *pass[2];
         bg_tangent *tangent[2];
-        bench_open(&b, cases[i], "embedding,all,head");
+        bench_open(&b, cases[i], "embedding,all,router,head");
         size_t n = b.batch->n_rows * b.model->config.d_model;
         float *whole = floats(b.batch->n_rows), *x = floats(n), *out = NULL;
         const bg_along along = { 0, b.batch, b.low };
@@ -280,7 +284,8 @@ static void cost(void **state)
         bg_err err;
         bg_cost want = { 0 };
         bool adapter = i / 2 >= N_CASES;
-        bench_open(&b, adapter ? with_adapters[i / 2 - N_CASES] : cases[i / 2], adapter ? "1\\..*lora" : "1\\.");
+        bench_open(&b, adapter ? with_adapters[i / 2 - N_CASES] : cases[i / 2],
+                   adapter ? "1\\..*lora" : "(h|layers)\\.1\\.");
         bg_batch *one = golden_batch(&b.g, 0, 1);
         const bg_share whole = bg_model_whole(b.model);
         const bg_batch_shape shape = { 1, one->n_rows, one->n_rows, b.batch->n_rows, false, true };
@@ -291,7 +296,13 @@ static void cost(void **state)
         assert_ok(bg_tangent_forward(b.tangent, &along, NULL, &err), err);
         assert_ok(bg_tangent_loss(b.tangent, &along, NULL, b.loss, &err), err);
         bg_tangent_cost(&want, b.model, &whole, &shape, i % 2 ? RANK : 0);
-        assert_int_equal(bg_gemm_flops() - before, (uint64_t)want.flops);
+        assert_int_equal(bg_gemm_flops() - before, (uint64_t)llround(want.flops));
+        want = (bg_cost){ 0 };
+        before = bg_gemm_flops();
+        assert_ok(bg_pass_run(b.pass, one, (bg_labels){ 0 }, &(bg_tap){ NULL, NULL, 0 }, NULL, &err), err);
+        bg_pass_cost(&want, b.model, &whole,
+                     &(bg_batch_shape){ 1, one->n_rows, one->n_rows, b.batch->n_rows, false, false });
+        assert_int_equal(bg_gemm_flops() - before, (uint64_t)llround(want.flops));
         bg_batch_free(one);
         bench_close(&b);
     }

@@ -29,6 +29,7 @@ OTHERS = {
     "context": "parallel",
     "direction": "model",
     "kernels": "model",
+    "mark": "data",
     "model_config": "formats",
     "number": "base",
     "site": "model",

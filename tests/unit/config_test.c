@@ -54,6 +54,10 @@ static void bad(const char *text, const char *message)
 #define LLAMA(more)     RMS("llama", more)
 #define KV              ",\"num_key_value_heads\":2"
 
+#define EXPERTS         ",\"num_experts\":8,\"num_experts_per_tok\":2"
+#define OLMOE(more)     RMS("olmoe", more)
+#define QWEN3_MOE(more) RMS("qwen3_moe", KV ",\"moe_intermediate_size\":24,\"num_experts_per_tok\":2" more)
+
 static void reads_gpt2(void **state)
 {
     (void)state;
@@ -510,12 +514,69 @@ static void refuses_rope(void **state)
     bad(NEOX(",\"rotary_pct\":1.5"), "partial_rotary_factor 1.5 is not supported");
 }
 
+/* Which blocks' MLPs are plain, as a number. */
+static unsigned plain(const char *text)
+{
+    bg_model_config c = good(text);
+    unsigned bits = 0;
+    for (size_t l = 0; l < c.n_blocks; l++)
+        bits |= (unsigned)!bg_config_has_experts(&c, l) << l;
+    return bits;
+}
+
+static void reads_experts(void **state)
+{
+    (void)state;
+    bg_model_config c = good(OLMOE(EXPERTS));
+    assert_true(c.n_experts == 8 && c.experts_per_token == 2 && c.d_expert == 176 && !c.experts_renormalised);
+    assert_true(c.qk_norm == BG_QK_NORM_FULL && !bg_norms_outputs(&c) && c.padding_token == 1);
+    c = good(OLMOE(EXPERTS ",\"clip_qkv\":null,\"norm_topk_prob\":true,\"num_local_experts\":8"));
+    assert_true(c.experts_renormalised);
+    c = good(QWEN3_MOE(",\"num_local_experts\":4"));
+    assert_true(c.n_experts == 4 && c.d_expert == 24 && c.d_ff == 176 && c.d_head == 16 && !c.experts_renormalised);
+    assert_true(c.qk_norm == BG_QK_NORM_HEAD && c.max_positions == 128);
+    c = good(
+        QWEN3_MOE(",\"num_experts\":4,\"use_sliding_window\":true,\"sliding_window\":48,\"max_window_layers\":48"));
+    assert_true(c.max_positions == 128 && bg_window_of(&c, 0) == 48 && bg_window_of(&c, 1) == 48);
+    assert_int_equal(good(QWEN3_MOE(",\"num_experts\":4,\"use_sliding_window\":true")).window, 4096);
+    assert_int_equal(good(QWEN3_MOE(",\"num_experts\":4,\"sliding_window\":48")).window, 0);
+    assert_int_equal(good(LLAMA(EXPERTS)).n_experts, 0);
+
+    assert_int_equal(plain(OLMOE(EXPERTS ",\"mlp_only_layers\":[0]")), 0);
+    assert_int_equal(plain(QWEN3_MOE(",\"num_experts\":4,\"mlp_only_layers\":[1,1]")), 2);
+    assert_int_equal(plain(QWEN3_MOE(",\"num_experts\":4,\"decoder_sparse_step\":2")), 1);
+    assert_int_equal(plain(QWEN3_MOE(",\"num_experts\":4,\"decoder_sparse_step\":2,\"mlp_only_layers\":[1]")), 3);
+    assert_int_equal(plain(LLAMA("")), 3);
+}
+
+static void refuses_experts(void **state)
+{
+    (void)state;
+    bad(OLMOE(",\"num_experts\":8,\"num_experts_per_tok\":9"),
+        "num_experts_per_tok 9 is more than the 8 of num_experts");
+    bad(OLMOE(",\"num_experts\":8"), "key \"num_experts_per_tok\" is missing");
+    bad(OLMOE(",\"num_experts_per_tok\":8"), "key \"num_experts\" is missing");
+    bad(OLMOE(",\"num_experts\":0,\"num_experts_per_tok\":2"), "key \"num_experts\" is 0");
+    bad(OLMOE(EXPERTS ",\"num_local_experts\":4"), "num_experts 8 and num_local_experts 4 contradict each other");
+    bad(OLMOE(",\"num_experts\":2000,\"num_experts_per_tok\":2"), "num_experts is 2000, more than 1024");
+    bad(OLMOE(EXPERTS ",\"clip_qkv\":8.0"), "clip_qkv is not supported");
+    bad(RMS("qwen3_moe", KV EXPERTS), "key \"moe_intermediate_size\" is missing");
+    bad(QWEN3_MOE(",\"num_experts\":4,\"mlp_only_layers\":[2]"), "entry 0 of mlp_only_layers is none of the 2 blocks");
+    bad(QWEN3_MOE(",\"num_experts\":4,\"mlp_only_layers\":[0,-1]"),
+        "entry 1 of mlp_only_layers is none of the 2 blocks");
+    bad(QWEN3_MOE(",\"num_experts\":4,\"mlp_only_layers\":1"), "key \"mlp_only_layers\" is no list");
+    bad("{\"model_type\":\"olmoe\",\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":1025,"
+        "\"intermediate_size\":176,\"max_position_embeddings\":128,\"vocab_size\":300,\"rms_norm_eps\":1e-06" EXPERTS
+        "}",
+        "num_hidden_layers is 1025, more than 1024 with experts");
+}
+
 static void refuses_what_it_cannot_run(void **state)
 {
     (void)state;
     bad("{\"model_type\":\"mamba\"}", "model_type \"mamba\" is not supported");
     bad("{\"model_type\":\"mamba\"}",
-        "gpt2, gpt_neox, llama, mistral, qwen2, qwen3, olmo2, starcoder2, gpt_neo, olmo, olmo3, smollm3, gemma2, gemma3_text, apertus");
+        "gpt2, gpt_neox, llama, mistral, qwen2, qwen3, qwen3_moe, olmoe, olmo2, starcoder2, gpt_neo, olmo, olmo3, smollm3, gemma2, gemma3_text, apertus");
     bad("{}", "key \"model_type\" is missing");
     bad("{\"model_type\":3}", "key \"model_type\" is not a string");
     bad("{\"model_type\":", "not valid JSON");
@@ -603,6 +664,8 @@ int main(void)
         cmocka_unit_test(reads_apertus),
         cmocka_unit_test(refuses_rope),
         cmocka_unit_test(reads_what_training_needs),
+        cmocka_unit_test(reads_experts),
+        cmocka_unit_test(refuses_experts),
         cmocka_unit_test(refuses_what_it_cannot_run),
         cmocka_unit_test(refuses_contradictions),
     };

@@ -30,6 +30,7 @@ static bg_site expert[2] = {
       .s = { P, 1 },
       .tracked = true,
       .input = 1,
+      .keeper = 1,
       .index = 1 },
 };
 static bg_site *tracked[2] = { &expert[0], &expert[1] };

@@ -39,9 +39,9 @@ static void must(bg_status st, const bg_err *err)
 /* Of every family in tests/goldens: the sketch has the modules and sizes of the model itself. */
 static void sketch_is_the_model(void **state)
 {
-    static const char *const family[] = { "gpt2",    "neox",       "neox_serial", "llama",   "qwen2", "qwen3",
-                                          "olmo2",   "starcoder2", "mistral",     "gpt_neo", "olmo",  "olmo3",
-                                          "smollm3", "gemma2",     "gemma3",      "apertus" };
+    static const char *const family[] = { "gpt2",    "neox",       "neox_serial", "llama",   "qwen2",     "qwen3",
+                                          "olmo2",   "starcoder2", "mistral",     "gpt_neo", "olmo",      "olmo3",
+                                          "smollm3", "gemma2",     "gemma3",      "apertus", "qwen3_moe", "olmoe" };
     (void)state;
     for (size_t f = 0; f < sizeof family / sizeof family[0]; f++) {
         bg_model *real, *sketch;
