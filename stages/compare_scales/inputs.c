@@ -203,6 +203,9 @@ static bg_status read_query_tokens(comparison *w, bg_err *err)
 static void choose_sizes(comparison *w)
 {
     w->n_rankings = w->c->rankings.n;
+    if (w->n_rankings == 1)
+        bg_log("warning: \"%.100s\" is the only model: it is compared with BM25, and nothing is said of sizes",
+               w->c->names.item[0]);
     w->n_models = w->n_rankings + 1;
     w->n_queries = bg_tokens_sequences(w->queries);
     w->n_sequences = bg_tokens_sequences(w->tokens);

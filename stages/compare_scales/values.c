@@ -222,7 +222,7 @@ bg_status compare_publish(comparison *w, bg_err *err)
         st = write_all(w, s, err);
     st = bg_store_end_once(s, st, err);
     if (st == BG_OK)
-        bg_log("wrote %s: %zu models, %zu queries, %" PRIu64 " sequences", w->c->output, w->n_rankings, w->n_queries,
-               w->n_sequences);
+        bg_log("wrote %s: %zu model%s, %zu queries, %" PRIu64 " sequences", w->c->output, w->n_rankings,
+               w->n_rankings == 1 ? "" : "s", w->n_queries, w->n_sequences);
     return st;
 }

@@ -271,7 +271,7 @@ def train(folder, rate):
 
 train(bank, 0)
 DONE = compare("one.h5", [FIRST], ["one"], "--losses", f"{bank}/bank.h5", "--models", FIRST_WORK.model, "--no-layers")
-check(DONE.returncode == 0, "one model", DONE.stderr)
+check(DONE.returncode == 0 and '"one" is the only model' in DONE.stderr, "one model", DONE.stderr)
 with h5py.File(path("one.h5")) as made, h5py.File(f"{bank}/bank.h5") as trained:
     close("loss a token", made["loss"][0], trained["query_loss"][0, 0] / 4, 1e-9)
     check(np.isnan(made["loss"][1]).all(), "BM25 has no loss")

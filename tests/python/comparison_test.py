@@ -196,6 +196,13 @@ def check_relations(of, tables):
             ratio = tables["word-order"][(relation, model)]["mean influence / that of plain"]
             same(ratio, above / below, f"{name}: beside plain")
     check(len(tables["relations-by-kind"]) == 3 * 2 * 5, "relations of several kinds by kind")
+    for (relation, difference), found in tables["word-order-changes"].items():
+        of_models = [v["pair/mean"][MODELS.index(name)] for name in difference.split(" \u2212 ")]
+        pairs = [(p, 3 * (p // 3)) for p, r in enumerate(of.text["pair/relation"]) if r == relation]
+        both = [sides for sides in pairs if all(math.isfinite(mean[p]) for mean in of_models for p in sides)]
+        large, other = (sum(mean[p] for p, _ in both) / sum(mean[p] for _, p in both) for mean in of_models)
+        same(found["mean influence / that of plain"], large - other, f"{relation}: {difference}")
+    check(len(tables["word-order-changes"]) > 1, "changes of word order", len(tables["word-order-changes"]))
 
 
 def check_layers(of, tables):

@@ -757,6 +757,9 @@ def test_mistakes():
         "is there twice, also as",
         "tokens/a.h5",
     )
+    more = '[[corpus]]\nname = "again"\ntokens = ["nowhere.h5"]\n[[corpus]]\n'
+    gone = GOOD.replace("[[corpus]]\n", more).replace("tokens/*.h5", "gone.h5")
+    refused("two corpora whose files are missing are not called the same", gone, "gone.h5", "nowhere.h5", n_lines=2)
     more = '[[queries]]\nname = "again"\nfile = "./queries.h5"\n[[queries]]\n'
     wrong("a query set twice", "[[queries]]\n", more, ":30: [queries] name:", '"q" is the same as "again"')
     more = '[[corpus]]\nname = "again"\ntokens = ["tokens/a.h5", "tokens/b.h5"]\n[[corpus]]\n'

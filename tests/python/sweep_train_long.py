@@ -146,7 +146,9 @@ def test_run():
     check(config["n_embd"] == 16 and config["n_head"] == 2, "base and size", config)
     check(read("out/small/model/tokenizer.json") == read("tokenizer/tokenizer.json"), "the tokenizer goes along")
     found = states("family.toml")
-    check(found[("train", "small")] == "done 100 % -" and set(found.values()) == {"done 100 % -"}, "status", found)
+    check(
+        ("train", "small") in found and all(said.startswith("done 100 % -") for said in found.values()), "status", found
+    )
     check(sweep("family.toml", "--local").stdout.startswith("all done"), "again: nothing to do")
 
 

@@ -106,6 +106,28 @@ def ratio(above, below):
     return _estimate(above.mean() / below.mean(), above, interval)
 
 
+def ratio_change(above, below, other_above, other_below):
+    """A ratio less another of the same queries, as ratio has them."""
+    values = np.array([above, below, other_above, other_below], float)
+    values = values[:, np.isfinite(values).all(0)]
+    n = values.shape[1]
+    if not n or min(values[1].mean(), values[3].mean()) <= 0:
+        return None
+
+    def of_means(chosen, _):
+        a, b, other_a, other_b = values[:, chosen.astype(int)].mean(2)
+        defined = (b > 0) & (other_b > 0)
+        return np.where(defined, a / np.where(defined, b, 1) - other_a / np.where(defined, other_b, 1), np.nan)
+
+    def interval():
+        every = np.arange(n)
+        found = statistics.correlation_interval(of_means, every, every, SEED, RESAMPLES, _ends(n))
+        return found if all(map(isfinite, found)) else (None, None)
+
+    change = values[0].mean() / values[1].mean() - values[2].mean() / values[3].mean()
+    return _estimate(change, values[0] - values[2], interval)
+
+
 @dataclass
 class Table:
     """Rows of (labels, cells); a cell is a Value, a number, a text or None, which is shown as a dash."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from bregman.report import charts, tails
 from bregman.report.compared import nan_mean
-from bregman.report.estimates import Table, mean, median, ratio
+from bregman.report.estimates import Table, mean, median, ratio, ratio_change
 
 FIRST_BM25 = 100
 SPARSE = 2 / 3  # L2 / L1 of token scores, Grosse et al. 2023
@@ -48,15 +48,20 @@ def against_scale(c, caption, y_label, series, level=None):
     return charts.against(caption, (SCALE, y_label), places, series, level)
 
 
+def compared_pairs(c):
+    """The largest model and what it is compared with: the smallest, and BM25."""
+    scales = c.scales()
+    return [(scales[-1], other) for other in [*scales[:1] * (len(scales) > 1), *(c.bm25() if scales else [])]]
+
+
 def changes(c, id, heads, rows):
     """A table of differences, each query's with itself: from the smallest model to the largest, and from BM25 to that.
 
     rows: [(labels, {column: values [model, query]})]"""
-    scales, columns = c.scales(), list(dict.fromkeys(column for _, measures in rows for column in measures))
+    columns = list(dict.fromkeys(column for _, measures in rows for column in measures))
     table = Table(id, "Differences, query by query", [*heads, "difference"], columns)
-    pairs = [(scales[-1], other) for other in [*scales[:1] * (len(scales) > 1), *(c.bm25() if scales else [])]]
     for labels, measures in rows:
-        for model, other in pairs:
+        for model, other in compared_pairs(c):
             cells = [mean(values[model.row] - values[other.row]) for values in measures.values()]
             if any(cell is not None for cell in cells):
                 table.add((*labels, f"{model.name} \u2212 {other.name}"), cells)
@@ -199,6 +204,7 @@ def word_order(c):
     table = Table(
         "word-order", f"Influence beside that of the relation \u201c{PLAIN}\u201d", ["relation", "model"], columns
     )
+    differences = Table("word-order-changes", "Differences, query by query", ["relation", "difference"], columns[1:])
     for relation in c.relations():
         pairs = [(p, plain[int(c.pair_query[p])]) for p in c.pairs_of(relation) if int(c.pair_query[p]) in plain]
         if relation == PLAIN or not pairs:
@@ -208,6 +214,9 @@ def word_order(c):
             above, below = c.pair["mean"][model.row, own], c.pair["mean"][model.row, other]
             known = int((np.isfinite(above) & np.isfinite(below)).sum())
             table.add((relation, model.name), [known, ratio(above, below)])
+        for model, other_model in compared_pairs(c):
+            sides = (c.pair["mean"][m.row, of] for m in (model, other_model) for of in (own, other))
+            differences.add((relation, f"{model.name} \u2212 {other_model.name}"), [ratio_change(*sides)])
     if not table:
         return None
     return Section(
@@ -220,7 +229,7 @@ def word_order(c):
         ],
         "on sensitivity to word ordering it finds that influence decays to near zero where the order of key phrases is flipped",
         against_scale(c, f"Mean influence over that of \u201c{PLAIN}\u201d", "ratio", series_of(table, 1, models), 1.0),
-        [table],
+        [table, differences],
     )
 
 

@@ -475,8 +475,9 @@ class Sweep:
         ):
             first = {}
             for i, entry in enumerate(entries.values()):
-                other = first.setdefault(what(entry), entry.name)
-                if other != entry.name:
+                identity = what(entry)
+                other = first.setdefault(identity, entry.name)
+                if identity and other != entry.name:  # a corpus whose files are missing has none
                     self.problem(
                         entry.place if kind == "model" and entry.planned else (kind, i, "name"),
                         f'"{entry.name}" is the same as "{other}"'
