@@ -759,7 +759,7 @@ def test_mistakes():
     )
     more = '[[corpus]]\nname = "again"\ntokens = ["nowhere.h5"]\n[[corpus]]\n'
     gone = GOOD.replace("[[corpus]]\n", more).replace("tokens/*.h5", "gone.h5")
-    refused("two corpora whose files are missing are not called the same", gone, "gone.h5", "nowhere.h5", n_lines=2)
+    refused("two corpora without files are not called the same", gone, "gone.h5", "nowhere.h5", code=2, n_lines=3)
     more = '[[queries]]\nname = "again"\nfile = "./queries.h5"\n[[queries]]\n'
     wrong("a query set twice", "[[queries]]\n", more, ":30: [queries] name:", '"q" is the same as "again"')
     more = '[[corpus]]\nname = "again"\ntokens = ["tokens/a.h5", "tokens/b.h5"]\n[[corpus]]\n'
